@@ -1,0 +1,279 @@
+// Package ring is Z_M for M a product of distinct primes below 2^8, with
+// elements held as canonical uint32 in [0, M).
+//
+// A product of small primes lets a matrix product over Z_M run as one 8-bit
+// product a prime, accumulated exactly in 32 bits, and be put together again by
+// the Chinese remainder theorem (CRT). See docs/spec.md, section 2.
+//
+// Scalar and vector operations here take time that does not depend on the
+// values, but for Inv and the rejections that callers do on top.
+package ring
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/big"
+	"math/bits"
+)
+
+// MaxPrimes is the largest number of primes in a ring.
+const MaxPrimes = 4
+
+// MaxTerms is the largest number of products that one sum may hold, in any
+// kernel: 65,536 products of an unsigned residue (at most 250) and a signed one
+// (at most 125) stay below 2^31, and of two unsigned ones below 2^32.
+const MaxTerms = 1 << 16
+
+// ErrParameters reports primes that do not make a ring.
+var ErrParameters = errors.New("ring: bad parameters")
+
+// NonCanonicalError reports a word that is not in [0, M). It names the place
+// and not the value, which may be secret.
+type NonCanonicalError struct {
+	Index int // of the word in the vector
+}
+
+func (e *NonCanonicalError) Error() string {
+	return fmt.Sprintf("ring: word %d is not canonical", e.Index)
+}
+
+// Ring is an immutable, comparable value. The zero value is not a ring: use New.
+type Ring struct {
+	p [MaxPrimes]uint32 // primes, in the order given; 0 past n
+	n int
+	m uint32
+	// crt[i] is the idempotent of prime i: 1 mod p[i], 0 mod the others.
+	crt [MaxPrimes]uint32
+	// mu is floor(2^64 / m), for Barrett reduction.
+	mu uint64
+}
+
+// New returns the ring with the given distinct primes below 2^8, whose product
+// must be odd and below 2^32.
+func New(primes ...uint32) (Ring, error) {
+	if len(primes) == 0 || len(primes) > MaxPrimes {
+		return Ring{}, fmt.Errorf("%w: %d primes, want 1 to %d", ErrParameters, len(primes), MaxPrimes)
+	}
+	r := Ring{n: len(primes)}
+	m := uint64(1)
+	for i, p := range primes {
+		if p < 3 || p >= 1<<8 || !big.NewInt(int64(p)).ProbablyPrime(0) {
+			return Ring{}, fmt.Errorf("%w: %d is not an odd prime below 256", ErrParameters, p)
+		}
+		for _, q := range primes[:i] {
+			if p == q {
+				return Ring{}, fmt.Errorf("%w: prime %d stands twice", ErrParameters, p)
+			}
+		}
+		r.p[i] = p
+		m *= uint64(p)
+	}
+	// Four primes below 2^8 stay below 2^32.
+	r.m = uint32(m)
+	r.mu, _ = bits.Div64(1, 0, m)
+	for i, p := range primes {
+		rest := r.m / p
+		inv := new(big.Int).ModInverse(big.NewInt(int64(rest%p)), big.NewInt(int64(p)))
+		if p == r.m { // a single prime
+			inv.SetInt64(1)
+		}
+		r.crt[i] = uint32(uint64(rest) * inv.Uint64() % m)
+	}
+	return r, nil
+}
+
+func mustNew(primes ...uint32) Ring {
+	r, err := New(primes...)
+	if err != nil {
+		panic(err) // constants of this package
+	}
+	return r
+}
+
+var (
+	q4 = mustNew(251, 241, 239, 233)
+	q3 = mustNew(251, 241, 239)
+)
+
+// Q4 is the default ring, M = 251·241·239·233 = 3,368,562,317 (2^31.65): 4 bytes a word.
+func Q4() Ring { return q4 }
+
+// Q3 is the ring with M = 251·241·239 = 14,457,349 (2^23.8): 3 bytes a word.
+func Q3() Ring { return q3 }
+
+// Valid reports whether r came from New.
+func (r Ring) Valid() bool { return r.n != 0 }
+
+// Primes returns the primes in the order given to New.
+func (r Ring) Primes() []uint32 { return append([]uint32(nil), r.p[:r.n]...) }
+
+// Modulus returns M.
+func (r Ring) Modulus() uint32 { return r.m }
+
+// Max returns (M-1)/2, the largest magnitude that Lift returns.
+func (r Ring) Max() int32 { return int32((r.m - 1) / 2) }
+
+// BitLen returns the number of bits of M.
+func (r Ring) BitLen() int { return bits.Len32(r.m) }
+
+// WordBytes returns the bytes of a word on the wire, ceil(BitLen/8).
+func (r Ring) WordBytes() int { return (r.BitLen() + 7) / 8 }
+
+func (r Ring) String() string { return fmt.Sprintf("Z_%d", r.m) }
+
+// Add returns a+b mod M for canonical a, b.
+func (r Ring) Add(a, b uint32) uint32 {
+	s := uint64(a) + uint64(b) // < 2M < 2^33
+	t := s - uint64(r.m)
+	return uint32(min(s, t)) // t wraps to above s when s < M
+}
+
+// Sub returns a-b mod M for canonical a, b.
+func (r Ring) Sub(a, b uint32) uint32 {
+	d := uint64(a) - uint64(b)
+	return uint32(min(d, d+uint64(r.m))) // d wraps to above 2^63 when a < b
+}
+
+// Neg returns -a mod M for canonical a.
+func (r Ring) Neg(a uint32) uint32 { return r.Sub(0, a) }
+
+// Mul returns a·b mod M for canonical a, b.
+func (r Ring) Mul(a, b uint32) uint32 { return r.reduce(uint64(a) * uint64(b)) }
+
+// reduce returns x mod M for any x (Barrett: the quotient is short by at most 1).
+func (r Ring) reduce(x uint64) uint32 {
+	q, _ := bits.Mul64(x, r.mu)
+	t := x - q*uint64(r.m) // < 2M
+	return uint32(min(t, t-uint64(r.m)))
+}
+
+// IsUnit reports whether canonical a has an inverse: it is 0 modulo no prime.
+func (r Ring) IsUnit(a uint32) bool {
+	for _, p := range r.p[:r.n] {
+		if a%p == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// Inv returns a^-1 mod M, and false where a is not a unit. Its time depends on a.
+func (r Ring) Inv(a uint32) (uint32, bool) {
+	if !r.IsUnit(a) {
+		return 0, false
+	}
+	inv := new(big.Int).ModInverse(big.NewInt(int64(a)), big.NewInt(int64(r.m)))
+	return uint32(inv.Uint64()), true
+}
+
+// Reduce returns x mod M, canonical, for any x.
+func (r Ring) Reduce(x int64) uint32 {
+	neg := x >> 63 // 0 or -1
+	abs := uint64((x ^ neg) - neg)
+	a := r.reduce(abs)
+	return uint32(uint64(a)&^uint64(neg)) | uint32(uint64(r.Neg(a))&uint64(neg))
+}
+
+// FromSigned returns x mod M for |x| <= Max.
+func (r Ring) FromSigned(x int32) uint32 {
+	return uint32(x) + r.m&uint32(x>>31)
+}
+
+// Lift returns the representative of canonical a in [-Max, Max].
+func (r Ring) Lift(a uint32) int32 {
+	over := uint32(int64(uint64(r.Max())-uint64(a)) >> 63) // all ones where a > Max
+	return int32(a - r.m&over)
+}
+
+// Residues writes a mod p_i to dst[i], for each prime.
+func (r Ring) Residues(dst []uint8, a uint32) {
+	for i, p := range r.p[:r.n] {
+		dst[i] = uint8(a % p)
+	}
+}
+
+// Combine returns the a of [0, M) with a ≡ res[i] mod p_i (CRT), for res[i] < p_i.
+func (r Ring) Combine(res []uint8) uint32 {
+	var s uint64 // < 4·2^8·2^32
+	for i, c := range r.crt[:r.n] {
+		s += uint64(res[i]) * uint64(c)
+	}
+	return r.reduce(s)
+}
+
+// CheckCanonical returns a *NonCanonicalError for the first word not in [0, M).
+func (r Ring) CheckCanonical(v []uint32) error {
+	var top uint32
+	for _, a := range v {
+		top = max(top, a)
+	}
+	if top < r.m {
+		return nil
+	}
+	for i, a := range v {
+		if a >= r.m {
+			return &NonCanonicalError{Index: i}
+		}
+	}
+	return nil
+}
+
+// AddVec sets dst = a + b, all canonical and of one length. dst may be a or b.
+func (r Ring) AddVec(dst, a, b []uint32) {
+	a, b = a[:len(dst)], b[:len(dst)]
+	for i := range dst {
+		dst[i] = r.Add(a[i], b[i])
+	}
+}
+
+// SubVec sets dst = a - b, all canonical and of one length. dst may be a or b.
+func (r Ring) SubVec(dst, a, b []uint32) {
+	a, b = a[:len(dst)], b[:len(dst)]
+	for i := range dst {
+		dst[i] = r.Sub(a[i], b[i])
+	}
+}
+
+// PutWords writes v to dst as little-endian words of WordBytes bytes; len(dst)
+// is len(v)·WordBytes.
+func (r Ring) PutWords(dst []byte, v []uint32) {
+	w := r.WordBytes()
+	if len(dst) != len(v)*w {
+		panic("ring: PutWords: length mismatch")
+	}
+	if w == 4 {
+		for i, a := range v {
+			binary.LittleEndian.PutUint32(dst[4*i:], a)
+		}
+		return
+	}
+	for i, a := range v {
+		for j := range w {
+			dst[i*w+j] = byte(a >> (8 * j))
+		}
+	}
+}
+
+// Words reads dst from src as PutWords writes it. It returns a
+// *NonCanonicalError where a word is not in [0, M); dst is then not to be used.
+func (r Ring) Words(dst []uint32, src []byte) error {
+	w := r.WordBytes()
+	if len(src) != len(dst)*w {
+		panic("ring: Words: length mismatch")
+	}
+	if w == 4 {
+		for i := range dst {
+			dst[i] = binary.LittleEndian.Uint32(src[4*i:])
+		}
+		return r.CheckCanonical(dst)
+	}
+	for i := range dst {
+		var a uint32
+		for j := range w {
+			a |= uint32(src[i*w+j]) << (8 * j)
+		}
+		dst[i] = a
+	}
+	return r.CheckCanonical(dst)
+}
