@@ -1,0 +1,56 @@
+# `make help` lists the targets. Everything needs Go and make; -race needs gcc.
+GO       ?= go
+FUZZTIME ?= 60s
+BIN      := bin
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build bin/securenets (trusted host) and bin/securenetsd (cloud daemon)
+	$(GO) build -trimpath -o $(BIN)/ ./cmd/securenets ./cmd/securenetsd
+
+.PHONY: run
+run: build ## The main job: classify real images on a daemon of our own, every product checked
+	$(BIN)/securenets demo
+
+.PHONY: test
+test: ## Run all tests, and those of concurrent packages again under the race detector
+	$(GO) test -count=1 ./...
+	$(GO) test -count=1 -race -short ./daemon/... ./hostclient/... ./internal/wire/... ./kernels/... ./transform/... ./verify/...
+
+.PHONY: lint
+lint: generate-check ## gofmt, go vet, staticcheck, import rules, generated files
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "gofmt would change:"; echo "$$bad"; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) test -count=1 ./internal/importrules
+	$(GO) mod verify
+
+.PHONY: generate-check
+generate-check: ## Fail where generated files are not what their sources give
+	$(GO) generate ./...
+	@git diff --exit-code --stat -- '*.pb.go' || { echo "generated files differ: commit what go generate writes"; exit 1; }
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (60s)
+	@set -e; for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+	  done; \
+	done
+
+.PHONY: bench
+bench: ## Run the benchmarks of the kernels and of the host's passes
+	$(GO) test -run '^$$' -bench . -benchtime 1s ./internal/prg ./kernels/... ./transform ./verify
+
+.PHONY: data
+data: ## Fetch the Fashion-MNIST training set (a Debian package) into data/
+	models/fashion-mnist/fetch.sh data/fashion-mnist
+
+.PHONY: clean
+clean: ## Remove what was built and written
+	rm -rf $(BIN) out

@@ -1,0 +1,149 @@
+// Package importrules holds the architecture: which package may reach which.
+package importrules
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/securenets/securenets/"
+
+// listed is one package as go list prints it.
+type listed struct {
+	ImportPath string
+	Imports    []string
+	Deps       []string
+	Standard   bool
+}
+
+// packages returns the project's packages, test files left out.
+func packages(t *testing.T) []listed {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Imports,Deps,Standard", module+"...")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	var own []listed
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p listed
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(p.ImportPath, module) {
+			own = append(own, p)
+		}
+	}
+	return own
+}
+
+// within reports whether package path (module prefix cut off) is dir or below it.
+func within(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
+
+func withinAny(path string, dirs []string) bool {
+	return slices.ContainsFunc(dirs, func(d string) bool { return within(path, d) })
+}
+
+// only: a package below the key reaches, of this module, nothing but itself and these.
+var only = map[string][]string{
+	"internal/ring":        {},
+	"internal/plan":        {"internal/ring"},
+	"internal/prg":         {"internal/ring"},
+	"internal/safetensors": {},
+	"internal/sealed":      {"internal/ring", "internal/plan", "internal/safetensors"},
+	"internal/graph":       {"internal/ring", "internal/plan"},
+	"internal/onnx":        {"internal/ring", "internal/plan", "internal/graph"},
+	"internal/dataset":     {},
+	"internal/wire":        {"internal/ring", "internal/plan", "api"},
+	"internal/config":      {},
+	"internal/version":     {},
+	"internal/reference":   {"internal/ring", "internal/plan", "internal/graph"},
+	"verify":               {"internal/ring", "internal/plan"},
+	"transform":            {"internal/ring", "internal/plan", "internal/prg", "verify"},
+	"hostclient": {"internal/ring", "internal/plan", "internal/prg", "verify", "transform", "internal/graph",
+		"internal/onnx", "internal/safetensors", "internal/sealed", "internal/wire", "api"},
+	"kernels": {"internal/ring", "internal/plan"},
+	"daemon": {"internal/ring", "internal/plan", "internal/prg", "internal/safetensors", "internal/sealed",
+		"internal/wire", "internal/config", "internal/version", "kernels", "api"},
+	"cmd/securenetsd": {"internal/ring", "internal/plan", "internal/prg", "internal/safetensors", "internal/sealed",
+		"internal/wire", "internal/config", "internal/version", "kernels", "api", "daemon"},
+}
+
+// confined: only packages below these reach the module or package of the key.
+var confined = map[string][]string{
+	"gorgonia.org/gorgonia":            {"internal/reference", "models/train", "cmd/securenets"},
+	"gonum.org/v1/gonum":               {"kernels/gonum", "internal/reference", "models/train", "cmd/securenets", "cmd/securenetsd"},
+	"filippo.io/age":                   {"hostclient", "cmd/securenets"},
+	module + "daemon":                  {"daemon", "cmd/securenetsd"},
+	module + "internal/adversary":      {"internal/adversary", "cmd/securenets"},
+	"google.golang.org/grpc":           {"api", "internal/wire", "internal/adversary", "daemon", "hostclient", "cmd"},
+	"google.golang.org/protobuf":       {"api", "internal/onnx", "internal/wire", "internal/adversary", "daemon", "hostclient", "models/train", "cmd"},
+	"github.com/BurntSushi/toml":       {"internal/config", "daemon", "cmd/securenetsd"},
+	"github.com/spf13/cobra":           {"cmd"},
+	"github.com/bufbuild/protocompile": {"api/generate"},
+}
+
+func TestImportRules(t *testing.T) {
+	own := packages(t)
+	if len(own) < len(only) {
+		t.Fatalf("go list names %d packages of the module", len(own))
+	}
+	seen := map[string]bool{}
+	for _, p := range own {
+		path := strings.TrimPrefix(p.ImportPath, module)
+		for dir, allowed := range only {
+			if !within(path, dir) {
+				continue
+			}
+			seen[dir] = true
+			for _, d := range p.Deps {
+				d, mine := strings.CutPrefix(d, module)
+				if mine && !within(d, dir) && !withinAny(d, allowed) {
+					t.Errorf("%s reaches %s, which %s may not", path, d, dir)
+				}
+			}
+		}
+		for target, allowed := range confined {
+			if withinAny(path, allowed) {
+				continue
+			}
+			for _, d := range append(p.Deps, p.ImportPath) {
+				if within(d, target) && d != p.ImportPath {
+					t.Errorf("%s reaches %s, which only %v may", path, d, allowed)
+					break
+				}
+			}
+		}
+	}
+	for dir := range only {
+		if !seen[dir] {
+			t.Errorf("the rules name %s, which is no package", dir)
+		}
+	}
+}
+
+// The ring is the bottom: the standard library alone.
+func TestRingIsStandardLibraryOnly(t *testing.T) {
+	for _, p := range packages(t) {
+		if p.ImportPath != module+"internal/ring" {
+			continue
+		}
+		for _, d := range p.Deps {
+			if first, _, _ := strings.Cut(d, "/"); strings.Contains(first, ".") && !strings.HasPrefix(d, "vendor/") {
+				t.Errorf("internal/ring reaches %s", d)
+			}
+		}
+		return
+	}
+	t.Fatal("no internal/ring")
+}
