@@ -1,6 +1,9 @@
 package ring
 
-import "fmt"
+import (
+	"fmt"
+	"math/bits"
+)
 
 // Order is the order in which a matrix lies in memory.
 type Order uint8
@@ -48,8 +51,10 @@ func (e *ShapeError) Error() string {
 // Want returns a *ShapeError, naming the operand, unless m is row-major,
 // rows x cols, and holds as many words.
 func (m Matrix) Want(what string, rows, cols int) error {
-	if m.Rows == rows && m.Cols == cols && m.Order == RowMajor && len(m.Data) == rows*cols {
-		return nil
+	if m.Rows == rows && m.Cols == cols && m.Order == RowMajor && rows >= 0 && cols >= 0 {
+		if hi, lo := bits.Mul64(uint64(rows), uint64(cols)); hi == 0 && lo == uint64(len(m.Data)) {
+			return nil
+		}
 	}
 	e := &ShapeError{What: what, Got: m, Len: len(m.Data), Rows: rows, Cols: cols}
 	e.Got.Data = nil

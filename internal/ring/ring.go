@@ -6,13 +6,14 @@
 // the Chinese remainder theorem (CRT). See docs/spec.md, section 2.
 //
 // Scalar and vector operations here take time that does not depend on the
-// values, but for Inv and the rejections that callers do on top.
+// values, but for IsUnit, Inv and the place of a word that is not canonical.
 package ring
 
 import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"math/big"
 	"math/bits"
 )
@@ -47,6 +48,8 @@ type Ring struct {
 	crt [MaxPrimes]uint32
 	// mu is floor(2^64 / m), for Barrett reduction.
 	mu uint64
+	// inv[i] is ceil(2^64 / p[i]), for residues.
+	inv [MaxPrimes]uint64
 }
 
 // New returns the ring with the given distinct primes below 2^8, whose product
@@ -67,6 +70,7 @@ func New(primes ...uint32) (Ring, error) {
 			}
 		}
 		r.p[i] = p
+		r.inv[i] = math.MaxUint64/uint64(p) + 1
 		m *= uint64(p)
 	}
 	// Four primes below 2^8 stay below 2^32.
@@ -75,9 +79,6 @@ func New(primes ...uint32) (Ring, error) {
 	for i, p := range primes {
 		rest := r.m / p
 		inv := new(big.Int).ModInverse(big.NewInt(int64(rest%p)), big.NewInt(int64(p)))
-		if p == r.m { // a single prime
-			inv.SetInt64(1)
-		}
 		r.crt[i] = uint32(uint64(rest) * inv.Uint64() % m)
 	}
 	return r, nil
@@ -148,6 +149,17 @@ func (r Ring) reduce(x uint64) uint32 {
 	return uint32(min(t, t-uint64(r.m)))
 }
 
+// ReduceSums sets dst[i] = hi[i]·2^64 + lo[i] mod M, for hi[i] < 2^32: exact
+// sums of products.
+func (r Ring) ReduceSums(dst []uint32, hi, lo []uint64) {
+	hi, lo = hi[:len(dst)], lo[:len(dst)]
+	top := -r.mu * uint64(r.m) // 2^64 mod M
+	for i := range dst {
+		// (2^32-1)·(M-1) + M-1 < 2^64
+		dst[i] = r.reduce(hi[i]*top + uint64(r.reduce(lo[i])))
+	}
+}
+
 // IsUnit reports whether canonical a has an inverse: it is 0 modulo no prime.
 func (r Ring) IsUnit(a uint32) bool {
 	for _, p := range r.p[:r.n] {
@@ -186,10 +198,13 @@ func (r Ring) Lift(a uint32) int32 {
 	return int32(a - r.m&over)
 }
 
-// Residues writes a mod p_i to dst[i], for each prime.
+// Residues writes a mod p_i to dst[i], for each prime and any a.
 func (r Ring) Residues(dst []uint8, a uint32) {
 	for i, p := range r.p[:r.n] {
-		dst[i] = uint8(a % p)
+		// The low half of a·ceil(2^64/p) is the fraction of a/p, to within
+		// 2^-32 < 1/p (Lemire, Kaser, Kurz, "Faster remainder by direct computation", 2019).
+		residue, _ := bits.Mul64(r.inv[i]*uint64(a), uint64(p))
+		dst[i] = uint8(residue)
 	}
 }
 
