@@ -2,14 +2,36 @@
 // public by design. It is a safetensors file with numbered U32 tensors ("0",
 // "1", ...) and the plan as JSON under the metadata key "securenets.plan".
 // A model is named by the SHA-256 of its bytes. See docs/spec.md, section 7.
+//
+//	{"version": 1, "ring": [251, 241, 239, 233], "ops": [
+//	  {"conv2d": {"in": [28, 28, 1], "out": 20, "kernel": [5, 5], "stride": [1, 1],
+//	              "dilation": [1, 1], "padding": [0, 0, 0, 0], "groups": 1}},
+//	  {"dense": {"in": 800, "out": 500}}]}
+//
+// Input maps are H, W, C; padding is top, left, bottom, right. A plan has one
+// encoding: keys in this order, no white space, nothing else.
 package sealed
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"strconv"
 
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/safetensors"
+)
+
+const (
+	version = 1
+	planKey = "securenets.plan"
+	// wordBytes is the size of a U32, whatever the ring's words are on the wire.
+	wordBytes = 4
 )
 
 // ErrInvalid reports bytes that are not a sealed model.
@@ -20,17 +42,173 @@ type Digest [32]byte
 
 func (d Digest) String() string { return hex.EncodeToString(d[:]) }
 
+// Sum returns the digest of a model's bytes.
+func Sum(b []byte) Digest { return sha256.Sum256(b) }
+
 // Model is a sealed model: one masked weight matrix an operator.
 type Model struct {
 	Plan    plan.Plan
 	Weights []ring.Matrix // Plan.Ops[i].Rows() x Plan.Ops[i].Terms(), canonical
 }
 
-// Marshal returns the model's bytes. They are a function of the model alone.
-func (m *Model) Marshal() ([]byte, error) { return nil, errors.New("sealed: not written yet") }
+// planJSON and the types below it are the plan's encoding.
+type planJSON struct {
+	Version int      `json:"version"`
+	Ring    []uint32 `json:"ring"`
+	Ops     []opJSON `json:"ops"`
+}
 
-// Parse reads a model from bytes from outside. Every error wraps ErrInvalid.
-func Parse(b []byte) (*Model, error) { return nil, errors.New("sealed: not written yet") }
+// opJSON has exactly one field set.
+type opJSON struct {
+	Dense  *denseJSON  `json:"dense,omitempty"`
+	Conv2D *conv2dJSON `json:"conv2d,omitempty"`
+}
 
-// Sum returns the digest of a model's bytes.
-func Sum(b []byte) Digest { return Digest{} }
+type denseJSON struct {
+	In  int `json:"in"`
+	Out int `json:"out"`
+}
+
+type conv2dJSON struct {
+	In       [3]int `json:"in"` // H, W, C
+	Out      int    `json:"out"`
+	Kernel   [2]int `json:"kernel"`
+	Stride   [2]int `json:"stride"`
+	Dilation [2]int `json:"dilation"`
+	Padding  [4]int `json:"padding"` // top, left, bottom, right
+	Groups   int    `json:"groups"`
+}
+
+func encodePlan(p plan.Plan) ([]byte, error) {
+	j := planJSON{Version: version, Ring: p.Ring.Primes(), Ops: make([]opJSON, len(p.Ops))}
+	for i, o := range p.Ops {
+		switch c := o.Conv; o.Kind {
+		case plan.KindDense:
+			j.Ops[i].Dense = &denseJSON{In: o.In, Out: o.Out}
+		case plan.KindConv2D:
+			j.Ops[i].Conv2D = &conv2dJSON{
+				In: [3]int{c.H, c.W, c.C}, Out: c.OutC, Kernel: [2]int{c.KH, c.KW},
+				Stride: [2]int{c.SH, c.SW}, Dilation: [2]int{c.DH, c.DW},
+				Padding: [4]int{c.Top, c.Left, c.Bot, c.Right}, Groups: c.Groups,
+			}
+		}
+	}
+	return json.Marshal(j)
+}
+
+func decodePlan(b []byte) (plan.Plan, error) {
+	var j planJSON
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields() // names the key
+	if err := d.Decode(&j); err != nil {
+		return plan.Plan{}, err
+	}
+	if j.Version != version {
+		return plan.Plan{}, fmt.Errorf("version %d, want %d", j.Version, version)
+	}
+	r, err := ring.New(j.Ring...)
+	if err != nil {
+		return plan.Plan{}, err
+	}
+	p := plan.Plan{Ring: r, Ops: make([]plan.Op, len(j.Ops))}
+	for i, o := range j.Ops {
+		switch {
+		case o.Dense != nil && o.Conv2D == nil:
+			p.Ops[i] = plan.Dense(o.Dense.In, o.Dense.Out)
+		case o.Conv2D != nil && o.Dense == nil:
+			c := o.Conv2D
+			p.Ops[i] = plan.Conv(plan.Conv2D{
+				H: c.In[0], W: c.In[1], C: c.In[2], OutC: c.Out, KH: c.Kernel[0], KW: c.Kernel[1],
+				SH: c.Stride[0], SW: c.Stride[1], DH: c.Dilation[0], DW: c.Dilation[1],
+				Top: c.Padding[0], Left: c.Padding[1], Bot: c.Padding[2], Right: c.Padding[3],
+				Groups: c.Groups,
+			})
+		default:
+			return plan.Plan{}, fmt.Errorf("operator %d is not of one kind", i)
+		}
+	}
+	if err := p.Validate(); err != nil {
+		return plan.Plan{}, err
+	}
+	// One encoding a plan: duplicate keys, other spellings and short arrays,
+	// which decoding lets pass, end here.
+	if again, err := encodePlan(p); err != nil || !bytes.Equal(again, b) {
+		return plan.Plan{}, errors.New("plan is not in its one encoding")
+	}
+	return p, nil
+}
+
+// Marshal returns the model's bytes, a function of the model alone. It refuses,
+// with ring's and plan's errors, a model that Parse would not accept.
+func (m *Model) Marshal() ([]byte, error) {
+	if err := m.Plan.Validate(); err != nil {
+		return nil, err
+	}
+	if len(m.Weights) != len(m.Plan.Ops) {
+		return nil, fmt.Errorf("%w: %d matrices for %d operators", ErrInvalid, len(m.Weights), len(m.Plan.Ops))
+	}
+	p, err := encodePlan(m.Plan)
+	if err != nil {
+		return nil, err
+	}
+	f := safetensors.File{Metadata: map[string]string{planKey: string(p)}}
+	for i, w := range m.Weights {
+		op := m.Plan.Ops[i]
+		if err := w.Want(fmt.Sprintf("weights of operator %d", i), op.Rows(), op.Terms()); err != nil {
+			return nil, err
+		}
+		if err := m.Plan.Ring.CheckCanonical(w.Data); err != nil {
+			return nil, fmt.Errorf("weights of operator %d: %w", i, err)
+		}
+		f.Tensors = append(f.Tensors, safetensors.New(strconv.Itoa(i), w.Data, w.Rows, w.Cols))
+	}
+	return f.Marshal()
+}
+
+// Parse reads a model from bytes from outside; it allocates about as much as
+// they are. Every error wraps ErrInvalid.
+func Parse(b []byte) (*Model, error) {
+	m, err := parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return m, nil
+}
+
+func parse(b []byte) (*Model, error) {
+	f, err := safetensors.Parse(b)
+	if err != nil {
+		return nil, err
+	}
+	p, ok := f.Metadata[planKey]
+	if !ok || len(f.Metadata) != 1 {
+		return nil, errors.New("metadata is not a plan alone")
+	}
+	m := &Model{}
+	if m.Plan, err = decodePlan([]byte(p)); err != nil {
+		return nil, err
+	}
+	if len(f.Tensors) != len(m.Plan.Ops) {
+		return nil, fmt.Errorf("%d tensors for %d operators", len(f.Tensors), len(m.Plan.Ops))
+	}
+	// The shapes were held against the bytes that are there, so none of the
+	// plan's sizes is allocated before it is known to be real.
+	m.Weights = make([]ring.Matrix, len(f.Tensors))
+	for i, t := range f.Tensors {
+		op := m.Plan.Ops[i]
+		if t.Name != strconv.Itoa(i) || t.DType != safetensors.U32 ||
+			len(t.Shape) != 2 || t.Shape[0] != op.Rows() || t.Shape[1] != op.Terms() {
+			return nil, fmt.Errorf("tensor %d is %.32q, %s %.64s, want %s [%d %d]",
+				i, t.Name, t.DType, fmt.Sprint(t.Shape), safetensors.U32, op.Rows(), op.Terms())
+		}
+		w := ring.NewMatrix(op.Rows(), op.Terms())
+		for k := range w.Data {
+			w.Data[k] = binary.LittleEndian.Uint32(t.Data[wordBytes*k:])
+		}
+		if err := m.Plan.Ring.CheckCanonical(w.Data); err != nil {
+			return nil, fmt.Errorf("tensor %d: %w", i, err)
+		}
+		m.Weights[i] = w
+	}
+	return m, nil
+}

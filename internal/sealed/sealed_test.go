@@ -1,0 +1,218 @@
+package sealed_test
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"math/rand/v2"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/safetensors"
+	"github.com/securenets/securenets/internal/sealed"
+)
+
+// model returns one convolution and one dense operator with seeded weights.
+func model(r ring.Ring) *sealed.Model {
+	m := &sealed.Model{Plan: plan.Plan{Ring: r, Ops: []plan.Op{
+		plan.Conv(plan.Conv2D{H: 6, W: 5, C: 2, OutC: 4, KH: 3, KW: 2, SH: 1, SW: 2, DH: 1, DW: 1, Top: 1, Left: 0, Bot: 2, Right: 1, Groups: 2}),
+		plan.Dense(7, 3),
+	}}}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for _, op := range m.Plan.Ops {
+		w := ring.NewMatrix(op.Rows(), op.Terms())
+		for i := range w.Data {
+			w.Data[i] = rnd.Uint32N(r.Modulus())
+		}
+		m.Weights = append(m.Weights, w)
+	}
+	return m
+}
+
+func marshal(t testing.TB, m *sealed.Model) []byte {
+	t.Helper()
+	b, err := m.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+const planText = `{"version":1,"ring":[251,241,239,233],"ops":[` +
+	`{"conv2d":{"in":[6,5,2],"out":4,"kernel":[3,2],"stride":[1,2],"dilation":[1,1],"padding":[1,0,2,1],"groups":2}},` +
+	`{"dense":{"in":7,"out":3}}]}`
+
+func TestRoundTrip(t *testing.T) {
+	for _, r := range []ring.Ring{ring.Q4(), ring.Q3()} {
+		m := model(r)
+		b := marshal(t, m)
+		back, err := sealed.Parse(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(back, m) {
+			t.Errorf("%v: got %+v, want %+v", r, back, m)
+		}
+		if !bytes.Equal(marshal(t, back), b) {
+			t.Errorf("%v: bytes differ", r)
+		}
+	}
+}
+
+// TestFile holds the file against the format as documented.
+func TestFile(t *testing.T) {
+	m := model(ring.Q4())
+	f, err := safetensors.Parse(marshal(t, m))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := map[string]string{"securenets.plan": planText}; !reflect.DeepEqual(f.Metadata, want) {
+		t.Errorf("metadata\n got %v\nwant %v", f.Metadata, want)
+	}
+	if len(f.Tensors) != 2 || f.Tensors[1].Name != "1" || !reflect.DeepEqual(f.Tensors[1].Shape, []int{3, 7}) {
+		t.Fatalf("tensors %+v", f.Tensors)
+	}
+	v, err := safetensors.Values[uint32](f.Tensors[1])
+	if err != nil || !reflect.DeepEqual(v, m.Weights[1].Data) {
+		t.Errorf("values %v, %v", v, err)
+	}
+}
+
+func TestSum(t *testing.T) {
+	// FIPS 180-4's example "abc".
+	const want = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+	d := sealed.Sum([]byte("abc"))
+	if d.String() != want || hex.EncodeToString(d[:]) != want {
+		t.Errorf("got %v", d)
+	}
+}
+
+func TestMarshalRefuses(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(m *sealed.Model)
+		want   any
+	}{
+		"no plan":       {func(m *sealed.Model) { m.Plan = plan.Plan{} }, plan.ErrInvalid},
+		"bad operator":  {func(m *sealed.Model) { m.Plan.Ops[1].Out = 0 }, plan.ErrInvalid},
+		"too few":       {func(m *sealed.Model) { m.Weights = m.Weights[:1] }, sealed.ErrInvalid},
+		"shape":         {func(m *sealed.Model) { m.Weights[1] = ring.NewMatrix(7, 3) }, new(*ring.ShapeError)},
+		"order":         {func(m *sealed.Model) { m.Weights[1] = ring.NewMatrix(7, 3).T() }, new(*ring.ShapeError)},
+		"not canonical": {func(m *sealed.Model) { m.Weights[1].Data[5] = m.Plan.Ring.Modulus() }, new(*ring.NonCanonicalError)},
+	} {
+		m := model(ring.Q4())
+		c.change(m)
+		b, err := m.Marshal()
+		if target, ok := c.want.(error); ok && !errors.Is(err, target) || !ok && !errors.As(err, c.want) || b != nil {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	good := model(ring.Q4())
+	// rebuild writes the model's file with a change made to it.
+	rebuild := func(change func(f *safetensors.File)) []byte {
+		f, err := safetensors.Parse(marshal(t, good))
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(f)
+		b, err := f.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	withPlan := func(p string) []byte {
+		return rebuild(func(f *safetensors.File) { f.Metadata["securenets.plan"] = p })
+	}
+	replace := func(old, new string) []byte {
+		p := strings.Replace(planText, old, new, 1)
+		if p == planText {
+			t.Fatalf("%s is not in the plan", old)
+		}
+		return withPlan(p)
+	}
+	b := marshal(t, good)
+	if !bytes.Equal(withPlan(planText), b) {
+		t.Fatal("rebuilding changes the file")
+	}
+	for name, b := range map[string][]byte{
+		"empty":             nil,
+		"foreign":           []byte("GGUF and then some more bytes"),
+		"cut":               b[:len(b)-1],
+		"trailing":          append(bytes.Clone(b), 0),
+		"no plan":           rebuild(func(f *safetensors.File) { f.Metadata = nil }),
+		"other metadata":    rebuild(func(f *safetensors.File) { f.Metadata["scales"] = "1" }),
+		"no JSON":           withPlan("x"),
+		"empty plan":        withPlan("{}"),
+		"null":              withPlan("null"),
+		"version":           replace(`"version":1`, `"version":2`),
+		"unknown key":       replace(`"in":7`, `"in":7,"bias":true`),
+		"duplicate key":     replace(`"in":7`, `"in":8,"in":7`),
+		"case of a key":     replace(`"in":7`, `"IN":7`),
+		"case duplicate":    replace(`"in":7`, `"IN":7,"in":7`),
+		"white space":       replace(`"in":7`, `"in": 7`),
+		"trailing JSON":     withPlan(planText + "{}"),
+		"short array":       replace(`"padding":[1,0,2,1]`, `"padding":[1,0,2]`),
+		"long array":        replace(`"stride":[1,2]`, `"stride":[1,2,3]`),
+		"exponent":          replace(`"in":7`, `"in":7e0`),
+		"no ring":           replace("251,241,239,233", ""),
+		"no prime":          replace("251", "255"),
+		"prime twice":       replace("241", "251"),
+		"another ring":      replace("251,241,239,233", "251,241,239"),
+		"both kinds":        replace(`{"dense"`, `{"dense":{"in":7,"out":3},"conv2d"`),
+		"no kind":           replace(`{"dense":{"in":7,"out":3}}`, `{}`),
+		"no operators":      replace(planText[strings.Index(planText, `"ops":`):], `"ops":[]}`),
+		"fewer operators":   replace(`,{"dense":{"in":7,"out":3}}`, ``),
+		"more operators":    replace(`{"dense":{"in":7,"out":3}}`, `{"dense":{"in":7,"out":3}},{"dense":{"in":7,"out":3}}`),
+		"absurd size":       replace(`"in":7`, `"in":9223372036854775807`),
+		"absurd map":        replace(`"in":[6,5,2]`, `"in":[2147483647,2147483647,2147483646]`),
+		"zero stride":       replace(`"stride":[1,2]`, `"stride":[0,2]`),
+		"other shape":       replace(`"in":7`, `"in":8`),
+		"transposed":        replace(`{"in":7,"out":3}`, `{"in":3,"out":7}`),
+		"name":              rebuild(func(f *safetensors.File) { f.Tensors[1].Name = "01" }),
+		"order":             rebuild(func(f *safetensors.File) { f.Tensors[0], f.Tensors[1] = f.Tensors[1], f.Tensors[0] }),
+		"type":              rebuild(func(f *safetensors.File) { f.Tensors[1].DType = safetensors.I32 }),
+		"flat":              rebuild(func(f *safetensors.File) { f.Tensors[1].Shape = []int{21} }),
+		"missing tensor":    rebuild(func(f *safetensors.File) { f.Tensors = f.Tensors[:1] }),
+		"additional tensor": rebuild(func(f *safetensors.File) { f.Tensors = append(f.Tensors, safetensors.New("2", []uint32{}, 0, 1)) }),
+		"not canonical":     rebuild(func(f *safetensors.File) { copy(f.Tensors[1].Data[8:], "\xff\xff\xff\xff") }),
+	} {
+		if m, err := sealed.Parse(b); !errors.Is(err, sealed.ErrInvalid) || m != nil {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+
+	var word *ring.NonCanonicalError
+	_, err := sealed.Parse(rebuild(func(f *safetensors.File) { copy(f.Tensors[1].Data[8:], "\xff\xff\xff\xff") }))
+	if !errors.As(err, &word) || word.Index != 2 || strings.Contains(err.Error(), "4294967295") {
+		t.Errorf("a word that is not canonical: %v", err)
+	}
+	if _, err := sealed.Parse(replace(`"in":7`, `"in":7,"bias":true`)); !strings.Contains(err.Error(), "bias") {
+		t.Errorf("an unknown key is not named: %v", err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	b := marshal(f, model(ring.Q4()))
+	f.Add(b)
+	f.Add(b[:100])
+	f.Add(marshal(f, model(ring.Q3())))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := sealed.Parse(b)
+		if err != nil {
+			if !errors.Is(err, sealed.ErrInvalid) {
+				t.Fatalf("untyped error %v", err)
+			}
+			return
+		}
+		again, err := sealed.Parse(marshal(t, m))
+		if err != nil || !reflect.DeepEqual(again, m) {
+			t.Fatalf("read anew: %v", err)
+		}
+	})
+}
