@@ -1,15 +1,23 @@
 // Package dataset reads images and labels from files: IDX (plain or gzipped),
-// NumPy's .npy, and PNG. It treats them as hostile: memory is bounded by limits
-// and errors say what is wrong.
+// NumPy's .npy, and PNG. It treats them as hostile: memory follows what a file
+// delivers, not what its header declares, up to a fixed limit, and errors say
+// what is wrong.
 package dataset
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
+	"fmt"
 	"io"
+	"os"
 )
 
 // ErrFormat reports a file that is not what its reader reads.
 var ErrFormat = errors.New("dataset: bad file")
+
+// maxElements bounds the elements of one file: 1 GiB of float32.
+const maxElements = 1 << 28
 
 // Images are N samples in C, H, W order, one after the other. Bytes are scaled
 // to [0, 1]; floating-point files are taken as they are.
@@ -18,23 +26,94 @@ type Images struct {
 	Data       []float32
 }
 
-// Sample returns samples [i, j), sharing memory.
-func (m *Images) Range(i, j int) []float32 { return nil }
-
-var errTODO = errors.New("dataset: not written yet")
-
-// ReadIDX reads a file of unsigned bytes in 3 dimensions (count, rows, columns).
-func ReadIDX(r io.Reader) (*Images, error) { return nil, errTODO }
-
-// ReadIDXLabels reads a file of unsigned bytes in 1 dimension.
-func ReadIDXLabels(r io.Reader) ([]uint8, error) { return nil, errTODO }
-
-// ReadNPY reads a uint8, float32 or float64 array of 2 (count, features), 3
-// (count, rows, columns) or 4 (count, channels, rows, columns) dimensions.
-func ReadNPY(r io.Reader) (*Images, error) { return nil, errTODO }
-
-// ReadPNG reads one image with the given number of channels, 1 (grey) or 3.
-func ReadPNG(r io.Reader, channels int) (*Images, error) { return nil, errTODO }
+// Range returns samples [i, j), sharing memory. It panics like a slice
+// expression where they are not among the N.
+func (m *Images) Range(i, j int) []float32 {
+	n := m.C * m.H * m.W
+	return m.Data[i*n : j*n : j*n]
+}
 
 // Open reads a file of any of these kinds, told apart by their first bytes.
-func Open(path string, channels int) (*Images, error) { return nil, errTODO }
+// channels (1 or 3) is what a PNG is converted to; the other kinds state theirs.
+func Open(path string, channels int) (*Images, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	r := bufio.NewReader(f)
+	head, err := r.Peek(8)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	var m *Images
+	switch {
+	case bytes.HasPrefix(head, gzipMagic), bytes.HasPrefix(head, idxMagic):
+		m, err = ReadIDX(r)
+	case bytes.HasPrefix(head, npyMagic):
+		m, err = ReadNPY(r)
+	case bytes.HasPrefix(head, pngMagic):
+		m, err = ReadPNG(r, channels)
+	default:
+		err = fmt.Errorf("%w: not IDX, npy or PNG", ErrFormat)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return m, nil
+}
+
+// elements returns the product of a header's sizes, or an error where one is
+// not positive or the product passes maxElements.
+func elements(sizes ...int) (int, error) {
+	n := 1
+	for _, s := range sizes {
+		if s <= 0 {
+			return 0, fmt.Errorf("%w: a size of %d", ErrFormat, s)
+		}
+		if s > maxElements/n {
+			return 0, fmt.Errorf("%w: more than %d elements", ErrFormat, maxElements)
+		}
+		n *= s
+	}
+	return n, nil
+}
+
+// readElements reads n elements of the given bytes each, and the file's end.
+// Memory grows with what r delivers: a header alone costs one chunk.
+func readElements[T any](r io.Reader, n, size int, decode func(dst []T, src []byte)) ([]T, error) {
+	const chunk = 1 << 14 // elements
+	buf := make([]byte, min(n, chunk)*size)
+	var out []T
+	for len(out) < n {
+		m := min(n-len(out), chunk)
+		if _, err := io.ReadFull(r, buf[:m*size]); err != nil {
+			return nil, malformed(err, "elements %d to %d of %d", len(out), len(out)+m-1, n)
+		}
+		if cap(out)-len(out) < m {
+			out = append(make([]T, 0, min(n, max(2*len(out), chunk))), out...)
+		}
+		out = out[:len(out)+m]
+		decode(out[len(out)-m:], buf[:m*size])
+	}
+	// At the end a gzip reader checks its sum.
+	switch k, err := io.ReadFull(r, buf[:1]); {
+	case k != 0:
+		return nil, fmt.Errorf("%w: bytes follow the %d elements that the header declares", ErrFormat, n)
+	case err != io.EOF:
+		return nil, malformed(err, "after the last element")
+	}
+	return out, nil
+}
+
+// malformed wraps ErrFormat and err, with which the reading of a part of a file failed.
+func malformed(err error, format string, a ...any) error {
+	return fmt.Errorf("%w: %s: %w", ErrFormat, fmt.Sprintf(format, a...), err)
+}
+
+// scale turns bytes into [0, 1].
+func scale(dst []float32, src []byte) {
+	for i, b := range src {
+		dst[i] = float32(b) / 255
+	}
+}

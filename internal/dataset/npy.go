@@ -1,0 +1,168 @@
+package dataset
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+var npyMagic = []byte("\x93NUMPY")
+
+// maxNPYHeader bounds the text of a header, in bytes. NumPy writes under 200.
+const maxNPYHeader = 1 << 12
+
+// npyTypes are the elements that are read: how many bytes one has, and how a
+// chunk of them becomes float32.
+var npyTypes = map[string]struct {
+	size   int
+	decode func(dst []float32, src []byte)
+}{
+	"|u1": {1, scale},
+	"<f4": {4, float32s(binary.LittleEndian)},
+	">f4": {4, float32s(binary.BigEndian)},
+	"<f8": {8, float64s(binary.LittleEndian)},
+	">f8": {8, float64s(binary.BigEndian)},
+}
+
+func float32s(order binary.ByteOrder) func([]float32, []byte) {
+	return func(dst []float32, src []byte) {
+		for i := range dst {
+			dst[i] = math.Float32frombits(order.Uint32(src[4*i:]))
+		}
+	}
+}
+
+func float64s(order binary.ByteOrder) func([]float32, []byte) {
+	return func(dst []float32, src []byte) {
+		for i := range dst {
+			dst[i] = float32(math.Float64frombits(order.Uint64(src[8*i:])))
+		}
+	}
+}
+
+// ReadNPY reads a uint8, float32 or float64 array of 2 (count, features), 3
+// (count, rows, columns) or 4 (count, channels, rows, columns) dimensions in C
+// order, of either byte order. A float64 is rounded to float32, to infinity
+// where it is too large.
+func ReadNPY(r io.Reader) (*Images, error) {
+	descr, shape, err := npyHeader(r)
+	if err != nil {
+		return nil, err
+	}
+	t, ok := npyTypes[descr]
+	if !ok {
+		return nil, fmt.Errorf("%w: npy elements of type %q, want uint8, float32 or float64", ErrFormat, descr)
+	}
+	m := &Images{C: 1, H: 1, W: 1}
+	switch len(shape) {
+	case 2:
+		m.N, m.C = shape[0], shape[1]
+	case 3:
+		m.N, m.H, m.W = shape[0], shape[1], shape[2]
+	case 4:
+		m.N, m.C, m.H, m.W = shape[0], shape[1], shape[2], shape[3]
+	default:
+		return nil, fmt.Errorf("%w: npy of %d dimensions, want 2 to 4", ErrFormat, len(shape))
+	}
+	n, err := elements(shape...)
+	if err != nil {
+		return nil, err
+	}
+	if m.Data, err = readElements(r, n, t.size, t.decode); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// npyHeader reads what stands before the elements: magic, version, the length
+// of the text in 2 (version 1) or 4 bytes, and the text (NEP 1).
+func npyHeader(r io.Reader) (descr string, shape []int, err error) {
+	var head [12]byte
+	if _, err := io.ReadFull(r, head[:10]); err != nil {
+		return "", nil, malformed(err, "npy header")
+	}
+	if string(head[:6]) != string(npyMagic) {
+		return "", nil, fmt.Errorf("%w: not an npy file", ErrFormat)
+	}
+	n := uint32(binary.LittleEndian.Uint16(head[8:]))
+	switch major, minor := head[6], head[7]; {
+	case major < 1 || major > 3 || minor != 0:
+		return "", nil, fmt.Errorf("%w: npy version %d.%d", ErrFormat, major, minor)
+	case major > 1:
+		if _, err := io.ReadFull(r, head[10:]); err != nil {
+			return "", nil, malformed(err, "npy header")
+		}
+		n = binary.LittleEndian.Uint32(head[8:])
+	}
+	if n > maxNPYHeader {
+		return "", nil, fmt.Errorf("%w: npy header of %d bytes, at most %d are read", ErrFormat, n, maxNPYHeader)
+	}
+	text := make([]byte, n)
+	if _, err := io.ReadFull(r, text); err != nil {
+		return "", nil, malformed(err, "npy header")
+	}
+	return npyText(string(text))
+}
+
+// npyEntry is one entry of the text, a Python dictionary of three of them in any
+// order, and what follows it: a comma, or the dictionary's end.
+var npyEntry = regexp.MustCompile(
+	`^\s*'(descr|fortran_order|shape)'\s*:\s*('[^']*'|True|False|\([0-9, ]*\))\s*(,\s*}|,|})`)
+
+// npyText parses the text of a header.
+func npyText(text string) (descr string, shape []int, err error) {
+	bad := func(what string) (string, []int, error) {
+		return "", nil, fmt.Errorf("%w: npy header: %s", ErrFormat, what)
+	}
+	rest, ok := strings.CutPrefix(text, "{")
+	if !ok {
+		return bad("not a dictionary")
+	}
+	entries := make(map[string]string)
+	for end := ""; !strings.HasSuffix(end, "}"); {
+		m := npyEntry.FindStringSubmatch(rest)
+		if m == nil {
+			return bad("not the entries descr, fortran_order and shape")
+		}
+		if _, ok := entries[m[1]]; ok {
+			return bad("two entries " + m[1])
+		}
+		entries[m[1]], end = m[2], m[3]
+		rest = rest[len(m[0]):]
+	}
+	if strings.TrimSpace(rest) != "" || len(entries) != 3 {
+		return bad("not the entries descr, fortran_order and shape alone")
+	}
+	switch entries["fortran_order"] {
+	case "False":
+	case "True":
+		return bad("Fortran order, want C order")
+	default:
+		return bad("fortran_order is neither True nor False")
+	}
+	descr, ok = strings.CutPrefix(entries["descr"], "'")
+	if !ok {
+		return bad("descr is no string")
+	}
+	descr = strings.TrimSuffix(descr, "'")
+	list, ok := strings.CutPrefix(entries["shape"], "(")
+	if !ok {
+		return bad("shape is no tuple")
+	}
+	list = strings.TrimSuffix(strings.TrimSpace(strings.TrimSuffix(list, ")")), ",")
+	if list == "" {
+		return descr, nil, nil
+	}
+	for size := range strings.SplitSeq(list, ",") {
+		v, err := strconv.Atoi(strings.TrimSpace(size))
+		if err != nil {
+			return bad("a size in shape is no number")
+		}
+		shape = append(shape, v)
+	}
+	return descr, shape, nil
+}
