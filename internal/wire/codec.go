@@ -1,0 +1,363 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc/encoding"
+	stock "google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/securenets/securenets/api/securenets/v1"
+)
+
+// ErrMessage reports bytes that are no protobuf message of the wanted type, or a
+// value that cannot be sent.
+var ErrMessage = errors.New("wire: bad message")
+
+// Field numbers of EvaluateRequest and EvaluateResponse.
+const (
+	requestID, requestModel, requestLayer, requestRows, requestWords, requestSeed = 1, 2, 3, 4, 5, 6
+
+	responseID, responseWords, responseError, responseQueue, responseCompute = 1, 2, 3, 4, 5
+)
+
+// Codec is gRPC's codec "proto" but for *Request and *Response, whose words it
+// does not copy: sent words leave from their own memory, received words are
+// views of the transport's buffers.
+type Codec struct{}
+
+var _ encoding.CodecV2 = Codec{}
+
+// Name returns "proto", so that stock clients and servers interoperate.
+func (Codec) Name() string { return stock.Name }
+
+// Marshal returns v's bytes. They hold their own references to its words.
+func (Codec) Marshal(v any) (mem.BufferSlice, error) {
+	switch v := v.(type) {
+	case *Request:
+		return v.marshal()
+	case *Response:
+		return v.marshal()
+	default:
+		return encoding.GetCodecV2(stock.Name).Marshal(v)
+	}
+}
+
+// Unmarshal sets v from a message's bytes. Words hold their own references to them.
+func (Codec) Unmarshal(b mem.BufferSlice, v any) error {
+	switch v := v.(type) {
+	case *Request:
+		return v.unmarshal(b)
+	case *Response:
+		return v.unmarshal(b)
+	default:
+		return encoding.GetCodecV2(stock.Name).Unmarshal(b, v)
+	}
+}
+
+func (r *Request) marshal() (mem.BufferSlice, error) {
+	if r.Words != nil && r.Seed != nil {
+		return nil, fmt.Errorf("%w: both words and a seed", ErrMessage)
+	}
+	h := appendUint(nil, requestID, r.ID)
+	if len(r.Model) > 0 {
+		h = protowire.AppendTag(h, requestModel, protowire.BytesType)
+		h = protowire.AppendBytes(h, r.Model)
+	}
+	h = appendUint(h, requestLayer, uint64(r.Layer))
+	h = appendUint(h, requestRows, uint64(r.Rows))
+	if r.Seed != nil {
+		return appendMessage(h, requestSeed, r.Seed)
+	}
+	return appendWords(h, requestWords, r.Words), nil
+}
+
+func (r *Response) marshal() (mem.BufferSlice, error) {
+	if r.Words != nil && r.Err != nil {
+		return nil, fmt.Errorf("%w: both words and an error", ErrMessage)
+	}
+	// Fields may come in any order: words go last.
+	h := appendUint(nil, responseID, r.ID)
+	h = appendUint(h, responseQueue, r.QueueNS)
+	h = appendUint(h, responseCompute, r.ComputeNS)
+	if r.Err != nil {
+		return appendMessage(h, responseError, r.Err)
+	}
+	return appendWords(h, responseWords, r.Words), nil
+}
+
+// appendUint appends a number, which proto3 leaves out where it is 0.
+func appendUint(b []byte, field protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return b
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), v)
+}
+
+func appendMessage(h []byte, field protowire.Number, m proto.Message) (mem.BufferSlice, error) {
+	b, err := proto.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMessage, err)
+	}
+	h = protowire.AppendTag(h, field, protowire.BytesType)
+	return mem.BufferSlice{mem.SliceBuffer(protowire.AppendBytes(h, b))}, nil
+}
+
+// appendWords ends a message with its words; nil words are not set.
+func appendWords(h []byte, field protowire.Number, words mem.BufferSlice) mem.BufferSlice {
+	if words == nil {
+		return mem.BufferSlice{mem.SliceBuffer(h)}
+	}
+	h = protowire.AppendTag(h, field, protowire.BytesType)
+	h = protowire.AppendVarint(h, uint64(words.Len()))
+	words.Ref()
+	return append(mem.BufferSlice{mem.SliceBuffer(h)}, words...)
+}
+
+func (r *Request) unmarshal(b mem.BufferSlice) error {
+	*r = Request{}
+	err := eachField(b, func(c *cursor, num protowire.Number, typ protowire.Type) (ok bool, err error) {
+		switch {
+		case num == requestID && typ == protowire.VarintType:
+			r.ID, err = c.varint()
+		case num == requestModel && typ == protowire.BytesType:
+			r.Model, err = c.bytes()
+		case num == requestLayer && typ == protowire.VarintType:
+			r.Layer, err = c.uint32()
+		case num == requestRows && typ == protowire.VarintType:
+			r.Rows, err = c.uint32()
+		case num == requestWords && typ == protowire.BytesType:
+			r.Seed = nil // of one oneof the last field counts
+			err = c.words(&r.Words)
+		case num == requestSeed && typ == protowire.BytesType:
+			dropWords(&r.Words)
+			if r.Seed == nil {
+				r.Seed = new(pb.Seed)
+			}
+			err = c.message(r.Seed)
+		default:
+			return false, nil
+		}
+		return true, err
+	})
+	if err != nil {
+		r.Words.Free()
+		*r = Request{}
+	}
+	return err
+}
+
+func (r *Response) unmarshal(b mem.BufferSlice) error {
+	*r = Response{}
+	err := eachField(b, func(c *cursor, num protowire.Number, typ protowire.Type) (ok bool, err error) {
+		switch {
+		case num == responseID && typ == protowire.VarintType:
+			r.ID, err = c.varint()
+		case num == responseWords && typ == protowire.BytesType:
+			r.Err = nil
+			err = c.words(&r.Words)
+		case num == responseError && typ == protowire.BytesType:
+			dropWords(&r.Words)
+			if r.Err == nil {
+				r.Err = new(pb.Error)
+			}
+			err = c.message(r.Err)
+		case num == responseQueue && typ == protowire.VarintType:
+			r.QueueNS, err = c.varint()
+		case num == responseCompute && typ == protowire.VarintType:
+			r.ComputeNS, err = c.varint()
+		default:
+			return false, nil
+		}
+		return true, err
+	})
+	if err != nil {
+		r.Words.Free()
+		*r = Response{}
+	}
+	return err
+}
+
+func dropWords(words *mem.BufferSlice) {
+	words.Free()
+	*words = nil
+}
+
+// eachField calls field for every field of a message, with c at its value.
+// Those that it does not know (ok is false) are skipped, as protobuf has it.
+func eachField(b mem.BufferSlice, field func(c *cursor, num protowire.Number, typ protowire.Type) (ok bool, err error)) error {
+	c := &cursor{bufs: b, left: b.Len()}
+	for c.left > 0 {
+		num, typ, err := c.tag()
+		if err != nil {
+			return err
+		}
+		if num > protowire.MaxValidNumber {
+			return fmt.Errorf("%w: field number %d", ErrMessage, num)
+		}
+		ok, err := field(c, num, typ)
+		if err == nil && !ok {
+			err = c.skip(num, typ, protowire.DefaultRecursionLimit)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var errTruncated = fmt.Errorf("%w: truncated", ErrMessage)
+
+// cursor reads a message that lies in several buffers.
+type cursor struct {
+	bufs mem.BufferSlice
+	off  int // read of bufs[0]
+	left int // not yet read, of all
+}
+
+// next returns the unread part of the first buffer that has one. left must not be 0.
+func (c *cursor) next() []byte {
+	for c.off == c.bufs[0].Len() {
+		c.bufs, c.off = c.bufs[1:], 0
+	}
+	return c.bufs[0].ReadOnlyData()[c.off:]
+}
+
+// each calls f for the parts that make up the next n bytes, and passes them.
+func (c *cursor) each(n int, f func(b mem.Buffer, start, end int)) {
+	for n > 0 {
+		k := min(n, len(c.next()))
+		f(c.bufs[0], c.off, c.off+k)
+		c.off += k
+		c.left -= k
+		n -= k
+	}
+}
+
+func (c *cursor) discard(n int) error {
+	if n > c.left {
+		return errTruncated
+	}
+	c.each(n, func(mem.Buffer, int, int) {})
+	return nil
+}
+
+func (c *cursor) varint() (v uint64, err error) {
+	for shift := 0; shift < 64; shift += 7 {
+		if c.left == 0 {
+			return 0, errTruncated
+		}
+		b := c.next()[0]
+		c.off++
+		c.left--
+		if shift == 63 && b > 1 {
+			break
+		}
+		v |= uint64(b&0x7f) << shift
+		if b < 0x80 {
+			return v, nil
+		}
+	}
+	return 0, fmt.Errorf("%w: number of more than 64 bits", ErrMessage)
+}
+
+// uint32 drops the upper bits, as protobuf has it.
+func (c *cursor) uint32() (uint32, error) {
+	v, err := c.varint()
+	return uint32(v), err
+}
+
+func (c *cursor) tag() (protowire.Number, protowire.Type, error) {
+	v, err := c.varint()
+	if err != nil {
+		return 0, 0, err
+	}
+	num, typ := protowire.DecodeTag(v)
+	if num < protowire.MinValidNumber {
+		return 0, 0, fmt.Errorf("%w: bad field number", ErrMessage)
+	}
+	return num, typ, nil
+}
+
+// length reads the length of a field, which is there in full.
+func (c *cursor) length() (int, error) {
+	n, err := c.varint()
+	if err == nil && n > uint64(c.left) {
+		err = errTruncated
+	}
+	return int(n), err
+}
+
+func (c *cursor) bytes() ([]byte, error) {
+	n, err := c.length()
+	if err != nil {
+		return nil, err
+	}
+	v := make([]byte, 0, n)
+	c.each(n, func(b mem.Buffer, start, end int) { v = append(v, b.ReadOnlyData()[start:end]...) })
+	return v, nil
+}
+
+// message merges a field into m, as protobuf does where it stands several times.
+func (c *cursor) message(m proto.Message) error {
+	v, err := c.bytes()
+	if err != nil {
+		return err
+	}
+	if err := (proto.UnmarshalOptions{Merge: true}).Unmarshal(v, m); err != nil {
+		return fmt.Errorf("%w: %w", ErrMessage, err)
+	}
+	return nil
+}
+
+// words replaces *words by views of a field's buffers.
+func (c *cursor) words(words *mem.BufferSlice) error {
+	dropWords(words)
+	n, err := c.length()
+	if err != nil {
+		return err
+	}
+	v := mem.BufferSlice{}
+	c.each(n, func(b mem.Buffer, start, end int) { v = append(v, b.Slice(start, end)) })
+	*words = v
+	return nil
+}
+
+// skip passes the value of a field.
+func (c *cursor) skip(num protowire.Number, typ protowire.Type, depth int) error {
+	switch typ {
+	case protowire.VarintType:
+		_, err := c.varint()
+		return err
+	case protowire.Fixed32Type:
+		return c.discard(4)
+	case protowire.Fixed64Type:
+		return c.discard(8)
+	case protowire.BytesType:
+		n, err := c.length()
+		if err != nil {
+			return err
+		}
+		return c.discard(n)
+	case protowire.StartGroupType:
+		if depth == 0 {
+			return fmt.Errorf("%w: nested too deep", ErrMessage)
+		}
+		for {
+			inner, typ, err := c.tag()
+			if err != nil {
+				return err
+			}
+			if typ == protowire.EndGroupType && inner == num {
+				return nil
+			}
+			if err := c.skip(inner, typ, depth-1); err != nil {
+				return err
+			}
+		}
+	}
+	return fmt.Errorf("%w: wire type %d", ErrMessage, typ)
+}

@@ -1,0 +1,103 @@
+package wire
+
+import (
+	"strings"
+	"unicode"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "github.com/securenets/securenets/api/securenets/v1"
+)
+
+// Reason is a stable name of an error, for programs.
+type Reason string
+
+const (
+	ReasonBadRequest    Reason = "BAD_REQUEST"     // a field is missing, or not as the protocol has it
+	ReasonBadLength     Reason = "BAD_LENGTH"      // the words are not rows times the operator's length
+	ReasonNonCanonical  Reason = "NON_CANONICAL"   // a word is not in [0, M)
+	ReasonModelNotFound Reason = "MODEL_NOT_FOUND" // no such model for this caller
+	ReasonLayerNotFound Reason = "LAYER_NOT_FOUND" // the model has fewer operators
+	ReasonTooLarge      Reason = "TOO_LARGE"       // a limit on sizes is passed
+	ReasonBadModel      Reason = "BAD_MODEL"       // the upload is no sealed model, or not the one it is named
+	ReasonBadOffset     Reason = "BAD_OFFSET"      // an upload goes on at another place than where it stopped
+	ReasonOverloaded    Reason = "OVERLOADED"      // a queue is full; try again later
+	ReasonShuttingDown  Reason = "SHUTTING_DOWN"   // the daemon drains
+	ReasonStorage       Reason = "STORAGE"         // the daemon's disk failed or is full
+	ReasonInternal      Reason = "INTERNAL"        // the backend failed
+)
+
+// domain is the ErrorInfo domain of Reasons.
+const domain = "securenets"
+
+// Error is a failure that the other side reported, or that is to be reported to it.
+type Error struct {
+	Code    codes.Code
+	Reason  Reason
+	Message string
+}
+
+func (e *Error) Error() string { return string(e.Reason) + ": " + e.Message }
+
+// Status returns e as a gRPC status error with a google.rpc.ErrorInfo
+// (domain "securenets"), so that stock clients can read the reason.
+func (e *Error) Status() error {
+	s := status.New(e.Code, strings.ToValidUTF8(e.Message, "\uFFFD"))
+	d, err := s.WithDetails(&errdetails.ErrorInfo{Reason: string(e.Reason), Domain: domain})
+	if err != nil { // only for codes.OK
+		return status.Error(codes.Internal, err.Error())
+	}
+	return d.Err()
+}
+
+// Proto returns e as the error of one request of a stream.
+func (e *Error) Proto() *pb.Error {
+	return &pb.Error{Code: int32(e.Code), Reason: string(e.Reason), Message: strings.ToValidUTF8(e.Message, "\uFFFD")}
+}
+
+// FromStatus returns the *Error that a gRPC status error carries, or err itself
+// where it carries none.
+func FromStatus(err error) error {
+	s, ok := status.FromError(err)
+	if !ok {
+		return err
+	}
+	for _, d := range s.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.Domain == domain {
+			return received(s.Code(), info.Reason, s.Message())
+		}
+	}
+	return err
+}
+
+// FromProto returns the *Error that the error of one request of a stream
+// carries, nil for nil.
+func FromProto(p *pb.Error) error {
+	if p == nil {
+		return nil
+	}
+	return received(codes.Code(p.Code), p.Reason, p.Message)
+}
+
+// received makes an Error of what the other side, which may lie, says.
+func received(c codes.Code, reason, message string) *Error {
+	if c == codes.OK || c > codes.Unauthenticated {
+		c = codes.Unknown
+	}
+	return &Error{c, Reason(printable(reason)), printable(message)}
+}
+
+// printable keeps a foreign text from steering the terminal or flooding the log
+// that it ends in.
+func printable(s string) string {
+	const most = 512
+	s = s[:min(len(s), most)]
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,77 @@
+package wire_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/internal/wire"
+)
+
+func TestErrorRoundTrip(t *testing.T) {
+	e := &wire.Error{Code: codes.NotFound, Reason: wire.ReasonModelNotFound, Message: "no model 12ab"}
+	for name, err := range map[string]error{
+		"status":         wire.FromStatus(e.Status()),
+		"wrapped status": wire.FromStatus(fmt.Errorf("push: %w", e.Status())),
+		"proto":          wire.FromProto(e.Proto()),
+	} {
+		var got *wire.Error
+		if !errors.As(err, &got) {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if got.Code != e.Code || got.Reason != e.Reason || !strings.Contains(got.Message, e.Message) {
+			t.Errorf("%s: got %+v", name, got)
+		}
+	}
+	// What a stock client sees.
+	s := status.Convert(e.Status())
+	info, ok := s.Details()[0].(*errdetails.ErrorInfo)
+	if s.Code() != codes.NotFound || !ok || info.Reason != "MODEL_NOT_FOUND" || info.Domain != "securenets" {
+		t.Errorf("status %v with %v", s, s.Details())
+	}
+}
+
+func TestOtherErrors(t *testing.T) {
+	foreign, err := status.New(codes.NotFound, "x").WithDetails(&errdetails.ErrorInfo{Reason: "R", Domain: "example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{nil, context.Canceled, errors.New("x"), status.Error(codes.Unavailable, "x"), foreign.Err()} {
+		if got := wire.FromStatus(err); got != err {
+			t.Errorf("%v became %v", err, got)
+		}
+	}
+	if err := wire.FromProto(nil); err != nil {
+		t.Errorf("no error became %v", err)
+	}
+	if s := status.Convert((&wire.Error{Message: "no code"}).Status()); s.Code() != codes.Internal {
+		t.Errorf("an error without a code became %v", s)
+	}
+}
+
+// TestHostileErrors: the other side may send anything.
+func TestHostileErrors(t *testing.T) {
+	for _, code := range []int32{0, -1, 17, 1 << 30} {
+		var e *wire.Error
+		if err := wire.FromProto(&pb.Error{Code: code}); !errors.As(err, &e) || e.Code != codes.Unknown {
+			t.Errorf("code %d: %v", code, err)
+		}
+	}
+	err := wire.FromProto(&pb.Error{Code: 5, Reason: "\x1b[2J", Message: "a\nb\x00" + strings.Repeat("é", 1<<20)})
+	if s := err.Error(); strings.ContainsAny(s, "\x1b\n\x00") || len(s) > 2048 {
+		t.Errorf("%d bytes: %.60q", len(s), s)
+	}
+	p := (&wire.Error{Code: 5, Message: "\xff"}).Proto()
+	if _, err := proto.Marshal(p); err != nil {
+		t.Errorf("a message that is not UTF-8 cannot be sent: %v", err)
+	}
+}

@@ -1,0 +1,91 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+)
+
+const (
+	// window is how much one side may send before the other reads, in bytes, of
+	// one stream and of one connection: a message on its way while another is read.
+	window = 2 * MaxMessage
+	// buffer is the size of reads and writes on the socket in bytes.
+	buffer = 1 << 20
+	// maxStreams bounds the calls at a time of one connection.
+	maxStreams = 256
+
+	clientPing  = 30 * time.Second // of silence before a peer is asked for a sign of life
+	serverPing  = 2 * time.Minute
+	pingTimeout = 20 * time.Second // for that sign
+	minPing     = 10 * time.Second // pings that come more often than this are abuse
+)
+
+// ServerOptions and DialOptions set the codec, MaxMessage, window sizes, and
+// pings that find a peer that hangs.
+func ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.ForceServerCodecV2(Codec{}),
+		grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage),
+		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
+		grpc.ReadBufferSize(buffer), grpc.WriteBufferSize(buffer),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: serverPing, Timeout: pingTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
+	}
+}
+
+// DialOptions is ServerOptions for the other side.
+func DialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(Codec{}),
+			grpc.MaxCallRecvMsgSize(MaxMessage), grpc.MaxCallSendMsgSize(MaxMessage)),
+		grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window),
+		grpc.WithReadBufferSize(buffer), grpc.WithWriteBufferSize(buffer),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: clientPing, Timeout: pingTimeout}),
+	}
+}
+
+// ErrAddress reports an address that is not "unix:/path".
+var ErrAddress = errors.New("wire: bad address")
+
+// maxSocketPath is the longest path of a unix socket in bytes (sun_path less its NUL).
+const maxSocketPath = 107
+
+// SocketPath returns the path in an address "unix:/path". Its errors wrap
+// ErrAddress: the scheme is another one (TCP is refused until it has mTLS), or no
+// socket of the file system can have the path.
+func SocketPath(addr string) (string, error) {
+	path, ok := strings.CutPrefix(addr, "unix:")
+	switch {
+	case !ok:
+		return "", fmt.Errorf("%w %q: want unix:/path", ErrAddress, addr)
+	case path == "" || path[0] == '@' || strings.ContainsRune(path, 0):
+		return "", fmt.Errorf("%w %q: no path of a file", ErrAddress, addr)
+	case len(path) > maxSocketPath:
+		return "", fmt.Errorf("%w %q: path of %d bytes, at most %d", ErrAddress, addr, len(path), maxSocketPath)
+	}
+	return path, nil
+}
+
+// Dial connects lazily to an address as SocketPath takes it.
+func Dial(addr string) (*grpc.ClientConn, error) {
+	path, err := SocketPath(addr)
+	if err != nil {
+		return nil, err
+	}
+	// The path goes past gRPC's target syntax, which would unescape it.
+	dial := grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	})
+	return grpc.NewClient("passthrough:///localhost",
+		append(DialOptions(), dial, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+}

@@ -1,0 +1,251 @@
+package wire_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"path/filepath"
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// echo answers each request with its own words, sent from the received buffers.
+type echo struct {
+	pb.UnimplementedSecureNetsServer
+}
+
+func (echo) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
+	for {
+		var req wire.Request
+		if err := stream.RecvMsg(&req); err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+		resp := wire.Response{ID: req.ID, Words: req.Words, ComputeNS: uint64(req.Rows)}
+		if req.Seed != nil {
+			resp.Err = (&wire.Error{Code: codes.InvalidArgument, Reason: wire.ReasonBadRequest, Message: "seed"}).Proto()
+		}
+		err := stream.SendMsg(&resp)
+		req.Free()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (echo) Info(context.Context, *pb.InfoRequest) (*pb.InfoResponse, error) {
+	return nil, (&wire.Error{Code: codes.Unavailable, Reason: wire.ReasonShuttingDown, Message: "soon"}).Status()
+}
+
+// serve runs the echo on a socket and returns its address.
+func serve(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer(wire.ServerOptions()...)
+	pb.RegisterSecureNetsServer(s, echo{})
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	t.Cleanup(func() {
+		s.Stop()
+		<-done
+	})
+	return "unix:" + path
+}
+
+func dial(t testing.TB, addr string) pb.SecureNetsClient {
+	t.Helper()
+	cc, err := wire.Dial(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cc.Close() })
+	return pb.NewSecureNetsClient(cc)
+}
+
+// TestStream sends vectors of many sizes through a server and back, many at a
+// time, each released once.
+func TestStream(t *testing.T) {
+	client := dial(t, serve(t))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	r := ring.Q4()
+	sizes := []int{0, 1, 255, 256, 300, 4095, 4096, 5000, 16384, 100_001, 1 << 20, wire.MaxPayload / 4}
+
+	var streams sync.WaitGroup
+	for range 3 {
+		streams.Go(func() {
+			stream, err := client.Evaluate(ctx)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			want := make([][]uint32, len(sizes))
+			released := make([]atomic.Int32, len(sizes))
+			for i, n := range sizes {
+				want[i] = randomWords(r, n)
+			}
+			var send sync.WaitGroup
+			send.Go(func() {
+				for i, v := range want {
+					req := wire.Request{ID: uint64(i), Model: []byte("m"), Rows: uint32(len(v)),
+						Words: wire.EncodeWords(r, v, func() { released[i].Add(1) })}
+					if err := stream.SendMsg(&req); err != nil {
+						t.Error(err)
+					}
+					req.Free()
+				}
+				if err := stream.CloseSend(); err != nil {
+					t.Error(err)
+				}
+			})
+			for i, v := range want {
+				var resp wire.Response
+				if err := stream.RecvMsg(&resp); err != nil {
+					t.Error(err)
+					return
+				}
+				got := make([]uint32, len(v))
+				if err := wire.DecodeWords(r, got, resp.Words); err != nil || !reflect.DeepEqual(got, v) {
+					t.Errorf("%d words came back otherwise: %v", len(v), err)
+				}
+				if resp.ID != uint64(i) || resp.ComputeNS != uint64(len(v)) || resp.Err != nil {
+					t.Errorf("request %d of %d words: response %d, %d ns, error %v", i, len(v), resp.ID, resp.ComputeNS, resp.Err)
+				}
+				resp.Free()
+			}
+			send.Wait()
+			if err := stream.RecvMsg(new(wire.Response)); err != io.EOF {
+				t.Errorf("at the end: %v", err)
+			}
+			for i := range released {
+				if n := released[i].Load(); n != 1 {
+					t.Errorf("%d words: released %d times", sizes[i], n)
+				}
+			}
+		})
+	}
+	streams.Wait()
+}
+
+// TestStockClient: a client that knows of nothing but the generated code.
+func TestStockClient(t *testing.T) {
+	path, err := wire.SocketPath(serve(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cc, err := grpc.NewClient("unix://"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cc.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	stream, err := pb.NewSecureNetsClient(cc).Evaluate(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	words := make([]byte, 100_000)
+	words[99_999] = 7
+	for _, req := range []*pb.EvaluateRequest{
+		{Id: 5, Rows: 6, Input: &pb.EvaluateRequest_Words{Words: words}},
+		{Id: 6, Input: &pb.EvaluateRequest_Seed{Seed: &pb.Seed{First: 1}}},
+	} {
+		if err := stream.Send(req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	resp, err := stream.Recv()
+	if err != nil || resp.Id != 5 || resp.ComputeNs != 6 || !reflect.DeepEqual(resp.GetWords(), words) {
+		t.Errorf("response %d: %v", resp.GetId(), err)
+	}
+	resp, err = stream.Recv()
+	if err != nil || resp.Id != 6 || resp.GetError().GetReason() != "BAD_REQUEST" {
+		t.Errorf("response %v: %v", resp, err)
+	}
+}
+
+func TestStatusOverTheWire(t *testing.T) {
+	client := dial(t, serve(t))
+	_, err := client.Info(t.Context(), &pb.InfoRequest{})
+	var e *wire.Error
+	if !errors.As(wire.FromStatus(err), &e) || e.Reason != wire.ReasonShuttingDown || e.Code != codes.Unavailable {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestTooLarge: neither side sends or takes more than MaxMessage, and what was
+// not sent is released too.
+func TestTooLarge(t *testing.T) {
+	client := dial(t, serve(t))
+	stream, err := client.Evaluate(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	released := 0
+	req := wire.Request{Words: wire.EncodeWords(ring.Q4(), make([]uint32, wire.MaxMessage/4), func() { released++ })}
+	if err := stream.SendMsg(&req); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("error %v", err)
+	}
+	req.Free()
+	if released != 1 {
+		t.Errorf("released %d times", released)
+	}
+	stream, err = client.Evaluate(t.Context(), grpc.MaxCallSendMsgSize(1<<30))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&pb.EvaluateRequest{Input: &pb.EvaluateRequest_Words{Words: make([]byte, wire.MaxMessage)}}); err != nil && err != io.EOF {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("error %v", err)
+	}
+}
+
+// BenchmarkEcho is 4 MiB up and the same down; MB/s counts one direction.
+func BenchmarkEcho(b *testing.B) {
+	r := ring.Q4()
+	v, got := randomWords(r, 1<<20), make([]uint32, 1<<20)
+	b.SetBytes(4 << 20)
+	stream, err := dial(b, serve(b)).Evaluate(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		req := wire.Request{Words: wire.EncodeWords(r, v, nil)}
+		if err := stream.SendMsg(&req); err != nil {
+			b.Fatal(err)
+		}
+		req.Free()
+		var resp wire.Response
+		if err := stream.RecvMsg(&resp); err != nil {
+			b.Fatal(err)
+		}
+		if err := wire.DecodeWords(r, got, resp.Words); err != nil {
+			b.Fatal(err)
+		}
+		resp.Free()
+	}
+}

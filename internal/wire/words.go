@@ -1,0 +1,90 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"unsafe"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
+
+	"github.com/securenets/securenets/internal/ring"
+)
+
+// littleEndian says whether memory holds 4-byte words as the wire does.
+var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
+
+// asBytes returns v's memory, and false where the wire has other bytes.
+func asBytes(r ring.Ring, v []uint32) ([]byte, bool) {
+	if !littleEndian || r.WordBytes() != 4 {
+		return nil, false
+	}
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(v))), 4*len(v)), true
+}
+
+// releasePool makes a callback of a buffer's return to its pool.
+type releasePool func()
+
+func (releasePool) Get(n int) *[]byte { b := make([]byte, n); return &b }
+func (p releasePool) Put(*[]byte)     { p() }
+
+// EncodeWords returns v as wire bytes, which the caller frees. Where memory holds
+// the words as the wire does the bytes are v's own memory, and v must not change
+// until release (which may be nil) is called, once, from any goroutine, after the
+// last use. Short vectors are copied.
+func EncodeWords(r ring.Ring, v []uint32, release func()) mem.BufferSlice {
+	if release == nil {
+		release = func() {}
+	}
+	if len(v) == 0 {
+		release()
+		return mem.BufferSlice{}
+	}
+	// mem does not count references to short buffers.
+	if b, ok := asBytes(r, v); ok && !mem.IsBelowBufferPoolingThreshold(len(b)) {
+		return mem.BufferSlice{mem.NewBuffer(&b, releasePool(release))}
+	}
+	pool := mem.DefaultBufferPool()
+	b := pool.Get(len(v) * r.WordBytes())
+	r.PutWords(*b, v)
+	release()
+	return mem.BufferSlice{mem.NewBuffer(b, pool)}
+}
+
+// DecodeWords copies exactly len(dst) words from b to dst. It returns an *Error
+// with ReasonBadLength or ReasonNonCanonical; dst is then not to be used.
+func DecodeWords(r ring.Ring, dst []uint32, b mem.BufferSlice) error {
+	if got, want := b.Len(), len(dst)*r.WordBytes(); got != want {
+		return &Error{codes.InvalidArgument, ReasonBadLength, fmt.Sprintf("%d bytes of words, want %d", got, want)}
+	}
+	if d, ok := asBytes(r, dst); ok {
+		b.CopyTo(d)
+		return nonCanonical(r.CheckCanonical(dst), 0)
+	}
+	reader := b.Reader()
+	defer reader.Close()
+	var part [1020]byte // a whole number of words of 1, 2, 3 or 4 bytes
+	for at := 0; at < len(dst); {
+		n := min(len(dst)-at, len(part)/r.WordBytes())
+		p := part[:n*r.WordBytes()]
+		if _, err := io.ReadFull(reader, p); err != nil {
+			return &Error{codes.InvalidArgument, ReasonBadLength, err.Error()}
+		}
+		if err := r.Words(dst[at:at+n], p); err != nil {
+			return nonCanonical(err, at)
+		}
+		at += n
+	}
+	return nil
+}
+
+// nonCanonical makes an *Error of ring's, for words that begin at the given index.
+func nonCanonical(err error, at int) error {
+	var word *ring.NonCanonicalError
+	if !errors.As(err, &word) {
+		return err
+	}
+	return &Error{codes.InvalidArgument, ReasonNonCanonical, fmt.Sprintf("word %d is not canonical", at+word.Index)}
+}
