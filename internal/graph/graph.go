@@ -3,17 +3,24 @@
 //
 // A value is one tensor a sample. Feature maps are NHWC; a vector is a map of
 // 1 x 1 x C. A batch is sample-major. See docs/spec.md, section 3.
+//
+// The time of the operators here depends on shapes alone, but for Softmax, whose
+// exponentials are the standard library's.
 package graph
 
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/securenets/securenets/internal/plan"
 )
 
 // ErrInvalid reports a graph whose operators, shapes or weights do not fit together.
 var ErrInvalid = errors.New("graph: invalid")
+
+// ErrNotFinite reports a weight or bias that is NaN or infinite. It wraps ErrInvalid.
+var ErrNotFinite = fmt.Errorf("%w: not finite", ErrInvalid)
 
 // Shape is the extent of one sample: H x W x C. A vector of n is 1 x 1 x n.
 type Shape struct{ H, W, C int }
@@ -23,6 +30,22 @@ func Vector(n int) Shape { return Shape{1, 1, n} }
 
 // Len returns the elements of one sample.
 func (s Shape) Len() int { return s.H * s.W * s.C }
+
+// flat reports whether C, H, W order and H, W, C order are the same.
+func (s Shape) flat() bool { return s.C == 1 || s.H == 1 && s.W == 1 }
+
+// check returns an error unless every size is positive and the product is at
+// most plan.MaxExtent.
+func (s Shape) check() error {
+	p := 1
+	for _, v := range []int{s.H, s.W, s.C} {
+		if v <= 0 || v > plan.MaxExtent/p {
+			return fmt.Errorf("%w: shape %dx%dx%d", ErrInvalid, s.H, s.W, s.C)
+		}
+		p *= v
+	}
+	return nil
+}
 
 func (s Shape) String() string {
 	if s.H == 1 && s.W == 1 {
@@ -40,7 +63,8 @@ type Node struct {
 	Inputs []Value
 }
 
-// Graph is a network in topological order: a node reads only values before its own.
+// Graph is a network in topological order: a node reads only values before its
+// own. Every value is read by some node, or is the output.
 type Graph struct {
 	Input  Shape
 	Nodes  []Node
@@ -48,20 +72,26 @@ type Graph struct {
 }
 
 // Op is an operator. It is a Linear or an Elementary.
+//
+// The linear operators of this package are pointers (*Dense, *Conv2D); the
+// elementary ones are plain values that can be compared (ReLU{}, MaxPool{...}).
 type Op interface {
 	// Name is the operator's name for people, for example "conv2d".
 	Name() string
 	// OutShape returns the output's shape, or an error wrapping ErrInvalid
-	// where the input shapes (one an input) do not suit.
+	// where the operator's parameters make no sense or the input shapes (one
+	// an input, each positive) do not suit.
 	OutShape(in ...Shape) (Shape, error)
 }
 
-// Linear is an operator that can be sent to the cloud. Its bias is added by the host.
+// Linear is an operator that can be sent to the cloud. Its bias is added by the
+// host. It has one input.
 type Linear interface {
 	Op
 	// Plan returns the operator's shape.
 	Plan() plan.Op
-	// Weights returns the row-major weight matrix, Plan().Rows() x Plan().Terms().
+	// Weights returns the row-major weight matrix, Plan().Rows() x
+	// Plan().Terms(), or nil where they are left out (see DecodeStructure).
 	Weights() []float32
 	// Bias returns one value a row, or nil for none.
 	Bias() []float32
@@ -71,55 +101,124 @@ type Linear interface {
 type Elementary interface {
 	Op
 	// Apply computes the operator for n samples, sample-major. in holds one
-	// slice an input, of n times the input shape's length. dst may be in[0]
-	// where InPlace says so.
+	// slice an input, of n times the input shape's length, and dst n times the
+	// output shape's; shapes holds the shapes of the inputs. dst must not
+	// overlap an input, except that it may be in[0] where InPlace says so.
 	Apply(dst []float32, n int, shapes []Shape, in ...[]float32)
 	// InPlace reports whether Apply may be given dst == in[0].
 	InPlace() bool
 }
 
-// Dense is y = W x + b.
-type Dense struct {
-	In, Out int
-	W       []float32 // Out x In, row-major
-	B       []float32 // Out, or nil
-}
-
-// Conv2D is a convolution plus a bias a channel.
-type Conv2D struct {
-	Geometry plan.Conv2D
-	W        []float32 // OutC x KH x KW x C/Groups
-	B        []float32 // OutC, or nil
-}
-
-// Pool is the geometry of a pooling window.
-type Pool struct {
-	KH, KW                int
-	SH, SW                int
-	Top, Left, Bot, Right int
-}
-
-type (
-	// ReLU is max(x, 0).
-	ReLU struct{}
-	// Square is x².
-	Square struct{}
-	// MaxPool takes the largest element under the window; padding never wins.
-	MaxPool struct{ Pool }
-	// AvgPool takes the mean under the window.
-	AvgPool struct {
-		Pool
-		CountPad bool // padding counts in the divisor
-	}
-	// Reshape reads a sample in C, H, W order, as ONNX does, and gives it a
-	// new shape in that order. Flatten is a Reshape to a vector.
-	Reshape struct{ To Shape }
-	// Softmax is exp(x_i)/Σ exp(x_j) over the channels of every position.
-	Softmax struct{}
-)
-
 // Shapes returns the shape of every value (index 0 is the input) after checking
-// the whole graph: order, shapes, lengths of weights and biases, finiteness.
+// everything that the graph holds: order, parameters, shapes, lengths of weights
+// and biases, finiteness. Weights that are nil are left out and pass; Validate
+// refuses them. Its errors wrap ErrInvalid.
 func (g *Graph) Shapes() ([]Shape, error) {
-	return nil, errors.New("graph: not written yet")
+	if err := g.Input.check(); err != nil {
+		return nil, fmt.Errorf("input: %w", err)
+	}
+	if len(g.Nodes) == 0 {
+		return nil, fmt.Errorf("%w: no operators", ErrInvalid)
+	}
+	if g.Output < 0 || int(g.Output) > len(g.Nodes) {
+		return nil, fmt.Errorf("%w: output is value %d of %d", ErrInvalid, g.Output, len(g.Nodes)+1)
+	}
+	shapes := make([]Shape, 1, len(g.Nodes)+1)
+	shapes[0] = g.Input
+	read := make([]bool, len(g.Nodes)+1)
+	read[g.Output] = true
+	for i, n := range g.Nodes {
+		if n.Op == nil {
+			return nil, fmt.Errorf("%w: node %d has no operator", ErrInvalid, i)
+		}
+		in := make([]Shape, len(n.Inputs))
+		for j, v := range n.Inputs {
+			if v < 0 || int(v) > i {
+				return nil, fmt.Errorf("%w: node %d (%s) reads value %d, which is not before it", ErrInvalid, i, n.Op.Name(), v)
+			}
+			in[j] = shapes[v]
+			read[v] = true
+		}
+		out, err := n.Op.OutShape(in...)
+		if err == nil {
+			err = out.check()
+		}
+		if l, ok := n.Op.(Linear); ok && err == nil {
+			err = checkParameters(l)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("node %d (%s): %w", i, n.Op.Name(), err)
+		}
+		shapes = append(shapes, out)
+	}
+	for v, r := range read {
+		if !r {
+			return nil, fmt.Errorf("%w: nothing reads value %d", ErrInvalid, v)
+		}
+	}
+	return shapes, nil
+}
+
+// Validate checks what Shapes checks, and that no weights are left out.
+func (g *Graph) Validate() error {
+	if _, err := g.Shapes(); err != nil {
+		return err
+	}
+	for i, n := range g.Nodes {
+		if l, ok := n.Op.(Linear); ok && l.Weights() == nil {
+			return fmt.Errorf("%w: node %d (%s) has no weights", ErrInvalid, i, n.Op.Name())
+		}
+	}
+	return nil
+}
+
+// checkParameters checks the weights and the bias that a linear operator of
+// valid shape holds.
+func checkParameters(l Linear) error {
+	p := l.Plan()
+	if w := l.Weights(); w != nil {
+		if len(w) != p.Rows()*p.Terms() {
+			return fmt.Errorf("%w: %d weights, want %d x %d", ErrInvalid, len(w), p.Rows(), p.Terms())
+		}
+		if i := notFinite(w); i >= 0 {
+			return fmt.Errorf("%w: weight %d", ErrNotFinite, i)
+		}
+	}
+	if b := l.Bias(); b != nil {
+		if len(b) != p.Rows() {
+			return fmt.Errorf("%w: %d bias values, want %d", ErrInvalid, len(b), p.Rows())
+		}
+		if i := notFinite(b); i >= 0 {
+			return fmt.Errorf("%w: bias %d", ErrNotFinite, i)
+		}
+	}
+	return nil
+}
+
+// notFinite returns the index of the first NaN or infinity, or -1.
+func notFinite(v []float32) int {
+	for i, x := range v {
+		if math.Float32bits(x)&0x7f800000 == 0x7f800000 {
+			return i
+		}
+	}
+	return -1
+}
+
+// LastUses returns, for each node, the values that it is the last to read: an
+// executor may free them once the node is computed, or compute it in place of
+// the first. The graph's output is never among them. The graph must be valid.
+func (g *Graph) LastUses() [][]Value {
+	dies := make([][]Value, len(g.Nodes))
+	seen := make([]bool, len(g.Nodes)+1)
+	seen[g.Output] = true
+	for i := len(g.Nodes) - 1; i >= 0; i-- {
+		for _, v := range g.Nodes[i].Inputs {
+			if !seen[v] {
+				seen[v] = true
+				dies[i] = append(dies[i], v)
+			}
+		}
+	}
+	return dies
 }

@@ -1,0 +1,239 @@
+// Package graphtest evaluates graphs in float64 straight from the operators'
+// definitions, as an oracle for tests, and makes graphs and data for them.
+package graphtest
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/plan"
+)
+
+// A Map is one sample, addressed as at(y, x, c).
+type Map struct {
+	graph.Shape
+	V []float64 // H, W, C order
+}
+
+func newMap(s graph.Shape) Map { return Map{s, make([]float64, s.Len())} }
+
+func (m Map) at(y, x, c int) *float64 { return &m.V[(y*m.W+x)*m.C+c] }
+
+// inside reports whether (y, x) is on the map and not padding.
+func (m Map) inside(y, x int) bool { return y >= 0 && y < m.H && x >= 0 && x < m.W }
+
+// Evaluate returns the output of a valid graph for n samples, sample-major and
+// H, W, C in order like x.
+func Evaluate(g *graph.Graph, x []float32, n int) []float64 {
+	shapes, err := g.Shapes()
+	if err != nil {
+		panic(err)
+	}
+	var out []float64
+	l := g.Input.Len()
+	for i := range n {
+		values := []Map{newMap(g.Input)}
+		for j, v := range x[i*l : (i+1)*l] {
+			values[0].V[j] = float64(v)
+		}
+		for j, node := range g.Nodes {
+			in := make([]Map, len(node.Inputs))
+			for k, v := range node.Inputs {
+				in[k] = values[v]
+			}
+			values = append(values, evaluate(node.Op, shapes[j+1], in))
+		}
+		out = append(out, values[g.Output].V...)
+	}
+	return out
+}
+
+func evaluate(op graph.Op, shape graph.Shape, in []Map) Map {
+	x, y := in[0], newMap(shape)
+	// each calls f for every element of y.
+	each := func(f func(p, q, c int) float64) {
+		for p := range y.H {
+			for q := range y.W {
+				for c := range y.C {
+					*y.at(p, q, c) = f(p, q, c)
+				}
+			}
+		}
+	}
+	pointwise := func(f func(float64) float64) {
+		each(func(p, q, c int) float64 { return f(*x.at(p, q, c)) })
+	}
+	switch op := op.(type) {
+	case *graph.Dense:
+		each(func(_, _, o int) float64 {
+			s := bias(op, o)
+			for i := range op.In {
+				s += float64(op.W[o*op.In+i]) * x.V[i]
+			}
+			return s
+		})
+	case *graph.Conv2D:
+		g := op.Geometry
+		per := g.C / g.Groups
+		each(func(p, q, o int) float64 {
+			s := bias(op, o)
+			for a := range g.KH {
+				for b := range g.KW {
+					for i := range per {
+						w := op.W[((o*g.KH+a)*g.KW+b)*per+i]
+						r, c := p*g.SH+a*g.DH-g.Top, q*g.SW+b*g.DW-g.Left
+						if x.inside(r, c) {
+							s += float64(w) * *x.at(r, c, o/(g.OutC/g.Groups)*per+i)
+						}
+					}
+				}
+			}
+			return s
+		})
+	case graph.ReLU:
+		pointwise(func(v float64) float64 { return math.Max(v, 0) })
+	case graph.Square:
+		pointwise(func(v float64) float64 { return v * v })
+	case graph.MaxPool:
+		each(func(p, q, c int) float64 {
+			top := math.Inf(-1)
+			window(op.Pool, x, p, q, func(r, s int) { top = math.Max(top, *x.at(r, s, c)) })
+			return top
+		})
+	case graph.AvgPool:
+		each(func(p, q, c int) float64 {
+			sum, n := 0.0, 0
+			window(op.Pool, x, p, q, func(r, s int) { sum += *x.at(r, s, c); n++ })
+			if op.CountPad {
+				n = op.KH * op.KW
+			}
+			return sum / float64(n)
+		})
+	case graph.Reshape:
+		each(func(p, q, c int) float64 {
+			k := (c*y.H+p)*y.W + q // in C, H, W order
+			return *x.at(k/x.W%x.H, k%x.W, k/x.W/x.H)
+		})
+	case graph.Softmax:
+		each(func(p, q, c int) float64 {
+			sum := 0.0
+			for i := range x.C {
+				sum += math.Exp(*x.at(p, q, i) - *x.at(p, q, c))
+			}
+			return 1 / sum
+		})
+	default:
+		panic(fmt.Sprintf("graphtest: no definition of %s", op.Name()))
+	}
+	return y
+}
+
+func bias(l graph.Linear, row int) float64 {
+	if b := l.Bias(); b != nil {
+		return float64(b[row])
+	}
+	return 0
+}
+
+// window calls f for what of window (p, q) is on the map.
+func window(g graph.Pool, x Map, p, q int, f func(y, x int)) {
+	for a := range g.KH {
+		for b := range g.KW {
+			if r, c := p*g.SH+a-g.Top, q*g.SW+b-g.Left; x.inside(r, c) {
+				f(r, c)
+			}
+		}
+	}
+}
+
+// Run returns what Evaluate does, computed in float32: elementary operators by
+// their Apply, in place where they and LastUses allow it, linear ones directly.
+func Run(g *graph.Graph, x []float32, n int) []float32 {
+	shapes, err := g.Shapes()
+	if err != nil {
+		panic(err)
+	}
+	values := make([][]float32, len(g.Nodes)+1)
+	values[0] = append([]float32(nil), x...)
+	dies := g.LastUses()
+	for i, node := range g.Nodes {
+		in := make([]graph.Shape, len(node.Inputs))
+		data := make([][]float32, len(node.Inputs))
+		for j, v := range node.Inputs {
+			in[j], data[j] = shapes[v], values[v]
+		}
+		var dst []float32
+		switch op := node.Op.(type) {
+		case graph.Elementary:
+			if op.InPlace() && slices.Contains(dies[i], node.Inputs[0]) {
+				dst = data[0]
+			} else {
+				dst = make([]float32, n*shapes[i+1].Len())
+			}
+			op.Apply(dst, n, in, data...)
+		default:
+			l := in[0].Len()
+			for s := range n {
+				m := newMap(in[0])
+				for j, v := range data[0][s*l : (s+1)*l] {
+					m.V[j] = float64(v)
+				}
+				for _, v := range evaluate(op, shapes[i+1], []Map{m}).V {
+					dst = append(dst, float32(v))
+				}
+			}
+		}
+		values[i+1] = dst
+		for _, v := range dies[i] {
+			values[v] = nil
+		}
+	}
+	return values[g.Output]
+}
+
+// Normal returns n draws of a normal distribution with the given deviation.
+func Normal(r *rand.Rand, n int, deviation float64) []float32 {
+	v := make([]float32, n)
+	for i := range v {
+		v[i] = float32(r.NormFloat64() * deviation)
+	}
+	return v
+}
+
+// Dense returns a random layer with a bias.
+func Dense(r *rand.Rand, in, out int) *graph.Dense {
+	return &graph.Dense{In: in, Out: out, W: Normal(r, in*out, 1/math.Sqrt(float64(in))), B: Normal(r, out, 0.1)}
+}
+
+// Conv returns a random convolution with a bias.
+func Conv(r *rand.Rand, g plan.Conv2D) *graph.Conv2D {
+	return &graph.Conv2D{
+		Geometry: g,
+		W:        Normal(r, g.OutC*g.Patch(), 1/math.Sqrt(float64(g.Patch()))),
+		B:        Normal(r, g.OutC, 0.1),
+	}
+}
+
+// Chain returns the graph that applies ops one after the other.
+func Chain(input graph.Shape, ops ...graph.Op) *graph.Graph {
+	g := &graph.Graph{Input: input, Output: graph.Value(len(ops))}
+	for i, op := range ops {
+		g.Nodes = append(g.Nodes, graph.Node{Op: op, Inputs: []graph.Value{graph.Value(i)}})
+	}
+	return g
+}
+
+// MNIST returns mnist-cnn with random weights.
+func MNIST(r *rand.Rand) *graph.Graph {
+	conv := func(h, in, out int) *graph.Conv2D {
+		return Conv(r, plan.Conv2D{H: h, W: h, C: in, OutC: out, KH: 5, KW: 5, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1})
+	}
+	pool := graph.MaxPool{Pool: graph.Pool{KH: 2, KW: 2, SH: 2, SW: 2}}
+	return Chain(graph.Shape{H: 28, W: 28, C: 1},
+		conv(28, 1, 16), graph.ReLU{}, pool,
+		conv(12, 16, 32), graph.ReLU{}, pool,
+		graph.Reshape{To: graph.Vector(512)}, Dense(r, 512, 10), graph.Softmax{})
+}

@@ -1,0 +1,113 @@
+package graph
+
+import (
+	"fmt"
+	"math"
+)
+
+// Pool is the geometry of a pooling window. All sizes are in elements; padding
+// is smaller than the window, so that every window holds some of the map.
+type Pool struct {
+	KH, KW                int // window
+	SH, SW                int // stride
+	Top, Left, Bot, Right int // padding
+}
+
+type (
+	// MaxPool takes the largest element under the window; padding never wins.
+	MaxPool struct{ Pool }
+	// AvgPool takes the mean under the window.
+	AvgPool struct {
+		Pool
+		CountPad bool // padding counts in the divisor
+	}
+)
+
+func (MaxPool) Name() string { return "max_pool" }
+func (AvgPool) Name() string { return "avg_pool" }
+
+func (Pool) InPlace() bool { return false }
+
+func (p Pool) OutShape(in ...Shape) (Shape, error) {
+	s, err := single(in)
+	if err != nil {
+		return Shape{}, err
+	}
+	for _, v := range []int{s.H, s.W, s.C, p.KH, p.KW, p.SH, p.SW} {
+		if v <= 0 || v > math.MaxInt32 {
+			return Shape{}, fmt.Errorf("%w: size %d", ErrInvalid, v)
+		}
+	}
+	if min(p.Top, p.Left, p.Bot, p.Right) < 0 || max(p.Top, p.Bot) >= p.KH || max(p.Left, p.Right) >= p.KW {
+		return Shape{}, fmt.Errorf("%w: padding %d, %d, %d, %d of a %dx%d window",
+			ErrInvalid, p.Top, p.Left, p.Bot, p.Right, p.KH, p.KW)
+	}
+	// Every size is below 2^31, so no sum overflows.
+	h, w := s.H+p.Top+p.Bot-p.KH, s.W+p.Left+p.Right-p.KW
+	if h < 0 || w < 0 {
+		return Shape{}, fmt.Errorf("%w: %dx%d window over %v", ErrInvalid, p.KH, p.KW, s)
+	}
+	out := Shape{h/p.SH + 1, w/p.SW + 1, s.C}
+	return out, out.check()
+}
+
+// windows calls f for the window of every output position of n samples. at
+// and the positions (row by row of the map, one sample after the other) count in
+// pixels of C elements; the window's part inside of the map starts at from and
+// has rows x cols pixels, its rows W apart.
+func (p Pool) windows(n int, s Shape, f func(at, from, rows, cols int)) {
+	out, err := p.OutShape(s)
+	if err != nil {
+		panic(err) // the graph was validated
+	}
+	at := 0
+	for i := range n {
+		for y := range out.H {
+			y0 := y*p.SH - p.Top
+			top, bot := max(y0, 0), min(y0+p.KH, s.H)
+			for x := range out.W {
+				x0 := x*p.SW - p.Left
+				left, right := max(x0, 0), min(x0+p.KW, s.W)
+				f(at, (i*s.H+top)*s.W+left, bot-top, right-left)
+				at++
+			}
+		}
+	}
+}
+
+func (p MaxPool) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
+	s, src := shapes[0], in[0]
+	p.windows(n, s, func(at, from, rows, cols int) {
+		d := dst[at*s.C:][:s.C]
+		copy(d, src[from*s.C:])
+		for r := range rows {
+			for q := range cols {
+				for i, v := range src[(from+r*s.W+q)*s.C:][:len(d)] {
+					d[i] = max(d[i], v)
+				}
+			}
+		}
+	})
+}
+
+func (p AvgPool) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
+	s, src := shapes[0], in[0]
+	p.windows(n, s, func(at, from, rows, cols int) {
+		d := dst[at*s.C:][:s.C]
+		clear(d)
+		for r := range rows {
+			for q := range cols {
+				for i, v := range src[(from+r*s.W+q)*s.C:][:len(d)] {
+					d[i] += v
+				}
+			}
+		}
+		div := float32(rows * cols)
+		if p.CountPad {
+			div = float32(p.KH * p.KW)
+		}
+		for i := range d {
+			d[i] /= div
+		}
+	})
+}

@@ -1,0 +1,110 @@
+package graph
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+)
+
+// A structure is a graph without the weights of its linear operators, as JSON.
+type structure struct {
+	Input  Shape
+	Nodes  []structureNode
+	Output Value
+}
+
+type structureNode struct {
+	Op         string // Op.Name
+	Inputs     []Value
+	Parameters json.RawMessage // the operator's fields
+}
+
+// decoders has an operator's decoder by name.
+var decoders = map[string]func(json.RawMessage) (Op, error){
+	(*Dense)(nil).Name(): func(p json.RawMessage) (Op, error) {
+		op := new(Dense)
+		return op, unmarshalStrict(p, op)
+	},
+	(*Conv2D)(nil).Name(): func(p json.RawMessage) (Op, error) {
+		op := new(Conv2D)
+		return op, unmarshalStrict(p, op)
+	},
+	ReLU{}.Name():    decodeElementary[ReLU],
+	Square{}.Name():  decodeElementary[Square],
+	MaxPool{}.Name(): decodeElementary[MaxPool],
+	AvgPool{}.Name(): decodeElementary[AvgPool],
+	Reshape{}.Name(): decodeElementary[Reshape],
+	Softmax{}.Name(): decodeElementary[Softmax],
+}
+
+func decodeElementary[T Elementary](p json.RawMessage) (Op, error) {
+	var op T
+	err := unmarshalStrict(p, &op)
+	return op, err
+}
+
+// EncodeStructure returns a valid graph as compact JSON: its order, the
+// operators' parameters and biases. The weights of linear operators are left out.
+// The bytes are a function of the graph alone. The biases make them secret.
+func EncodeStructure(g *Graph) ([]byte, error) {
+	if _, err := g.Shapes(); err != nil {
+		return nil, err
+	}
+	s := structure{Input: g.Input, Nodes: make([]structureNode, len(g.Nodes)), Output: g.Output}
+	for i, n := range g.Nodes {
+		name := n.Op.Name()
+		if decoders[name] == nil {
+			return nil, fmt.Errorf("%w: node %d (%s) has no encoding", ErrInvalid, i, name)
+		}
+		p, err := json.Marshal(n.Op)
+		if err != nil {
+			return nil, fmt.Errorf("graph: node %d (%s): %w", i, name, err)
+		}
+		s.Nodes[i] = structureNode{name, n.Inputs, p}
+	}
+	return json.Marshal(s)
+}
+
+// DecodeStructure reads what EncodeStructure writes, but for white space between
+// tokens, and nothing else: unknown, repeated and missing fields are refused. In
+// the graph that it returns every check of Shapes holds and linear operators
+// have nil weights. Its errors wrap ErrInvalid and hold no biases.
+func DecodeStructure(b []byte) (*Graph, error) {
+	var s structure
+	if err := unmarshalStrict(b, &s); err != nil {
+		return nil, err
+	}
+	g := &Graph{Input: s.Input, Nodes: make([]Node, len(s.Nodes)), Output: s.Output}
+	for i, n := range s.Nodes {
+		decode := decoders[n.Op]
+		if decode == nil {
+			return nil, fmt.Errorf("%w: node %d: unknown operator %.32q", ErrInvalid, i, n.Op)
+		}
+		op, err := decode(n.Parameters)
+		if err != nil {
+			return nil, fmt.Errorf("node %d (%s): %w", i, n.Op, err)
+		}
+		g.Nodes[i] = Node{op, n.Inputs}
+	}
+	again, err := EncodeStructure(g)
+	if err != nil {
+		return nil, err
+	}
+	// encoding/json takes repeated and missing fields, and names in any case.
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, b); err != nil || !bytes.Equal(compact.Bytes(), again) {
+		return nil, fmt.Errorf("%w: structure is not in the form that EncodeStructure writes", ErrInvalid)
+	}
+	return g, nil
+}
+
+// unmarshalStrict decodes one JSON value without unknown fields. What the JSON
+// error says may quote the input, so it is not passed on.
+func unmarshalStrict(b []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if d.Decode(v) != nil || d.InputOffset() != int64(len(bytes.TrimRight(b, " \t\r\n"))) {
+		return fmt.Errorf("%w: malformed structure", ErrInvalid)
+	}
+	return nil
+}
