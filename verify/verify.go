@@ -17,8 +17,12 @@
 package verify
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
+	"runtime"
+	"sync"
 
 	"github.com/securenets/securenets/internal/plan"
 )
@@ -37,46 +41,143 @@ func (e *RejectedError) Error() string {
 }
 func (e *RejectedError) Unwrap() error { return ErrRejected }
 
-// Field is the prime field F_P of the check. It is a comparable value.
-type Field struct{ p uint64 }
+// ErrKey reports vectors that make no key.
+var ErrKey = errors.New("verify: not a key")
 
-// NewField returns F_p for an odd prime p < 2^52. A wrong answer over a ring of
-// modulus M passes with probability at most 1/p if M < p, whatever p is: small
-// fields are for measuring that.
-func NewField(p uint64) (Field, error) { return Field{p}, nil }
+// LengthError reports a slice whose length does not fit the layer or the batch.
+type LengthError struct {
+	What string // which slice
+	Got  int    // its length
+	Each int    // what one sample, or the whole, must have
+	N    int    // samples; 1 for a whole
+}
 
-// DefaultField returns F_P with P = 2^52 - 47.
-func DefaultField() Field { return Field{1<<52 - 47} }
+func (e *LengthError) Error() string {
+	return fmt.Sprintf("verify: %s of length %d, want %d times %d", e.What, e.Got, e.N, e.Each)
+}
 
-// P returns the field's prime.
-func (f Field) P() uint64 { return f.p }
+// wantLen returns a *LengthError unless got is n·each, for each > 0.
+func wantLen(what string, got, n, each int) error {
+	if got%each == 0 && got/each == n { // n·each may overflow
+		return nil
+	}
+	return &LengthError{What: what, Got: got, Each: each, N: n}
+}
 
 // Key is the secret of one layer's check. It prints redacted and never leaves the host.
 type Key struct {
 	op    plan.Op
 	field Field
 	s, v  []uint64 // op.OutLen() and op.InLen() elements of the field
+	// sumS and sumV are the sums of their elements mod P.
+	sumS, sumV uint64
 }
 
 // NewKey draws S from crypto/rand and computes V for the integer weights w,
-// op.Rows() x op.Terms() row-major.
+// op.Rows() x op.Terms() row-major. It takes op.MulAdds() multiply-adds.
 func NewKey(f Field, op plan.Op, w []int32) (*Key, error) {
-	return nil, errors.New("verify: not written yet")
+	return newKey(f, op, w, rand.Reader)
 }
 
-// RestoreKey puts a key together again from its vectors, after checking their
-// lengths and ranges.
+// newKey draws S from the given source, which tests choose.
+func newKey(f Field, op plan.Op, w []int32, source io.Reader) (*Key, error) {
+	if f.p == 0 {
+		return nil, ErrField
+	}
+	if err := op.Validate(); err != nil {
+		return nil, err
+	}
+	if err := wantLen("weights", len(w), op.Rows(), op.Terms()); err != nil {
+		return nil, err
+	}
+	s := make([]uint64, op.OutLen())
+	if err := f.uniform(s, source); err != nil {
+		return nil, err
+	}
+	return makeKey(f, op, s, f.adjoint(op, s, w)), nil
+}
+
+// RestoreKey puts a key together again from its vectors, which it keeps, after
+// checking their lengths and ranges.
 func RestoreKey(f Field, op plan.Op, s, v []uint64) (*Key, error) {
-	return nil, errors.New("verify: not written yet")
+	if f.p == 0 {
+		return nil, ErrField
+	}
+	if err := op.Validate(); err != nil {
+		return nil, err
+	}
+	for _, c := range []struct {
+		name string
+		v    []uint64
+		want int
+	}{{"S", s, op.OutLen()}, {"V", v, op.InLen()}} {
+		if err := wantLen(c.name, len(c.v), 1, c.want); err != nil {
+			return nil, err
+		}
+		for i, e := range c.v {
+			if e >= f.p {
+				return nil, fmt.Errorf("%w: %s[%d] is not in the field", ErrKey, c.name, i)
+			}
+		}
+	}
+	return makeKey(f, op, s, v), nil
+}
+
+func makeKey(f Field, op plan.Op, s, v []uint64) *Key {
+	return &Key{op: op, field: f, s: s, v: v, sumS: f.sum(s), sumV: f.sum(v)}
+}
+
+// adjoint returns V = S·W mod P: the product with the transpose of op's linear
+// map. For a dense layer V[i] = Σ_o S[o]·W[o, i]; for a convolution it is the
+// transposed convolution of S, each output element giving its share to the
+// input elements that it was summed from.
+func (f Field) adjoint(op plan.Op, s []uint64, w []int32) []uint64 {
+	v := newWide(op.InLen()) // no element takes more than op.OutLen() < 2^44 products
+	terms := op.Terms()
+	if op.Kind != plan.KindConv2D {
+		for o, e := range s {
+			v.addScaled(0, e, w[o*terms:(o+1)*terms])
+		}
+		return v.reduce(f)
+	}
+	c := op.Conv
+	inG, outG := c.C/c.Groups, c.OutC/c.Groups // channels of a group
+	for p := range c.OutH() {
+		for q := range c.OutW() {
+			at := s[(p*c.OutW()+q)*c.OutC:][:c.OutC]
+			for a := range c.KH {
+				h := p*c.SH + a*c.DH - c.Top
+				if h < 0 || h >= c.H {
+					continue // padding
+				}
+				for b := range c.KW {
+					x := q*c.SW + b*c.DW - c.Left
+					if x < 0 || x >= c.W {
+						continue
+					}
+					for o, e := range at {
+						row := w[o*terms+(a*c.KW+b)*inG:][:inG]
+						v.addScaled((h*c.W+x)*c.C+o/outG*inG, e, row)
+					}
+				}
+			}
+		}
+	}
+	return v.reduce(f)
 }
 
 // Vectors returns S and V, for the host's secret file alone. They are not copies.
 func (k *Key) Vectors() (s, v []uint64) { return k.s, k.v }
 
-func (*Key) String() string   { return "verify.Key(redacted)" }
-func (*Key) GoString() string { return "verify.Key(redacted)" }
+const redactedKey = "verify.Key(redacted)"
 
-// Candidate holds unmasked products of a batch, not yet checked.
+func (Key) String() string   { return redactedKey }
+func (Key) GoString() string { return redactedKey }
+
+// Format prints a key redacted, whatever the verb.
+func (Key) Format(f fmt.State, _ rune) { io.WriteString(f, redactedKey) }
+
+// Candidate holds unmasked products of a batch, not yet checked. It prints redacted.
 type Candidate struct {
 	y []int32
 	n int
@@ -86,11 +187,62 @@ type Candidate struct {
 // keeps y, which the caller gives up.
 func NewCandidate(y []int32, n int) Candidate { return Candidate{y, n} }
 
+const redactedCandidate = "verify.Candidate(unchecked)"
+
+func (Candidate) String() string   { return redactedCandidate }
+func (Candidate) GoString() string { return redactedCandidate }
+
+// Format prints a candidate redacted, whatever the verb.
+func (Candidate) Format(f fmt.State, _ rune) { io.WriteString(f, redactedCandidate) }
+
 // Open checks every sample of c against its input x (n samples of op.InLen()
 // integers) and returns the products, n samples of op.OutLen() integers. If any
 // sample fails it returns a *RejectedError naming all that do, and no value.
 // All sums are finished before the first comparison, so the time taken does not
 // depend on where an answer is wrong.
 func (k *Key) Open(c Candidate, x []int32) ([]int32, error) {
-	return nil, errors.New("verify: not written yet")
+	in, out := len(k.v), len(k.s)
+	if err := wantLen("products", len(c.y), c.n, out); err != nil {
+		return nil, err
+	}
+	if err := wantLen("inputs", len(x), c.n, in); err != nil {
+		return nil, err
+	}
+	diff := make([]uint64, c.n)
+	each(c.n, c.n*(in+out), func(i int) {
+		y, x := c.y[i*out:(i+1)*out], x[i*in:(i+1)*in]
+		diff[i] = k.field.sub(k.field.dot(k.s, k.sumS, y), k.field.dot(k.v, k.sumV, x))
+	})
+	var wrong []int
+	for i, d := range diff {
+		if d != 0 {
+			wrong = append(wrong, i)
+		}
+	}
+	if wrong != nil {
+		return nil, &RejectedError{Samples: wrong}
+	}
+	return c.y, nil
+}
+
+// each calls do(i) for every i in [0, n), on several goroutines where the words
+// of work are worth it.
+func each(n, words int, do func(i int)) {
+	const worth = 1 << 16 // words for a goroutine: about 50 us
+	workers := min(n, runtime.GOMAXPROCS(0), words/worth)
+	if workers <= 1 {
+		for i := range n {
+			do(i)
+		}
+		return
+	}
+	var wg sync.WaitGroup
+	for g := range workers {
+		wg.Go(func() {
+			for i := g * n / workers; i < (g+1)*n/workers; i++ {
+				do(i)
+			}
+		})
+	}
+	wg.Wait()
 }

@@ -1,0 +1,123 @@
+package verify
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"math/bits"
+)
+
+// ErrField reports a number that is not an odd prime below 2^52, or a zero Field.
+var ErrField = errors.New("verify: not a field")
+
+// Field is the prime field F_P of the check. It is a comparable value.
+type Field struct{ p uint64 }
+
+// NewField returns F_p for an odd prime p < 2^52. A wrong answer over a ring of
+// modulus M passes with probability at most 1/p if M < p, whatever p is: small
+// fields are for measuring that.
+func NewField(p uint64) (Field, error) {
+	// ProbablyPrime is exact below 2^64.
+	if p < 3 || p >= 1<<52 || !new(big.Int).SetUint64(p).ProbablyPrime(0) {
+		return Field{}, fmt.Errorf("%w: %d is not an odd prime below 2^52", ErrField, p)
+	}
+	return Field{p}, nil
+}
+
+// DefaultField returns F_P with P = 2^52 - 47.
+func DefaultField() Field { return Field{1<<52 - 47} }
+
+// P returns the field's prime.
+func (f Field) P() uint64 { return f.p }
+
+// sub returns a-b mod P for a, b in [0, P).
+func (f Field) sub(a, b uint64) uint64 {
+	d := a - b
+	return min(d, d+f.p) // d wraps to above 2^63 when a < b
+}
+
+// uniform fills dst with uniform elements: words of src, masked to the bits of
+// P, those of P and above skipped.
+func (f Field) uniform(dst []uint64, src io.Reader) error {
+	mask := uint64(1)<<bits.Len64(f.p) - 1
+	var buf [4096]byte
+	for len(dst) > 0 {
+		b := buf[:min(len(buf), 8*len(dst))]
+		if _, err := io.ReadFull(src, b); err != nil {
+			return err
+		}
+		for ; len(b) > 0; b = b[8:] {
+			if s := binary.LittleEndian.Uint64(b) & mask; s < f.p {
+				dst[0] = s
+				dst = dst[1:]
+			}
+		}
+	}
+	return nil
+}
+
+// mul returns a·b mod P for a, b in [0, P).
+func (f Field) mul(a, b uint64) uint64 {
+	hi, lo := bits.Mul64(a, b)
+	return bits.Rem64(hi, lo, f.p)
+}
+
+// sum returns Σ a[i] mod P.
+func (f Field) sum(a []uint64) uint64 {
+	var s uint64 // < P + 2^52 < 2^53
+	for _, e := range a {
+		s = (s + e) % f.p
+	}
+	return s
+}
+
+// dot returns Σ a[i]·y[i] mod P for elements a, whose sum is given, and any
+// integers y of the same length.
+//
+// It adds up a·(y + 2^31) in 128 bits: each product is below 2^52·2^32, so 2^44
+// of them fit and none is reduced before the end. There 2^31·Σ a is taken off.
+func (f Field) dot(a []uint64, sum uint64, y []int32) uint64 {
+	const bias = 1 << 31
+	y = y[:len(a)]
+	var hi, lo uint64
+	for i, e := range a {
+		h, l := bits.Mul64(e, uint64(uint32(y[i])^bias)) // flipping the top bit adds 2^31
+		var c uint64
+		lo, c = bits.Add64(lo, l, 0)
+		hi, _ = bits.Add64(hi, h, c)
+	}
+	return f.sub(bits.Rem64(hi, lo, f.p), f.mul(sum, bias%f.p))
+}
+
+// wide is a vector of signed 128-bit sums, in two's complement.
+type wide struct{ hi, lo []uint64 }
+
+func newWide(n int) wide { return wide{make([]uint64, n), make([]uint64, n)} }
+
+// addScaled adds s·w[j] to element at+j, for an element s and any integers w.
+// Each product is below 2^52·2^31 in magnitude, so 2^44 of them fit an element.
+func (v wide) addScaled(at int, s uint64, w []int32) {
+	hi, lo := v.hi[at:at+len(w)], v.lo[at:at+len(w)]
+	for j, e := range w {
+		h, l := bits.Mul64(s, uint64(int64(e)))
+		h -= s & uint64(int64(e)>>63) // a negative e was read as e + 2^64
+		var c uint64
+		lo[j], c = bits.Add64(lo[j], l, 0)
+		hi[j], _ = bits.Add64(hi[j], h, c)
+	}
+}
+
+// reduce returns the elements mod P.
+func (v wide) reduce(f Field) []uint64 {
+	out := make([]uint64, len(v.hi))
+	for i, hi := range v.hi {
+		lo, neg := v.lo[i], uint64(int64(hi)>>63)
+		lo, borrow := bits.Sub64(lo^neg, neg, 0) // the magnitude
+		hi, _ = bits.Sub64(hi^neg, neg, borrow)
+		r := bits.Rem64(hi, lo, f.p)
+		out[i] = f.sub(r&^neg, r&neg)
+	}
+	return out
+}
