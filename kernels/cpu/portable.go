@@ -38,25 +38,28 @@ func packWords(r ring.Ring, w ring.Matrix) weights {
 func (w *words) bytes() int64 { return int64(len(w.panels)) * lanes * 4 }
 
 func (w *words) multiply(y []uint32, stride int, x ring.Matrix, from, to int) {
+	var lo, hi [tileRows * lanes]uint64
+	var sums [tileRows * lanes]uint32
 	for p := from; p < to; p++ {
 		panel := w.panels[p*w.terms:][:w.terms]
-		col := (p - from) * lanes
-		n := min(lanes, w.rows-p*lanes)
 		for i := range x.Rows {
-			var out [lanes]uint32
-			lo, hi := dot(panel, x.Row(i))
-			w.r.ReduceSums(out[:], hi[:], lo[:])
-			copy(y[i*stride+col:][:n], out[:])
+			at := i * lanes
+			lo[at], hi[at], lo[at+1], hi[at+1], lo[at+2], hi[at+2], lo[at+3], hi[at+3] = dot(panel, x.Row(i))
+		}
+		n := x.Rows * lanes
+		w.r.ReduceSums(sums[:n], hi[:n], lo[:n])
+		col, width := (p-from)*lanes, min(lanes, w.rows-p*lanes)
+		for i := range x.Rows {
+			copy(y[i*stride+col:][:width], sums[i*lanes:])
 		}
 	}
 }
 
-// dot returns Σ_k panel[k][j]·x[k] = hi[j]·2^64 + lo[j].
-func dot(panel [][lanes]uint32, x []uint32) (lo, hi [lanes]uint64) {
+// dot returns Σ_k panel[k][j]·x[k] = hij·2^64 + loj, for j = 0 to 3.
+func dot(panel [][lanes]uint32, x []uint32) (lo0, hi0, lo1, hi1, lo2, hi2, lo3, hi3 uint64) {
 	panel = panel[:len(x)]
 	// A sum is at most MaxTerms·(M-1)^2 < 2^16·2^64, so hi < 2^16.
-	// Eight variables, since an array would live in memory.
-	var lo0, hi0, lo1, hi1, lo2, hi2, lo3, hi3, carry uint64
+	var carry uint64
 	for k, word := range x {
 		a, b := uint64(word), &panel[k]
 		lo0, carry = bits.Add64(lo0, a*uint64(b[0]), 0)
@@ -68,5 +71,5 @@ func dot(panel [][lanes]uint32, x []uint32) (lo, hi [lanes]uint64) {
 		lo3, carry = bits.Add64(lo3, a*uint64(b[3]), 0)
 		hi3, _ = bits.Add64(hi3, 0, carry)
 	}
-	return [lanes]uint64{lo0, lo1, lo2, lo3}, [lanes]uint64{hi0, hi1, hi2, hi3}
+	return
 }

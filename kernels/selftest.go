@@ -1,0 +1,102 @@
+package kernels
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+)
+
+// ErrWrong reports a backend whose product is not the exact one.
+var ErrWrong = errors.New("kernels: wrong product")
+
+// SelfTest loads and evaluates a small dense operator and a small convolution
+// on b and compares every word. It returns an error wrapping ErrWrong where
+// one differs. A daemon runs it on each backend before it serves.
+func SelfTest(ctx context.Context, b Backend) error {
+	r := ring.Q4()
+	rng := rand.New(rand.NewPCG(0, 0)) // a test needs no secrets
+	for _, op := range []plan.Op{
+		plan.Dense(301, 67),
+		plan.Conv(plan.Conv2D{
+			H: 11, W: 9, C: 6, OutC: 10, KH: 3, KW: 2, SH: 2, SW: 1, DH: 1, DW: 2,
+			Top: 1, Left: 0, Bot: 2, Right: 1, Groups: 2,
+		}),
+	} {
+		const rows = 5
+		w := ring.NewMatrix(op.Rows(), op.Terms())
+		x := ring.NewMatrix(rows, op.InLen())
+		y := ring.NewMatrix(rows, op.OutLen())
+		for _, m := range []ring.Matrix{w, x} {
+			for i := range m.Data {
+				m.Data[i] = rng.Uint32N(r.Modulus())
+			}
+		}
+		for i := range op.Terms() { // the largest sum
+			w.Data[i], x.Data[i] = r.Modulus()-1, r.Modulus()-1
+		}
+		if err := evaluateOnce(ctx, b, r, op, w, y, x); err != nil {
+			return fmt.Errorf("kernels: self-test of %s: %w", b.Name(), err)
+		}
+		for i, want := range Direct(r, op, w, x).Data {
+			if y.Data[i] != want {
+				return fmt.Errorf("%w: %s computes %v wrongly at word %d", ErrWrong, b.Name(), op, i)
+			}
+		}
+	}
+	return nil
+}
+
+func evaluateOnce(ctx context.Context, b Backend, r ring.Ring, op plan.Op, w, y, x ring.Matrix) error {
+	p, err := b.Load(ctx, r, op, w)
+	if err != nil {
+		return err
+	}
+	return errors.Join(p.Evaluate(ctx, y, x), p.Close())
+}
+
+// Direct returns y = W x, one row a row of x, by the definition of op: one
+// multiply-add and one reduction at a time. It is what backends are compared
+// with. The arguments must be those that a backend would accept.
+func Direct(r ring.Ring, op plan.Op, w, x ring.Matrix) ring.Matrix {
+	c := op.Conv
+	if op.Kind == plan.KindDense { // a 1x1 convolution of a 1x1 map
+		c = plan.Conv2D{H: 1, W: 1, C: op.In, OutC: op.Out, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}
+	}
+	y := ring.NewMatrix(x.Rows, op.OutLen())
+	depth, width := c.C/c.Groups, c.OutC/c.Groups
+	at := 0
+	for s := range x.Rows {
+		for p := range c.OutH() {
+			for q := range c.OutW() {
+				for o := range c.OutC {
+					y.Data[at] = position(r, &c, w.Row(o), x.Row(s), p, q, o/width*depth)
+					at++
+				}
+			}
+		}
+	}
+	return y
+}
+
+// position returns one output, of the weights w and the channels from first on.
+func position(r ring.Ring, c *plan.Conv2D, w, x []uint32, p, q, first int) uint32 {
+	depth := c.C / c.Groups
+	var sum uint32
+	for a := range c.KH {
+		h := p*c.SH + a*c.DH - c.Top
+		for b := range c.KW {
+			v := q*c.SW + b*c.DW - c.Left
+			if h < 0 || h >= c.H || v < 0 || v >= c.W {
+				continue
+			}
+			for i := range depth {
+				sum = r.Add(sum, r.Mul(w[(a*c.KW+b)*depth+i], x[(h*c.W+v)*c.C+first+i]))
+			}
+		}
+	}
+	return sum
+}
