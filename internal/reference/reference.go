@@ -47,7 +47,8 @@ func New(g *graph.Graph, n int) (*Model, error) {
 }
 
 // Forward computes the outputs of 1 to n samples (NHWC, sample-major), which
-// are valid until the next call. Fewer than n cost as much as n.
+// are valid until the next call. Fewer than n cost as much as n: what an earlier
+// call left in the rest of the batch is computed again, and no sample depends on another.
 func (m *Model) Forward(x []float32) ([]float32, error) {
 	k := len(x) / m.in.Len()
 	if k < 1 || k > m.n || k*m.in.Len() != len(x) {
@@ -55,7 +56,6 @@ func (m *Model) Forward(x []float32) ([]float32, error) {
 	}
 	input := m.input.Data().([]float32)
 	graph.HWCToCHW(input[:len(x)], x, k, m.in)
-	clear(input[len(x):])
 	if err := gorgonia.Let(m.node, m.input); err != nil {
 		return nil, fmt.Errorf("reference: %w", err)
 	}
