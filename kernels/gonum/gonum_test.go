@@ -4,8 +4,8 @@ import (
 	"testing"
 
 	"github.com/securenets/securenets/kernels"
-	"github.com/securenets/securenets/kernels/kerneltest"
 	"github.com/securenets/securenets/kernels/gonum"
+	"github.com/securenets/securenets/kernels/kerneltest"
 )
 
 func TestConformance(t *testing.T) {
