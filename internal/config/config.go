@@ -1,0 +1,174 @@
+// Package config reads the daemon's configuration. The committed config.toml at
+// the root of the repository documents every key and states its default.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/BurntSushi/toml"
+
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/wire"
+)
+
+// ErrInvalid is what errors.Is finds where a configuration was read but is not
+// valid. The error lists every key that is wrong.
+var ErrInvalid = errors.New("config: invalid")
+
+// Config is a valid configuration, by value: nothing changes it after Parse.
+type Config struct {
+	Listen   string `toml:"listen"`    // "unix:/path"
+	StateDir string `toml:"state_dir"` // sealed models and uploads
+	Backend  string `toml:"backend"`   // BackendAuto or a backend's name
+	Threads  int    `toml:"threads"`   // that compute at a time; 0: one a processor
+	// DrainTimeoutSeconds bounds the time from a signal to the exit.
+	DrainTimeoutSeconds int `toml:"drain_timeout_seconds"`
+
+	Log      Log      `toml:"log"`
+	Limits   Limits   `toml:"limits"`
+	Batching Batching `toml:"batching"`
+}
+
+// Backends that a configuration can name.
+const (
+	BackendAuto  = "auto"
+	BackendCPU   = "cpu"
+	BackendGonum = "gonum"
+)
+
+// Log says what is logged to standard error.
+type Log struct {
+	Level  slog.Level `toml:"level"`
+	Format string     `toml:"format"` // LogText or LogJSON
+}
+
+// Formats of the log.
+const (
+	LogText = "text"
+	LogJSON = "json"
+)
+
+// Limits bound what callers can make the daemon hold.
+type Limits struct {
+	MaxModels     int   `toml:"max_models"`      // stored or being uploaded
+	MaxModelBytes int64 `toml:"max_model_bytes"` // of one sealed model
+	// MaxBytesInFlight bounds inputs, seeds expanded, and outputs of all
+	// requests at a time, as 4-byte words in memory.
+	MaxBytesInFlight int64 `toml:"max_bytes_in_flight"`
+}
+
+// Batching says how requests for one operator of one model are merged. The keys
+// have Triton's names.
+type Batching struct {
+	MaxBatchSize              int `toml:"max_batch_size"` // rows
+	MaxQueueDelayMicroseconds int `toml:"max_queue_delay_microseconds"`
+	MaxQueueSize              int `toml:"max_queue_size"` // requests waiting, of one operator
+}
+
+// DrainTimeout returns DrainTimeoutSeconds as a duration.
+func (c Config) DrainTimeout() time.Duration {
+	return time.Duration(c.DrainTimeoutSeconds) * time.Second
+}
+
+// MaxQueueDelay returns MaxQueueDelayMicroseconds as a duration.
+func (b Batching) MaxQueueDelay() time.Duration {
+	return time.Duration(b.MaxQueueDelayMicroseconds) * time.Microsecond
+}
+
+// minBytesInFlight lets one request of any kind pass: 16 MiB of 1-byte words
+// each way are 128 MiB in memory.
+const minBytesInFlight = 2 * 4 * wire.MaxMessage
+
+// Default returns the configuration of an empty file.
+func Default() Config {
+	return Config{
+		Listen:              "unix:/run/securenets/securenetsd.sock",
+		StateDir:            "/var/lib/securenets",
+		Backend:             BackendAuto,
+		DrainTimeoutSeconds: 30,
+		Log:                 Log{Level: slog.LevelInfo, Format: LogText},
+		Limits:              Limits{MaxModels: 64, MaxModelBytes: 1 << 30, MaxBytesInFlight: 512 << 20},
+		Batching:            Batching{MaxBatchSize: 4096, MaxQueueDelayMicroseconds: 0, MaxQueueSize: 256},
+	}
+}
+
+// Load reads the file at path. Its errors wrap ErrInvalid, or are those of
+// reading a file.
+func Load(path string) (Config, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, err
+	}
+	c, err := Parse(string(text))
+	if err != nil {
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// Parse reads a configuration. Keys that are missing have their defaults; keys
+// that are unknown are errors.
+func Parse(text string) (Config, error) {
+	c := Default()
+	meta, err := toml.Decode(text, &c)
+	if err != nil {
+		return Config{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	var wrong []error
+	for _, k := range meta.Undecoded() {
+		wrong = append(wrong, fmt.Errorf("%w: unknown key %s", ErrInvalid, k))
+	}
+	for _, k := range meta.Keys() { // toml takes keys in any case
+		if s := k.String(); s != strings.ToLower(s) && len(wrong) == 0 {
+			wrong = append(wrong, fmt.Errorf("%w: unknown key %s: keys are in lower case", ErrInvalid, k))
+		}
+	}
+	if err := errors.Join(append(wrong, c.Validate())...); err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+// Validate returns an error that wraps ErrInvalid and names every key whose
+// value is out of range.
+func (c Config) Validate() error {
+	var wrong []error
+	bad := func(key, format string, a ...any) {
+		wrong = append(wrong, fmt.Errorf("%w: %s %s", ErrInvalid, key, fmt.Sprintf(format, a...)))
+	}
+	within := func(key string, v, lo, hi int64) {
+		if v < lo || v > hi {
+			bad(key, "is %d, want %d to %d", v, lo, hi)
+		}
+	}
+	among := func(key, v string, want ...string) {
+		for _, w := range want {
+			if v == w {
+				return
+			}
+		}
+		bad(key, "is %q, want one of %q", v, want)
+	}
+	if _, err := wire.SocketPath(c.Listen); err != nil {
+		bad("listen", "is no address: %v", err)
+	}
+	if c.StateDir == "" {
+		bad("state_dir", "is empty")
+	}
+	among("backend", c.Backend, BackendAuto, BackendCPU, BackendGonum)
+	within("threads", int64(c.Threads), 0, 1024)
+	within("drain_timeout_seconds", int64(c.DrainTimeoutSeconds), 0, 3600)
+	among("log.format", c.Log.Format, LogText, LogJSON)
+	within("limits.max_models", int64(c.Limits.MaxModels), 1, 1<<16)
+	within("limits.max_model_bytes", c.Limits.MaxModelBytes, 1, plan.MaxExtent*4)
+	within("limits.max_bytes_in_flight", c.Limits.MaxBytesInFlight, minBytesInFlight, 1<<50)
+	within("batching.max_batch_size", int64(c.Batching.MaxBatchSize), 1, 1<<20)
+	within("batching.max_queue_delay_microseconds", int64(c.Batching.MaxQueueDelayMicroseconds), 0, 10_000_000)
+	within("batching.max_queue_size", int64(c.Batching.MaxQueueSize), 1, 1<<16)
+	return errors.Join(wrong...)
+}

@@ -1,0 +1,102 @@
+package config_test
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/securenets/securenets/internal/config"
+)
+
+// TestCommitted: the committed file states every default.
+func TestCommitted(t *testing.T) {
+	const path = "../../config.toml"
+	c, err := config.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c != config.Default() {
+		t.Errorf("got %+v, want %+v", c, config.Default())
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := os.ReadFile("testdata/good/all.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(all)) {
+		if key, _, ok := strings.Cut(line, " ="); ok && !strings.Contains(string(text), "\n"+key+" =") {
+			t.Errorf("%s does not document %s", path, key)
+		}
+	}
+}
+
+func TestGood(t *testing.T) {
+	c, err := config.Load("testdata/good/empty.toml")
+	if err != nil || c != config.Default() {
+		t.Errorf("empty: %+v, %v", c, err)
+	}
+	want := config.Config{
+		Listen: "unix:/tmp/s", StateDir: "state", Backend: config.BackendGonum, Threads: 3,
+		Log:      config.Log{Level: slog.LevelDebug, Format: config.LogJSON},
+		Limits:   config.Limits{MaxModels: 1, MaxModelBytes: 4096, MaxBytesInFlight: 128 << 20},
+		Batching: config.Batching{MaxBatchSize: 1, MaxQueueDelayMicroseconds: 500, MaxQueueSize: 2},
+	}
+	c, err = config.Load("testdata/good/all.toml")
+	if err != nil || c != want {
+		t.Errorf("all: got %+v, %v, want %+v", c, err, want)
+	}
+	if d := c.Batching.MaxQueueDelay(); d != 500*time.Microsecond {
+		t.Errorf("queue delay %v", d)
+	}
+	if d := config.Default().DrainTimeout(); d != 30*time.Second {
+		t.Errorf("drain timeout %v", d)
+	}
+}
+
+// TestBad: the first line of each file says what its error contains.
+func TestBad(t *testing.T) {
+	files, err := filepath.Glob("testdata/bad/*.toml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, _, _ := strings.Cut(string(text), "\n")
+		want, ok := strings.CutPrefix(first, "# want: ")
+		if !ok {
+			t.Fatalf("%s does not say what it wants", f)
+		}
+		c, err := config.Load(f)
+		if !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), f) {
+			t.Errorf("%s: error %v, want %s", f, err, want)
+		}
+		if c != (config.Config{}) {
+			t.Errorf("%s: a configuration came with the error", f)
+		}
+	}
+}
+
+func TestEveryErrorIsListed(t *testing.T) {
+	_, err := config.Parse("threads = -1\nx = 1\n[batching]\nmax_queue_size = 0\ny = 1\n")
+	for _, want := range []string{"threads", "key x", "batching.max_queue_size", "key batching.y"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not name %s", err, want)
+		}
+	}
+}
+
+func TestMissingFile(t *testing.T) {
+	if _, err := config.Load("testdata/none.toml"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("error %v", err)
+	}
+}
