@@ -1,21 +1,107 @@
 package hostclient
 
-import "filippo.io/age"
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"filippo.io/age"
+
+	"github.com/securenets/securenets/internal/sealed"
+)
+
+const secretFile = "secret.age"
+
+func roleFile(role int) string { return fmt.Sprintf("role-%d.safetensors", role) }
 
 // WriteDir writes a sealed network to the folder dir, made if it is missing:
 //
-//	DIR/secret.age           the secret, encrypted to the recipients, mode 0600
+//	DIR/secret.age           the secret, encrypted to the recipients
 //	DIR/role-N.safetensors   the sealed model of role N
 //
-// Every file is written anew and renamed, the secret last, so that a folder
-// with a secret is whole.
+// Every file is written anew with mode 0600 and renamed, the secret last, so
+// that a folder with a secret is whole. A folder that has a secret is left as it
+// is, with an error wrapping fs.ErrExist.
 func WriteDir(dir string, s *Secret, models []SealedModel, to ...age.Recipient) error {
-	return errTODO
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("hostclient: %w", err)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, secretFile)); !errors.Is(err, fs.ErrNotExist) {
+		if err == nil {
+			err = fs.ErrExist
+		}
+		return fmt.Errorf("hostclient: secret in %s: %w", dir, err)
+	}
+	for _, m := range models {
+		err := writeFile(filepath.Join(dir, roleFile(m.Role)), func(w io.Writer) error {
+			_, err := w.Write(m.Bytes)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("hostclient: sealed model of role %d: %w", m.Role, err)
+		}
+	}
+	return writeFile(filepath.Join(dir, secretFile), func(w io.Writer) error { return s.Encrypt(w, to...) })
+}
+
+// writeFile writes a file of mode 0600 that after a crash is there whole or not
+// at all, in place of one that was there before.
+func writeFile(path string, content func(io.Writer) error) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+		}
+	}()
+	if err := content(f); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
 }
 
 // ReadModels reads the sealed models of a folder that WriteDir wrote, in the
 // order of their roles. That they belong to the secret is checked by Open.
-func ReadModels(dir string) ([]SealedModel, error) { return nil, errTODO }
+func ReadModels(dir string) ([]SealedModel, error) {
+	var models []SealedModel
+	for {
+		role := len(models)
+		b, err := os.ReadFile(filepath.Join(dir, roleFile(role)))
+		if role > 0 && errors.Is(err, fs.ErrNotExist) {
+			return models, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("hostclient: sealed model of role %d: %w", role, err)
+		}
+		models = append(models, SealedModel{Role: role, Digest: sealed.Sum(b), Bytes: b})
+	}
+}
 
 // ReadSecret reads and decrypts the secret of a folder that WriteDir wrote.
-func ReadSecret(dir string, with ...age.Identity) (*Secret, error) { return nil, errTODO }
+func ReadSecret(dir string, with ...age.Identity) (*Secret, error) {
+	f, err := os.Open(filepath.Join(dir, secretFile))
+	if err != nil {
+		return nil, fmt.Errorf("hostclient: secret: %w", err)
+	}
+	defer f.Close()
+	return DecryptSecret(f, with...)
+}

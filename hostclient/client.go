@@ -1,0 +1,235 @@
+package hostclient
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/internal/wire"
+)
+
+// defaultTimeout bounds the wait for one layer's answers, for one short call,
+// and for an upload's next step.
+const defaultTimeout = 30 * time.Second
+
+// uploadChunk is the largest piece of a model in one message, in bytes.
+const uploadChunk = 1 << 20
+
+// Client is a connection to one cloud. It may be used by several goroutines at once.
+type Client struct {
+	addr    string
+	conn    *grpc.ClientConn
+	rpc     pb.SecureNetsClient
+	timeout time.Duration // of all but Evaluate
+
+	mu      sync.Mutex
+	stream  *stream // of Evaluate calls; nil where none was opened yet
+	barred  error   // why no stream may be opened any more: ErrQuarantined, or closed
+	running sync.WaitGroup
+}
+
+// Dial returns a client of the daemon at addr ("unix:/path"). It connects when first used.
+func Dial(addr string) (*Client, error) {
+	conn, err := wire.Dial(addr)
+	if err != nil {
+		return nil, fmt.Errorf("hostclient: %w", err)
+	}
+	return &Client{addr: addr, conn: conn, rpc: pb.NewSecureNetsClient(conn), timeout: defaultTimeout}, nil
+}
+
+// Addr returns the address given to Dial.
+func (c *Client) Addr() string { return c.addr }
+
+// Close closes the connection. Calls in flight return ErrUnavailable.
+func (c *Client) Close() error {
+	c.bar(fmt.Errorf("%w: client closed", ErrUnavailable))
+	err := c.conn.Close()
+	c.running.Wait()
+	return err
+}
+
+// Quarantined reports whether an answer of this cloud was wrong.
+func (c *Client) Quarantined() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return errors.Is(c.barred, ErrQuarantined)
+}
+
+// bar ends the stream and lets no other open. The first reason stands.
+func (c *Client) bar(why error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.barred != nil {
+		return
+	}
+	c.barred = why
+	if c.stream != nil {
+		c.stream.fail(why)
+	}
+}
+
+// stopped says why ctx, which has ended, ended a call.
+func stopped(ctx context.Context) error {
+	if cause := context.Cause(ctx); !errors.Is(cause, context.DeadlineExceeded) {
+		return cause
+	}
+	return ErrTimeout
+}
+
+// classify turns an error of gRPC, in a call under ctx, to one that callers can tell apart.
+func classify(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return stopped(ctx)
+	}
+	var refused *wire.Error
+	if errors.As(wire.FromStatus(err), &refused) {
+		return refused
+	}
+	s := status.Convert(err)
+	kind := ErrUnavailable
+	switch s.Code() {
+	case codes.DeadlineExceeded:
+		kind = ErrTimeout
+	case codes.Internal, codes.ResourceExhausted:
+		// Without a reason of the protocol it comes from the near end: a message
+		// that does not parse, or is larger than any may be.
+		kind = ErrBadAnswer
+	}
+	return fmt.Errorf("%w: %.256q", kind, s.Message())
+}
+
+// fault is classify for a call that is told by its name.
+func (c *Client) fault(ctx context.Context, call string, err error) error {
+	return fmt.Errorf("%s at %s: %w", call, c.addr, classify(ctx, err))
+}
+
+// Push uploads a sealed model, from where an earlier upload stopped. Progress
+// may be nil.
+func (c *Client) Push(ctx context.Context, m SealedModel, progress func(done, total int64)) error {
+	size := int64(len(m.Bytes))
+	if progress == nil {
+		progress = func(int64, int64) {}
+	}
+	held, err := c.upload(ctx, m, 0, nil, progress) // asks how much is there
+	if err != nil {
+		return err
+	}
+	if !held.Complete {
+		if held.Received > uint64(size) {
+			return fmt.Errorf("%w: push: %s holds %d bytes of a model of %d", ErrBadAnswer, c.addr, held.Received, size)
+		}
+		if held, err = c.upload(ctx, m, int64(held.Received), m.Bytes[held.Received:], progress); err != nil {
+			return err
+		}
+		if !held.Complete {
+			return fmt.Errorf("%w: push: %s holds %d bytes of a model of %d, of which all were sent", ErrBadAnswer, c.addr, held.Received, size)
+		}
+	}
+	progress(size, size)
+	return nil
+}
+
+// upload sends data, which stands at an offset in the model, in one stream.
+func (c *Client) upload(ctx context.Context, m SealedModel, offset int64, data []byte, progress func(done, total int64)) (*pb.UploadResponse, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	// A cloud that takes no further step for so long hangs.
+	hung := time.AfterFunc(c.timeout, func() { cancel(ErrTimeout) })
+	defer hung.Stop()
+	stream, err := c.rpc.Upload(ctx)
+	if err != nil {
+		return nil, c.fault(ctx, "push", err)
+	}
+	size := int64(len(m.Bytes))
+	req := &pb.UploadRequest{Digest: m.Digest[:], Size: uint64(size), Offset: uint64(offset)}
+	for {
+		// On io.EOF the reason is with CloseAndRecv.
+		if err := stream.Send(req); err == io.EOF {
+			break
+		} else if err != nil {
+			return nil, c.fault(ctx, "push", err)
+		}
+		hung.Reset(c.timeout)
+		if len(data) == 0 {
+			break
+		}
+		progress(size-int64(len(data)), size)
+		n := min(len(data), uploadChunk)
+		req = &pb.UploadRequest{Data: data[:n]}
+		data = data[n:]
+	}
+	held, err := stream.CloseAndRecv()
+	if err != nil {
+		return nil, c.fault(ctx, "push", err)
+	}
+	return held, nil
+}
+
+// Model is a model that a cloud holds.
+type Model struct {
+	Digest string `json:"digest"` // hex
+	Bytes  int64  `json:"bytes"`
+	Layers int    `json:"layers"`
+}
+
+// Models lists the models that the cloud holds for this caller.
+func (c *Client) Models(ctx context.Context) ([]Model, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	list, err := c.rpc.List(ctx, &pb.ListRequest{})
+	if err != nil {
+		return nil, c.fault(ctx, "list", err)
+	}
+	models := make([]Model, len(list.Models))
+	for i, m := range list.Models {
+		models[i] = Model{Digest: hex.EncodeToString(m.Digest), Bytes: int64(m.Size), Layers: int(m.Layers)}
+	}
+	return models, nil
+}
+
+// Remove removes a model.
+func (c *Client) Remove(ctx context.Context, d sealed.Digest) error {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	if _, err := c.rpc.Remove(ctx, &pb.RemoveRequest{Digest: d[:]}); err != nil {
+		return c.fault(ctx, "remove", err)
+	}
+	return nil
+}
+
+// Info is what a cloud says of itself.
+type Info struct {
+	Version string `json:"version"`
+	Backend string `json:"backend"`
+	Serving bool   `json:"serving"` // its health service says so
+}
+
+// Info asks the cloud for its version, backend and health.
+func (c *Client) Info(ctx context.Context) (Info, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	info, err := c.rpc.Info(ctx, &pb.InfoRequest{})
+	if err != nil {
+		return Info{}, c.fault(ctx, "info", err)
+	}
+	health, err := healthpb.NewHealthClient(c.conn).Check(ctx, &healthpb.HealthCheckRequest{})
+	if err != nil {
+		return Info{}, c.fault(ctx, "health", err)
+	}
+	return Info{
+		Version: info.Version,
+		Backend: info.Backend,
+		Serving: health.Status == healthpb.HealthCheckResponse_SERVING,
+	}, nil
+}

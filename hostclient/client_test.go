@@ -1,0 +1,185 @@
+package hostclient_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/internal/wire"
+)
+
+// big returns a sealed model of a little over 2 MiB.
+func big(t *testing.T) hostclient.SealedModel {
+	t.Helper()
+	models, _ := seal(t, chain(graph.Vector(1<<10), &graph.Dense{In: 1 << 10, Out: 520, W: make([]float32, 520<<10)}), nonePad)
+	return models[0]
+}
+
+func TestPush(t *testing.T) {
+	ctx := t.Context()
+	c := newCloud(t)
+	client := dial(t, c)
+	m := big(t)
+	size := int64(len(m.Bytes))
+	var steps []int64
+	progress := func(done, total int64) {
+		if total != size {
+			t.Errorf("%d of %d", done, total)
+		}
+		steps = append(steps, done)
+	}
+	// An earlier upload stopped on the way.
+	c.partial[m.Digest] = slices.Clone(m.Bytes[:5000])
+	if err := client.Push(ctx, m, progress); err != nil {
+		t.Fatal(err)
+	}
+	if want := []int64{5000, 5000 + 1<<20, 5000 + 2<<20, size}; !slices.Equal(steps, want) {
+		t.Errorf("progress %v, want %v", steps, want)
+	}
+	if sent := c.uploaded.Load(); sent != size-5000 {
+		t.Errorf("%d bytes sent", sent)
+	}
+	// What is there is not sent again.
+	if err := client.Push(ctx, m, nil); err != nil || c.uploaded.Load() != size-5000 {
+		t.Errorf("%d bytes sent, %v", c.uploaded.Load(), err)
+	}
+	list, err := client.Models(ctx)
+	if want := (hostclient.Model{Digest: m.Digest.String(), Bytes: size, Layers: 1}); err != nil || !slices.Equal(list, []hostclient.Model{want}) {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if err := client.Remove(ctx, m.Digest); err != nil {
+		t.Error(err)
+	}
+	var refused *wire.Error
+	if err := client.Remove(ctx, m.Digest); !errors.As(err, &refused) || refused.Reason != wire.ReasonModelNotFound {
+		t.Error(err)
+	}
+	if list, err := client.Models(ctx); err != nil || len(list) != 0 {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
+
+func TestPushRefused(t *testing.T) {
+	client := dial(t, newCloud(t))
+	m := big(t)
+	m.Digest[0] ^= 1
+	var refused *wire.Error
+	if err := client.Push(t.Context(), m, nil); !errors.As(err, &refused) || refused.Reason != wire.ReasonBadModel {
+		t.Error(err)
+	}
+}
+
+func TestInfo(t *testing.T) {
+	info, err := dial(t, newCloud(t)).Info(t.Context())
+	if want := (hostclient.Info{Version: "test", Backend: "cpu", Serving: true}); err != nil || info != want {
+		t.Errorf("%+v, %v", info, err)
+	}
+}
+
+// oddCloud gets uploads wrong.
+type oddCloud struct {
+	pb.UnimplementedSecureNetsServer
+	upload func(grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]) error
+}
+
+func (c oddCloud) Upload(s grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]) error {
+	return c.upload(s)
+}
+
+func TestPushToOddCloud(t *testing.T) {
+	type stream = grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]
+	answer := func(received uint64) func(stream) error {
+		return func(s stream) error {
+			for {
+				if _, err := s.Recv(); err != nil {
+					return s.SendAndClose(&pb.UploadResponse{Received: received})
+				}
+			}
+		}
+	}
+	for _, test := range []struct {
+		what   string
+		upload func(stream) error
+		want   error
+	}{
+		{"holds more than there is", answer(1 << 40), hostclient.ErrBadAnswer},
+		{"is never complete", answer(7), hostclient.ErrBadAnswer},
+		{"hangs", func(s stream) error { <-s.Context().Done(); return nil }, hostclient.ErrTimeout},
+		{"is none", nil, hostclient.ErrUnavailable},
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "s")
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := grpc.NewServer(wire.ServerOptions()...)
+		if test.upload != nil {
+			pb.RegisterSecureNetsServer(server, oddCloud{upload: test.upload})
+		}
+		go server.Serve(l)
+		client, err := hostclient.Dial("unix:" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client.SetTimeout(200 * time.Millisecond)
+		if err := client.Push(t.Context(), big(t), nil); !errors.Is(err, test.want) {
+			t.Errorf("%s: %v", test.what, err)
+		}
+		client.Close()
+		server.Stop()
+	}
+}
+
+// A listener that never speaks is found out by every call.
+func TestSilence(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := hostclient.Dial("unix:" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	client.SetTimeout(100 * time.Millisecond)
+	models, secret := seal(t, nets()["mlp"], permutePad)
+	s := open(t, secret, models, client, hostclient.Options{Timeout: 100 * time.Millisecond})
+	calls := map[string]func(context.Context) error{
+		"push":   func(ctx context.Context) error { return client.Push(ctx, models[0], nil) },
+		"models": func(ctx context.Context) error { _, err := client.Models(ctx); return err },
+		"remove": func(ctx context.Context) error { return client.Remove(ctx, sealed.Digest{}) },
+		"info":   func(ctx context.Context) error { _, err := client.Info(ctx); return err },
+		"infer":  func(ctx context.Context) error { _, err := s.Infer(ctx, make([]float32, 7), 1); return err },
+	}
+	for name, call := range calls {
+		if err := call(t.Context()); !errors.Is(err, hostclient.ErrTimeout) {
+			t.Errorf("%s: %v", name, err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := call(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s, cancelled: %v", name, err)
+		}
+	}
+}
+
+func TestDial(t *testing.T) {
+	for _, bad := range []string{"", "localhost:1", "tcp:localhost:1", "unix:"} {
+		if _, err := hostclient.Dial(bad); !errors.Is(err, wire.ErrAddress) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}

@@ -1,0 +1,284 @@
+package hostclient_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/prg"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/kernels/cpu"
+)
+
+// cloud is a whole cloud in this process: small, honest until told otherwise.
+type cloud struct {
+	pb.UnimplementedSecureNetsServer
+	addr   string
+	dir    string
+	server *grpc.Server
+	kernel *cpu.Backend
+
+	mu      sync.Mutex
+	models  map[sealed.Digest]*held
+	partial map[sealed.Digest][]byte
+	answer  func(*call) error // how calls are answered; nil: honestly
+	seen    []seen            // what the cloud was sent
+
+	requests atomic.Int64
+	uploaded atomic.Int64 // bytes
+}
+
+// held is a loaded model.
+type held struct {
+	size     int
+	plan     plan.Plan
+	products []plan.Product
+}
+
+func (h *held) close() {
+	for _, p := range h.products {
+		p.Close()
+	}
+}
+
+// seen is one request as the cloud sees it.
+type seen struct {
+	layer uint32
+	words ring.Matrix
+}
+
+// call is one request and its right answer.
+type call struct {
+	*cloud
+	stream grpc.ServerStream
+	req    *wire.Request
+	ring   ring.Ring
+	y      ring.Matrix
+}
+
+// reply sends words as the answer to a request.
+func (c *call) reply(id uint64, words []uint32) error {
+	resp := &wire.Response{ID: id, Words: wire.EncodeWords(c.ring, words, nil)}
+	defer resp.Free()
+	return c.stream.SendMsg(resp)
+}
+
+func (c *call) honest() error { return c.reply(c.req.ID, c.y.Data) }
+
+// refuse sends an error as the answer.
+func (c *call) refuse(e *wire.Error) error {
+	return c.stream.SendMsg(&wire.Response{ID: c.req.ID, Err: e.Proto()})
+}
+
+// startCloud starts a cloud on a socket of its own.
+func startCloud() (*cloud, error) {
+	dir, err := os.MkdirTemp("", "sn") // short: a socket's path is at most 107 bytes
+	if err != nil {
+		return nil, err
+	}
+	c := &cloud{
+		dir:     dir,
+		addr:    "unix:" + filepath.Join(dir, "s"),
+		kernel:  cpu.New(cpu.Options{}),
+		models:  map[sealed.Digest]*held{},
+		partial: map[sealed.Digest][]byte{},
+	}
+	return c, c.start()
+}
+
+// start serves, again after stop.
+func (c *cloud) start() error {
+	path, err := wire.SocketPath(c.addr)
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return err
+	}
+	c.server = grpc.NewServer(wire.ServerOptions()...)
+	pb.RegisterSecureNetsServer(c.server, c)
+	h := health.NewServer()
+	h.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+	healthpb.RegisterHealthServer(c.server, h)
+	go c.server.Serve(l)
+	return nil
+}
+
+func (c *cloud) stop() { c.server.Stop() }
+
+func (c *cloud) close() error {
+	c.stop()
+	for _, m := range c.models {
+		m.close()
+	}
+	return errors.Join(c.kernel.Close(), os.RemoveAll(c.dir))
+}
+
+// behave sets how calls are answered from now on; nil: honestly.
+func (c *cloud) behave(answer func(*call) error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.answer = answer
+}
+
+// take returns what the cloud was sent since the last take.
+func (c *cloud) take() []seen {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.seen
+	c.seen = nil
+	return s
+}
+
+func (c *cloud) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	digest := sealed.Digest(first.Digest)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(first.Data) > 0 || first.Offset > 0 {
+		if first.Offset != uint64(len(c.partial[digest])) {
+			return (&wire.Error{Code: codes.FailedPrecondition, Reason: wire.ReasonBadOffset}).Status()
+		}
+	}
+	for req := first; ; {
+		c.partial[digest] = append(c.partial[digest], req.Data...)
+		c.uploaded.Add(int64(len(req.Data)))
+		if req, err = stream.Recv(); err == io.EOF {
+			break
+		} else if err != nil {
+			return err
+		}
+	}
+	b := c.partial[digest]
+	resp := &pb.UploadResponse{Received: uint64(len(b))}
+	if uint64(len(b)) == first.Size {
+		if err := c.load(digest, b); err != nil {
+			return (&wire.Error{Code: codes.InvalidArgument, Reason: wire.ReasonBadModel, Message: err.Error()}).Status()
+		}
+		resp.Complete = true
+	}
+	return stream.SendAndClose(resp)
+}
+
+func (c *cloud) load(digest sealed.Digest, b []byte) error {
+	if c.models[digest] != nil {
+		return nil
+	}
+	if sealed.Sum(b) != digest {
+		return errors.New("another digest")
+	}
+	m, err := sealed.Parse(b)
+	if err != nil {
+		return err
+	}
+	h := &held{size: len(b), plan: m.Plan}
+	for i, op := range m.Plan.Ops {
+		p, err := c.kernel.Load(context.Background(), m.Plan.Ring, op, m.Weights[i])
+		if err != nil {
+			return err
+		}
+		h.products = append(h.products, p)
+	}
+	c.models[digest] = h
+	return nil
+}
+
+func (c *cloud) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
+	for {
+		req := new(wire.Request)
+		if err := stream.RecvMsg(req); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		c.requests.Add(1)
+		one, err := c.evaluate(stream, req)
+		req.Free()
+		if err != nil {
+			return err
+		}
+		c.mu.Lock()
+		answer := c.answer
+		c.mu.Unlock()
+		if answer == nil {
+			answer = (*call).honest
+		}
+		if err := answer(one); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *cloud) evaluate(stream grpc.ServerStream, req *wire.Request) (*call, error) {
+	c.mu.Lock()
+	m := c.models[sealed.Digest(req.Model)]
+	c.mu.Unlock()
+	if m == nil {
+		return nil, (&wire.Error{Code: codes.NotFound, Reason: wire.ReasonModelNotFound, Message: "no such model"}).Status()
+	}
+	op := m.plan.Ops[req.Layer]
+	x := ring.NewMatrix(int(req.Rows), op.InLen())
+	if req.Seed != nil {
+		expand := prg.New(prg.Seed(req.Seed.Key))
+		for i := range x.Rows {
+			expand.Fill(m.plan.Ring, x.Row(i), req.Seed.First+uint64(i))
+		}
+	} else if err := wire.DecodeWords(m.plan.Ring, x.Data, req.Words); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	c.seen = append(c.seen, seen{req.Layer, x})
+	c.mu.Unlock()
+	y := ring.NewMatrix(x.Rows, op.OutLen())
+	if err := m.products[req.Layer].Evaluate(stream.Context(), y, x); err != nil {
+		return nil, err
+	}
+	return &call{cloud: c, stream: stream, req: req, ring: m.plan.Ring, y: y}, nil
+}
+
+func (c *cloud) List(context.Context, *pb.ListRequest) (*pb.ListResponse, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	resp := new(pb.ListResponse)
+	for d, m := range c.models {
+		resp.Models = append(resp.Models, &pb.Model{Digest: d[:], Size: uint64(m.size), Layers: uint32(len(m.plan.Ops))})
+	}
+	slices.SortFunc(resp.Models, func(a, b *pb.Model) int { return slices.Compare(a.Digest, b.Digest) })
+	return resp, nil
+}
+
+func (c *cloud) Remove(_ context.Context, req *pb.RemoveRequest) (*pb.RemoveResponse, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d := sealed.Digest(req.Digest)
+	if c.models[d] == nil {
+		return nil, (&wire.Error{Code: codes.NotFound, Reason: wire.ReasonModelNotFound, Message: d.String()}).Status()
+	}
+	c.models[d].close()
+	delete(c.models, d)
+	delete(c.partial, d)
+	return &pb.RemoveResponse{}, nil
+}
+
+func (c *cloud) Info(context.Context, *pb.InfoRequest) (*pb.InfoResponse, error) {
+	return &pb.InfoResponse{Version: "test", Backend: "cpu", MaxMessageBytes: wire.MaxMessage}, nil
+}

@@ -1,0 +1,125 @@
+package hostclient_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+
+	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/kernels/cpu"
+)
+
+// tinyONNX is a network of two inputs: y = (relu(a + b), relu(a - b)).
+func tinyONNX() []byte {
+	return model(chain(graph.Vector(2), &graph.Dense{In: 2, Out: 2, W: []float32{1, 1, 1, -1}}, graph.ReLU{}))
+}
+
+func ExampleSeal() {
+	models, secret, err := hostclient.Seal(context.Background(), tinyONNX(), hostclient.SealOptions{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	d := secret.Describe()
+	fmt.Println(d.Scheme, "for", len(models), "cloud")
+	for _, l := range d.Layers {
+		fmt.Printf("%s %s, the cloud evaluates: %s\n", l.Name, l.Shape, l.Cloud)
+	}
+	fmt.Println(secret)
+	// Output:
+	// permute+pad for 1 cloud
+	// dense 2, the cloud evaluates: dense 2->2
+	// relu 2, the cloud evaluates:
+	// hostclient.Secret(redacted)
+}
+
+// pushed seals the tiny network, and starts a cloud that holds it.
+func pushed(ctx context.Context) (*cloud, *hostclient.Client, []hostclient.SealedModel, *hostclient.Secret) {
+	models, secret, err := hostclient.Seal(ctx, tinyONNX(), hostclient.SealOptions{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	c, err := startCloud()
+	if err != nil {
+		log.Fatal(err)
+	}
+	client, err := hostclient.Dial(c.addr)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := client.Push(ctx, models[0], nil); err != nil {
+		log.Fatal(err)
+	}
+	return c, client, models, secret
+}
+
+func ExampleOpen() {
+	ctx := context.Background()
+	cloud, client, models, secret := pushed(ctx)
+	defer cloud.close()
+	defer client.Close()
+
+	session, err := hostclient.Open(ctx, secret, models, []*hostclient.Client{client}, hostclient.Options{
+		Multiplier: cpu.New(cpu.Options{}),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer session.Close()
+	fmt.Println(session.Stats().Samples)
+	// Output: 0
+}
+
+func ExampleSession_Infer() {
+	ctx := context.Background()
+	cloud, client, models, secret := pushed(ctx)
+	defer cloud.close()
+	defer client.Close()
+	session, err := hostclient.Open(ctx, secret, models, []*hostclient.Client{client}, hostclient.Options{
+		Multiplier: cpu.New(cpu.Options{}),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer session.Close()
+
+	y, err := session.Infer(ctx, []float32{
+		3, 4,
+		5, -1,
+		-1, -1,
+	}, 3)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%.2f\n", y)
+	// Output: [7.00 0.00 4.00 6.00 0.00 0.00]
+}
+
+func ExampleSession_Precompute() {
+	ctx := context.Background()
+	cloud, client, models, secret := pushed(ctx)
+	defer cloud.close()
+	defer client.Close()
+	session, err := hostclient.Open(ctx, secret, models, []*hostclient.Client{client}, hostclient.Options{
+		Multiplier:   cpu.New(cpu.Options{}),
+		RequireStock: true,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer session.Close()
+
+	if err := session.Precompute(ctx, 2); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("in stock:", session.Stats().Stock)
+	for range 3 {
+		_, err := session.Infer(ctx, []float32{3, 4}, 1)
+		fmt.Println(err)
+	}
+	// Output:
+	// in stock: 2
+	// <nil>
+	// <nil>
+	// hostclient: no pads in stock
+}

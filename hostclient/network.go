@@ -1,0 +1,85 @@
+package hostclient
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/securenets/securenets/internal/graph"
+)
+
+// network is a checked graph, ready to run. Its linear operators, in order, are
+// the layers.
+type network struct {
+	*graph.Graph
+	shapes []graph.Shape   // of every value
+	dies   [][]graph.Value // by node: the values that nothing reads after it
+	layers []graph.Linear
+}
+
+func newNetwork(g *graph.Graph) (*network, error) {
+	shapes, err := g.Shapes()
+	if err != nil {
+		return nil, err
+	}
+	nw := &network{Graph: g, shapes: shapes, dies: g.LastUses()}
+	for _, node := range g.Nodes {
+		if op, ok := node.Op.(graph.Linear); ok {
+			nw.layers = append(nw.layers, op)
+		}
+	}
+	if len(nw.layers) == 0 {
+		return nil, fmt.Errorf("%w: no linear layer, so nothing for a cloud to do", graph.ErrInvalid)
+	}
+	return nw, nil
+}
+
+// widest returns the elements of one sample of the largest value.
+func (nw *network) widest() int {
+	w := 0
+	for _, s := range nw.shapes {
+		w = max(w, s.Len())
+	}
+	return w
+}
+
+// run takes n samples in C, H, W order through the network and returns its
+// outputs in that order. multiply computes layer l, bias included; it may not
+// keep x. Values are computed in place where they may be, and freed after their
+// last use.
+func (nw *network) run(x []float32, n int, multiply func(l int, x []float32) ([]float32, error)) ([]float32, error) {
+	values := make([][]float32, len(nw.shapes))
+	values[0] = make([]float32, len(x))
+	graph.CHWToHWC(values[0], x, n, nw.Input)
+	l := 0
+	for i, node := range nw.Nodes {
+		shapes := make([]graph.Shape, len(node.Inputs))
+		in := make([][]float32, len(node.Inputs))
+		for j, v := range node.Inputs {
+			shapes[j], in[j] = nw.shapes[v], values[v]
+		}
+		var out []float32
+		switch op := node.Op.(type) {
+		case graph.Linear:
+			var err error
+			if out, err = multiply(l, in[0]); err != nil {
+				return nil, err
+			}
+			l++
+		case graph.Elementary:
+			if op.InPlace() && slices.Contains(nw.dies[i], node.Inputs[0]) {
+				out = in[0]
+			} else {
+				out = make([]float32, n*nw.shapes[i+1].Len())
+			}
+			op.Apply(out, n, shapes, in...)
+		}
+		for _, v := range nw.dies[i] {
+			values[v] = nil
+		}
+		values[i+1] = out
+	}
+	shape := nw.shapes[nw.Output]
+	y := make([]float32, n*shape.Len())
+	graph.HWCToCHW(y, values[nw.Output], n, shape)
+	return y, nil
+}

@@ -1,0 +1,242 @@
+package hostclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/onnx"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/transform"
+	"github.com/securenets/securenets/verify"
+)
+
+// SealOptions are the choices made at sealing. The zero value is the default
+// scheme, calibrated without data.
+type SealOptions struct {
+	Scheme transform.Scheme // zero: transform.DefaultScheme
+	// Calibration holds samples as Infer takes them, from which the bits of
+	// each layer's activations are chosen. Without any, they are chosen for
+	// normally distributed activations after a ReLU.
+	Calibration []float32
+	// Multiplier computes the calibration's products; needed with Calibration.
+	Multiplier plan.Multiplier
+	// Progress is called as work goes on, from one goroutine. May be nil.
+	Progress func(done, total int)
+}
+
+// SealedModel is the file for one role's cloud: public to that cloud.
+type SealedModel struct {
+	Role   int
+	Digest sealed.Digest
+	Bytes  []byte
+}
+
+// Seal reads an ONNX model, quantises and masks its linear layers, and returns
+// one sealed model a role and the secret that belongs to them.
+func Seal(ctx context.Context, model []byte, o SealOptions) ([]SealedModel, *Secret, error) {
+	g, err := onnx.Parse(model)
+	if err != nil {
+		return nil, nil, fmt.Errorf("hostclient: seal: %w", err)
+	}
+	models, secret, err := seal(ctx, g, o)
+	if err != nil {
+		return nil, nil, fmt.Errorf("hostclient: seal: %w", err)
+	}
+	return models, secret, nil
+}
+
+func seal(ctx context.Context, g *graph.Graph, o SealOptions) ([]SealedModel, *Secret, error) {
+	r := ring.Q4()
+	if o.Scheme == (transform.Scheme{}) {
+		o.Scheme = transform.DefaultScheme()
+	}
+	if err := g.Validate(); err != nil {
+		return nil, nil, err
+	}
+	nw, err := newNetwork(g)
+	if err != nil {
+		return nil, nil, err
+	}
+	for l, op := range nw.layers {
+		if err := checkSize(r, op.Plan()); err != nil {
+			return nil, nil, fmt.Errorf("layer %d: %w", l, err)
+		}
+	}
+	done, total := 0, len(nw.layers)
+	step := func() error {
+		if done++; o.Progress != nil {
+			o.Progress(done, total)
+		}
+		return ctx.Err()
+	}
+	rho := make([]float64, len(nw.layers)) // 0: transform's default
+	if len(o.Calibration) > 0 {
+		if rho, err = calibrate(ctx, r, nw, o.Calibration, o.Multiplier); err != nil {
+			return nil, nil, fmt.Errorf("calibration: %w", err)
+		}
+	}
+
+	structure, err := graph.EncodeStructure(g)
+	if err != nil {
+		return nil, nil, err
+	}
+	bare, err := graph.DecodeStructure(structure) // without weights
+	if err != nil {
+		return nil, nil, err
+	}
+	secret := &Secret{scheme: o.Scheme, ring: r}
+	if secret.net, err = newNetwork(bare); err != nil {
+		return nil, nil, err
+	}
+	roles := make([]sealed.Model, o.Scheme.Roles())
+	for i := range roles {
+		roles[i].Plan.Ring = r
+	}
+	for l, op := range nw.layers {
+		layer, whats, err := sealLayer(r, o.Scheme, op, rho[l])
+		if err != nil {
+			return nil, nil, fmt.Errorf("layer %d: %w", l, err)
+		}
+		secret.layers = append(secret.layers, layer)
+		for i := range roles {
+			roles[i].Plan.Ops = append(roles[i].Plan.Ops, layer.masks.CloudOp())
+			roles[i].Weights = append(roles[i].Weights, whats[i])
+		}
+		if err := step(); err != nil {
+			return nil, nil, err
+		}
+	}
+	models := make([]SealedModel, len(roles))
+	for i := range roles {
+		b, err := roles[i].Marshal()
+		if err != nil {
+			return nil, nil, fmt.Errorf("role %d: %w", i, err)
+		}
+		models[i] = SealedModel{Role: i, Digest: sealed.Sum(b), Bytes: b}
+		secret.digests = append(secret.digests, models[i].Digest)
+	}
+	return models, secret, nil
+}
+
+// sealLayer returns what the host keeps of one layer, and one masked weight
+// matrix a role.
+func sealLayer(r ring.Ring, s transform.Scheme, linear graph.Linear, rho float64) (layer, []ring.Matrix, error) {
+	op := linear.Plan()
+	xmax := transform.ChooseXMax(r, op, linear.Weights(), rho)
+	q, err := transform.QuantizeWeights(r, op, linear.Weights(), xmax)
+	if err != nil {
+		return layer{}, nil, err
+	}
+	key, err := verify.NewKey(verify.DefaultField(), op, q.W)
+	if err != nil {
+		return layer{}, nil, err
+	}
+	masks, err := transform.NewLayer(r, s, op)
+	if err != nil {
+		return layer{}, nil, err
+	}
+	if err := checkSize(r, masks.CloudOp()); err != nil {
+		return layer{}, nil, err
+	}
+	whats, err := masks.Seal(q.W)
+	if err != nil {
+		return layer{}, nil, err
+	}
+	return layer{masks: masks, key: key, scale: q.Scale, xmax: xmax}, whats, nil
+}
+
+// calibrate runs samples through the quantised network in the clear and returns,
+// for each layer, the mean over the samples of rms/peak of its input: 0 where
+// nothing but zeros came.
+func calibrate(ctx context.Context, r ring.Ring, nw *network, x []float32, m plan.Multiplier) ([]float64, error) {
+	if m == nil {
+		return nil, errors.New("no multiplier")
+	}
+	n, err := nw.samples(x)
+	if err != nil {
+		return nil, err
+	}
+	weights := make([]*transform.Quantized, len(nw.layers))
+	products := make([]plan.Product, len(nw.layers))
+	defer func() {
+		for _, p := range products {
+			if p != nil {
+				p.Close()
+			}
+		}
+	}()
+	for l, linear := range nw.layers {
+		op := linear.Plan()
+		xmax := transform.ChooseXMax(r, op, linear.Weights(), 0)
+		if weights[l], err = transform.QuantizeWeights(r, op, linear.Weights(), xmax); err != nil {
+			return nil, fmt.Errorf("layer %d: %w", l, err)
+		}
+		w := words(r, op.Rows(), op.Terms(), weights[l].W)
+		if products[l], err = m.Load(ctx, r, op, w); err != nil {
+			return nil, fmt.Errorf("layer %d: %w", l, err)
+		}
+	}
+
+	rho := make([]float64, len(nw.layers))
+	counted := make([]int, len(nw.layers))
+	in, block := nw.Input.Len(), blockRows(nw.widest())
+	for i := 0; i < n; i += block {
+		k := min(block, n-i)
+		_, err := nw.run(x[i*in:(i+k)*in], k, func(l int, x []float32) ([]float32, error) {
+			for s := range k {
+				if ratio := rmsOverPeak(x[s*len(x)/k : (s+1)*len(x)/k]); ratio > 0 {
+					rho[l] += ratio
+					counted[l]++
+				}
+			}
+			op := nw.layers[l].Plan()
+			q, scale := make([]int32, len(x)), make([]float32, k)
+			if err := transform.QuantizeInputs(q, scale, x, k, weights[l].XMax); err != nil {
+				return nil, fmt.Errorf("layer %d: %w: %w", l, ErrInput, err)
+			}
+			y := ring.NewMatrix(k, op.OutLen())
+			if err := products[l].Evaluate(ctx, y, words(r, k, op.InLen(), q)); err != nil {
+				return nil, fmt.Errorf("layer %d: %w", l, err)
+			}
+			signed := make([]int32, len(y.Data))
+			for i, a := range y.Data {
+				signed[i] = r.Lift(a)
+			}
+			return dequantize(signed, scale, weights[l].Scale, nw.layers[l].Bias()), nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	for l := range rho {
+		rho[l] /= float64(max(1, counted[l]))
+	}
+	return rho, nil
+}
+
+// words returns the rows x cols matrix of v mod M, |v| <= (M-1)/2.
+func words(r ring.Ring, rows, cols int, v []int32) ring.Matrix {
+	m := ring.NewMatrix(rows, cols)
+	for i, x := range v {
+		m.Data[i] = r.FromSigned(x)
+	}
+	return m
+}
+
+// rmsOverPeak returns sqrt(Σ x²/n) / max|x|, in (0, 1], or 0 where x is zero.
+func rmsOverPeak(x []float32) float64 {
+	var sum, peak float64
+	for _, v := range x {
+		sum += float64(v) * float64(v)
+		peak = max(peak, math.Abs(float64(v)))
+	}
+	if peak == 0 {
+		return 0
+	}
+	return min(1, math.Sqrt(sum/float64(len(x)))/peak)
+}

@@ -1,0 +1,459 @@
+package hostclient_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"filippo.io/age"
+
+	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/onnx"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/safetensors"
+	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/transform"
+)
+
+func identity(t testing.TB) *age.X25519Identity {
+	t.Helper()
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func encrypt(t testing.TB, s *hostclient.Secret, to ...age.Recipient) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := s.Encrypt(&b, to...); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// A secret that was written and read runs the network to the same bits.
+func TestSecretRoundTrip(t *testing.T) {
+	id := identity(t)
+	for _, scheme := range schemes {
+		for name, g := range nets() {
+			c := newCloud(t)
+			client := dial(t, c)
+			models, secret := seal(t, g, scheme)
+			if err := client.Push(t.Context(), models[0], nil); err != nil {
+				t.Fatal(err)
+			}
+			again, err := hostclient.DecryptSecret(bytes.NewReader(encrypt(t, secret, id.Recipient())), id)
+			if err != nil {
+				t.Fatalf("%v %s: %v", scheme, name, err)
+			}
+			if a, b := secret.Describe(), again.Describe(); !reflect.DeepEqual(a, b) {
+				t.Errorf("%v %s: %+v became %+v", scheme, name, a, b)
+			}
+			x := gaussian(rand.New(rand.NewPCG(1, 1)), 2*g.Input.Len())
+			a := infer(t, open(t, secret, models, client, hostclient.Options{}), x, 2)
+			b := infer(t, open(t, again, models, client, hostclient.Options{}), x, 2)
+			if !slices.Equal(bits(a), bits(b)) {
+				t.Errorf("%v %s: results differ", scheme, name)
+			}
+		}
+	}
+}
+
+func TestDecryptSecret(t *testing.T) {
+	_, secret := seal(t, nets()["cnn"], permutePad)
+	id, other := identity(t), identity(t)
+	right, err := age.NewScryptRecipient("correct horse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	right.SetWorkFactor(10)
+	phrase := func(s string) age.Identity {
+		i, err := age.NewScryptIdentity(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return i
+	}
+	file, locked := encrypt(t, secret, id.Recipient()), encrypt(t, secret, right)
+	plain, err := secret.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hostclient.DecryptSecret(bytes.NewReader(locked), phrase("correct horse")); err != nil {
+		t.Error(err)
+	}
+	flipped := slices.Clone(file)
+	flipped[len(flipped)-100] ^= 1
+	foreign := func(b []byte) []byte { // what someone who knows the recipient may send
+		var f bytes.Buffer
+		w, err := age.Encrypt(&f, id.Recipient())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Write(b)
+		w.Close()
+		return f.Bytes()
+	}
+	for _, bad := range []struct {
+		what string
+		file []byte
+		with age.Identity
+		says string
+	}{
+		{"wrong identity", file, other, "wrong identity or passphrase"},
+		{"wrong passphrase", locked, phrase("battery staple"), "wrong identity or passphrase"},
+		{"empty", nil, id, "not a file encrypted by age"},
+		{"plaintext", plain, id, "not a file encrypted by age"},
+		{"a short header", file[:40], id, ""},
+		{"truncated", file[:len(file)-1], id, "damaged"},
+		{"half", file[:len(file)/2], id, "damaged"},
+		{"a flipped bit", flipped, id, "damaged"},
+		{"foreign content", foreign([]byte("my secret weights")), id, "not a safetensors file"},
+		{"no content", foreign(nil), id, "not a safetensors file"},
+	} {
+		s, err := hostclient.DecryptSecret(bytes.NewReader(bad.file), bad.with)
+		if s != nil || !errors.Is(err, hostclient.ErrSecret) || !strings.Contains(fmt.Sprint(err), bad.says) {
+			t.Errorf("%s: %v", bad.what, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "weights") {
+			t.Errorf("%s: the error quotes content: %v", bad.what, err)
+		}
+	}
+}
+
+// The plaintext is checked as if it came from an enemy.
+func TestHostileSecret(t *testing.T) {
+	_, secret := seal(t, nets()["cnn"], permutePad)
+	plain, err := secret.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parse := func() *safetensors.File {
+		f, err := safetensors.Parse(slices.Clone(plain))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	header := func(old, new string) func(*safetensors.File) {
+		return func(f *safetensors.File) {
+			h := strings.Replace(f.Metadata["securenets.secret"], old, new, 1)
+			if h == f.Metadata["securenets.secret"] {
+				t.Fatalf("no %q in %s", old, h)
+			}
+			f.Metadata["securenets.secret"] = h
+		}
+	}
+	tensor := func(name string, change func(*safetensors.Tensor)) func(*safetensors.File) {
+		return func(f *safetensors.File) {
+			i := slices.IndexFunc(f.Tensors, func(t safetensors.Tensor) bool { return t.Name == name })
+			if i < 0 {
+				t.Fatalf("no tensor %s", name)
+			}
+			change(&f.Tensors[i])
+		}
+	}
+	fill := func(v ...byte) func(*safetensors.Tensor) {
+		return func(t *safetensors.Tensor) { copy(t.Data, slices.Repeat(v, len(t.Data)/len(v))) }
+	}
+	shorter := func(t *safetensors.Tensor) {
+		t.Shape = []int{t.Shape[0] - 1}
+		t.Data = t.Data[:len(t.Data)-t.DType.Size()]
+	}
+	f := func(v float32) []byte { return safetensors.New("", []float32{v}).Data }
+	for what, change := range map[string]func(*safetensors.File){
+		"version":           header(`"version":1`, `"version":2`),
+		"scheme":            header("permute+pad", "permute+pax"),
+		"another scheme":    header("permute+pad", "none+pad"),
+		"ring":              header("[251,", "[250,"),
+		"smaller ring":      header("251,241,", "251,"),
+		"no ring":           header("[251,241,239,233]", "null"),
+		"digests":           header(`"digests":["`, `"digests":["00","`),
+		"short digest":      header(`"digests":["`, `"digests":["00"],"x":["`),
+		"digest":            header(`"digests":["`, `"digests":["x`),
+		"no layers":         header(`"x_max":[`, `"x_max":[],"y":[`),
+		"layers":            header(`"x_max":[`, `"x_max":[7,`),
+		"x_max of 0":        header(`"x_max":[`, `"x_max":[0`),
+		"x_max below 0":     header(`"x_max":[`, `"x_max":[-`),
+		"x_max too large":   header(`"x_max":[`, `"x_max":[2000`),
+		"white space":       header(`"version"`, ` "version"`),
+		"more metadata":     func(f *safetensors.File) { f.Metadata["more"] = "" },
+		"no metadata":       func(f *safetensors.File) { f.Metadata = nil },
+		"a tensor more":     func(f *safetensors.File) { f.Tensors = append(f.Tensors, safetensors.New("x", []uint8{1}, 1)) },
+		"a tensor less":     func(f *safetensors.File) { f.Tensors = f.Tensors[:len(f.Tensors)-1] },
+		"no tensors":        func(f *safetensors.File) { f.Tensors = nil },
+		"order":             func(f *safetensors.File) { f.Tensors[1], f.Tensors[2] = f.Tensors[2], f.Tensors[1] },
+		"structure":         tensor("structure", fill('{')),
+		"a linear layer":    tensor("structure", func(t *safetensors.Tensor) { copy(t.Data, bytes.Replace(t.Data, []byte("dense"), []byte("DENSE"), 1)) }),
+		"scales":            tensor("0.scale", shorter),
+		"scale of 0":        tensor("0.scale", fill(f(0)...)),
+		"scale below 0":     tensor("1.scale", fill(f(-1)...)),
+		"scale NaN":         tensor("1.scale", fill(f(float32(math.NaN()))...)),
+		"scale infinite":    tensor("1.scale", fill(f(float32(math.Inf(1)))...)),
+		"D":                 tensor("0.D", shorter),
+		"D of zeros":        tensor("0.D", fill(0)),
+		"D not canonical":   tensor("0.D", fill(0xff)),
+		"F":                 tensor("1.F", shorter),
+		"F of zeros":        tensor("1.F", fill(0)),
+		"E":                 tensor("0.E", shorter),
+		"E twice":           tensor("0.E", fill(0)),
+		"E beyond":          tensor("0.E", fill(0xff)),
+		"U":                 tensor("2.U", shorter),
+		"U beyond":          tensor("2.U", fill(0xff)),
+		"S":                 tensor("0.S", shorter),
+		"S outside":         tensor("0.S", fill(0xff)),
+		"V":                 tensor("2.V", shorter),
+		"V outside":         tensor("2.V", fill(0xff)),
+		"another type":      tensor("0.S", func(t *safetensors.Tensor) { t.DType = safetensors.F64 }),
+		"another dimension": tensor("0.S", func(t *safetensors.Tensor) { t.Shape = []int{t.Shape[0], 1} }),
+		"another name":      tensor("0.S", func(t *safetensors.Tensor) { t.Name = "0.s" }),
+	} {
+		file := parse()
+		change(file)
+		b, err := file.Marshal()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if _, err := hostclient.UnmarshalSecret(b); err == nil {
+			t.Errorf("%s: taken", what)
+		}
+	}
+	if _, err := hostclient.UnmarshalSecret(plain); err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzSecret(f *testing.F) {
+	for _, scheme := range schemes {
+		_, secret := seal(f, nets()["mlp"], scheme)
+		plain, err := secret.Marshal()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(plain)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := hostclient.UnmarshalSecret(b)
+		if err != nil {
+			return
+		}
+		s.Describe()
+		again, err := s.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := hostclient.UnmarshalSecret(again); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestRedacted(t *testing.T) {
+	_, secret := seal(t, nets()["mlp"], permutePad)
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%x"} {
+		for _, v := range []any{secret, *secret, struct{ S *hostclient.Secret }{secret}, struct{ S hostclient.Secret }{*secret}} {
+			if s := fmt.Sprintf(verb, v); strings.ContainsAny(s, "[]") || len(s) > 80 {
+				t.Errorf("%s prints %s", verb, s)
+			}
+		}
+	}
+}
+
+func TestDir(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "sealed")
+	id := identity(t)
+	models, secret := seal(t, nets()["mlp"], permutePad)
+	if err := hostclient.WriteDir(dir, secret, models, id.Recipient()); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || info.Mode() != 0o600 {
+			t.Errorf("%s: mode %v, %v", e.Name(), info.Mode(), err)
+		}
+		names = append(names, e.Name())
+	}
+	if !slices.Equal(names, []string{"role-0.safetensors", "secret.age"}) {
+		t.Errorf("%q", names)
+	}
+	again, err := hostclient.ReadModels(dir)
+	if err != nil || !reflect.DeepEqual(again, models) {
+		t.Errorf("models differ: %v", err)
+	}
+	s, err := hostclient.ReadSecret(dir, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open(t, s, again, dial(t, newCloud(t)), hostclient.Options{})
+
+	// A folder with a secret is not written over.
+	others, other := seal(t, nets()["cnn"], permutePad)
+	if err := hostclient.WriteDir(dir, other, others, id.Recipient()); !errors.Is(err, fs.ErrExist) {
+		t.Error(err)
+	}
+	if again, err := hostclient.ReadModels(dir); err != nil || !reflect.DeepEqual(again, models) {
+		t.Errorf("models were written over: %v", err)
+	}
+	// What fails leaves no secret behind, whole or in part.
+	empty := t.TempDir()
+	if err := hostclient.WriteDir(empty, secret, models); err == nil {
+		t.Error("no recipient")
+	}
+	if entries, _ := os.ReadDir(empty); len(entries) != 1 {
+		t.Errorf("%v", entries)
+	}
+	if _, err := hostclient.ReadSecret(empty, id); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	if _, err := hostclient.ReadModels(t.TempDir()); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+func TestDescribe(t *testing.T) {
+	for _, test := range []struct {
+		scheme   transform.Scheme
+		up, down []int64
+	}{
+		{permutePad, []int64{144, 64, 36}, []int64{288, 36, 5}},
+		// Unrolled: a patch of 18 or 24 words for each of 72 or 6 positions.
+		{permute, []int64{72 * 18, 6 * 24, 36}, []int64{288, 36, 5}},
+	} {
+		models, secret := seal(t, nets()["cnn"], test.scheme)
+		d := secret.Describe()
+		if d.Scheme != test.scheme.String() || d.Guarantee != test.scheme.Guarantee() ||
+			d.Input != [3]int{2, 9, 8} || d.Output != 5 || !slices.Equal(d.Digests, []string{models[0].Digest.String()}) {
+			t.Errorf("%+v", d)
+		}
+		var names []string
+		var up, down, work []int64
+		for _, l := range d.Layers {
+			names = append(names, l.Name+" "+l.Shape)
+			if l.Cloud == "" {
+				if l.MulAdds+l.WordsUp+l.WordsDown != 0 || l.XMax != 0 {
+					t.Errorf("%+v", l)
+				}
+				continue
+			}
+			if l.XMax < 1 {
+				t.Errorf("%+v", l)
+			}
+			up, down, work = append(up, l.WordsUp), append(down, l.WordsDown), append(work, l.MulAdds)
+		}
+		want := []string{"conv2d 9x8x4", "relu 9x8x4", "max_pool 4x4x4", "conv2d 3x2x6", "relu 3x2x6", "reshape 36", "dense 5"}
+		for i := range want {
+			want[i] = strings.ReplaceAll(want[i], "max_pool", graph.MaxPool{}.Name())
+		}
+		if !slices.Equal(names, want) {
+			t.Errorf("%q", names)
+		}
+		if !slices.Equal(up, test.up) || !slices.Equal(down, test.down) || !slices.Equal(work, []int64{288 * 18, 36 * 24, 180}) {
+			t.Errorf("%v: %d up, %d down, %d multiply-adds", test.scheme, up, down, work)
+		}
+	}
+}
+
+func TestSeal(t *testing.T) {
+	ctx := t.Context()
+	rnd := rand.New(rand.NewPCG(2, 2))
+	good := nets()["cnn"]
+	broken := dense(rnd, 3, 2)
+	broken.W[4] = float32(math.NaN())
+	long := chain(graph.Vector(1<<16+1), &graph.Dense{In: 1<<16 + 1, Out: 1, W: make([]float32, 1<<16+1)})
+	wide := plan.Conv2D{H: 2200, W: 2200, C: 1, OutC: 1, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}
+	calibrated := func(x ...float32) hostclient.SealOptions {
+		return hostclient.SealOptions{Calibration: x, Multiplier: kernel}
+	}
+	for _, bad := range []struct {
+		what  string
+		model []byte
+		o     hostclient.SealOptions
+		want  error // nil: any
+	}{
+		{"no model", nil, hostclient.SealOptions{}, nil},
+		{"no linear layer", unchecked(chain(graph.Vector(3), graph.ReLU{})), hostclient.SealOptions{}, graph.ErrInvalid},
+		{"NaN weight", unchecked(chain(graph.Vector(3), broken)), hostclient.SealOptions{}, nil},
+		{"too many terms", unchecked(long), hostclient.SealOptions{}, nil},
+		{"a map larger than a message", unchecked(chain(graph.Shape{H: 2200, W: 2200, C: 1}, conv(rnd, wide))), hostclient.SealOptions{}, nil},
+		{"scheme", model(good), hostclient.SealOptions{Scheme: transform.Scheme{Weights: transform.WeightNone, Inputs: transform.InputPermute}}, transform.ErrScheme},
+		{"calibration's length", model(good), calibrated(1, 2, 3), hostclient.ErrInput},
+		{"calibration not finite", model(good), calibrated(slices.Repeat([]float32{float32(math.NaN())}, 144)...), hostclient.ErrInput},
+		{"no multiplier", model(good), hostclient.SealOptions{Calibration: make([]float32, 144)}, nil},
+	} {
+		models, secret, err := hostclient.Seal(ctx, bad.model, bad.o)
+		if models != nil || secret != nil || err == nil || bad.want != nil && !errors.Is(err, bad.want) {
+			t.Errorf("%s: %v", bad.what, err)
+		}
+	}
+
+	var steps [][2]int
+	models, secret, err := hostclient.Seal(ctx, model(good), hostclient.SealOptions{
+		Progress: func(done, total int) { steps = append(steps, [2]int{done, total}) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if secret.Describe().Scheme != transform.DefaultScheme().String() {
+		t.Error("not the default scheme")
+	}
+	if want := [][2]int{{1, 3}, {2, 3}, {3, 3}}; !slices.Equal(steps, want) {
+		t.Errorf("progress %v", steps)
+	}
+	// Nothing but masked weights and shapes is in the sealed model.
+	m, err := sealed.Parse(models[0].Bytes)
+	if err != nil || len(m.Weights) != 3 || sealed.Sum(models[0].Bytes) != models[0].Digest {
+		t.Error(err)
+	}
+	again, _, err := hostclient.Seal(ctx, model(good), hostclient.SealOptions{})
+	if err != nil || again[0].Digest == models[0].Digest {
+		t.Errorf("masks are not drawn anew: %v", err)
+	}
+}
+
+func unchecked(g *graph.Graph) []byte {
+	b, _ := onnx.Marshal(g)
+	return b
+}
+
+// Calibration gives layers with peaked activations more bits, and keeps results right.
+func TestCalibration(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(3, 3))
+	g := chain(graph.Vector(512), dense(rnd, 512, 256), graph.ReLU{}, dense(rnd, 256, 4))
+	flat, peaked := gaussian(rnd, 6*512), make([]float32, 6*512)
+	for i := range flat {
+		flat[i] = 1
+	}
+	for i := range 6 {
+		peaked[i*512+i] = 1
+	}
+	bound := func(x []float32) int32 {
+		_, secret, err := hostclient.Seal(t.Context(), model(g), hostclient.SealOptions{Calibration: x, Multiplier: kernel})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return xmax(secret)[0]
+	}
+	if f, p := bound(flat), bound(peaked); f >= p {
+		t.Errorf("inputs of at most %d where flat, %d where peaked", f, p)
+	}
+	if z := bound(make([]float32, 2*512)); z < 1 { // nothing to learn
+		t.Error(z)
+	}
+}

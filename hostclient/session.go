@@ -1,0 +1,368 @@
+package hostclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/transform"
+	"github.com/securenets/securenets/verify"
+)
+
+// blockWords is how many words the widest value of one block of samples has at
+// most, if that is one sample or more: memory is then a small multiple of 16 MiB.
+const blockWords = 4 << 20
+
+// blockRows returns the samples of a block, for the words of one sample.
+func blockRows(words int) int { return max(1, blockWords/words) }
+
+// Options are the choices of a session.
+type Options struct {
+	// Multiplier computes pads; needed by schemes with pads.
+	Multiplier plan.Multiplier
+	// RequireStock makes Infer return ErrNoPads when the stock runs dry;
+	// otherwise it makes pads on the spot, and Stats counts them.
+	RequireStock bool
+	// Timeout bounds the wait for one layer's answers. Zero: 30 s.
+	Timeout time.Duration
+}
+
+// Session runs inference of one sealed network. It may be used by several
+// goroutines at once.
+type Session struct {
+	secret   *Secret
+	clients  []*Client // one a role
+	options  Options
+	products []plan.Product // one a layer, with What; nil under schemes without pads
+	block    int            // samples that are in work at once
+	stock    stock
+
+	closing context.Context // ends with Close
+	close   context.CancelFunc
+	mu      sync.RWMutex // held for writing by Close, for reading by all that use products
+
+	samples, checked, rejected, up, down, onTheSpot atomic.Int64
+}
+
+// Open checks that the sealed models belong to the secret and returns a session
+// that asks clients[i] for role i. The clients stay the caller's to close.
+func Open(ctx context.Context, s *Secret, models []SealedModel, clients []*Client, o Options) (*Session, error) {
+	if len(models) != s.scheme.Roles() || len(clients) != s.scheme.Roles() {
+		return nil, fmt.Errorf("%w: %d models and %d clients for %d roles", ErrMismatch, len(models), len(clients), s.scheme.Roles())
+	}
+	if o.Timeout == 0 {
+		o.Timeout = defaultTimeout
+	}
+	ss := &Session{secret: s, clients: slices.Clone(clients), options: o}
+	ss.closing, ss.close = context.WithCancel(context.Background())
+	widest := s.net.widest()
+	for _, l := range s.layers {
+		op := l.masks.CloudOp()
+		widest = max(widest, l.masks.CloudRows(1)*max(op.InLen(), op.OutLen()))
+	}
+	ss.block = blockRows(widest)
+	for i, m := range models {
+		parsed, err := s.match(i, m)
+		if err != nil {
+			return nil, err
+		}
+		// Every role holds the same What.
+		if i == 0 && s.scheme.Inputs == transform.InputPad {
+			if err := ss.load(ctx, parsed); err != nil {
+				ss.Close()
+				return nil, err
+			}
+		}
+	}
+	return ss, nil
+}
+
+// match reads a sealed model that must be the one of role i.
+func (s *Secret) match(i int, m SealedModel) (*sealed.Model, error) {
+	if m.Role != i || sealed.Sum(m.Bytes) != s.digests[i] {
+		return nil, fmt.Errorf("%w: role %d", ErrMismatch, i)
+	}
+	parsed, err := sealed.Parse(m.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%w: role %d: %w", ErrMismatch, i, err)
+	}
+	same := parsed.Plan.Ring == s.ring && slices.EqualFunc(parsed.Plan.Ops, s.layers,
+		func(op plan.Op, l layer) bool { return op == l.masks.CloudOp() })
+	if !same {
+		return nil, fmt.Errorf("%w: role %d has another plan", ErrMismatch, i)
+	}
+	return parsed, nil
+}
+
+// load prepares the products that pads need.
+func (ss *Session) load(ctx context.Context, m *sealed.Model) error {
+	if ss.options.Multiplier == nil {
+		return errors.New("hostclient: a scheme with pads needs a multiplier")
+	}
+	for l, op := range m.Plan.Ops {
+		p, err := ss.options.Multiplier.Load(ctx, m.Plan.Ring, op, m.Weights[l])
+		if err != nil {
+			return fmt.Errorf("hostclient: layer %d: %w", l, err)
+		}
+		ss.products = append(ss.products, p)
+	}
+	return nil
+}
+
+// Close ends what runs, and discards the stock.
+func (ss *Session) Close() error {
+	ss.close()
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	ss.stock.discard()
+	var errs []error
+	for _, p := range ss.products {
+		errs = append(errs, p.Close())
+	}
+	ss.products = nil
+	return errors.Join(errs...)
+}
+
+// enter lets a call use the session until leave is called. The context that it
+// returns ends with the session, too.
+func (ss *Session) enter(ctx context.Context) (_ context.Context, leave func(), err error) {
+	ss.mu.RLock()
+	if ss.closing.Err() != nil {
+		ss.mu.RUnlock()
+		return nil, nil, ErrClosed
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(ss.closing, func() { cancel(ErrClosed) })
+	return ctx, func() { stop(); cancel(nil); ss.mu.RUnlock() }, nil
+}
+
+// Precompute adds pads for n samples to the stock, which lives in memory and dies
+// with the process. It does nothing under schemes without pads.
+func (ss *Session) Precompute(ctx context.Context, n int) error {
+	ctx, leave, err := ss.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if ss.secret.scheme.Inputs != transform.InputPad {
+		return nil
+	}
+	for ; n > 0; n -= ss.block {
+		sh, err := ss.newPads(ctx, min(n, ss.block))
+		if err != nil {
+			return err
+		}
+		ss.stock.add(sh)
+	}
+	return nil
+}
+
+// newPads makes pads of n samples for every layer.
+func (ss *Session) newPads(ctx context.Context, n int) (sheet, error) {
+	sh := sheet{n: n}
+	for l, layer := range ss.secret.layers {
+		p, err := layer.masks.NewPads(ctx, ss.products[l], n)
+		if err != nil {
+			if ctx.Err() != nil {
+				err = stopped(ctx)
+			}
+			return sheet{}, fmt.Errorf("pads of layer %d: %w", l, err)
+		}
+		sh.pads = append(sh.pads, p)
+	}
+	return sh, nil
+}
+
+// samples returns how many samples x holds. It refuses values that are not finite.
+func (nw *network) samples(x []float32) (int, error) {
+	in := nw.Input.Len()
+	if len(x) == 0 || len(x)%in != 0 {
+		return 0, fmt.Errorf("%w: %d values for samples of %d", ErrInput, len(x), in)
+	}
+	for i, v := range x {
+		if math.Float32bits(v)&0x7f800000 == 0x7f800000 { // NaN or infinite
+			return 0, fmt.Errorf("%w: value %d of sample %d is not finite", ErrInput, i%in, i/in)
+		}
+	}
+	return len(x) / in, nil
+}
+
+// Infer runs n samples through the network. x holds them one after the other, in
+// the order of the model's ONNX input (C, H, W). The result has the network's
+// outputs in that order. On any error nothing of the batch is returned; pads
+// that it took are gone.
+func (ss *Session) Infer(ctx context.Context, x []float32, n int) ([]float32, error) {
+	if have, err := ss.secret.net.samples(x); err != nil {
+		return nil, err
+	} else if have != n {
+		return nil, fmt.Errorf("%w: %d samples, want %d", ErrInput, have, n)
+	}
+	ctx, leave, err := ss.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	padded := ss.secret.scheme.Inputs == transform.InputPad
+	var stocked []sheet
+	if padded {
+		if stocked, err = ss.stock.take(n, ss.options.RequireStock); err != nil {
+			return nil, err
+		}
+	}
+	in := ss.secret.net.Input.Len()
+	out := make([]float32, 0, n*ss.secret.net.shapes[ss.secret.net.Output].Len())
+	for i, k := 0, 0; i < n; i += k {
+		sh := sheet{n: min(n-i, ss.block)}
+		switch {
+		case len(stocked) > 0:
+			sh, stocked = stocked[0], stocked[1:]
+		case padded:
+			if sh, err = ss.newPads(ctx, sh.n); err != nil {
+				return nil, err
+			}
+			ss.onTheSpot.Add(int64(sh.n))
+		}
+		k = sh.n
+		y, err := ss.secret.net.run(x[i*in:(i+k)*in], k, func(l int, x []float32) ([]float32, error) {
+			var pads *transform.Pads
+			if padded {
+				pads = sh.pads[l]
+			}
+			y, err := ss.multiply(ctx, l, x, i, k, pads)
+			if err != nil {
+				return nil, fmt.Errorf("layer %d: %w", l, err)
+			}
+			return y, nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, y...)
+	}
+	ss.samples.Add(int64(n))
+	return out, nil
+}
+
+// multiply computes layer l of n samples: W x + bias, by the clouds, checked. The
+// first is the batch's sample first.
+func (ss *Session) multiply(ctx context.Context, l int, x []float32, first, n int, pads *transform.Pads) ([]float32, error) {
+	layer := &ss.secret.layers[l]
+	q, scale := make([]int32, len(x)), make([]float32, n)
+	if err := transform.QuantizeInputs(q, scale, x, n, layer.xmax); err != nil {
+		return nil, fmt.Errorf("%w: activations: %w", ErrInput, err)
+	}
+	call, err := layer.masks.Mask(q, n, pads)
+	if err != nil {
+		return nil, err
+	}
+	answers, err := ss.evaluate(ctx, l, call.Masked())
+	if err != nil {
+		return nil, err
+	}
+	candidate, err := call.Unmask(answers)
+	if err != nil {
+		return nil, err
+	}
+	y, err := layer.key.Open(candidate, q)
+	ss.checked.Add(int64(n))
+	if err != nil {
+		return nil, ss.reject(err, first)
+	}
+	return dequantize(y, scale, layer.scale, ss.secret.net.layers[l].Bias()), nil
+}
+
+// reject bars the clouds that had part in a wrong answer. It returns err with the
+// samples counted from the batch's start, where err counts from first.
+func (ss *Session) reject(err error, first int) error {
+	var wrong *verify.RejectedError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	ss.rejected.Add(int64(len(wrong.Samples)))
+	moved := &verify.RejectedError{}
+	for _, s := range wrong.Samples {
+		moved.Samples = append(moved.Samples, first+s)
+	}
+	err = moved
+	// With several roles any of them may have lied.
+	for _, c := range ss.clients {
+		c.bar(ErrQuarantined)
+		err = fmt.Errorf("%s: %w", c.addr, err)
+	}
+	return err
+}
+
+// evaluate has every role's cloud multiply its masked input with layer l's weights.
+func (ss *Session) evaluate(ctx context.Context, l int, masked []transform.Masked) ([]ring.Matrix, error) {
+	ctx, cancel := context.WithTimeout(ctx, ss.options.Timeout)
+	defer cancel()
+	cols := ss.secret.layers[l].masks.CloudOp().OutLen()
+	answers := make([]ring.Matrix, len(masked))
+	errs := make([]error, len(masked))
+	var wg sync.WaitGroup
+	for i, m := range masked {
+		wg.Go(func() {
+			answers[i] = ring.NewMatrix(m.Rows(), cols)
+			t, err := ss.clients[i].evaluate(ctx, ss.secret.ring, ss.secret.digests[i], l, m, answers[i])
+			ss.up.Add(t.up)
+			ss.down.Add(t.down)
+			if err != nil {
+				errs[i] = fmt.Errorf("%s: %w", ss.clients[i].addr, err)
+			}
+		})
+	}
+	wg.Wait()
+	return answers, errors.Join(errs...)
+}
+
+// dequantize returns y·row·sample + bias for one scale a sample, and one scale
+// and bias a row of the weight matrix, the rows being innermost in y.
+func dequantize(y []int32, sample, row, bias []float32) []float32 {
+	if bias == nil {
+		bias = make([]float32, len(row))
+	}
+	out := make([]float32, len(y))
+	each := len(y) / len(sample)
+	for s, b := range sample {
+		for i := s * each; i < (s+1)*each; i += len(row) {
+			dst, src, bias := out[i:][:len(row)], y[i:][:len(row)], bias[:len(row)]
+			for j, a := range row {
+				// The conversion keeps the product from being fused: one result on every machine.
+				dst[j] = float32(float32(src[j])*(a*b)) + bias[j]
+			}
+		}
+	}
+	return out
+}
+
+// Stats are a session's counters.
+type Stats struct {
+	Samples   int64 `json:"samples"`     // inferred without error
+	Checked   int64 `json:"checked"`     // products (one a layer and sample) checked
+	Rejected  int64 `json:"rejected"`    // of them, wrong
+	BytesUp   int64 `json:"bytes_up"`    // payload sent
+	BytesDown int64 `json:"bytes_down"`  // payload received
+	Stock     int   `json:"stock"`       // samples that pads are in stock for
+	OnTheSpot int64 `json:"on_the_spot"` // samples whose pads were made during Infer
+}
+
+// Stats returns the counters.
+func (ss *Session) Stats() Stats {
+	return Stats{
+		Samples:   ss.samples.Load(),
+		Checked:   ss.checked.Load(),
+		Rejected:  ss.rejected.Load(),
+		BytesUp:   ss.up.Load(),
+		BytesDown: ss.down.Load(),
+		Stock:     ss.stock.size(),
+		OnTheSpot: ss.onTheSpot.Load(),
+	}
+}

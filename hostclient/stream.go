@@ -1,0 +1,211 @@
+package hostclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/transform"
+)
+
+// rowsPerMessage returns how many rows of a batch fit one message in both
+// directions, given the bytes of one row each way.
+func rowsPerMessage(up, down int) int { return wire.MaxPayload / max(up, down) }
+
+// stream is one Evaluate stream of gRPC, shared by all callers of a client: one
+// goroutine sends requests, one hands each answer to who waits for its id. Once
+// failed it stays so, and the client opens another for the next call.
+type stream struct {
+	ctx      context.Context // ends with the stream; its cause says why
+	fail     context.CancelCauseFunc
+	requests chan *wire.Request
+
+	mu      sync.Mutex
+	last    uint64             // id given out last
+	waiting map[uint64]*answer // by id; nil where the caller gave up
+}
+
+// answer is where the words of one answer go.
+type answer struct {
+	ring ring.Ring
+	dst  []uint32
+	done chan<- error // has room
+}
+
+// open returns the client's stream, a new one where there is none.
+func (c *Client) open() (*stream, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.barred != nil {
+		return nil, c.barred
+	}
+	if c.stream != nil && c.stream.ctx.Err() == nil {
+		return c.stream, nil
+	}
+	s := &stream{requests: make(chan *wire.Request), waiting: map[uint64]*answer{}}
+	s.ctx, s.fail = context.WithCancelCause(context.Background())
+	c.stream = s
+	c.conn.ResetConnectBackoff()
+	c.running.Go(func() { c.send(s) })
+	return s, nil
+}
+
+// send opens s and sends requests until it fails.
+func (c *Client) send(s *stream) {
+	desc := &grpc.StreamDesc{StreamName: "Evaluate", ClientStreams: true, ServerStreams: true}
+	conn, err := c.conn.NewStream(s.ctx, desc, pb.SecureNets_Evaluate_FullMethodName)
+	if err != nil {
+		s.fail(classify(s.ctx, err))
+		return
+	}
+	c.running.Go(func() { c.receive(s, conn) })
+	for {
+		select {
+		case req := <-s.requests:
+			err := conn.SendMsg(req)
+			req.Free()
+			if err != nil && err != io.EOF { // receive has the reason of io.EOF
+				s.fail(classify(s.ctx, err))
+			}
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+// receive hands out answers until the stream fails.
+func (c *Client) receive(s *stream, conn grpc.ClientStream) {
+	for {
+		var resp wire.Response
+		if err := conn.RecvMsg(&resp); err != nil {
+			if err == io.EOF {
+				err = fmt.Errorf("%w: it ended the stream", ErrUnavailable)
+			} else {
+				err = classify(s.ctx, err)
+			}
+			s.fail(err)
+			return
+		}
+		s.mu.Lock()
+		a, known := s.waiting[resp.ID]
+		delete(s.waiting, resp.ID)
+		s.mu.Unlock()
+		if !known {
+			resp.Free()
+			s.fail(fmt.Errorf("%w: to a request that was not made", ErrBadAnswer))
+			return
+		}
+		if a != nil {
+			a.done <- a.take(&resp)
+		}
+		resp.Free()
+	}
+}
+
+// take decodes the answer to its place.
+func (a *answer) take(resp *wire.Response) error {
+	if resp.Err != nil {
+		return wire.FromProto(resp.Err)
+	}
+	if err := wire.DecodeWords(a.ring, a.dst, resp.Words); err != nil {
+		return fmt.Errorf("%w: %v", ErrBadAnswer, err)
+	}
+	return nil
+}
+
+// expect gives out the id of a request whose answer goes to a.
+func (s *stream) expect(a *answer) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last++
+	s.waiting[s.last] = a
+	return s.last
+}
+
+// forget lets the answers to ids be dropped when they come.
+func (s *stream) forget(ids []uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range ids {
+		if _, ok := s.waiting[id]; ok {
+			s.waiting[id] = nil
+		}
+	}
+}
+
+// traffic is the payload of a call, in bytes.
+type traffic struct{ up, down int64 }
+
+// evaluate has the cloud multiply a masked batch with a layer's weights. It sets
+// dst, one row a row of the batch; on an error dst must not be used, as answers
+// may still be written there. A batch is cut so that no message is larger than
+// any may be; all its parts are in flight at once.
+//
+// When ctx ends by its deadline the cloud counts as hung: the stream is given
+// up, for all its callers.
+func (c *Client) evaluate(ctx context.Context, r ring.Ring, model sealed.Digest, layer int, m transform.Masked, dst ring.Matrix) (t traffic, err error) {
+	s, err := c.open()
+	if err != nil {
+		return t, err
+	}
+	words, haveWords := m.Words()
+	seed, _ := m.Seed()
+	step := rowsPerMessage(words.Cols*r.WordBytes(), dst.Cols*r.WordBytes())
+	parts := (dst.Rows + step - 1) / step
+	done := make(chan error, parts)
+	ids := make([]uint64, 0, parts)
+	defer func() {
+		if err == nil {
+			return
+		}
+		if errors.Is(err, ErrTimeout) {
+			s.fail(fmt.Errorf("%w: given up as another call timed out", ErrUnavailable))
+		}
+		s.forget(ids)
+	}()
+	for i := 0; i < dst.Rows; i += step {
+		j := min(i+step, dst.Rows)
+		id := s.expect(&answer{ring: r, dst: dst.RowRange(i, j).Data, done: done})
+		ids = append(ids, id)
+		req := &wire.Request{ID: id, Model: model[:], Layer: uint32(layer), Rows: uint32(j - i)}
+		if haveWords {
+			// Nothing ever writes there again, so nothing waits for a release.
+			req.Words = wire.EncodeWords(r, words.RowRange(i, j).Data, nil)
+			t.up += int64((j - i) * words.Cols * r.WordBytes())
+		} else {
+			req.Seed = &pb.Seed{Key: seed[:], First: uint64(i)}
+			t.up += int64(len(seed))
+		}
+		select {
+		case s.requests <- req:
+		case <-s.ctx.Done():
+			req.Free()
+			return t, context.Cause(s.ctx)
+		case <-ctx.Done():
+			req.Free()
+			return t, stopped(ctx)
+		}
+	}
+	for range parts {
+		select {
+		case err := <-done:
+			if err != nil {
+				return t, err
+			}
+		case <-s.ctx.Done():
+			return t, context.Cause(s.ctx)
+		case <-ctx.Done():
+			return t, stopped(ctx)
+		}
+	}
+	t.down = int64(len(dst.Data) * r.WordBytes())
+	return t, nil
+}
