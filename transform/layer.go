@@ -1,0 +1,308 @@
+package transform
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+)
+
+var (
+	// ErrMasks reports a LayerState that holds no masks of its layer.
+	ErrMasks = errors.New("transform: not the masks of a layer")
+	// ErrUnsupported reports an operator that a scheme cannot mask.
+	ErrUnsupported = errors.New("transform: operator not supported by the scheme")
+)
+
+// Layer is the host's secret for one masked linear layer. It prints redacted.
+// It may be used by several goroutines at once.
+//
+// With y = W x the layer's product,
+//
+//	What[k, j] = D[E[k]] · W[E[k], U[j]] · F[U[j]]      (What = E D W F U)
+//	x'[j]      = F[U[j]]^-1 · x[U[j]]                   (x' = U^-1 F^-1 x)
+//	What x'    = E D y
+//
+// E and U being index vectors: row k of a matrix permuted by E is row E[k] of
+// what it was. What masks contract with depends on the layer:
+//
+//   - dense: F and U have an entry an input, D and E an entry an output.
+//   - convolution under InputPad: the same, by channels, alike at every position.
+//     With groups, both sides move the groups alike, and channels inside a group.
+//   - convolution under InputPermute: the host unrolls it, F and U have an entry
+//     an element of a patch.
+type Layer struct {
+	ring       ring.Ring
+	scheme     Scheme
+	op, cloud  plan.Op
+	d, f, e, u []uint32 // ones and identities under WeightNone
+	in, out    mask
+}
+
+// LayerState is a Layer's content, for the host's secret file alone. It prints redacted.
+type LayerState struct {
+	Op   plan.Op  // the host's operator
+	D, F []uint32 // units a row and an input (channel); nil for WeightNone
+	E, U []uint32 // permutations; nil for WeightNone
+}
+
+const redactedLayer = "transform.Layer(redacted)"
+
+// Format prints l redacted, whatever the verb.
+func (Layer) Format(f fmt.State, _ rune) { io.WriteString(f, redactedLayer) }
+
+// Format prints st redacted, whatever the verb.
+func (LayerState) Format(f fmt.State, _ rune) { io.WriteString(f, redactedLayer) }
+
+// newLayer returns a layer with everything but masks.
+func newLayer(r ring.Ring, s Scheme, op plan.Op) (*Layer, error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	if !r.Valid() {
+		return nil, ring.ErrParameters
+	}
+	if err := op.Validate(); err != nil {
+		return nil, err
+	}
+	l := &Layer{ring: r, scheme: s, op: op, cloud: op}
+	if l.unrolls() {
+		if op.Conv.Groups != 1 {
+			return nil, fmt.Errorf("%w %v: a convolution of %d groups", ErrUnsupported, s, op.Conv.Groups)
+		}
+		l.cloud = plan.Dense(op.Terms(), op.Rows())
+	}
+	return l, nil
+}
+
+// unrolls reports whether the host unrolls a convolution to patches.
+func (l *Layer) unrolls() bool {
+	return l.scheme.Inputs == InputPermute && l.op.Kind == plan.KindConv2D
+}
+
+// groups returns the number of groups that rows and inputs fall into, and the
+// rows and inputs of each that masks have entries for.
+func (l *Layer) groups() (n, rows, inputs int) {
+	if l.cloud.Kind == plan.KindConv2D {
+		c := l.cloud.Conv
+		return c.Groups, c.OutC / c.Groups, c.C / c.Groups
+	}
+	return 1, l.cloud.Out, l.cloud.In
+}
+
+// NewLayer draws the masks of a layer from crypto/rand.
+func NewLayer(r ring.Ring, s Scheme, op plan.Op) (*Layer, error) {
+	l, err := newLayer(r, s, op)
+	if err != nil {
+		return nil, err
+	}
+	groups, rows, inputs := l.groups()
+	if s.Weights == WeightPermute {
+		var src source
+		outer := src.permutation(groups)
+		l.d, l.f = src.units(r, groups*rows), src.units(r, groups*inputs)
+		l.e, l.u = src.within(outer, rows), src.within(outer, inputs)
+	}
+	l.prepare()
+	return l, nil
+}
+
+// RestoreLayer puts a layer together again, after checking that D and F are
+// units and E and U permutations of the right lengths, which keep groups
+// together. Otherwise its error wraps ErrMasks.
+func RestoreLayer(r ring.Ring, s Scheme, st LayerState) (*Layer, error) {
+	l, err := newLayer(r, s, st.Op)
+	if err != nil {
+		return nil, err
+	}
+	groups, rows, inputs := l.groups()
+	if s.Weights == WeightNone {
+		if st.D != nil || st.F != nil || st.E != nil || st.U != nil {
+			return nil, fmt.Errorf("%w: masks for weights that have none", ErrMasks)
+		}
+		l.prepare()
+		return l, nil
+	}
+	for _, c := range []struct {
+		name          string
+		units, places []uint32
+		want          int
+	}{{"row", st.D, st.E, groups * rows}, {"input", st.F, st.U, groups * inputs}} {
+		if len(c.units) != c.want || len(c.places) != c.want {
+			return nil, fmt.Errorf("%w: %d units and %d places of %ss, want %d", ErrMasks, len(c.units), len(c.places), c.name, c.want)
+		}
+		if i := slices.IndexFunc(c.units, func(a uint32) bool { return a >= r.Modulus() || !r.IsUnit(a) }); i >= 0 {
+			return nil, fmt.Errorf("%w: %s %d has no unit", ErrMasks, c.name, i)
+		}
+		if !isPermutation(c.places) {
+			return nil, fmt.Errorf("%w: places of %ss are no permutation", ErrMasks, c.name)
+		}
+	}
+	for g := range groups {
+		outer := int(st.E[g*rows]) / rows
+		moved := func(size int) func(uint32) bool {
+			return func(k uint32) bool { return int(k)/size != outer }
+		}
+		if slices.ContainsFunc(st.E[g*rows:(g+1)*rows], moved(rows)) ||
+			slices.ContainsFunc(st.U[g*inputs:(g+1)*inputs], moved(inputs)) {
+			return nil, fmt.Errorf("%w: group %d is torn", ErrMasks, g)
+		}
+	}
+	l.d, l.f, l.e, l.u = slices.Clone(st.D), slices.Clone(st.F), slices.Clone(st.E), slices.Clone(st.U)
+	l.prepare()
+	return l, nil
+}
+
+// prepare sets what follows from d, f, e and u, which are nil under WeightNone.
+func (l *Layer) prepare() {
+	groups, rows, inputs := l.groups()
+	if l.scheme.Weights == WeightNone {
+		l.d, l.f = ones(groups*rows), ones(groups*inputs)
+		l.e, l.u = identity(groups*rows), identity(groups*inputs)
+	}
+	invF := inverses(l.ring, l.f)
+	units := make([]uint32, len(l.u))
+	for j, i := range l.u {
+		units[j] = invF[i]
+	}
+	l.in = newMask(l.u, units)
+	back := make([]uint32, len(l.e)) // E^-1
+	for k, o := range l.e {
+		back[o] = uint32(k)
+	}
+	l.out = newMask(back, inverses(l.ring, l.d))
+}
+
+// State returns the layer's content, which stays the layer's.
+func (l *Layer) State() LayerState {
+	if l.scheme.Weights == WeightNone {
+		return LayerState{Op: l.op}
+	}
+	return LayerState{Op: l.op, D: l.d, F: l.f, E: l.e, U: l.u}
+}
+
+// CloudOp returns the operator that the cloud evaluates. It is Op, but a
+// convolution under InputPermute is unrolled by the host to a dense product
+// with one vector a position.
+func (l *Layer) CloudOp() plan.Op { return l.cloud }
+
+// CloudRows returns the rows that n samples become in CloudOp's batch.
+func (l *Layer) CloudRows(n int) int {
+	if l.unrolls() {
+		return n * l.op.Conv.Positions()
+	}
+	return n
+}
+
+// cells calls do for every element of What: its place there, the place of the
+// element of W that it masks, and the row of W and input of What that its units are of.
+func (l *Layer) cells(do func(cloud, host, row, j int)) {
+	_, rows, inputs := l.groups()
+	terms := l.op.Terms()
+	for k, row := range l.e {
+		first := k / rows * inputs // of the group's inputs
+		for t := range terms {
+			j := first + t%inputs
+			host := int(row)*terms + t - t%inputs + int(l.u[j])%inputs
+			do(k*terms+t, host, int(row), j)
+		}
+	}
+}
+
+// Seal returns the masked weight matrix of every role, for w of op.Rows() x
+// op.Terms(), row-major, at most Max(ring) in magnitude.
+func (l *Layer) Seal(w []int32) ([]ring.Matrix, error) {
+	if err := wantLen("weights", len(w), l.op.Rows(), l.op.Terms()); err != nil {
+		return nil, err
+	}
+	if err := inRange(l.ring, "weight", w); err != nil {
+		return nil, err
+	}
+	r, what := l.ring, ring.NewMatrix(l.op.Rows(), l.op.Terms())
+	l.cells(func(cloud, host, row, j int) {
+		unit := r.Mul(l.d[row], l.f[l.u[j]])
+		what.Data[cloud] = r.Mul(unit, r.FromSigned(w[host]))
+	})
+	return []ring.Matrix{what}, nil
+}
+
+// Unseal recovers the integer weights from a role's masked matrix. It refuses
+// another shape with a *ring.ShapeError, and words that are not canonical with
+// a *ring.NonCanonicalError.
+func (l *Layer) Unseal(what ring.Matrix) ([]int32, error) {
+	if err := what.Want("masked weights", l.op.Rows(), l.op.Terms()); err != nil {
+		return nil, err
+	}
+	if err := l.ring.CheckCanonical(what.Data); err != nil {
+		return nil, err
+	}
+	r, w := l.ring, make([]int32, len(what.Data))
+	l.cells(func(cloud, host, row, j int) {
+		unit := r.Mul(l.out.unit[row], l.in.unit[j])
+		w[host] = r.Lift(r.Mul(unit, what.Data[cloud]))
+	})
+	return w, nil
+}
+
+// inRange returns an error wrapping ErrRange unless all of v are at most
+// Max(ring) in magnitude.
+func inRange(r ring.Ring, what string, v []int32) error {
+	var lo, hi int32
+	for _, e := range v {
+		lo, hi = min(lo, e), max(hi, e)
+	}
+	if lo < -r.Max() || hi > r.Max() {
+		return fmt.Errorf("%w: a %s above %d in magnitude", ErrRange, what, r.Max())
+	}
+	return nil
+}
+
+// mask is a permutation with units, y[t] = unit[t] · x[from[t]], applied to every
+// vector of a sequence of vectors of one length. Short vectors are repeated in
+// the tables, so that loops over them are long.
+type mask struct {
+	from []int32
+	unit []uint32
+}
+
+func newMask(from, unit []uint32) mask {
+	const long = 256
+	var m mask
+	for len(m.from) == 0 || len(m.from)+len(from) <= long {
+		base := uint32(len(m.from))
+		for i, j := range from {
+			m.from = append(m.from, int32(base+j))
+			m.unit = append(m.unit, unit[i])
+		}
+	}
+	return m
+}
+
+// add sets dst += mask of x, for signed x of at most Max(ring) in magnitude,
+// and canonical dst of the same length, a multiple of the mask's.
+func (m mask) add(r ring.Ring, dst []uint32, x []int32) {
+	for len(dst) > 0 {
+		n := min(len(dst), len(m.from)) // whole vectors
+		d, v, unit := dst[:n], x[:n], m.unit[:n]
+		for t, j := range m.from[:n] {
+			d[t] = r.Add(d[t], r.Mul(unit[t], r.FromSigned(v[j])))
+		}
+		dst, x = dst[n:], x[n:]
+	}
+}
+
+// lift sets dst to the signed lift of the mask of x, canonical and of the same
+// length, a multiple of the mask's.
+func (m mask) lift(r ring.Ring, dst []int32, x []uint32) {
+	for len(dst) > 0 {
+		n := min(len(dst), len(m.from)) // whole vectors
+		d, v, unit := dst[:n], x[:n], m.unit[:n]
+		for t, j := range m.from[:n] {
+			d[t] = r.Lift(r.Mul(unit[t], v[j]))
+		}
+		dst, x = dst[n:], x[n:]
+	}
+}

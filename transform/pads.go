@@ -1,0 +1,111 @@
+package transform
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/prg"
+	"github.com/securenets/securenets/internal/ring"
+)
+
+// ErrPads reports pads that are missing, of another layer, too few, or used before.
+var ErrPads = errors.New("transform: pads")
+
+// Pads are one-time pads for some samples of one layer: a fresh seed that r
+// comes from, and u = What·r. They print redacted. They may be used by several
+// goroutines at once, and copies of the value are the same pads.
+type Pads struct{ s *sheet }
+
+// sheet holds the pads: that of its sample i is PRG(seed, first+i) with u[i].
+// What Take or Mask took is gone from it.
+type sheet struct {
+	layer *Layer
+	seed  *prg.Expander
+
+	mu    sync.Mutex
+	first uint64
+	u     [][]uint32 // what is left; one a sample
+}
+
+const redactedPads = "transform.Pads(redacted)"
+
+// Format prints p redacted, whatever the verb.
+func (Pads) Format(f fmt.State, _ rune) { io.WriteString(f, redactedPads) }
+
+// NewPads draws the pads of n samples and computes u with product, which must
+// hold the layer's What. It is offline work: n·CloudOp().MulAdds().
+func (l *Layer) NewPads(ctx context.Context, product plan.Product, n int) (*Pads, error) {
+	if l.scheme.Inputs != InputPad {
+		return nil, fmt.Errorf("%w: scheme %v has none", ErrPads, l.scheme)
+	}
+	if n < 1 {
+		return nil, fmt.Errorf("%w: pads of %d samples", ErrShape, n)
+	}
+	s := &sheet{layer: l, seed: prg.New(prg.NewSeed()), u: make([][]uint32, 0, n)}
+	in, out := l.cloud.InLen(), l.cloud.OutLen()
+	const words = 1 << 20 // of one matrix at a time
+	r := ring.NewMatrix(min(n, max(1, words/max(in, out))), in)
+	for len(s.u) < n {
+		r = r.RowRange(0, min(r.Rows, n-len(s.u)))
+		for i := range r.Rows {
+			s.seed.Fill(l.ring, r.Row(i), uint64(len(s.u)+i))
+		}
+		u := ring.NewMatrix(r.Rows, out)
+		if err := product.Evaluate(ctx, u, r); err != nil {
+			return nil, fmt.Errorf("pads: %w", err)
+		}
+		for i := range u.Rows {
+			s.u = append(s.u, u.Row(i))
+		}
+	}
+	return &Pads{s}, nil
+}
+
+// Len returns the samples that are left.
+func (p *Pads) Len() int {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	return len(p.s.u)
+}
+
+// Take splits off the pads of the first n samples. It is the only way to pads
+// that Mask accepts twice from one Pads, so none can serve twice.
+func (p *Pads) Take(n int) (*Pads, error) {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	if n < 1 || n > len(p.s.u) {
+		return nil, fmt.Errorf("%w: %d samples of %d left", ErrPads, n, len(p.s.u))
+	}
+	return &Pads{p.s.take(n)}, nil
+}
+
+// take moves the first n samples to a sheet of their own. The caller holds mu.
+func (s *sheet) take(n int) *sheet {
+	t := &sheet{layer: s.layer, seed: s.seed, first: s.first, u: slices.Clone(s.u[:n])}
+	clear(s.u[:n]) // free them as t goes
+	s.first, s.u = s.first+uint64(n), s.u[n:]
+	return t
+}
+
+// claim takes all pads for a call of n samples of layer l, for good.
+func (p *Pads) claim(l *Layer, n int) (*sheet, error) {
+	if p == nil {
+		return nil, fmt.Errorf("%w: none given", ErrPads)
+	}
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	switch {
+	case p.s.layer != l:
+		return nil, fmt.Errorf("%w of another layer", ErrPads)
+	case len(p.s.u) == 0:
+		return nil, fmt.Errorf("%w used before", ErrPads)
+	case len(p.s.u) != n:
+		return nil, fmt.Errorf("%w of %d samples for %d", ErrPads, len(p.s.u), n)
+	}
+	return p.s.take(n), nil
+}

@@ -1,0 +1,230 @@
+package transform
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"math/bits"
+
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+)
+
+// Quantized are the integer weights of a layer, with Σ_j |W[i,j]|·XMax <= Max(ring)
+// for every row i: no product with inputs of at most XMax in magnitude leaves
+// the range of the signed lift. It prints redacted.
+type Quantized struct {
+	W     []int32   // op.Rows() x op.Terms(), row-major
+	Scale []float32 // one a row: w ≈ W·Scale
+	XMax  int32     // largest magnitude of an input element
+}
+
+// Format prints q redacted, whatever the verb.
+func (Quantized) Format(f fmt.State, _ rune) { io.WriteString(f, "transform.Quantized(redacted)") }
+
+// QuantizeWeights returns the integer weights of a layer for inputs of at most
+// xmax in magnitude, in [1, Max(ring)]. Each row has its own scale, from its L1
+// norm. A row that rounds to zero has scale 1. It refuses weights that are not
+// finite with a *NotFiniteError.
+func QuantizeWeights(r ring.Ring, op plan.Op, w []float32, xmax int32) (*Quantized, error) {
+	if err := op.Validate(); err != nil {
+		return nil, err
+	}
+	if err := wantLen("weights", len(w), op.Rows(), op.Terms()); err != nil {
+		return nil, err
+	}
+	if xmax < 1 || xmax > r.Max() {
+		return nil, fmt.Errorf("%w: largest input %d, want 1 to %d", ErrRange, xmax, r.Max())
+	}
+	if i := notFinite(w, op.Terms()); i >= 0 {
+		return nil, &NotFiniteError{"weight row", i}
+	}
+	q := &Quantized{W: make([]int32, len(w)), Scale: make([]float32, op.Rows()), XMax: xmax}
+	n := op.Terms()
+	for i := range q.Scale {
+		q.Scale[i] = quantizeRow(q.W[i*n:(i+1)*n], w[i*n:(i+1)*n], int64(r.Max()/xmax))
+	}
+	return q, nil
+}
+
+// quantizeRow sets dst to w / scale, rounded to nearest, with Σ |dst| <= budget,
+// and returns the scale.
+func quantizeRow(dst []int32, w []float32, budget int64) (scale float32) {
+	norm := l1(w)
+	if norm == 0 {
+		clear(dst)
+		return 1
+	}
+	// Before rounding, a scale of norm/budget fits exactly; rounding adds up to
+	// len(w)/2 and breaks it in half the rows. Levels are then given up, twice as
+	// many each time, down to none: 14 turns at most.
+	levels := float64(budget)
+	for cut := 0x1p-12; ; cut *= 2 {
+		scale = roundUp(norm / levels)
+		if sum := roundTo(dst, w, scale); sum == 0 {
+			return 1
+		} else if sum <= budget {
+			return scale
+		}
+		levels *= 1 - cut
+	}
+}
+
+// l1 returns Σ |w|.
+func l1(w []float32) float64 {
+	var norm float64 // at most 2^16·2^128
+	for _, e := range w {
+		norm += math.Abs(float64(e))
+	}
+	return norm
+}
+
+// roundUp returns the least float32 that is not below v, +Inf past the largest.
+func roundUp(v float64) float32 {
+	s := float32(v)
+	if float64(s) < v {
+		s = math.Nextafter32(s, float32(math.Inf(1)))
+	}
+	return s
+}
+
+// roundTo sets dst to v / scale, rounded to nearest, and returns Σ |dst|.
+// |v / scale| must be below 2^31 - 1; a scale of +Inf gives zeros.
+func roundTo(dst []int32, v []float32, scale float32) int64 {
+	inverse := 1 / float64(scale) // at most 2^149
+	var sum int64                 // at most 2^16·2^31
+	for i, e := range v {
+		q := int32(math.RoundToEven(float64(e) * inverse))
+		dst[i] = q
+		sum += int64(max(q, -q))
+	}
+	return sum
+}
+
+// notFinite returns the first of the rows of n elements that holds a NaN or an
+// infinity, or -1.
+func notFinite(v []float32, n int) int {
+	for i, e := range v {
+		if math.Float32bits(e)&0x7f800000 == 0x7f800000 {
+			return i / n
+		}
+	}
+	return -1
+}
+
+// QuantizeInputs sets dst to the integers of n samples of x, at most xmax in
+// magnitude, with one scale a sample: x ≈ dst·scale. A sample of zeros has scale
+// 1. It refuses values that are not finite with a *NotFiniteError naming the sample.
+func QuantizeInputs(dst []int32, scale, x []float32, n int, xmax int32) error {
+	if n < 1 || len(x)%n != 0 || len(scale) != n || len(dst) != len(x) {
+		return fmt.Errorf("%w: %d samples in %d values, for %d integers and %d scales", ErrShape, n, len(x), len(dst), len(scale))
+	}
+	if xmax < 1 {
+		return fmt.Errorf("%w: largest input %d", ErrRange, xmax)
+	}
+	each := len(x) / n
+	if i := notFinite(x, each); i >= 0 {
+		return &NotFiniteError{"sample", i}
+	}
+	for i := range scale {
+		q, sample := dst[i*each:(i+1)*each], x[i*each:(i+1)*each]
+		var peak float32
+		for _, e := range sample {
+			peak = max(peak, max(e, -e))
+		}
+		if peak == 0 {
+			clear(q)
+			scale[i] = 1
+			continue
+		}
+		// peak/scale is at most xmax before rounding, which the rounding keeps.
+		scale[i] = roundUp(float64(peak) / float64(xmax))
+		roundTo(q, sample, scale[i])
+	}
+	return nil
+}
+
+// RhoReLU is the ratio of the root mean square to the peak of a few thousand
+// normal values after a ReLU: sqrt(1/2) over about 3.6 standard deviations.
+const RhoReLU = 0.2
+
+// ChooseXMax returns the largest input magnitude 2^b - 1, b in 1..30, that
+// predicts the least relative error of the layer's products. rho is the ratio of
+// the root mean square to the peak of the layer's inputs within a sample:
+// calibrated, or RhoReLU.
+//
+// The model: products share out Max(ring) between weights and inputs. Let dw and
+// dx be the rounding errors of weights and inputs, independent of each other
+// and of mean zero. Then over a row the error Σ dw·x + w·dx has the variance
+// |dw|²·ms(x) + |w|²·ms(dx), where ms is the mean square, and the product
+// itself |w|²·ms(x) for uncorrelated inputs. So the squared relative error is
+//
+//	|dW|² / |W|²  +  1 / (12·XMax²·rho²)
+//
+// because dx is uniform over a step peak/XMax, of variance (peak/XMax)²/12, and
+// ms(x) = (rho·peak)². The first term, over all rows, is measured by rounding
+// the rows at that XMax. It grows as XMax², for the weights' steps do as XMax;
+// the second falls as XMax^-2.
+//
+// A rho outside (0, 1] counts as RhoReLU. Weights that QuantizeWeights refuses get 1.
+func ChooseXMax(r ring.Ring, op plan.Op, w []float32, rho float64) int32 {
+	if op.Validate() != nil || len(w) != op.Rows()*op.Terms() || notFinite(w, op.Terms()) >= 0 {
+		return 1
+	}
+	if !(rho > 0 && rho <= 1) {
+		rho = RhoReLU
+	}
+	n, limit := op.Terms(), float64(r.Max())
+	var norm2, steps2 float64 // |W|², and Σ of the squared steps at XMax = 1
+	for i := range op.Rows() {
+		row := w[i*n : (i+1)*n]
+		for _, e := range row {
+			norm2 += float64(e) * float64(e)
+		}
+		step := l1(row) / limit
+		steps2 += float64(n) * step * step
+	}
+	largest := min(30, bits.Len32(uint32(r.Max())+1)-1) // 2^b - 1 <= Max
+	if norm2 == 0 {
+		return 1<<largest - 1
+	}
+
+	inputs := func(b int) float64 {
+		x := float64(int32(1)<<b-1) * rho
+		return 1 / (12 * x * x)
+	}
+	rounded := make([]int32, n)
+	weights := func(b int) float64 {
+		var err2 float64
+		for i := range op.Rows() {
+			row := w[i*n : (i+1)*n]
+			scale := quantizeRow(rounded, row, int64(r.Max()/(1<<b-1)))
+			for j, e := range row {
+				d := float64(rounded[j])*float64(scale) - float64(e)
+				err2 += d * d
+			}
+		}
+		return err2 / norm2
+	}
+	// Steps of variance step²/12 would have both terms equal at XMax^4 =
+	// |W|² / (steps2·rho²). From there each way, until one term alone is too much.
+	start := int(math.Round(math.Log2(norm2/(steps2*rho*rho)) / 4))
+	start = min(max(start, 1), largest)
+	best := start
+	least := inputs(best) + weights(best)
+	for b := start + 1; b <= largest; b++ {
+		e := weights(b)
+		if e >= least {
+			break
+		}
+		if e += inputs(b); e < least {
+			best, least = b, e
+		}
+	}
+	for b := start - 1; b >= 1 && inputs(b) < least; b-- {
+		if e := inputs(b) + weights(b); e < least {
+			best, least = b, e
+		}
+	}
+	return 1<<best - 1
+}

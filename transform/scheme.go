@@ -1,0 +1,105 @@
+package transform
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// WeightMask says how weights are masked, InputMask how inputs are.
+type (
+	WeightMask string
+	InputMask  string
+)
+
+const (
+	WeightNone    WeightMask = "none"    // What = W
+	WeightPermute WeightMask = "permute" // What = E D W F U
+	InputPermute  InputMask  = "permute" // xhat = U^-1 F^-1 X F_Y U_Y (needs WeightPermute)
+	InputPad      InputMask  = "pad"     // xhat = x' + r, r used once
+)
+
+// Scheme is a pair of masks. Its text is "permute" for the paper's scheme
+// (both permute), else "WEIGHT+INPUT", for example "permute+pad".
+type Scheme struct {
+	Weights WeightMask
+	Inputs  InputMask
+}
+
+// DefaultScheme is permute+pad.
+func DefaultScheme() Scheme { return Scheme{WeightPermute, InputPad} }
+
+// Schemes lists every scheme, the default first.
+func Schemes() []Scheme {
+	return []Scheme{DefaultScheme(), {WeightPermute, InputPermute}, {WeightNone, InputPad}}
+}
+
+// ErrScheme reports a scheme that does not exist.
+var ErrScheme = errors.New("transform: unknown scheme")
+
+// ParseScheme reads a scheme's text.
+func ParseScheme(s string) (Scheme, error) {
+	var names []string
+	for _, scheme := range Schemes() {
+		if s == scheme.String() {
+			return scheme, nil
+		}
+		names = append(names, scheme.String())
+	}
+	return Scheme{}, fmt.Errorf("%w %.32q, want one of %s", ErrScheme, s, strings.Join(names, ", "))
+}
+
+func (s Scheme) String() string {
+	if s == (Scheme{WeightPermute, InputPermute}) {
+		return "permute"
+	}
+	return string(s.Weights) + "+" + string(s.Inputs)
+}
+
+// check returns an error wrapping ErrScheme unless s is one of Schemes.
+func (s Scheme) check() error {
+	if slices.Contains(Schemes(), s) {
+		return nil
+	}
+	return fmt.Errorf("%w %.32q", ErrScheme, s.String())
+}
+
+// Roles returns the number of clouds that the scheme needs, which must not collude.
+func (s Scheme) Roles() int { return 1 }
+
+// Guarantee is what a scheme promises, in plain sentences for people.
+type Guarantee struct {
+	Inputs    string // what protects inputs and results, under which assumption
+	Weights   string
+	Integrity string
+	Leakage   string // what the cloud sees in every case
+	Work      string // the host's work, against computing locally
+}
+
+// Guarantee returns what s promises, and no more.
+func (s Scheme) Guarantee() Guarantee {
+	g := Guarantee{
+		Integrity: "Every product is checked before it is used: a wrong answer passes with probability below 2^-51 per forged call.",
+		Leakage:   "The cloud sees shapes, batch sizes, the layer reached, the number of calls and their timing.",
+	}
+	switch s.Weights {
+	case WeightPermute:
+		g.Weights = "Weights are only obfuscated: known attacks recover them."
+		if s.Inputs == InputPad {
+			g.Weights = "Weights are only obfuscated: known attacks recover them, and of a convolution the cloud sees each kernel up to one factor."
+		}
+	case WeightNone:
+		g.Weights = "Weights are not hidden: the cloud sees them, as integers."
+	}
+	switch s.Inputs {
+	case InputPad:
+		g.Inputs = "Inputs and results are hidden as long as AES-256 is secure: every call is masked with fresh pads, each used once."
+		g.Work = "Total host work is more than computing locally: every pad costs the full product, done beforehand. " +
+			"Online, the host's work for a sample of an m x n layer is O(m+n)."
+	case InputPermute:
+		g.Inputs = "Inputs and results are only obfuscated: known attacks recover them."
+		g.Work = "The host's work for a sample of an m x n layer is O(m+n); of a convolution, that at every position of its output."
+	}
+	return g
+}
