@@ -51,10 +51,9 @@ func (p Pool) OutShape(in ...Shape) (Shape, error) {
 	return out, out.check()
 }
 
-// windows calls f for the window of every output position of n samples. at
-// and the positions (row by row of the map, one sample after the other) count in
-// pixels of C elements; the window's part inside of the map starts at from and
-// has rows x cols pixels, its rows W apart.
+// windows calls f for every output position of n samples, in order, with the
+// position's number and the part of its window that is on the map: rows x cols
+// pixels from pixel number from on, its rows s.W pixels apart.
 func (p Pool) windows(n int, s Shape, f func(at, from, rows, cols int)) {
 	out, err := p.OutShape(s)
 	if err != nil {

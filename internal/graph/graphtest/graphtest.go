@@ -12,18 +12,18 @@ import (
 	"github.com/securenets/securenets/internal/plan"
 )
 
-// A Map is one sample, addressed as at(y, x, c).
-type Map struct {
+// A sample is one tensor, addressed as at(y, x, c).
+type sample struct {
 	graph.Shape
 	V []float64 // H, W, C order
 }
 
-func newMap(s graph.Shape) Map { return Map{s, make([]float64, s.Len())} }
+func newSample(s graph.Shape) sample { return sample{s, make([]float64, s.Len())} }
 
-func (m Map) at(y, x, c int) *float64 { return &m.V[(y*m.W+x)*m.C+c] }
+func (m sample) at(y, x, c int) *float64 { return &m.V[(y*m.W+x)*m.C+c] }
 
 // inside reports whether (y, x) is on the map and not padding.
-func (m Map) inside(y, x int) bool { return y >= 0 && y < m.H && x >= 0 && x < m.W }
+func (m sample) inside(y, x int) bool { return y >= 0 && y < m.H && x >= 0 && x < m.W }
 
 // Evaluate returns the output of a valid graph for n samples, sample-major and
 // H, W, C in order like x.
@@ -35,12 +35,12 @@ func Evaluate(g *graph.Graph, x []float32, n int) []float64 {
 	var out []float64
 	l := g.Input.Len()
 	for i := range n {
-		values := []Map{newMap(g.Input)}
+		values := []sample{newSample(g.Input)}
 		for j, v := range x[i*l : (i+1)*l] {
 			values[0].V[j] = float64(v)
 		}
 		for j, node := range g.Nodes {
-			in := make([]Map, len(node.Inputs))
+			in := make([]sample, len(node.Inputs))
 			for k, v := range node.Inputs {
 				in[k] = values[v]
 			}
@@ -51,8 +51,8 @@ func Evaluate(g *graph.Graph, x []float32, n int) []float64 {
 	return out
 }
 
-func evaluate(op graph.Op, shape graph.Shape, in []Map) Map {
-	x, y := in[0], newMap(shape)
+func evaluate(op graph.Op, shape graph.Shape, in []sample) sample {
+	x, y := in[0], newSample(shape)
 	// each calls f for every element of y.
 	each := func(f func(p, q, c int) float64) {
 		for p := range y.H {
@@ -139,7 +139,7 @@ func bias(l graph.Linear, row int) float64 {
 }
 
 // window calls f for what of window (p, q) is on the map.
-func window(g graph.Pool, x Map, p, q int, f func(y, x int)) {
+func window(g graph.Pool, x sample, p, q int, f func(y, x int)) {
 	for a := range g.KH {
 		for b := range g.KW {
 			if r, c := p*g.SH+a-g.Top, q*g.SW+b-g.Left; x.inside(r, c) {
@@ -177,11 +177,11 @@ func Run(g *graph.Graph, x []float32, n int) []float32 {
 		default:
 			l := in[0].Len()
 			for s := range n {
-				m := newMap(in[0])
+				m := newSample(in[0])
 				for j, v := range data[0][s*l : (s+1)*l] {
 					m.V[j] = float64(v)
 				}
-				for _, v := range evaluate(op, shapes[i+1], []Map{m}).V {
+				for _, v := range evaluate(op, shapes[i+1], []sample{m}).V {
 					dst = append(dst, float32(v))
 				}
 			}

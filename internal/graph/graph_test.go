@@ -1,0 +1,323 @@
+package graph_test
+
+import (
+	"errors"
+	"math"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/graph/graphtest"
+	"github.com/securenets/securenets/internal/plan"
+)
+
+// add is an operator of two inputs that computes its result in place.
+type add struct{}
+
+func (add) Name() string { return "add" }
+
+func (add) OutShape(in ...graph.Shape) (graph.Shape, error) {
+	if len(in) != 2 || in[0] != in[1] {
+		return graph.Shape{}, graph.ErrInvalid
+	}
+	return in[0], nil
+}
+
+func (add) InPlace() bool { return true }
+
+func (add) Apply(dst []float32, _ int, _ []graph.Shape, in ...[]float32) {
+	for i := range dst {
+		dst[i] = in[0][i] + in[1][i]
+	}
+}
+
+func source(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 1)) }
+
+func pool(kh, kw, sh, sw int, pads ...int) graph.Pool {
+	p := graph.Pool{KH: kh, KW: kw, SH: sh, SW: sw}
+	if pads != nil {
+		p.Top, p.Left, p.Bot, p.Right = pads[0], pads[1], pads[2], pads[3]
+	}
+	return p
+}
+
+// randomElementary returns an operator that suits s.
+func randomElementary(r *rand.Rand, s graph.Shape) graph.Op {
+	switch r.IntN(6) {
+	case 0:
+		return graph.ReLU{}
+	case 1:
+		return graph.Square{}
+	case 2:
+		return graph.Softmax{}
+	case 3:
+		dims := []int{s.H, s.W, s.C}
+		r.Shuffle(3, func(i, j int) { dims[i], dims[j] = dims[j], dims[i] })
+		if r.IntN(3) == 0 {
+			dims = []int{1, 1, s.Len()}
+		}
+		return graph.Reshape{To: graph.Shape{H: dims[0], W: dims[1], C: dims[2]}}
+	}
+	kh, kw := 1+r.IntN(s.H), 1+r.IntN(s.W)
+	p := pool(kh, kw, 1+r.IntN(3), 1+r.IntN(3), r.IntN(kh), r.IntN(kw), r.IntN(kh), r.IntN(kw))
+	if r.IntN(2) == 0 {
+		return graph.MaxPool{Pool: p}
+	}
+	return graph.AvgPool{Pool: p, CountPad: r.IntN(2) == 0}
+}
+
+// Every operator agrees with its definition in float64, on its own and in chains
+// that reuse buffers; a batch gives exactly what its samples give.
+func TestApplyAgainstDefinition(t *testing.T) {
+	seen := map[string]int{}
+	for seed := range uint64(400) {
+		r := source(seed)
+		input := graph.Shape{H: 1 + r.IntN(8), W: 1 + r.IntN(8), C: 1 + r.IntN(5)}
+		var ops []graph.Op
+		for s := input; len(ops) < 1+r.IntN(3); {
+			op := randomElementary(r, s)
+			seen[op.Name()]++
+			ops = append(ops, op)
+			var err error
+			if s, err = op.OutShape(s); err != nil {
+				t.Fatal(err)
+			}
+		}
+		g := graphtest.Chain(input, ops...)
+		n := 1 + r.IntN(3)
+		x := graphtest.Normal(r, n*input.Len(), 1)
+		want := graphtest.Evaluate(g, x, n)
+		got := graphtest.Run(g, x, n)
+		if len(got) != len(want) {
+			t.Fatalf("seed %d: %d outputs, want %d", seed, len(got), len(want))
+		}
+		for i := range want {
+			if d := math.Abs(float64(got[i]) - want[i]); !(d <= 1e-5*(1+math.Abs(want[i]))) {
+				t.Fatalf("seed %d, %v: output %d is %v, want %v", seed, ops, i, got[i], want[i])
+			}
+		}
+		l := input.Len()
+		var single []float32
+		for i := range n {
+			single = append(single, graphtest.Run(g, x[i*l:(i+1)*l], 1)...)
+		}
+		if !slices.Equal(got, single) {
+			t.Fatalf("seed %d: a batch differs from its samples", seed)
+		}
+	}
+	if len(seen) != 6 {
+		t.Fatalf("operators tried: %v", seen)
+	}
+}
+
+// The same results by hand, so that the definitions themselves are tested.
+func TestApplyByHand(t *testing.T) {
+	ramp := []float32{1, 2, 3, 4, 5, 6, 7, 8, 9}
+	square := graph.Shape{H: 3, W: 3, C: 1}
+	for _, c := range []struct {
+		name string
+		op   graph.Elementary
+		in   graph.Shape
+		x    []float32
+		want []float32
+	}{
+		{"relu", graph.ReLU{}, graph.Vector(4), []float32{-1, 0, 2, -3}, []float32{0, 0, 2, 0}},
+		{"square", graph.Square{}, graph.Vector(3), []float32{-2, 0, 3}, []float32{4, 0, 9}},
+		{"max pool", graph.MaxPool{Pool: pool(2, 2, 1, 1)}, square, ramp, []float32{5, 6, 8, 9}},
+		{"max pool, two channels", graph.MaxPool{Pool: pool(1, 2, 1, 2)}, graph.Shape{H: 1, W: 4, C: 2},
+			[]float32{1, 8, 2, 7, 3, 6, 4, 5}, []float32{2, 8, 4, 6}},
+		{"max pool never takes padding", graph.MaxPool{Pool: pool(2, 2, 2, 2, 1, 1, 0, 0)}, square,
+			[]float32{-1, -2, -3, -4, -5, -6, -7, -8, -9}, []float32{-1, -2, -4, -5}},
+		{"average of the map alone", graph.AvgPool{Pool: pool(2, 2, 2, 2, 1, 1, 0, 0)}, square, ramp, []float32{1, 2.5, 5.5, 7}},
+		{"average counting padding", graph.AvgPool{Pool: pool(2, 2, 2, 2, 1, 1, 0, 0), CountPad: true}, square, ramp, []float32{.25, 1.25, 2.75, 7}},
+		{"flatten", graph.Reshape{To: graph.Vector(8)}, graph.Shape{H: 2, W: 2, C: 2},
+			[]float32{1, 5, 2, 6, 3, 7, 4, 8}, []float32{1, 2, 3, 4, 5, 6, 7, 8}},
+		{"unflatten", graph.Reshape{To: graph.Shape{H: 2, W: 2, C: 2}}, graph.Vector(8),
+			[]float32{1, 2, 3, 4, 5, 6, 7, 8}, []float32{1, 5, 2, 6, 3, 7, 4, 8}},
+		{"softmax", graph.Softmax{}, graph.Shape{H: 1, W: 2, C: 2}, []float32{0, 0, 1e30, -1e30}, []float32{.5, .5, 1, 0}},
+		{"softmax of large values", graph.Softmax{}, graph.Vector(2), []float32{-3e38, -3e38}, []float32{.5, .5}},
+	} {
+		out, err := c.op.OutShape(c.in)
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		got := make([]float32, out.Len())
+		c.op.Apply(got, 1, []graph.Shape{c.in}, c.x)
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+func TestLayout(t *testing.T) {
+	for _, s := range []graph.Shape{{H: 1, W: 1, C: 7}, {H: 3, W: 4, C: 1}, {H: 5, W: 3, C: 2}, {H: 28, W: 28, C: 33}} {
+		const n = 3
+		x := graphtest.Normal(source(1), n*s.Len(), 1)
+		chw, back := make([]float32, len(x)), make([]float32, len(x))
+		graph.HWCToCHW(chw, x, n, s)
+		graph.CHWToHWC(back, chw, n, s)
+		if !slices.Equal(back, x) {
+			t.Errorf("%v: CHWToHWC does not invert HWCToCHW", s)
+		}
+		for i := range n {
+			for h := range s.H {
+				for w := range s.W {
+					for c := range s.C {
+						if chw[i*s.Len()+(c*s.H+h)*s.W+w] != x[i*s.Len()+(h*s.W+w)*s.C+c] {
+							t.Fatalf("%v: element %d, %d, %d of sample %d is misplaced", s, h, w, c, i)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestShapes(t *testing.T) {
+	g := graphtest.MNIST(source(1))
+	if err := g.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	shapes, err := g.Shapes()
+	want := []graph.Shape{{28, 28, 1}, {24, 24, 16}, {24, 24, 16}, {12, 12, 16}, {8, 8, 32}, {8, 8, 32}, {4, 4, 32}, {1, 1, 512}, {1, 1, 10}, {1, 1, 10}}
+	if err != nil || !slices.Equal(shapes, want) {
+		t.Fatalf("shapes %v, %v", shapes, err)
+	}
+
+	// Cryptonets' first layer pads one side only.
+	g = graphtest.Chain(graph.Shape{H: 28, W: 28, C: 1}, graphtest.Conv(source(1), plan.Conv2D{
+		H: 28, W: 28, C: 1, OutC: 5, KH: 5, KW: 5, SH: 2, SW: 2, DH: 1, DW: 1, Top: 1, Left: 1, Groups: 1}))
+	if shapes, err = g.Shapes(); err != nil || shapes[1] != (graph.Shape{H: 13, W: 13, C: 5}) {
+		t.Fatalf("shapes %v, %v", shapes, err)
+	}
+}
+
+func TestShapesRejects(t *testing.T) {
+	nan, inf := float32(math.NaN()), float32(math.Inf(-1))
+	conv := plan.Conv2D{H: 4, W: 4, C: 1, OutC: 1, KH: 2, KW: 2, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}
+	wrong := conv
+	wrong.SW = 0
+	chain := graphtest.Chain
+	square := graph.Shape{H: 4, W: 4, C: 1}
+	node := func(op graph.Op, in ...graph.Value) graph.Node { return graph.Node{Op: op, Inputs: in} }
+	relu := node(graph.ReLU{}, 0)
+	for name, c := range map[string]struct {
+		g    *graph.Graph
+		want error // beyond ErrInvalid
+	}{
+		"no operators":        {chain(square), nil},
+		"empty input":         {chain(graph.Shape{H: 0, W: 4, C: 1}, graph.ReLU{}), nil},
+		"negative input":      {chain(graph.Shape{H: -4, W: -4, C: 1}, graph.ReLU{}), nil},
+		"overflowing input":   {chain(graph.Shape{H: 1 << 31, W: 1 << 31, C: 4}, graph.ReLU{}), nil},
+		"no operator":         {&graph.Graph{Input: square, Nodes: []graph.Node{{Inputs: []graph.Value{0}}}, Output: 1}, nil},
+		"output before":       {&graph.Graph{Input: square, Nodes: []graph.Node{relu}, Output: -1}, nil},
+		"output past the end": {&graph.Graph{Input: square, Nodes: []graph.Node{relu}, Output: 2}, nil},
+		"unread value":        {&graph.Graph{Input: square, Nodes: []graph.Node{relu, relu}, Output: 2}, nil},
+		"unread output":       {&graph.Graph{Input: square, Nodes: []graph.Node{relu}, Output: 0}, nil},
+		"reads itself":        {&graph.Graph{Input: square, Nodes: []graph.Node{node(graph.ReLU{}, 1)}, Output: 1}, nil},
+		"reads a later value": {&graph.Graph{Input: square, Nodes: []graph.Node{node(graph.ReLU{}, 2), node(graph.ReLU{}, 1)}, Output: 2}, nil},
+		"negative value":      {&graph.Graph{Input: square, Nodes: []graph.Node{node(graph.ReLU{}, -1)}, Output: 1}, nil},
+		"no input":            {&graph.Graph{Input: square, Nodes: []graph.Node{node(graph.ReLU{})}, Output: 1}, nil},
+		"two inputs":          {&graph.Graph{Input: square, Nodes: []graph.Node{node(graph.ReLU{}, 0, 0)}, Output: 1}, nil},
+		"dense on a map":      {chain(square, &graph.Dense{In: 16, Out: 1}), nil},
+		"dense of 0":          {chain(graph.Vector(4), &graph.Dense{In: 4}), plan.ErrInvalid},
+		"dense too long":      {chain(graph.Vector(1<<16+1), &graph.Dense{In: 1<<16 + 1, Out: 1}), plan.ErrInvalid},
+		"conv of another map": {chain(graph.Shape{H: 4, W: 5, C: 1}, &graph.Conv2D{Geometry: conv}), nil},
+		"conv without stride": {chain(square, &graph.Conv2D{Geometry: wrong}), plan.ErrInvalid},
+		"weights":             {chain(graph.Vector(2), &graph.Dense{In: 2, Out: 2, W: make([]float32, 3)}), nil},
+		"empty weights":       {chain(graph.Vector(2), &graph.Dense{In: 2, Out: 2, W: []float32{}}), nil},
+		"bias":                {chain(graph.Vector(2), &graph.Dense{In: 2, Out: 2, B: make([]float32, 1)}), nil},
+		"NaN weight":          {chain(graph.Vector(1), &graph.Dense{In: 1, Out: 1, W: []float32{nan}}), graph.ErrNotFinite},
+		"infinite bias":       {chain(square, &graph.Conv2D{Geometry: conv, B: []float32{inf}}), graph.ErrNotFinite},
+		"pool of 0":           {chain(square, graph.MaxPool{}), nil},
+		"pool too large":      {chain(square, graph.MaxPool{Pool: pool(5, 1, 1, 1)}), nil},
+		"pool all padding":    {chain(square, graph.AvgPool{Pool: pool(2, 2, 1, 1, 0, 2, 0, 0)}), nil},
+		"negative padding":    {chain(square, graph.AvgPool{Pool: pool(2, 2, 1, 1, 0, 0, -1, 0)}), nil},
+		"huge pool":           {chain(square, graph.AvgPool{Pool: pool(1<<40, 1<<40, 1, 1, 1<<39, 0, 1<<39, 0)}), nil},
+		"reshape":             {chain(square, graph.Reshape{To: graph.Vector(15)}), nil},
+		"reshape by overflow": {chain(square, graph.Reshape{To: graph.Shape{H: 1 << 62, W: 1 << 62, C: 1}}), nil},
+	} {
+		_, err := c.g.Shapes()
+		if !errors.Is(err, graph.ErrInvalid) || c.want != nil && !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if (c.want == graph.ErrNotFinite) != errors.Is(err, graph.ErrNotFinite) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestValidateWantsWeights(t *testing.T) {
+	g := graphtest.Chain(graph.Vector(2), &graph.Dense{In: 2, Out: 2})
+	if _, err := g.Shapes(); err != nil {
+		t.Error(err)
+	}
+	if err := g.Validate(); !errors.Is(err, graph.ErrInvalid) {
+		t.Errorf("%v", err)
+	}
+}
+
+// A value may be read by several nodes, and by one node twice.
+func TestLastUses(t *testing.T) {
+	g := &graph.Graph{Input: graph.Vector(3), Output: 4, Nodes: []graph.Node{
+		{Op: graph.ReLU{}, Inputs: []graph.Value{0}},
+		{Op: graph.Square{}, Inputs: []graph.Value{0}},
+		{Op: add{}, Inputs: []graph.Value{1, 2}},
+		{Op: add{}, Inputs: []graph.Value{1, 3}},
+	}}
+	if err := g.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	want := [][]graph.Value{nil, {0}, {2}, {1, 3}}
+	if got := g.LastUses(); !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	// relu(x) + (relu(x) + x²)
+	if got := graphtest.Run(g, []float32{-1, 2, 3}, 1); !slices.Equal(got, []float32{1, 8, 15}) {
+		t.Errorf("%v", got)
+	}
+	g.Nodes[3].Inputs = []graph.Value{3, 3}
+	want = [][]graph.Value{nil, {0}, {1, 2}, {3}}
+	if got := g.LastUses(); !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+func TestErrorNamesTheNode(t *testing.T) {
+	g := graphtest.Chain(graph.Vector(2), graph.ReLU{}, &graph.Dense{In: 3, Out: 1})
+	if _, err := g.Shapes(); err == nil || !strings.Contains(err.Error(), "node 1 (dense)") {
+		t.Errorf("%v", err)
+	}
+}
+
+func benchmark(b *testing.B, op graph.Elementary, s graph.Shape) {
+	const n = 32
+	out, err := op.OutShape(s)
+	if err != nil {
+		b.Fatal(err)
+	}
+	x, y := graphtest.Normal(source(1), n*s.Len(), 1), make([]float32, n*out.Len())
+	b.SetBytes(int64(4 * len(x)))
+	for b.Loop() {
+		op.Apply(y, n, []graph.Shape{s}, x)
+	}
+}
+
+func BenchmarkReLU(b *testing.B)    { benchmark(b, graph.ReLU{}, graph.Shape{H: 24, W: 24, C: 16}) }
+func BenchmarkSquare(b *testing.B)  { benchmark(b, graph.Square{}, graph.Shape{H: 24, W: 24, C: 16}) }
+func BenchmarkSoftmax(b *testing.B) { benchmark(b, graph.Softmax{}, graph.Vector(10)) }
+func BenchmarkMaxPool(b *testing.B) {
+	benchmark(b, graph.MaxPool{Pool: pool(2, 2, 2, 2)}, graph.Shape{H: 24, W: 24, C: 16})
+}
+func BenchmarkMaxPool64(b *testing.B) {
+	benchmark(b, graph.MaxPool{Pool: pool(2, 2, 2, 2)}, graph.Shape{H: 24, W: 24, C: 64})
+}
+func BenchmarkAvgPool(b *testing.B) {
+	benchmark(b, graph.AvgPool{Pool: pool(2, 2, 2, 2)}, graph.Shape{H: 24, W: 24, C: 16})
+}
+func BenchmarkFlatten(b *testing.B) {
+	benchmark(b, graph.Reshape{To: graph.Vector(512)}, graph.Shape{H: 4, W: 4, C: 32})
+}
