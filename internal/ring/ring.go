@@ -16,6 +16,7 @@ import (
 	"math"
 	"math/big"
 	"math/bits"
+	"slices"
 )
 
 // MaxPrimes is the largest number of primes in a ring.
@@ -39,18 +40,26 @@ func (e *NonCanonicalError) Error() string {
 	return fmt.Sprintf("ring: word %d is not canonical", e.Index)
 }
 
-// Ring is an immutable, comparable value. The zero value is not a ring: use New.
+// Ring is an immutable, comparable value, small enough for a compiler to keep
+// in registers. The zero value is not a ring: use New.
 type Ring struct {
-	p [MaxPrimes]uint32 // primes, in the order given; 0 past n
-	n int
-	m uint32
-	// crt[i] is the idempotent of prime i: 1 mod p[i], 0 mod the others.
-	crt [MaxPrimes]uint32
-	// mu is floor(2^64 / m), for Barrett reduction.
-	mu uint64
-	// inv[i] is ceil(2^64 / p[i]), for residues.
-	inv [MaxPrimes]uint64
+	m      uint32
+	primes uint32 // one a byte, the first lowest; 0 past the last
+	crt    uint32 // in the same bytes, (M/p)^-1 mod p
+	mu     uint64 // floor(2^64 / M), for Barrett reduction
 }
+
+// reciprocals[p] is ceil(2^64 / p). With it, for any a < 2^32, the product
+// reciprocals[p]·a is a/p in units of 2^-64, too large by at most a < 2^32. The
+// error is below 1/p, so the integer part is a's quotient and the fraction
+// times p its remainder (Lemire, Kaser, Kurz, "Faster remainder by direct
+// computation", 2019).
+var reciprocals = func() (t [1 << 8]uint64) {
+	for p := uint64(2); p < uint64(len(t)); p++ {
+		t[p] = math.MaxUint64/p + 1
+	}
+	return
+}()
 
 // New returns the ring with the given distinct primes below 2^8, whose product
 // must be odd and below 2^32.
@@ -58,28 +67,24 @@ func New(primes ...uint32) (Ring, error) {
 	if len(primes) == 0 || len(primes) > MaxPrimes {
 		return Ring{}, fmt.Errorf("%w: %d primes, want 1 to %d", ErrParameters, len(primes), MaxPrimes)
 	}
-	r := Ring{n: len(primes)}
-	m := uint64(1)
+	var r Ring
+	m := uint64(1) // four primes below 2^8 stay below 2^32
 	for i, p := range primes {
 		if p < 3 || p >= 1<<8 || !big.NewInt(int64(p)).ProbablyPrime(0) {
 			return Ring{}, fmt.Errorf("%w: %d is not an odd prime below 256", ErrParameters, p)
 		}
-		for _, q := range primes[:i] {
-			if p == q {
-				return Ring{}, fmt.Errorf("%w: prime %d stands twice", ErrParameters, p)
-			}
+		if slices.Contains(primes[:i], p) {
+			return Ring{}, fmt.Errorf("%w: prime %d stands twice", ErrParameters, p)
 		}
-		r.p[i] = p
-		r.inv[i] = math.MaxUint64/uint64(p) + 1
+		r.primes |= p << (8 * i)
 		m *= uint64(p)
 	}
-	// Four primes below 2^8 stay below 2^32.
 	r.m = uint32(m)
 	r.mu, _ = bits.Div64(1, 0, m)
 	for i, p := range primes {
-		rest := r.m / p
-		inv := new(big.Int).ModInverse(big.NewInt(int64(rest%p)), big.NewInt(int64(p)))
-		r.crt[i] = uint32(uint64(rest) * inv.Uint64() % m)
+		rest := big.NewInt(int64(r.m / p))
+		inv := rest.ModInverse(rest, big.NewInt(int64(p)))
+		r.crt |= uint32(inv.Uint64()) << (8 * i)
 	}
 	return r, nil
 }
@@ -104,10 +109,16 @@ func Q4() Ring { return q4 }
 func Q3() Ring { return q3 }
 
 // Valid reports whether r came from New.
-func (r Ring) Valid() bool { return r.n != 0 }
+func (r Ring) Valid() bool { return r.m != 0 }
 
 // Primes returns the primes in the order given to New.
-func (r Ring) Primes() []uint32 { return append([]uint32(nil), r.p[:r.n]...) }
+func (r Ring) Primes() []uint32 {
+	var primes []uint32
+	for p := r.primes; p != 0; p >>= 8 {
+		primes = append(primes, p&0xff)
+	}
+	return primes
+}
 
 // Modulus returns M.
 func (r Ring) Modulus() uint32 { return r.m }
@@ -162,8 +173,8 @@ func (r Ring) ReduceSums(dst []uint32, hi, lo []uint64) {
 
 // IsUnit reports whether canonical a has an inverse: it is 0 modulo no prime.
 func (r Ring) IsUnit(a uint32) bool {
-	for _, p := range r.p[:r.n] {
-		if a%p == 0 {
+	for p := r.primes; p != 0; p >>= 8 {
+		if a%(p&0xff) == 0 {
 			return false
 		}
 	}
@@ -200,21 +211,22 @@ func (r Ring) Lift(a uint32) int32 {
 
 // Residues writes a mod p_i to dst[i], for each prime and any a.
 func (r Ring) Residues(dst []uint8, a uint32) {
-	for i, p := range r.p[:r.n] {
-		// The low half of a·ceil(2^64/p) is the fraction of a/p, to within
-		// 2^-32 < 1/p (Lemire, Kaser, Kurz, "Faster remainder by direct computation", 2019).
-		residue, _ := bits.Mul64(r.inv[i]*uint64(a), uint64(p))
+	for i, p := 0, r.primes; p != 0; i, p = i+1, p>>8 {
+		fraction := reciprocals[p&0xff] * uint64(a)
+		residue, _ := bits.Mul64(fraction, uint64(p&0xff))
 		dst[i] = uint8(residue)
 	}
 }
 
 // Combine returns the a of [0, M) with a ≡ res[i] mod p_i (CRT), for res[i] < p_i.
 func (r Ring) Combine(res []uint8) uint32 {
-	var s uint64 // < 4·2^8·2^32
-	for i, c := range r.crt[:r.n] {
-		s += uint64(res[i]) * uint64(c)
+	var sum uint64 // < 4·2^8·2^8·2^32
+	crt := r.crt
+	for i, p := 0, r.primes; p != 0; i, p, crt = i+1, p>>8, crt>>8 {
+		rest, _ := bits.Mul64(reciprocals[p&0xff], uint64(r.m)) // M/p
+		sum += uint64(res[i]) * uint64(crt&0xff) * rest
 	}
-	return r.reduce(s)
+	return r.reduce(sum)
 }
 
 // CheckCanonical returns a *NonCanonicalError for the first word not in [0, M).
