@@ -50,7 +50,8 @@ type Conv2D struct {
 	Groups                int // 1 for none
 }
 
-// Op is one linear operator. It is a comparable value.
+// Op is one linear operator. It is a comparable value. Its sizes may come from
+// outside: only Validate and String take any, the other methods valid ones.
 type Op struct {
 	Kind Kind
 	// In and Out are the vector lengths of a dense operator; 0 for others.
@@ -113,7 +114,10 @@ func (o Op) Terms() int {
 func (o Op) MulAdds() int64 { return int64(o.OutLen()) * int64(o.Terms()) }
 
 func (o Op) String() string {
-	if o.Kind != KindConv2D {
+	if o.Validate() != nil {
+		return fmt.Sprintf("invalid %.32q", string(o.Kind))
+	}
+	if o.Kind == KindDense {
 		return fmt.Sprintf("%s %d->%d", o.Kind, o.In, o.Out)
 	}
 	c := o.Conv
