@@ -1,0 +1,377 @@
+package adversary_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/internal/adversary"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// cols is the words of a row that honest sends, whatever it is asked.
+const cols = 8
+
+// honest answers layer l with the first word of each row times l+2 and counted on.
+type honest struct {
+	pb.UnimplementedSecureNetsServer
+	ring ring.Ring
+}
+
+func (h honest) want(layer uint32, x []uint32) []uint32 {
+	y := make([]uint32, len(x)*cols)
+	for i := range y {
+		y[i] = h.ring.Reduce(int64(x[i/cols])*int64(layer+2)*1_000_003 + int64(i%cols))
+	}
+	return y
+}
+
+func (h honest) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
+	for {
+		var req wire.Request
+		if err := stream.RecvMsg(&req); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		x := make([]uint32, req.Rows)
+		err := wire.DecodeWords(h.ring, x, req.Words)
+		req.Free()
+		resp := wire.Response{ID: req.ID, QueueNS: 7}
+		if refused := (*wire.Error)(nil); errors.As(err, &refused) {
+			resp.Err = refused.Proto()
+		} else {
+			resp.Words = wire.EncodeWords(h.ring, h.want(req.Layer, x), nil)
+		}
+		err = stream.SendMsg(&resp)
+		resp.Free()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (honest) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]) error {
+	resp := &pb.UploadResponse{Complete: true}
+	for {
+		req, err := stream.Recv()
+		if err == io.EOF {
+			return stream.SendAndClose(resp)
+		} else if err != nil {
+			return err
+		}
+		resp.Received += uint64(len(req.Data))
+	}
+}
+
+func (honest) Remove(context.Context, *pb.RemoveRequest) (*pb.RemoveResponse, error) {
+	return nil, (&wire.Error{Code: codes.NotFound, Reason: wire.ReasonModelNotFound, Message: "none"}).Status()
+}
+
+// start returns a proxy in front of an honest daemon, and a connection to it.
+func start(t *testing.T, r ring.Ring) (*adversary.Proxy, *grpc.ClientConn) {
+	t.Helper()
+	dir := t.TempDir()
+	listener, err := net.Listen("unix", filepath.Join(dir, "d"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer(wire.ServerOptions()...)
+	pb.RegisterSecureNetsServer(server, honest{ring: r})
+	healthpb.RegisterHealthServer(server, health.NewServer())
+	go server.Serve(listener)
+	t.Cleanup(server.Stop)
+
+	p, err := adversary.Start("unix:"+filepath.Join(dir, "p"), "unix:"+filepath.Join(dir, "d"), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	conn, err := wire.Dial(p.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return p, conn
+}
+
+// caller is a host's Evaluate stream.
+type caller struct {
+	*testing.T
+	ring   ring.Ring
+	stream grpc.ClientStream
+	id     uint64
+}
+
+func newCaller(t *testing.T, r ring.Ring, conn *grpc.ClientConn) *caller {
+	t.Helper()
+	stream, err := pb.NewSecureNetsClient(conn).Evaluate(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &caller{T: t, ring: r, stream: stream}
+}
+
+// ask returns the words of one answer, which may be none of the ring's.
+func (c *caller) ask(layer uint32, x []uint32) []uint32 {
+	c.Helper()
+	c.id++
+	req := wire.Request{ID: c.id, Layer: layer, Rows: uint32(len(x)), Words: wire.EncodeWords(c.ring, x, nil)}
+	err := c.stream.SendMsg(&req)
+	req.Free()
+	if err != nil {
+		c.Fatal(err)
+	}
+	var resp wire.Response
+	if err := c.stream.RecvMsg(&resp); err != nil {
+		c.Fatal(err)
+	}
+	defer resp.Free()
+	b := resp.Words.Materialize()
+	if resp.ID != c.id || resp.QueueNS != 7 || len(b) != len(x)*cols*c.ring.WordBytes() {
+		c.Fatalf("answer %d of %d bytes to request %d", resp.ID, len(b), c.id)
+	}
+	y := make([]uint32, len(x)*cols)
+	for i := range y {
+		for j := range c.ring.WordBytes() {
+			y[i] |= uint32(b[i*c.ring.WordBytes()+j]) << (8 * j)
+		}
+	}
+	return y
+}
+
+// TestForwards: what is no answer of Evaluate passes unchanged.
+func TestForwards(t *testing.T) {
+	_, conn := start(t, ring.Q4())
+	rpc := pb.NewSecureNetsClient(conn)
+
+	up, err := rpc.Upload(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		if err := up.Send(&pb.UploadRequest{Data: make([]byte, 1<<20)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := up.CloseAndRecv(); err != nil || got.Received != 5<<20 || !got.Complete {
+		t.Errorf("upload: %v, %v", got, err)
+	}
+
+	var refused *wire.Error
+	_, err = rpc.Remove(t.Context(), &pb.RemoveRequest{})
+	if !errors.As(wire.FromStatus(err), &refused) || refused.Reason != wire.ReasonModelNotFound {
+		t.Errorf("remove: %v", err)
+	}
+	if h, err := healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil || h.Status != healthpb.HealthCheckResponse_SERVING {
+		t.Errorf("health: %v, %v", h, err)
+	}
+
+	// An error of one request, from a word that is not canonical.
+	stream, err := rpc.Evaluate(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := &pb.EvaluateRequest{Id: 3, Rows: 1, Input: &pb.EvaluateRequest_Words{Words: []byte{255, 255, 255, 255}}}
+	if err := stream.Send(req); err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := stream.Recv(); err != nil || resp.Id != 3 || resp.GetError().GetReason() != string(wire.ReasonNonCanonical) {
+		t.Errorf("bad request: %v, %v", resp, err)
+	}
+	if _, err := stream.Recv(); err != io.EOF {
+		t.Errorf("end of stream: %v", err)
+	}
+}
+
+// changed returns how many words of two answers differ.
+func changed(a, b []uint32) (n int) {
+	for i := range a {
+		if a[i] != b[i] {
+			n++
+		}
+	}
+	return n
+}
+
+// TestLies: each lie changes what its name says, is told as often as asked, in
+// the layer asked for, and leaves the answers around it as they are.
+func TestLies(t *testing.T) {
+	x := []uint32{5, 6, 7, 8}
+	words := len(x) * cols
+	row := func(y []uint32, i int) []uint32 { return y[i*cols : (i+1)*cols] }
+	older := []uint32{9, 10, 11, 12}
+	checks := map[string]func(r ring.Ring, lie, right []uint32) bool{
+		"one word off by one": func(r ring.Ring, lie, right []uint32) bool { return changed(lie, right) == 1 },
+		"two errors that cancel": func(r ring.Ring, lie, right []uint32) bool {
+			for i := range x {
+				var a, b uint32
+				for j := range cols {
+					a, b = r.Add(a, row(lie, i)[j]), r.Add(b, row(right, i)[j])
+				}
+				if a != b {
+					return false
+				}
+			}
+			return changed(lie, right) == 2
+		},
+		"two samples swapped": func(r ring.Ring, lie, right []uint32) bool {
+			return slices.Equal(row(lie, 0), row(right, 3)) && slices.Equal(row(lie, 3), row(right, 0)) &&
+				slices.Equal(lie[cols:3*cols], right[cols:3*cols])
+		},
+		"all words zero": func(r ring.Ring, lie, right []uint32) bool { return slices.Max(lie) == 0 },
+		"all signs flipped": func(r ring.Ring, lie, right []uint32) bool {
+			for i := range lie {
+				if r.Add(lie[i], right[i]) != 0 {
+					return false
+				}
+			}
+			return true
+		},
+		"random words":           func(r ring.Ring, lie, right []uint32) bool { return changed(lie, right) > words/2 },
+		"the low 8 bits dropped": func(r ring.Ring, lie, right []uint32) bool { return right[0]-lie[0] == right[0]&255 },
+		"the first sample's answer for all": func(r ring.Ring, lie, right []uint32) bool {
+			return slices.Equal(lie, slices.Repeat(row(right, 0), len(x)))
+		},
+		"an older answer replayed": func(r ring.Ring, lie, right []uint32) bool {
+			return slices.Equal(lie, honest{ring: r}.want(1, older))
+		},
+		"another layer's answer": func(r ring.Ring, lie, right []uint32) bool {
+			return slices.Equal(lie, slices.Repeat(honest{ring: r}.want(0, x[:2]), 2))
+		},
+		"one word y sent as y + M": func(r ring.Ring, lie, right []uint32) bool {
+			for i := range lie {
+				if lie[i] != right[i] {
+					return changed(lie, right) == 1 && lie[i] == right[i]+r.Modulus()
+				}
+			}
+			return false
+		},
+	}
+	for _, r := range []ring.Ring{ring.Q4(), ring.Q3()} {
+		p, conn := start(t, r)
+		c := newCaller(t, r, conn)
+		right := honest{ring: r}.want(1, x)
+		for _, lie := range adversary.Lies() {
+			check := checks[lie.Name]
+			if check == nil {
+				t.Errorf("no check of %q", lie.Name)
+				continue
+			}
+			p.Tell(lie, 1, 1)
+			if y := c.ask(0, x[:2]); !slices.Equal(y, honest{ring: r}.want(0, x[:2])) || p.Told() != 0 {
+				t.Errorf("%v %s: told in another layer", r, lie.Name)
+			}
+			p.BeHonest()
+			c.ask(1, older)
+			p.Tell(lie, 1, 1)
+			if y := c.ask(1, x); slices.Equal(y, right) || !check(r, y, right) || p.Told() != 1 {
+				t.Errorf("%v %s: told %d times: %v for %v", r, lie.Name, p.Told(), y, right)
+			}
+			if y := c.ask(1, x); !slices.Equal(y, right) || p.Told() != 1 {
+				t.Errorf("%v %s: told a second time", r, lie.Name)
+			}
+		}
+	}
+}
+
+func TestAlways(t *testing.T) {
+	p, conn := start(t, ring.Q4())
+	c := newCaller(t, ring.Q4(), conn)
+	p.Tell(adversary.Lies()[0], adversary.AnyLayer, adversary.Always)
+	for i := range 6 {
+		layer := uint32(i % 2)
+		if y := c.ask(layer, []uint32{1, 2}); slices.Equal(y, honest{ring: ring.Q4()}.want(layer, []uint32{1, 2})) || p.Told() != i+1 {
+			t.Errorf("answer %d is right, %d lies told", i, p.Told())
+		}
+	}
+}
+
+// TestNoLie: a lie that would leave an answer as it is waits for the next.
+func TestNoLie(t *testing.T) {
+	p, conn := start(t, ring.Q4())
+	c := newCaller(t, ring.Q4(), conn)
+	for _, lie := range adversary.Lies() {
+		if lie.Name != "two samples swapped" {
+			continue
+		}
+		p.Tell(lie, adversary.AnyLayer, 1)
+		c.ask(0, []uint32{1})
+		c.ask(0, []uint32{1, 1})
+		if p.Told() != 0 {
+			t.Error("told where it is none")
+		}
+		if c.ask(0, []uint32{1, 2}); p.Told() != 1 {
+			t.Error("not told where it could be")
+		}
+	}
+}
+
+func TestRecord(t *testing.T) {
+	p, conn := start(t, ring.Q4())
+	c := newCaller(t, ring.Q4(), conn)
+	c.ask(0, []uint32{1})
+	p.Record(0, 3)
+	c.ask(1, []uint32{2})
+	c.ask(0, []uint32{3, 4})
+	c.ask(0, []uint32{5, 6})
+	want := [][]uint32{{3}, {4}, {5}}
+	if got := p.Seen(); !slices.EqualFunc(got, want, slices.Equal) {
+		t.Errorf("saw %v, want %v", got, want)
+	}
+}
+
+func TestStart(t *testing.T) {
+	dir := t.TempDir()
+	good := "unix:" + filepath.Join(dir, "p")
+	for _, c := range []struct{ addr, upstream string }{
+		{"tcp:localhost:1", good}, {good, "localhost"}, {"unix:" + filepath.Join(dir, "no", "p"), good},
+	} {
+		if p, err := adversary.Start(c.addr, c.upstream, ring.Q4()); err == nil {
+			p.Close()
+			t.Errorf("%v started", c)
+		}
+	}
+}
+
+// TestUpstreamGone: a daemon that is not there is an error of the call, and
+// the proxy stays.
+func TestUpstreamGone(t *testing.T) {
+	dir := t.TempDir()
+	p, err := adversary.Start("unix:"+filepath.Join(dir, "p"), "unix:"+filepath.Join(dir, "none"), ring.Q4())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	conn, err := wire.Dial(p.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for range 2 {
+		if _, err := pb.NewSecureNetsClient(conn).List(t.Context(), &pb.ListRequest{}); err == nil {
+			t.Error("a daemon that is not there answered")
+		}
+	}
+}

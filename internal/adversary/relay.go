@@ -1,0 +1,57 @@
+package adversary
+
+import (
+	"io"
+
+	"google.golang.org/grpc/mem"
+
+	"github.com/securenets/securenets/internal/wire"
+)
+
+// frame is a message of any kind as bytes.
+type frame struct{ bytes mem.BufferSlice }
+
+func (f *frame) Free() { f.bytes.Free() }
+
+// codec is wire.Codec, and passes frames as they are.
+type codec struct{ wire.Codec }
+
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	if f, ok := v.(*frame); ok {
+		f.bytes.Ref()
+		return f.bytes, nil
+	}
+	return c.Codec.Marshal(v)
+}
+
+func (c codec) Unmarshal(b mem.BufferSlice, v any) error {
+	if f, ok := v.(*frame); ok {
+		b.Ref()
+		f.bytes = b
+		return nil
+	}
+	return c.Codec.Unmarshal(b, v)
+}
+
+// relay receives from one stream and sends to another until one of them ends,
+// each message once seen (and maybe changed) by see. It returns nil at the end of
+// what there is to receive.
+func relay[M any, P interface {
+	*M
+	Free()
+}](to interface{ SendMsg(any) error }, from interface{ RecvMsg(any) error }, see func(P)) error {
+	for {
+		m := P(new(M))
+		if err := from.RecvMsg(m); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		see(m)
+		err := to.SendMsg(m)
+		m.Free()
+		if err != nil {
+			return err
+		}
+	}
+}
