@@ -1,0 +1,329 @@
+package batch_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/securenets/securenets/daemon/batch"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/kernels"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// product is a dense operator that says how many rows each evaluation had, and
+// that waits, where a test says so.
+type product struct {
+	op   plan.Op
+	w    ring.Matrix
+	gate chan struct{} // if not nil: one token an evaluation
+	err  error
+	boom bool
+
+	mu   sync.Mutex
+	rows []int // of each evaluation that began
+}
+
+var r = ring.Q4()
+
+func newProduct(seed uint64) *product {
+	op := plan.Dense(3, 2)
+	p := &product{op: op, w: ring.NewMatrix(op.Rows(), op.Terms())}
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	for i := range p.w.Data {
+		p.w.Data[i] = rnd.Uint32N(r.Modulus())
+	}
+	return p
+}
+
+func (p *product) Close() error { return nil }
+
+func (p *product) Evaluate(ctx context.Context, y, x ring.Matrix) error {
+	p.mu.Lock()
+	p.rows = append(p.rows, x.Rows)
+	p.mu.Unlock()
+	if p.gate != nil {
+		select {
+		case <-p.gate:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if p.boom {
+		panic("out of order")
+	}
+	if p.err != nil {
+		return p.err
+	}
+	copy(y.Data, kernels.Direct(r, p.op, p.w, x).Data)
+	return nil
+}
+
+func (p *product) began() []int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.rows)
+}
+
+// call evaluates n seeded rows and checks the result against the product itself.
+func call(ctx context.Context, t *testing.T, b batch.Batcher, p *product, n int, seed uint64) (batch.Timing, error) {
+	t.Helper()
+	x, y := ring.NewMatrix(n, p.op.InLen()), ring.NewMatrix(n, p.op.OutLen())
+	rnd := rand.New(rand.NewPCG(seed, 2))
+	for i := range x.Data {
+		x.Data[i] = rnd.Uint32N(r.Modulus())
+	}
+	timing, err := b.Evaluate(ctx, p, y, x)
+	if err == nil && !slices.Equal(y.Data, kernels.Direct(r, p.op, p.w, x).Data) {
+		t.Errorf("wrong product for %d rows", n)
+	}
+	return timing, err
+}
+
+// TestRowsStayApart: batched equals single, with many callers, sizes and products.
+func TestRowsStayApart(t *testing.T) {
+	for _, delay := range []time.Duration{0, 200 * time.Microsecond} {
+		q := batch.New(batch.Options{MaxRows: 16, MaxDelay: delay, MaxCalls: 1000})
+		products := []*product{newProduct(1), newProduct(2), newProduct(3)}
+		var wg sync.WaitGroup
+		for id := range uint64(12) {
+			wg.Go(func() {
+				rnd := rand.New(rand.NewPCG(id, 3))
+				for i := range uint64(100) {
+					ctx, cancel := context.WithCancel(t.Context())
+					if rnd.IntN(8) == 0 { // some give up
+						time.AfterFunc(time.Duration(rnd.IntN(100))*time.Microsecond, cancel)
+					}
+					_, err := call(ctx, t, q, products[rnd.IntN(3)], rnd.IntN(20), id<<32|i)
+					if err != nil && !errors.Is(err, context.Canceled) {
+						t.Error(err)
+					}
+					cancel()
+				}
+			})
+		}
+		wg.Wait()
+		q.Close()
+		for _, p := range products {
+			if most := slices.Max(p.began()); most > 19 { // one call of 19, or 16 of several
+				t.Errorf("a product of %d rows", most)
+			}
+		}
+	}
+}
+
+// TestMerge: what waits while a product runs becomes the next one, up to MaxRows.
+func TestMerge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := batch.New(batch.Options{MaxRows: 10, MaxCalls: 100})
+		p := newProduct(1)
+		p.gate = make(chan struct{})
+		var wg sync.WaitGroup
+		for i, n := range []int{1, 4, 5, 2, 30, 3, 3, 3, 2} {
+			wg.Go(func() {
+				timing, err := call(t.Context(), t, q, p, n, uint64(i))
+				if err != nil {
+					t.Error(err)
+				}
+				if i == 0 && timing != (batch.Timing{Compute: time.Second}) {
+					t.Errorf("first call: %+v", timing)
+				}
+				if i == 1 && timing != (batch.Timing{Queue: time.Second, Compute: time.Second}) {
+					t.Errorf("second call: %+v", timing)
+				}
+			})
+			synctest.Wait() // in this order
+		}
+		for range 6 {
+			time.Sleep(time.Second)
+			p.gate <- struct{}{}
+		}
+		wg.Wait()
+		q.Close()
+		if got, want := p.began(), []int{1, 9, 2, 30, 9, 2}; !slices.Equal(got, want) {
+			t.Errorf("products of %v rows, want %v", got, want)
+		}
+	})
+}
+
+// TestDelay: a call that finds the queue empty runs at once; others wait for
+// company until they fill a product or the first of them has waited MaxDelay.
+func TestDelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := batch.New(batch.Options{MaxRows: 4, MaxDelay: time.Minute, MaxCalls: 100})
+		defer q.Close()
+		start := time.Now()
+		slow, p := newProduct(1), newProduct(2)
+		slow.gate = make(chan struct{})
+		var wg sync.WaitGroup
+		submit := func(p *product, n int) {
+			wg.Go(func() {
+				if _, err := call(t.Context(), t, q, p, n, 1); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		submit(p, 1)
+		if got := p.began(); len(got) != 1 {
+			t.Fatalf("the queue was empty and the call waited: %v", got)
+		}
+		submit(slow, 1) // from here on there is other work
+
+		submit(p, 1)
+		time.Sleep(30 * time.Second)
+		submit(p, 2)
+		if got := p.began(); len(got) != 1 {
+			t.Fatalf("a batch that is not full went early: %v", got)
+		}
+		time.Sleep(30*time.Second + 1)
+		synctest.Wait()
+		if got := p.began(); !slices.Equal(got, []int{1, 3}) {
+			t.Fatalf("after the delay: %v", got)
+		}
+
+		submit(p, 2)
+		submit(p, 2) // full
+		if got := p.began(); !slices.Equal(got, []int{1, 3, 4}) {
+			t.Fatalf("a full batch waited: %v", got)
+		}
+		if d := time.Since(start); d != time.Minute+1 {
+			t.Errorf("took %v", d)
+		}
+		slow.gate <- struct{}{}
+		wg.Wait()
+	})
+}
+
+// TestOverload: the line is bounded, and typed so; what was refused leaves room.
+func TestOverload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := batch.New(batch.Options{MaxRows: 1, MaxCalls: 2})
+		defer q.Close()
+		p := newProduct(1)
+		p.gate = make(chan struct{})
+		var wg sync.WaitGroup
+		for i := range uint64(3) { // one runs, two wait
+			wg.Go(func() {
+				if _, err := call(t.Context(), t, q, p, 1, i); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		var e *wire.Error
+		if _, err := call(t.Context(), t, q, p, 1, 9); !errors.As(err, &e) || e.Reason != wire.ReasonOverloaded {
+			t.Errorf("error %v", err)
+		}
+		if _, err := call(t.Context(), t, q, newProduct(2), 1, 9); err != nil {
+			t.Errorf("another product: %v", err)
+		}
+		close(p.gate)
+		wg.Wait()
+		if _, err := call(t.Context(), t, q, p, 1, 9); err != nil {
+			t.Errorf("afterwards: %v", err)
+		}
+	})
+}
+
+// TestCancel: a call that waits leaves at once, and its rows are not evaluated;
+// one that runs alone is cancelled; one that runs merged is waited for.
+func TestCancel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := batch.New(batch.Options{MaxRows: 100, MaxCalls: 10})
+		defer q.Close()
+		p := newProduct(1)
+		p.gate = make(chan struct{})
+		var wg sync.WaitGroup
+		submit := func(n int, want error) context.CancelFunc {
+			ctx, cancel := context.WithCancel(t.Context())
+			wg.Go(func() {
+				if _, err := call(ctx, t, q, p, n, uint64(n)); !errors.Is(err, want) {
+					t.Errorf("%d rows: error %v, want %v", n, err, want)
+				}
+			})
+			synctest.Wait()
+			return cancel
+		}
+		alone := submit(1, context.Canceled)
+		waits := submit(2, context.Canceled)
+		merged := submit(3, nil)
+		other := submit(4, nil)
+		waits()
+		synctest.Wait()
+		alone()
+		synctest.Wait()
+		merged()
+		synctest.Wait()
+		p.gate <- struct{}{}
+		wg.Wait()
+		other()
+		if got := p.began(); !slices.Equal(got, []int{1, 7}) {
+			t.Errorf("products of %v rows", got)
+		}
+	})
+}
+
+// TestFailure: an error or panic of the backend reaches every call of the batch
+// and no other.
+func TestFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := batch.New(batch.Options{MaxRows: 100, MaxCalls: 10})
+		defer q.Close()
+		lost := errors.New("device lost")
+		for _, n := range []int{1, 3} {
+			for _, boom := range []bool{false, true} {
+				p := newProduct(1)
+				p.err, p.boom = lost, boom
+				p.gate = make(chan struct{})
+				var wg sync.WaitGroup
+				for range n {
+					wg.Go(func() {
+						_, err := call(t.Context(), t, q, p, 1, 1)
+						var panicked *batch.PanicError
+						if boom != errors.As(err, &panicked) || boom == errors.Is(err, lost) {
+							t.Errorf("error %v", err)
+						}
+					})
+				}
+				synctest.Wait()
+				close(p.gate)
+				wg.Wait()
+				if _, err := call(t.Context(), t, q, newProduct(2), 1, 1); err != nil {
+					t.Errorf("another product: %v", err)
+				}
+			}
+		}
+	})
+}
+
+// TestClose cancels what runs and what waits.
+func TestClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := batch.New(batch.Options{MaxRows: 2, MaxDelay: time.Hour, MaxCalls: 10})
+		p, other := newProduct(1), newProduct(2)
+		p.gate = make(chan struct{})
+		other.gate = p.gate
+		var wg sync.WaitGroup
+		for i := range 5 {
+			wg.Go(func() {
+				if _, err := call(t.Context(), t, q, []*product{p, other}[i%2], 1, 1); !errors.Is(err, context.Canceled) {
+					t.Errorf("error %v", err)
+				}
+			})
+			synctest.Wait()
+		}
+		q.Close()
+		wg.Wait()
+	})
+}

@@ -1,0 +1,567 @@
+package model_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/securenets/securenets/daemon/model"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/internal/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// backend counts the products that are open, and fails where a test says so.
+type backend struct {
+	open atomic.Int64
+	err  error
+}
+
+func (b *backend) Load(ctx context.Context, _ ring.Ring, _ plan.Op, w ring.Matrix) (plan.Product, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if b.err != nil && b.open.Load() > 0 { // the second operator
+		return nil, b.err
+	}
+	b.open.Add(1)
+	return &product{b: b}, nil
+}
+
+type product struct {
+	plan.Product
+	b      *backend
+	closed atomic.Bool
+}
+
+func (p *product) Close() error {
+	if p.closed.Swap(true) {
+		panic("closed twice")
+	}
+	p.b.open.Add(-1)
+	return nil
+}
+
+// sealedModel returns the bytes of a model of two operators.
+func sealedModel(t testing.TB, seed uint64) ([]byte, sealed.Digest) {
+	t.Helper()
+	m := sealed.Model{Plan: plan.Plan{Ring: ring.Q4(), Ops: []plan.Op{plan.Dense(20, 30), plan.Dense(30, 4)}}}
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	for _, op := range m.Plan.Ops {
+		w := ring.NewMatrix(op.Rows(), op.Terms())
+		for i := range w.Data {
+			w.Data[i] = rnd.Uint32N(m.Plan.Ring.Modulus())
+		}
+		m.Weights = append(m.Weights, w)
+	}
+	b, err := m.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b, sealed.Sum(b)
+}
+
+type logBuffer struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Buffer.Write(p)
+}
+
+// fixture is a store that a test can close and open again.
+type fixture struct {
+	*model.Store
+	t       *testing.T
+	o       model.Options
+	backend *backend
+	log     *logBuffer
+}
+
+func open(t *testing.T) *fixture {
+	t.Helper()
+	b, l := &backend{}, &logBuffer{}
+	f := &fixture{t: t, backend: b, log: l, o: model.Options{
+		Dir: filepath.Join(t.TempDir(), "state"), Backend: b, MaxModels: 3, MaxBytes: 1 << 20,
+		Log: slog.New(slog.NewTextHandler(l, nil)),
+	}}
+	f.open()
+	t.Cleanup(func() {
+		f.Close()
+		if n := b.open.Load(); n != 0 {
+			t.Errorf("%d products left open", n)
+		}
+	})
+	return f
+}
+
+func (f *fixture) open() {
+	f.t.Helper()
+	s, err := model.Open(f.o)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.Store = s
+	if err := s.Load(f.t.Context()); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fixture) restart() {
+	f.t.Helper()
+	if err := f.Close(); err != nil {
+		f.t.Fatal(err)
+	}
+	f.open()
+}
+
+// upload sends b as one part of a model and finishes.
+func (f *fixture) upload(d sealed.Digest, size int, b []byte) (held int64, stored bool, err error) {
+	f.t.Helper()
+	u, err := f.Upload(f.t.Context(), d, int64(size))
+	if err != nil {
+		return 0, false, err
+	}
+	defer u.Close()
+	for len(b) > 0 {
+		n := min(len(b), 1000)
+		if err := u.Write(b[:n]); err != nil {
+			return 0, false, err
+		}
+		b = b[n:]
+	}
+	err = u.Finish(f.t.Context())
+	return u.Held(), u.Stored(), err
+}
+
+func (f *fixture) store(b []byte, d sealed.Digest) {
+	f.t.Helper()
+	if held, stored, err := f.upload(d, len(b), b); err != nil || !stored || held != int64(len(b)) {
+		f.t.Fatalf("upload: %d held, stored %v, %v", held, stored, err)
+	}
+}
+
+func (f *fixture) names() (names []string) {
+	entries, err := os.ReadDir(f.o.Dir)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Name() != "lock" {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+func (f *fixture) has(d sealed.Digest) bool {
+	m, ok := f.Acquire(d)
+	if ok {
+		m.Release()
+	}
+	return ok
+}
+
+func wantReason(t *testing.T, err error, want wire.Reason) {
+	t.Helper()
+	var e *wire.Error
+	if !errors.As(err, &e) || e.Reason != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}
+
+func TestStoreAndRestart(t *testing.T) {
+	f := open(t)
+	b1, d1 := sealedModel(t, 1)
+	b2, d2 := sealedModel(t, 2)
+	f.store(b1, d1)
+	f.store(b2, d2)
+	want := []model.Info{{Digest: d1, Bytes: int64(len(b1)), Layers: 2}, {Digest: d2, Bytes: int64(len(b2)), Layers: 2}}
+	if d2.String() < d1.String() {
+		want[0], want[1] = want[1], want[0]
+	}
+	for range 2 {
+		if got := f.List(); !reflect.DeepEqual(got, want) {
+			t.Errorf("list %v, want %v", got, want)
+		}
+		if n := f.backend.open.Load(); n != 4 {
+			t.Errorf("%d products open", n)
+		}
+		m, ok := f.Acquire(d1)
+		if !ok || m.Digest != d1 || m.Plan.Ops[1] != plan.Dense(30, 4) || m.Product(0) == m.Product(1) {
+			t.Fatalf("model %+v", m)
+		}
+		m.Release()
+		if f.has(sealed.Digest{}) {
+			t.Error("a model that is not there")
+		}
+		f.restart()
+	}
+	// Again is complete at once.
+	u, err := f.Upload(t.Context(), d1, int64(len(b1)))
+	if err != nil || !u.Stored() || u.Held() != int64(len(b1)) {
+		t.Errorf("again: %v", err)
+	}
+	u.Close()
+	if info, err := os.Stat(filepath.Join(f.o.Dir, d1.String()+".safetensors")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
+
+func TestResume(t *testing.T) {
+	f := open(t)
+	b, d := sealedModel(t, 1)
+	for i, part := range [][]byte{b[:10], nil, b[10:2000], b[2000 : len(b)-1]} {
+		held, stored, err := f.upload(d, len(b), part)
+		if err != nil || stored {
+			t.Fatalf("part %d: stored %v, %v", i, stored, err)
+		}
+		if f.has(d) || len(f.List()) != 0 {
+			t.Fatal("a part is visible")
+		}
+		f.restart()
+		if again, _, err := f.upload(d, len(b), nil); err != nil || again != held {
+			t.Fatalf("part %d: %d bytes held after a restart, %d before: %v", i, again, held, err)
+		}
+	}
+	if held, stored, err := f.upload(d, len(b), b[len(b)-1:]); err != nil || !stored || held != int64(len(b)) || !f.has(d) {
+		t.Errorf("last byte: %d held, stored %v, %v", held, stored, err)
+	}
+}
+
+func TestRefusedUploads(t *testing.T) {
+	f := open(t)
+	b, d := sealedModel(t, 1)
+	other, od := sealedModel(t, 2)
+
+	for _, size := range []int{0, -1, 1<<20 + 1, 1 << 62} {
+		_, _, err := f.upload(d, size, nil)
+		wantReason(t, err, wire.ReasonTooLarge)
+	}
+	for name, c := range map[string]struct {
+		d    sealed.Digest
+		size int
+		b    []byte
+	}{
+		"garbage":        {d, len(b), bytes.Repeat([]byte("x"), len(b))},
+		"another model":  {d, len(other), other},
+		"one bit":        {d, len(b), append(bytes.Clone(b[:len(b)-1]), b[len(b)-1]^1)},
+		"cut":            {d, len(b) - 1, b[:len(b)-1]},
+		"too long":       {d, len(b) - 1, b},
+		"not a model":    {sealed.Sum([]byte("hello")), 5, []byte("hello")},
+		"header cut":     {sealed.Sum(b[:50]), 50, b[:50]},
+		"trailing bytes": {sealed.Sum(append(bytes.Clone(b), 0)), len(b) + 1, append(bytes.Clone(b), 0)},
+	} {
+		_, _, err := f.upload(c.d, c.size, c.b)
+		wantReason(t, err, wire.ReasonBadModel)
+		if names := f.names(); len(names) != 0 {
+			t.Fatalf("%s: %v stayed behind", name, names)
+		}
+	}
+	// What someone began with another size does not stand in the way.
+	if _, _, err := f.upload(d, 1<<20, make([]byte, len(b)+1)); err != nil {
+		t.Fatal(err)
+	}
+	f.store(b, d)
+	f.store(other, od)
+}
+
+// TestDamagedAtRest: what does not load is put aside, and the others are served.
+func TestDamagedAtRest(t *testing.T) {
+	f := open(t)
+	b1, d1 := sealedModel(t, 1)
+	b2, d2 := sealedModel(t, 2)
+	f.store(b1, d1)
+	f.store(b2, d2)
+	damage := func(b []byte) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(f.o.Dir, d1.String()+".safetensors"), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f.restart()
+		if f.has(d1) || !f.has(d2) {
+			t.Error("the wrong models are served")
+		}
+	}
+	damage(b1[:100])
+	damage(nil)
+	damage(b2)
+	if !strings.Contains(f.log.String(), d1.String()) {
+		t.Error("not logged")
+	}
+	if _, err := os.Stat(filepath.Join(f.o.Dir, d1.String()+".bad")); err != nil {
+		t.Error(err)
+	}
+	f.restart()
+	if f.has(d1) {
+		t.Error("a damaged model came back")
+	}
+	// A file of absurd size is not read, and may be sound: it stays.
+	big := filepath.Join(f.o.Dir, d1.String()+".safetensors")
+	if err := os.WriteFile(big, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(big, 1<<40); err != nil {
+		t.Fatal(err)
+	}
+	f.restart()
+	if _, err := os.Stat(big); err != nil || f.has(d1) {
+		t.Errorf("an absurd size: %v", err)
+	}
+	// Good again.
+	f.store(b1, d1)
+	f.restart()
+	if !f.has(d1) || !f.has(d2) {
+		t.Error("the model that was uploaded anew is not served")
+	}
+	// Foreign names are no business of the store.
+	for _, name := range []string{"x.safetensors", strings.Repeat("zz", 32) + ".safetensors", "readme"} {
+		if err := os.WriteFile(filepath.Join(f.o.Dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(f.o.Dir, sealed.Digest{}.String()+".safetensors"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f.restart()
+}
+
+func TestBackendFails(t *testing.T) {
+	f := open(t)
+	b, d := sealedModel(t, 1)
+	f.backend.err = errors.New("out of memory")
+	_, _, err := f.upload(d, len(b), b)
+	wantReason(t, err, wire.ReasonInternal)
+	if f.has(d) || f.backend.open.Load() != 0 {
+		t.Error("half a model")
+	}
+	// The bytes are there: asking again is enough.
+	f.backend.err = nil
+	if _, stored, err := f.upload(d, len(b), nil); err != nil || !stored || !f.has(d) {
+		t.Errorf("asked again: stored %v, %v", stored, err)
+	}
+}
+
+func TestRemove(t *testing.T) {
+	f := open(t)
+	b, d := sealedModel(t, 1)
+	wantReason(t, f.Remove(t.Context(), d), wire.ReasonModelNotFound)
+	f.store(b, d)
+	m, ok := f.Acquire(d)
+	if !ok {
+		t.Fatal("not there")
+	}
+	if err := f.Remove(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	if f.has(d) || len(f.List()) != 0 || len(f.names()) != 0 {
+		t.Errorf("still there: %v", f.names())
+	}
+	if n := f.backend.open.Load(); n != 2 {
+		t.Errorf("%d products open while in use", n)
+	}
+	// Uploaded anew while the old one is in use.
+	f.store(b, d)
+	if n := f.backend.open.Load(); n != 4 {
+		t.Errorf("%d products open", n)
+	}
+	m.Release()
+	if n := f.backend.open.Load(); n != 2 {
+		t.Errorf("%d products open after the last use", n)
+	}
+	if err := f.Remove(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	// An upload that has not finished can be removed too.
+	if _, _, err := f.upload(d, len(b), b[:10]); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Remove(t.Context(), d); err != nil || len(f.names()) != 0 {
+		t.Errorf("upload: %v, %v", err, f.names())
+	}
+}
+
+// TestConcurrentUse uploads, uses and removes the same models at once.
+func TestConcurrentUse(t *testing.T) {
+	f := open(t)
+	var wg sync.WaitGroup
+	for i := range uint64(2) {
+		b, d := sealedModel(t, i)
+		for range 2 {
+			wg.Go(func() {
+				for range 20 {
+					u, err := f.Upload(t.Context(), d, int64(len(b)))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if !u.Stored() {
+						if err := errors.Join(u.Write(b[u.Held():]), u.Finish(t.Context())); err != nil {
+							t.Error(err)
+						}
+					}
+					u.Close()
+				}
+			})
+			wg.Go(func() {
+				for range 200 {
+					if m, ok := f.Acquire(d); ok {
+						if m.Product(0).(*product).closed.Load() {
+							t.Error("a product was closed in use")
+						}
+						m.Release()
+					}
+				}
+			})
+		}
+		wg.Go(func() {
+			for range 20 {
+				err := f.Remove(t.Context(), d)
+				var e *wire.Error
+				if err != nil && (!errors.As(err, &e) || e.Reason != wire.ReasonModelNotFound) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestLimit: abandoned uploads make room, oldest first; those under way and
+// models do not.
+func TestLimit(t *testing.T) {
+	f := open(t) // 3 models
+	b, d := sealedModel(t, 0)
+	f.store(b, d)
+	_, old := sealedModel(t, 1)
+	_, young := sealedModel(t, 2)
+	for i, d := range []sealed.Digest{old, young} {
+		if _, _, err := f.upload(d, len(b), b[:10]); err != nil {
+			t.Fatal(err)
+		}
+		when := time.Unix(int64(1000+i), 0)
+		if err := os.Chtimes(filepath.Join(f.o.Dir, d.String()+".part"), when, when); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b3, d3 := sealedModel(t, 3)
+	f.store(b3, d3)
+	if held, _, err := f.upload(young, len(b), nil); err != nil || held != 10 {
+		t.Errorf("the younger upload: %d held, %v", held, err)
+	}
+	if held, _, err := f.upload(old, len(b), nil); err != nil || held != 0 {
+		t.Errorf("the older upload: %d held, %v", held, err)
+	}
+	u, err := f.Upload(t.Context(), young, int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = f.upload(old, len(b), b[:10])
+	wantReason(t, err, wire.ReasonTooLarge)
+	u.Close()
+	if _, _, err = f.upload(old, len(b), b[:10]); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOneUploadAtATime(t *testing.T) {
+	f := open(t)
+	b, d := sealedModel(t, 1)
+	u, err := f.Upload(t.Context(), d, int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := f.Upload(ctx, d, int64(len(b))); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("second upload: %v", err)
+	}
+	second := make(chan int64)
+	go func() {
+		held, _, err := f.upload(d, len(b), nil)
+		if err != nil {
+			t.Error(err)
+		}
+		second <- held
+	}()
+	if err := u.Write(b[:7]); err != nil {
+		t.Fatal(err)
+	}
+	u.Close()
+	if held := <-second; held != 7 {
+		t.Errorf("the second found %d bytes", held)
+	}
+}
+
+func TestLock(t *testing.T) {
+	f := open(t)
+	if _, err := model.Open(f.o); !errors.Is(err, model.ErrLocked) {
+		t.Errorf("error %v", err)
+	}
+	f.restart()
+}
+
+func TestCancelledLoad(t *testing.T) {
+	f := open(t)
+	b, d := sealedModel(t, 1)
+	f.store(b, d)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := model.Open(f.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Load(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f.open()
+	if !f.has(d) {
+		t.Error("put aside for a cancelled load")
+	}
+}
+
+// TestStorageFails: a disk that fails is reported as such, without its folders.
+func TestStorageFails(t *testing.T) {
+	f := open(t)
+	b, d := sealedModel(t, 1)
+	u, err := f.Upload(t.Context(), d, int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A folder stands where the file should be.
+	if err := os.Mkdir(filepath.Join(f.o.Dir, d.String()+".part"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	err = u.Write(b)
+	u.Close()
+	wantReason(t, err, wire.ReasonStorage)
+	if strings.Contains(err.Error(), f.o.Dir) || !strings.Contains(f.log.String(), f.o.Dir) {
+		t.Errorf("error %v, log %s", err, f.log.String())
+	}
+	_, _, err = f.upload(d, len(b), b)
+	wantReason(t, err, wire.ReasonStorage)
+}
