@@ -27,7 +27,7 @@ func main() {
 		name   = flag.String("network", "mnist-cnn", "network: "+strings.Join(names, ", "))
 		data   = flag.String("data", "data/fashion-mnist", "`folder` of the four files of the training and test set")
 		out    = flag.String("out", "", "`folder` for model.onnx and train.log")
-		epochs = flag.Int("epochs", 10, "passes over the training set")
+		epochs = flag.Int("epochs", 12, "passes over the training set")
 		seed   = flag.Uint64("seed", 1, "seed of the first weights and of the order of samples")
 	)
 	flag.Parse()
