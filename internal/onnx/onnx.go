@@ -2,16 +2,49 @@
 // writes them. It treats its input as hostile: memory is bounded by the file's
 // size, and external data, cycles, overflows and weights that are not finite
 // are refused with typed errors.
+//
+// Opsets 7 to 28 of the operators
+//
+//	Gemm, MatMul and Conv with constant weights, Add of a bias to their result,
+//	Relu, Mul(x, x), Pow(x, 2), MaxPool, AveragePool, Flatten, Reshape,
+//	Softmax over channels, Constant, Identity, Dropout
+//
+// are read, on vectors (N x C) and maps (N x C x H x W), which become NHWC. The
+// batch N may be symbolic or fixed: what is read takes any.
 package onnx
 
 import (
 	"errors"
-
-	"github.com/securenets/securenets/internal/graph"
+	"fmt"
+	"strings"
 )
 
-// Parse reads an ONNX model (the bytes of a .onnx file).
-func Parse(b []byte) (*graph.Graph, error) { return nil, errors.New("onnx: not written yet") }
+// Opsets that Parse reads. An operator's meaning may change with a later one.
+const (
+	minOpset = 7
+	maxOpset = 28
+)
 
-// Marshal writes g as an ONNX model that Parse reads back to an equal graph.
-func Marshal(g *graph.Graph) ([]byte, error) { return nil, errors.New("onnx: not written yet") }
+var (
+	// ErrFormat reports bytes that are not an ONNX model.
+	ErrFormat = errors.New("onnx: not an ONNX model")
+	// ErrInvalid reports a model that breaks ONNX's rules, or whose sizes do
+	// not fit together or pass a limit.
+	ErrInvalid = errors.New("onnx: invalid model")
+	// ErrUndefined reports a node that reads what no node before it defines, as
+	// in a cycle. It wraps ErrInvalid.
+	ErrUndefined = fmt.Errorf("%w: undefined value", ErrInvalid)
+	// ErrExternalData reports tensors kept in other files. It wraps ErrInvalid.
+	ErrExternalData = fmt.Errorf("%w: external data", ErrInvalid)
+)
+
+// UnsupportedError reports a model that uses what this package cannot read.
+type UnsupportedError struct {
+	// Ops names each such thing once, in order of the alphabet: an operator,
+	// as "LSTM", or what of it is meant, as "MaxPool(ceil_mode=1)".
+	Ops []string
+}
+
+func (e *UnsupportedError) Error() string {
+	return "onnx: unsupported: " + strings.Join(e.Ops, ", ")
+}

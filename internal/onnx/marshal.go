@@ -1,0 +1,262 @@
+package onnx
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/securenets/securenets/internal/graph"
+)
+
+// What Marshal writes: the first opset whose Softmax has today's meaning, and
+// the IR version of its time.
+const (
+	writtenIR    = 7
+	writtenOpset = 13
+)
+
+// Marshal writes g as an ONNX model that Parse reads back to an equal graph. Its
+// batch is symbolic. The bytes are a function of the graph alone. Its errors
+// wrap graph.ErrInvalid, or are an *UnsupportedError.
+func Marshal(g *graph.Graph) ([]byte, error) {
+	if err := g.Validate(); err != nil {
+		return nil, err
+	}
+	shapes, err := g.Shapes()
+	if err != nil {
+		return nil, err
+	}
+	w := &writer{values: []value{{"input", naturalRank(g.Input)}}}
+	for i, n := range g.Nodes {
+		name := fmt.Sprint("v", i+1)
+		if graph.Value(i+1) == g.Output {
+			name = "output"
+		}
+		if err := w.node(n, shapes, name); err != nil {
+			return nil, err
+		}
+	}
+
+	var gr message
+	for _, n := range w.nodes {
+		gr.bytes(1, n)
+	}
+	gr.string(2, "network")
+	for _, t := range w.initializers {
+		gr.bytes(5, t)
+	}
+	gr.bytes(11, valueInfoMessage(w.values[0], g.Input))
+	gr.bytes(12, valueInfoMessage(w.values[g.Output], shapes[g.Output]))
+
+	var opset message
+	opset.string(1, "")
+	opset.int(2, writtenOpset)
+
+	var m message
+	m.int(1, writtenIR)
+	m.string(2, "securenets")
+	m.bytes(7, gr)
+	m.bytes(8, opset)
+	return m, nil
+}
+
+// naturalRank is the rank that a value of shape s has in the file, if nothing
+// asks for the other: 2 (N x C) for vectors, 4 (N x C x H x W) for maps.
+func naturalRank(s graph.Shape) int {
+	if s.H == 1 && s.W == 1 {
+		return 2
+	}
+	return 4
+}
+
+// dimsOf returns the sizes after the batch of a value of shape s.
+func dimsOf(s graph.Shape, rank int) []int64 {
+	if rank == 2 {
+		return []int64{int64(s.C)}
+	}
+	return []int64{int64(s.C), int64(s.H), int64(s.W)}
+}
+
+// value is how a value of the graph stands in the file.
+type value struct {
+	name string
+	rank int
+}
+
+type writer struct {
+	nodes, initializers []message
+	values              []value // of the graph, so far
+}
+
+// node writes one node of the graph, whose output gets the given name.
+func (w *writer) node(n graph.Node, shapes []graph.Shape, name string) error {
+	x, from := n.Inputs[0], shapes[n.Inputs[0]]
+	out := value{name, w.values[x].rank}
+	switch op := n.Op.(type) {
+	case *graph.Dense:
+		inputs := []string{w.ranked(x, from, 2, name+".input"), w.floats(name+".weight", op.W, op.Out, op.In)}
+		if op.B != nil {
+			inputs = append(inputs, w.floats(name+".bias", op.B, op.Out))
+		}
+		out.rank = 2
+		w.emit("Gemm", inputs, name, intAttribute("transB", 1))
+	case *graph.Conv2D:
+		g := op.Geometry
+		per := g.C / g.Groups
+		oihw := make([]float32, len(op.W))
+		graph.HWCToCHW(oihw, op.W, g.OutC, graph.Shape{H: g.KH, W: g.KW, C: per})
+		inputs := []string{w.ranked(x, from, 4, name+".input"), w.floats(name+".weight", oihw, g.OutC, per, g.KH, g.KW)}
+		if op.B != nil {
+			inputs = append(inputs, w.floats(name+".bias", op.B, g.OutC))
+		}
+		out.rank = 4
+		w.emit("Conv", inputs, name,
+			intsAttribute("kernel_shape", g.KH, g.KW), intsAttribute("strides", g.SH, g.SW),
+			intsAttribute("dilations", g.DH, g.DW), intsAttribute("pads", g.Top, g.Left, g.Bot, g.Right),
+			intAttribute("group", g.Groups))
+	case graph.ReLU:
+		w.emit("Relu", []string{w.values[x].name}, name)
+	case graph.Square:
+		w.emit("Mul", []string{w.values[x].name, w.values[x].name}, name)
+	case graph.MaxPool:
+		out.rank = 4
+		w.emit("MaxPool", []string{w.ranked(x, from, 4, name+".input")}, name, poolAttributes(op.Pool)...)
+	case graph.AvgPool:
+		count := 0
+		if op.CountPad {
+			count = 1
+		}
+		out.rank = 4
+		w.emit("AveragePool", []string{w.ranked(x, from, 4, name+".input")}, name,
+			append(poolAttributes(op.Pool), intAttribute("count_include_pad", count))...)
+	case graph.Reshape:
+		if op.To != from {
+			out.rank = naturalRank(op.To)
+		}
+		w.reshape(w.values[x].name, name, op.To, out.rank)
+	case graph.Softmax:
+		w.emit("Softmax", []string{w.values[x].name}, name, intAttribute("axis", 1))
+	default:
+		return &UnsupportedError{Ops: []string{n.Op.Name()}}
+	}
+	w.values = append(w.values, out)
+	return nil
+}
+
+// ranked returns the name of value v in the given rank; as is the name that it
+// gets if that has to be made.
+func (w *writer) ranked(v graph.Value, s graph.Shape, rank int, as string) string {
+	if w.values[v].rank == rank {
+		return w.values[v].name
+	}
+	w.reshape(w.values[v].name, as, s, rank)
+	return as
+}
+
+// reshape writes the node that gives x the shape s in the given rank.
+func (w *writer) reshape(x, name string, s graph.Shape, rank int) {
+	if rank == 2 {
+		w.emit("Flatten", []string{x}, name, intAttribute("axis", 1))
+		return
+	}
+	var t message // INT64; the size 0 keeps the batch
+	dims := append([]int64{0}, dimsOf(s, rank)...)
+	t.int(1, int64(len(dims)))
+	t.int(2, typeInt64)
+	t.string(8, name+".shape")
+	var raw []byte
+	for _, d := range dims {
+		raw = binary.LittleEndian.AppendUint64(raw, uint64(d))
+	}
+	t.bytes(9, raw)
+	w.initializers = append(w.initializers, t)
+	w.emit("Reshape", []string{x, name + ".shape"}, name)
+}
+
+// floats writes a weight tensor, and returns its name.
+func (w *writer) floats(name string, v []float32, dims ...int) string {
+	var t message
+	for _, d := range dims {
+		t.int(1, int64(d))
+	}
+	t.int(2, typeFloat)
+	t.string(8, name)
+	raw := make([]byte, 0, 4*len(v))
+	for _, x := range v {
+		raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(x))
+	}
+	t.bytes(9, raw)
+	w.initializers = append(w.initializers, t)
+	return name
+}
+
+func (w *writer) emit(op string, inputs []string, output string, attributes ...message) {
+	var n message
+	for _, in := range inputs {
+		n.string(1, in)
+	}
+	n.string(2, output)
+	n.string(3, output)
+	n.string(4, op)
+	for _, a := range attributes {
+		n.bytes(5, a)
+	}
+	w.nodes = append(w.nodes, n)
+}
+
+func poolAttributes(p graph.Pool) []message {
+	return []message{
+		intsAttribute("kernel_shape", p.KH, p.KW), intsAttribute("strides", p.SH, p.SW),
+		intsAttribute("pads", p.Top, p.Left, p.Bot, p.Right),
+	}
+}
+
+func intAttribute(name string, v int) (a message) {
+	a.string(1, name)
+	a.int(3, int64(v))
+	a.int(20, attributeInt)
+	return a
+}
+
+func intsAttribute(name string, v ...int) (a message) {
+	a.string(1, name)
+	for _, x := range v {
+		a.int(8, int64(x))
+	}
+	a.int(20, attributeInts)
+	return a
+}
+
+// valueInfoMessage returns the ValueInfoProto of v: float, with batch N.
+func valueInfoMessage(v value, s graph.Shape) message {
+	var shape, batch message
+	batch.string(2, "N")
+	shape.bytes(1, batch)
+	for _, d := range dimsOf(s, v.rank) {
+		var dim message
+		dim.int(1, d)
+		shape.bytes(1, dim)
+	}
+	var tensor, typ, info message
+	tensor.int(1, typeFloat)
+	tensor.bytes(2, shape)
+	typ.bytes(1, tensor)
+	info.string(1, v.name)
+	info.bytes(2, typ)
+	return info
+}
+
+// message is the bytes of a protobuf message, so far.
+type message []byte
+
+func (m *message) int(num protowire.Number, v int64) {
+	*m = protowire.AppendVarint(protowire.AppendTag(*m, num, protowire.VarintType), uint64(v))
+}
+
+func (m *message) bytes(num protowire.Number, v []byte) {
+	*m = protowire.AppendBytes(protowire.AppendTag(*m, num, protowire.BytesType), v)
+}
+
+func (m *message) string(num protowire.Number, v string) { m.bytes(num, []byte(v)) }

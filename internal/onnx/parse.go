@@ -1,0 +1,471 @@
+package onnx
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/plan"
+)
+
+// Parse reads an ONNX model (the bytes of a .onnx file). Its errors wrap
+// ErrFormat or ErrInvalid, or are an *UnsupportedError with all that is not
+// supported. The graph that it returns is valid and keeps no reference to b.
+func Parse(b []byte) (*graph.Graph, error) {
+	m, err := decodeModel(b)
+	if err != nil {
+		return nil, err
+	}
+	p := &parser{
+		words:       len(b),
+		operands:    map[string]operand{},
+		uses:        map[string]int{},
+		unsupported: map[string]bool{},
+	}
+	if m.functions {
+		p.unsupported["model-local functions"] = true
+	}
+	if m.graph.sparse {
+		p.unsupported["sparse initializers"] = true
+	}
+	if err := p.readOpset(m.opsets); err != nil {
+		return nil, err
+	}
+	output, err := p.readInterface(m.graph)
+	if err != nil {
+		return nil, err
+	}
+	for i := range m.graph.nodes {
+		if err := p.readNode(&m.graph.nodes[i]); err != nil {
+			return nil, fmt.Errorf("node %d (%s): %w", i, clean(m.graph.nodes[i].op), err)
+		}
+	}
+	out, ok := p.operands[output]
+	if !ok {
+		return nil, fmt.Errorf("%w: output %s", ErrUndefined, clean(output))
+	}
+	if len(p.unsupported) > 0 {
+		e := new(UnsupportedError)
+		for op := range p.unsupported {
+			e.Ops = append(e.Ops, op)
+		}
+		slices.Sort(e.Ops)
+		return nil, e
+	}
+	if out.constant != nil {
+		return nil, fmt.Errorf("%w: output %s is constant", ErrInvalid, clean(output))
+	}
+	p.graph.Output = out.value
+	if err := p.graph.Validate(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return &p.graph, nil
+}
+
+// errSkip is returned for a node that cannot be read because of something that
+// is noted in parser.unsupported. It does not leave the parser.
+var errSkip = errors.New("onnx: unsupported")
+
+type parser struct {
+	graph graph.Graph
+	opset int64
+	// batch is the input's first size, or 0 where it is symbolic.
+	batch int64
+	// words is how many more tensor elements may be copied out of the file. It
+	// starts at the file's size, so that a tensor may serve several nodes, but
+	// memory stays within 4 bytes a byte of the file.
+	words       int
+	operands    map[string]operand
+	uses        map[string]int // readers by name
+	unsupported map[string]bool
+}
+
+// operand is what a name stands for: a constant, a value of the graph, or the
+// zero operand, the result of a node that is not supported.
+type operand struct {
+	constant *tensor
+	known    bool // a value of the graph: the fields below are set
+	value    graph.Value
+	shape    graph.Shape
+	rank     int  // 2 (N, C) or 4 (N, C, H, W)
+	shared   bool // more than one node reads the value
+}
+
+// clean returns a name from the file for use in a message.
+func clean(name string) string {
+	const most = 64
+	if len(name) > most {
+		name = name[:most]
+	}
+	for _, r := range name {
+		if (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && r != '_' && r != '.' {
+			return fmt.Sprintf("%q", name)
+		}
+	}
+	if name == "" {
+		return `""`
+	}
+	return name
+}
+
+func (p *parser) readOpset(opsets []opset) error {
+	for _, o := range opsets {
+		if o.domain != "" && o.domain != "ai.onnx" {
+			continue // the domain's operators are refused by name
+		}
+		if p.opset != 0 {
+			return fmt.Errorf("%w: two opsets", ErrInvalid)
+		}
+		if o.version < minOpset || o.version > maxOpset {
+			p.unsupported[fmt.Sprintf("opset %d", o.version)] = true
+		}
+		p.opset = o.version
+	}
+	if p.opset == 0 {
+		return fmt.Errorf("%w: no opset", ErrInvalid)
+	}
+	return nil
+}
+
+// readInterface reads what the graph is given, and returns the name of its output.
+func (p *parser) readInterface(g *graphProto) (string, error) {
+	for _, t := range g.initializers {
+		if err := p.define(t.name, operand{constant: t}); err != nil {
+			return "", err
+		}
+	}
+	for i := range g.nodes {
+		for _, name := range g.nodes[i].inputs {
+			p.uses[name]++
+		}
+	}
+	var input *valueInfo
+	for i, v := range g.inputs {
+		if p.operands[v.name].constant != nil {
+			continue // files before IR version 4 list the weights here too
+		}
+		if input != nil {
+			p.unsupported["several inputs"] = true
+		}
+		input = &g.inputs[i]
+		o, err := p.input(v)
+		if err != nil {
+			return "", err
+		}
+		if err := p.define(v.name, o); err != nil {
+			return "", err
+		}
+	}
+	if input == nil || len(g.outputs) == 0 {
+		return "", fmt.Errorf("%w: no input or no output", ErrInvalid)
+	}
+	if len(g.outputs) > 1 {
+		p.unsupported["several outputs"] = true
+	}
+	for _, v := range g.outputs {
+		p.uses[v.name]++
+	}
+	return g.outputs[0].name, nil
+}
+
+// input returns the operand of the graph's input.
+func (p *parser) input(v valueInfo) (operand, error) {
+	rank := len(v.dims)
+	switch {
+	case v.kind != typeFloat && v.kind != typeDouble:
+		p.unsupported[fmt.Sprintf("input of element type %d", v.kind)] = true
+		return operand{}, nil
+	case rank != 2 && rank != 4:
+		p.unsupported[fmt.Sprintf("input of rank %d", rank)] = true
+		return operand{}, nil
+	case slices.Contains(v.dims[1:], 0):
+		p.unsupported["input of symbolic size"] = true
+		return operand{}, nil
+	}
+	if _, ok := extent(v.dims[1:]); !ok || v.dims[0] < 0 {
+		return operand{}, fmt.Errorf("%w: input of size %d", ErrInvalid, v.dims)
+	}
+	p.batch = v.dims[0]
+	p.graph.Input = shapeOf(v.dims[1:])
+	return operand{known: true, shape: p.graph.Input, rank: rank, shared: p.uses[v.name] > 1}, nil
+}
+
+// extent returns the product of sizes, if each is positive and it is at most plan.MaxExtent.
+func extent(dims []int64) (int, bool) {
+	n := int64(1)
+	for _, d := range dims {
+		if d <= 0 || d > plan.MaxExtent/n {
+			return 0, false
+		}
+		n *= d
+	}
+	return int(n), true
+}
+
+// shapeOf returns the shape of dims C or C, H, W.
+func shapeOf(dims []int64) graph.Shape {
+	if len(dims) == 1 {
+		return graph.Vector(int(dims[0]))
+	}
+	return graph.Shape{H: int(dims[1]), W: int(dims[2]), C: int(dims[0])}
+}
+
+// define names an operand. Names are defined once.
+func (p *parser) define(name string, o operand) error {
+	if name == "" {
+		return fmt.Errorf("%w: value without a name", ErrInvalid)
+	}
+	if _, ok := p.operands[name]; ok {
+		return fmt.Errorf("%w: %s is defined twice", ErrInvalid, clean(name))
+	}
+	p.operands[name] = o
+	return nil
+}
+
+// refuse notes that n needs what is not supported. Its detail may be empty.
+func (p *parser) refuse(n *node, format string, a ...any) error {
+	name := clean(n.op)
+	if n.domain != "" && n.domain != "ai.onnx" {
+		name = clean(n.domain) + "." + name
+	}
+	if format != "" {
+		name += "(" + fmt.Sprintf(format, a...) + ")"
+	}
+	p.unsupported[name] = true
+	return errSkip
+}
+
+// readNode reads one node and defines its outputs.
+func (p *parser) readNode(n *node) error {
+	for _, name := range n.inputs {
+		if _, ok := p.operands[name]; !ok && name != "" {
+			return fmt.Errorf("%w: %s", ErrUndefined, clean(name))
+		}
+	}
+	if len(n.outputs) == 0 {
+		return fmt.Errorf("%w: no output", ErrInvalid)
+	}
+	result, err := p.result(n)
+	if err != nil && !errors.Is(err, errSkip) {
+		return err
+	}
+	result.shared = result.shared || p.uses[n.outputs[0]] > 1
+	if err := p.define(n.outputs[0], result); err != nil {
+		return err
+	}
+	// Further outputs (indices, masks) are supported where nothing reads them.
+	for i, name := range n.outputs[1:] {
+		if name == "" {
+			continue
+		}
+		if p.uses[name] > 0 {
+			p.refuse(n, "output %d", i+1)
+		}
+		if err := p.define(name, operand{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// result returns what the first output of n stands for.
+func (p *parser) result(n *node) (operand, error) {
+	op, ok := operators[n.op]
+	if !ok || n.domain != "" && n.domain != "ai.onnx" {
+		return operand{}, p.refuse(n, "")
+	}
+	if len(n.inputs) > op.inputs {
+		return operand{}, fmt.Errorf("%w: %d inputs", ErrInvalid, len(n.inputs))
+	}
+	for i, a := range n.attributes {
+		kind, ok := op.attributes[a.name]
+		if !ok {
+			return operand{}, p.refuse(n, "%s", clean(a.name))
+		}
+		if kind != a.kind {
+			return operand{}, fmt.Errorf("%w: attribute %s of type %d", ErrInvalid, a.name, a.kind)
+		}
+		for _, b := range n.attributes[:i] {
+			if a.name == b.name {
+				return operand{}, fmt.Errorf("%w: attribute %s stands twice", ErrInvalid, a.name)
+			}
+		}
+	}
+	return op.read(p, n)
+}
+
+// has reports whether input i of n is given.
+func (n *node) has(i int) bool { return i < len(n.inputs) && n.inputs[i] != "" }
+
+// operand returns input i of n, which must be given.
+func (p *parser) operand(n *node, i int) (operand, error) {
+	if !n.has(i) {
+		return operand{}, fmt.Errorf("%w: no input %d", ErrInvalid, i)
+	}
+	o := p.operands[n.inputs[i]]
+	if !o.known && o.constant == nil {
+		return o, errSkip
+	}
+	return o, nil
+}
+
+// variable returns input i of n, which must be a value of the graph, of the
+// given rank unless that is 0.
+func (p *parser) variable(n *node, i, rank int) (operand, error) {
+	o, err := p.operand(n, i)
+	if err != nil {
+		return o, err
+	}
+	if o.constant != nil {
+		return o, p.refuse(n, "constant input %d", i)
+	}
+	if rank != 0 && o.rank != rank {
+		return o, fmt.Errorf("%w: input of rank %d, want %d", ErrInvalid, o.rank, rank)
+	}
+	return o, nil
+}
+
+// constant returns input i of n, which must be a constant.
+func (p *parser) constant(n *node, i int) (*tensor, error) {
+	o, err := p.operand(n, i)
+	if err != nil {
+		return nil, err
+	}
+	if o.constant == nil {
+		return nil, p.refuse(n, "input %d not constant", i)
+	}
+	return o.constant, nil
+}
+
+// add appends a node that reads x to the graph. Its output has the given rank.
+func (p *parser) add(op graph.Op, rank int, x operand) (operand, error) {
+	shape, err := op.OutShape(x.shape)
+	if err != nil {
+		return operand{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	p.graph.Nodes = append(p.graph.Nodes, graph.Node{Op: op, Inputs: []graph.Value{x.value}})
+	return operand{known: true, value: graph.Value(len(p.graph.Nodes)), shape: shape, rank: rank}, nil
+}
+
+func (n *node) attribute(name string) (attribute, bool) {
+	for _, a := range n.attributes {
+		if a.name == name {
+			return a, true
+		}
+	}
+	return attribute{}, false
+}
+
+func (n *node) float(name string, otherwise float32) float32 {
+	if a, ok := n.attribute(name); ok {
+		return a.f
+	}
+	return otherwise
+}
+
+func (n *node) int(name string, otherwise int64) int64 {
+	if a, ok := n.attribute(name); ok {
+		return a.i
+	}
+	return otherwise
+}
+
+// len returns the number of elements, and an error unless each size is positive.
+func (t *tensor) len() (int, error) {
+	n, ok := extent(t.dims)
+	if !ok {
+		return 0, fmt.Errorf("%w: tensor %s has an empty or excessive shape", ErrInvalid, clean(t.name))
+	}
+	return n, nil
+}
+
+// checkData returns an error unless the tensor's data, of width bytes an
+// element where they are raw, is as long as its shape says: typed elements or
+// raw bytes, and not both.
+func (t *tensor) checkData(typed, width int) error {
+	n, err := t.len()
+	if err != nil {
+		return err
+	}
+	if typed != 0 && t.raw != nil || typed == 0 && len(t.raw) != n*width || typed != 0 && typed != n {
+		return fmt.Errorf("%w: tensor %s has data of another length than its shape", ErrInvalid, clean(t.name))
+	}
+	return nil
+}
+
+// floats32 returns a copy of the elements, rounded to float32.
+func (p *parser) floats32(n *node, t *tensor) ([]float32, error) {
+	var typed, width int
+	switch t.kind {
+	case typeFloat:
+		typed, width = len(t.floats), 4
+	case typeDouble:
+		typed, width = len(t.doubles), 8
+	default:
+		return nil, p.refuse(n, "element type %d", t.kind)
+	}
+	if err := t.checkData(typed, width); err != nil {
+		return nil, err
+	}
+	size := max(typed, len(t.raw)/width)
+	if p.words -= size; p.words < 0 {
+		return nil, fmt.Errorf("%w: tensors are used too often for the file's size", ErrInvalid)
+	}
+	v := make([]float32, size)
+	switch {
+	case t.kind == typeFloat && typed != 0:
+		copy(v, t.floats)
+	case t.kind == typeFloat:
+		for i := range v {
+			v[i] = math.Float32frombits(binary.LittleEndian.Uint32(t.raw[4*i:]))
+		}
+	case typed != 0:
+		for i := range v {
+			v[i] = float32(t.doubles[i])
+		}
+	default:
+		for i := range v {
+			v[i] = float32(math.Float64frombits(binary.LittleEndian.Uint64(t.raw[8*i:])))
+		}
+	}
+	return v, nil
+}
+
+// ints returns the elements of a tensor of integers or bools that has no more
+// than a shape has.
+func (p *parser) ints(n *node, t *tensor) ([]int64, error) {
+	typed, width := t.int32s, 4
+	switch t.kind {
+	case typeInt32:
+	case typeInt64:
+		typed, width = t.int64s, 8
+	case typeBool:
+		width = 1
+	default:
+		return nil, p.refuse(n, "element type %d", t.kind)
+	}
+	if err := t.checkData(len(typed), width); err != nil {
+		return nil, err
+	}
+	if n, _ := t.len(); n > maxRank {
+		return nil, fmt.Errorf("%w: tensor %s is too long for its use", ErrInvalid, clean(t.name))
+	}
+	if typed != nil {
+		return typed, nil
+	}
+	v := make([]int64, len(t.raw)/width)
+	for i := range v {
+		switch width {
+		case 1:
+			v[i] = int64(t.raw[i])
+		case 4:
+			v[i] = int64(int32(binary.LittleEndian.Uint32(t.raw[4*i:])))
+		case 8:
+			v[i] = int64(binary.LittleEndian.Uint64(t.raw[8*i:]))
+		}
+	}
+	return v, nil
+}
