@@ -59,13 +59,6 @@ func (c *Client) Close() error {
 	return err
 }
 
-// Quarantined reports whether an answer of this cloud was wrong.
-func (c *Client) Quarantined() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return errors.Is(c.barred, ErrQuarantined)
-}
-
 // bar ends the stream and lets no other open. The first reason stands.
 func (c *Client) bar(why error) {
 	c.mu.Lock()

@@ -23,13 +23,13 @@ func ExampleSeal() {
 	d := secret.Describe()
 	fmt.Println(d.Scheme, "for", len(models), "cloud")
 	for _, l := range d.Layers {
-		fmt.Printf("%s %s, the cloud evaluates: %s\n", l.Name, l.Shape, l.Cloud)
+		fmt.Printf("%s %s, in the cloud: %q\n", l.Name, l.Shape, l.Cloud)
 	}
 	fmt.Println(secret)
 	// Output:
 	// permute+pad for 1 cloud
-	// dense 2, the cloud evaluates: dense 2->2
-	// relu 2, the cloud evaluates:
+	// dense 2, in the cloud: "dense 2->2"
+	// relu 2, in the cloud: ""
 	// hostclient.Secret(redacted)
 }
 

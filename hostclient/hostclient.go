@@ -30,6 +30,10 @@ var (
 	ErrSecret = errors.New("hostclient: cannot open secret")
 	// ErrInput: inputs of the wrong length or not finite.
 	ErrInput = errors.New("hostclient: bad input")
+	// ErrTooLarge: one sample of a layer does not fit a message.
+	ErrTooLarge = errors.New("hostclient: layer too large")
+	// ErrMultiplier: pads or a calibration are to be computed, and nothing to do it with was given.
+	ErrMultiplier = errors.New("hostclient: no multiplier")
 	// ErrClosed: the session was closed.
 	ErrClosed = errors.New("hostclient: session closed")
 	// ErrMismatch: a sealed model that is not the one the secret was made with.

@@ -20,20 +20,30 @@ func chain(input graph.Shape, ops ...graph.Op) *graph.Graph {
 	return g
 }
 
+// dense and conv return layers whose rows have an L1 norm of about 1, so that
+// errors are not amplified from layer to layer and bounds stay near the truth.
+func dense(rnd *rand.Rand, in, out int) *graph.Dense {
+	return &graph.Dense{In: in, Out: out, W: weights(rnd, out, in), B: gaussian(rnd, out)}
+}
+
+func conv(rnd *rand.Rand, c plan.Conv2D) *graph.Conv2D {
+	return &graph.Conv2D{Geometry: c, W: weights(rnd, c.OutC, c.Patch()), B: gaussian(rnd, c.OutC)}
+}
+
+func weights(rnd *rand.Rand, rows, terms int) []float32 {
+	w := gaussian(rnd, rows*terms)
+	for i := range w {
+		w[i] /= float32(terms)
+	}
+	return w
+}
+
 func gaussian(rnd *rand.Rand, n int) []float32 {
 	v := make([]float32, n)
 	for i := range v {
 		v[i] = float32(rnd.NormFloat64())
 	}
 	return v
-}
-
-func dense(rnd *rand.Rand, in, out int) *graph.Dense {
-	return &graph.Dense{In: in, Out: out, W: gaussian(rnd, in*out), B: gaussian(rnd, out)}
-}
-
-func conv(rnd *rand.Rand, c plan.Conv2D) *graph.Conv2D {
-	return &graph.Conv2D{Geometry: c, W: gaussian(rnd, c.OutC*c.Patch()), B: gaussian(rnd, c.OutC)}
 }
 
 // nets are small networks that together have every operator.

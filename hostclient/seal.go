@@ -2,7 +2,6 @@ package hostclient
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 
@@ -25,7 +24,7 @@ type SealOptions struct {
 	Calibration []float32
 	// Multiplier computes the calibration's products; needed with Calibration.
 	Multiplier plan.Multiplier
-	// Progress is called as work goes on, from one goroutine. May be nil.
+	// Progress is called after each linear layer. May be nil.
 	Progress func(done, total int)
 }
 
@@ -62,17 +61,8 @@ func seal(ctx context.Context, g *graph.Graph, o SealOptions) ([]SealedModel, *S
 	if err != nil {
 		return nil, nil, err
 	}
-	for l, op := range nw.layers {
-		if err := checkSize(r, op.Plan()); err != nil {
-			return nil, nil, fmt.Errorf("layer %d: %w", l, err)
-		}
-	}
-	done, total := 0, len(nw.layers)
-	step := func() error {
-		if done++; o.Progress != nil {
-			o.Progress(done, total)
-		}
-		return ctx.Err()
+	if o.Progress == nil {
+		o.Progress = func(int, int) {}
 	}
 	rho := make([]float64, len(nw.layers)) // 0: transform's default
 	if len(o.Calibration) > 0 {
@@ -107,7 +97,8 @@ func seal(ctx context.Context, g *graph.Graph, o SealOptions) ([]SealedModel, *S
 			roles[i].Plan.Ops = append(roles[i].Plan.Ops, layer.masks.CloudOp())
 			roles[i].Weights = append(roles[i].Weights, whats[i])
 		}
-		if err := step(); err != nil {
+		o.Progress(l+1, len(nw.layers))
+		if err := ctx.Err(); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -127,6 +118,13 @@ func seal(ctx context.Context, g *graph.Graph, o SealOptions) ([]SealedModel, *S
 // matrix a role.
 func sealLayer(r ring.Ring, s transform.Scheme, linear graph.Linear, rho float64) (layer, []ring.Matrix, error) {
 	op := linear.Plan()
+	masks, err := transform.NewLayer(r, s, op)
+	if err != nil {
+		return layer{}, nil, err
+	}
+	if err := checkSize(r, masks.CloudOp()); err != nil {
+		return layer{}, nil, err
+	}
 	xmax := transform.ChooseXMax(r, op, linear.Weights(), rho)
 	q, err := transform.QuantizeWeights(r, op, linear.Weights(), xmax)
 	if err != nil {
@@ -134,13 +132,6 @@ func sealLayer(r ring.Ring, s transform.Scheme, linear graph.Linear, rho float64
 	}
 	key, err := verify.NewKey(verify.DefaultField(), op, q.W)
 	if err != nil {
-		return layer{}, nil, err
-	}
-	masks, err := transform.NewLayer(r, s, op)
-	if err != nil {
-		return layer{}, nil, err
-	}
-	if err := checkSize(r, masks.CloudOp()); err != nil {
 		return layer{}, nil, err
 	}
 	whats, err := masks.Seal(q.W)
@@ -155,7 +146,7 @@ func sealLayer(r ring.Ring, s transform.Scheme, linear graph.Linear, rho float64
 // nothing but zeros came.
 func calibrate(ctx context.Context, r ring.Ring, nw *network, x []float32, m plan.Multiplier) ([]float64, error) {
 	if m == nil {
-		return nil, errors.New("no multiplier")
+		return nil, ErrMultiplier
 	}
 	n, err := nw.samples(x)
 	if err != nil {

@@ -42,10 +42,11 @@ type layer struct {
 // Format prints the secret redacted, whatever the verb.
 func (Secret) Format(f fmt.State, _ rune) { io.WriteString(f, "hostclient.Secret(redacted)") }
 
-// checkSize refuses a layer of which one row of a batch does not fit a message.
+// checkSize returns ErrTooLarge for an operator of which one row of a batch does
+// not fit a message.
 func checkSize(r ring.Ring, op plan.Op) error {
 	if rowsPerMessage(op.InLen()*r.WordBytes(), op.OutLen()*r.WordBytes()) == 0 {
-		return fmt.Errorf("%v does not fit a message", op)
+		return fmt.Errorf("%w: %v", ErrTooLarge, op)
 	}
 	return nil
 }

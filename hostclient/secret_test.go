@@ -2,6 +2,7 @@ package hostclient_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,7 +19,6 @@ import (
 
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/graph"
-	"github.com/securenets/securenets/internal/onnx"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/safetensors"
 	"github.com/securenets/securenets/internal/sealed"
@@ -187,7 +187,7 @@ func TestHostileSecret(t *testing.T) {
 		"layers":            header(`"x_max":[`, `"x_max":[7,`),
 		"x_max of 0":        header(`"x_max":[`, `"x_max":[0`),
 		"x_max below 0":     header(`"x_max":[`, `"x_max":[-`),
-		"x_max too large":   header(`"x_max":[`, `"x_max":[2000`),
+		"x_max too large":   header(`"x_max":[`, `"x_max":[200000`),
 		"white space":       header(`"version"`, ` "version"`),
 		"more metadata":     func(f *safetensors.File) { f.Metadata["more"] = "" },
 		"no metadata":       func(f *safetensors.File) { f.Metadata = nil },
@@ -376,35 +376,46 @@ func TestSeal(t *testing.T) {
 	good := nets()["cnn"]
 	broken := dense(rnd, 3, 2)
 	broken.W[4] = float32(math.NaN())
-	long := chain(graph.Vector(1<<16+1), &graph.Dense{In: 1<<16 + 1, Out: 1, W: make([]float32, 1<<16+1)})
+	long := &graph.Dense{In: 1<<16 + 1, Out: 1, W: make([]float32, 1<<16+1)}
 	wide := plan.Conv2D{H: 2200, W: 2200, C: 1, OutC: 1, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}
 	calibrated := func(x ...float32) hostclient.SealOptions {
 		return hostclient.SealOptions{Calibration: x, Multiplier: kernel}
 	}
 	for _, bad := range []struct {
-		what  string
-		model []byte
-		o     hostclient.SealOptions
-		want  error // nil: any
+		what string
+		g    *graph.Graph
+		o    hostclient.SealOptions
+		want error
 	}{
-		{"no model", nil, hostclient.SealOptions{}, nil},
-		{"no linear layer", unchecked(chain(graph.Vector(3), graph.ReLU{})), hostclient.SealOptions{}, graph.ErrInvalid},
-		{"NaN weight", unchecked(chain(graph.Vector(3), broken)), hostclient.SealOptions{}, nil},
-		{"too many terms", unchecked(long), hostclient.SealOptions{}, nil},
-		{"a map larger than a message", unchecked(chain(graph.Shape{H: 2200, W: 2200, C: 1}, conv(rnd, wide))), hostclient.SealOptions{}, nil},
-		{"scheme", model(good), hostclient.SealOptions{Scheme: transform.Scheme{Weights: transform.WeightNone, Inputs: transform.InputPermute}}, transform.ErrScheme},
-		{"calibration's length", model(good), calibrated(1, 2, 3), hostclient.ErrInput},
-		{"calibration not finite", model(good), calibrated(slices.Repeat([]float32{float32(math.NaN())}, 144)...), hostclient.ErrInput},
-		{"no multiplier", model(good), hostclient.SealOptions{Calibration: make([]float32, 144)}, nil},
+		{"no linear layer", chain(graph.Vector(3), graph.ReLU{}), hostclient.SealOptions{}, graph.ErrInvalid},
+		{"NaN weight", chain(graph.Vector(3), broken), hostclient.SealOptions{}, graph.ErrNotFinite},
+		{"no weights", chain(graph.Vector(3), &graph.Dense{In: 3, Out: 2}), hostclient.SealOptions{}, graph.ErrInvalid},
+		{"too many terms", chain(graph.Vector(3), dense(rnd, 3, 1<<16+1), long), hostclient.SealOptions{}, plan.ErrInvalid},
+		{"a map larger than a message", chain(graph.Shape{H: 2200, W: 2200, C: 1}, conv(rnd, wide)), hostclient.SealOptions{}, hostclient.ErrTooLarge},
+		{"scheme", good, hostclient.SealOptions{Scheme: transform.Scheme{Weights: transform.WeightNone, Inputs: transform.InputPermute}}, transform.ErrScheme},
+		{"calibration's length", good, calibrated(1, 2, 3), hostclient.ErrInput},
+		{"calibration not finite", good, calibrated(slices.Repeat([]float32{float32(math.NaN())}, 144)...), hostclient.ErrInput},
+		{"no multiplier", good, hostclient.SealOptions{Calibration: make([]float32, 144)}, hostclient.ErrMultiplier},
 	} {
-		models, secret, err := hostclient.Seal(ctx, bad.model, bad.o)
-		if models != nil || secret != nil || err == nil || bad.want != nil && !errors.Is(err, bad.want) {
+		models, secret, err := hostclient.SealGraph(ctx, bad.g, bad.o)
+		if models != nil || secret != nil || !errors.Is(err, bad.want) {
 			t.Errorf("%s: %v", bad.what, err)
 		}
+		if bad.what == "too many terms" && !strings.Contains(fmt.Sprint(err), "node 1") {
+			t.Errorf("does not say where: %v", err)
+		}
+	}
+	cancelled, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, _, err := hostclient.SealGraph(cancelled, good, hostclient.SealOptions{}); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if _, _, err := hostclient.Seal(ctx, []byte("no model"), hostclient.SealOptions{}); err == nil {
+		t.Error("no model is sealed")
 	}
 
 	var steps [][2]int
-	models, secret, err := hostclient.Seal(ctx, model(good), hostclient.SealOptions{
+	models, secret, err := hostclient.SealGraph(ctx, good, hostclient.SealOptions{
 		Progress: func(done, total int) { steps = append(steps, [2]int{done, total}) },
 	})
 	if err != nil {
@@ -421,15 +432,10 @@ func TestSeal(t *testing.T) {
 	if err != nil || len(m.Weights) != 3 || sealed.Sum(models[0].Bytes) != models[0].Digest {
 		t.Error(err)
 	}
-	again, _, err := hostclient.Seal(ctx, model(good), hostclient.SealOptions{})
+	again, _, err := hostclient.SealGraph(ctx, good, hostclient.SealOptions{})
 	if err != nil || again[0].Digest == models[0].Digest {
 		t.Errorf("masks are not drawn anew: %v", err)
 	}
-}
-
-func unchecked(g *graph.Graph) []byte {
-	b, _ := onnx.Marshal(g)
-	return b
 }
 
 // Calibration gives layers with peaked activations more bits, and keeps results right.
@@ -444,7 +450,7 @@ func TestCalibration(t *testing.T) {
 		peaked[i*512+i] = 1
 	}
 	bound := func(x []float32) int32 {
-		_, secret, err := hostclient.Seal(t.Context(), model(g), hostclient.SealOptions{Calibration: x, Multiplier: kernel})
+		_, secret, err := hostclient.SealGraph(t.Context(), g, hostclient.SealOptions{Calibration: x, Multiplier: kernel})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -105,7 +105,7 @@ func (s *Secret) match(i int, m SealedModel) (*sealed.Model, error) {
 // load prepares the products that pads need.
 func (ss *Session) load(ctx context.Context, m *sealed.Model) error {
 	if ss.options.Multiplier == nil {
-		return errors.New("hostclient: a scheme with pads needs a multiplier")
+		return fmt.Errorf("%w for pads", ErrMultiplier)
 	}
 	for l, op := range m.Plan.Ops {
 		p, err := ss.options.Multiplier.Load(ctx, m.Plan.Ring, op, m.Weights[l])
