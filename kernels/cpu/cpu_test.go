@@ -1,13 +1,112 @@
-package cpu_test
+package cpu
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"go.uber.org/goleak"
+
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/kernels"
-	"github.com/securenets/securenets/kernels/cpu"
 	"github.com/securenets/securenets/kernels/kerneltest"
 )
 
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func open(threads int) func(testing.TB) kernels.Backend {
+	return func(testing.TB) kernels.Backend { return New(Options{Threads: threads}) }
+}
+
 func TestConformance(t *testing.T) {
-	kerneltest.Run(t, func(testing.TB) kernels.Backend { return cpu.New(cpu.Options{}) })
+	for _, threads := range []int{0, 1, 5} {
+		t.Run(fmt.Sprintf("threads=%d", threads), func(t *testing.T) { kerneltest.Run(t, open(threads)) })
+	}
+}
+
+func BenchmarkEvaluate(b *testing.B) {
+	for _, threads := range []int{1, 0} {
+		b.Run(fmt.Sprintf("threads=%d", threads), func(b *testing.B) { kerneltest.Bench(b, open(threads)) })
+	}
+}
+
+// TestEach: every tile is worked on once, by at most as many goroutines as
+// there are slots, over calls that run at the same time.
+func TestEach(t *testing.T) {
+	for _, threads := range []int{1, 2, 3, 8} {
+		b := New(Options{Threads: threads})
+		var running, most atomic.Int32
+		var calls sync.WaitGroup
+		for _, tiles := range []int{0, 1, 2, 7, 100} {
+			calls.Go(func() {
+				done := make([]atomic.Int32, tiles)
+				err := b.each(t.Context(), tiles, func(tile int) {
+					now := running.Add(1)
+					for old := most.Load(); now > old && !most.CompareAndSwap(old, now); old = most.Load() {
+					}
+					time.Sleep(100 * time.Microsecond)
+					done[tile].Add(1)
+					running.Add(-1)
+				})
+				if err != nil {
+					t.Error(err)
+				}
+				for i := range done {
+					if n := done[i].Load(); n != 1 {
+						t.Errorf("%d threads, tile %d of %d: worked on %d times", threads, i, tiles, n)
+					}
+				}
+			})
+		}
+		calls.Wait()
+		if n := int(most.Load()); n > threads {
+			t.Errorf("%d goroutines compute with %d threads", n, threads)
+		}
+		if len(b.slots) != 0 {
+			t.Errorf("%d slots are held after all calls", len(b.slots))
+		}
+	}
+}
+
+// TestCancelBetweenTiles: a call that is cancelled while it runs stops before
+// it has worked through its tiles, and gives its slots back.
+func TestCancelBetweenTiles(t *testing.T) {
+	b := New(Options{Threads: 2})
+	ctx, cancel := context.WithCancel(t.Context())
+	var worked atomic.Int32
+	err := b.each(ctx, 1000, func(int) {
+		worked.Add(1)
+		cancel()
+	})
+	if !errors.Is(err, context.Canceled) || worked.Load() > 2 {
+		t.Errorf("error %v after %d tiles", err, worked.Load())
+	}
+	if len(b.slots) != 0 {
+		t.Errorf("%d slots are held", len(b.slots))
+	}
+}
+
+// TestCancelWaiting: a call that waits for a slot can be cancelled.
+func TestCancelWaiting(t *testing.T) {
+	b := New(Options{Threads: 1})
+	op := plan.Dense(3, 2)
+	p, err := b.Load(t.Context(), ring.Q4(), op, ring.NewMatrix(2, 3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.slots <- struct{}{} // another call computes
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(10*time.Millisecond, cancel)
+	if err := p.Evaluate(ctx, ring.NewMatrix(1, 2), ring.NewMatrix(1, 3)); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	<-b.slots
+	if err := p.Evaluate(t.Context(), ring.NewMatrix(1, 2), ring.NewMatrix(1, 3)); err != nil {
+		t.Error(err)
+	}
 }

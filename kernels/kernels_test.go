@@ -1,0 +1,136 @@
+package kernels_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/kernels"
+)
+
+// fake is a backend that evaluates as it is told, and counts what it frees.
+type fake struct {
+	kernels.Base
+	load, evaluate, free error
+	freed                int
+	spoil                bool
+}
+
+func open(f *fake) *fake {
+	f.Init("fake", func(_ context.Context, r ring.Ring, op plan.Op, w ring.Matrix) (kernels.Loaded, error) {
+		own := ring.Matrix{Rows: w.Rows, Cols: w.Cols, Data: slices.Clone(w.Data)}
+		return kernels.Loaded{
+			Bytes: 42,
+			Evaluate: func(ctx context.Context, y, x ring.Matrix) error {
+				copy(y.Data, kernels.Direct(r, op, own, x).Data)
+				if f.spoil {
+					y.Data[0] = r.Add(y.Data[0], 1)
+				}
+				return f.evaluate
+			},
+			Free: func() error { f.freed++; return f.free },
+		}, f.load
+	})
+	return f
+}
+
+// TestErrors: a device's errors come out, and nothing failed is counted.
+func TestErrors(t *testing.T) {
+	device := errors.New("device lost")
+	op, w := plan.Dense(2, 2), ring.NewMatrix(2, 2)
+
+	b := open(&fake{load: device})
+	if p, err := b.Load(t.Context(), ring.Q4(), op, w); p != nil || !errors.Is(err, device) {
+		t.Errorf("Load: product %v, error %v", p, err)
+	}
+	if s := b.Stats(); s != (kernels.Stats{}) {
+		t.Errorf("after a failed Load: %+v", s)
+	}
+
+	b = open(&fake{evaluate: device, free: device})
+	p, err := b.Load(t.Context(), ring.Q4(), op, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Evaluate(t.Context(), ring.NewMatrix(1, 2), ring.NewMatrix(1, 2)); !errors.Is(err, device) {
+		t.Errorf("Evaluate: error %v", err)
+	}
+	if s := b.Stats(); s != (kernels.Stats{Loaded: 1, Bytes: 42}) {
+		t.Errorf("after a failed Evaluate: %+v", s)
+	}
+	if err := p.Close(); !errors.Is(err, device) {
+		t.Errorf("Close: error %v", err)
+	}
+	if err := p.Close(); err != nil || b.freed != 1 {
+		t.Errorf("second Close: error %v, freed %d times", err, b.freed)
+	}
+	if s := b.Stats(); s != (kernels.Stats{}) {
+		t.Errorf("after Close: %+v", s)
+	}
+}
+
+func TestSelfTest(t *testing.T) {
+	device := errors.New("device lost")
+	for name, test := range map[string]struct {
+		backend *fake
+		want    error
+	}{
+		"right":         {open(&fake{}), nil},
+		"wrong":         {open(&fake{spoil: true}), kernels.ErrWrong},
+		"fails to load": {open(&fake{load: device}), device},
+		"fails":         {open(&fake{evaluate: device}), device},
+		"fails to free": {open(&fake{free: device}), device},
+	} {
+		if err := kernels.SelfTest(t.Context(), test.backend); !errors.Is(err, test.want) {
+			t.Errorf("%s: error %v, want %v", name, err, test.want)
+		}
+		if s := test.backend.Stats(); s.Loaded != 0 {
+			t.Errorf("%s: %d products are left", name, s.Loaded)
+		}
+	}
+}
+
+// TestPatch compares with the formula, element by element.
+func TestPatch(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		size := func(name string, low, high int) int { return rapid.IntRange(low, high).Draw(t, name) }
+		depth, groups := size("depth", 1, 3), size("groups", 1, 2)
+		c := plan.Conv2D{
+			C: depth * groups, OutC: groups, Groups: groups, KH: size("kh", 1, 4), KW: size("kw", 1, 4),
+			SH: size("sh", 1, 3), SW: size("sw", 1, 3), DH: size("dh", 1, 3), DW: size("dw", 1, 3),
+		}
+		kh, kw := c.DH*(c.KH-1)+1, c.DW*(c.KW-1)+1
+		c.Top, c.Bot, c.Left, c.Right = size("top", 0, kh-1), size("bot", 0, kh-1), size("left", 0, kw-1), size("right", 0, kw-1)
+		c.H, c.W = size("h", max(1, kh-c.Top-c.Bot), kh+5), size("w", max(1, kw-c.Left-c.Right), kw+5)
+		x := make([]uint32, c.H*c.W*c.C)
+		for i := range x {
+			x[i] = uint32(i + 1)
+		}
+		got := make([]uint32, c.Patch())
+		for p := range c.OutH() {
+			for q := range c.OutW() {
+				for g := range groups {
+					for i := range got {
+						got[i] = 1 << 31
+					}
+					kernels.Patch(got, &c, x, p, q, g)
+					for k, word := range got {
+						h, w := p*c.SH+k/depth/c.KW*c.DH-c.Top, q*c.SW+k/depth%c.KW*c.DW-c.Left
+						want := uint32(0)
+						if h >= 0 && h < c.H && w >= 0 && w < c.W {
+							want = x[(h*c.W+w)*c.C+g*depth+k%depth]
+						}
+						if word != want {
+							t.Fatalf("%+v: position (%d, %d), group %d, word %d is %d, want %d", c, p, q, g, k, word, want)
+						}
+					}
+				}
+			}
+		}
+	})
+}
