@@ -6,6 +6,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,17 +20,20 @@ import (
 )
 
 // big returns a sealed model of a little over 2 MiB.
-func big(t *testing.T) hostclient.SealedModel {
-	t.Helper()
-	models, _ := seal(t, chain(graph.Vector(1<<10), &graph.Dense{In: 1 << 10, Out: 520, W: make([]float32, 520<<10)}), nonePad)
+var big = sync.OnceValue(func() hostclient.SealedModel {
+	g := chain(graph.Vector(1<<10), &graph.Dense{In: 1 << 10, Out: 520, W: make([]float32, 520<<10)})
+	models, _, err := hostclient.Seal(context.Background(), model(g), hostclient.SealOptions{Scheme: nonePad})
+	if err != nil {
+		panic(err)
+	}
 	return models[0]
-}
+})
 
 func TestPush(t *testing.T) {
 	ctx := t.Context()
 	c := newCloud(t)
 	client := dial(t, c)
-	m := big(t)
+	m := big()
 	size := int64(len(m.Bytes))
 	var steps []int64
 	progress := func(done, total int64) {
@@ -71,7 +75,7 @@ func TestPush(t *testing.T) {
 
 func TestPushRefused(t *testing.T) {
 	client := dial(t, newCloud(t))
-	m := big(t)
+	m := big()
 	m.Digest[0] ^= 1
 	var refused *wire.Error
 	if err := client.Push(t.Context(), m, nil); !errors.As(err, &refused) || refused.Reason != wire.ReasonBadModel {
@@ -133,7 +137,7 @@ func TestPushToOddCloud(t *testing.T) {
 			t.Fatal(err)
 		}
 		client.SetTimeout(200 * time.Millisecond)
-		if err := client.Push(t.Context(), big(t), nil); !errors.Is(err, test.want) {
+		if err := client.Push(t.Context(), big(), nil); !errors.Is(err, test.want) {
 			t.Errorf("%s: %v", test.what, err)
 		}
 		client.Close()

@@ -111,7 +111,7 @@ func (c *cloud) start() error {
 	if err != nil {
 		return err
 	}
-	c.server = grpc.NewServer(wire.ServerOptions()...)
+	c.server = grpc.NewServer(append(wire.ServerOptions(), grpc.WaitForHandlers(true))...)
 	pb.RegisterSecureNetsServer(c.server, c)
 	h := health.NewServer()
 	h.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)

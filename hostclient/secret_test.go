@@ -441,7 +441,7 @@ func TestSeal(t *testing.T) {
 // Calibration gives layers with peaked activations more bits, and keeps results right.
 func TestCalibration(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 3))
-	g := chain(graph.Vector(512), dense(rnd, 512, 256), graph.ReLU{}, dense(rnd, 256, 4))
+	g := chain(graph.Vector(512), dense(rnd, 512, 16), graph.ReLU{}, dense(rnd, 16, 4))
 	flat, peaked := gaussian(rnd, 6*512), make([]float32, 6*512)
 	for i := range flat {
 		flat[i] = 1
