@@ -206,11 +206,11 @@ func testMemory(t *testing.T, b kernels.Backend) {
 func testConcurrent(t *testing.T, b kernels.Backend) {
 	r := ring.Q4()
 	for _, op := range []plan.Op{
-		plan.Dense(131, 67),
-		conv(plan.Conv2D{H: 13, W: 11, C: 4, OutC: 6, KH: 3, KW: 3, Top: 1, Groups: 2}),
+		plan.Dense(67, 33),
+		conv(plan.Conv2D{H: 8, W: 7, C: 4, OutC: 6, KH: 3, KW: 3, Top: 1, Groups: 2}),
 	} {
 		rng := rand.New(rand.NewPCG(8, 0))
-		w, x := uniform(rng, r, op.Rows(), op.Terms()), uniform(rng, r, 16, op.InLen())
+		w, x := uniform(rng, r, op.Rows(), op.Terms()), uniform(rng, r, 6, op.InLen())
 		want := kernels.Direct(r, op, w, x)
 		shared, err := b.Load(t.Context(), r, op, w)
 		noError(t, err)
@@ -222,7 +222,7 @@ func testConcurrent(t *testing.T, b kernels.Backend) {
 					t.Error(err)
 					return
 				}
-				for j := range 4 {
+				for j := range 3 {
 					from := (i + j) % x.Rows
 					rows := x.RowRange(from, x.Rows)
 					for _, p := range []plan.Product{shared, own} {

@@ -90,7 +90,7 @@ type call struct {
 
 // multiply sets y by the definition of the operator.
 func (c call) multiply() {
-	var sum, a, b big.Int
+	var sum, a, b, product big.Int
 	m := big.NewInt(int64(c.r.Modulus()))
 	// dot returns Σ w[o, k]·x[s, at(k)], without the terms where at is negative.
 	dot := func(o, s int, at func(k int) int) uint32 {
@@ -99,7 +99,7 @@ func (c call) multiply() {
 			if i := at(k); i >= 0 {
 				a.SetUint64(uint64(c.w.At(o, k)))
 				b.SetUint64(uint64(c.x.At(s, i)))
-				sum.Add(&sum, a.Mul(&a, &b))
+				sum.Add(&sum, product.Mul(&a, &b))
 			}
 		}
 		if c.wrap != 0 {
