@@ -144,13 +144,6 @@ func unroll(dst []int32, c plan.Conv2D, x []int32, position int) {
 	}
 }
 
-// scale multiplies v by a.
-func scale(r ring.Ring, v []uint32, a uint32) {
-	for i, e := range v {
-		v[i] = r.Mul(a, e)
-	}
-}
-
 // Masked returns what each role's cloud is to receive. A resend sends these same
 // words: nothing is ever masked again under one pad.
 func (c *Call) Masked() []Masked { return c.masked }

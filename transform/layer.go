@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"slices"
 
 	"github.com/securenets/securenets/internal/plan"
@@ -250,12 +251,13 @@ func (l *Layer) Unseal(what ring.Matrix) ([]int32, error) {
 // inRange returns an error wrapping ErrRange unless all of v are at most
 // Max(ring) in magnitude.
 func inRange(r ring.Ring, what string, v []int32) error {
-	var lo, hi int32
+	most := r.Max()
+	var over uint64 // its top bit, once an element is out
 	for _, e := range v {
-		lo, hi = min(lo, e), max(hi, e)
+		over |= uint64(2*int64(most)) - uint64(uint32(e+most)) // e + Max mod 2^32 is in [0, 2·Max]
 	}
-	if lo < -r.Max() || hi > r.Max() {
-		return fmt.Errorf("%w: a %s above %d in magnitude", ErrRange, what, r.Max())
+	if over>>63 != 0 {
+		return fmt.Errorf("%w: a %s above %d in magnitude", ErrRange, what, most)
 	}
 	return nil
 }
@@ -284,11 +286,14 @@ func newMask(from, unit []uint32) mask {
 // add sets dst += mask of x, for signed x of at most Max(ring) in magnitude,
 // and canonical dst of the same length, a multiple of the mask's.
 func (m mask) add(r ring.Ring, dst []uint32, x []int32) {
+	b := newBarrett(r)
+	zero := b.m * (b.m + 1) / 2 // a multiple of M above every |unit·x|
 	for len(dst) > 0 {
 		n := min(len(dst), len(m.from)) // whole vectors
 		d, v, unit := dst[:n], x[:n], m.unit[:n]
 		for t, j := range m.from[:n] {
-			d[t] = r.Add(d[t], r.Mul(unit[t], r.FromSigned(v[j])))
+			// Below (M-1)·Max + M·(M+1)/2 + M < 2^64.
+			d[t] = b.reduce(uint64(int64(unit[t])*int64(v[j])) + zero + uint64(d[t]))
 		}
 		dst, x = dst[n:], x[n:]
 	}
@@ -297,12 +302,38 @@ func (m mask) add(r ring.Ring, dst []uint32, x []int32) {
 // lift sets dst to the signed lift of the mask of x, canonical and of the same
 // length, a multiple of the mask's.
 func (m mask) lift(r ring.Ring, dst []int32, x []uint32) {
+	b, most := newBarrett(r), r.Max()
 	for len(dst) > 0 {
 		n := min(len(dst), len(m.from)) // whole vectors
 		d, v, unit := dst[:n], x[:n], m.unit[:n]
 		for t, j := range m.from[:n] {
-			d[t] = r.Lift(r.Mul(unit[t], v[j]))
+			// [-Max, Max] moved to [0, M) and back.
+			d[t] = int32(b.reduce(uint64(unit[t])*uint64(v[j])+uint64(most))) - most
 		}
 		dst, x = dst[n:], x[n:]
 	}
+}
+
+// scale multiplies canonical v by canonical a.
+func scale(r ring.Ring, v []uint32, a uint32) {
+	b := newBarrett(r)
+	for i, e := range v {
+		v[i] = b.reduce(uint64(a) * uint64(e))
+	}
+}
+
+// barrett reduces modulo M in loops: it fits in registers, which a ring does not.
+type barrett struct{ m, mu uint64 } // mu = floor(2^64 / m)
+
+func newBarrett(r ring.Ring) barrett {
+	m := uint64(r.Modulus())
+	mu, _ := bits.Div64(1, 0, m)
+	return barrett{m, mu}
+}
+
+// reduce returns x mod M, canonical, for any x.
+func (b barrett) reduce(x uint64) uint32 {
+	q, _ := bits.Mul64(x, b.mu) // short of the quotient by at most 1
+	t := x - q*b.m              // < 2M
+	return uint32(min(t, t-b.m))
 }

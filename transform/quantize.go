@@ -92,20 +92,32 @@ func roundUp(v float64) float32 {
 // |v / scale| must be below 2^31 - 1; a scale of +Inf gives zeros.
 func roundTo(dst []int32, v []float32, scale float32) int64 {
 	inverse := 1 / float64(scale) // at most 2^149
-	var sum int64                 // at most 2^16·2^31
+	var sum int64                 // at most 2^16·2^31 for a row
 	for i, e := range v {
-		q := int32(math.RoundToEven(float64(e) * inverse))
+		// At 1.5·2^52 floats are integers: the addition rounds, and leaves the
+		// result in the low bits. The product is rounded to float64 first on
+		// every machine, with no fused multiply-add.
+		q := int32(math.Float64bits(float64(float64(e)*inverse) + 0x1.8p52))
 		dst[i] = q
 		sum += int64(max(q, -q))
 	}
 	return sum
 }
 
+// peak returns max |v|, and false where v holds a NaN or an infinity.
+func peak(v []float32) (float32, bool) {
+	var top uint32 // without their signs, floats are in the order of their bits
+	for _, e := range v {
+		top = max(top, math.Float32bits(e)&^(1<<31))
+	}
+	return math.Float32frombits(top), top < 0x7f800000
+}
+
 // notFinite returns the first of the rows of n elements that holds a NaN or an
 // infinity, or -1.
 func notFinite(v []float32, n int) int {
-	for i, e := range v {
-		if math.Float32bits(e)&0x7f800000 == 0x7f800000 {
+	for i := 0; i < len(v); i += n {
+		if _, ok := peak(v[i : i+n]); !ok {
 			return i / n
 		}
 	}
@@ -114,7 +126,8 @@ func notFinite(v []float32, n int) int {
 
 // QuantizeInputs sets dst to the integers of n samples of x, at most xmax in
 // magnitude, with one scale a sample: x ≈ dst·scale. A sample of zeros has scale
-// 1. It refuses values that are not finite with a *NotFiniteError naming the sample.
+// 1. It refuses values that are not finite with a *NotFiniteError naming the
+// sample; dst and scale are then not to be used.
 func QuantizeInputs(dst []int32, scale, x []float32, n int, xmax int32) error {
 	if n < 1 || len(x)%n != 0 || len(scale) != n || len(dst) != len(x) {
 		return fmt.Errorf("%w: %d samples in %d values, for %d integers and %d scales", ErrShape, n, len(x), len(dst), len(scale))
@@ -123,23 +136,20 @@ func QuantizeInputs(dst []int32, scale, x []float32, n int, xmax int32) error {
 		return fmt.Errorf("%w: largest input %d", ErrRange, xmax)
 	}
 	each := len(x) / n
-	if i := notFinite(x, each); i >= 0 {
-		return &NotFiniteError{"sample", i}
-	}
 	for i := range scale {
 		q, sample := dst[i*each:(i+1)*each], x[i*each:(i+1)*each]
-		var peak float32
-		for _, e := range sample {
-			peak = max(peak, max(e, -e))
-		}
-		if peak == 0 {
+		top, ok := peak(sample)
+		switch {
+		case !ok:
+			return &NotFiniteError{"sample", i}
+		case top == 0:
 			clear(q)
 			scale[i] = 1
-			continue
+		default:
+			// top/scale is at most xmax before rounding, which rounding keeps.
+			scale[i] = roundUp(float64(top) / float64(xmax))
+			roundTo(q, sample, scale[i])
 		}
-		// peak/scale is at most xmax before rounding, which the rounding keeps.
-		scale[i] = roundUp(float64(peak) / float64(xmax))
-		roundTo(q, sample, scale[i])
 	}
 	return nil
 }
