@@ -9,13 +9,15 @@ import "github.com/securenets/securenets/internal/plan"
 // It may be used by several goroutines at once.
 type Backend interface {
 	// Load checks its arguments, with typed errors of ring and plan, and
-	// prepares products. See plan.Multiplier and plan.Product.
+	// prepares products. See plan.Multiplier and plan.Product. Evaluate checks
+	// shapes; that x is canonical is checked by who reads it from the wire.
 	plan.Multiplier
 	// Name is the backend's name in configuration, for example "cpu".
 	Name() string
 	// Stats returns counters since the backend was opened.
 	Stats() Stats
-	// Close frees the backend. All products must have been closed.
+	// Close frees the backend. All products must have been closed: with one
+	// open it returns an error wrapping ErrClosed and does nothing.
 	Close() error
 }
 

@@ -57,7 +57,8 @@ type tier struct {
 type weights interface {
 	bytes() int64
 	// multiply sets y[i·stride + j] = Σ_k w[from·lanes + j, k]·x[i, k] mod M,
-	// for every row i of x and every weight row of the panels [from, to).
+	// for every row i of x, at most tileRows, and every weight row of the panels
+	// [from, to).
 	multiply(y []uint32, stride int, x ring.Matrix, from, to int)
 }
 

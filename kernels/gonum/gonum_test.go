@@ -5,11 +5,15 @@ import (
 	"errors"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/kernels"
 	"github.com/securenets/securenets/kernels/kerneltest"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func open(testing.TB) kernels.Backend { return New() }
 
