@@ -72,9 +72,9 @@ type call struct {
 	err     error
 }
 
-// New returns an empty queue.
-func New(o Options) *Queue {
-	ctx, cancel := context.WithCancel(context.Background())
+// New returns an empty queue. When ctx ends, what is left in it is cancelled.
+func New(ctx context.Context, o Options) *Queue {
+	ctx, cancel := context.WithCancel(ctx)
 	return &Queue{o: o, ctx: ctx, cancel: cancel, lines: map[plan.Product]*line{}}
 }
 

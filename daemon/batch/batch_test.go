@@ -93,7 +93,7 @@ func call(ctx context.Context, t *testing.T, b batch.Batcher, p *product, n int,
 // TestRowsStayApart: batched equals single, with many callers, sizes and products.
 func TestRowsStayApart(t *testing.T) {
 	for _, delay := range []time.Duration{0, 200 * time.Microsecond} {
-		q := batch.New(batch.Options{MaxRows: 16, MaxDelay: delay, MaxCalls: 1000})
+		q := batch.New(t.Context(), batch.Options{MaxRows: 16, MaxDelay: delay, MaxCalls: 1000})
 		products := []*product{newProduct(1), newProduct(2), newProduct(3)}
 		var wg sync.WaitGroup
 		for id := range uint64(12) {
@@ -125,7 +125,7 @@ func TestRowsStayApart(t *testing.T) {
 // TestMerge: what waits while a product runs becomes the next one, up to MaxRows.
 func TestMerge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := batch.New(batch.Options{MaxRows: 10, MaxCalls: 100})
+		q := batch.New(t.Context(), batch.Options{MaxRows: 10, MaxCalls: 100})
 		p := newProduct(1)
 		p.gate = make(chan struct{})
 		var wg sync.WaitGroup
@@ -160,7 +160,7 @@ func TestMerge(t *testing.T) {
 // company until they fill a product or the first of them has waited MaxDelay.
 func TestDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := batch.New(batch.Options{MaxRows: 4, MaxDelay: time.Minute, MaxCalls: 100})
+		q := batch.New(t.Context(), batch.Options{MaxRows: 4, MaxDelay: time.Minute, MaxCalls: 100})
 		defer q.Close()
 		start := time.Now()
 		slow, p := newProduct(1), newProduct(2)
@@ -208,7 +208,7 @@ func TestDelay(t *testing.T) {
 // TestOverload: the line is bounded, and typed so; what was refused leaves room.
 func TestOverload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := batch.New(batch.Options{MaxRows: 1, MaxCalls: 2})
+		q := batch.New(t.Context(), batch.Options{MaxRows: 1, MaxCalls: 2})
 		defer q.Close()
 		p := newProduct(1)
 		p.gate = make(chan struct{})
@@ -240,7 +240,7 @@ func TestOverload(t *testing.T) {
 // one that runs alone is cancelled; one that runs merged is waited for.
 func TestCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := batch.New(batch.Options{MaxRows: 100, MaxCalls: 10})
+		q := batch.New(t.Context(), batch.Options{MaxRows: 100, MaxCalls: 10})
 		defer q.Close()
 		p := newProduct(1)
 		p.gate = make(chan struct{})
@@ -278,7 +278,7 @@ func TestCancel(t *testing.T) {
 // and no other.
 func TestFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := batch.New(batch.Options{MaxRows: 100, MaxCalls: 10})
+		q := batch.New(t.Context(), batch.Options{MaxRows: 100, MaxCalls: 10})
 		defer q.Close()
 		lost := errors.New("device lost")
 		for _, n := range []int{1, 3} {
@@ -310,7 +310,7 @@ func TestFailure(t *testing.T) {
 // TestClose cancels what runs and what waits.
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := batch.New(batch.Options{MaxRows: 2, MaxDelay: time.Hour, MaxCalls: 10})
+		q := batch.New(t.Context(), batch.Options{MaxRows: 2, MaxDelay: time.Hour, MaxCalls: 10})
 		p, other := newProduct(1), newProduct(2)
 		p.gate = make(chan struct{})
 		other.gate = p.gate

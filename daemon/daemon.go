@@ -1,0 +1,120 @@
+// Package daemon is the cloud's side: it stores sealed models and multiplies
+// masked inputs with them, for callers on a unix socket. It trusts no byte that
+// it receives, and it is trusted with nothing: it sees masked matrices, shapes
+// and traffic.
+//
+//	Run:  open state directory and socket -> test the backend -> load models -> SERVING
+//	      -> ctx ends -> NOT_SERVING, answer what came in -> close
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/daemon/batch"
+	"github.com/securenets/securenets/daemon/model"
+	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/kernels"
+)
+
+// Run serves until ctx ends. Then it stops accepting, answers what it has
+// received, for up to the drain timeout, and returns nil. An error means that it
+// could not start, or that the socket failed. The backend stays the caller's to
+// close; no product is open any more.
+func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kernels.Backend) (err error) {
+	path, err := wire.SocketPath(cfg.Listen)
+	if err != nil {
+		return err
+	}
+	store, err := model.Open(model.Options{
+		Dir: cfg.StateDir, Backend: backend, Log: log,
+		MaxModels: cfg.Limits.MaxModels, MaxBytes: cfg.Limits.MaxModelBytes,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	socket, err := listen(path, log)
+	if err != nil {
+		return err
+	}
+
+	work, cancelWork := context.WithCancel(context.Background())
+	defer cancelWork()
+	queue := batch.New(work, batch.Options{
+		MaxRows:  cfg.Batching.MaxBatchSize,
+		MaxDelay: cfg.Batching.MaxQueueDelay(),
+		MaxCalls: cfg.Batching.MaxQueueSize,
+	})
+	defer queue.Close()
+	draining, drain := context.WithCancel(context.Background())
+	defer drain()
+	s := &service{
+		backend: backend.Name(), log: log, store: store, batcher: queue,
+		memory: semaphore.NewWeighted(cfg.Limits.MaxBytesInFlight),
+		ready:  make(chan struct{}), draining: draining,
+	}
+	server := grpc.NewServer(append(wire.ServerOptions(),
+		grpc.WaitForHandlers(true),
+		grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream))...)
+	pb.RegisterSecureNetsServer(server, s)
+	status := health.NewServer()
+	serving := func(v healthpb.HealthCheckResponse_ServingStatus) {
+		status.SetServingStatus("", v)
+		status.SetServingStatus(pb.SecureNets_ServiceDesc.ServiceName, v)
+	}
+	serving(healthpb.HealthCheckResponse_NOT_SERVING)
+	healthpb.RegisterHealthServer(server, status)
+
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(socket) }()
+	if err := prepare(ctx, backend, store); err != nil {
+		server.Stop()
+		<-served
+		if ctx.Err() != nil {
+			return nil // told to stop before it was ready
+		}
+		return err
+	}
+	close(s.ready)
+	serving(healthpb.HealthCheckResponse_SERVING)
+	log.Info("serving", "address", cfg.Listen, "backend", backend.Name())
+
+	select {
+	case err := <-served:
+		server.Stop()
+		return fmt.Errorf("daemon: serve: %w", err)
+	case <-ctx.Done():
+	}
+	log.Info("draining", "timeout", cfg.DrainTimeout())
+	status.Shutdown()
+	drain()
+	late := time.AfterFunc(cfg.DrainTimeout(), func() {
+		log.Warn("drain timeout has passed: calls in flight are cancelled")
+		cancelWork()
+		server.Stop()
+	})
+	server.GracefulStop()
+	late.Stop()
+	<-served
+	log.Info("stopped")
+	return nil
+}
+
+// prepare does what must be done before the first call.
+func prepare(ctx context.Context, backend kernels.Backend, store *model.Store) error {
+	if err := kernels.SelfTest(ctx, backend); err != nil {
+		return err
+	}
+	return store.Load(ctx)
+}

@@ -1,0 +1,526 @@
+package daemon_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"log/slog"
+	"math"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/daemon"
+	"github.com/securenets/securenets/daemon/model"
+	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/version"
+	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/kernels"
+	"github.com/securenets/securenets/kernels/cpu"
+)
+
+// TestEvaluate: words and seeds, over rings of 4- and 3-byte words.
+func TestEvaluate(t *testing.T) {
+	d := start(t, nil, nil)
+	for _, r := range []ring.Ring{ring.Q4(), ring.Q3()} {
+		m := newModel(t, r, smallModel(t).Plan.Ops...)
+		d.push(m)
+		d.works(m)
+		e := evaluate(t, d.ctx(), d.cc)
+		key := [32]byte{1, 2, 3}
+		for layer, op := range m.Plan.Ops {
+			for _, first := range []uint64{0, 5, math.MaxUint64 - 8} {
+				e.send(&wire.Request{ID: 7, Model: m.digest[:], Layer: uint32(layer), Rows: 9, Seed: &pb.Seed{Key: key[:], First: first}})
+				resp, err := e.receive()
+				if err != nil {
+					t.Fatal(err)
+				}
+				m.check(t, resp, layer, expand(r, key, first, 9, op.InLen()))
+				if resp.ID != 7 || resp.ComputeNS == 0 {
+					t.Errorf("answer %d took %d ns", resp.ID, resp.ComputeNS)
+				}
+			}
+		}
+	}
+}
+
+// TestManyAtATime: streams with many requests in flight, batched over all of
+// them, and each answer is its request's.
+func TestManyAtATime(t *testing.T) {
+	d := start(t, nil, func(c *config.Config) {
+		c.Batching.MaxBatchSize = 20
+		c.Batching.MaxQueueDelayMicroseconds = 300
+		c.Batching.MaxQueueSize = 1000
+	})
+	m := smallModel(t)
+	d.push(m)
+	var streams sync.WaitGroup
+	for s := range uint64(4) {
+		streams.Go(func() {
+			e := evaluate(t, d.ctx(), d.cc)
+			const n = 150
+			size := func(id uint64) (layer, rows int) { return int(id % 2), 1 + int(id*7%11) }
+			go func() {
+				for id := range uint64(n) {
+					layer, rows := size(id + s<<32)
+					e.send(m.request(layer, rows, id+s<<32))
+				}
+				if err := e.stream.CloseSend(); err != nil {
+					t.Error(err)
+				}
+			}()
+			seen := map[uint64]bool{}
+			for {
+				r, err := e.receive()
+				if err == io.EOF {
+					break
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if seen[r.ID] || r.ID>>32 != s {
+					t.Errorf("answer %d", r.ID)
+				}
+				seen[r.ID] = true
+				layer, rows := size(r.ID)
+				m.check(t, r, layer, m.input(layer, rows, r.ID))
+			}
+			if len(seen) != n {
+				t.Errorf("%d answers to %d requests", len(seen), n)
+			}
+		})
+	}
+	streams.Wait()
+}
+
+// TestLargest: requests as large as a message may be, more of them at a time
+// than memory is set aside for.
+func TestLargest(t *testing.T) {
+	d := start(t, nil, func(c *config.Config) { c.Limits.MaxBytesInFlight = 128 << 20 })
+	m := newModel(t, ring.Q4(), plan.Dense(4, 4))
+	d.push(m)
+	const rows = wire.MaxPayload / 16
+	const n = 8 // each takes 32 MiB
+	x := m.input(0, rows, 1)
+	want := kernels.Direct(m.Plan.Ring, m.Plan.Ops[0], m.Weights[0], x)
+	got := make([]uint32, len(want.Data))
+	e := evaluate(t, d.ctx(), d.cc)
+	go func() {
+		for id := range uint64(n) {
+			e.send(&wire.Request{ID: id, Model: m.digest[:], Rows: rows, Words: wire.EncodeWords(m.Plan.Ring, x.Data, nil)})
+		}
+	}()
+	for range n {
+		r, err := e.receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := wire.DecodeWords(m.Plan.Ring, got, r.Words); err != nil || !slices.Equal(got, want.Data) {
+			t.Errorf("wrong product: %v, %v", wire.FromProto(r.Err), err)
+		}
+		r.Free()
+	}
+}
+
+// TestStockClient: a client that has the generated code and nothing else.
+func TestStockClient(t *testing.T) {
+	d := start(t, nil, nil)
+	m := smallModel(t)
+	d.push(m)
+	cc, err := grpc.NewClient(d.cfg.Listen, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cc.Close()
+	stream, err := pb.NewSecureNetsClient(cc).Evaluate(d.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := m.input(1, 2, 5)
+	words := make([]byte, 4*len(x.Data))
+	m.Plan.Ring.PutWords(words, x.Data)
+	if err := stream.Send(&pb.EvaluateRequest{Id: 5, Model: m.digest[:], Layer: 1, Rows: 2, Input: &pb.EvaluateRequest_Words{Words: words}}); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := stream.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := kernels.Direct(m.Plan.Ring, m.Plan.Ops[1], m.Weights[1], x)
+	got := make([]uint32, len(want.Data))
+	if err := m.Plan.Ring.Words(got, resp.GetWords()); err != nil || !slices.Equal(got, want.Data) {
+		t.Errorf("wrong product: %v", err)
+	}
+}
+
+func TestModels(t *testing.T) {
+	d := start(t, nil, nil)
+	m := smallModel(t)
+	d.push(m)
+	d.push(m) // again changes nothing
+	for range 2 {
+		resp, err := d.client().List(d.ctx(), &pb.ListRequest{})
+		if err != nil || len(resp.Models) != 1 || !bytes.Equal(resp.Models[0].Digest, m.digest[:]) ||
+			resp.Models[0].Size != uint64(len(m.bytes)) || resp.Models[0].Layers != 2 {
+			t.Fatalf("list %v, %v", resp, err)
+		}
+		d.works(m)
+		d.wait()
+		d.run() // it survives a restart
+	}
+	info, err := d.client().Info(d.ctx(), &pb.InfoRequest{})
+	if err != nil || info.Version != version.Version || info.Backend != "cpu" || info.MaxMessageBytes != wire.MaxMessage {
+		t.Errorf("info %v, %v", info, err)
+	}
+	if _, err := d.client().Remove(d.ctx(), &pb.RemoveRequest{Digest: m.digest[:]}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = d.client().Remove(d.ctx(), &pb.RemoveRequest{Digest: m.digest[:]})
+	wantReason(t, wire.FromStatus(err), codes.NotFound, wire.ReasonModelNotFound)
+	_, err = d.client().Remove(d.ctx(), &pb.RemoveRequest{Digest: []byte("short")})
+	wantReason(t, wire.FromStatus(err), codes.InvalidArgument, wire.ReasonBadRequest)
+	resp, err := d.client().List(d.ctx(), &pb.ListRequest{})
+	if err != nil || len(resp.Models) != 0 {
+		t.Errorf("list %v, %v", resp, err)
+	}
+	if n := d.backend.Stats().Loaded; n != 0 {
+		t.Errorf("%d products loaded", n)
+	}
+}
+
+// TestRemoveInUse: a call under way keeps its model.
+func TestRemoveInUse(t *testing.T) {
+	h := newHooked()
+	d := start(t, h, nil)
+	m := smallModel(t)
+	d.push(m)
+	begun, resume := make(chan struct{}), make(chan struct{})
+	h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
+	e := evaluate(t, d.ctx(), d.cc)
+	e.send(m.request(1, 3, 9))
+	<-begun
+	if _, err := d.client().Remove(d.ctx(), &pb.RemoveRequest{Digest: m.digest[:]}); err != nil {
+		t.Fatal(err)
+	}
+	e.send(m.request(1, 3, 10))
+	r, err := e.receive()
+	if err != nil || r.ID != 10 || r.Err.GetReason() != string(wire.ReasonModelNotFound) {
+		t.Errorf("after removal: %v, %v", r, err)
+	}
+	close(resume)
+	if r, err = e.receive(); err != nil || r.ID != 9 {
+		t.Fatalf("answer %v, %v", r, err)
+	}
+	m.check(t, r, 1, m.input(1, 3, 9))
+}
+
+// TestBackendFailures are answers to their requests, with nothing of the
+// backend's error in them; the daemon and the stream go on.
+func TestBackendFailures(t *testing.T) {
+	h := newHooked()
+	d := start(t, h, nil)
+	m := smallModel(t)
+	d.push(m)
+	const secret = "the payload was 12345"
+	for _, hook := range []func(context.Context) error{
+		func(context.Context) error { return errors.New("device lost") },
+		func(context.Context) error { panic(secret) },
+	} {
+		e := evaluate(t, d.ctx(), d.cc)
+		h.set(hook)
+		e.send(m.request(0, 1, 4))
+		r, err := e.receive()
+		if err != nil || r.ID != 4 || r.Err.GetReason() != string(wire.ReasonInternal) || codes.Code(r.Err.GetCode()) != codes.Internal {
+			t.Errorf("answer %v, %v", r, err)
+		}
+		if strings.Contains(r.Err.GetMessage(), "device") {
+			t.Errorf("answer %v", r.Err)
+		}
+		h.set(nil)
+		e.works(m)
+	}
+	log := d.log.String()
+	if !strings.Contains(log, "device lost") || !strings.Contains(log, "hookedProduct") || strings.Contains(log, secret) {
+		t.Errorf("log: %s", log)
+	}
+}
+
+// TestOverload: a full queue refuses, typed, and serves on.
+func TestOverload(t *testing.T) {
+	h := newHooked()
+	d := start(t, h, func(c *config.Config) { c.Batching.MaxQueueSize = 2 })
+	m := smallModel(t)
+	d.push(m)
+	begun, resume := make(chan struct{}, 10), make(chan struct{})
+	h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
+	e := evaluate(t, d.ctx(), d.cc)
+	e.send(m.request(1, 1, 0))
+	<-begun
+	for id := range uint64(3) {
+		e.send(m.request(1, 1, 1+id))
+	}
+	r, err := e.receive()
+	if err != nil || r.Err.GetReason() != string(wire.ReasonOverloaded) || codes.Code(r.Err.GetCode()) != codes.ResourceExhausted {
+		t.Errorf("answer %v, %v", r, err)
+	}
+	close(resume)
+	for range 3 {
+		r, err := e.receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.check(t, r, 1, m.input(1, 1, r.ID))
+	}
+	h.set(nil)
+	e.works(m)
+}
+
+// TestDrain: what was received is answered, no more is taken, the socket goes.
+func TestDrain(t *testing.T) {
+	h := newHooked()
+	d := start(t, h, nil)
+	m := smallModel(t)
+	d.push(m)
+	begun, resume := make(chan struct{}), make(chan struct{})
+	h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
+	busy, idle := evaluate(t, d.ctx(), d.cc), evaluate(t, d.ctx(), d.cc)
+	busy.send(m.request(1, 3, 9))
+	<-begun
+	watch, err := healthpb.NewHealthClient(d.cc).Watch(d.ctx(), &healthpb.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := watch.Recv(); err != nil || r.Status != healthpb.HealthCheckResponse_SERVING {
+		t.Errorf("health %v, %v", r, err)
+	}
+	upload, err := d.client().Upload(d.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := newModel(t, ring.Q4(), plan.Dense(5, 5))
+	if err := upload.Send(&pb.UploadRequest{Digest: other.digest[:], Size: uint64(len(other.bytes)), Data: other.bytes[:9]}); err != nil {
+		t.Fatal(err)
+	}
+	for part := filepath.Join(d.cfg.StateDir, other.digest.String()+".part"); ; time.Sleep(time.Millisecond) {
+		if info, err := os.Stat(part); err == nil && info.Size() == 9 {
+			break
+		}
+	}
+
+	d.stop()
+	_, err = idle.receive()
+	wantReason(t, err, codes.Unavailable, wire.ReasonShuttingDown)
+	_, err = upload.CloseAndRecv()
+	wantReason(t, wire.FromStatus(err), codes.Unavailable, wire.ReasonShuttingDown)
+	for err = nil; err == nil; { // NOT_SERVING may come first
+		_, err = watch.Recv()
+	}
+	if _, err := net.Dial("unix", strings.TrimPrefix(d.cfg.Listen, "unix:")); err == nil {
+		t.Error("it still accepts")
+	}
+	select {
+	case err := <-d.done:
+		t.Fatalf("it ended with work in flight: %v", err)
+	case <-time.After(10 * time.Millisecond):
+	}
+	close(resume)
+	r, err := busy.receive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.check(t, r, 1, m.input(1, 3, 9))
+	_, err = busy.receive()
+	wantReason(t, err, codes.Unavailable, wire.ReasonShuttingDown)
+	d.wait()
+	if _, err := os.Lstat(strings.TrimPrefix(d.cfg.Listen, "unix:")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the socket: %v", err)
+	}
+	if n := h.Stats().Loaded; n != 0 {
+		t.Errorf("%d products open", n)
+	}
+	// The upload goes on after a restart.
+	h.set(nil)
+	d.run()
+	if resp, err := send(d.ctx(), d.cc, other.digest, len(other.bytes), 0); err != nil || resp.Received != 9 || resp.Complete {
+		t.Errorf("upload: %v, %v", resp, err)
+	}
+}
+
+// TestDrainTimeout: work that does not end is cancelled, alone or merged.
+func TestDrainTimeout(t *testing.T) {
+	h := newHooked()
+	d := start(t, h, func(c *config.Config) { c.DrainTimeoutSeconds = 0 })
+	m := smallModel(t)
+	d.push(m)
+	begun := make(chan struct{}, 10)
+	h.set(func(ctx context.Context) error { begun <- struct{}{}; <-ctx.Done(); return ctx.Err() })
+	e := evaluate(t, d.ctx(), d.cc)
+	for id := range uint64(5) {
+		e.send(m.request(1, 1, id))
+	}
+	<-begun
+	d.wait()
+	for {
+		r, err := e.receive()
+		if err != nil {
+			break
+		}
+		if r.Err == nil {
+			t.Error("an answer")
+		}
+	}
+}
+
+// TestStartsNotReady: before the models are loaded its health says so, and calls wait.
+func TestStartsNotReady(t *testing.T) {
+	d := start(t, nil, nil)
+	m := smallModel(t)
+	d.push(m)
+	d.wait()
+
+	h := &slowLoad{Backend: cpu.New(cpu.Options{}), resume: make(chan struct{})}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- daemon.Run(ctx, d.cfg, slog.New(slog.DiscardHandler), h) }()
+	d.cc = d.connect()
+	d.waitFor(healthpb.HealthCheckResponse_NOT_SERVING)
+	listed := make(chan int)
+	go func() {
+		resp, err := d.client().List(d.ctx(), &pb.ListRequest{})
+		if err != nil {
+			t.Error(err)
+		}
+		listed <- len(resp.GetModels())
+	}()
+	select {
+	case <-listed:
+		t.Error("a call did not wait")
+	case <-time.After(20 * time.Millisecond):
+	}
+	close(h.resume)
+	if n := <-listed; n != 1 {
+		t.Errorf("%d models", n)
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+
+	// A signal that comes before it is ready ends it just as well.
+	h.resume = make(chan struct{})
+	ctx, stop = context.WithCancel(t.Context())
+	go func() { done <- daemon.Run(ctx, d.cfg, slog.New(slog.DiscardHandler), h) }()
+	d.waitFor(healthpb.HealthCheckResponse_NOT_SERVING)
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	d.run()
+}
+
+// slowLoad loads when it is told to go on.
+type slowLoad struct {
+	kernels.Backend
+	resume chan struct{}
+}
+
+func (b *slowLoad) Load(ctx context.Context, r ring.Ring, op plan.Op, w ring.Matrix) (plan.Product, error) {
+	select {
+	case <-b.resume:
+	case <-ctx.Done():
+	}
+	return b.Backend.Load(ctx, r, op, w)
+}
+
+// wrong multiplies wrongly.
+type wrong struct{ *hooked }
+
+func (w wrong) Load(ctx context.Context, r ring.Ring, op plan.Op, m ring.Matrix) (plan.Product, error) {
+	m.Data = slices.Clone(m.Data)
+	m.Data[0] = r.Add(m.Data[0], 1)
+	return w.hooked.Load(ctx, r, op, m)
+}
+
+func TestCannotStart(t *testing.T) {
+	d := start(t, nil, nil)
+	path := strings.TrimPrefix(d.cfg.Listen, "unix:")
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		change  func(*config.Config)
+		backend kernels.Backend
+		want    error
+	}{
+		"state directory in use":    {func(c *config.Config) { c.Listen = "unix:" + filepath.Join(dir, "s") }, newHooked(), model.ErrLocked},
+		"address in use":            {func(c *config.Config) { c.StateDir = filepath.Join(dir, "1") }, newHooked(), daemon.ErrAddressInUse},
+		"address is a file":         {func(c *config.Config) { c.StateDir, c.Listen = filepath.Join(dir, "2"), "unix:"+file }, newHooked(), new(fs.PathError)},
+		"state directory is a file": {func(c *config.Config) { c.StateDir = file }, newHooked(), new(fs.PathError)},
+		"another scheme":            {func(c *config.Config) { c.Listen = "tcp:127.0.0.1:1" }, newHooked(), wire.ErrAddress},
+		"a backend that is wrong": {func(c *config.Config) {
+			c.StateDir, c.Listen = filepath.Join(dir, "3"), "unix:"+filepath.Join(dir, "t")
+		},
+			wrong{newHooked()}, kernels.ErrWrong},
+	} {
+		cfg := d.cfg
+		c.change(&cfg)
+		err := daemon.Run(t.Context(), cfg, slog.New(slog.DiscardHandler), c.backend)
+		var path *fs.PathError
+		if _, ok := c.want.(*fs.PathError); ok && !errors.As(err, &path) || !ok && !errors.Is(err, c.want) {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+	if info, err := os.Stat(file); err != nil || !info.Mode().IsRegular() {
+		t.Errorf("the file: %v", err)
+	}
+	m := smallModel(t)
+	d.push(m)
+	d.works(m)
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("socket: %v, %v", info.Mode(), err)
+	}
+}
+
+// TestStaleSocket: what a daemon that died left behind is replaced.
+func TestStaleSocket(t *testing.T) {
+	d := start(t, nil, nil)
+	d.wait()
+	path := strings.TrimPrefix(d.cfg.Listen, "unix:")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	if _, err := os.Lstat(path); err != nil {
+		t.Fatal(err)
+	}
+	d.run()
+}
+
+func wantReason(t testing.TB, err error, code codes.Code, want wire.Reason) {
+	t.Helper()
+	var e *wire.Error
+	if !errors.As(err, &e) || e.Reason != want || e.Code != code {
+		t.Errorf("error %v (%v), want %s", err, status.Code(err), want)
+	}
+}

@@ -1,0 +1,189 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/daemon/model"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/prg"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/wire"
+)
+
+// maxInFlight is how many requests of one stream are worked on at a time. The
+// stream is not read further meanwhile, so that the caller waits, not the memory.
+const maxInFlight = 64
+
+// wordSize is the bytes of a word in memory.
+const wordSize = 4
+
+// Evaluate implements the protocol. Each request is answered when it is done; an
+// error of one is its answer and leaves the others alone.
+func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
+	ctx := stream.Context()
+	answers := &answers{stream: stream}
+	requests, end := receive(stream, (*wire.Request).Free)
+	slots := make(chan struct{}, maxInFlight)
+	var work sync.WaitGroup
+	defer work.Wait()
+	for {
+		var r *wire.Request
+		select {
+		case next, ok := <-requests:
+			if !ok {
+				return end()
+			}
+			r = next
+		case <-s.draining.Done():
+			return shuttingDown()
+		}
+		j, err := s.admit(ctx, r)
+		if err != nil {
+			r.Free()
+			answers.send(&wire.Response{ID: r.ID, Err: s.report(err).Proto()})
+			continue
+		}
+		slots <- struct{}{} // freed by work that ends with ctx at the latest
+		work.Go(func() {
+			defer func() { <-slots }()
+			answers.send(s.answer(ctx, j))
+		})
+	}
+}
+
+// answers sends the answers of one stream.
+type answers struct {
+	stream grpc.ServerStream
+	mu     sync.Mutex
+}
+
+// send sends a response and frees it. Where the stream is broken the caller is
+// gone, and reading it says so too.
+func (a *answers) send(r *wire.Response) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_ = a.stream.SendMsg(r)
+	r.Free()
+}
+
+// job is a request whose sizes are good and whose memory is set aside.
+type job struct {
+	*wire.Request
+	model *model.Model
+	op    plan.Op
+	bytes int64 // of memory
+}
+
+// admit checks all of a request but its words, and waits for the memory that it
+// needs, a seed counted as what it expands to. No size is used before it is checked.
+func (s *service) admit(ctx context.Context, r *wire.Request) (*job, error) {
+	digest, err := parseDigest(r.Model)
+	if err != nil {
+		return nil, err
+	}
+	m, ok := s.store.Acquire(digest)
+	if !ok {
+		return nil, model.NotFound(digest)
+	}
+	j := &job{Request: r, model: m}
+	if err := j.check(); err != nil {
+		m.Release()
+		return nil, err
+	}
+	if err := s.memory.Acquire(ctx, j.bytes); err != nil {
+		m.Release()
+		return nil, err
+	}
+	return j, nil
+}
+
+// check sets op and bytes.
+func (j *job) check() error {
+	if int64(j.Layer) >= int64(len(j.model.Plan.Ops)) {
+		return &wire.Error{Code: codes.NotFound, Reason: wire.ReasonLayerNotFound,
+			Message: fmt.Sprintf("layer %d of %d", j.Layer, len(j.model.Plan.Ops))}
+	}
+	if j.Rows == 0 {
+		return badRequest("no rows")
+	}
+	j.op = j.model.Plan.Ops[j.Layer]
+	width := int64(j.model.Plan.Ring.WordBytes())
+	// rows < 2^32 and a sample has at most 2^31 words (plan.MaxExtent).
+	in, out := int64(j.Rows)*int64(j.op.InLen()), int64(j.Rows)*int64(j.op.OutLen())
+	if most := wire.MaxPayload / width; in > most || out > most {
+		return &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge,
+			Message: fmt.Sprintf("%d rows of %d words in, %d out: want at most %d words each way", j.Rows, j.op.InLen(), j.op.OutLen(), most)}
+	}
+	j.bytes = wordSize * (in + out) // at most 128 MiB
+	switch {
+	case j.Seed != nil:
+		if len(j.Seed.Key) != len(prg.Seed{}) {
+			return badRequest("a seed of %d bytes, want %d", len(j.Seed.Key), len(prg.Seed{}))
+		}
+		if j.Seed.First > math.MaxUint64-uint64(j.Rows-1) {
+			return badRequest("a seed whose index overflows")
+		}
+	case j.Words == nil:
+		return badRequest("neither words nor a seed")
+	case int64(j.Words.Len()) != in*width:
+		return &wire.Error{Code: codes.InvalidArgument, Reason: wire.ReasonBadLength,
+			Message: fmt.Sprintf("%d bytes of words, want %d", j.Words.Len(), in*width)}
+	}
+	return nil
+}
+
+// answer evaluates an admitted request.
+func (s *service) answer(ctx context.Context, j *job) *wire.Response {
+	resp := &wire.Response{ID: j.ID}
+	y := s.matrix(int(j.Rows), j.op.OutLen())
+	release := func() {
+		s.words.Put(y.Data)
+		s.memory.Release(j.bytes)
+	}
+	err := guard(func() error { return s.evaluate(ctx, j, y, resp) })
+	if err != nil {
+		release()
+		resp.Err = s.report(err).Proto()
+	} else {
+		resp.Words = wire.EncodeWords(j.model.Plan.Ring, y.Data, release)
+	}
+	j.Free()
+	j.model.Release()
+	return resp
+}
+
+// evaluate sets y and the times of resp.
+func (s *service) evaluate(ctx context.Context, j *job, y ring.Matrix, resp *wire.Response) error {
+	x := s.matrix(int(j.Rows), j.op.InLen())
+	defer s.words.Put(x.Data)
+	if err := j.input(x); err != nil {
+		return err
+	}
+	timing, err := s.batcher.Evaluate(ctx, j.model.Product(int(j.Layer)), y, x)
+	resp.QueueNS, resp.ComputeNS = uint64(timing.Queue.Nanoseconds()), uint64(timing.Compute.Nanoseconds())
+	return err
+}
+
+// input fills x.
+func (j *job) input(x ring.Matrix) error {
+	r := j.model.Plan.Ring
+	if j.Seed == nil {
+		return wire.DecodeWords(r, x.Data, j.Words)
+	}
+	e := prg.New(prg.Seed(j.Seed.Key))
+	for i := range x.Rows {
+		e.Fill(r, x.Row(i), j.Seed.First+uint64(i))
+	}
+	return nil
+}
+
+func (s *service) matrix(rows, cols int) ring.Matrix {
+	return ring.Matrix{Rows: rows, Cols: cols, Data: s.words.Get(rows * cols)}
+}

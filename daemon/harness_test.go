@@ -1,0 +1,351 @@
+package daemon_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/daemon"
+	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/prg"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/kernels"
+	"github.com/securenets/securenets/kernels/cpu"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds every wait of a test.
+const patience = time.Minute
+
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// running is a daemon that runs in the test's process, on a real socket.
+type running struct {
+	t       *testing.T
+	cfg     config.Config
+	backend kernels.Backend
+	log     logBuffer
+	stop    context.CancelFunc
+	done    chan error
+	cc      *grpc.ClientConn
+}
+
+// start runs a daemon until the test ends. A nil backend stands for the cpu's.
+func start(t *testing.T, backend kernels.Backend, change func(*config.Config)) *running {
+	t.Helper()
+	if backend == nil {
+		backend = cpu.New(cpu.Options{Threads: 2})
+	}
+	dir := t.TempDir()
+	d := &running{t: t, backend: backend, cfg: config.Default()}
+	d.cfg.Listen = "unix:" + filepath.Join(dir, "s")
+	d.cfg.StateDir = filepath.Join(dir, "state")
+	if change != nil {
+		change(&d.cfg)
+	}
+	d.run()
+	t.Cleanup(func() {
+		d.wait()
+		if err := backend.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+func (d *running) run() {
+	d.t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	d.stop, d.done = stop, make(chan error, 1)
+	log := slog.New(slog.NewTextHandler(&d.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	go func() { d.done <- daemon.Run(ctx, d.cfg, log, d.backend) }()
+	d.cc = d.connect()
+	d.waitFor(healthpb.HealthCheckResponse_SERVING)
+}
+
+// wait stops the daemon, if it runs, and checks that it ends well.
+func (d *running) wait() {
+	d.t.Helper()
+	if d.done == nil {
+		return
+	}
+	d.stop()
+	select {
+	case err := <-d.done:
+		if err != nil {
+			d.t.Error(err)
+		}
+	case <-time.After(patience):
+		d.t.Fatal("the daemon does not end")
+	}
+	d.done = nil
+	d.cc.Close()
+}
+
+func (d *running) connect() *grpc.ClientConn {
+	d.t.Helper()
+	cc, err := wire.Dial(d.cfg.Listen)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { cc.Close() })
+	return cc
+}
+
+func (d *running) ctx() context.Context {
+	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
+	d.t.Cleanup(cancel)
+	return ctx
+}
+
+func (d *running) waitFor(want healthpb.HealthCheckResponse_ServingStatus) {
+	d.t.Helper()
+	ctx := d.ctx()
+	for {
+		resp, err := healthpb.NewHealthClient(d.cc).Check(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		if resp.Status == want {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func (d *running) client() pb.SecureNetsClient { return pb.NewSecureNetsClient(d.cc) }
+
+// testModel is a sealed model with what its products are compared with.
+type testModel struct {
+	sealed.Model
+	bytes  []byte
+	digest sealed.Digest
+}
+
+func newModel(t testing.TB, r ring.Ring, ops ...plan.Op) *testModel {
+	t.Helper()
+	m := &testModel{Model: sealed.Model{Plan: plan.Plan{Ring: r, Ops: ops}}}
+	for i, op := range ops {
+		m.Weights = append(m.Weights, randomMatrix(r, op.Rows(), op.Terms(), uint64(i)))
+	}
+	b, err := m.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.bytes, m.digest = b, sealed.Sum(b)
+	return m
+}
+
+func randomMatrix(r ring.Ring, rows, cols int, seed uint64) ring.Matrix {
+	m := ring.NewMatrix(rows, cols)
+	rnd := rand.New(rand.NewPCG(seed, 7))
+	for i := range m.Data {
+		m.Data[i] = rnd.Uint32N(r.Modulus())
+	}
+	return m
+}
+
+// smallModel has a convolution with everything and a dense operator.
+func smallModel(t testing.TB) *testModel {
+	return newModel(t, ring.Q4(),
+		plan.Conv(plan.Conv2D{H: 7, W: 6, C: 4, OutC: 6, KH: 3, KW: 2, SH: 2, SW: 1, DH: 1, DW: 2, Top: 1, Left: 1, Bot: 2, Right: 0, Groups: 2}),
+		plan.Dense(37, 11))
+}
+
+// send uploads part of a model on a stream of its own.
+func send(ctx context.Context, cc *grpc.ClientConn, d sealed.Digest, size, offset int, parts ...[]byte) (*pb.UploadResponse, error) {
+	stream, err := pb.NewSecureNetsClient(cc).Upload(ctx)
+	if err != nil {
+		return nil, err
+	}
+	req := &pb.UploadRequest{Digest: d[:], Size: uint64(size), Offset: uint64(offset)}
+	for i := range max(1, len(parts)) {
+		if i < len(parts) {
+			req.Data = parts[i]
+		}
+		if err := stream.Send(req); err != nil {
+			break // the response says why
+		}
+		req = &pb.UploadRequest{}
+	}
+	resp, err := stream.CloseAndRecv()
+	return resp, wire.FromStatus(err)
+}
+
+func (d *running) push(m *testModel) {
+	d.t.Helper()
+	third := len(m.bytes) / 3
+	resp, err := send(d.ctx(), d.cc, m.digest, len(m.bytes), 0, m.bytes[:third], m.bytes[third:2*third], m.bytes[2*third:])
+	if err != nil || !resp.Complete || resp.Received != uint64(len(m.bytes)) {
+		d.t.Fatalf("upload: %v, %v", resp, err)
+	}
+}
+
+// evaluation is an Evaluate stream.
+type evaluation struct {
+	t      testing.TB
+	stream grpc.BidiStreamingClient[pb.EvaluateRequest, pb.EvaluateResponse]
+}
+
+func evaluate(t testing.TB, ctx context.Context, cc *grpc.ClientConn) *evaluation {
+	t.Helper()
+	stream, err := pb.NewSecureNetsClient(cc).Evaluate(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &evaluation{t, stream}
+}
+
+func (e *evaluation) send(r *wire.Request) {
+	e.t.Helper()
+	err := e.stream.SendMsg(r)
+	r.Free()
+	if err != nil && err != io.EOF {
+		e.t.Fatal(err)
+	}
+}
+
+// receive returns the next answer, or the error that ended the stream.
+func (e *evaluation) receive() (*wire.Response, error) {
+	var r wire.Response
+	if err := e.stream.RecvMsg(&r); err != nil {
+		return nil, wire.FromStatus(err)
+	}
+	return &r, nil
+}
+
+// request returns a request for seeded rows of a layer.
+func (m *testModel) request(layer, rows int, id uint64) *wire.Request {
+	x := m.input(layer, rows, id)
+	return &wire.Request{ID: id, Model: m.digest[:], Layer: uint32(layer), Rows: uint32(rows),
+		Words: wire.EncodeWords(m.Plan.Ring, x.Data, nil)}
+}
+
+func (m *testModel) input(layer, rows int, id uint64) ring.Matrix {
+	return randomMatrix(m.Plan.Ring, rows, m.Plan.Ops[layer].InLen(), id)
+}
+
+// check compares an answer with the product of x, computed by definition.
+func (m *testModel) check(t testing.TB, r *wire.Response, layer int, x ring.Matrix) {
+	t.Helper()
+	if r.Err != nil {
+		t.Errorf("request %d: %v", r.ID, wire.FromProto(r.Err))
+		return
+	}
+	op := m.Plan.Ops[layer]
+	want := kernels.Direct(m.Plan.Ring, op, m.Weights[layer], x)
+	got := make([]uint32, len(want.Data))
+	if err := wire.DecodeWords(m.Plan.Ring, got, r.Words); err != nil || !slices.Equal(got, want.Data) {
+		t.Errorf("request %d: wrong product of %d rows with %v: %v", r.ID, x.Rows, op, err)
+	}
+	r.Free()
+}
+
+// works checks on a stream of its own that a good request is answered rightly.
+func (d *running) works(m *testModel) {
+	d.t.Helper()
+	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
+	defer cancel()
+	e := evaluate(d.t, ctx, d.cc)
+	e.works(m)
+	if err := e.stream.CloseSend(); err != nil {
+		d.t.Error(err)
+	}
+	if _, err := e.receive(); err != io.EOF {
+		d.t.Errorf("at the end: %v", err)
+	}
+}
+
+func (e *evaluation) works(m *testModel) {
+	e.t.Helper()
+	for layer := range m.Plan.Ops {
+		id := rand.Uint64()
+		e.send(m.request(layer, 3, id))
+		r, err := e.receive()
+		if err != nil {
+			e.t.Fatal(err)
+		}
+		if r.ID != id {
+			e.t.Errorf("answer %d to request %d", r.ID, id)
+		}
+		m.check(e.t, r, layer, m.input(layer, 3, id))
+	}
+}
+
+// expand returns the rows that a seed stands for.
+func expand(r ring.Ring, key [32]byte, first uint64, rows, cols int) ring.Matrix {
+	x := ring.NewMatrix(rows, cols)
+	for i := range rows {
+		prg.New(prg.Seed(key)).Fill(r, x.Row(i), first+uint64(i))
+	}
+	return x
+}
+
+// hooked is the cpu's backend with a hook around every product, from the time on
+// that a test sets it.
+type hooked struct {
+	*cpu.Backend
+	mu   sync.Mutex
+	hook func(ctx context.Context) error
+}
+
+func newHooked() *hooked { return &hooked{Backend: cpu.New(cpu.Options{Threads: 2})} }
+
+func (h *hooked) set(hook func(ctx context.Context) error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.hook = hook
+}
+
+func (h *hooked) Load(ctx context.Context, r ring.Ring, op plan.Op, w ring.Matrix) (plan.Product, error) {
+	p, err := h.Backend.Load(ctx, r, op, w)
+	return &hookedProduct{p, h}, err
+}
+
+type hookedProduct struct {
+	plan.Product
+	h *hooked
+}
+
+func (p *hookedProduct) Evaluate(ctx context.Context, y, x ring.Matrix) error {
+	p.h.mu.Lock()
+	hook := p.h.hook
+	p.h.mu.Unlock()
+	if hook != nil {
+		if err := hook(ctx); err != nil {
+			return err
+		}
+	}
+	return p.Product.Evaluate(ctx, y, x)
+}

@@ -1,0 +1,104 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrAddressInUse reports a socket that another process serves.
+var ErrAddressInUse = errors.New("daemon: another process serves this address")
+
+// listen makes the socket, mode 0600, in the place of one that a daemon left
+// behind when it died.
+func listen(path string, log *slog.Logger) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})
+	if err != nil {
+		return nil, err
+	}
+	// Who connected before this is turned away by its credentials.
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, err
+	}
+	own := uint32(os.Geteuid())
+	return &localListener{l, log, func(uid uint32) bool { return uid == own || uid == 0 }}, nil
+}
+
+// removeStale removes a socket that no one listens on.
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.Mode().Type() != fs.ModeSocket {
+		return &fs.PathError{Op: "listen", Path: path, Err: errors.New("is there and is no socket")}
+	}
+	c, err := net.Dial("unix", path)
+	switch {
+	case err == nil:
+		c.Close()
+		return fmt.Errorf("%w: %s", ErrAddressInUse, path)
+	case errors.Is(err, unix.ECONNREFUSED):
+		return os.Remove(path)
+	default:
+		return err
+	}
+}
+
+// localListener accepts the connections of users who may call, by the peer
+// credentials that the kernel vouches for.
+type localListener struct {
+	*net.UnixListener
+	log   *slog.Logger
+	admit func(uid uint32) bool
+}
+
+func (l *localListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.AcceptUnix()
+		if err != nil {
+			return nil, err
+		}
+		uid, err := peer(c)
+		if err == nil && l.admit(uid) {
+			return c, nil
+		}
+		l.log.Warn("caller turned away", "uid", uid, "error", err)
+		c.Close()
+	}
+}
+
+// peer returns the user of the process at the other end.
+func peer(c *net.UnixConn) (uint32, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return 0, err
+	}
+	if credErr != nil {
+		return 0, credErr
+	}
+	return cred.Uid, nil
+}
