@@ -153,7 +153,7 @@ func (p *parser) channels(n *node, t *tensor, channels, rank int) ([]float32, er
 		wide = wide || d != 1 && (i != axis || d != int64(channels))
 	}
 	if wide {
-		return nil, p.refuse(n, "of other than a value a channel")
+		return nil, p.refuse(n, "bias not of one value a channel")
 	}
 	v, err := p.floats32(n, t)
 	if err != nil || len(v) == channels {

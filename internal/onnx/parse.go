@@ -249,22 +249,25 @@ func (p *parser) readNode(n *node) error {
 		return fmt.Errorf("%w: no output", ErrInvalid)
 	}
 	result, err := p.result(n)
-	if err != nil && !errors.Is(err, errSkip) {
-		return err
+	if err != nil {
+		if !errors.Is(err, errSkip) {
+			return err
+		}
+		result = operand{}
 	}
-	result.shared = result.shared || p.uses[n.outputs[0]] > 1
-	if err := p.define(n.outputs[0], result); err != nil {
-		return err
-	}
-	// Further outputs (indices, masks) are supported where nothing reads them.
-	for i, name := range n.outputs[1:] {
-		if name == "" {
+	for i, name := range n.outputs {
+		if name == "" && (i > 0 || err != nil) {
 			continue
 		}
-		if p.uses[name] > 0 {
-			p.refuse(n, "output %d", i+1)
+		o := operand{}
+		if i == 0 {
+			o = result
+			o.shared = o.shared || p.uses[name] > 1
+		} else if err == nil && p.uses[name] > 0 {
+			// Indices and masks are left out, where nothing reads them.
+			p.refuse(n, "output %d", i)
 		}
-		if err := p.define(name, operand{}); err != nil {
+		if err := p.define(name, o); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,629 @@
+package onnx
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/graph/graphtest"
+)
+
+// file is an ONNX file under construction. What is not given is that of a valid
+// model from x (N x 4) to y, of opset 13.
+type file struct {
+	nodes   []message
+	tensors []message
+	inputs  []message
+	outputs []message
+	opsets  []message
+	graph   message // further fields of the graph
+	model   message // and of the model
+}
+
+func (f file) bytes() []byte {
+	if f.inputs == nil {
+		f.inputs = []message{declare("x", typeFloat, "N", 4)}
+	}
+	if f.outputs == nil {
+		f.outputs = []message{declare("y", typeFloat)}
+	}
+	if f.opsets == nil {
+		f.opsets = []message{opsetOf("", 13)}
+	}
+	var g, m message
+	for _, list := range []struct {
+		num      protowire.Number
+		messages []message
+	}{{1, f.nodes}, {5, f.tensors}, {11, f.inputs}, {12, f.outputs}} {
+		for _, e := range list.messages {
+			g.bytes(list.num, e)
+		}
+	}
+	g = append(g, f.graph...)
+	m.int(1, 8)
+	m.bytes(7, g)
+	for _, o := range f.opsets {
+		m.bytes(8, o)
+	}
+	return append(m, f.model...)
+}
+
+// nodes returns a file of the given nodes.
+func nodes(n ...message) file { return file{nodes: n} }
+
+// with returns the file with more tensors.
+func (f file) with(t ...message) file {
+	f.tensors = append(slices.Clip(f.tensors), t...)
+	return f
+}
+
+// on returns the file with the given sizes for x.
+func (f file) on(dims ...any) file {
+	f.inputs = []message{declare("x", typeFloat, dims...)}
+	return f
+}
+
+// at returns the file in another opset.
+func (f file) at(opset int64) file {
+	f.opsets = []message{opsetOf("", opset)}
+	return f
+}
+
+// op returns a node; names are separated by spaces and "_" is none.
+func op(kind, inputs, outputs string, attributes ...message) (n message) {
+	for _, name := range strings.Fields(inputs) {
+		n.string(1, strings.Trim(name, "_"))
+	}
+	for _, name := range strings.Fields(outputs) {
+		n.string(2, strings.Trim(name, "_"))
+	}
+	n.string(4, kind)
+	for _, a := range attributes {
+		n.bytes(5, a)
+	}
+	return n
+}
+
+func opsetOf(domain string, version int64) (m message) {
+	m.string(1, domain)
+	m.int(2, version)
+	return m
+}
+
+// declare returns a ValueInfoProto; a size is an int or a symbol.
+func declare(name string, kind int64, dims ...any) (m message) {
+	var shape, tensor, typ message
+	for _, d := range dims {
+		var dim message
+		switch d := d.(type) {
+		case int:
+			dim.int(1, int64(d))
+		case string:
+			dim.string(2, d)
+		}
+		shape.bytes(1, dim)
+	}
+	tensor.int(1, kind)
+	tensor.bytes(2, shape)
+	typ.bytes(1, tensor)
+	m.string(1, name)
+	m.bytes(2, typ)
+	return m
+}
+
+// header returns a TensorProto without data.
+func header(name string, kind int64, dims ...int64) (m message) {
+	for _, d := range dims {
+		m.int(1, d)
+	}
+	m.int(2, kind)
+	m.string(8, name)
+	return m
+}
+
+// floats returns a float tensor whose elements are 1, 2, 3, ...
+func floats(name string, dims ...int64) message {
+	m := header(name, typeFloat, dims...)
+	size := int64(1)
+	for _, d := range dims {
+		size *= d
+	}
+	var raw []byte
+	for i := range size {
+		raw = protowire.AppendFixed32(raw, math.Float32bits(float32(i+1)))
+	}
+	m.bytes(9, raw)
+	return m
+}
+
+func int64s(name string, v ...int64) message {
+	m := header(name, typeInt64, int64(len(v)))
+	for _, x := range v {
+		m.int(7, x)
+	}
+	return m
+}
+
+func floatAttribute(name string, v float32) (a message) {
+	a.string(1, name)
+	a = protowire.AppendTag(a, 2, protowire.Fixed32Type)
+	a = protowire.AppendFixed32(a, math.Float32bits(v))
+	a.int(20, attributeFloat)
+	return a
+}
+
+func stringAttribute(name, v string) (a message) {
+	a.string(1, name)
+	a.string(4, v)
+	a.int(20, attributeString)
+	return a
+}
+
+func tensorAttribute(name string, v message) (a message) {
+	a.string(1, name)
+	a.bytes(5, v)
+	a.int(20, attributeTensor)
+	return a
+}
+
+// cat concatenates messages.
+func cat(m ...message) message { return slices.Concat(m...) }
+
+// num returns a message of one integer field.
+func num(n protowire.Number, v int64) (m message) { m.int(n, v); return m }
+
+// sub returns a message of one length-delimited field.
+func sub(n protowire.Number, v []byte) (m message) { m.bytes(n, v); return m }
+
+// dense is a valid file of one dense layer.
+func dense() file { return nodes(op("Gemm", "x w", "y")).with(floats("w", 4, 3)) }
+
+// conv is a valid file of one convolution with the given attributes.
+func conv(attributes ...message) file {
+	return nodes(op("Conv", "x w", "y", attributes...)).with(floats("w", 2, 1, 3, 3)).on("N", 1, 5, 5)
+}
+
+func pool(kind string, attributes ...message) file {
+	return nodes(op(kind, "x", "y", append(attributes, intsAttribute("kernel_shape", 2, 2))...)).on("N", 1, 5, 5)
+}
+
+func TestFixturesAreValid(t *testing.T) {
+	for i, f := range []file{dense(), conv(), pool("MaxPool"), pool("AveragePool"), nodes(op("Relu", "x", "y"))} {
+		if _, err := Parse(f.bytes()); err != nil {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+}
+
+// whole has a big matrix's shape and no data to it.
+func whole(dims ...int64) file {
+	return nodes(op("Gemm", "x w", "y")).with(header("w", typeFloat, dims...))
+}
+
+func TestParseRejects(t *testing.T) {
+	nan := func(bits uint32) message {
+		m := header("w", typeFloat, 4, 1)
+		m.bytes(9, slices.Concat(make([]byte, 12), protowire.AppendFixed32(nil, bits)))
+		return m
+	}
+	relu := op("Relu", "x", "y")
+	for _, c := range []struct {
+		name string
+		b    []byte
+		want error
+	}{
+		// Not ONNX.
+		{"nothing", nil, ErrFormat},
+		{"text", []byte("GIF89a and so on"), ErrFormat},
+		{"a group", []byte{3<<3 | 3, 3<<3 | 4}, ErrFormat},
+		{"nested groups", slices.Repeat([]byte{3<<3 | 3}, 1<<20), ErrFormat},
+		{"field number 0", []byte{0, 0}, ErrFormat},
+		{"endless varint", append([]byte{1 << 3}, slices.Repeat([]byte{0xff}, 20)...), ErrFormat},
+		{"length past the end", []byte{7<<3 | 2, 0xff, 0xff, 0xff, 0xff, 0x0f}, ErrFormat},
+		{"length past 2^63", append([]byte{7<<3 | 2}, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1), ErrFormat},
+		{"no graph", num(1, 8), ErrFormat},
+		{"no IR version", sub(7, nil), ErrFormat},
+		{"two graphs", file{nodes: []message{relu}, model: sub(7, nil)}.bytes(), ErrFormat},
+		{"broken node", file{graph: sub(1, []byte{0x80})}.bytes(), ErrFormat},
+		{"node of nothing", file{graph: sub(1, nil)}.bytes(), ErrFormat},
+		{"attribute of nothing", nodes(cat(relu, sub(5, nil))).bytes(), ErrFormat},
+		{"attribute by reference", nodes(cat(relu, sub(5, cat(intAttribute("a", 1), sub(21, []byte("b")))))).bytes(), ErrFormat},
+		{"cut floats", dense().with(cat(header("v", typeFloat, 1), sub(4, make([]byte, 3)))).bytes(), ErrFormat},
+		{"cut doubles", dense().with(cat(header("v", typeDouble, 1), sub(10, make([]byte, 7)))).bytes(), ErrFormat},
+		{"cut integers", dense().with(cat(header("v", typeInt64, 1), sub(7, []byte{0x80}))).bytes(), ErrFormat},
+		{"broken shape of the input", file{nodes: []message{relu}, inputs: []message{cat(sub(1, []byte("x")), sub(2, sub(1, sub(2, []byte{8}))))}}.bytes(), ErrFormat},
+
+		// Names and order.
+		{"no opset", file{nodes: []message{relu}, opsets: []message{opsetOf("other", 1)}}.bytes(), ErrInvalid},
+		{"two opsets", file{nodes: []message{relu}, opsets: []message{opsetOf("", 13), opsetOf("ai.onnx", 13)}}.bytes(), ErrInvalid},
+		{"no input", file{nodes: []message{relu}, inputs: []message{}}.bytes(), ErrInvalid},
+		{"no output", file{nodes: []message{relu}, outputs: []message{}}.bytes(), ErrInvalid},
+		{"undefined", nodes(op("Relu", "z", "y")).bytes(), ErrUndefined},
+		{"undefined output", nodes(op("Relu", "x", "z")).bytes(), ErrUndefined},
+		{"a loop", nodes(op("Relu", "y", "y")).bytes(), ErrUndefined},
+		{"a cycle", nodes(op("Relu", "b", "a"), op("Relu", "a", "b"), op("Mul", "x b", "y")).bytes(), ErrUndefined},
+		{"out of order", nodes(op("Relu", "a", "y"), op("Relu", "x", "a")).bytes(), ErrUndefined},
+		{"output defined twice", nodes(relu, relu).bytes(), ErrInvalid},
+		{"input defined again", nodes(op("Relu", "x", "x"), relu).bytes(), ErrInvalid},
+		{"tensors of one name", dense().with(floats("w", 4, 3)).bytes(), ErrInvalid},
+		{"tensor named like an output", dense().with(floats("y", 1)).bytes(), ErrInvalid},
+		{"tensor without a name", dense().with(floats("", 1)).bytes(), ErrInvalid},
+		{"input without a name", file{nodes: []message{relu}, inputs: []message{declare("", typeFloat, 1, 1)}}.bytes(), ErrInvalid},
+		{"no output name", nodes(op("Relu", "x", "")).bytes(), ErrInvalid},
+		{"empty output name", nodes(op("Relu", "x", "_")).bytes(), ErrInvalid},
+		{"no operators", nodes(op("Identity", "x", "y")).bytes(), ErrInvalid},
+		{"constant output", nodes(op("Constant", "", "y", floatAttribute("value_float", 1))).bytes(), ErrInvalid},
+		{"a dead end", nodes(relu, op("Relu", "x", "z")).bytes(), ErrInvalid},
+		{"unread input", nodes(op("Constant", "", "a", floatAttribute("value_float", 1)), op("Identity", "a", "y")).bytes(), ErrInvalid},
+
+		// Nodes.
+		{"missing input", nodes(op("Relu", "", "y")).bytes(), ErrInvalid},
+		{"missing weights", nodes(op("Gemm", "x", "y")).bytes(), ErrInvalid},
+		{"empty weights", nodes(op("Gemm", "x _", "y")).bytes(), ErrInvalid},
+		{"too many inputs", nodes(op("Relu", "x x", "y")).bytes(), ErrInvalid},
+		{"attribute twice", pool("MaxPool", intsAttribute("strides", 1, 1), intsAttribute("strides", 1, 1)).bytes(), ErrInvalid},
+		{"attribute of another type", pool("MaxPool", intAttribute("strides", 1)).bytes(), ErrInvalid},
+		{"map into Gemm", dense().on("N", 4, 1, 1).bytes(), ErrInvalid},
+		{"vector into MaxPool", pool("MaxPool").on("N", 4).bytes(), ErrInvalid},
+		{"vector into Conv", conv().on("N", 4).bytes(), ErrInvalid},
+		{"Gemm of other sizes", dense().on("N", 5).bytes(), ErrInvalid},
+		{"Conv of other channels", conv().on("N", 2, 5, 5).bytes(), ErrInvalid},
+		{"Conv weights of rank 2", nodes(op("Conv", "x w", "y")).with(floats("w", 2, 2)).on("N", 2, 5, 5).bytes(), ErrInvalid},
+		{"kernel_shape of other weights", conv(intsAttribute("kernel_shape", 2, 3)).bytes(), ErrInvalid},
+		{"groups that do not divide", conv(intAttribute("group", 3)).bytes(), ErrInvalid},
+		{"negative groups", conv(intAttribute("group", -1)).bytes(), ErrInvalid},
+		{"groups by overflow", nodes(op("Conv", "x w", "y", intAttribute("group", math.MinInt64))).with(floats("w", 2, 2, 1, 1)).on("N", 4, 5, 5).bytes(), ErrInvalid},
+		{"zero stride", conv(intsAttribute("strides", 0, 1)).bytes(), ErrInvalid},
+		{"one stride", conv(intsAttribute("strides", 1)).bytes(), ErrInvalid},
+		{"huge stride", conv(intsAttribute("strides", 1<<40, 1)).bytes(), ErrInvalid},
+		{"negative dilation", conv(intsAttribute("dilations", 1, -1)).bytes(), ErrInvalid},
+		{"huge dilation and SAME", nodes(op("Conv", "x w", "y", intsAttribute("dilations", math.MaxInt32, 1), stringAttribute("auto_pad", "SAME_UPPER"))).
+			with(floats("w", 1, 1, 9, 1)).on("N", 1, 5, 5).bytes(), ErrInvalid},
+		{"negative pads", conv(intsAttribute("pads", 0, -1, 0, 0)).bytes(), ErrInvalid},
+		{"two pads", conv(intsAttribute("pads", 0, 1)).bytes(), ErrInvalid},
+		{"huge pads", pool("MaxPool", intsAttribute("pads", math.MaxInt32, 0, math.MaxInt32, 0)).bytes(), ErrInvalid},
+		{"pads and auto_pad", conv(intsAttribute("pads", 0, 1, 0, 0), stringAttribute("auto_pad", "VALID")).bytes(), ErrInvalid},
+		{"unknown auto_pad", conv(stringAttribute("auto_pad", "SOME")).bytes(), ErrInvalid},
+		{"kernel larger than the map", conv().on("N", 1, 2, 5).bytes(), ErrInvalid},
+		{"no kernel_shape", nodes(op("MaxPool", "x", "y")).on("N", 1, 5, 5).bytes(), ErrInvalid},
+		{"empty kernel_shape", nodes(op("MaxPool", "x", "y", intsAttribute("kernel_shape"))).on("N", 1, 5, 5).bytes(), ErrInvalid},
+		{"bias of another length", nodes(op("Conv", "x w b", "y")).with(floats("w", 2, 1, 3, 3), floats("b", 3)).on("N", 1, 5, 5).bytes(), ErrInvalid},
+		{"Reshape to other sizes", nodes(op("Reshape", "x s", "y")).with(int64s("s", 0, 5)).bytes(), ErrInvalid},
+		{"Reshape to a negative size", nodes(op("Reshape", "x s", "y")).with(int64s("s", 0, -4)).bytes(), ErrInvalid},
+		{"Reshape with two -1", nodes(op("Reshape", "x s", "y")).with(int64s("s", 0, -1, -1, 1)).bytes(), ErrInvalid},
+		{"Reshape by overflow", nodes(op("Reshape", "x s", "y")).with(int64s("s", 0, 1<<62, 4, 4)).bytes(), ErrInvalid},
+		{"Reshape of 0 beyond the rank", nodes(op("Reshape", "x s", "y")).with(int64s("s", 0, 4, 0, 1)).bytes(), ErrInvalid},
+		{"Reshape by a long shape", nodes(op("Reshape", "x s", "y")).with(int64s("s", make([]int64, 100)...)).bytes(), ErrInvalid},
+		{"Reshape of weights to other sizes", nodes(op("Reshape", "w s", "v"), op("Gemm", "x v", "y")).with(floats("w", 4, 3), int64s("s", 4, 4)).bytes(), ErrInvalid},
+		{"Constant without a value", nodes(op("Constant", "", "a"), relu).bytes(), ErrInvalid},
+		{"Constant of two", nodes(op("Constant", "", "a", floatAttribute("value_float", 1), intAttribute("value_int", 1)), relu).bytes(), ErrInvalid},
+		{"Constant of no tensor", nodes(op("Constant", "", "a", cat(sub(1, []byte("value")), num(20, attributeTensor))), relu).bytes(), ErrInvalid},
+
+		// Tensors.
+		{"external data by location", dense().with(cat(header("v", typeFloat, 1), num(14, 1))).bytes(), ErrExternalData},
+		{"external data by entries", dense().with(cat(header("v", typeFloat, 1), sub(13, nil))).bytes(), ErrExternalData},
+		{"external data of a Constant", nodes(op("Constant", "", "a", tensorAttribute("value", num(14, 1))), relu).bytes(), ErrExternalData},
+		{"segments", dense().with(cat(header("v", typeFloat, 1), sub(3, nil))).bytes(), ErrInvalid},
+		{"rank 17", dense().with(floats("v", slices.Repeat([]int64{1}, 17)...)).bytes(), ErrInvalid},
+		{"no data", whole(4, 3).bytes(), ErrInvalid},
+		{"no data for much", whole(4, 1<<28).bytes(), ErrInvalid},
+		{"overflow to 0", whole(1<<32, 1<<32).bytes(), ErrInvalid},
+		{"overflow to 4", whole(1<<62+1, 4).bytes(), ErrInvalid},
+		{"negative sizes", whole(-4, -3).bytes(), ErrInvalid},
+		{"no elements", whole(4, 0).bytes(), ErrInvalid},
+		{"less data", nodes(op("Gemm", "x w", "y")).with(cat(header("w", typeFloat, 4, 3), sub(9, make([]byte, 47)))).bytes(), ErrInvalid},
+		{"more data", nodes(op("Gemm", "x w", "y")).with(cat(header("w", typeFloat, 4, 3), sub(9, make([]byte, 52)))).bytes(), ErrInvalid},
+		{"more typed data", nodes(op("Gemm", "x w", "y")).with(cat(header("w", typeFloat, 4, 3), sub(4, make([]byte, 52)))).bytes(), ErrInvalid},
+		{"data twice", nodes(op("Gemm", "x w", "y")).with(cat(floats("w", 4, 3), sub(4, make([]byte, 48)))).bytes(), ErrInvalid},
+		{"data of another type", nodes(op("Gemm", "x w", "y")).with(cat(header("w", typeDouble, 4, 3), sub(4, make([]byte, 48)))).bytes(), ErrInvalid},
+		{"NaN weight", nodes(op("Gemm", "x w", "y")).with(nan(0x7fc00000)).bytes(), graph.ErrNotFinite},
+		{"signalling NaN weight", nodes(op("Gemm", "x w", "y")).with(nan(0xff800001)).bytes(), graph.ErrNotFinite},
+		{"infinite weight", nodes(op("Gemm", "x w", "y")).with(nan(0xff800000)).bytes(), graph.ErrNotFinite},
+		{"infinite bias", nodes(op("Gemm", "x v b", "y")).with(floats("v", 4, 4), cat(header("b", typeFloat, 1), sub(9, []byte{0, 0, 0x80, 0x7f}))).bytes(), graph.ErrNotFinite},
+		{"weights that alpha makes infinite", nodes(op("Gemm", "x w", "y", floatAttribute("alpha", 3e38))).with(floats("w", 4, 3)).bytes(), graph.ErrNotFinite},
+		{"double out of range", nodes(op("Gemm", "x w", "y")).with(cat(header("w", typeDouble, 4, 1), sub(10, slices.Repeat(protowire.AppendFixed64(nil, math.Float64bits(1e39)), 4)))).bytes(), graph.ErrNotFinite},
+		{"contraction of 65,537", nodes(op("Gemm", "x w", "y")).with(floats("w", 1<<16+1, 1)).on("N", 1<<16+1).bytes(), ErrInvalid},
+
+		// The input.
+		{"negative size", nodes(relu).on("N", -4).bytes(), ErrInvalid},
+		{"negative batch", nodes(relu).on(-1, 4).bytes(), ErrInvalid},
+		{"input by overflow", nodes(relu).on("N", 1<<32, 1<<32, 1).bytes(), ErrInvalid},
+	} {
+		g, err := Parse(c.b)
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, %v, want %v", c.name, g, err, c.want)
+		}
+		checkTyped(t, c.name, err)
+	}
+}
+
+// checkTyped checks that err is of exactly one of the kinds that Parse promises.
+func checkTyped(t testing.TB, name string, err error) {
+	t.Helper()
+	var u *UnsupportedError
+	kinds := 0
+	for _, is := range []bool{errors.Is(err, ErrFormat), errors.Is(err, ErrInvalid), errors.As(err, &u)} {
+		if is {
+			kinds++
+		}
+	}
+	if kinds != 1 || errors.Is(err, errSkip) {
+		t.Errorf("%s: error of no or several kinds: %v", name, err)
+	}
+}
+
+func TestParseUnsupported(t *testing.T) {
+	x4 := []any{"N", 1, 5, 5}
+	relu := op("Relu", "x", "y")
+	graphAttribute := cat(sub(1, []byte("body")), sub(6, file{}.bytes()), num(20, 5))
+	foreign := cat(op("FusedConv", "x", "y"), sub(7, []byte("com.example")))
+	for name, c := range map[string]struct {
+		f    file
+		want []string
+	}{
+		"all at once": {nodes(
+			op("LSTM", "x", "a"), op("MaxPool", "a", "b", intAttribute("ceil_mode", 1), intsAttribute("kernel_shape", 2, 2)),
+			op("LSTM", "b", "c"), op("Gemm", "c c", "d", intAttribute("transA", 1)), op("Erf", "d", "y")),
+			[]string{"Erf", "Gemm(transA=1)", "LSTM", "MaxPool(ceil_mode=1)"}},
+		"several of one node": {pool("MaxPool", intAttribute("ceil_mode", 1), intsAttribute("dilations", 1, 2)),
+			[]string{"MaxPool(ceil_mode=1)", "MaxPool(dilations)"}},
+		"another domain":      {nodes(foreign), []string{"com.example.FusedConv"}},
+		"a subgraph":          {nodes(op("If", "x", "y", graphAttribute)), []string{"If"}},
+		"a stray subgraph":    {nodes(op("Relu", "x", "y", graphAttribute)), []string{"Relu(body)"}},
+		"an odd name":         {nodes(op("Re\nlu", "x", "y")), []string{`"Re\nlu"`}},
+		"a long name":         {nodes(op(strings.Repeat("a", 1000), "x", "y")), []string{strings.Repeat("a", 64)}},
+		"unused first output": {nodes(op("LSTM", "x", "_ y")), []string{"LSTM"}},
+		"old opset":           {nodes(relu).at(6), []string{"opset 6"}},
+		"opset of the future": {nodes(relu).at(maxOpset + 1), []string{fmt.Sprint("opset ", maxOpset+1)}},
+		"functions":           {file{nodes: []message{relu}, model: sub(25, nil)}, []string{"model-local functions"}},
+		"sparse weights":      {file{nodes: []message{relu}, graph: sub(15, nil)}, []string{"sparse initializers"}},
+		"two inputs":          {file{nodes: []message{relu}, inputs: []message{declare("x", 1, 1, 4), declare("z", 1, 1, 4)}}, []string{"several inputs"}},
+		"two outputs":         {file{nodes: []message{relu, op("Relu", "x", "z")}, outputs: []message{declare("y", 1), declare("z", 1)}}, []string{"several outputs"}},
+		"integer input":       {file{nodes: []message{relu}, inputs: []message{declare("x", typeInt64, "N", 4)}}, []string{"input of element type 7"}},
+		"symbolic input":      {nodes(relu).on("N", 3, "H", "W"), []string{"input of symbolic size"}},
+		"input of rank 0":     {nodes(relu).on(), []string{"input of rank 0"}},
+		"sequence":            {nodes(op("Conv", "x w", "y")).with(floats("w", 2, 1, 3)).on("N", 1, 9), []string{"Conv(1-D)", "input of rank 3"}},
+		"1-D pool":            {nodes(op("AveragePool", "x", "y", intsAttribute("kernel_shape", 2))).on("N", 1, 9), []string{"AveragePool(1-D)", "input of rank 3"}},
+		"3-D conv":            {nodes(op("Conv", "x w", "y")).with(floats("w", 2, 1, 3, 3, 3)).on("N", 1, 9, 9, 9), []string{"Conv(3-D)", "input of rank 5"}},
+		"indices":             {nodes(op("MaxPool", "x", "a i", intsAttribute("kernel_shape", 2, 2)), op("Mul", "i i", "y")).on(x4...), []string{"MaxPool(output 1)"}},
+		"indices as output": {file{nodes: []message{op("MaxPool", "x", "a y", intsAttribute("kernel_shape", 2, 2))},
+			inputs: []message{declare("x", 1, x4...)}}, []string{"MaxPool(output 1)"}},
+		"weights computed":     {nodes(op("Relu", "x", "a"), op("MatMul", "x a", "y")), []string{"MatMul(input 1 not constant)"}},
+		"MatMul from the left": {nodes(op("MatMul", "w x", "y")).with(floats("w", 3, 4)), []string{"MatMul(constant input 0)"}},
+		"MatMul of a map":      {nodes(op("MatMul", "x w", "y")).with(floats("w", 5, 4)).on(x4...), []string{"MatMul(input of rank 4)"}},
+		"MatMul by a vector":   {nodes(op("MatMul", "x w", "y")).with(floats("w", 4)), []string{"MatMul(weights of rank 1)"}},
+		"bias a sample":        {nodes(op("Gemm", "x w b", "y")).with(floats("w", 4, 3), floats("b", 2, 3)), []string{"Gemm(bias not of one value a channel)"}},
+		"bias a column": {nodes(op("Conv", "x w", "a"), op("Add", "a b", "y")).with(floats("w", 3, 1, 3, 3), floats("b", 3)).on(x4...),
+			[]string{"Add(bias not of one value a channel)"}},
+		"bias of more rank":    {nodes(op("Gemm", "x w", "a"), op("Add", "a b", "y")).with(floats("w", 4, 3), floats("b", 1, 1, 3)), []string{"Add(bias not of one value a channel)"}},
+		"Add to the input":     {nodes(op("Add", "x b", "y")).with(floats("b", 4)), []string{"Add(not of a bias)"}},
+		"Add after ReLU":       {nodes(op("Relu", "x", "a"), op("Add", "a b", "y")).with(floats("b", 4)), []string{"Add(not of a bias)"}},
+		"Add of two":           {nodes(op("Gemm", "x w", "a"), op("Relu", "a", "b"), op("Add", "a b", "y")).with(floats("w", 4, 3)), []string{"Add(not of a bias)"}},
+		"Add of constants":     {nodes(op("Add", "b b", "c"), op("Gemm", "x c", "y")).with(floats("b", 4)), []string{"Add(not of a bias)"}},
+		"Mul":                  {nodes(op("Relu", "x", "a"), op("Mul", "x a", "y")), []string{"Mul(not of a value by itself)"}},
+		"Mul by a constant":    {nodes(op("Mul", "x b", "y")).with(floats("b", 4)), []string{"Mul(not of a value by itself)"}},
+		"Pow":                  {nodes(op("Pow", "x e", "y")).with(floats("e", 1)), []string{"Pow(exponent not 2)"}},
+		"Pow by integers":      {nodes(op("Pow", "x e", "y")).with(int64s("e", 2, 2, 2, 2)), []string{"Pow(exponent not 2)"}},
+		"Pow to more rank":     {nodes(op("Pow", "x e", "y")).with(cat(header("e", typeInt64, 1, 1, 1), num(7, 2))), []string{"Pow(exponent not 2)"}},
+		"Pow by float16":       {nodes(op("Pow", "x e", "y")).with(header("e", 10, 1)), []string{"Pow(element type 10)"}},
+		"float16 weights":      {nodes(op("Gemm", "x w", "y")).with(header("w", 10, 4, 3)), []string{"Gemm(element type 10)"}},
+		"Flatten":              {nodes(op("Flatten", "x", "y", intAttribute("axis", 2))).on(x4...), []string{"Flatten(axis=2)"}},
+		"Flatten of all":       {nodes(op("Flatten", "x", "y", intAttribute("axis", 0))), []string{"Flatten(axis=0)"}},
+		"Softmax over columns": {nodes(op("Softmax", "x", "y")).on(x4...), []string{"Softmax(axis=-1 of rank 4 in opset 13)"}},
+		"Softmax over a map":   {nodes(op("Softmax", "x", "y")).on(x4...).at(11), []string{"Softmax(axis=1 of rank 4 in opset 11)"}},
+		"Softmax over samples": {nodes(op("Softmax", "x", "y", intAttribute("axis", 0))), []string{"Softmax(axis=0 of rank 2 in opset 13)"}},
+		"Reshape computed":     {nodes(op("Reshape", "x x", "y")), []string{"Reshape(input 1 not constant)"}},
+		"Reshape by floats":    {nodes(op("Reshape", "x s", "y")).with(floats("s", 2)), []string{"Reshape(element type 1)"}},
+		"Reshape to rank 3":    {nodes(op("Reshape", "x s", "y")).with(int64s("s", 0, 2, 2)), []string{"Reshape(to rank 3)"}},
+		"Reshape of samples":   {nodes(op("Reshape", "x s", "y")).with(int64s("s", 1, -1)), []string{"Reshape(across samples)"}},
+		"Reshape into samples": {nodes(op("Reshape", "x s", "y")).with(int64s("s", -1, 2)), []string{"Reshape(across samples)"}},
+		"Reshape of a batch":   {nodes(op("Reshape", "x s", "y")).with(int64s("s", 4, 2)).on(2, 4), []string{"Reshape(across samples)"}},
+		"Reshape to 0":         {nodes(op("Reshape", "x s", "y", intAttribute("allowzero", 1))).with(int64s("s", -1, 0)), []string{"Reshape(across samples)"}},
+		"Dropout in training": {nodes(op("Dropout", "x _ t", "a"), op("Relu", "a", "y")).with(cat(header("t", typeBool), sub(9, []byte{1}))),
+			[]string{"Dropout(training_mode=1)"}},
+		"mask":           {nodes(op("Dropout", "x", "a m"), op("Mul", "m m", "y")), []string{"Dropout(output 1)"}},
+		"strings":        {nodes(op("Constant", "", "a", stringAttribute("value_string", "s")), relu), []string{"Constant(value_string)"}},
+		"old attributes": {nodes(op("Relu", "x", "y", intsAttribute("consumed_inputs", 0))), []string{"Relu(consumed_inputs)"}},
+	} {
+		g, err := Parse(c.f.bytes())
+		var u *UnsupportedError
+		if !errors.As(err, &u) || !slices.Equal(u.Ops, c.want) {
+			t.Errorf("%s: %v, %v, want %q", name, g, err, c.want)
+			continue
+		}
+		checkTyped(t, name, err)
+		for _, op := range c.want {
+			if !strings.Contains(err.Error(), op) {
+				t.Errorf("%s: %v does not name %s", name, err, op)
+			}
+		}
+	}
+}
+
+// A bias is added to a layer only where nothing else reads the layer's result.
+func TestBiasOfSharedResult(t *testing.T) {
+	matMul := op("MatMul", "x w", "a")
+	for name, nodesOf := range map[string][]message{
+		"by two nodes":         {matMul, op("Add", "a b", "c"), op("Mul", "a c", "y")},
+		"after the other":      {matMul, op("Relu", "a", "c"), op("Add", "a b", "d"), op("Mul", "c d", "y")},
+		"by way of Identity":   {matMul, op("Identity", "a", "i"), op("Add", "i b", "c"), op("Mul", "a c", "y")},
+		"by two of Identity's": {matMul, op("Identity", "a", "i"), op("Add", "i b", "c"), op("Mul", "i c", "y")},
+	} {
+		_, err := Parse(nodes(nodesOf...).with(floats("w", 4, 3), floats("b", 3)).bytes())
+		var u *UnsupportedError
+		if !errors.As(err, &u) || !slices.Contains(u.Ops, "Add(not of a bias)") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	f := nodes(matMul, op("Identity", "a", "i"), op("Add", "i b", "c"), op("Mul", "c c", "y")).with(floats("w", 4, 3), floats("b", 3))
+	g, err := Parse(f.bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b := g.Nodes[0].Op.(graph.Linear).Bias(); !slices.Equal(b, []float32{1, 2, 3}) {
+		t.Errorf("bias %v", b)
+	}
+}
+
+// The numbers of a tensor may stand in the file in several ways.
+func TestTensorForms(t *testing.T) {
+	want := []float32{1, 3, 5, 7, 2, 4, 6, 8} // 4 x 2, transposed
+	var single, packed, doubles, packedDoubles, rawDoubles message
+	for i := range 8 {
+		v := float32(i + 1)
+		single = protowire.AppendFixed32(protowire.AppendTag(single, 4, protowire.Fixed32Type), math.Float32bits(v))
+		packed = protowire.AppendFixed32(packed, math.Float32bits(v))
+		doubles = protowire.AppendFixed64(protowire.AppendTag(doubles, 10, protowire.Fixed64Type), math.Float64bits(float64(v)))
+		packedDoubles = protowire.AppendFixed64(packedDoubles, math.Float64bits(float64(v)))
+	}
+	rawDoubles = packedDoubles
+	var packedDims message
+	packedDims.bytes(1, []byte{4, 2})
+	for name, tensor := range map[string]message{
+		"raw floats":     floats("w", 4, 2),
+		"single floats":  cat(header("w", typeFloat, 4, 2), single),
+		"packed floats":  cat(header("w", typeFloat, 4, 2), sub(4, packed)),
+		"packed parts":   cat(header("w", typeFloat, 4, 2), sub(4, packed[:12]), sub(4, packed[12:])),
+		"packed sizes":   cat(header("w", typeFloat), packedDims, sub(9, packed)),
+		"single doubles": cat(header("w", typeDouble, 4, 2), doubles),
+		"packed doubles": cat(header("w", typeDouble, 4, 2), sub(10, packedDoubles)),
+		"raw doubles":    cat(header("w", typeDouble, 4, 2), sub(9, rawDoubles)),
+	} {
+		g, err := Parse(nodes(op("MatMul", "x w", "y")).with(tensor).bytes())
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if w := g.Nodes[0].Op.(graph.Linear).Weights(); !slices.Equal(w, want) {
+			t.Errorf("%s: %v", name, w)
+		}
+	}
+}
+
+// Unknown fields are passed over, as protobuf has it.
+func TestParseUnknownFields(t *testing.T) {
+	f := dense()
+	f.model = cat(num(99, 1), sub(98, []byte("x")), message{97<<3&0x7f | 1 | 0x80, 97 >> 4, 1, 2, 3, 4, 5, 6, 7, 8})
+	if _, err := Parse(f.bytes()); err != nil {
+		t.Error(err)
+	}
+}
+
+// allocated returns the bytes that f allocates.
+func allocated(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+// Memory grows with the file alone: not with what it declares, and not with how
+// often one tensor is used.
+func TestParseMemory(t *testing.T) {
+	var stack []message
+	for i := range 5000 {
+		stack = append(stack, op("MatMul", fmt.Sprintf("v%d w", i), fmt.Sprintf("v%d", i+1)))
+	}
+	shared := file{nodes: stack, inputs: []message{declare("v0", typeFloat, "N", 64)}, outputs: []message{declare("v5000", typeFloat)}}
+	var biases []message
+	for i := range 1000 {
+		biases = append(biases, op("Gemm", fmt.Sprintf("v%d w b", i), fmt.Sprintf("v%d", i+1)))
+	}
+	wide := file{nodes: biases, inputs: []message{declare("v0", typeFloat, "N", 64)}, outputs: []message{declare("v1000", typeFloat)}}
+	for name, b := range map[string][]byte{
+		"declared weights":   whole(4, 1<<29).bytes(),
+		"declared doubles":   nodes(op("Gemm", "x w", "y")).with(header("w", typeDouble, 4, 1<<28)).bytes(),
+		"declared shape":     nodes(op("Reshape", "x s", "y")).with(header("s", typeInt64, 1<<30)).bytes(),
+		"declared input":     nodes(op("Relu", "x", "y")).on("N", 1, 1<<15, 1<<15).bytes(),
+		"tensor used often":  shared.with(floats("w", 64, 64)).bytes(),
+		"bias used often":    wide.with(floats("w", 64, 64), floats("b", 1)).bytes(),
+		"many small nodes":   nodes(slices.Repeat([]message{op("A", "", "a")}, 20000)...).bytes(),
+		"many symbols":       file{graph: slices.Repeat(sub(12, nil), 20000)}.bytes(),
+		"many unknown names": nodes(slices.Repeat([]message{op("Relu", "x", "y", intAttribute("b", 1))}, 5000)...).bytes(),
+	} {
+		var err error
+		bytes := allocated(func() { _, err = Parse(b) })
+		if limit := uint64(128*len(b) + 64<<10); bytes > limit {
+			t.Errorf("%s: %d bytes for a file of %d, %v", name, bytes, len(b), err)
+		}
+	}
+	if _, err := Parse(shared.with(floats("w", 64, 64)).bytes()); !errors.Is(err, ErrInvalid) {
+		t.Errorf("%v", err)
+	}
+}
+
+// A tensor may serve several nodes within that bound.
+func TestParseTiedWeights(t *testing.T) {
+	g, err := Parse(nodes(op("MatMul", "x w", "a"), op("Gemm", "a w", "y", floatAttribute("alpha", 2))).with(floats("w", 4, 4)).bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := g.Nodes[0].Op.(graph.Linear).Weights(), g.Nodes[1].Op.(graph.Linear).Weights()
+	if a[1] != 5 || b[1] != 10 {
+		t.Errorf("%v, %v", a, b)
+	}
+}
+
+func TestParseCutAndFlipped(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 7))
+	var seeds [][]byte
+	for range 20 {
+		b, err := Marshal(randomGraph(r))
+		if err != nil {
+			t.Fatal(err)
+		}
+		seeds = append(seeds, b)
+	}
+	for _, b := range seeds {
+		for i := range b {
+			if _, err := Parse(b[:i]); err == nil {
+				t.Fatalf("accepted %d of %d bytes", i, len(b))
+			} else {
+				checkTyped(t, "cut", err)
+			}
+		}
+		for i := range b {
+			c := slices.Clone(b)
+			c[i] ^= 1 << r.IntN(8)
+			checkParse(t, c)
+		}
+	}
+}
+
+// checkParse checks what holds for the parsing of any bytes.
+func checkParse(t testing.TB, b []byte) {
+	t.Helper()
+	g, err := Parse(b)
+	if err != nil {
+		checkTyped(t, "", err)
+		return
+	}
+	if err := g.Validate(); err != nil {
+		t.Fatalf("accepted a graph that is invalid: %v", err)
+	}
+	checkRoundTrip(t, g)
+}
+
+func FuzzParse(f *testing.F) {
+	for _, v := range readVectors(f) {
+		f.Add(v.Model)
+	}
+	for _, file := range []file{dense(), conv(), pool("MaxPool"), whole(4, 1<<29), nodes(op("Relu", "y", "y"))} {
+		f.Add(file.bytes())
+	}
+	b, err := Marshal(graphtest.Chain(graph.Vector(3), graphtest.Dense(rand.New(rand.NewPCG(1, 1)), 3, 2), graph.Softmax{}))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) { checkParse(t, b) })
+}
