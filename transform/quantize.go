@@ -171,10 +171,10 @@ const RhoReLU = 0.2
 //
 //	|dW|² / |W|²  +  1 / (12·XMax²·rho²)
 //
-// because dx is uniform over a step peak/XMax, of variance (peak/XMax)²/12, and
-// ms(x) = (rho·peak)². The first term, over all rows, is measured by rounding
-// the rows at that XMax. It grows as XMax², for the weights' steps do as XMax;
-// the second falls as XMax^-2.
+// because dx is uniform over a step peak/XMax, of variance (peak/XMax)²/12 (less
+// with inputs of zero, which round to themselves), and ms(x) = (rho·peak)². The
+// first term, over all rows, is measured by rounding the rows at that XMax. It
+// grows as XMax², for the weights' steps grow as XMax; the second falls as XMax^-2.
 //
 // A rho outside (0, 1] counts as RhoReLU. Weights that QuantizeWeights refuses get 1.
 func ChooseXMax(r ring.Ring, op plan.Op, w []float32, rho float64) int32 {

@@ -1,0 +1,88 @@
+package transform_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/transform"
+)
+
+func TestSchemes(t *testing.T) {
+	var names []string
+	for _, s := range transform.Schemes() {
+		names = append(names, s.String())
+		if got, err := transform.ParseScheme(s.String()); err != nil || got != s {
+			t.Errorf("ParseScheme(%q) = %v, %v", s, got, err)
+		}
+		if s.Roles() != 1 {
+			t.Errorf("%v has %d roles", s, s.Roles())
+		}
+	}
+	if want := []string{"permute+pad", "permute", "none+pad"}; !slices.Equal(names, want) {
+		t.Errorf("schemes %v, want %v", names, want)
+	}
+	if transform.Schemes()[0] != transform.DefaultScheme() {
+		t.Error("the default is not first")
+	}
+	for _, s := range []string{"", "none", "pad", "none+permute", "permute+permute", "permute+none", "none+none", "Permute", "permute+pad ", "+"} {
+		if got, err := transform.ParseScheme(s); !errors.Is(err, transform.ErrScheme) || got != (transform.Scheme{}) {
+			t.Errorf("ParseScheme(%q) = %v, %v, want ErrScheme", s, got, err)
+		}
+	}
+	for _, s := range []transform.Scheme{{}, {Weights: transform.WeightNone, Inputs: transform.InputPermute}, {Weights: transform.WeightPermute}, {Weights: "lpn", Inputs: transform.InputPad}} {
+		if _, err := transform.NewLayer(ring.Q4(), s, plan.Dense(1, 1)); !errors.Is(err, transform.ErrScheme) {
+			t.Errorf("NewLayer under %v: error %v, want ErrScheme", s, err)
+		}
+		if _, err := transform.RestoreLayer(ring.Q4(), s, transform.LayerState{Op: plan.Dense(1, 1)}); !errors.Is(err, transform.ErrScheme) {
+			t.Errorf("RestoreLayer under %v: error %v, want ErrScheme", s, err)
+		}
+	}
+}
+
+// TestGuarantees holds each scheme to what it may say: what is obfuscated is
+// never called hidden or safe, and what stands on an assumption names it.
+func TestGuarantees(t *testing.T) {
+	for _, s := range transform.Schemes() {
+		g := s.Guarantee()
+		says := func(text, field string, want ...string) {
+			t.Helper()
+			for _, w := range want {
+				if !strings.Contains(text, w) {
+					t.Errorf("%v: %s does not say %q: %s", s, field, w, text)
+				}
+			}
+		}
+		never := func(text, field string, unwanted ...string) {
+			t.Helper()
+			for _, w := range unwanted {
+				if strings.Contains(text, w) {
+					t.Errorf("%v: %s says %q: %s", s, field, w, text)
+				}
+			}
+		}
+		says(g.Integrity, "Integrity", "a wrong answer passes with probability below 2^-51 per forged call")
+		says(g.Leakage, "Leakage", "shapes", "batch sizes", "layer reached", "number of calls", "timing")
+		switch s.Inputs {
+		case transform.InputPad:
+			says(g.Inputs, "Inputs", "hidden as long as AES-256 is")
+			says(g.Work, "Work", "Total host work is more than computing locally", "O(m+n)")
+		case transform.InputPermute:
+			says(g.Inputs, "Inputs", "only obfuscated: known attacks recover them")
+			says(g.Work, "Work", "O(m+n)")
+			never(g.Inputs, "Inputs", "hidden", "safe", "secure", "AES")
+		}
+		switch s.Weights {
+		case transform.WeightPermute:
+			says(g.Weights, "Weights", "only obfuscated: known attacks recover them")
+			never(g.Weights, "Weights", "hidden", "safe", "secure", "AES")
+		case transform.WeightNone:
+			says(g.Weights, "Weights", "not hidden", "the cloud sees them")
+		}
+		all := g.Inputs + g.Weights + g.Integrity + g.Leakage + g.Work
+		never(all, "the guarantee", "perfect", "impossible", "guarantee", "never", "private")
+	}
+}
