@@ -117,7 +117,7 @@ func TestLargest(t *testing.T) {
 	m := newModel(t, ring.Q4(), plan.Dense(4, 4))
 	d.push(m)
 	const rows = wire.MaxPayload / 16
-	const n = 8 // each takes 32 MiB
+	const n = 5 // each takes 32 MiB
 	x := m.input(0, rows, 1)
 	want := kernels.Direct(m.Plan.Ring, m.Plan.Ops[0], m.Weights[0], x)
 	got := make([]uint32, len(want.Data))

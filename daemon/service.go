@@ -134,7 +134,8 @@ func (s *service) report(err error) *wire.Error {
 
 // receive reads a stream's messages in a goroutine of its own, so that a handler
 // can wait for other things too. After the last one the channel is closed and end
-// returns why; the goroutine ends at the latest when the handler has returned.
+// returns why (gRPC has told the caller of a frame that is too large or no
+// protobuf); the goroutine ends at the latest when the handler has returned.
 func receive[M any](stream grpc.ServerStream, free func(*M)) (messages <-chan *M, end func() error) {
 	c := make(chan *M)
 	var err error
@@ -155,13 +156,6 @@ func receive[M any](stream grpc.ServerStream, free func(*M)) (messages <-chan *M
 		}
 	}()
 	return c, func() error {
-		switch status.Code(err) {
-		case codes.ResourceExhausted:
-			return &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge,
-				Message: fmt.Sprintf("a message of more than %d bytes", wire.MaxMessage)}
-		case codes.Internal:
-			return badRequest("a message that is none of this call")
-		}
 		if err == io.EOF {
 			return nil
 		}

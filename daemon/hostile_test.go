@@ -1,0 +1,470 @@
+package daemon_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/internal/wire"
+)
+
+// anyBytes is a codec that sends bytes as they are and takes any.
+type anyBytes struct{}
+
+func (anyBytes) Name() string { return "proto" }
+func (anyBytes) Marshal(v any) (mem.BufferSlice, error) {
+	return mem.BufferSlice{mem.SliceBuffer(v.([]byte))}, nil
+}
+func (anyBytes) Unmarshal(b mem.BufferSlice, v any) error {
+	*v.(*[]byte) = b.Materialize()
+	return nil
+}
+
+// words returns the bytes of request i's rows, for a test to spoil.
+func words(m *testModel, layer, rows int) []byte {
+	x := m.input(layer, rows, 1)
+	b := make([]byte, len(x.Data)*m.Plan.Ring.WordBytes())
+	m.Plan.Ring.PutWords(b, x.Data)
+	return b
+}
+
+// TestBadRequests: each is refused by an answer of its own with a stable reason,
+// among good requests of the same stream, which are answered rightly.
+func TestBadRequests(t *testing.T) {
+	d := start(t, nil, nil)
+	m := smallModel(t)
+	d.push(m)
+	absent := sealed.Digest{1}
+	q3 := newModel(t, ring.Q3(), plan.Dense(37, 11))
+	d.push(q3)
+	wide := newModel(t, ring.Q4(), plan.Dense(1, 1<<16), plan.Dense(1<<16, 1))
+	d.push(wide)
+
+	good := func() *pb.EvaluateRequest {
+		return &pb.EvaluateRequest{Model: m.digest[:], Layer: 1, Rows: 2, Input: &pb.EvaluateRequest_Words{Words: words(m, 1, 2)}}
+	}
+	setWords := func(b []byte) func(r *pb.EvaluateRequest) {
+		return func(r *pb.EvaluateRequest) { r.Input = &pb.EvaluateRequest_Words{Words: b} }
+	}
+	setSeed := func(n int, first uint64, rows uint32) func(r *pb.EvaluateRequest) {
+		return func(r *pb.EvaluateRequest) {
+			r.Rows, r.Input = rows, &pb.EvaluateRequest_Seed{Seed: &pb.Seed{Key: make([]byte, n), First: first}}
+		}
+	}
+	spoilt := func(word int) []byte {
+		b := words(m, 1, 2)
+		copy(b[4*word:], "\xff\xff\xff\xff")
+		return b
+	}
+	modulus := words(m, 1, 2)
+	m.Plan.Ring.PutWords(modulus[:4], []uint32{m.Plan.Ring.Modulus()})
+
+	for _, c := range []struct {
+		name   string
+		change func(r *pb.EvaluateRequest)
+		code   codes.Code
+		reason wire.Reason
+	}{
+		{"empty", func(r *pb.EvaluateRequest) { r.Reset() }, codes.InvalidArgument, wire.ReasonBadRequest},
+		{"no model", func(r *pb.EvaluateRequest) { r.Model = nil }, codes.InvalidArgument, wire.ReasonBadRequest},
+		{"short digest", func(r *pb.EvaluateRequest) { r.Model = r.Model[:31] }, codes.InvalidArgument, wire.ReasonBadRequest},
+		{"long digest", func(r *pb.EvaluateRequest) { r.Model = append(m.digest[:], 0) }, codes.InvalidArgument, wire.ReasonBadRequest},
+		{"unknown model", func(r *pb.EvaluateRequest) { r.Model = absent[:] }, codes.NotFound, wire.ReasonModelNotFound},
+		{"unknown layer", func(r *pb.EvaluateRequest) { r.Layer = 2 }, codes.NotFound, wire.ReasonLayerNotFound},
+		{"absurd layer", func(r *pb.EvaluateRequest) { r.Layer = math.MaxUint32 }, codes.NotFound, wire.ReasonLayerNotFound},
+		{"another layer", func(r *pb.EvaluateRequest) { r.Layer = 0 }, codes.InvalidArgument, wire.ReasonBadLength},
+		{"another model", func(r *pb.EvaluateRequest) { r.Model, r.Layer = q3.digest[:], 0 }, codes.InvalidArgument, wire.ReasonBadLength},
+		{"no rows", func(r *pb.EvaluateRequest) { r.Rows = 0 }, codes.InvalidArgument, wire.ReasonBadRequest},
+		{"a row more", func(r *pb.EvaluateRequest) { r.Rows = 3 }, codes.InvalidArgument, wire.ReasonBadLength},
+		{"absurd rows", func(r *pb.EvaluateRequest) { r.Rows = math.MaxUint32 }, codes.ResourceExhausted, wire.ReasonTooLarge},
+		{"rows past a message", func(r *pb.EvaluateRequest) { r.Rows = wire.MaxPayload/4/37 + 1 }, codes.ResourceExhausted, wire.ReasonTooLarge},
+		{"no input", func(r *pb.EvaluateRequest) { r.Input = nil }, codes.InvalidArgument, wire.ReasonBadRequest},
+		{"no words", setWords(nil), codes.InvalidArgument, wire.ReasonBadLength},
+		{"a byte less", setWords(words(m, 1, 2)[1:]), codes.InvalidArgument, wire.ReasonBadLength},
+		{"a byte more", setWords(append(words(m, 1, 2), 0)), codes.InvalidArgument, wire.ReasonBadLength},
+		{"first word", setWords(spoilt(0)), codes.InvalidArgument, wire.ReasonNonCanonical},
+		{"last word", setWords(spoilt(73)), codes.InvalidArgument, wire.ReasonNonCanonical},
+		{"the modulus", setWords(modulus), codes.InvalidArgument, wire.ReasonNonCanonical},
+		{"no key", setSeed(0, 0, 1), codes.InvalidArgument, wire.ReasonBadRequest},
+		{"short key", setSeed(31, 0, 1), codes.InvalidArgument, wire.ReasonBadRequest},
+		{"long key", setSeed(33, 0, 1), codes.InvalidArgument, wire.ReasonBadRequest},
+		{"seed of absurd rows", setSeed(32, 0, math.MaxUint32), codes.ResourceExhausted, wire.ReasonTooLarge},
+		{"seed that overflows", setSeed(32, math.MaxUint64, 2), codes.InvalidArgument, wire.ReasonBadRequest},
+		{"an answer past a message", func(r *pb.EvaluateRequest) {
+			r.Model, r.Layer, r.Rows = wide.digest[:], 0, 64
+			setWords(make([]byte, 4*64))(r)
+		}, codes.ResourceExhausted, wire.ReasonTooLarge},
+		{"a seed past a message", func(r *pb.EvaluateRequest) {
+			r.Model = wide.digest[:]
+			setSeed(32, 0, 64)(r)
+		}, codes.ResourceExhausted, wire.ReasonTooLarge},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := evaluate(t, t.Context(), d.cc)
+			e.works(m)
+			r := good()
+			c.change(r)
+			r.Id = 1234
+			if err := e.stream.Send(r); err != nil {
+				t.Fatal(err)
+			}
+			resp, err := e.receive()
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantReason(t, wire.FromProto(resp.Err), c.code, c.reason)
+			if resp.ID != 1234 || resp.Words != nil {
+				t.Errorf("answer %d has %d bytes", resp.ID, resp.Words.Len())
+			}
+			e.works(m)
+		})
+	}
+	d.works(m)
+}
+
+// TestForeignFrames: gRPC messages that are no messages of the call end their
+// stream, with gRPC's own status, and nothing else.
+func TestForeignFrames(t *testing.T) {
+	d := start(t, nil, nil)
+	m := smallModel(t)
+	d.push(m)
+	request, err := proto.Marshal(&pb.EvaluateRequest{Id: 1, Model: m.digest[:], Layer: 1, Rows: 2,
+		Input: &pb.EvaluateRequest_Words{Words: words(m, 1, 2)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	frames := map[string][]byte{
+		"truncated":  request[:len(request)-1],
+		"cut in two": request[:20],
+		"text":       []byte("GET / HTTP/1.1\r\n\r\n"),
+		"ones":       bytes.Repeat([]byte{0xff}, 1000),
+		"field 0":    {0x00, 0x00},
+	}
+	for name, frame := range frames {
+		for _, method := range []string{"Evaluate", "Upload"} {
+			stream, err := d.cc.NewStream(d.ctx(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true},
+				"/securenets.v1.SecureNets/"+method, grpc.ForceCodecV2(anyBytes{}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if method == "Evaluate" { // what came before is answered
+				if err := stream.SendMsg(request); err != nil {
+					t.Fatal(err)
+				}
+				var b []byte
+				if err := stream.RecvMsg(&b); err != nil {
+					t.Fatal(err)
+				}
+				var resp pb.EvaluateResponse
+				if err := proto.Unmarshal(b, &resp); err != nil || len(resp.GetWords()) == 0 {
+					t.Errorf("%s: answer %v, %v", name, &resp, err)
+				}
+			}
+			if err := stream.SendMsg(frame); err != nil {
+				t.Fatal(err)
+			}
+			if err := stream.RecvMsg(new([]byte)); status.Code(err) != codes.Internal {
+				t.Errorf("%s: %s: %v", name, method, err)
+			}
+		}
+		d.works(m)
+	}
+}
+
+// TestOversized: a message past the limit ends its call, with gRPC's own status.
+func TestOversized(t *testing.T) {
+	d := start(t, nil, nil)
+	m := smallModel(t)
+	d.push(m)
+	big := make([]byte, wire.MaxMessage)
+	anySize := grpc.MaxCallSendMsgSize(1 << 30)
+
+	stream, err := d.client().Evaluate(d.ctx(), anySize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&pb.EvaluateRequest{Input: &pb.EvaluateRequest_Words{Words: big}}); err != nil && err != io.EOF {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("evaluate: %v", err)
+	}
+
+	upload, err := d.client().Upload(d.ctx(), anySize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := upload.Send(&pb.UploadRequest{Data: big}); err != nil && err != io.EOF {
+		t.Fatal(err)
+	}
+	if _, err := upload.CloseAndRecv(); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("upload: %v", err)
+	}
+	if _, err := d.client().Remove(d.ctx(), &pb.RemoveRequest{Digest: big}, anySize); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("remove: %v", err)
+	}
+	d.works(m)
+}
+
+// TestNotGRPC: whatever is written to the socket, others are served.
+func TestNotGRPC(t *testing.T) {
+	d := start(t, nil, nil)
+	m := smallModel(t)
+	d.push(m)
+	rnd := rand.New(rand.NewPCG(1, 1))
+	noise := make([]byte, 1<<16)
+	for i := range noise {
+		noise[i] = byte(rnd.Uint32())
+	}
+	const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+	settings := "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+	for _, b := range []string{
+		"", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", string(noise), preface[:10], preface, preface + string(noise),
+		preface + settings + "\xff\xff\xff\x01\x05\x00\x00\x00\x01" + string(noise),         // headers of 16 MiB
+		preface + settings + strings.Repeat("\x00\x00\x00\x04\x00\x00\x00\x00\x00", 10000),  // settings for ever
+		preface + settings + "\x00\x00\x05\x00\x00\x00\x00\x00\x01\x00\xff\xff\xff\xff",     // data of no stream
+		preface + settings + strings.Repeat("\x00\x00\x04\x03\x00\x00\x00\x00\x01abcd", 99), // resets of no stream
+	} {
+		c, err := net.Dial("unix", strings.TrimPrefix(d.cfg.Listen, "unix:"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { _, _ = io.Copy(io.Discard, c) }()
+		_ = c.SetWriteDeadline(time.Now().Add(patience))
+		_, _ = c.Write([]byte(b)) // may well be cut off
+		d.works(m)
+		c.Close()
+	}
+	d.works(m)
+}
+
+func TestForeignCalls(t *testing.T) {
+	d := start(t, nil, nil)
+	m := smallModel(t)
+	d.push(m)
+	for _, method := range []string{"/securenets.v1.SecureNets/Decrypt", "/x", "/securenets.v2.SecureNets/List"} {
+		if err := d.cc.Invoke(d.ctx(), method, &pb.ListRequest{}, &pb.ListResponse{}); status.Code(err) != codes.Unimplemented {
+			t.Errorf("%s: %v", method, err)
+		}
+	}
+	d.works(m)
+}
+
+// TestBadUploads: each is refused with a stable reason and leaves no model behind,
+// and the same model can then be uploaded rightly.
+func TestBadUploads(t *testing.T) {
+	d := start(t, nil, nil)
+	other := newModel(t, ring.Q4(), plan.Dense(4, 4))
+	d.push(other)
+	m := smallModel(t)
+	n := len(m.bytes)
+	flipped := bytes.Clone(m.bytes)
+	flipped[n-1] ^= 1
+	long := append(bytes.Clone(m.bytes), 0)
+	notAModel := []byte("\x08\x00\x00\x00\x00\x00\x00\x00{}      ")
+	uncanonical := bytes.Clone(m.bytes)
+	copy(uncanonical[n-4:], "\xff\xff\xff\xff")
+
+	for _, c := range []struct {
+		name         string
+		digest       sealed.Digest
+		size, offset int
+		parts        [][]byte
+		code         codes.Code
+		reason       wire.Reason
+	}{
+		{"wrong digest", sealed.Sum(long), n, 0, [][]byte{m.bytes}, codes.InvalidArgument, wire.ReasonBadModel},
+		{"one bit", m.digest, n, 0, [][]byte{flipped[:9], flipped[9:]}, codes.InvalidArgument, wire.ReasonBadModel},
+		{"another model", m.digest, len(other.bytes), 0, [][]byte{other.bytes}, codes.InvalidArgument, wire.ReasonBadModel},
+		{"garbage", m.digest, n, 0, [][]byte{make([]byte, n)}, codes.InvalidArgument, wire.ReasonBadModel},
+		{"cut", m.digest, n - 1, 0, [][]byte{m.bytes[:n-1]}, codes.InvalidArgument, wire.ReasonBadModel},
+		{"more than its size", m.digest, n - 1, 0, [][]byte{m.bytes}, codes.InvalidArgument, wire.ReasonBadModel},
+		{"trailing byte", sealed.Sum(long), n + 1, 0, [][]byte{long}, codes.InvalidArgument, wire.ReasonBadModel},
+		{"not a model", sealed.Sum(notAModel), len(notAModel), 0, [][]byte{notAModel}, codes.InvalidArgument, wire.ReasonBadModel},
+		{"not canonical", sealed.Sum(uncanonical), n, 0, [][]byte{uncanonical}, codes.InvalidArgument, wire.ReasonBadModel},
+		{"no size", m.digest, 0, 0, [][]byte{m.bytes}, codes.ResourceExhausted, wire.ReasonTooLarge},
+		{"past the limit", m.digest, 1<<30 + 1, 0, [][]byte{m.bytes}, codes.ResourceExhausted, wire.ReasonTooLarge},
+		{"absurd size", m.digest, -1, 0, nil, codes.ResourceExhausted, wire.ReasonTooLarge}, // 2^64 - 1
+		{"offset of nothing", m.digest, n, 5, [][]byte{m.bytes[5:]}, codes.FailedPrecondition, wire.ReasonBadOffset},
+		{"absurd offset", m.digest, n, -1, [][]byte{m.bytes}, codes.FailedPrecondition, wire.ReasonBadOffset},
+	} {
+		_, err := send(d.ctx(), d.cc, c.digest, c.size, c.offset, c.parts...)
+		t.Run(c.name, func(t *testing.T) { wantReason(t, err, c.code, c.reason) })
+		d.works(other)
+	}
+
+	for name, messages := range map[string][]*pb.UploadRequest{
+		"no message":      {},
+		"no digest":       {{Size: 5, Data: []byte("hello")}},
+		"digest again":    {{Digest: m.digest[:], Size: uint64(n)}, {Digest: m.digest[:], Data: m.bytes}},
+		"size again":      {{Digest: m.digest[:], Size: uint64(n)}, {Size: 5, Data: m.bytes}},
+		"another offset":  {{Digest: m.digest[:], Size: uint64(n)}, {Offset: 5, Data: m.bytes}},
+		"digest of digit": {{Digest: []byte(m.digest.String()), Size: uint64(n)}},
+	} {
+		stream, err := d.client().Upload(d.ctx())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range messages {
+			if err := stream.Send(r); err != nil {
+				break
+			}
+		}
+		_, err = stream.CloseAndRecv()
+		t.Run(name, func(t *testing.T) { wantReason(t, wire.FromStatus(err), codes.InvalidArgument, wire.ReasonBadRequest) })
+	}
+
+	entries, err := os.ReadDir(d.cfg.StateDir)
+	if err != nil || len(entries) != 2 { // the lock and the good model
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+	d.push(m)
+	d.works(m)
+}
+
+// TestUploadResumes goes on after its connection was cut, again and again, and
+// once over a restart.
+func TestUploadResumes(t *testing.T) {
+	d := start(t, nil, nil)
+	m := newModel(t, ring.Q4(), plan.Dense(100, 1000))
+	held := 0
+	for i := range 5 {
+		cc := d.connect()
+		stream, err := pb.NewSecureNetsClient(cc).Upload(d.ctx())
+		if err != nil {
+			t.Fatal(err)
+		}
+		req := &pb.UploadRequest{Digest: m.digest[:], Size: uint64(len(m.bytes)), Offset: uint64(held)}
+		for part := range slices.Chunk(m.bytes[held:held+50_000], 7000) {
+			req.Data = part
+			if err := stream.Send(req); err != nil {
+				t.Fatal(err)
+			}
+			req = &pb.UploadRequest{}
+		}
+		if i%2 == 0 {
+			time.Sleep(5 * time.Millisecond) // so that some of it arrives
+		}
+		cc.Close()
+		if i == 2 {
+			d.wait()
+			d.run()
+		}
+		resp, err := send(d.ctx(), d.cc, m.digest, len(m.bytes), 0)
+		if err != nil || resp.Complete || int(resp.Received) < held || int(resp.Received) > held+50_000 {
+			t.Fatalf("held %v after %d, %v", resp, held, err)
+		}
+		held = int(resp.Received)
+	}
+	_, err := send(d.ctx(), d.cc, m.digest, len(m.bytes), held+1, m.bytes[held+1:])
+	wantReason(t, err, codes.FailedPrecondition, wire.ReasonBadOffset)
+	resp, err := send(d.ctx(), d.cc, m.digest, len(m.bytes), held, m.bytes[held:])
+	if err != nil || !resp.Complete {
+		t.Fatalf("upload %v, %v", resp, err)
+	}
+	d.works(m)
+}
+
+// TestCallersThatVanish: streams that are cut with requests in flight, or whose
+// answers no one reads, take nothing from others for good.
+func TestCallersThatVanish(t *testing.T) {
+	d := start(t, nil, nil)
+	m := smallModel(t)
+	d.push(m)
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			cc := d.connect()
+			defer cc.Close()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			e := evaluate(t, ctx, cc)
+			for id := range uint64(30) {
+				e.send(m.request(0, 20, id))
+			}
+			if i%2 == 0 {
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	// Answers past the window of a stream that is not read.
+	unread := evaluate(t, d.ctx(), d.cc)
+	big := newModel(t, ring.Q4(), plan.Dense(1, 1024))
+	d.push(big)
+	for id := range uint64(10) {
+		unread.send(big.request(0, 3000, id))
+	}
+	other := d.connect()
+	e := evaluate(t, d.ctx(), other)
+	for range 5 {
+		e.works(m)
+	}
+	for range 10 {
+		r, err := unread.receive()
+		if err != nil || r.Err != nil {
+			t.Fatalf("answer %v, %v", r, err)
+		}
+		r.Free()
+	}
+}
+
+// TestGoodAmongBad: hostile and honest streams at once.
+func TestGoodAmongBad(t *testing.T) {
+	d := start(t, nil, nil)
+	m := smallModel(t)
+	d.push(m)
+	var wg sync.WaitGroup
+	for s := range uint64(3) {
+		wg.Go(func() {
+			e := evaluate(t, d.ctx(), d.cc)
+			for id := range uint64(60) {
+				e.send(m.request(1, 2, id))
+				r, err := e.receive()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				m.check(t, r, 1, m.input(1, 2, id))
+			}
+		})
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(s, 4))
+			e := evaluate(t, d.ctx(), d.cc)
+			for id := range uint64(60) {
+				b := make([]byte, rnd.IntN(2000))
+				for i := range b {
+					b[i] = byte(rnd.Uint32())
+				}
+				e.send(&wire.Request{ID: id, Model: m.digest[:], Layer: rnd.Uint32N(3), Rows: rnd.Uint32N(12), Words: mem.BufferSlice{mem.SliceBuffer(b)}})
+				r, err := e.receive()
+				if err != nil || r.Err == nil && r.Words.Len() == 0 {
+					t.Error(fmt.Errorf("answer %v: %w", r, err))
+					return
+				}
+				r.Free()
+			}
+		})
+	}
+	wg.Wait()
+}

@@ -1,0 +1,73 @@
+package daemon
+
+import (
+	"bytes"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// TestPeers: a connection is admitted by the user at the other end, whom the
+// kernel names.
+func TestPeers(t *testing.T) {
+	var log bytes.Buffer
+	path := filepath.Join(t.TempDir(), "run", "s")
+	l, err := listen(path, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	local := l.(*localListener)
+	own := uint32(os.Geteuid())
+	for uid, want := range map[uint32]bool{own: true, 0: true, own + 1: false, 65534: own == 65534} {
+		if local.admit(uid) != want {
+			t.Errorf("user %d: admitted %v", uid, !want)
+		}
+	}
+
+	var seen atomic.Uint32
+	var calls atomic.Int32
+	local.admit = func(uid uint32) bool {
+		seen.Store(uid)
+		return calls.Add(1) > 1
+	}
+	accepted := make(chan net.Conn)
+	go func() {
+		defer close(accepted)
+		if c, err := l.Accept(); err == nil {
+			accepted <- c
+		}
+	}()
+	stranger, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	if _, err := stranger.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("a stranger reads: %v", err)
+	}
+	friend, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer friend.Close()
+	c := <-accepted
+	c.Close()
+	if seen.Load() != own {
+		t.Errorf("user %d, want %d", seen.Load(), own)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(log.String(), "turned away") {
+		t.Errorf("log %q", log.String())
+	}
+	if c, err := local.Accept(); err == nil {
+		c.Close()
+		t.Error("accepted after it was closed")
+	}
+}
