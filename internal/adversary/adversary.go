@@ -45,9 +45,9 @@ type Proxy struct {
 	told    int
 	answers map[uint32][]uint32 // the latest honest one of each layer
 
-	recorded  uint32 // layer
-	recording int    // rows wanted
-	seen      [][]uint32
+	recorded uint32 // layer
+	wanted   int    // words of it
+	seen     []uint32
 }
 
 // Start serves a proxy at addr for the daemon at upstream, both "unix:/path".
@@ -103,15 +103,15 @@ func (p *Proxy) Told() int {
 	return p.told
 }
 
-// Record has the proxy keep the words of the next rows that it is sent for a layer.
-func (p *Proxy) Record(layer uint32, rows int) {
+// Record has the proxy keep the next words that it is sent for a layer, at most n.
+func (p *Proxy) Record(layer uint32, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.recorded, p.recording, p.seen = layer, rows, nil
+	p.recorded, p.wanted, p.seen = layer, n, nil
 }
 
-// Seen returns the rows kept since Record, in the order in which they came.
-func (p *Proxy) Seen() [][]uint32 {
+// Seen returns the words kept since Record, in the order in which they came.
+func (p *Proxy) Seen() []uint32 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.seen)
@@ -164,22 +164,14 @@ func (e *evaluation) response(r *wire.Response) {
 	e.proxy.answer(q, r)
 }
 
-// record keeps the rows of a request that are wanted.
+// record keeps the words of a request that are wanted.
 func (p *Proxy) record(r *wire.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if r.Layer != p.recorded || len(p.seen) >= p.recording {
-		return
-	}
-	words, ok := p.decode(r.Words, int(r.Rows))
-	if !ok {
-		return
-	}
-	for row := range slices.Chunk(words, len(words)/int(r.Rows)) {
-		if len(p.seen) == p.recording {
-			break
+	if left := p.wanted - len(p.seen); left > 0 && r.Layer == p.recorded {
+		if words, ok := p.decode(r.Words, int(r.Rows)); ok {
+			p.seen = append(p.seen, words[:min(left, len(words))]...)
 		}
-		p.seen = append(p.seen, row)
 	}
 }
 

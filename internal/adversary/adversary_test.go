@@ -336,8 +336,7 @@ func TestRecord(t *testing.T) {
 	c.ask(1, []uint32{2})
 	c.ask(0, []uint32{3, 4})
 	c.ask(0, []uint32{5, 6})
-	want := [][]uint32{{3}, {4}, {5}}
-	if got := p.Seen(); !slices.EqualFunc(got, want, slices.Equal) {
+	if got, want := p.Seen(), []uint32{3, 4, 5}; !slices.Equal(got, want) {
 		t.Errorf("saw %v, want %v", got, want)
 	}
 }

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/render"
+	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/sealed"
+)
+
+const endpointUsage = "a cloud's `address`, unix:/path (default: $SECURENETS_ENDPOINT, or where securenetsd serves by default)"
+
+// endpointFlag gives cmd the flag -e for one cloud.
+func endpointFlag(cmd *cobra.Command, endpoint string) *string {
+	e := cmd.PersistentFlags().StringP("endpoint", "e", endpoint, endpointUsage)
+	cmd.PersistentFlags().Lookup("endpoint").DefValue = ""
+	return e
+}
+
+// endpointsFlag gives cmd the flag -e for one cloud a role.
+func endpointsFlag(cmd *cobra.Command, endpoint string) *[]string {
+	e := cmd.Flags().StringArrayP("endpoint", "e", []string{endpoint}, endpointUsage+"; once a role, in their order")
+	cmd.Flags().Lookup("endpoint").DefValue = ""
+	return e
+}
+
+// withCloud calls f with a client of the daemon at an address.
+func withCloud(addr string, f func(*hostclient.Client) error) error {
+	c, err := hostclient.Dial(addr)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(c), c.Close())
+}
+
+// dialRoles returns a client for every role of a sealed network, and what closes them.
+func dialRoles(addrs []string, models []hostclient.SealedModel) (clients []*hostclient.Client, closeAll func(), err error) {
+	if len(addrs) != len(models) {
+		return nil, nil, usagef("the scheme has %d roles and %d endpoints are given: give -e once a role", len(models), len(addrs))
+	}
+	closeAll = func() {
+		for _, c := range clients {
+			c.Close()
+		}
+	}
+	for _, addr := range addrs {
+		c, err := hostclient.Dial(addr)
+		if err != nil {
+			closeAll()
+			return nil, nil, err
+		}
+		clients = append(clients, c)
+	}
+	return clients, closeAll, nil
+}
+
+func newPush(endpoint string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "push DIR",
+		Short: "Give a sealed network's masked weights to its clouds",
+		Long:  "Push uploads the masked weights of DIR. What broke off goes on where it stopped when push is run again.",
+		Args:  cobra.ExactArgs(1),
+	}
+	endpoints := endpointsFlag(cmd, endpoint)
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		models, err := hostclient.ReadModels(args[0])
+		if err != nil {
+			return err
+		}
+		clients, closeAll, err := dialRoles(*endpoints, models)
+		if err != nil {
+			return err
+		}
+		defer closeAll()
+		bar := newProgress(cmd)
+		defer bar.clear()
+		var roles []sealedRole
+		for i, m := range models {
+			label := fmt.Sprintf("role %d, bytes", m.Role)
+			if err := clients[i].Push(cmd.Context(), m, func(done, total int64) { bar.step(label, done, total) }); err != nil {
+				return err
+			}
+			roles = append(roles, sealedRole{m.Role, m.Digest.String(), len(m.Bytes)})
+		}
+		bar.clear()
+		w := cmd.OutOrStdout()
+		if *asJSON {
+			return render.JSON(w, roles)
+		}
+		for i, r := range roles {
+			fmt.Fprintf(w, "role %d: %s bytes, %s at %s\n", r.Role, render.Count(r.Bytes), r.Digest, clients[i].Addr())
+		}
+		return nil
+	}
+	return cmd
+}
+
+func newModels(endpoint string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "models",
+		Short: "List the sealed models that a cloud holds",
+		Args:  cobra.NoArgs,
+	}
+	addr := endpointFlag(cmd, endpoint)
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return withCloud(*addr, func(c *hostclient.Client) error {
+			models, err := c.Models(cmd.Context())
+			if err != nil {
+				return err
+			}
+			w := cmd.OutOrStdout()
+			if *asJSON {
+				return render.JSON(w, models)
+			}
+			t := render.Table(w)
+			fmt.Fprintln(t, "digest\tbytes\tlayers")
+			for _, m := range models {
+				fmt.Fprintf(t, "%s\t%s\t%d\n", m.Digest, render.Count(m.Bytes), m.Layers)
+			}
+			return t.Flush()
+		})
+	}
+	cmd.AddCommand(newRemove(addr))
+	return cmd
+}
+
+func newRemove(addr *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove DIGEST",
+		Short: "Remove a sealed model from a cloud",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var digest sealed.Digest
+			b, err := hex.DecodeString(args[0])
+			if err != nil || len(b) != len(digest) {
+				return usagef("digest %q: want %d hexadecimal digits", args[0], 2*len(digest))
+			}
+			copy(digest[:], b)
+			return withCloud(*addr, func(c *hostclient.Client) error { return c.Remove(cmd.Context(), digest) })
+		},
+	}
+}
+
+func newStatus(endpoint string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Ask a cloud what it is and whether it serves",
+		Args:  cobra.NoArgs,
+	}
+	addr := endpointFlag(cmd, endpoint)
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return withCloud(*addr, func(c *hostclient.Client) error {
+			info, err := c.Info(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if *asJSON {
+				err = render.JSON(cmd.OutOrStdout(), info)
+			} else {
+				t := render.Table(cmd.OutOrStdout())
+				fmt.Fprintf(t, "endpoint\t%s\nversion\t%s\nbackend\t%s\nserving\t%t\n", *addr, info.Version, info.Backend, info.Serving)
+				err = t.Flush()
+			}
+			if err == nil && !info.Serving {
+				err = fmt.Errorf("%s does not serve now", *addr)
+			}
+			return err
+		})
+	}
+	return cmd
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/demo"
+	"github.com/securenets/securenets/cmd/securenets/internal/render"
+	"github.com/securenets/securenets/models"
+)
+
+func newDemo() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Classify real images on a daemon of its own, and catch it cheating",
+		Long: `Demo starts securenetsd on a private socket, seals a network and pushes it, runs
+images of Fashion-MNIST's test set privately and locally, has the daemon's answers
+tampered with in every known way, and writes what the cloud saw of the images.
+It writes cloud-view.png and demo.json to the folder of --out.`,
+		Args: cobra.NoArgs,
+	}
+	o := demo.Options{}
+	flags := cmd.Flags()
+	flags.StringVar(&o.Network, "network", "mnist-cnn", "one of "+strings.Join(models.Names(), ", "))
+	scheme := schemeFlag(cmd)
+	samples := flags.String("samples", "1000", `images to classify, or "all"`)
+	flags.IntVar(&o.Batch, "batch", 256, "images a batch")
+	flags.StringVar(&o.OutDir, "out", "out", "`folder` to write to")
+	flags.StringVar(&o.Daemon, "daemon", "", "`path` of securenetsd (default: beside this program)")
+	asJSON := flags.Bool("json", false, "print the figures as JSON, and all else to standard error")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if o.Scheme, err = parseScheme(*scheme); err != nil {
+			return err
+		}
+		if *samples != "all" {
+			if o.Samples, err = strconv.Atoi(*samples); err != nil || o.Samples < 1 {
+				return usagef("demo: --samples is %q", *samples)
+			}
+		}
+		if o.Batch < 1 {
+			return usagef("demo: --batch is %d", o.Batch)
+		}
+		if o.Daemon == "" {
+			if o.Daemon, err = besideSelf("securenetsd"); err != nil {
+				return err
+			}
+		}
+		bar := newProgress(cmd)
+		defer bar.clear()
+		o.Progress = func(label string, done, total int) { bar.step(label, int64(done), int64(total)) }
+		o.Out = clearing{bar, cmd.OutOrStdout()}
+		if *asJSON {
+			o.Out = clearing{bar, cmd.ErrOrStderr()}
+		}
+		o.Log = clearing{bar, cmd.ErrOrStderr()}
+		result, err := demo.Run(cmd.Context(), o)
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			return render.JSON(cmd.OutOrStdout(), result)
+		}
+		return nil
+	}
+	return cmd
+}
+
+// besideSelf returns the path of a program in the folder of this one.
+func besideSelf(name string) (string, error) {
+	self, err := os.Executable()
+	if err == nil {
+		self, err = filepath.EvalSymlinks(self)
+	}
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(filepath.Dir(self), name)
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("%w (--daemon names another)", err)
+	}
+	return path, nil
+}

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"filippo.io/age"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+// errNoTerminal: a passphrase is needed and there is nobody to ask.
+var errNoTerminal = errors.New("no identity file (-i), and no terminal to ask for a passphrase")
+
+// identityFlag gives cmd the flag -i.
+func identityFlag(cmd *cobra.Command) *string {
+	return cmd.Flags().StringP("identity", "i", "", "age identity `file`, as age-keygen writes; without it a passphrase is asked for")
+}
+
+// identities returns what opens a secret: those of a file, or a passphrase.
+func identities(ctx context.Context, file string) ([]age.Identity, error) {
+	if file != "" {
+		return readIdentities(file)
+	}
+	phrase, err := askPassphrase(ctx, "Passphrase: ")
+	if err != nil {
+		return nil, err
+	}
+	id, err := age.NewScryptIdentity(phrase)
+	if err != nil {
+		return nil, err
+	}
+	return []age.Identity{id}, nil
+}
+
+func readIdentities(file string) ([]age.Identity, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	defer f.Close()
+	ids, err := age.ParseIdentities(io.LimitReader(f, 1<<20))
+	if err != nil {
+		// What age says of a bad line may quote it.
+		return nil, fmt.Errorf("identity: %s is no file of age identities", file)
+	}
+	return ids, nil
+}
+
+// recipients returns whom to encrypt a secret to: the public keys given and the
+// owner of an identity file, or who knows a new passphrase.
+func recipients(ctx context.Context, keys []string, file string) ([]age.Recipient, error) {
+	var to []age.Recipient
+	for i, k := range keys {
+		r, err := parseRecipient(k)
+		if err != nil {
+			// It may be a secret key, by mistake.
+			return nil, usagef("recipient %d is no public key of age", i+1)
+		}
+		to = append(to, r)
+	}
+	if file != "" {
+		ids, err := readIdentities(file)
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range ids {
+			switch id := id.(type) {
+			case *age.X25519Identity:
+				to = append(to, id.Recipient())
+			case *age.HybridIdentity:
+				to = append(to, id.Recipient())
+			default:
+				return nil, fmt.Errorf("identity: %s has one of a kind (%T) that nothing can be encrypted to", file, id)
+			}
+		}
+	}
+	if len(to) > 0 {
+		return to, nil
+	}
+	r, err := newPassphrase(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return []age.Recipient{r}, nil
+}
+
+func parseRecipient(key string) (age.Recipient, error) {
+	if r, err := age.ParseHybridRecipient(key); err == nil {
+		return r, nil
+	}
+	return age.ParseX25519Recipient(key)
+}
+
+func newPassphrase(ctx context.Context) (*age.ScryptRecipient, error) {
+	phrase, err := askPassphrase(ctx, "New passphrase: ")
+	if err != nil {
+		return nil, err
+	}
+	again, err := askPassphrase(ctx, "The same again: ")
+	if err != nil {
+		return nil, err
+	}
+	if phrase != again {
+		return nil, errors.New("the two passphrases differ")
+	}
+	return age.NewScryptRecipient(phrase)
+}
+
+// askPassphrase reads a line from the terminal at standard input, without echo.
+func askPassphrase(ctx context.Context, prompt string) (string, error) {
+	fd := int(os.Stdin.Fd())
+	before, err := term.GetState(fd)
+	if err != nil {
+		return "", errNoTerminal
+	}
+	io.WriteString(os.Stderr, prompt)
+	type line struct {
+		text []byte
+		err  error
+	}
+	read := make(chan line, 1)
+	go func() {
+		text, err := term.ReadPassword(fd)
+		read <- line{text, err}
+	}()
+	select {
+	case l := <-read:
+		io.WriteString(os.Stderr, "\n") // the one typed was not echoed
+		if l.err != nil {
+			return "", fmt.Errorf("passphrase: %w", l.err)
+		}
+		if len(l.text) == 0 {
+			return "", errors.New("passphrase: empty")
+		}
+		return string(l.text), nil
+	case <-ctx.Done():
+		term.Restore(fd, before) // echo is off while it reads
+		return "", ctx.Err()
+	}
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/render"
+	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/dataset"
+	"github.com/securenets/securenets/kernels/cpu"
+)
+
+func newInfer(endpoint string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "infer DIR INPUT...",
+		Short: "Run samples through a sealed network, every product checked",
+		Long: `Infer reads samples from files (npy, IDX, PNG) and writes one line of JSON a
+sample: the file, the sample's index in it, the class of the highest score, and
+all scores. A wrong answer of a cloud ends it with exit status 3; nothing of the
+batch is written.`,
+		Args: cobra.MinimumNArgs(2),
+	}
+	endpoints := endpointsFlag(cmd, endpoint)
+	identity := identityFlag(cmd)
+	batch := cmd.Flags().Int("batch", 256, "samples a batch")
+	pads := cmd.Flags().Int("pads", 0, "samples to make pads for beforehand; for others they are made on the way")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *batch < 1 || *pads < 0 {
+			return usagef("infer: --batch is %d and --pads is %d", *batch, *pads)
+		}
+		dir, files := args[0], args[1:]
+		models, err := hostclient.ReadModels(dir)
+		if err != nil {
+			return err
+		}
+		clients, closeAll, err := dialRoles(*endpoints, models)
+		if err != nil {
+			return err
+		}
+		defer closeAll()
+		ids, err := identities(cmd.Context(), *identity)
+		if err != nil {
+			return err
+		}
+		secret, err := hostclient.ReadSecret(dir, ids...)
+		if err != nil {
+			return err
+		}
+		session, err := hostclient.Open(cmd.Context(), secret, models, clients, hostclient.Options{Multiplier: cpu.New(cpu.Options{})})
+		if err != nil {
+			return err
+		}
+		defer session.Close()
+		bar := newProgress(cmd)
+		defer bar.clear()
+		in := inference{
+			ctx:     cmd.Context(),
+			session: session,
+			out:     json.NewEncoder(cmd.OutOrStdout()),
+			input:   secret.Describe().Input,
+			size:    *batch,
+			bar:     bar,
+		}
+		if err := in.precompute(*pads); err != nil {
+			return err
+		}
+		for _, f := range files {
+			if err := in.add(f); err != nil {
+				return err
+			}
+		}
+		if err := in.flush(); err != nil {
+			return err
+		}
+		if bar.w != nil {
+			bar.clear()
+			s := session.Stats()
+			fmt.Fprintf(bar.w, "%s samples, %s products checked, %s rejected\n", render.Count(s.Samples), render.Count(s.Checked), render.Count(s.Rejected))
+		}
+		return nil
+	}
+	return cmd
+}
+
+// inference runs the samples of several files in batches.
+type inference struct {
+	ctx     context.Context
+	session *hostclient.Session
+	out     *json.Encoder
+	input   [3]int // C, H, W
+	size    int    // samples a batch
+	bar     *progress
+
+	batch []prediction // without their scores
+	x     []float32    // of the batch
+	done  int64        // samples
+}
+
+// prediction is what is written of one sample.
+type prediction struct {
+	Index  int       `json:"index"` // in the file
+	File   string    `json:"file"`
+	Class  int       `json:"class"` // of the highest score
+	Scores []float32 `json:"scores"`
+}
+
+// precompute makes pads of n samples.
+func (in *inference) precompute(n int) error {
+	for done := 0; done < n; {
+		in.bar.step("making pads", int64(done), int64(n))
+		k := min(n-done, in.size)
+		if err := in.session.Precompute(in.ctx, k); err != nil {
+			return err
+		}
+		done += k
+	}
+	return nil
+}
+
+// add reads a file, and runs what fills a batch.
+func (in *inference) add(file string) error {
+	images, err := readSamples(file, in.input)
+	if err != nil {
+		return err
+	}
+	for i := range images.N {
+		in.batch = append(in.batch, prediction{Index: i, File: file})
+		in.x = append(in.x, images.Range(i, i+1)...)
+		if len(in.batch) == in.size {
+			if err := in.flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// flush runs and writes the samples that wait.
+func (in *inference) flush() error {
+	n := len(in.batch)
+	if n == 0 {
+		return nil
+	}
+	y, err := in.session.Infer(in.ctx, in.x, n)
+	if err != nil {
+		return err
+	}
+	in.bar.clear()
+	for i, p := range in.batch {
+		p.Scores = y[i*len(y)/n : (i+1)*len(y)/n]
+		p.Class = slices.Index(p.Scores, slices.Max(p.Scores))
+		if err := in.out.Encode(p); err != nil {
+			return err
+		}
+	}
+	in.done += int64(n)
+	in.bar.step("samples", in.done, 0)
+	in.batch, in.x = in.batch[:0], in.x[:0]
+	return nil
+}
+
+// readSamples reads a file of samples for a network whose input is C, H, W. A
+// vector may stand for a map, and a map for a vector: their order is one.
+func readSamples(file string, input [3]int) (*dataset.Images, error) {
+	images, err := dataset.Open(file, input[0])
+	if err != nil {
+		return nil, err
+	}
+	have := [3]int{images.C, images.H, images.W}
+	vector := have[1]*have[2] == 1 || input[1]*input[2] == 1
+	if have != input && !(vector && have[0]*have[1]*have[2] == input[0]*input[1]*input[2]) {
+		return nil, fmt.Errorf("%s: samples of %dx%dx%d (channels, rows, columns), the network takes %dx%dx%d",
+			file, have[0], have[1], have[2], input[0], input[1], input[2])
+	}
+	return images, nil
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/render"
+	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/ring"
+)
+
+func newInspect() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "inspect DIR",
+		Short: "Show what a sealed network is, and what of it the cloud sees",
+		Args:  cobra.ExactArgs(1),
+	}
+	identity := identityFlag(cmd)
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		ids, err := identities(cmd.Context(), *identity)
+		if err != nil {
+			return err
+		}
+		secret, err := hostclient.ReadSecret(args[0], ids...)
+		if err != nil {
+			return err
+		}
+		d := secret.Describe()
+		w := cmd.OutOrStdout()
+		if *asJSON {
+			return render.JSON(w, d)
+		}
+		fmt.Fprintf(w, "%s, sealed with %s\n\n", args[0], d.Scheme)
+		render.Guarantee(w, d.Guarantee)
+		fmt.Fprintln(w)
+		printLayers(w, d)
+		fmt.Fprintln(w)
+		for role, digest := range d.Digests {
+			fmt.Fprintf(w, "role %d: %s\n", role, digest)
+		}
+		return nil
+	}
+	return cmd
+}
+
+// printLayers writes one line an operator, with what the cloud does for a sample.
+func printLayers(w io.Writer, d hostclient.Description) {
+	wordBytes := int64(ring.Q4().WordBytes())
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "layer\toutput\tlargest input\tmultiply-adds\tbytes up\tbytes down\t   the cloud sees")
+	fmt.Fprintf(t, "input\t%dx%dx%d\t\t\t\t\t\n", d.Input[1], d.Input[2], d.Input[0])
+	var sum hostclient.LayerDescription
+	for _, l := range d.Layers {
+		if l.Cloud == "" {
+			fmt.Fprintf(t, "%s\t%s\t\t\t\t\t\n", l.Name, l.Shape)
+			continue
+		}
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\t%s\t   %s\n", l.Name, l.Shape, l.XMax,
+			render.Count(l.MulAdds), render.Count(l.WordsUp*wordBytes), render.Count(l.WordsDown*wordBytes), l.Cloud)
+		sum.MulAdds += l.MulAdds
+		sum.WordsUp += l.WordsUp
+		sum.WordsDown += l.WordsDown
+	}
+	fmt.Fprintf(t, "a sample\t\t\t%s\t%s\t%s\t\n", render.Count(sum.MulAdds), render.Count(sum.WordsUp*wordBytes), render.Count(sum.WordsDown*wordBytes))
+	t.Flush()
+}

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package demo
+
+import "syscall"
+
+// childAttr keeps a terminal's signals from the child, which ends by stop.
+func childAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

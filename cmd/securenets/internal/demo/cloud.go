@@ -1,0 +1,139 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/securenets/securenets/hostclient"
+)
+
+const (
+	startTimeout = 20 * time.Second
+	stopTimeout  = 20 * time.Second // past a daemon's own time to drain what the demo leaves
+	pollPause    = 10 * time.Millisecond
+)
+
+// cloud is a daemon that runs as a child.
+type cloud struct {
+	addr    string
+	socket  string
+	log     string // path
+	info    hostclient.Info
+	process *os.Process
+	exited  chan struct{}
+	err     error // of the exit; valid once exited is closed
+}
+
+// startCloud runs the daemon at path binary on a socket in dir, which it makes.
+func startCloud(binary, dir string) (*cloud, error) {
+	c := &cloud{
+		socket: filepath.Join(dir, "socket"),
+		log:    filepath.Join(dir, "log"),
+		exited: make(chan struct{}),
+	}
+	c.addr = "unix:" + c.socket
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	config := filepath.Join(dir, "config.toml")
+	text := fmt.Sprintf("listen = %q\nstate_dir = %q\n", c.addr, filepath.Join(dir, "state"))
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	log, err := os.Create(c.log)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	cmd := exec.Command(binary, "--config", config)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = childAttr()
+	started := make(chan error)
+	go func() {
+		// The child dies with the thread that started it: this one stays until then.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			c.err = cmd.Wait()
+			close(c.exited)
+		}
+	}()
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("demo: start the daemon: %w", err)
+	}
+	c.process = cmd.Process
+	return c, nil
+}
+
+// ready waits until the daemon serves.
+func (c *cloud) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("demo: the daemon does not serve after %v", startTimeout))
+	defer cancel()
+	for {
+		if c.serves(ctx) {
+			return nil
+		}
+		select {
+		case <-time.After(pollPause):
+		case <-c.exited:
+			return errors.New("demo: the daemon ended as it started")
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// serves reports whether the daemon's health service says so.
+func (c *cloud) serves(ctx context.Context) bool {
+	if _, err := os.Stat(c.socket); err != nil {
+		return false
+	}
+	client, err := hostclient.Dial(c.addr)
+	if err != nil {
+		return false
+	}
+	defer client.Close()
+	c.info, err = client.Info(ctx)
+	return err == nil && c.info.Serving
+}
+
+// stop ends the daemon. It returns an error unless that exits with status 0 of
+// its own.
+func (c *cloud) stop() error {
+	c.process.Signal(syscall.SIGTERM)
+	select {
+	case <-c.exited:
+	case <-time.After(stopTimeout):
+		c.process.Kill()
+		<-c.exited
+	}
+	if c.err != nil {
+		return fmt.Errorf("demo: the daemon: %w", c.err)
+	}
+	return nil
+}
+
+// showLog writes the last lines of the daemon's log.
+func (c *cloud) showLog(w io.Writer) {
+	const most = 20
+	text, err := os.ReadFile(c.log)
+	if err != nil || len(text) == 0 {
+		return
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	fmt.Fprintf(w, "the log of the daemon at %s:\n", c.addr)
+	for _, line := range lines[max(0, len(lines)-most):] {
+		fmt.Fprintf(w, "  %s\n", line)
+	}
+}

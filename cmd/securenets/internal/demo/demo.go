@@ -1,0 +1,235 @@
+// Package demo is the main job, end to end on one machine: a real network and
+// real images, a daemon of its own that sees neither, every product checked, and
+// a cloud that cheats caught.
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/render"
+	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/dataset"
+	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/onnx"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/kernels/cpu"
+	"github.com/securenets/securenets/models"
+	"github.com/securenets/securenets/transform"
+)
+
+// Options say what to run.
+type Options struct {
+	Network  string // one of models.Names
+	Scheme   transform.Scheme
+	Samples  int    // test images; 0: all
+	Batch    int    // images a batch
+	OutDir   string // where cloud-view.png and demo.json go
+	Daemon   string // path of securenetsd
+	Out, Log io.Writer
+	Progress func(label string, done, total int)
+}
+
+// Result are the figures of a run, as demo.json has them.
+type Result struct {
+	Samples         int     `json:"samples"`
+	AccuracyFloat   float64 `json:"accuracy_float"` // fractions
+	AccuracyPrivate float64 `json:"accuracy_private"`
+	Agreement       float64 `json:"agreement"` // images that both put in one class
+	Checked         int64   `json:"checked"`   // products, one a layer and image
+	Rejected        int64   `json:"rejected"`
+	TamperTried     int     `json:"tamper_tried"`
+	TamperCaught    int     `json:"tamper_caught"`
+	// CPU time of the host's process an image, all threads, in nanoseconds.
+	HostOnlineNS  int64 `json:"host_online_ns"`
+	HostOfflineNS int64 `json:"host_offline_ns"`
+	LocalNS       int64 `json:"local_ns"`
+	// Payload an image.
+	BytesUp    int64   `json:"bytes_up"`
+	BytesDown  int64   `json:"bytes_down"`
+	ImagesPerS float64 `json:"images_per_s"` // in elapsed time, online
+}
+
+// ErrMissed: a lie was not caught.
+var ErrMissed = errors.New("demo: a lie was not caught")
+
+// run is the state that the steps share.
+type run struct {
+	Options
+	result   Result
+	dir      string // private and temporary
+	images   *dataset.Images
+	labels   []uint8
+	onnx     []byte
+	graph    *graph.Graph
+	multiply plan.Multiplier
+
+	clouds  []*cloud // one a role
+	models  []hostclient.SealedModel
+	secret  *hostclient.Secret
+	layers  []hostclient.LayerDescription // that the clouds evaluate
+	classes []int                         // by private inference
+}
+
+// Run does it all. Its errors wrap verify.ErrRejected where the honest daemon
+// answered wrongly, and ErrMissed.
+func Run(ctx context.Context, o Options) (result *Result, err error) {
+	r := &run{Options: o, multiply: cpu.New(cpu.Options{})}
+	if err := r.load(); err != nil {
+		return nil, err
+	}
+	if r.dir, err = os.MkdirTemp("", "securenets-demo-"); err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(r.dir)
+	defer func() {
+		for _, c := range r.clouds {
+			err = errors.Join(err, c.stop())
+		}
+		if err != nil {
+			result = nil
+		}
+		if err != nil && ctx.Err() == nil {
+			for _, c := range r.clouds {
+				c.showLog(r.Log)
+			}
+		}
+	}()
+	for _, step := range []func(context.Context) error{
+		r.promise, r.start, r.seal, r.inferPrivately, r.inferLocally, r.report, r.tamper, r.write,
+	} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return &r.result, nil
+}
+
+// load reads the network and the images, and makes the folder to write to.
+func (r *run) load() (err error) {
+	if err := os.MkdirAll(r.OutDir, 0o755); err != nil {
+		return err
+	}
+	if r.onnx, err = models.ONNX(r.Network); err != nil {
+		return err
+	}
+	if r.graph, err = onnx.Parse(r.onnx); err != nil {
+		return fmt.Errorf("demo: %s: %w", r.Network, err)
+	}
+	if r.images, r.labels, err = models.TestSet(); err != nil {
+		return err
+	}
+	if r.Samples == 0 {
+		r.Samples = r.images.N
+	}
+	if r.Samples > r.images.N {
+		return fmt.Errorf("demo: %d samples, the test set has %d", r.Samples, r.images.N)
+	}
+	r.result.Samples = r.Samples
+	return nil
+}
+
+// start runs a daemon for every role.
+func (r *run) start(ctx context.Context) error {
+	for role := range r.Scheme.Roles() {
+		c, err := startCloud(r.Daemon, filepath.Join(r.dir, fmt.Sprint("cloud-", role)))
+		if err != nil {
+			return err
+		}
+		r.clouds = append(r.clouds, c)
+	}
+	for _, c := range r.clouds {
+		if err := c.ready(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// seal masks the network's weights and gives each cloud its own.
+func (r *run) seal(ctx context.Context) (err error) {
+	r.models, r.secret, err = hostclient.Seal(ctx, r.onnx, hostclient.SealOptions{
+		Scheme:   r.Scheme,
+		Progress: func(done, total int) { r.Progress("sealing layers", done, total) },
+	})
+	if err != nil {
+		return err
+	}
+	r.layers = slices.DeleteFunc(r.secret.Describe().Layers, func(l hostclient.LayerDescription) bool { return l.Cloud == "" })
+	for i, m := range r.models {
+		client, err := hostclient.Dial(r.clouds[i].addr)
+		if err != nil {
+			return err
+		}
+		err = client.Push(ctx, m, func(done, total int64) { r.Progress("pushing bytes", int(done), int(total)) })
+		if err := errors.Join(err, client.Close()); err != nil {
+			return err
+		}
+		fmt.Fprintf(r.Out, "Cloud %d: securenetsd %s, %s kernel; it was given the sealed model %.12s of %s bytes.\n",
+			i, r.clouds[i].info.Version, r.clouds[i].info.Backend, m.Digest, render.Count(len(m.Bytes)))
+	}
+	fmt.Fprintln(r.Out)
+	return nil
+}
+
+// batches calls f for the batches of samples [from, to).
+func (r *run) batches(from, to int, f func(i, j int) error) error {
+	for i := from; i < to; i += r.Batch {
+		if err := f(i, min(i+r.Batch, to)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openSession opens a session with new clients at addrs, one a role. Closing it
+// closes them.
+func (r *run) openSession(ctx context.Context, addrs []string) (*session, error) {
+	s := &session{}
+	for _, addr := range addrs {
+		c, err := hostclient.Dial(addr)
+		if err != nil {
+			s.Close()
+			return nil, err
+		}
+		s.clients = append(s.clients, c)
+	}
+	var err error
+	s.Session, err = hostclient.Open(ctx, r.secret, r.models, s.clients, hostclient.Options{Multiplier: r.multiply})
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// session owns its clients.
+type session struct {
+	*hostclient.Session
+	clients []*hostclient.Client
+}
+
+func (s *session) Close() error {
+	var errs []error
+	if s.Session != nil {
+		errs = append(errs, s.Session.Close())
+	}
+	for _, c := range s.clients {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// addrs returns where the daemons serve.
+func (r *run) addrs() []string {
+	var addrs []string
+	for _, c := range r.clouds {
+		addrs = append(addrs, c.addr)
+	}
+	return addrs
+}

@@ -1,0 +1,81 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/render"
+	"github.com/securenets/securenets/transform"
+)
+
+// The files of Options.OutDir.
+const (
+	viewFile   = "cloud-view.png"
+	resultFile = "demo.json"
+)
+
+// promise says what is about to happen and what the scheme guarantees.
+func (r *run) promise(context.Context) error {
+	fmt.Fprintf(r.Out, "%s on %s test images of Fashion-MNIST, %s\n\nThis scheme promises, and no more:\n\n",
+		r.Network, render.Count(r.Samples), r.Scheme)
+	render.Guarantee(r.Out, r.Scheme.Guarantee())
+	fmt.Fprintln(r.Out)
+	return nil
+}
+
+// report writes the figures of both inferences.
+func (r *run) report(context.Context) error {
+	padded := r.Scheme.Inputs == transform.InputPad
+	percent := func(f float64) string { return fmt.Sprintf("%.2f %%", 100*f) }
+	micros := func(ns int64) string { return fmt.Sprintf("%.1f us", float64(ns)/float64(time.Microsecond)) }
+	t := render.Table(r.Out)
+	row := func(what, private, local string) { fmt.Fprintf(t, "%s\t%s\t%s\n", what, private, local) }
+	row("", "private", "local float32")
+	row("accuracy", percent(r.result.AccuracyPrivate), percent(r.result.AccuracyFloat))
+	row("same class as local float32", percent(r.result.Agreement), "")
+	row("products checked", render.Count(r.result.Checked), "")
+	row("products rejected", render.Count(r.result.Rejected), "")
+	row("host CPU time an image, online", micros(r.result.HostOnlineNS), micros(r.result.LocalNS))
+	if padded {
+		row("host CPU time an image, offline (pads)", micros(r.result.HostOfflineNS), "")
+	}
+	row("bytes up an image", render.Count(r.result.BytesUp), "")
+	row("bytes down an image", render.Count(r.result.BytesDown), "")
+	row("images a second, online", render.Count(int64(r.result.ImagesPerS)), "")
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	local := float64(r.result.LocalNS)
+	fmt.Fprintf(r.Out, "\nLocal is gorgonia float32 on gonum BLAS, this machine, %d threads, batch %d.\nThe host spends %.2f of its CPU time online",
+		runtime.GOMAXPROCS(0), r.Batch, float64(r.result.HostOnlineNS)/local)
+	if padded {
+		fmt.Fprintf(r.Out, ", and %.2f in all, with the making of pads", float64(r.result.HostOnlineNS+r.result.HostOfflineNS)/local)
+	}
+	fmt.Fprint(r.Out, ".\n\n")
+	return nil
+}
+
+// write leaves the figures in demo.json.
+func (r *run) write(context.Context) error {
+	path := filepath.Join(r.OutDir, resultFile)
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := render.JSON(f, r.result); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	fmt.Fprintf(r.Out, "What the cloud saw: %s. All figures: %s.\n", filepath.Join(r.OutDir, viewFile), path)
+	if r.result.TamperCaught < r.result.TamperTried {
+		return fmt.Errorf("%w: %d of %d", ErrMissed, r.result.TamperTried-r.result.TamperCaught, r.result.TamperTried)
+	}
+	return nil
+}

@@ -1,0 +1,35 @@
+package render_test
+
+import (
+	"math"
+	"slices"
+	"testing"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/render"
+)
+
+func TestCount(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0", 7: "7", 999: "999", 1000: "1,000", -999: "-999", -1000: "-1,000", 123456: "123,456",
+		1234567: "1,234,567", -123456: "-123,456", math.MaxInt64: "9,223,372,036,854,775,807",
+	} {
+		if got := render.Count(n); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+}
+
+func TestWrap(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		want []string
+	}{
+		{"", nil},
+		{"one two three", []string{"one two", "three"}},
+		{"exactly 7 overlong-word x", []string{"exactly", "7", "overlong-word", "x"}},
+	} {
+		if got := render.Wrap(c.text, 7); !slices.Equal(got, c.want) {
+			t.Errorf("%q: %q, want %q", c.text, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,106 @@
+// Command securenets is the trusted host: it seals networks, gives their masked
+// weights to untrusted clouds, and runs them there with every product checked.
+//
+// Exit status: 0 for success, 1 for failure, 2 for wrong usage, and 3 where a
+// cloud was found to have answered wrongly.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/securenets/securenets/verify"
+)
+
+const (
+	exitFailure = 1
+	exitUsage   = 2
+	exitWrong   = 3
+)
+
+// defaultEndpoint is where a daemon with the default configuration serves.
+const defaultEndpoint = "unix:/run/securenets/securenetsd.sock"
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	err := newRoot().ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = errors.New("interrupted")
+	}
+	fmt.Fprintln(os.Stderr, "securenets:", strings.ReplaceAll(err.Error(), "\n", "; "))
+	return exitStatus(err)
+}
+
+// usageError is a command line that makes no sense.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, a ...any) error { return usageError{fmt.Errorf(format, a...)} }
+
+func exitStatus(err error) int {
+	var usage usageError
+	switch {
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, verify.ErrRejected):
+		return exitWrong
+	default:
+		return exitFailure
+	}
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "securenets",
+		Short: "Run neural networks on untrusted clouds, with masked data and checked answers",
+		Long: `securenets is the trusted side of SecureNets. It masks a network's weights once
+("seal") and its inputs at every call, has untrusted clouds that run securenetsd
+multiply the masked matrices, and checks every product before it uses it.`,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	endpoint := defaultEndpoint
+	if e := os.Getenv("SECURENETS_ENDPOINT"); e != "" {
+		endpoint = e
+	}
+	root.AddCommand(newSeal(), newPush(endpoint), newInfer(endpoint), newInspect(),
+		newModels(endpoint), newStatus(endpoint), newVersion(), newDemo())
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%v (see %s --help)", err, cmd.CommandPath())
+	})
+	markUsage(root)
+	return root
+}
+
+// markUsage makes a usageError of every command's wrong arguments.
+func markUsage(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return usagef("%v (see %s --help)", err, cmd.CommandPath())
+			}
+			return nil
+		}
+	}
+	for _, c := range cmd.Commands() {
+		markUsage(c)
+	}
+}

@@ -1,0 +1,309 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/demo"
+	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/adversary"
+	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/models"
+	"github.com/securenets/securenets/transform"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(withDaemon{m}, map[string]func(){"securenets": main})
+}
+
+// withDaemon builds the daemon for the tests that it runs.
+type withDaemon struct{ *testing.M }
+
+// securenetsd is the path of the daemon.
+var securenetsd string
+
+func (w withDaemon) Run() int {
+	dir, err := os.MkdirTemp("", "securenetsd-")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	securenetsd = filepath.Join(dir, "securenetsd")
+	if out, err := exec.Command("go", "build", "-o", securenetsd, "../securenetsd").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build of securenetsd: %v\n%s", err, out)
+		return 1
+	}
+	return w.M.Run()
+}
+
+// TestScripts runs testdata/*.txtar. Beside what Setup makes, they have commands:
+//
+//	exits STATUS COMMAND...   run it, which must exit with that status
+//	daemon NAME               serve at unix:NAME.sock, until the script ends
+//	liar NAME UPSTREAM LIE    serve the daemon at unix:UPSTREAM.sock as unix:NAME.sock, lying
+//	empty DIR                 it must hold nothing
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		Setup:               setup,
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "daemon": startDaemon, "liar": startLiar, "empty": empty,
+		},
+	})
+}
+
+// setup writes what scripts start from: mnist-cnn, test images in files of each
+// kind, identities, and files that are none of these.
+func setup(env *testscript.Env) error {
+	env.Setenv("SECURENETSD", securenetsd)
+	model, err := models.ONNX("mnist-cnn")
+	if err != nil {
+		return err
+	}
+	images, _, err := models.TestSet()
+	if err != nil {
+		return err
+	}
+	pixels := make([]byte, 10*28*28) // of ten images
+	for i, v := range images.Range(0, 10) {
+		pixels[i] = byte(v*255 + 0.5)
+	}
+	picture := image.NewGray(image.Rect(0, 0, 28, 28))
+	for i, v := range pixels[:28*28] {
+		picture.SetGray(i%28, i/28, color.Gray{Y: v})
+	}
+	var asPNG bytes.Buffer
+	if err := png.Encode(&asPNG, picture); err != nil {
+		return err
+	}
+	idx := []byte{0, 0, 8, 3}
+	for _, n := range []uint32{10, 28, 28} {
+		idx = binary.BigEndian.AppendUint32(idx, n)
+	}
+	files := map[string][]byte{
+		"mnist-cnn.onnx": model,
+		"truncated.onnx": model[:len(model)/2],
+		"ten.idx":        append(idx, pixels...),
+		"ten.npy":        append(npy("|u1", "(10, 1, 28, 28)"), pixels...),
+		"flat.npy":       append(npy("|u1", "(10, 784)"), pixels...),
+		"wide.npy":       append(npy("|u1", "(5, 28, 56)"), pixels...),
+		"nan.npy":        append(npy("<f4", "(1, 784)"), bytes.Repeat([]byte{0, 0, 0xc0, 0x7f}, 784)...),
+		"one.png":        asPNG.Bytes(),
+		"garbage":        []byte("neither a model nor an image, and no identity\n"),
+	}
+	for _, name := range []string{"id", "other"} {
+		id, err := age.GenerateX25519Identity()
+		if err != nil {
+			return err
+		}
+		files[name] = fmt.Appendf(nil, "# public key: %s\n%s\n", id.Recipient(), id)
+		env.Setenv(strings.ToUpper(name), id.Recipient().String())
+	}
+	hybrid, err := age.GenerateHybridIdentity()
+	if err != nil {
+		return err
+	}
+	files["hybrid"] = []byte(hybrid.String())
+	env.Setenv("HYBRID", hybrid.Recipient().String())
+	for name, b := range files {
+		if err := os.WriteFile(filepath.Join(env.WorkDir, name), b, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// npy returns the header of a NumPy file.
+func npy(dtype, shape string) []byte {
+	header := fmt.Sprintf("{'descr': '%s', 'fortran_order': False, 'shape': %s, }", dtype, shape)
+	header += strings.Repeat(" ", 63-(10+len(header))%64) + "\n"
+	return append(binary.LittleEndian.AppendUint16([]byte("\x93NUMPY\x01\x00"), uint16(len(header))), header...)
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want || neg {
+		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+	if got == 0 {
+		return
+	}
+	if message := ts.ReadFile("stderr"); strings.Count(message, "\n") != 1 || !strings.HasPrefix(message, "securenets: ") {
+		ts.Fatalf("not one line that begins with the program's name: %q", message)
+	}
+}
+
+func startDaemon(ts *testscript.TestScript, _ bool, args []string) {
+	dir, socket := ts.MkAbs(args[0]), ts.MkAbs(args[0]+".sock")
+	ts.Check(os.MkdirAll(dir, 0o700))
+	file := filepath.Join(dir, "config.toml")
+	text := fmt.Sprintf("listen = %q\nstate_dir = %q\n", "unix:"+socket, filepath.Join(dir, "state"))
+	ts.Check(os.WriteFile(file, []byte(text), 0o600))
+	cmd := exec.Command(securenetsd, "--config", file)
+	log, err := os.Create(filepath.Join(dir, "log"))
+	ts.Check(err)
+	defer log.Close()
+	cmd.Stderr = log
+	ts.Check(cmd.Start())
+	ts.Defer(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		if err := cmd.Wait(); err != nil {
+			ts.Logf("securenetsd: %v", err)
+		}
+	})
+	for range 1000 {
+		if serves("unix:" + socket) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	ts.Fatalf("the daemon does not serve:\n%s", ts.ReadFile(filepath.Join(dir, "log")))
+}
+
+func serves(addr string) bool {
+	client, err := hostclient.Dial(addr)
+	if err != nil {
+		return false
+	}
+	defer client.Close()
+	info, err := client.Info(context.Background())
+	return err == nil && info.Serving
+}
+
+func startLiar(ts *testscript.TestScript, _ bool, args []string) {
+	i := slices.IndexFunc(adversary.Lies(), func(l adversary.Lie) bool { return l.Name == args[2] })
+	if i < 0 {
+		ts.Fatalf("no lie %q", args[2])
+	}
+	p, err := adversary.Start("unix:"+ts.MkAbs(args[0]+".sock"), "unix:"+ts.MkAbs(args[1]+".sock"), ring.Q4())
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(p.Close()) })
+	p.Tell(adversary.Lies()[i], adversary.AnyLayer, adversary.Always)
+}
+
+func empty(ts *testscript.TestScript, _ bool, args []string) {
+	entries, err := os.ReadDir(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if len(entries) > 0 {
+		ts.Fatalf("%s holds %s", args[0], entries[0].Name())
+	}
+}
+
+// TestDefaultEndpoint: clients look where a daemon serves by default.
+func TestDefaultEndpoint(t *testing.T) {
+	if got := config.Default().Listen; got != defaultEndpoint {
+		t.Errorf("securenetsd serves at %s, want %s", got, defaultEndpoint)
+	}
+}
+
+// TestDemo: the figures are those of its file, which has all of them and no more.
+func TestDemo(t *testing.T) {
+	for _, scheme := range transform.Schemes() {
+		dir := t.TempDir()
+		const n = 40 // with a short last batch
+		got, err := demo.Run(t.Context(), demo.Options{
+			Network: "mnist-cnn", Scheme: scheme, Samples: n, Batch: 16, OutDir: dir, Daemon: securenetsd,
+			Out: io.Discard, Log: t.Output(), Progress: func(string, int, int) {},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(filepath.Join(dir, "demo.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var fields map[string]float64
+		if err := json.Unmarshal(text, &fields); err != nil {
+			t.Fatal(err)
+		}
+		var again demo.Result
+		if err := json.Unmarshal(text, &again); err != nil || again != *got {
+			t.Errorf("%v: file has %+v, want %+v: %v", scheme, again, *got, err)
+		}
+		within := map[string][2]float64{
+			"samples": {n, n}, "accuracy_float": {0.7, 1}, "accuracy_private": {0.7, 1}, "agreement": {0.97, 1},
+			"checked": {3 * n, 3 * n}, "rejected": {0, 0}, "host_online_ns": {1e3, 1e9}, "host_offline_ns": {0, 1e9}, "local_ns": {1e3, 1e9},
+			// Words of 4 bytes: 28·28 + 12·12·16 + 4·4·32 up, 24·24·16 + 8·8·32 + 10 down.
+			"bytes_up": {14400, 14400}, "bytes_down": {45096, 45096}, "images_per_s": {1, 1e6},
+			"tamper_tried": {11, 11}, "tamper_caught": {11, 11},
+		}
+		if scheme.Inputs == transform.InputPermute {
+			// The host unrolls: 24·24 patches of 25, 8·8 of 400, and 512.
+			within["bytes_up"] = [2]float64{162048, 162048}
+		}
+		for name, v := range fields {
+			if w, ok := within[name]; !ok || v < w[0] || v > w[1] {
+				t.Errorf("%v: %s is %v, want %v", scheme, name, v, w)
+			}
+		}
+		if len(fields) != len(within) {
+			t.Errorf("%v: %d figures, want %d", scheme, len(fields), len(within))
+		}
+		checkView(t, filepath.Join(dir, "cloud-view.png"), scheme)
+	}
+}
+
+// checkView: the picture has the images as they are, and beside them what tells
+// nothing of them.
+func checkView(t *testing.T, path string, scheme transform.Scheme) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	m, err := png.Decode(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	images, _, err := models.TestSet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	grey := func(x, y int) byte { return color.GrayModel.Convert(m.At(4*x, 4*y)).(color.Gray).Y }
+	var shades [2]map[byte]bool // of the first image, and of what was seen
+	shades[0], shades[1] = map[byte]bool{}, map[byte]bool{}
+	for p := range 28 * 28 {
+		x, y := 2+p%28, 2+p/28
+		if got, want := grey(x, y), byte(images.Data[p]*255); got != want {
+			t.Fatalf("%v: pixel %d of the first image is %d, want %d", scheme, p, got, want)
+		}
+		shades[0][grey(x, y)] = true
+		shades[1][grey(x+28+2, y)] = true
+	}
+	// 784 uniform words have about 244 of 256 shades.
+	if scheme.Inputs == transform.InputPad && len(shades[1]) < 220 {
+		t.Errorf("%v: what the cloud saw has %d shades", scheme, len(shades[1]))
+	}
+}

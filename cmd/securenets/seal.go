@@ -1,0 +1,126 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/render"
+	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/onnx"
+	"github.com/securenets/securenets/kernels/cpu"
+	"github.com/securenets/securenets/transform"
+)
+
+// schemeFlag gives cmd the flag --scheme.
+func schemeFlag(cmd *cobra.Command) *string {
+	var names []string
+	for _, s := range transform.Schemes() {
+		names = append(names, s.String())
+	}
+	return cmd.Flags().String("scheme", transform.DefaultScheme().String(), "how to mask: "+strings.Join(names, ", "))
+}
+
+func parseScheme(text string) (transform.Scheme, error) {
+	s, err := transform.ParseScheme(text)
+	if err != nil {
+		return s, usageError{err}
+	}
+	return s, nil
+}
+
+func newSeal() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "seal MODEL.onnx -o DIR",
+		Short: "Mask a network's weights, once",
+		Long: `Seal reads an ONNX model and writes DIR, which must not hold one yet:
+
+  DIR/secret.age           masks, check vectors, biases and structure, encrypted:
+                           keep it, and give it to nobody
+  DIR/role-N.safetensors   the masked weights for the cloud of role N, for "push"
+
+The secret is encrypted to the recipients (-r) and the identity file's owner (-i),
+or else to a passphrase, which is asked for at the terminal.`,
+		Args: cobra.ExactArgs(1),
+	}
+	out := cmd.Flags().StringP("out", "o", "", "`folder` to write")
+	scheme := schemeFlag(cmd)
+	calibrate := cmd.Flags().String("calibrate", "", "`file` of samples (npy, IDX) to choose each layer's bits from")
+	keys := cmd.Flags().StringArrayP("recipient", "r", nil, "age public `key` that can open the secret (repeatable)")
+	identity := identityFlag(cmd)
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *out == "" {
+			return usagef("seal: -o DIR is missing")
+		}
+		s, err := parseScheme(*scheme)
+		if err != nil {
+			return err
+		}
+		model, err := os.ReadFile(args[0])
+		if err != nil {
+			return err
+		}
+		bar := newProgress(cmd)
+		defer bar.clear()
+		o := hostclient.SealOptions{Scheme: s, Progress: func(done, total int) { bar.step("sealing layers", int64(done), int64(total)) }}
+		if *calibrate != "" {
+			g, err := onnx.Parse(model)
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			images, err := readSamples(*calibrate, [3]int{g.Input.C, g.Input.H, g.Input.W})
+			if err != nil {
+				return err
+			}
+			o.Calibration, o.Multiplier = images.Data, cpu.New(cpu.Options{})
+		}
+		to, err := recipients(cmd.Context(), *keys, *identity)
+		if err != nil {
+			return err
+		}
+		models, secret, err := hostclient.Seal(cmd.Context(), model, o)
+		if err != nil {
+			return fmt.Errorf("%s: %w", args[0], err)
+		}
+		if err := hostclient.WriteDir(*out, secret, models, to...); err != nil {
+			return err
+		}
+		bar.clear()
+		return printSealed(cmd, *out, secret.Describe(), models, *asJSON)
+	}
+	return cmd
+}
+
+// sealedRole is what is told of one role's file.
+type sealedRole struct {
+	Role   int    `json:"role"`
+	Digest string `json:"digest"`
+	Bytes  int    `json:"bytes"`
+}
+
+func printSealed(cmd *cobra.Command, dir string, d hostclient.Description, models []hostclient.SealedModel, asJSON bool) error {
+	w := cmd.OutOrStdout()
+	var roles []sealedRole
+	for _, m := range models {
+		roles = append(roles, sealedRole{m.Role, m.Digest.String(), len(m.Bytes)})
+	}
+	if asJSON {
+		return render.JSON(w, struct {
+			Dir string `json:"dir"`
+			hostclient.Description
+			Roles []sealedRole `json:"roles"`
+		}{dir, d, roles})
+	}
+	fmt.Fprintf(w, "sealed to %s with %s\n\n", dir, d.Scheme)
+	render.Guarantee(w, d.Guarantee)
+	fmt.Fprintln(w)
+	printLayers(w, d)
+	fmt.Fprintln(w)
+	for _, r := range roles {
+		fmt.Fprintf(w, "role %d: %s bytes, %s\n", r.Role, render.Count(r.Bytes), r.Digest)
+	}
+	return nil
+}
