@@ -189,6 +189,7 @@ func TestRestoreLayerRefuses(t *testing.T) {
 	}
 	for _, torn := range []func(*transform.LayerState){
 		func(st *transform.LayerState) { st.E[0], st.E[3] = st.E[3], st.E[0] },
+		func(st *transform.LayerState) { st.E[1], st.E[3] = st.E[3], st.E[1] },
 		func(st *transform.LayerState) { st.U[0], st.U[5] = st.U[5], st.U[0] },
 		func(st *transform.LayerState) { // whole groups, but of one side only
 			st.E = append(slices.Clone(st.E[2:]), st.E[:2]...)
