@@ -207,11 +207,10 @@ func notFinite(v []float32) int {
 
 // LastUses returns, for each node, the values that it is the last to read: an
 // executor may free them once the node is computed, or compute it in place of
-// the first. The graph's output is never among them. The graph must be valid.
+// the first. The graph must be valid: its output is then among none of them.
 func (g *Graph) LastUses() [][]Value {
 	dies := make([][]Value, len(g.Nodes))
 	seen := make([]bool, len(g.Nodes)+1)
-	seen[g.Output] = true
 	for i := len(g.Nodes) - 1; i >= 0; i-- {
 		for _, v := range g.Nodes[i].Inputs {
 			if !seen[v] {

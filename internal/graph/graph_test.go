@@ -235,6 +235,8 @@ func TestShapesRejects(t *testing.T) {
 		"pool of 0":           {chain(square, graph.MaxPool{}), nil},
 		"pool too large":      {chain(square, graph.MaxPool{Pool: pool(5, 1, 1, 1)}), nil},
 		"pool all padding":    {chain(square, graph.AvgPool{Pool: pool(2, 2, 1, 1, 0, 2, 0, 0)}), nil},
+		"pool above the map":  {chain(square, graph.MaxPool{Pool: pool(2, 2, 1, 1, 2, 0, 0, 0)}), nil},
+		"pool below the map":  {chain(square, graph.MaxPool{Pool: pool(2, 2, 1, 1, 0, 0, 2, 0)}), nil},
 		"negative padding":    {chain(square, graph.AvgPool{Pool: pool(2, 2, 1, 1, 0, 0, -1, 0)}), nil},
 		"huge pool":           {chain(square, graph.AvgPool{Pool: pool(1<<40, 1<<40, 1, 1, 1<<39, 0, 1<<39, 0)}), nil},
 		"reshape":             {chain(square, graph.Reshape{To: graph.Vector(15)}), nil},

@@ -23,11 +23,11 @@ type structureNode struct {
 var decoders = map[string]func(json.RawMessage) (Op, error){
 	(*Dense)(nil).Name(): func(p json.RawMessage) (Op, error) {
 		op := new(Dense)
-		return op, unmarshalStrict(p, op)
+		return op, unmarshal(p, op)
 	},
 	(*Conv2D)(nil).Name(): func(p json.RawMessage) (Op, error) {
 		op := new(Conv2D)
-		return op, unmarshalStrict(p, op)
+		return op, unmarshal(p, op)
 	},
 	ReLU{}.Name():    decodeElementary[ReLU],
 	Square{}.Name():  decodeElementary[Square],
@@ -39,7 +39,7 @@ var decoders = map[string]func(json.RawMessage) (Op, error){
 
 func decodeElementary[T Elementary](p json.RawMessage) (Op, error) {
 	var op T
-	err := unmarshalStrict(p, &op)
+	err := unmarshal(p, &op)
 	return op, err
 }
 
@@ -71,7 +71,7 @@ func EncodeStructure(g *Graph) ([]byte, error) {
 // have nil weights. Its errors wrap ErrInvalid and hold no biases.
 func DecodeStructure(b []byte) (*Graph, error) {
 	var s structure
-	if err := unmarshalStrict(b, &s); err != nil {
+	if err := unmarshal(b, &s); err != nil {
 		return nil, err
 	}
 	g := &Graph{Input: s.Input, Nodes: make([]Node, len(s.Nodes)), Output: s.Output}
@@ -90,7 +90,7 @@ func DecodeStructure(b []byte) (*Graph, error) {
 	if err != nil {
 		return nil, err
 	}
-	// encoding/json takes repeated and missing fields, and names in any case.
+	// encoding/json takes unknown, repeated and missing fields, and names in any case.
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, b); err != nil || !bytes.Equal(compact.Bytes(), again) {
 		return nil, fmt.Errorf("%w: structure is not in the form that EncodeStructure writes", ErrInvalid)
@@ -98,12 +98,10 @@ func DecodeStructure(b []byte) (*Graph, error) {
 	return g, nil
 }
 
-// unmarshalStrict decodes one JSON value without unknown fields. What the JSON
-// error says may quote the input, so it is not passed on.
-func unmarshalStrict(b []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if d.Decode(v) != nil || d.InputOffset() != int64(len(bytes.TrimRight(b, " \t\r\n"))) {
+// unmarshal decodes one JSON value. What encoding/json says of a bad one may
+// quote it, so that is not passed on.
+func unmarshal(b []byte, v any) error {
+	if json.Unmarshal(b, v) != nil {
 		return fmt.Errorf("%w: malformed structure", ErrInvalid)
 	}
 	return nil

@@ -409,6 +409,7 @@ func TestParseUnsupported(t *testing.T) {
 		"Add of two":           {nodes(op("Gemm", "x w", "a"), op("Relu", "a", "b"), op("Add", "a b", "y")).with(floats("w", 4, 3)), []string{"Add(not of a bias)"}},
 		"Add of constants":     {nodes(op("Add", "b b", "c"), op("Gemm", "x c", "y")).with(floats("b", 4)), []string{"Add(not of a bias)"}},
 		"Mul":                  {nodes(op("Relu", "x", "a"), op("Mul", "x a", "y")), []string{"Mul(not of a value by itself)"}},
+		"Mul of two ranks":     {nodes(op("Flatten", "x", "a"), op("Mul", "x a", "y")).on("N", 4, 1, 1), []string{"Mul(not of a value by itself)"}},
 		"Mul by a constant":    {nodes(op("Mul", "x b", "y")).with(floats("b", 4)), []string{"Mul(not of a value by itself)"}},
 		"Pow":                  {nodes(op("Pow", "x e", "y")).with(floats("e", 1)), []string{"Pow(exponent not 2)"}},
 		"Pow by integers":      {nodes(op("Pow", "x e", "y")).with(int64s("e", 2, 2, 2, 2)), []string{"Pow(exponent not 2)"}},

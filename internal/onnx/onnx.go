@@ -40,8 +40,8 @@ var (
 
 // UnsupportedError reports a model that uses what this package cannot read.
 type UnsupportedError struct {
-	// Ops names each such thing once, in order of the alphabet: an operator,
-	// as "LSTM", or what of it is meant, as "MaxPool(ceil_mode=1)".
+	// Ops names each such thing once, in alphabetical order: an operator, as
+	// "LSTM", or a use of one, as "MaxPool(ceil_mode=1)".
 	Ops []string
 }
 

@@ -13,8 +13,8 @@ import (
 type operator struct {
 	inputs     int              // at most
 	attributes map[string]int64 // that are read, and their types
-	// read returns what the first output stands for. It reads all attributes
-	// before inputs, so that unsupported ones are noted in any case.
+	// read returns what the first output stands for. It notes unsupported
+	// attributes before it asks for inputs, which may be unsupported themselves.
 	read func(*parser, *node) (operand, error)
 }
 
@@ -159,7 +159,9 @@ func (p *parser) channels(n *node, t *tensor, channels, rank int) ([]float32, er
 	if err != nil || len(v) == channels {
 		return v, err
 	}
-	// One value for all: there are no more channels than weights.
+	if err := p.charge(channels); err != nil {
+		return nil, err
+	}
 	all := make([]float32, channels)
 	for i := range all {
 		all[i] = v[0]

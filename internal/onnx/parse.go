@@ -74,9 +74,9 @@ type parser struct {
 	opset int64
 	// batch is the input's first size, or 0 where it is symbolic.
 	batch int64
-	// words is how many more tensor elements may be copied out of the file. It
-	// starts at the file's size, so that a tensor may serve several nodes, but
-	// memory stays within 4 bytes a byte of the file.
+	// words is how many more weights and biases may be made. It starts at the
+	// file's size, so that a tensor may serve several nodes, but memory stays
+	// within 4 bytes a byte of the file, and time with it.
 	words       int
 	operands    map[string]operand
 	uses        map[string]int // readers by name
@@ -385,16 +385,24 @@ func (t *tensor) len() (int, error) {
 	return n, nil
 }
 
-// checkData returns an error unless the tensor's data, of width bytes an
-// element where they are raw, is as long as its shape says: typed elements or
-// raw bytes, and not both.
-func (t *tensor) checkData(typed, width int) error {
+// checkData returns the number of elements, and an error unless the data, of
+// width bytes an element where they are raw, are as many: typed elements or raw
+// bytes, and not both.
+func (t *tensor) checkData(typed, width int) (int, error) {
 	n, err := t.len()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if typed != 0 && t.raw != nil || typed == 0 && len(t.raw) != n*width || typed != 0 && typed != n {
-		return fmt.Errorf("%w: tensor %s has data of another length than its shape", ErrInvalid, clean(t.name))
+		return 0, fmt.Errorf("%w: tensor %s has data of another length than its shape", ErrInvalid, clean(t.name))
+	}
+	return n, nil
+}
+
+// charge counts n elements that are about to be made.
+func (p *parser) charge(n int) error {
+	if p.words -= n; p.words < 0 {
+		return fmt.Errorf("%w: tensors are used too often for the file's size", ErrInvalid)
 	}
 	return nil
 }
@@ -410,12 +418,12 @@ func (p *parser) floats32(n *node, t *tensor) ([]float32, error) {
 	default:
 		return nil, p.refuse(n, "element type %d", t.kind)
 	}
-	if err := t.checkData(typed, width); err != nil {
-		return nil, err
+	size, err := t.checkData(typed, width)
+	if err == nil {
+		err = p.charge(size)
 	}
-	size := max(typed, len(t.raw)/width)
-	if p.words -= size; p.words < 0 {
-		return nil, fmt.Errorf("%w: tensors are used too often for the file's size", ErrInvalid)
+	if err != nil {
+		return nil, err
 	}
 	v := make([]float32, size)
 	switch {
@@ -450,16 +458,17 @@ func (p *parser) ints(n *node, t *tensor) ([]int64, error) {
 	default:
 		return nil, p.refuse(n, "element type %d", t.kind)
 	}
-	if err := t.checkData(len(typed), width); err != nil {
+	size, err := t.checkData(len(typed), width)
+	if err != nil {
 		return nil, err
 	}
-	if n, _ := t.len(); n > maxRank {
+	if size > maxRank {
 		return nil, fmt.Errorf("%w: tensor %s is too long for its use", ErrInvalid, clean(t.name))
 	}
 	if typed != nil {
 		return typed, nil
 	}
-	v := make([]int64, len(t.raw)/width)
+	v := make([]int64, size)
 	for i := range v {
 		switch width {
 		case 1:
