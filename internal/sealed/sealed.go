@@ -42,6 +42,9 @@ type Digest [32]byte
 
 func (d Digest) String() string { return hex.EncodeToString(d[:]) }
 
+// MarshalText returns the digest in hex, for logs.
+func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
 // Sum returns the digest of a model's bytes.
 func Sum(b []byte) Digest { return sha256.Sum256(b) }
 

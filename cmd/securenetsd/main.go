@@ -1,0 +1,152 @@
+// Command securenetsd is the cloud's daemon: it stores sealed models and
+// multiplies masked inputs with them. It exits with status 0 after a signal, 1
+// where it cannot start, and 2 where its flags or configuration are wrong.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/securenets/securenets/daemon"
+	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/internal/version"
+	"github.com/securenets/securenets/kernels"
+	"github.com/securenets/securenets/kernels/cpu"
+	"github.com/securenets/securenets/kernels/gonum"
+)
+
+func main() {
+	// The first signal drains. After it the second one has its usual effect and
+	// ends the process at once.
+	ctx, restore := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	context.AfterFunc(ctx, restore)
+	os.Exit(run(ctx, os.Args[1:]))
+}
+
+// startError is a failure that is not the user's: of the machine, or of what is
+// on it.
+type startError struct{ error }
+
+func (e startError) Unwrap() error { return e.error }
+
+func run(ctx context.Context, args []string) int {
+	err := newCommand(args).ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(os.Stderr, "securenetsd:", err)
+	var start startError
+	if errors.As(err, &start) {
+		return 1
+	}
+	return 2
+}
+
+func newCommand(args []string) *cobra.Command {
+	var o options
+	root := &cobra.Command{
+		Use:   "securenetsd",
+		Short: "Multiply masked matrices for SecureNets hosts",
+		Long: `securenetsd is the cloud's side of SecureNets: it stores sealed models and
+multiplies masked inputs with them, for hosts that it cannot look into.`,
+		Args:          cobra.NoArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetArgs(args)
+	f := root.PersistentFlags()
+	f.StringVar(&o.path, "config", "", "configuration `file`; without one, the defaults")
+	f.StringVar(&o.listen, "listen", "", "`address` in the place of the configured one, unix:/path")
+	f.StringVar(&o.stateDir, "state-dir", "", "`folder` in the place of the configured one")
+
+	serve := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve until SIGTERM or SIGINT (also without a command)",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := o.load()
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), cfg)
+		},
+	}
+	root.RunE = serve.RunE
+	root.AddCommand(serve, &cobra.Command{
+		Use:   "check-config",
+		Short: "Check the configuration and do nothing else",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if _, err := o.load(); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "the configuration is valid")
+			return err
+		},
+	}, &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "securenetsd", version.String())
+			return err
+		},
+	})
+	return root
+}
+
+// options are the flags that say what the configuration is.
+type options struct{ path, listen, stateDir string }
+
+func (o *options) load() (config.Config, error) {
+	cfg := config.Default()
+	if o.path != "" {
+		var err error
+		if cfg, err = config.Load(o.path); err != nil {
+			return config.Config{}, err
+		}
+	}
+	if o.listen != "" {
+		cfg.Listen = o.listen
+	}
+	if o.stateDir != "" {
+		cfg.StateDir = o.stateDir
+	}
+	return cfg, cfg.Validate()
+}
+
+func serve(ctx context.Context, cfg config.Config) error {
+	backend := newBackend(cfg)
+	err := daemon.Run(ctx, cfg, newLog(cfg.Log), backend)
+	if err = errors.Join(err, backend.Close()); err != nil {
+		return startError{err}
+	}
+	return nil
+}
+
+func newBackend(cfg config.Config) kernels.Backend {
+	if cfg.Backend == config.BackendGonum {
+		if cfg.Threads > 0 {
+			runtime.GOMAXPROCS(cfg.Threads) // gonum takes all that there are
+		}
+		return gonum.New()
+	}
+	return cpu.New(cpu.Options{Threads: cfg.Threads})
+}
+
+func newLog(l config.Log) *slog.Logger {
+	o := &slog.HandlerOptions{Level: l.Level}
+	if l.Format == config.LogJSON {
+		return slog.New(slog.NewJSONHandler(os.Stderr, o))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, o))
+}
