@@ -71,44 +71,43 @@ func (e *Expander) Fill(r ring.Ring, dst []uint32, i uint64) {
 	buf := chunks.Get().(*[chunk]byte)
 	defer chunks.Put(buf)
 
-	width := r.WordBytes()
+	w := words{m: uint64(r.Modulus()), mask: 1<<r.BitLen() - 1, width: r.WordBytes()}
 	for len(dst) > 0 {
 		// One more word in 4, and some: what is skipped rarely needs another turn.
-		size := min(chunk, (len(dst)+len(dst)/4+16)*width)
+		size := min(chunk, (len(dst)+len(dst)/4+16)*w.width)
 		stream.XORKeyStream(buf[:size], zeros[:size])
 		for b := buf[:size]; len(b) > 0 && len(dst) > 0; {
-			n := min(len(dst), len(b)/width)
-			dst = dst[compact(r, dst[:n], b[:n*width], width):]
-			b = b[n*width:]
+			n := min(len(dst), len(b)/w.width)
+			dst = dst[w.keep(dst[:n], b[:n*w.width]):]
+			b = b[n*w.width:]
 		}
 	}
 }
 
-// compact cuts src into words, masks them, writes those below M to the front of
-// dst and returns their number. len(src) is len(dst)·width. Every word is
-// written and the index moves on only past the kept ones: no branch to mispredict.
-func compact(r ring.Ring, dst []uint32, src []byte, width int) int {
-	m, mask := uint64(r.Modulus()), uint32(1)<<r.BitLen()-1 // all ones for 32 bits
+// words is how a ring cuts a keystream.
+type words struct {
+	m     uint64
+	mask  uint64 // the bits of m
+	width int    // bytes, at most 4
+}
+
+// keep cuts src into words, masks them, writes those below m to the front of dst
+// and returns their number. len(src) is len(dst)·width. Every word is written
+// and the index moves on only past the kept ones: no branch to mispredict.
+func (w words) keep(dst []uint32, src []byte) int {
 	kept := 0
-	switch width {
-	case 4:
-		for len(src) >= 4 {
-			w := binary.LittleEndian.Uint32(src) & mask
-			src = src[4:]
-			dst[kept] = w
-			kept += int((uint64(w) - m) >> 63)
-		}
-	default:
-		for len(src) >= width {
-			var w uint32
-			for j, c := range src[:width] {
-				w |= uint32(c) << (8 * j)
-			}
-			w &= mask
-			src = src[width:]
-			dst[kept] = w
-			kept += int((uint64(w) - m) >> 63)
-		}
+	for len(src) >= 4 { // words may be shorter: the mask cuts off what follows
+		v := uint64(binary.LittleEndian.Uint32(src)) & w.mask
+		src = src[w.width:]
+		dst[kept] = uint32(v)
+		kept += int((v - w.m) >> 63)
+	}
+	for ; len(src) > 0; src = src[w.width:] {
+		var last [4]byte
+		copy(last[:], src[:w.width])
+		v := uint64(binary.LittleEndian.Uint32(last[:])) & w.mask
+		dst[kept] = uint32(v)
+		kept += int((v - w.m) >> 63)
 	}
 	return kept
 }
