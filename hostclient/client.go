@@ -23,8 +23,13 @@ import (
 // and for an upload's next step.
 const defaultTimeout = 30 * time.Second
 
-// uploadChunk is the largest piece of a model in one message, in bytes.
-const uploadChunk = 1 << 20
+const (
+	// uploadChunk is the largest piece of a model in one message, in bytes.
+	uploadChunk = 1 << 20
+	// checkRate is the slowest that a cloud may store and check a whole model, in
+	// bytes a second.
+	checkRate = 16 << 20
+)
 
 // Client is a connection to one cloud. It may be used by several goroutines at once.
 type Client struct {
@@ -162,6 +167,7 @@ func (c *Client) upload(ctx context.Context, m SealedModel, offset int64, data [
 		req = &pb.UploadRequest{Data: data[:n]}
 		data = data[n:]
 	}
+	hung.Reset(c.timeout + time.Duration(size/checkRate)*time.Second)
 	held, err := stream.CloseAndRecv()
 	if err != nil {
 		return nil, c.fault(ctx, "push", err)

@@ -5,6 +5,18 @@ import "time"
 // SetTimeout sets how long a client waits for anything but Evaluate.
 func (c *Client) SetTimeout(d time.Duration) { c.timeout = d }
 
+// Waiting returns how many answers have a place to go.
+func (c *Client) Waiting() (n int) {
+	c.stream.mu.Lock()
+	defer c.stream.mu.Unlock()
+	for _, a := range c.stream.waiting {
+		if a != nil {
+			n++
+		}
+	}
+	return n
+}
+
 // SetBlock sets how many samples are in work at once.
 func (ss *Session) SetBlock(n int) { ss.block = n }
 

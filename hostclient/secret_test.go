@@ -180,7 +180,7 @@ func TestHostileSecret(t *testing.T) {
 		"ring":              header("[251,", "[250,"),
 		"smaller ring":      header("251,241,", "251,"),
 		"no ring":           header("[251,241,239,233]", "null"),
-		"digests":           header(`"digests":["`, `"digests":["00","`),
+		"digests":           header(`"digests":["`, `"digests":["`+strings.Repeat("0", 64)+`","`),
 		"short digest":      header(`"digests":["`, `"digests":["00"],"x":["`),
 		"digest":            header(`"digests":["`, `"digests":["x`),
 		"no layers":         header(`"x_max":[`, `"x_max":[],"y":[`),

@@ -1,6 +1,7 @@
 package hostclient_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -632,7 +633,7 @@ func TestConcurrency(t *testing.T) {
 }
 
 func TestCancel(t *testing.T) {
-	c, _, _, s := setup(t, nets()["mlp"], permutePad, hostclient.Options{})
+	c, client, _, s := setup(t, nets()["mlp"], permutePad, hostclient.Options{})
 	x := make([]float32, 7)
 	waiting := make(chan *call, 1)
 	c.behave(func(c *call) error { waiting <- c; return nil })
@@ -646,6 +647,9 @@ func TestCancel(t *testing.T) {
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+	if n := client.Waiting(); n != 0 {
+		t.Errorf("memory is held for %d answers", n)
 	}
 	// The answer that comes late, before the next one, harms nobody.
 	var once sync.Once
@@ -669,6 +673,9 @@ func TestCancel(t *testing.T) {
 
 func TestClose(t *testing.T) {
 	c, client, _, s := setup(t, nets()["mlp"], permutePad, hostclient.Options{})
+	if err := s.Precompute(t.Context(), 3); err != nil {
+		t.Fatal(err)
+	}
 	waiting := make(chan struct{})
 	c.behave(func(c *call) error { close(waiting); return nil })
 	done := make(chan error)
@@ -682,6 +689,9 @@ func TestClose(t *testing.T) {
 	}
 	if err := <-done; !errors.Is(err, hostclient.ErrClosed) {
 		t.Error(err)
+	}
+	if n := s.Stats().Stock; n != 0 {
+		t.Errorf("pads of %d samples are kept", n)
 	}
 	if _, err := s.Infer(t.Context(), make([]float32, 7), 1); !errors.Is(err, hostclient.ErrClosed) {
 		t.Error(err)
@@ -738,6 +748,20 @@ func TestOpen(t *testing.T) {
 		}
 	}
 	if _, err := hostclient.Open(ctx, secret, models, clients, hostclient.Options{}); !errors.Is(err, hostclient.ErrMultiplier) {
+		t.Error(err)
+	}
+	// A secret may name a model of another shape: it was written by who knows whom.
+	others, _ = seal(t, nets()["cnn"], permutePad)
+	plain, err := secret.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain = bytes.Replace(plain, []byte(models[0].Digest.String()), []byte(others[0].Digest.String()), 1)
+	renamed, err := hostclient.UnmarshalSecret(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hostclient.Open(ctx, renamed, others, clients, o); !errors.Is(err, hostclient.ErrMismatch) {
 		t.Error(err)
 	}
 	models, secret = seal(t, g, permute)
