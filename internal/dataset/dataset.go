@@ -1,5 +1,5 @@
-// Package dataset reads images and labels from files: IDX (plain or gzipped),
-// NumPy's .npy, and PNG. It treats them as hostile: memory follows what a file
+// Package dataset reads images and labels from files: IDX (plain or gzipped), in
+// which MNIST comes, CIFAR-10's binary version, NumPy's .npy, and PNG. It treats them as hostile: memory follows what a file
 // delivers, not what its header declares, up to a fixed limit, and errors say
 // what is wrong.
 package dataset
@@ -33,8 +33,37 @@ func (m *Images) Range(i, j int) []float32 {
 	return m.Data[i*n : j*n : j*n]
 }
 
-// Open reads a file of any of these kinds, told apart by their first bytes.
-// channels (1 or 3) is what a PNG is converted to; the other kinds state theirs.
+// Fit returns the images for a network of input c x h x w: centred on maps of
+// zeros, below and to the right by one more where that is odd, and a single
+// channel repeated c times. It shares memory where nothing changes.
+func (m *Images) Fit(c, h, w int) (*Images, error) {
+	if c == m.C && h == m.H && w == m.W {
+		return m, nil
+	}
+	if c < m.C || c > m.C && m.C != 1 || h < m.H || w < m.W {
+		return nil, fmt.Errorf("dataset: images of %d x %d x %d do not fit into %d x %d x %d", m.C, m.H, m.W, c, h, w)
+	}
+	n, err := elements(m.N, c, h, w)
+	if err != nil {
+		return nil, fmt.Errorf("dataset: %d images of %d x %d x %d: more than %d elements", m.N, c, h, w, maxElements)
+	}
+	out := &Images{N: m.N, C: c, H: h, W: w, Data: make([]float32, n)}
+	top, left := (h-m.H)/2, (w-m.W)/2
+	repeat := c / m.C
+	for channel := range m.N * c {
+		from, to := m.Data[channel/repeat*m.H*m.W:], out.Data[channel*h*w:]
+		for y := range m.H {
+			copy(to[(top+y)*w+left:], from[y*m.W:(y+1)*m.W])
+		}
+	}
+	return out, nil
+}
+
+// Open reads the images of a file of any of these kinds, told apart by their
+// first bytes. channels (1 or 3) is what a PNG is converted to; the other kinds
+// state theirs. CIFAR-10's files have no magic number: what begins as no other
+// kind and with a label is read as one. A first image of label 0 whose first
+// pixels are 0 and 8 looks like IDX and is refused; ReadCIFAR10 reads it.
 func Open(path string, channels int) (*Images, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -54,8 +83,10 @@ func Open(path string, channels int) (*Images, error) {
 		m, err = ReadNPY(r)
 	case bytes.HasPrefix(head, pngMagic):
 		m, err = ReadPNG(r, channels)
+	case len(head) > 0 && head[0] < cifarClasses:
+		m, _, err = ReadCIFAR10(r)
 	default:
-		err = fmt.Errorf("%w: not IDX, npy or PNG", ErrFormat)
+		err = fmt.Errorf("%w: not IDX, npy, PNG or CIFAR-10", ErrFormat)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

@@ -265,6 +265,7 @@ func TestHostileFiles(t *testing.T) {
 	labels := func(r io.Reader) error { _, err := ReadIDXLabels(r); return err }
 	array := func(r io.Reader) error { _, err := ReadNPY(r); return err }
 	picture := func(r io.Reader) error { _, err := ReadPNG(r, 1); return err }
+	record := func(r io.Reader) error { _, _, err := ReadCIFAR10(r); return err }
 	const text = "{'descr': '%s', 'fortran_order': False, 'shape': %s, }"
 	good := gzipped(t, idx(counting(256), 1, 16, 16))
 	badSum := slices.Clone(good)
@@ -344,6 +345,16 @@ func TestHostileFiles(t *testing.T) {
 		{"PNG of no pixels", picture, hugePNG(0, 5), "0 x 5"},
 		{"PNG cut", picture, smallPNG[:len(smallPNG)-20], "PNG"},
 		{"PNG of a wrong sum", picture, append(slices.Clone(smallPNG[:40]), smallPNG[41:]...), "PNG"},
+
+		{"no records", record, nil, "record 0: EOF"},
+		{"a record cut", record, cifar10(1)[:3072], "record 0: unexpected EOF"},
+		{"a label alone", record, []byte{1}, "record 0: unexpected EOF"},
+		{"a second record cut", record, cifar10(1, 2)[:6145], "record 1: unexpected EOF"},
+		{"followed by a label", record, append(cifar10(1, 2), 3), "record 2: unexpected EOF"},
+		{"label of 10", record, cifar10(1, 10, 2), "record 1 does not begin with a label"},
+		{"CIFAR-100", record, bytes.Repeat(append([]byte{4, 50}, make([]byte, 3072)...), 2), "record 2: unexpected EOF"},
+		{"IDX as CIFAR-10", record, idx(counting(3072*2), 2, 32, 96), "record 1"},
+		{"PNG as CIFAR-10", record, append(smallPNG, make([]byte, 3073)...), "record 0 does not begin"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var err error

@@ -18,7 +18,8 @@ var (
 const idxBytes = 0x08
 
 // ReadIDX reads a file of unsigned bytes in 3 dimensions (count, rows,
-// columns), plain or gzipped, as images of one channel.
+// columns), plain or gzipped, as images of one channel: the format of MNIST and
+// of the sets made in its likeness.
 func ReadIDX(r io.Reader) (*Images, error) {
 	r, sizes, err := idxHeader(r, 3)
 	if err != nil {

@@ -124,6 +124,10 @@ func (r *run) load() (err error) {
 	if r.images, r.labels, err = models.TestSet(); err != nil {
 		return err
 	}
+	in := r.graph.Input
+	if r.images, err = r.images.Fit(in.C, in.H, in.W); err != nil {
+		return err
+	}
 	if r.Samples == 0 {
 		r.Samples = r.images.N
 	}
