@@ -54,29 +54,42 @@ func readSet(folder, name string) (*set, error) {
 	return &set{images, labels}, nil
 }
 
-// train returns the trained network with its softmax. It minimises the cross
-// entropy with Adam, the learning rate falling linearly to 0.
-func (net network) train(train, test *set, epochs int, seed uint64, progress io.Writer) (*graph.Graph, error) {
+// fit returns the set for a network's input.
+func (s *set) fit(in graph.Shape) (*set, error) {
+	images, err := s.images.Fit(in.C, in.H, in.W)
+	return &set{images, s.labels}, err
+}
+
+// train minimises the cross entropy with Adam, the learning rate falling
+// linearly to 0. After every epoch it saves the network with its softmax.
+func (net network) train(train, test *set, seed uint64, progress io.Writer, save func(*graph.Graph) error) error {
 	r := rand.New(rand.NewPCG(seed, 0))
 	g := net.build(r)
+	train, err := train.fit(g.Input)
+	if err != nil {
+		return err
+	}
+	if test, err = test.fit(g.Input); err != nil {
+		return err
+	}
 	step, err := newStepper(g)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer step.machine.Close()
 
 	start := time.Now()
 	order := r.Perm(train.images.N)
 	batches := train.images.N / batch
-	for epoch := range epochs {
+	for epoch := range net.epochs {
 		r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 		var loss float64
 		var right int
 		for b := range batches {
-			rate := net.rate * (1 - float64(epoch*batches+b)/float64(epochs*batches))
+			rate := net.rate * (1 - float64(epoch*batches+b)/float64(net.epochs*batches))
 			l, k, err := step.step(train, order[b*batch:(b+1)*batch], rate)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			loss += l
 			right += k
@@ -84,14 +97,22 @@ func (net network) train(train, test *set, epochs int, seed uint64, progress io.
 		step.net.Store()
 		accuracy, err := evaluate(g, test)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		fmt.Fprintf(progress, "epoch %2d: loss %.4f, training accuracy %.2f %%, test accuracy %.2f %%, %v\n", epoch+1,
 			loss/float64(batches), 100*float64(right)/float64(batches*batch), 100*accuracy, time.Since(start).Round(time.Second))
+		if err := save(withSoftmax(g)); err != nil {
+			return err
+		}
 	}
-	g.Nodes = append(g.Nodes, graph.Node{Op: graph.Softmax{}, Inputs: []graph.Value{g.Output}})
-	g.Output++
-	return g, nil
+	return nil
+}
+
+// withSoftmax returns g, its parameters shared, with a softmax at the end.
+func withSoftmax(g *graph.Graph) *graph.Graph {
+	softmax := graph.Node{Op: graph.Softmax{}, Inputs: []graph.Value{g.Output}}
+	nodes := append(slices.Clone(g.Nodes), softmax)
+	return &graph.Graph{Input: g.Input, Nodes: nodes, Output: graph.Value(len(nodes))}
 }
 
 // stepper does steps of training on one network.
@@ -193,9 +214,11 @@ func evaluate(g *graph.Graph, on *set) (float64, error) {
 		return 0, err
 	}
 	defer m.Close()
+	x := make([]float32, batch*g.Input.Len())
 	right := 0
 	for i := 0; i+batch <= on.images.N; i += batch {
-		y, err := m.Forward(on.images.Range(i, i+batch))
+		graph.CHWToHWC(x, on.images.Range(i, i+batch), batch, g.Input)
+		y, err := m.Forward(x)
 		if err != nil {
 			return 0, err
 		}

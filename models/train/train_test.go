@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"io"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -35,7 +37,7 @@ func blobs(n int) *set {
 }
 
 // small has every kind of parameter.
-var small = network{rate: 1e-2, build: func(r *rand.Rand) *graph.Graph {
+var small = network{rate: 1e-2, epochs: 20, build: func(r *rand.Rand) *graph.Graph {
 	c := plan.Conv2D{H: 6, W: 6, C: 1, OutC: 4, KH: 3, KW: 3, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}
 	return chain(graph.Shape{H: 6, W: 6, C: 1},
 		&graph.Conv2D{Geometry: c, W: he(r, c.OutC, c.Patch()), B: make([]float32, c.OutC)}, graph.ReLU{},
@@ -43,19 +45,28 @@ var small = network{rate: 1e-2, build: func(r *rand.Rand) *graph.Graph {
 		graph.Reshape{To: graph.Vector(16)}, dense(r, 16, classes))
 }}
 
-// Training learns what can be learned, and one seed always gives one network.
+// Training learns what can be learned, saves after every epoch, and one seed
+// always gives one network.
 func TestTrain(t *testing.T) {
 	on := blobs(5 * batch)
 	train := func(seed uint64) (*graph.Graph, string) {
 		var log strings.Builder
-		g, err := small.train(on, on, 20, seed, &log)
+		var g *graph.Graph
+		saved := 0
+		err := small.train(on, on, seed, &log, func(now *graph.Graph) error {
+			g, saved = now, saved+1
+			return nil
+		})
 		if err != nil {
 			t.Fatal(err)
+		}
+		if lines := strings.Count(log.String(), "\n"); saved != small.epochs || lines != small.epochs {
+			t.Errorf("%d networks and %d lines for %d epochs\n%s", saved, lines, small.epochs, &log)
 		}
 		return g, log.String()
 	}
 	g, log := train(1)
-	if _, ok := g.Nodes[len(g.Nodes)-1].Op.(graph.Softmax); !ok {
+	if _, ok := g.Nodes[g.Output-1].Op.(graph.Softmax); !ok || int(g.Output) != len(g.Nodes) {
 		t.Error("no softmax at the end")
 	}
 	accuracy, err := evaluate(g, on)
@@ -65,14 +76,15 @@ func TestTrain(t *testing.T) {
 	if accuracy < 0.95 {
 		t.Errorf("accuracy %v\n%s", accuracy, log)
 	}
-	if lines := strings.Count(log, "\n"); lines != 20 {
-		t.Errorf("%d lines for 20 epochs\n%s", lines, log)
-	}
 	if again, _ := train(1); !reflect.DeepEqual(again, g) {
 		t.Error("one seed gave two networks")
 	}
 	if other, _ := train(2); reflect.DeepEqual(other, g) {
 		t.Error("two seeds gave one network")
+	}
+	full := errors.New("disk full")
+	if err := small.train(on, on, 1, io.Discard, func(*graph.Graph) error { return full }); !errors.Is(err, full) {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -128,10 +140,20 @@ func TestStep(t *testing.T) {
 // The table's networks are the paper's.
 func TestNetworks(t *testing.T) {
 	paper := map[string][]string{
+		"mlp": {"reshape", "dense 784->512", "relu", "dense 512->512", "relu", "dense 512->10"},
 		"mnist-cnn": {
 			"conv2d 28x28x1->24x24x16 kernel 5x5", "relu", "max_pool",
 			"conv2d 12x12x16->8x8x32 kernel 5x5", "relu", "max_pool",
 			"reshape", "dense 512->10",
+		},
+		"cifar-cnn": {
+			"conv2d 32x32x3->28x28x64 kernel 5x5", "relu", "max_pool",
+			"conv2d 14x14x64->10x10x64 kernel 5x5", "relu", "max_pool",
+			"reshape", "dense 1600->384", "relu", "dense 384->10",
+		},
+		"cryptonets": {
+			"conv2d 28x28x1->13x13x5 kernel 5x5", "square",
+			"reshape", "dense 845->100", "square", "dense 100->10",
 		},
 	}
 	for name, net := range networks {
@@ -182,7 +204,7 @@ func TestReadSet(t *testing.T) {
 // run refuses a folder without data and leaves no empty files behind.
 func TestRunWithoutData(t *testing.T) {
 	out := t.TempDir() + "/out"
-	if err := run(small, "small", t.TempDir(), out, 1, 1); err == nil {
+	if err := run(small, "small", t.TempDir(), out, 1); err == nil {
 		t.Error("no error")
 	}
 	if _, err := os.Stat(out); !os.IsNotExist(err) {
