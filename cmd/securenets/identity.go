@@ -127,9 +127,9 @@ func askPassphrase(ctx context.Context, prompt string) (string, error) {
 		text, err := term.ReadPassword(fd)
 		read <- line{text, err}
 	}()
+	defer io.WriteString(os.Stderr, "\n") // the one typed is not echoed
 	select {
 	case l := <-read:
-		io.WriteString(os.Stderr, "\n") // the one typed was not echoed
 		if l.err != nil {
 			return "", fmt.Errorf("passphrase: %w", l.err)
 		}

@@ -167,10 +167,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 func startDaemon(ts *testscript.TestScript, _ bool, args []string) {
 	dir, socket := ts.MkAbs(args[0]), ts.MkAbs(args[0]+".sock")
 	ts.Check(os.MkdirAll(dir, 0o700))
-	file := filepath.Join(dir, "config.toml")
-	text := fmt.Sprintf("listen = %q\nstate_dir = %q\n", "unix:"+socket, filepath.Join(dir, "state"))
-	ts.Check(os.WriteFile(file, []byte(text), 0o600))
-	cmd := exec.Command(securenetsd, "--config", file)
+	cmd := exec.Command(securenetsd, "serve", "--listen", "unix:"+socket, "--state-dir", filepath.Join(dir, "state"))
 	log, err := os.Create(filepath.Join(dir, "log"))
 	ts.Check(err)
 	defer log.Close()

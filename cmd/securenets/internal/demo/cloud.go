@@ -44,17 +44,12 @@ func startCloud(binary, dir string) (*cloud, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
-	config := filepath.Join(dir, "config.toml")
-	text := fmt.Sprintf("listen = %q\nstate_dir = %q\n", c.addr, filepath.Join(dir, "state"))
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		return nil, err
-	}
 	log, err := os.Create(c.log)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	cmd := exec.Command(binary, "--config", config)
+	cmd := exec.Command(binary, "serve", "--listen", c.addr, "--state-dir", filepath.Join(dir, "state"))
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = childAttr()
 	started := make(chan error)

@@ -50,10 +50,10 @@ func (r *run) report(context.Context) error {
 		return err
 	}
 	local := float64(r.result.LocalNS)
-	fmt.Fprintf(r.Out, "\nLocal is gorgonia float32 on gonum BLAS, this machine, %d threads, batch %d.\nThe host spends %.2f of its CPU time online",
+	fmt.Fprintf(r.Out, "\nLocal is gorgonia float32 on gonum BLAS, this machine, %d threads, batch %d.\nOf its CPU time the host spends %.2f times online",
 		runtime.GOMAXPROCS(0), r.Batch, float64(r.result.HostOnlineNS)/local)
 	if padded {
-		fmt.Fprintf(r.Out, ", and %.2f in all, with the making of pads", float64(r.result.HostOnlineNS+r.result.HostOfflineNS)/local)
+		fmt.Fprintf(r.Out, ", and %.2f times in all, with the making of pads", float64(r.result.HostOnlineNS+r.result.HostOfflineNS)/local)
 	}
 	fmt.Fprint(r.Out, ".\n\n")
 	return nil
