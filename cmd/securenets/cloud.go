@@ -12,20 +12,16 @@ import (
 	"github.com/securenets/securenets/internal/sealed"
 )
 
-const endpointUsage = "a cloud's `address`, unix:/path (default: $SECURENETS_ENDPOINT, or where securenetsd serves by default)"
+const endpointUsage = "a cloud's `address`; $SECURENETS_ENDPOINT sets another default"
 
 // endpointFlag gives cmd the flag -e for one cloud.
 func endpointFlag(cmd *cobra.Command, endpoint string) *string {
-	e := cmd.PersistentFlags().StringP("endpoint", "e", endpoint, endpointUsage)
-	cmd.PersistentFlags().Lookup("endpoint").DefValue = ""
-	return e
+	return cmd.PersistentFlags().StringP("endpoint", "e", endpoint, endpointUsage)
 }
 
 // endpointsFlag gives cmd the flag -e for one cloud a role.
 func endpointsFlag(cmd *cobra.Command, endpoint string) *[]string {
-	e := cmd.Flags().StringArrayP("endpoint", "e", []string{endpoint}, endpointUsage+"; once a role, in their order")
-	cmd.Flags().Lookup("endpoint").DefValue = ""
-	return e
+	return cmd.Flags().StringArrayP("endpoint", "e", []string{endpoint}, endpointUsage+"; repeat it for each role in order")
 }
 
 // withCloud calls f with a client of the daemon at an address.

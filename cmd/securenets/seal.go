@@ -35,7 +35,7 @@ func newSeal() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "seal MODEL.onnx -o DIR",
 		Short: "Mask a network's weights, once",
-		Long: `Seal reads an ONNX model and writes DIR, which must not hold one yet:
+		Long: `Seal reads an ONNX model and writes DIR, which must not hold a secret yet:
 
   DIR/secret.age           masks, check vectors, biases and structure, encrypted:
                            keep it, and give it to nobody
@@ -47,7 +47,7 @@ or else to a passphrase, which is asked for at the terminal.`,
 	}
 	out := cmd.Flags().StringP("out", "o", "", "`folder` to write")
 	scheme := schemeFlag(cmd)
-	calibrate := cmd.Flags().String("calibrate", "", "`file` of samples (npy, IDX) to choose each layer's bits from")
+	calibrate := cmd.Flags().String("calibrate", "", "`file` of samples (npy, IDX, PNG) to choose each layer's bits from")
 	keys := cmd.Flags().StringArrayP("recipient", "r", nil, "age public `key` that can open the secret (repeatable)")
 	identity := identityFlag(cmd)
 	asJSON := jsonFlag(cmd)
