@@ -69,17 +69,17 @@ func Open(ctx context.Context, s *Secret, models []SealedModel, clients []*Clien
 		widest = max(widest, l.masks.CloudRows(1)*max(op.InLen(), op.OutLen()))
 	}
 	ss.block = blockRows(widest)
+	roles := make([]*sealed.Model, len(models))
 	for i, m := range models {
-		parsed, err := s.match(i, m)
-		if err != nil {
+		var err error
+		if roles[i], err = s.match(i, m); err != nil {
 			return nil, err
 		}
-		// Every role holds the same What.
-		if i == 0 && s.scheme.Inputs == transform.InputPad {
-			if err := ss.load(ctx, parsed); err != nil {
-				ss.Close()
-				return nil, err
-			}
+	}
+	if s.scheme.Inputs == transform.InputPad {
+		if err := ss.load(ctx, roles[0]); err != nil { // every role holds the same What
+			ss.Close()
+			return nil, err
 		}
 	}
 	return ss, nil
