@@ -180,7 +180,7 @@ func TestSamplesAndSeedsDiffer(t *testing.T) {
 	if New(Seed{2}).Fill(ring.Q4(), b, 0); same() {
 		t.Error("two seeds give the same sample")
 	}
-	if NewSeed() == NewSeed() || NewSeed() == (Seed{}) {
+	if s := NewSeed(); s == NewSeed() || s == (Seed{}) {
 		t.Error("seeds repeat")
 	}
 }
