@@ -219,8 +219,8 @@ func TestOverload(t *testing.T) {
 					t.Error(err)
 				}
 			})
+			synctest.Wait()
 		}
-		synctest.Wait()
 		var e *wire.Error
 		if _, err := call(t.Context(), t, q, p, 1, 9); !errors.As(err, &e) || e.Reason != wire.ReasonOverloaded {
 			t.Errorf("error %v", err)
