@@ -4,8 +4,8 @@
 // A value is one tensor a sample. Feature maps are NHWC; a vector is a map of
 // 1 x 1 x C. A batch is sample-major. See docs/spec.md, section 3.
 //
-// The time of the operators here depends on shapes alone, but for Softmax, whose
-// exponentials are the standard library's.
+// The time of the operators here depends on shapes alone, but for Softmax,
+// Sigmoid and Tanh, whose exponentials are the standard library's.
 package graph
 
 import (
@@ -19,7 +19,8 @@ import (
 // ErrInvalid reports a graph whose operators, shapes or weights do not fit together.
 var ErrInvalid = errors.New("graph: invalid")
 
-// ErrNotFinite reports a weight or bias that is NaN or infinite. It wraps ErrInvalid.
+// ErrNotFinite reports a weight, bias or other parameter that is NaN or infinite.
+// It wraps ErrInvalid.
 var ErrNotFinite = fmt.Errorf("%w: not finite", ErrInvalid)
 
 // Shape is the extent of one sample: H x W x C. A vector of n is 1 x 1 x n.
@@ -73,8 +74,8 @@ type Graph struct {
 
 // Op is an operator. It is a Linear or an Elementary.
 //
-// The linear operators of this package are pointers (*Dense, *Conv2D); the
-// elementary ones are plain values that can be compared (ReLU{}, MaxPool{...}).
+// Those of this package that hold slices are pointers (*Dense, *Conv2D, *Affine);
+// the others are plain values that can be compared (ReLU{}, MaxPool{...}).
 type Op interface {
 	// Name is the operator's name for people, for example "conv2d".
 	Name() string
@@ -103,7 +104,8 @@ type Elementary interface {
 	// Apply computes the operator for n samples, sample-major. in holds one
 	// slice an input, of n times the input shape's length, and dst n times the
 	// output shape's; shapes holds the shapes of the inputs. dst must not
-	// overlap an input, except that it may be in[0] where InPlace says so.
+	// overlap an input, except that it may be in[0] where InPlace says so; the
+	// other inputs may then be in[0] too.
 	Apply(dst []float32, n int, shapes []Shape, in ...[]float32)
 	// InPlace reports whether Apply may be given dst == in[0].
 	InPlace() bool
@@ -220,4 +222,34 @@ func (g *Graph) LastUses() [][]Value {
 		}
 	}
 	return dies
+}
+
+// A Step is one operator of a Summary.
+type Step struct {
+	Name  string
+	Shape Shape // of the result
+	// Linear operators can run in the cloud; the host computes the others.
+	Linear bool
+	// MulAdds counts a linear operator's multiply-adds for one sample, and Up
+	// and Down the words of one sample that go to the cloud and come back. All
+	// are 0 for others.
+	MulAdds  int64
+	Up, Down int
+}
+
+// Summary returns what every node costs, in order. Its errors are those of Shapes.
+func (g *Graph) Summary() ([]Step, error) {
+	shapes, err := g.Shapes()
+	if err != nil {
+		return nil, err
+	}
+	steps := make([]Step, len(g.Nodes))
+	for i, n := range g.Nodes {
+		steps[i] = Step{Name: n.Op.Name(), Shape: shapes[i+1]}
+		if l, ok := n.Op.(Linear); ok {
+			p := l.Plan()
+			steps[i].Linear, steps[i].MulAdds, steps[i].Up, steps[i].Down = true, p.MulAdds(), p.InLen(), p.OutLen()
+		}
+	}
+	return steps, nil
 }

@@ -14,26 +14,6 @@ import (
 	"github.com/securenets/securenets/internal/plan"
 )
 
-// add is an operator of two inputs that computes its result in place.
-type add struct{}
-
-func (add) Name() string { return "add" }
-
-func (add) OutShape(in ...graph.Shape) (graph.Shape, error) {
-	if len(in) != 2 || in[0] != in[1] {
-		return graph.Shape{}, graph.ErrInvalid
-	}
-	return in[0], nil
-}
-
-func (add) InPlace() bool { return true }
-
-func (add) Apply(dst []float32, _ int, _ []graph.Shape, in ...[]float32) {
-	for i := range dst {
-		dst[i] = in[0][i] + in[1][i]
-	}
-}
-
 func source(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 1)) }
 
 func pool(kh, kw, sh, sw int, pads ...int) graph.Pool {
@@ -44,62 +24,39 @@ func pool(kh, kw, sh, sw int, pads ...int) graph.Pool {
 	return p
 }
 
-// randomElementary returns an operator that suits s.
-func randomElementary(r *rand.Rand, s graph.Shape) graph.Op {
-	switch r.IntN(6) {
-	case 0:
-		return graph.ReLU{}
-	case 1:
-		return graph.Square{}
-	case 2:
-		return graph.Softmax{}
-	case 3:
-		dims := []int{s.H, s.W, s.C}
-		r.Shuffle(3, func(i, j int) { dims[i], dims[j] = dims[j], dims[i] })
-		if r.IntN(3) == 0 {
-			dims = []int{1, 1, s.Len()}
+// near fails the test unless got is want but for float32's rounding: relative to
+// the largest value, as sums of unlike signs have it.
+func near(t *testing.T, what any, got []float32, want []float64) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%v: %d outputs, want %d", what, len(got), len(want))
+	}
+	top := 1.0
+	for _, v := range want {
+		top = max(top, math.Abs(v))
+	}
+	for i := range want {
+		if d := math.Abs(float64(got[i]) - want[i]); !(d <= 1e-5*top) {
+			t.Fatalf("%v: output %d is %v, want %v", what, i, got[i], want[i])
 		}
-		return graph.Reshape{To: graph.Shape{H: dims[0], W: dims[1], C: dims[2]}}
 	}
-	kh, kw := 1+r.IntN(s.H), 1+r.IntN(s.W)
-	p := pool(kh, kw, 1+r.IntN(3), 1+r.IntN(3), r.IntN(kh), r.IntN(kw), r.IntN(kh), r.IntN(kw))
-	if r.IntN(2) == 0 {
-		return graph.MaxPool{Pool: p}
-	}
-	return graph.AvgPool{Pool: p, CountPad: r.IntN(2) == 0}
 }
 
-// Every operator agrees with its definition in float64, on its own and in chains
+// Every operator agrees with its definition in float64, on its own and in graphs
 // that reuse buffers; a batch gives exactly what its samples give.
 func TestApplyAgainstDefinition(t *testing.T) {
 	seen := map[string]int{}
-	for seed := range uint64(400) {
+	for seed := range uint64(1000) {
 		r := source(seed)
-		input := graph.Shape{H: 1 + r.IntN(8), W: 1 + r.IntN(8), C: 1 + r.IntN(5)}
-		var ops []graph.Op
-		for s := input; len(ops) < 1+r.IntN(3); {
-			op := randomElementary(r, s)
-			seen[op.Name()]++
-			ops = append(ops, op)
-			var err error
-			if s, err = op.OutShape(s); err != nil {
-				t.Fatal(err)
-			}
+		g := graphtest.Random(r, 1+r.IntN(3))
+		for _, node := range g.Nodes {
+			seen[node.Op.Name()]++
 		}
-		g := graphtest.Chain(input, ops...)
 		n := 1 + r.IntN(3)
-		x := graphtest.Normal(r, n*input.Len(), 1)
-		want := graphtest.Evaluate(g, x, n)
+		l := g.Input.Len()
+		x := graphtest.Normal(r, n*l, 1)
 		got := graphtest.Run(g, x, n)
-		if len(got) != len(want) {
-			t.Fatalf("seed %d: %d outputs, want %d", seed, len(got), len(want))
-		}
-		for i := range want {
-			if d := math.Abs(float64(got[i]) - want[i]); !(d <= 1e-5*(1+math.Abs(want[i]))) {
-				t.Fatalf("seed %d, %v: output %d is %v, want %v", seed, ops, i, got[i], want[i])
-			}
-		}
-		l := input.Len()
+		near(t, seed, got, graphtest.Evaluate(g, x, n))
 		var single []float32
 		for i := range n {
 			single = append(single, graphtest.Run(g, x[i*l:(i+1)*l], 1)...)
@@ -108,7 +65,7 @@ func TestApplyAgainstDefinition(t *testing.T) {
 			t.Fatalf("seed %d: a batch differs from its samples", seed)
 		}
 	}
-	if len(seen) != 6 {
+	if len(seen) != 16 {
 		t.Fatalf("operators tried: %v", seen)
 	}
 }
@@ -116,6 +73,7 @@ func TestApplyAgainstDefinition(t *testing.T) {
 // The same results by hand, so that the definitions themselves are tested.
 func TestApplyByHand(t *testing.T) {
 	ramp := []float32{1, 2, 3, 4, 5, 6, 7, 8, 9}
+	inf := float32(math.Inf(1))
 	square := graph.Shape{H: 3, W: 3, C: 1}
 	for _, c := range []struct {
 		name string
@@ -133,6 +91,15 @@ func TestApplyByHand(t *testing.T) {
 			[]float32{-1, -2, -3, -4, -5, -6, -7, -8, -9}, []float32{-1, -2, -4, -5}},
 		{"average of the map alone", graph.AvgPool{Pool: pool(2, 2, 2, 2, 1, 1, 0, 0)}, square, ramp, []float32{1, 2.5, 5.5, 7}},
 		{"average counting padding", graph.AvgPool{Pool: pool(2, 2, 2, 2, 1, 1, 0, 0), CountPad: true}, square, ramp, []float32{.25, 1.25, 2.75, 7}},
+		{"sum pool", graph.SumPool{Pool: pool(2, 2, 2, 2, 1, 1, 0, 0)}, square, ramp, []float32{1, 5, 11, 28}},
+		{"leaky relu", graph.LeakyReLU{Alpha: .25}, graph.Vector(3), []float32{-4, 0, 4}, []float32{-1, 0, 4}},
+		{"leaky relu of infinities", graph.LeakyReLU{Alpha: .25}, graph.Vector(2), []float32{-inf, inf}, []float32{-inf, inf}},
+		{"clip", graph.Clip{Min: -1, Max: 2}, graph.Vector(4), []float32{-9, -.5, 1.5, 9}, []float32{-1, -.5, 1.5, 2}},
+		{"clip to the lower maximum", graph.Clip{Min: 3, Max: 2}, graph.Vector(3), []float32{-9, 2.5, 9}, []float32{2, 2, 2}},
+		{"sigmoid", graph.Sigmoid{}, graph.Vector(3), []float32{0, 1e30, -1e30}, []float32{.5, 1, 0}},
+		{"tanh", graph.Tanh{}, graph.Vector(3), []float32{0, 1e30, -1e30}, []float32{0, 1, -1}},
+		{"affine", &graph.Affine{Scale: []float32{2, 3}, Shift: []float32{1, -1}}, graph.Shape{H: 1, W: 2, C: 2},
+			[]float32{1, 2, 3, 4}, []float32{3, 5, 7, 11}},
 		{"flatten", graph.Reshape{To: graph.Vector(8)}, graph.Shape{H: 2, W: 2, C: 2},
 			[]float32{1, 5, 2, 6, 3, 7, 4, 8}, []float32{1, 2, 3, 4, 5, 6, 7, 8}},
 		{"unflatten", graph.Reshape{To: graph.Shape{H: 2, W: 2, C: 2}}, graph.Vector(8),
@@ -238,6 +205,19 @@ func TestShapesRejects(t *testing.T) {
 		"pool above the map":  {chain(square, graph.MaxPool{Pool: pool(2, 2, 1, 1, 2, 0, 0, 0)}), nil},
 		"pool below the map":  {chain(square, graph.MaxPool{Pool: pool(2, 2, 1, 1, 0, 0, 2, 0)}), nil},
 		"negative padding":    {chain(square, graph.AvgPool{Pool: pool(2, 2, 1, 1, 0, 0, -1, 0)}), nil},
+		"sum of another map":  {&graph.Graph{Input: square, Nodes: []graph.Node{node(graph.Reshape{To: graph.Vector(16)}, 0), node(graph.Add{}, 0, 1)}, Output: 2}, nil},
+		"sum of one":          {chain(square, graph.Add{}), nil},
+		"sum of three":        {&graph.Graph{Input: square, Nodes: []graph.Node{node(graph.Add{}, 0, 0, 0)}, Output: 1}, nil},
+		"concat of nothing":   {&graph.Graph{Input: square, Nodes: []graph.Node{node(graph.Concat{})}, Output: 1}, nil},
+		"concat of two maps":  {&graph.Graph{Input: square, Nodes: []graph.Node{node(graph.Reshape{To: graph.Vector(16)}, 0), node(graph.Concat{}, 0, 1)}, Output: 2}, nil},
+		"concat of too much":  {&graph.Graph{Input: graph.Vector(1 << 30), Nodes: []graph.Node{node(graph.Concat{}, 0, 0, 0)}, Output: 1}, nil},
+		"affine of nothing":   {chain(square, &graph.Affine{}), nil},
+		"affine scale":        {chain(square, &graph.Affine{Scale: make([]float32, 2)}), nil},
+		"affine shift":        {chain(square, &graph.Affine{Scale: make([]float32, 1), Shift: []float32{}}), nil},
+		"NaN scale":           {chain(square, &graph.Affine{Scale: []float32{nan}}), graph.ErrNotFinite},
+		"infinite shift":      {chain(square, &graph.Affine{Shift: []float32{inf}}), graph.ErrNotFinite},
+		"NaN bound":           {chain(square, graph.Clip{Max: nan}), graph.ErrNotFinite},
+		"infinite slope":      {chain(square, graph.LeakyReLU{Alpha: inf}), graph.ErrNotFinite},
 		"huge pool":           {chain(square, graph.AvgPool{Pool: pool(1<<40, 1<<40, 1, 1, 1<<39, 0, 1<<39, 0)}), nil},
 		"reshape":             {chain(square, graph.Reshape{To: graph.Vector(15)}), nil},
 		"reshape by overflow": {chain(square, graph.Reshape{To: graph.Shape{H: 1 << 62, W: 1 << 62, C: 1}}), nil},
@@ -267,8 +247,8 @@ func TestLastUses(t *testing.T) {
 	g := &graph.Graph{Input: graph.Vector(3), Output: 4, Nodes: []graph.Node{
 		{Op: graph.ReLU{}, Inputs: []graph.Value{0}},
 		{Op: graph.Square{}, Inputs: []graph.Value{0}},
-		{Op: add{}, Inputs: []graph.Value{1, 2}},
-		{Op: add{}, Inputs: []graph.Value{1, 3}},
+		{Op: graph.Add{}, Inputs: []graph.Value{1, 2}},
+		{Op: graph.Add{}, Inputs: []graph.Value{1, 3}},
 	}}
 	if err := g.Validate(); err != nil {
 		t.Fatal(err)
@@ -285,6 +265,29 @@ func TestLastUses(t *testing.T) {
 	want = [][]graph.Value{nil, {0}, {1, 2}, {3}}
 	if got := g.LastUses(); !reflect.DeepEqual(got, want) {
 		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+func TestSummary(t *testing.T) {
+	g := &graph.Graph{Input: graph.Shape{H: 4, W: 4, C: 2}, Output: 4, Nodes: []graph.Node{
+		{Op: graphtest.Conv(source(1), plan.Conv2D{H: 4, W: 4, C: 2, OutC: 2, KH: 3, KW: 3, SH: 1, SW: 1, DH: 1, DW: 1,
+			Top: 1, Left: 1, Bot: 1, Right: 1, Groups: 1}), Inputs: []graph.Value{0}},
+		{Op: graph.Add{}, Inputs: []graph.Value{1, 0}},
+		{Op: graph.Reshape{To: graph.Vector(32)}, Inputs: []graph.Value{2}},
+		{Op: graphtest.Dense(source(1), 32, 3), Inputs: []graph.Value{3}},
+	}}
+	want := []graph.Step{
+		{Name: "conv2d", Shape: g.Input, Linear: true, MulAdds: 16 * 2 * 18, Up: 32, Down: 32},
+		{Name: "add", Shape: g.Input},
+		{Name: "reshape", Shape: graph.Vector(32)},
+		{Name: "dense", Shape: graph.Vector(3), Linear: true, MulAdds: 96, Up: 32, Down: 3},
+	}
+	if got, err := g.Summary(); err != nil || !slices.Equal(got, want) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	g.Output = 9
+	if _, err := g.Summary(); !errors.Is(err, graph.ErrInvalid) {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -319,6 +322,10 @@ func BenchmarkMaxPool64(b *testing.B) {
 }
 func BenchmarkAvgPool(b *testing.B) {
 	benchmark(b, graph.AvgPool{Pool: pool(2, 2, 2, 2)}, graph.Shape{H: 24, W: 24, C: 16})
+}
+func BenchmarkSigmoid(b *testing.B) { benchmark(b, graph.Sigmoid{}, graph.Shape{H: 24, W: 24, C: 16}) }
+func BenchmarkAffine(b *testing.B) {
+	benchmark(b, &graph.Affine{Scale: make([]float32, 16), Shift: make([]float32, 16)}, graph.Shape{H: 24, W: 24, C: 16})
 }
 func BenchmarkFlatten(b *testing.B) {
 	benchmark(b, graph.Reshape{To: graph.Vector(512)}, graph.Shape{H: 4, W: 4, C: 32})

@@ -24,8 +24,20 @@ type Conv2D struct {
 type (
 	// ReLU is max(x, 0).
 	ReLU struct{}
+	// LeakyReLU is max(x, 0) + Alpha min(x, 0).
+	LeakyReLU struct{ Alpha float32 }
+	// Clip is min(max(x, Min), Max), in that order. No bound is ±math.MaxFloat32.
+	Clip struct{ Min, Max float32 }
+	// Sigmoid is 1/(1 + exp(-x)).
+	Sigmoid struct{}
+	// Tanh is the hyperbolic tangent.
+	Tanh struct{}
 	// Square is x².
 	Square struct{}
+	// Add is the sum of two values of one shape.
+	Add struct{}
+	// Concat puts the channels of its inputs, one or more, one after the other.
+	Concat struct{}
 	// Reshape reads a sample in C, H, W order, as ONNX does, and gives it a
 	// new shape in that order. Flatten is a Reshape to a vector.
 	Reshape struct{ To Shape }
@@ -33,12 +45,18 @@ type (
 	Softmax struct{}
 )
 
-func (*Dense) Name() string  { return "dense" }
-func (*Conv2D) Name() string { return "conv2d" }
-func (ReLU) Name() string    { return "relu" }
-func (Square) Name() string  { return "square" }
-func (Reshape) Name() string { return "reshape" }
-func (Softmax) Name() string { return "softmax" }
+func (*Dense) Name() string    { return "dense" }
+func (*Conv2D) Name() string   { return "conv2d" }
+func (ReLU) Name() string      { return "relu" }
+func (LeakyReLU) Name() string { return "leaky_relu" }
+func (Clip) Name() string      { return "clip" }
+func (Sigmoid) Name() string   { return "sigmoid" }
+func (Tanh) Name() string      { return "tanh" }
+func (Square) Name() string    { return "square" }
+func (Add) Name() string       { return "add" }
+func (Concat) Name() string    { return "concat" }
+func (Reshape) Name() string   { return "reshape" }
+func (Softmax) Name() string   { return "softmax" }
 
 func (d *Dense) Plan() plan.Op      { return plan.Dense(d.In, d.Out) }
 func (d *Dense) Weights() []float32 { return d.W }
@@ -80,9 +98,45 @@ func single(in []Shape) (Shape, error) {
 	return in[0], nil
 }
 
-func (ReLU) OutShape(in ...Shape) (Shape, error)    { return single(in) }
-func (Square) OutShape(in ...Shape) (Shape, error)  { return single(in) }
-func (Softmax) OutShape(in ...Shape) (Shape, error) { return single(in) }
+func (ReLU) OutShape(in ...Shape) (Shape, error)        { return single(in) }
+func (l LeakyReLU) OutShape(in ...Shape) (Shape, error) { return finite(in, l.Alpha) }
+func (c Clip) OutShape(in ...Shape) (Shape, error)      { return finite(in, c.Min, c.Max) }
+func (Sigmoid) OutShape(in ...Shape) (Shape, error)     { return single(in) }
+func (Tanh) OutShape(in ...Shape) (Shape, error)        { return single(in) }
+func (Square) OutShape(in ...Shape) (Shape, error)      { return single(in) }
+func (Softmax) OutShape(in ...Shape) (Shape, error)     { return single(in) }
+
+// finite returns the shape of the one input of an operator with the given parameters.
+func finite(in []Shape, parameters ...float32) (Shape, error) {
+	if i := notFinite(parameters); i >= 0 {
+		return Shape{}, fmt.Errorf("%w: parameter %d", ErrNotFinite, i)
+	}
+	return single(in)
+}
+
+func (Add) OutShape(in ...Shape) (Shape, error) {
+	if len(in) != 2 || in[0] != in[1] {
+		return Shape{}, fmt.Errorf("%w: inputs of %v, want two of one shape", ErrInvalid, in)
+	}
+	return in[0], nil
+}
+
+func (Concat) OutShape(in ...Shape) (Shape, error) {
+	if len(in) == 0 {
+		return Shape{}, fmt.Errorf("%w: no inputs", ErrInvalid)
+	}
+	out := Shape{in[0].H, in[0].W, 0}
+	for _, s := range in {
+		if s.H != out.H || s.W != out.W {
+			return Shape{}, fmt.Errorf("%w: channels of %v beside those of %v", ErrInvalid, s, in[0])
+		}
+		out.C += s.C // each at most plan.MaxExtent
+		if out.C > plan.MaxExtent {
+			break // for check to refuse
+		}
+	}
+	return out, out.check()
+}
 
 func (r Reshape) OutShape(in ...Shape) (Shape, error) {
 	s, err := single(in)
@@ -98,10 +152,16 @@ func (r Reshape) OutShape(in ...Shape) (Shape, error) {
 	return r.To, nil
 }
 
-func (ReLU) InPlace() bool    { return true }
-func (Square) InPlace() bool  { return true }
-func (Reshape) InPlace() bool { return true }
-func (Softmax) InPlace() bool { return true }
+func (ReLU) InPlace() bool      { return true }
+func (LeakyReLU) InPlace() bool { return true }
+func (Clip) InPlace() bool      { return true }
+func (Sigmoid) InPlace() bool   { return true }
+func (Tanh) InPlace() bool      { return true }
+func (Square) InPlace() bool    { return true }
+func (Add) InPlace() bool       { return true }
+func (Concat) InPlace() bool    { return false }
+func (Reshape) InPlace() bool   { return true }
+func (Softmax) InPlace() bool   { return true }
 
 func (ReLU) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
 	for i, v := range in[0][:len(dst)] {
@@ -109,9 +169,53 @@ func (ReLU) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
 	}
 }
 
+func (l LeakyReLU) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
+	for i, v := range in[0][:len(dst)] {
+		dst[i] = max(v, 0) + l.Alpha*min(v, 0) // one of the two is 0
+	}
+}
+
+func (c Clip) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
+	for i, v := range in[0][:len(dst)] {
+		dst[i] = min(max(v, c.Min), c.Max)
+	}
+}
+
+func (Sigmoid) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
+	for i, v := range in[0][:len(dst)] {
+		dst[i] = float32(1 / (1 + math.Exp(-float64(v))))
+	}
+}
+
+func (Tanh) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
+	for i, v := range in[0][:len(dst)] {
+		dst[i] = float32(math.Tanh(float64(v)))
+	}
+}
+
 func (Square) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
 	for i, v := range in[0][:len(dst)] {
 		dst[i] = v * v
+	}
+}
+
+func (Add) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
+	b := in[1][:len(dst)]
+	for i, v := range in[0][:len(dst)] {
+		dst[i] = v + b[i]
+	}
+}
+
+func (Concat) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
+	positions := n * shapes[0].H * shapes[0].W
+	width := len(dst) / positions
+	at := 0
+	for k, src := range in {
+		c := shapes[k].C
+		for i := range positions {
+			copy(dst[i*width+at:][:c], src[i*c:])
+		}
+		at += c
 	}
 }
 

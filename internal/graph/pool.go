@@ -21,10 +21,13 @@ type (
 		Pool
 		CountPad bool // padding counts in the divisor
 	}
+	// SumPool takes the sum under the window: the "scaled mean pool" of CryptoNets.
+	SumPool struct{ Pool }
 )
 
 func (MaxPool) Name() string { return "max_pool" }
 func (AvgPool) Name() string { return "avg_pool" }
+func (SumPool) Name() string { return "sum_pool" }
 
 func (Pool) InPlace() bool { return false }
 
@@ -89,8 +92,25 @@ func (p MaxPool) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
 	})
 }
 
+func (p SumPool) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
+	p.sums(dst, n, shapes[0], in[0], func([]float32, int) {})
+}
+
 func (p AvgPool) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
-	s, src := shapes[0], in[0]
+	p.sums(dst, n, shapes[0], in[0], func(d []float32, pixels int) {
+		div := float32(pixels)
+		if p.CountPad {
+			div = float32(p.KH * p.KW)
+		}
+		for i := range d {
+			d[i] /= div
+		}
+	})
+}
+
+// sums sets dst to the sums under the windows, and calls f for every output
+// position, in order, with its channels and the pixels of the map under its window.
+func (p Pool) sums(dst []float32, n int, s Shape, src []float32, f func(d []float32, pixels int)) {
 	p.windows(n, s, func(at, from, rows, cols int) {
 		d := dst[at*s.C:][:s.C]
 		clear(d)
@@ -101,12 +121,6 @@ func (p AvgPool) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
 				}
 			}
 		}
-		div := float32(rows * cols)
-		if p.CountPad {
-			div = float32(p.KH * p.KW)
-		}
-		for i := range d {
-			d[i] /= div
-		}
+		f(d, rows*cols)
 	})
 }

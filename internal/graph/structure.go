@@ -29,15 +29,27 @@ var decoders = map[string]func(json.RawMessage) (Op, error){
 		op := new(Conv2D)
 		return op, unmarshal(p, op)
 	},
-	ReLU{}.Name():    decodeElementary[ReLU],
-	Square{}.Name():  decodeElementary[Square],
-	MaxPool{}.Name(): decodeElementary[MaxPool],
-	AvgPool{}.Name(): decodeElementary[AvgPool],
-	Reshape{}.Name(): decodeElementary[Reshape],
-	Softmax{}.Name(): decodeElementary[Softmax],
+	(*Affine)(nil).Name(): func(p json.RawMessage) (Op, error) {
+		op := new(Affine)
+		return op, unmarshal(p, op)
+	},
+	ReLU{}.Name():      decodeValue[ReLU],
+	LeakyReLU{}.Name(): decodeValue[LeakyReLU],
+	Clip{}.Name():      decodeValue[Clip],
+	Sigmoid{}.Name():   decodeValue[Sigmoid],
+	Tanh{}.Name():      decodeValue[Tanh],
+	Square{}.Name():    decodeValue[Square],
+	Add{}.Name():       decodeValue[Add],
+	Concat{}.Name():    decodeValue[Concat],
+	MaxPool{}.Name():   decodeValue[MaxPool],
+	AvgPool{}.Name():   decodeValue[AvgPool],
+	SumPool{}.Name():   decodeValue[SumPool],
+	Reshape{}.Name():   decodeValue[Reshape],
+	Softmax{}.Name():   decodeValue[Softmax],
 }
 
-func decodeElementary[T Elementary](p json.RawMessage) (Op, error) {
+// decodeValue decodes an operator that is a plain value.
+func decodeValue[T Elementary](p json.RawMessage) (Op, error) {
 	var op T
 	err := unmarshal(p, &op)
 	return op, err
@@ -45,7 +57,8 @@ func decodeElementary[T Elementary](p json.RawMessage) (Op, error) {
 
 // EncodeStructure returns a valid graph as compact JSON: its order, the
 // operators' parameters and biases. The weights of linear operators are left out.
-// The bytes are a function of the graph alone. The biases make them secret.
+// The bytes are a function of the graph alone. Biases, scales and shifts make
+// them secret.
 func EncodeStructure(g *Graph) ([]byte, error) {
 	if _, err := g.Shapes(); err != nil {
 		return nil, err
@@ -68,7 +81,7 @@ func EncodeStructure(g *Graph) ([]byte, error) {
 // DecodeStructure reads what EncodeStructure writes, but for white space between
 // tokens, and nothing else: unknown, repeated and missing fields are refused. In
 // the graph that it returns every check of Shapes holds and linear operators
-// have nil weights. Its errors wrap ErrInvalid and hold no biases.
+// have nil weights. Its errors wrap ErrInvalid and hold no parameters but sizes.
 func DecodeStructure(b []byte) (*Graph, error) {
 	var s structure
 	if err := unmarshal(b, &s); err != nil {

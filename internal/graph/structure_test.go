@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -19,10 +20,20 @@ func everyOperator() *graph.Graph {
 	conv := graphtest.Conv(r, plan.Conv2D{H: 6, W: 5, C: 2, OutC: 4, KH: 3, KW: 2, SH: 1, SW: 2, DH: 1, DW: 2, Top: 1, Right: 1, Groups: 2})
 	dense := graphtest.Dense(r, 12, 3)
 	dense.B = nil
-	return graphtest.Chain(graph.Shape{H: 6, W: 5, C: 2}, conv, graph.ReLU{}, graph.Square{},
+	g := graphtest.Chain(graph.Shape{H: 6, W: 5, C: 2}, conv, graph.ReLU{}, graph.Square{},
+		&graph.Affine{Scale: graphtest.Normal(r, 4, 1)}, &graph.Affine{Shift: graphtest.Normal(r, 4, 1)},
 		graph.MaxPool{Pool: pool(2, 1, 1, 1)}, graph.AvgPool{Pool: pool(3, 2, 2, 1, 1, 0, 1, 1), CountPad: true},
-		graph.AvgPool{Pool: pool(1, 1, 1, 1)}, graph.Reshape{To: graph.Vector(16)},
-		graphtest.Dense(r, 16, 12), dense, graph.Softmax{})
+		graph.AvgPool{Pool: pool(1, 1, 1, 1)}, graph.SumPool{Pool: pool(1, 1, 1, 1)}, graph.Reshape{To: graph.Vector(16)},
+		graphtest.Dense(r, 16, 12), graph.LeakyReLU{Alpha: 0.1}, graph.Clip{Min: -math.MaxFloat32, Max: 6},
+		graph.Sigmoid{}, graph.Add{}, graph.Tanh{}, graph.Concat{}, graph.Reshape{To: graph.Vector(24)},
+		graphtest.Dense(r, 24, 12), dense, graph.Softmax{})
+	for i, n := range g.Nodes {
+		switch n.Op.(type) {
+		case graph.Add, graph.Concat:
+			g.Nodes[i].Inputs = []graph.Value{graph.Value(i), graph.Value(i - 1)}
+		}
+	}
+	return g
 }
 
 // withoutWeights returns g with the weights of its linear operators left out.
@@ -73,11 +84,16 @@ func TestStructure(t *testing.T) {
 const structureForm = `{"Input":{"H":1,"W":2,"C":1},"Nodes":[` +
 	`{"Op":"reshape","Inputs":[0],"Parameters":{"To":{"H":1,"W":1,"C":2}}},` +
 	`{"Op":"dense","Inputs":[1],"Parameters":{"In":2,"Out":1,"B":[-0.1]}},` +
-	`{"Op":"relu","Inputs":[2],"Parameters":{}}],"Output":3}`
+	`{"Op":"relu","Inputs":[2],"Parameters":{}},` +
+	`{"Op":"affine","Inputs":[3],"Parameters":{"Scale":[0.125],"Shift":null}},` +
+	`{"Op":"add","Inputs":[3,4],"Parameters":{}},` +
+	`{"Op":"clip","Inputs":[5],"Parameters":{"Min":0.1,"Max":3.4028235e+38}}],"Output":6}`
 
 func TestStructureForm(t *testing.T) {
 	g := graphtest.Chain(graph.Shape{H: 1, W: 2, C: 1}, graph.Reshape{To: graph.Vector(2)},
-		&graph.Dense{In: 2, Out: 1, W: []float32{1, 2}, B: []float32{-0.1}}, graph.ReLU{})
+		&graph.Dense{In: 2, Out: 1, W: []float32{1, 2}, B: []float32{-0.1}}, graph.ReLU{},
+		&graph.Affine{Scale: []float32{0.125}}, graph.Add{}, graph.Clip{Min: 0.1, Max: math.MaxFloat32})
+	g.Nodes[4].Inputs = []graph.Value{3, 4}
 	if b, err := graph.EncodeStructure(g); err != nil || string(b) != structureForm {
 		t.Errorf("%s, %v", b, err)
 	}
@@ -102,26 +118,33 @@ func TestDecodeStructureRejects(t *testing.T) {
 		"trailing bracket":   structureForm + "]",
 		"unknown field":      edit(`"Output"`, `"Extra":1,"Output"`),
 		"unknown parameter":  edit(`"In":2`, `"W":[1,2],"In":2`),
-		"repeated field":     edit(`"Output":3`, `"Output":3,"Output":3`),
+		"repeated field":     edit(`"Output":6`, `"Output":6,"Output":6`),
 		"field in lowercase": edit(`"Out":1`, `"out":1`),
 		"missing field":      edit(`,"B":[-0.1]`, ``),
 		"parameters of null": edit(`{"In":2,"Out":1,"B":[-0.1]}`, `null`),
 		"empty parameters":   edit(`{}`, `null`),
 		"missing parameters": edit(`,"Parameters":{}`, ``),
-		"unknown operator":   edit(`relu`, `tanh`),
+		"unknown operator":   edit(`relu`, `erf`),
 		"no operators":       `{"Input":{"H":1,"W":2,"C":1},"Nodes":[],"Output":0}`,
 		"a cycle":            edit(`[0]`, `[2]`),
 		"shapes":             edit(`"In":2`, `"In":3`),
 		"bias":               edit(`[-0.1]`, `[-0.1,1]`),
 		"bias out of range":  edit(`-0.1`, `1e39`),
 		"other number":       edit(`-0.1`, `-0.10`),
+		"scale":              edit(`[0.125]`, `[0.125,1]`),
+		"no scale":           edit(`[0.125]`, `null`),
+		"scale out of range": edit(`0.125`, `1e39`),
+		"missing shift":      edit(`,"Shift":null`, ``),
+		"missing input":      edit(`[3,4]`, `[3]`),
+		"bound of null":      edit(`0.1,"Max"`, `null,"Max"`),
+		"bound out of range": edit(`3.4028235e+38`, `3.5e+38`),
 		"fractional size":    edit(`"In":2`, `"In":2.5`),
 		"size out of range":  edit(`"C":2`, `"C":2e30`),
 	} {
 		if g, err := graph.DecodeStructure([]byte(b)); !errors.Is(err, graph.ErrInvalid) {
 			t.Errorf("%s: %v, %v", name, g, err)
-		} else if strings.Contains(err.Error(), "0.1") || strings.Contains(err.Error(), "1e39") {
-			t.Errorf("%s: the error shows a bias: %v", name, err)
+		} else if strings.Contains(err.Error(), "0.1") || strings.Contains(err.Error(), "3.5") || strings.Contains(err.Error(), "1e39") {
+			t.Errorf("%s: the error shows a parameter: %v", name, err)
 		}
 	}
 }

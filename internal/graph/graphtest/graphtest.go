@@ -95,6 +95,19 @@ func evaluate(op graph.Op, shape graph.Shape, in []sample) sample {
 		})
 	case graph.ReLU:
 		pointwise(func(v float64) float64 { return math.Max(v, 0) })
+	case graph.LeakyReLU:
+		pointwise(func(v float64) float64 {
+			if v < 0 {
+				return float64(op.Alpha) * v
+			}
+			return v
+		})
+	case graph.Clip:
+		pointwise(func(v float64) float64 { return math.Min(math.Max(v, float64(op.Min)), float64(op.Max)) })
+	case graph.Sigmoid:
+		pointwise(func(v float64) float64 { return math.Exp(v) / (math.Exp(v) + 1) })
+	case graph.Tanh:
+		pointwise(func(v float64) float64 { return math.Sinh(v) / math.Cosh(v) })
 	case graph.Square:
 		pointwise(func(v float64) float64 { return v * v })
 	case graph.MaxPool:
@@ -111,6 +124,33 @@ func evaluate(op graph.Op, shape graph.Shape, in []sample) sample {
 				n = op.KH * op.KW
 			}
 			return sum / float64(n)
+		})
+	case graph.SumPool:
+		each(func(p, q, c int) float64 {
+			sum := 0.0
+			window(op.Pool, x, p, q, func(r, s int) { sum += *x.at(r, s, c) })
+			return sum
+		})
+	case *graph.Affine:
+		each(func(p, q, c int) float64 {
+			v := *x.at(p, q, c)
+			if op.Scale != nil {
+				v *= float64(op.Scale[c])
+			}
+			if op.Shift != nil {
+				v += float64(op.Shift[c])
+			}
+			return v
+		})
+	case graph.Add:
+		each(func(p, q, c int) float64 { return *x.at(p, q, c) + *in[1].at(p, q, c) })
+	case graph.Concat:
+		each(func(p, q, c int) float64 {
+			k := 0
+			for ; c >= in[k].C; k++ {
+				c -= in[k].C
+			}
+			return *in[k].at(p, q, c)
 		})
 	case graph.Reshape:
 		each(func(p, q, c int) float64 {
@@ -224,6 +264,137 @@ func Chain(input graph.Shape, ops ...graph.Op) *graph.Graph {
 		g.Nodes = append(g.Nodes, graph.Node{Op: op, Inputs: []graph.Value{graph.Value(i)}})
 	}
 	return g
+}
+
+// Random returns a random valid graph of nodes operators of any kind, and a few
+// more where their results have to be brought together. Its maps are small.
+func Random(r *rand.Rand, nodes int) *graph.Graph {
+	g := &graph.Graph{Input: graph.Shape{H: 1 + r.IntN(7), W: 1 + r.IntN(7), C: 1 + r.IntN(5)}}
+	if r.IntN(4) == 0 {
+		g.Input = graph.Vector(1 + r.IntN(9))
+	}
+	shapes, unread := []graph.Shape{g.Input}, []graph.Value{0}
+	add := func(op graph.Op, inputs ...graph.Value) graph.Value {
+		var in []graph.Shape
+		for _, v := range inputs {
+			in = append(in, shapes[v])
+		}
+		out, err := op.OutShape(in...)
+		if err != nil {
+			panic(err)
+		}
+		g.Nodes = append(g.Nodes, graph.Node{Op: op, Inputs: inputs})
+		shapes = append(shapes, out)
+		unread = slices.DeleteFunc(unread, func(v graph.Value) bool { return slices.Contains(inputs, v) })
+		unread = append(unread, graph.Value(len(g.Nodes)))
+		return graph.Value(len(g.Nodes))
+	}
+	for range nodes {
+		x := graph.Value(len(g.Nodes)) // mostly the last value
+		if r.IntN(4) == 0 {
+			x = graph.Value(r.IntN(len(shapes)))
+		}
+		op := Op(r, shapes[x])
+		inputs := []graph.Value{x}
+		// like adds up to n values that suit x to the inputs.
+		like := func(n int, suits func(graph.Shape) bool) {
+			for range n {
+				if v := r.IntN(len(shapes)); suits(shapes[v]) {
+					inputs = append(inputs, graph.Value(v))
+				}
+			}
+		}
+		switch op.(type) {
+		case graph.Add:
+			like(8, func(s graph.Shape) bool { return len(inputs) < 2 && s == shapes[x] })
+			if len(inputs) < 2 {
+				inputs = append(inputs, x)
+			}
+		case graph.Concat:
+			like(2, func(s graph.Shape) bool { return s.H == shapes[x].H && s.W == shapes[x].W })
+		}
+		add(op, inputs...)
+	}
+	if len(unread) > 1 {
+		leaves := slices.Clone(unread)
+		for i, v := range leaves {
+			leaves[i] = add(graph.Reshape{To: graph.Vector(shapes[v].Len())}, v)
+		}
+		add(graph.Concat{}, leaves...)
+	}
+	g.Output = graph.Value(len(g.Nodes))
+	return g
+}
+
+// Op returns a random operator that suits an input of shape s.
+func Op(r *rand.Rand, s graph.Shape) graph.Op {
+	kh, kw := 1+r.IntN(s.H), 1+r.IntN(s.W)
+	pool := graph.Pool{
+		KH: kh, KW: kw, SH: 1 + r.IntN(3), SW: 1 + r.IntN(3),
+		Top: r.IntN(kh), Left: r.IntN(kw), Bot: r.IntN(kh), Right: r.IntN(kw),
+	}
+	switch r.IntN(16) {
+	case 0:
+		return graph.ReLU{}
+	case 1:
+		return graph.LeakyReLU{Alpha: r.Float32()}
+	case 2:
+		return graph.Clip{Min: -r.Float32(), Max: r.Float32()}
+	case 3:
+		return graph.Sigmoid{}
+	case 4:
+		return graph.Tanh{}
+	case 5:
+		return graph.Square{}
+	case 6:
+		return graph.Softmax{}
+	case 7:
+		return graph.Add{}
+	case 8:
+		return graph.Concat{}
+	case 9:
+		return graph.MaxPool{Pool: pool}
+	case 10:
+		return graph.AvgPool{Pool: pool, CountPad: r.IntN(2) == 0}
+	case 11:
+		return graph.SumPool{Pool: pool}
+	case 12:
+		a := &graph.Affine{Scale: Normal(r, s.C, 1), Shift: Normal(r, s.C, 1)}
+		switch r.IntN(3) {
+		case 0:
+			a.Scale = nil
+		case 1:
+			a.Shift = nil
+		}
+		return a
+	case 13:
+		dims := []int{s.H, s.W, s.C}
+		r.Shuffle(3, func(i, j int) { dims[i], dims[j] = dims[j], dims[i] })
+		if r.IntN(3) == 0 {
+			dims = []int{1, 1, s.Len()}
+		}
+		return graph.Reshape{To: graph.Shape{H: dims[0], W: dims[1], C: dims[2]}}
+	}
+	bias := r.IntN(3) > 0
+	if s == graph.Vector(s.C) && r.IntN(2) == 0 {
+		d := Dense(r, s.C, 1+r.IntN(5))
+		if !bias {
+			d.B = nil
+		}
+		return d
+	}
+	groups := 1
+	if s.C%2 == 0 {
+		groups += r.IntN(2)
+	}
+	c := Conv(r, plan.Conv2D{
+		H: s.H, W: s.W, C: s.C, OutC: groups * (1 + r.IntN(2)), KH: kh, KW: kw, SH: pool.SH, SW: pool.SW, DH: 1, DW: 1,
+		Top: pool.Top, Left: pool.Left, Bot: pool.Bot, Right: pool.Right, Groups: groups,
+	})
+	if !bias {
+		c.B = nil
+	}
+	return c
 }
 
 // MNIST returns mnist-cnn with random weights.

@@ -1,0 +1,113 @@
+package graph_test
+
+import (
+	"math"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/graph/graphtest"
+	"github.com/securenets/securenets/internal/plan"
+)
+
+// A simplified graph is valid, computes the same, cannot be simplified further,
+// and is made without a change to the first.
+func TestSimplify(t *testing.T) {
+	folded := 0
+	for seed := range uint64(1000) {
+		r := source(seed)
+		g := graphtest.Random(r, 1+r.IntN(8))
+		before, err := graph.EncodeStructure(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 2
+		x := graphtest.Normal(r, n*g.Input.Len(), 1)
+		want := graphtest.Evaluate(g, x, n)
+		s := graph.Simplify(g)
+		if err := s.Validate(); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		folded += len(g.Nodes) - len(s.Nodes)
+		got := graphtest.Evaluate(s, x, n)
+		top := 1.0
+		for _, v := range want {
+			top = max(top, math.Abs(v))
+		}
+		for i := range want {
+			if math.Abs(got[i]-want[i]) > 1e-5*top {
+				t.Fatalf("seed %d: output %d is %v, want %v", seed, i, got[i], want[i])
+			}
+		}
+		if again := graph.Simplify(s); !reflect.DeepEqual(again, s) {
+			t.Fatalf("seed %d: %+v, again %+v", seed, s, again)
+		}
+		if after, err := graph.EncodeStructure(g); err != nil || !slices.Equal(after, before) || !slices.Equal(graphtest.Evaluate(g, x, n), want) {
+			t.Fatalf("seed %d: the graph has changed, %v", seed, err)
+		}
+	}
+	if folded == 0 {
+		t.Error("nothing was folded")
+	}
+}
+
+func TestSimplifyByHand(t *testing.T) {
+	scale := &graph.Affine{Scale: []float32{2, 3}}
+	shift := &graph.Affine{Shift: []float32{1, -1}}
+	both := &graph.Affine{Scale: []float32{2, 3}, Shift: []float32{1, -1}}
+	dense := func(b []float32, w ...float32) *graph.Dense { return &graph.Dense{In: 2, Out: 2, W: w, B: b} }
+	geometry := plan.Conv2D{H: 1, W: 1, C: 2, OutC: 2, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 2}
+	four := &graph.Affine{Scale: []float32{4, 4}}
+	mean := graph.AvgPool{Pool: pool(2, 2, 1, 1)}
+	padded := graph.AvgPool{Pool: pool(2, 2, 1, 1, 1, 0, 0, 0)}
+	counted := graph.AvgPool{Pool: padded.Pool, CountPad: true}
+	for name, c := range map[string]struct{ ops, want []graph.Op }{
+		"scale into weights":     {[]graph.Op{dense(nil, 1, 2, 3, 4), scale}, []graph.Op{dense(nil, 2, 4, 9, 12)}},
+		"shift into no bias":     {[]graph.Op{dense(nil, 1, 2, 3, 4), shift}, []graph.Op{dense([]float32{1, -1}, 1, 2, 3, 4)}},
+		"both into a bias":       {[]graph.Op{dense([]float32{5, 7}, 1, 2, 3, 4), both}, []graph.Op{dense([]float32{11, 20}, 2, 4, 9, 12)}},
+		"one by one":             {[]graph.Op{dense([]float32{5, 7}, 1, 2, 3, 4), scale, shift}, []graph.Op{dense([]float32{11, 20}, 2, 4, 9, 12)}},
+		"into a convolution":     {[]graph.Op{&graph.Conv2D{Geometry: geometry, W: []float32{5, 7}}, both}, []graph.Op{&graph.Conv2D{Geometry: geometry, W: []float32{10, 21}, B: []float32{1, -1}}}},
+		"into an affine":         {[]graph.Op{graph.ReLU{}, both, both}, []graph.Op{graph.ReLU{}, &graph.Affine{Scale: []float32{4, 9}, Shift: []float32{3, -4}}}},
+		"scale after shift":      {[]graph.Op{shift, scale}, []graph.Op{&graph.Affine{Scale: []float32{2, 3}, Shift: []float32{2, -3}}}},
+		"shift after scale":      {[]graph.Op{scale, shift}, []graph.Op{both}},
+		"shifts":                 {[]graph.Op{shift, shift}, []graph.Op{&graph.Affine{Shift: []float32{2, -2}}}},
+		"not past an activation": {[]graph.Op{dense(nil, 1, 2, 3, 4), graph.ReLU{}, scale}, []graph.Op{dense(nil, 1, 2, 3, 4), graph.ReLU{}, scale}},
+		"mean to sum":            {[]graph.Op{mean, four}, []graph.Op{graph.SumPool{Pool: mean.Pool}}},
+		"mean to sum, counted":   {[]graph.Op{counted, four}, []graph.Op{graph.SumPool{Pool: counted.Pool}}},
+		"mean to sum, by halves": {[]graph.Op{mean, &graph.Affine{Scale: []float32{2, 2}}, &graph.Affine{Scale: []float32{2, 2}}}, []graph.Op{graph.SumPool{Pool: mean.Pool}}},
+		"mean not counted":       {[]graph.Op{padded, four}, []graph.Op{padded, four}},
+		"mean by another scale":  {[]graph.Op{mean, &graph.Affine{Scale: []float32{4, 2}}}, []graph.Op{mean, &graph.Affine{Scale: []float32{4, 2}}}},
+		"mean and a shift":       {[]graph.Op{mean, shift}, []graph.Op{mean, shift}},
+	} {
+		in := graph.Vector(2)
+		if _, ok := c.ops[0].(graph.AvgPool); ok {
+			in = graph.Shape{H: 3, W: 3, C: 2}
+		}
+		if got, want := graph.Simplify(graphtest.Chain(in, c.ops...)), graphtest.Chain(in, c.want...); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, want %+v", name, got, want)
+		}
+	}
+}
+
+// Nothing is folded into what another node reads, and what nothing reads goes.
+func TestSimplifyReaders(t *testing.T) {
+	d := graphtest.Dense(source(1), 2, 2)
+	a := &graph.Affine{Scale: []float32{2, 2}}
+	node := func(op graph.Op, in ...graph.Value) graph.Node { return graph.Node{Op: op, Inputs: in} }
+	shared := &graph.Graph{Input: graph.Vector(2), Output: 3, Nodes: []graph.Node{node(d, 0), node(a, 1), node(graph.Add{}, 2, 1)}}
+	if got := graph.Simplify(shared); !reflect.DeepEqual(got, shared) {
+		t.Errorf("%+v", got)
+	}
+	twice := &graph.Graph{Input: graph.Vector(2), Output: 4, Nodes: []graph.Node{node(d, 0), node(a, 1), node(a, 1), node(graph.Add{}, 2, 3)}}
+	if got := graph.Simplify(twice); !reflect.DeepEqual(got, twice) {
+		t.Errorf("%+v", got)
+	}
+	// The other reader is itself unread.
+	dead := &graph.Graph{Input: graph.Vector(2), Output: 4, Nodes: []graph.Node{
+		node(d, 0), node(graph.ReLU{}, 1), node(graph.Tanh{}, 2), node(a, 1)}}
+	got := graph.Simplify(dead)
+	if len(got.Nodes) != 1 || got.Output != 1 || got.Nodes[0].Op.(*graph.Dense).W[0] != 2*d.W[0] {
+		t.Errorf("%+v", got)
+	}
+}
