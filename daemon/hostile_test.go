@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -185,6 +186,49 @@ func TestForeignFrames(t *testing.T) {
 			}
 			if err := stream.RecvMsg(new([]byte)); status.Code(err) != codes.Internal {
 				t.Errorf("%s: %s: %v", name, method, err)
+			}
+		}
+		d.works(m)
+	}
+}
+
+// TestTruncatedFrames: gRPC frames that end early, lie about their length or are
+// compressed, over plain HTTP/2.
+func TestTruncatedFrames(t *testing.T) {
+	d := start(t, nil, nil)
+	m := smallModel(t)
+	d.push(m)
+	transport := &http.Transport{
+		Protocols: new(http.Protocols),
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", strings.TrimPrefix(d.cfg.Listen, "unix:"))
+		},
+	}
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	defer transport.CloseIdleConnections()
+	for name, body := range map[string]string{
+		"prefix cut":      "\x00\x00\x00",
+		"message cut":     "\x00\x00\x00\x01\x00abc",
+		"message missing": "\x00\x00\x00\x00\x05",
+		"4 GiB":           "\x00\xff\xff\xff\xffabc",
+		"compressed":      "\x01\x00\x00\x00\x03abc",
+		"unknown flag":    "\x7f\x00\x00\x00\x03abc",
+	} {
+		for _, method := range []string{"Evaluate", "Upload", "List"} {
+			req, err := http.NewRequestWithContext(d.ctx(), http.MethodPost, "http://localhost/securenets.v1.SecureNets/"+method, strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Content-Type", "application/grpc")
+			req.Header.Set("TE", "trailers")
+			resp, err := transport.RoundTrip(req)
+			if err != nil {
+				t.Fatalf("%s: %s: %v", name, method, err)
+			}
+			_, err = io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+			if s := resp.Trailer.Get("Grpc-Status") + resp.Header.Get("Grpc-Status"); err != nil || s == "" || s == "0" {
+				t.Errorf("%s: %s: status %q, %v", name, method, s, err)
 			}
 		}
 		d.works(m)

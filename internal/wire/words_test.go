@@ -104,7 +104,7 @@ func TestDecodeWordsRefuses(t *testing.T) {
 	}
 }
 
-func TestOptionsAddress(t *testing.T) {
+func TestSocketPath(t *testing.T) {
 	for addr, want := range map[string]string{
 		"unix:/run/securenets.sock": "/run/securenets.sock",
 		"unix:here.sock":            "here.sock",
