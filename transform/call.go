@@ -1,9 +1,11 @@
 package transform
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/prg"
@@ -15,16 +17,21 @@ import (
 // accepts. It holds words, or a seed that the cloud expands to rows 0.. of a batch.
 // It prints redacted.
 type Masked struct {
-	rows  int
-	words ring.Matrix
-	seed  *prg.Seed // nil where there are words
+	rows, cols int
+	words      ring.Matrix
+	seed       *prg.Seed // nil where there are words
 }
+
+func ofWords(m ring.Matrix) Masked { return Masked{rows: m.Rows, cols: m.Cols, words: m} }
 
 // Format prints m redacted, whatever the verb.
 func (Masked) Format(f fmt.State, _ rune) { io.WriteString(f, "transform.Masked(redacted)") }
 
 // Rows returns the rows of the batch.
 func (m Masked) Rows() int { return m.rows }
+
+// Cols returns the words of a row, sent or expanded.
+func (m Masked) Cols() int { return m.cols }
 
 // Words returns the masked rows, or false where the cloud expands a seed.
 func (m Masked) Words() (ring.Matrix, bool) { return m.words, m.seed == nil }
@@ -57,10 +64,11 @@ const redactedCall = "transform.Call(redacted)"
 // Format prints c redacted, whatever the verb.
 func (Call) Format(f fmt.State, _ rune) { io.WriteString(f, redactedCall) }
 
-// Mask masks n samples of integers, at most XMax in magnitude. Under InputPad it
-// uses up pads, which must be this layer's and hold exactly n samples, and which
-// no other call may use (an error wrapping ErrPads); else pads is nil. On any
-// error nothing is masked and pads are as they were.
+// Mask masks n samples of integers, at most XMax in magnitude, with randomness
+// drawn for this call alone. Under InputPad it uses up pads, which must be this
+// layer's and hold exactly n samples, and which no other call may use (an error
+// wrapping ErrPads); else pads is nil. On any error nothing is masked and pads are
+// as they were.
 func (l *Layer) Mask(x []int32, n int, pads *Pads) (*Call, error) {
 	if err := wantLen("inputs", len(x), n, l.op.InLen()); err != nil {
 		return nil, err
@@ -68,36 +76,41 @@ func (l *Layer) Mask(x []int32, n int, pads *Pads) (*Call, error) {
 	if err := inRange(l.ring, "input", x); err != nil {
 		return nil, err
 	}
+	if pads != nil && l.scheme.Inputs != InputPad {
+		return nil, fmt.Errorf("%w: scheme %v has none", ErrPads, l.scheme)
+	}
 	c := &Call{layer: l, n: n}
-	var xhat ring.Matrix
-	if l.scheme.Inputs == InputPad {
+	switch l.scheme.Inputs {
+	case InputPad:
 		sheet, err := pads.claim(l, n)
 		if err != nil {
 			return nil, err
 		}
 		c.u = sheet.u
-		xhat = l.pad(x, n, sheet)
-	} else {
-		if pads != nil {
-			return nil, fmt.Errorf("%w: scheme %v has none", ErrPads, l.scheme)
+		c.masked = []Masked{ofWords(l.add(x, n, sheet.seed, sheet.first))}
+	case InputSplit:
+		seed := prg.NewSeed()
+		c.masked = []Masked{
+			ofWords(l.add(x, n, prg.New(seed), 0)),
+			{rows: n, cols: l.cloud.InLen(), seed: &seed},
 		}
+	case InputPermute:
 		var src source
 		rows := l.CloudRows(n)
 		fy := src.units(l.ring, rows)
 		c.uy, c.invY = src.permutation(rows), inverses(l.ring, fy)
-		xhat = l.permute(x, fy, c.uy)
+		c.masked = []Masked{ofWords(l.permute(x, fy, c.uy))}
 	}
-	c.masked = []Masked{{rows: xhat.Rows, words: xhat}}
 	return c, nil
 }
 
-// pad returns xhat = x' + r, n x InLen.
-func (l *Layer) pad(x []int32, n int, s *sheet) ring.Matrix {
+// add returns x' + r, n x InLen, the r of sample i being PRG(seed, first+i).
+func (l *Layer) add(x []int32, n int, seed *prg.Expander, first uint64) ring.Matrix {
 	in := l.cloud.InLen()
 	xhat := ring.NewMatrix(n, in)
 	for i := range n {
 		row := xhat.Row(i)
-		s.seed.Fill(l.ring, row, s.first+uint64(i))
+		seed.Fill(l.ring, row, first+uint64(i))
 		l.in.add(l.ring, row, x[i*in:(i+1)*in])
 	}
 	return xhat
@@ -120,7 +133,7 @@ func (l *Layer) permute(x []int32, fy, uy []uint32) ring.Matrix {
 		}
 		row := xhat.Row(i) // zero
 		l.in.add(l.ring, row, vector)
-		scale(l.ring, row, fy[i])
+		scale(l.ring, row, row, fy[i])
 	}
 	return xhat
 }
@@ -152,33 +165,106 @@ func (c *Call) Masked() []Masked { return c.masked }
 // and returns the signed products. Malformed answers are refused with an error
 // wrapping ErrShape, a *ring.ShapeError or a *ring.NonCanonicalError, and the
 // call may be unmasked with others; once it succeeded it is over
-// (ErrUnmasked). The answers' memory is overwritten.
+// (ErrUnmasked). The answers stay as they are, for Liars.
 func (c *Call) Unmask(answers []ring.Matrix) (verify.Candidate, error) {
-	l := c.layer
 	if c.done {
 		return verify.Candidate{}, ErrUnmasked
 	}
-	if len(answers) != len(c.masked) {
-		return verify.Candidate{}, fmt.Errorf("%w: %d answers from %d roles", ErrShape, len(answers), len(c.masked))
-	}
-	yhat := answers[0]
-	if err := yhat.Want("answer", l.CloudRows(c.n), l.cloud.OutLen()); err != nil {
+	if err := c.checkAnswers(answers); err != nil {
 		return verify.Candidate{}, err
 	}
-	if err := l.ring.CheckCanonical(yhat.Data); err != nil {
-		return verify.Candidate{}, err
-	}
+	l, yhat := c.layer, answers[0]
 	y := make([]int32, len(yhat.Data))
+	unmasked := make([]uint32, yhat.Cols) // of one row, but for D and E
 	for i := range yhat.Rows {
-		row, to := yhat.Row(i), i
-		if l.scheme.Inputs == InputPad {
-			l.ring.SubVec(row, row, c.u[i])
-		} else {
-			scale(l.ring, row, c.invY[i])
+		to := i
+		switch l.scheme.Inputs {
+		case InputPad:
+			l.ring.SubVec(unmasked, yhat.Row(i), c.u[i])
+		case InputSplit:
+			l.ring.SubVec(unmasked, yhat.Row(i), answers[1].Row(i))
+		case InputPermute:
+			scale(l.ring, unmasked, yhat.Row(i), c.invY[i])
 			to = int(c.uy[i])
 		}
-		l.out.lift(l.ring, y[to*len(row):(to+1)*len(row)], row)
+		l.out.lift(l.ring, y[to*yhat.Cols:(to+1)*yhat.Cols], unmasked)
 	}
-	c.done, c.u, c.uy, c.invY = true, nil, nil, nil
+	c.done, c.u, c.invY = true, nil, nil
 	return verify.NewCandidate(y, c.n), nil
+}
+
+// checkAnswers refuses answers whose number, shape or words are not the call's.
+func (c *Call) checkAnswers(answers []ring.Matrix) error {
+	if len(answers) != len(c.masked) {
+		return fmt.Errorf("%w: %d answers from %d roles", ErrShape, len(answers), len(c.masked))
+	}
+	for role, yhat := range answers {
+		err := yhat.Want("answer", c.layer.CloudRows(c.n), c.layer.cloud.OutLen())
+		if err == nil {
+			err = c.layer.ring.CheckCanonical(yhat.Data)
+		}
+		if err != nil {
+			return fmt.Errorf("role %d: %w", role, err)
+		}
+	}
+	return nil
+}
+
+// Liars returns the roles whose answer is wrong for one sample, which the check
+// rejected: it computes What·xhat of that sample for every role with product,
+// which must hold What. That takes Roles()·CloudRows(1)·CloudOp().MulAdds()
+// multiply-adds. It serves before and after Unmask, and refuses malformed answers
+// with Unmask's errors.
+func (c *Call) Liars(ctx context.Context, product plan.Product, answers []ring.Matrix, sample int) ([]int, error) {
+	if sample < 0 || sample >= c.n {
+		return nil, fmt.Errorf("%w: sample %d of %d", ErrShape, sample, c.n)
+	}
+	if err := c.checkAnswers(answers); err != nil {
+		return nil, err
+	}
+	rows := c.rowsOf(sample)
+	x := ring.NewMatrix(len(c.masked)*len(rows), c.layer.cloud.InLen())
+	for role, m := range c.masked {
+		for k, i := range rows {
+			m.row(c.layer.ring, x.Row(role*len(rows)+k), i)
+		}
+	}
+	y := ring.NewMatrix(x.Rows, c.layer.cloud.OutLen())
+	if err := product.Evaluate(ctx, y, x); err != nil {
+		return nil, fmt.Errorf("liars: %w", err)
+	}
+	var liars []int
+	for role, yhat := range answers {
+		for k, i := range rows {
+			if !slices.Equal(yhat.Row(i), y.Row(role*len(rows)+k)) {
+				liars = append(liars, role)
+				break
+			}
+		}
+	}
+	return liars, nil
+}
+
+// rowsOf returns the rows of the masked batch that come from a sample.
+func (c *Call) rowsOf(sample int) []int {
+	if c.layer.scheme.Inputs != InputPermute {
+		return []int{sample}
+	}
+	var rows []int
+	each := c.layer.CloudRows(1)
+	for i, from := range c.uy {
+		if int(from)/each == sample {
+			rows = append(rows, i)
+		}
+	}
+	return rows
+}
+
+// row sets dst to row i, as the cloud has it.
+func (m Masked) row(r ring.Ring, dst []uint32, i int) {
+	if m.seed != nil {
+		prg.New(*m.seed).Fill(r, dst, uint64(i))
+		return
+	}
+	copy(dst, m.words.Row(i))
 }

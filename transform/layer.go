@@ -31,8 +31,9 @@ var (
 // what it was. What masks contract with depends on the layer:
 //
 //   - dense: F and U have an entry an input, D and E an entry an output.
-//   - convolution under InputPad: the same, by channels, alike at every position.
-//     With groups, both sides move the groups alike, and channels inside a group.
+//   - convolution under InputPad or InputSplit: the same, by channels, alike at
+//     every position. With groups, both sides move the groups alike, and channels
+//     inside a group.
 //   - convolution under InputPermute: the host unrolls it, F and U have an entry
 //     an element of a patch.
 type Layer struct {
@@ -214,7 +215,8 @@ func (l *Layer) cells(do func(cloud, host, row, j int)) {
 }
 
 // Seal returns the masked weight matrix of every role, for w of op.Rows() x
-// op.Terms(), row-major, at most Max(ring) in magnitude.
+// op.Terms(), row-major, at most Max(ring) in magnitude. All roles hold the same
+// What, and the matrices share memory.
 func (l *Layer) Seal(w []int32) ([]ring.Matrix, error) {
 	if err := wantLen("weights", len(w), l.op.Rows(), l.op.Terms()); err != nil {
 		return nil, err
@@ -227,7 +229,7 @@ func (l *Layer) Seal(w []int32) ([]ring.Matrix, error) {
 		unit := r.Mul(l.d[row], l.f[l.u[j]])
 		what.Data[cloud] = r.Mul(unit, r.FromSigned(w[host]))
 	})
-	return []ring.Matrix{what}, nil
+	return slices.Repeat([]ring.Matrix{what}, l.scheme.Roles()), nil
 }
 
 // Unseal recovers the integer weights from a role's masked matrix. It refuses
@@ -314,11 +316,12 @@ func (m mask) lift(r ring.Ring, dst []int32, x []uint32) {
 	}
 }
 
-// scale multiplies canonical v by canonical a.
-func scale(r ring.Ring, v []uint32, a uint32) {
+// scale sets dst = a·v, canonical and of one length. dst may be v.
+func scale(r ring.Ring, dst, v []uint32, a uint32) {
 	b := newBarrett(r)
+	dst = dst[:len(v)]
 	for i, e := range v {
-		v[i] = b.reduce(uint64(a) * uint64(e))
+		dst[i] = b.reduce(uint64(a) * uint64(e))
 	}
 }
 

@@ -1,6 +1,7 @@
 package transform_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/transform"
+	"github.com/securenets/securenets/verify"
 )
 
 // TestSealIsTheEquation: What = E D W F U, element by element from the state.
@@ -270,7 +272,8 @@ func TestExtremes(t *testing.T) {
 	}
 }
 
-// TestTamperedAnswersAreRejected changes each word of an answer.
+// TestTamperedAnswersAreRejected changes each word of every role's answer. The
+// check rejects it, and Liars names the role, before and after Unmask.
 func TestTamperedAnswersAreRejected(t *testing.T) {
 	rng := rand.New(rand.NewPCG(23, 1))
 	op := plan.Conv(plan.Conv2D{H: 4, W: 4, C: 2, OutC: 3, KH: 3, KW: 3, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1})
@@ -278,20 +281,68 @@ func TestTamperedAnswersAreRejected(t *testing.T) {
 		const n = 2
 		w, x := fill(rng, op.Rows()*op.Terms(), 1000), fill(rng, n*op.InLen(), 1000)
 		l := seal(t, ring.Q4(), s, op, w)
-		for i := range n * op.OutLen() {
-			call, err := l.layer.Mask(x, n, l.pads(t, s, n))
-			if err != nil {
-				t.Fatal(err)
+		for role := range s.Roles() {
+			for i := range n * op.OutLen() {
+				call, err := l.layer.Mask(x, n, l.pads(t, s, n))
+				if err != nil {
+					t.Fatal(err)
+				}
+				answers := l.answers(t, call)
+				wantLiars(t, l, call, answers, 0, nil)
+				wantLiars(t, l, call, answers, 1, nil)
+				d := answers[role].Data
+				d[i] = ring.Q4().Add(d[i], 1+rng.Uint32N(ring.Q4().Modulus()-1))
+				told := slices.Clone(d)
+				c, err := call.Unmask(answers)
+				if err != nil {
+					t.Fatal(err)
+				}
+				y, err := l.key.Open(c, x)
+				var rejected *verify.RejectedError
+				if !errors.As(err, &rejected) || len(rejected.Samples) != 1 || y != nil {
+					t.Fatalf("%v: a change of word %d of role %d: %v", s, i, role, err)
+				}
+				if !slices.Equal(d, told) {
+					t.Fatalf("%v: Unmask changed the answers", s)
+				}
+				wantLiars(t, l, call, answers, rejected.Samples[0], []int{role})
+				wantLiars(t, l, call, answers, 1-rejected.Samples[0], nil)
 			}
-			answer := l.answer(t, call)
-			answer.Data[i] = ring.Q4().Add(answer.Data[i], 1+rng.Uint32N(ring.Q4().Modulus()-1))
-			c, err := call.Unmask([]ring.Matrix{answer})
-			if err != nil {
-				t.Fatal(err)
+		}
+	}
+}
+
+func wantLiars(t *testing.T, l *sealed, call *transform.Call, answers []ring.Matrix, sample int, want []int) {
+	t.Helper()
+	if got, err := call.Liars(t.Context(), l.prod, answers, sample); err != nil || !slices.Equal(got, want) {
+		t.Fatalf("liars %v, %v, want %v", got, err, want)
+	}
+}
+
+func TestLiarsRefuses(t *testing.T) {
+	op := plan.Dense(3, 2)
+	for _, s := range transform.Schemes() {
+		l := seal(t, ring.Q4(), s, op, make([]int32, 6))
+		call, err := l.layer.Mask(make([]int32, 6), 2, l.pads(t, s, 2))
+		if err != nil {
+			t.Fatal(err)
+		}
+		good := l.answers(t, call)
+		for _, sample := range []int{-1, 2, math.MaxInt} {
+			if _, err := call.Liars(t.Context(), l.prod, good, sample); !errors.Is(err, transform.ErrShape) {
+				t.Errorf("%v, sample %d: %v", s, sample, err)
 			}
-			if y, err := l.key.Open(c, x); err == nil || y != nil {
-				t.Fatalf("%v: a change of word %d passed", s, i)
-			}
+		}
+		var shape *ring.ShapeError
+		if _, err := call.Liars(t.Context(), l.prod, make([]ring.Matrix, len(good)), 0); !errors.As(err, &shape) {
+			t.Errorf("%v, no matrices: %v", s, err)
+		}
+		if _, err := call.Liars(t.Context(), l.prod, nil, 0); !errors.Is(err, transform.ErrShape) {
+			t.Errorf("%v, no answers: %v", s, err)
+		}
+		broken := &countingProduct{Product: l.prod, err: context.Canceled, rows: make([]int, 1)}
+		if _, err := call.Liars(t.Context(), broken, good, 0); !errors.Is(err, context.Canceled) {
+			t.Errorf("%v, a product that fails: %v", s, err)
 		}
 	}
 }
@@ -330,43 +381,53 @@ func TestUnmaskRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		good := l.answer(t, call)
-		for _, answers := range [][]ring.Matrix{nil, {}, {good, good}} {
+		good := l.answers(t, call)
+		for _, answers := range [][]ring.Matrix{nil, {}, good[1:], append(slices.Clone(good), good[0])} {
 			if _, err := call.Unmask(answers); !errors.Is(err, transform.ErrShape) {
 				t.Errorf("%v, %d answers: %v", s, len(answers), err)
 			}
 		}
-		short := good
-		short.Data = short.Data[1:]
-		for name, answer := range map[string]ring.Matrix{
-			"no matrix": {}, "fewer rows": good.RowRange(0, good.Rows-1), "short": short,
-			"turned": good.T(), "another shape": ring.NewMatrix(good.Cols, good.Rows+1),
-		} {
-			var shape *ring.ShapeError
-			if _, err := call.Unmask([]ring.Matrix{answer}); !errors.As(err, &shape) {
-				t.Errorf("%v, %s: error %v, want a *ring.ShapeError", s, name, err)
-			} else if strings.Contains(err.Error(), fmt.Sprint(good.Data[0])) {
-				t.Errorf("%v: the error names words", s)
+		for role, answer := range good {
+			// with returns the answers with another one of the role.
+			with := func(a ring.Matrix) []ring.Matrix {
+				answers := slices.Clone(good)
+				answers[role] = a
+				return answers
+			}
+			short := answer
+			short.Data = short.Data[1:]
+			for name, bad := range map[string]ring.Matrix{
+				"no matrix": {}, "fewer rows": answer.RowRange(0, answer.Rows-1), "short": short,
+				"turned": answer.T(), "another shape": ring.NewMatrix(answer.Cols, answer.Rows+1),
+			} {
+				var shape *ring.ShapeError
+				if _, err := call.Unmask(with(bad)); !errors.As(err, &shape) {
+					t.Errorf("%v, role %d, %s: error %v, want a *ring.ShapeError", s, role, name, err)
+				} else if strings.Contains(err.Error(), fmt.Sprint(answer.Data[0])) {
+					t.Errorf("%v: the error names words", s)
+				}
+			}
+			for _, word := range []uint32{r.Modulus(), math.MaxUint32} {
+				bad := answer
+				bad.Data = slices.Clone(answer.Data)
+				bad.Data[3] = word
+				var canonical *ring.NonCanonicalError
+				if _, err := call.Unmask(with(bad)); !errors.As(err, &canonical) || canonical.Index != 3 {
+					t.Errorf("%v, role %d, word %d: error %v, want a *ring.NonCanonicalError", s, role, word, err)
+				} else if !strings.Contains(err.Error(), fmt.Sprintf("role %d", role)) {
+					t.Errorf("%v: the error does not name role %d: %v", s, role, err)
+				}
 			}
 		}
-		for _, word := range []uint32{r.Modulus(), math.MaxUint32} {
-			bad := good
-			bad.Data = slices.Clone(good.Data)
-			bad.Data[3] = word
-			var canonical *ring.NonCanonicalError
-			if _, err := call.Unmask([]ring.Matrix{bad}); !errors.As(err, &canonical) || canonical.Index != 3 {
-				t.Errorf("%v, word %d: error %v, want a *ring.NonCanonicalError", s, word, err)
-			}
-		}
-		// The right answer still serves, once.
-		c, err := call.Unmask([]ring.Matrix{good})
+		// The right answers still serve, once.
+		c, err := call.Unmask(good)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if _, err := l.key.Open(c, x); err != nil {
 			t.Error(err)
 		}
-		if _, err := call.Unmask([]ring.Matrix{good}); !errors.Is(err, transform.ErrUnmasked) {
+		if _, err := call.Unmask(good); !errors.Is(err, transform.ErrUnmasked) {
 			t.Errorf("%v: unmasked again: %v", s, err)
 		}
 	}

@@ -57,7 +57,7 @@ func TestPadsSplit(t *testing.T) {
 				for i := range m.Rows {
 					seen[fmt.Sprint(m.Row(i))] = true
 				}
-				c, err := call.Unmask([]ring.Matrix{l.answer(t, call)})
+				c, err := call.Unmask(l.answers(t, call))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -258,19 +258,25 @@ func TestPaddedWordsAreUniform(t *testing.T) {
 			if slices.Equal(m.Row(0), m.Row(1)) {
 				t.Errorf("%v: equal inputs give equal words", s)
 			}
-			for _, p := range r.Primes() {
-				counts := make([]float64, p)
-				for _, a := range m.Data {
-					counts[a%p]++
-				}
-				chi, want := 0.0, float64(len(m.Data))/float64(p)
-				for _, c := range counts {
-					chi += (c - want) * (c - want) / want
-				}
-				if limit := float64(p-1) + 8*math.Sqrt(2*float64(p-1)); chi > limit {
-					t.Errorf("%v, inputs of %d, mod %d: chi-square %.0f > %.0f", s, value, p, chi, limit)
-				}
-			}
+			wantUniform(t, fmt.Sprintf("%v, inputs of %d", s, value), r, m)
+		}
+	}
+}
+
+// wantUniform compares counts of residues with uniform words, modulo each prime.
+func wantUniform(t *testing.T, what string, r ring.Ring, m ring.Matrix) {
+	t.Helper()
+	for _, p := range r.Primes() {
+		counts := make([]float64, p)
+		for _, a := range m.Data {
+			counts[a%p]++
+		}
+		chi, want := 0.0, float64(len(m.Data))/float64(p)
+		for _, c := range counts {
+			chi += (c - want) * (c - want) / want
+		}
+		if limit := float64(p-1) + 8*math.Sqrt(2*float64(p-1)); chi > limit {
+			t.Errorf("%s, mod %d: chi-square %.0f > %.0f", what, p, chi, limit)
 		}
 	}
 }

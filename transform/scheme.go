@@ -18,6 +18,7 @@ const (
 	WeightPermute WeightMask = "permute" // What = E D W F U
 	InputPermute  InputMask  = "permute" // xhat = U^-1 F^-1 X F_Y U_Y (needs WeightPermute)
 	InputPad      InputMask  = "pad"     // xhat = x' + r, r used once
+	InputSplit    InputMask  = "split"   // two roles: one gets x' + s, the other s
 )
 
 // Scheme is a pair of masks. Its text is "permute" for the paper's scheme
@@ -32,7 +33,10 @@ func DefaultScheme() Scheme { return Scheme{WeightPermute, InputPad} }
 
 // Schemes lists every scheme, the default first.
 func Schemes() []Scheme {
-	return []Scheme{DefaultScheme(), {WeightPermute, InputPermute}, {WeightNone, InputPad}}
+	return []Scheme{
+		DefaultScheme(), {WeightPermute, InputPermute}, {WeightNone, InputPad},
+		{WeightPermute, InputSplit}, {WeightNone, InputSplit},
+	}
 }
 
 // ErrScheme reports a scheme that does not exist.
@@ -66,7 +70,12 @@ func (s Scheme) check() error {
 }
 
 // Roles returns the number of clouds that the scheme needs, which must not collude.
-func (s Scheme) Roles() int { return 1 }
+func (s Scheme) Roles() int {
+	if s.Inputs == InputSplit {
+		return 2
+	}
+	return 1
+}
 
 // Guarantee is what a scheme promises, in plain sentences for people.
 type Guarantee struct {
@@ -79,24 +88,31 @@ type Guarantee struct {
 
 // Guarantee returns what s promises, and no more.
 func (s Scheme) Guarantee() Guarantee {
+	cloud, first := "the cloud", "The cloud"
+	if s.Roles() > 1 {
+		cloud, first = "each cloud", "Each cloud"
+	}
 	g := Guarantee{
 		Integrity: "Every product is checked before it is used: a wrong answer passes with probability below 2^-51 per forged call.",
-		Leakage:   "The cloud sees shapes, batch sizes, the layer reached, the number of calls and their timing.",
+		Leakage:   first + " sees shapes, batch sizes, the layer reached, the number of calls and their timing.",
 	}
 	switch s.Weights {
 	case WeightPermute:
 		g.Weights = "Weights are only obfuscated: known attacks recover them."
-		if s.Inputs == InputPad {
-			g.Weights = "Weights are only obfuscated: known attacks recover them, and of a convolution the cloud sees each kernel up to one factor."
+		if s.Inputs != InputPermute {
+			g.Weights = "Weights are only obfuscated: known attacks recover them, and of a convolution " + cloud + " sees each kernel up to one factor."
 		}
 	case WeightNone:
-		g.Weights = "Weights are not hidden: the cloud sees them, as integers."
+		g.Weights = "Weights are not hidden: " + cloud + " sees them, as integers."
 	}
 	switch s.Inputs {
 	case InputPad:
 		g.Inputs = "Inputs and results are hidden as long as AES-256 is secure: every call is masked with fresh pads, each used once."
 		g.Work = "Total host work is more than computing locally: every pad costs the full product, done beforehand. " +
 			"Online, the host's work for a sample of an m x n layer is O(m+n)."
+	case InputSplit:
+		g.Inputs = "Inputs and results are hidden as long as AES-256 is secure and the two clouds never collude (share what they see)."
+		g.Work = "The host's work for a sample of an m x n layer is O(m+n) in total: there is no offline part."
 	case InputPermute:
 		g.Inputs = "Inputs and results are only obfuscated: known attacks recover them."
 		g.Work = "The host's work for a sample of an m x n layer is O(m+n); of a convolution, that at every position of its output."

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"math/big"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/prg"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/transform"
 	"github.com/securenets/securenets/verify"
@@ -152,6 +154,11 @@ func seal(t testing.TB, r ring.Ring, s transform.Scheme, op plan.Op, w []int32) 
 	if len(whats) != s.Roles() {
 		t.Fatalf("%d sealed matrices for %d roles", len(whats), s.Roles())
 	}
+	for _, what := range whats[1:] {
+		if !slices.Equal(what.Data, whats[0].Data) {
+			t.Fatal("roles hold different weights")
+		}
+	}
 	key, err := verify.NewKey(verify.DefaultField(), op, w)
 	if err != nil {
 		t.Fatal(err)
@@ -171,21 +178,41 @@ func (l *sealed) pads(t testing.TB, s transform.Scheme, n int) *transform.Pads {
 	return pads
 }
 
-// answer evaluates a call as an honest cloud does.
-func (l *sealed) answer(t testing.TB, call *transform.Call) ring.Matrix {
+// received returns what a role's cloud multiplies: words, or those of a seed.
+func (l *sealed) received(t testing.TB, m transform.Masked) ring.Matrix {
 	t.Helper()
-	x, ok := call.Masked()[0].Words()
-	if !ok {
-		t.Fatal("no words")
+	x, ok := m.Words()
+	seed, isSeed := m.Seed()
+	if ok == isSeed {
+		t.Fatal("neither words nor a seed, or both")
+	}
+	if isSeed {
+		x = ring.NewMatrix(m.Rows(), m.Cols())
+		for i := range x.Rows {
+			prg.New(seed).Fill(l.r, x.Row(i), uint64(i))
+		}
 	}
 	if err := l.r.CheckCanonical(x.Data); err != nil {
 		t.Fatal(err)
 	}
-	y := ring.NewMatrix(x.Rows, l.layer.CloudOp().OutLen())
-	if err := l.prod.Evaluate(t.Context(), y, x); err != nil {
+	if err := x.Want("masked", m.Rows(), m.Cols()); err != nil {
 		t.Fatal(err)
 	}
-	return y
+	return x
+}
+
+// answers evaluates a call as honest clouds do.
+func (l *sealed) answers(t testing.TB, call *transform.Call) []ring.Matrix {
+	t.Helper()
+	var answers []ring.Matrix
+	for _, m := range call.Masked() {
+		y := ring.NewMatrix(m.Rows(), l.layer.CloudOp().OutLen())
+		if err := l.prod.Evaluate(t.Context(), y, l.received(t, m)); err != nil {
+			t.Fatal(err)
+		}
+		answers = append(answers, y)
+	}
+	return answers
 }
 
 // run masks, evaluates, unmasks and checks n samples.
@@ -195,10 +222,12 @@ func (l *sealed) run(t testing.TB, x []int32, n int, pads *transform.Pads) []int
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := call.Masked()[0].Rows(), l.layer.CloudRows(n); got != want {
-		t.Fatalf("%d rows, want %d", got, want)
+	for _, m := range call.Masked() {
+		if m.Rows() != l.layer.CloudRows(n) || m.Cols() != l.layer.CloudOp().InLen() {
+			t.Fatalf("%d rows of %d, want %d of %d", m.Rows(), m.Cols(), l.layer.CloudRows(n), l.layer.CloudOp().InLen())
+		}
 	}
-	c, err := call.Unmask([]ring.Matrix{l.answer(t, call)})
+	c, err := call.Unmask(l.answers(t, call))
 	if err != nil {
 		t.Fatal(err)
 	}
