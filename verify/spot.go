@@ -1,0 +1,104 @@
+package verify
+
+import (
+	"crypto/rand"
+	"fmt"
+	"io"
+	"math/big"
+
+	"github.com/securenets/securenets/internal/plan"
+)
+
+// SpotCheck is the paper's check, for comparison alone: it recomputes c distinct
+// entries of a candidate's products, chosen uniformly by crypto/rand, and reports
+// whether all are right. Where the candidate has fewer than c, it recomputes all.
+// The paper has c = 10 and 100, for a whole call.
+//
+// It is no substitute for Key.Open, which alone gives values out: of N entries one
+// that is wrong is seen with probability c/N only, not 1 - 2^-c as the paper has
+// it, and k wrong ones with 1 - C(N-k, c)/C(N, c).
+//
+// w is op.Rows() x op.Terms() row-major and x holds the candidate's inputs, as for
+// NewKey and Open. It takes c·op.Terms() multiply-adds. The integers must be
+// quantised: below 2^63 in every sum of |w|·|x|.
+func SpotCheck(op plan.Op, w, x []int32, candidate Candidate, c int) (passed bool, err error) {
+	return spotCheck(op, w, x, candidate, c, rand.Reader)
+}
+
+// spotCheck chooses entries by the given source, which tests choose.
+func spotCheck(op plan.Op, w, x []int32, candidate Candidate, c int, source io.Reader) (passed bool, err error) {
+	if err := op.Validate(); err != nil {
+		return false, err
+	}
+	n, out := candidate.n, op.OutLen()
+	if err := wantLen("weights", len(w), op.Rows(), op.Terms()); err != nil {
+		return false, err
+	}
+	if err := wantLen("products", len(candidate.y), n, out); err != nil {
+		return false, err
+	}
+	if err := wantLen("inputs", len(x), n, op.InLen()); err != nil {
+		return false, err
+	}
+	if c < 1 {
+		return false, fmt.Errorf("verify: spot check of %d entries", c)
+	}
+	entries, err := choose(len(candidate.y), c, source)
+	if err != nil {
+		return false, err
+	}
+	passed = true
+	for _, e := range entries {
+		sample := x[e/out*op.InLen():][:op.InLen()]
+		passed = entry(op, w, sample, e%out) == int64(candidate.y[e]) && passed
+	}
+	return passed, nil
+}
+
+// choose returns min(c, n) distinct integers of [0, n), every set of as many
+// being equally likely (Floyd).
+func choose(n, c int, source io.Reader) ([]int, error) {
+	c = min(c, n)
+	chosen, taken := make([]int, 0, c), make(map[int]bool, c)
+	for i := n - c; i < n; i++ {
+		k, err := rand.Int(source, big.NewInt(int64(i+1)))
+		if err != nil {
+			return nil, err
+		}
+		e := int(k.Int64())
+		if taken[e] {
+			e = i
+		}
+		taken[e] = true
+		chosen = append(chosen, e)
+	}
+	return chosen, nil
+}
+
+// entry returns output element e of op's product of w and one sample x.
+func entry(op plan.Op, w, x []int32, e int) (sum int64) {
+	if op.Kind == plan.KindDense {
+		for i, a := range w[e*op.In:][:op.In] {
+			sum += int64(a) * int64(x[i])
+		}
+		return sum
+	}
+	c := op.Conv
+	position, o := e/c.OutC, e%c.OutC
+	p, q := position/c.OutW(), position%c.OutW()
+	inG, outG := c.C/c.Groups, c.OutC/c.Groups // channels of a group
+	for a := range c.KH {
+		h := p*c.SH + a*c.DH - c.Top
+		for b := range c.KW {
+			v := q*c.SW + b*c.DW - c.Left
+			if h < 0 || h >= c.H || v < 0 || v >= c.W {
+				continue // padding
+			}
+			pixel := x[(h*c.W+v)*c.C+o/outG*inG:][:inG]
+			for i, a := range w[o*op.Terms()+(a*c.KW+b)*inG:][:inG] {
+				sum += int64(a) * int64(pixel[i])
+			}
+		}
+	}
+	return sum
+}
