@@ -1,16 +1,20 @@
 // Package cpu is the backend that multiplies on the processor.
 //
-// A product is cut into tiles: some rows of x (for a convolution: patches of
-// it, unrolled tile by tile) by some panels, which are bands of weight rows
-// packed once at Load for the inner loop. How panels are laid out and multiplied
-// is a tier's business; tiles, patches and goroutines are the same for all tiers.
+// A product is cut into units: some positions of x (rows, or places of a
+// convolution's kernel on its maps) by some panels, which are bands of weight rows
+// packed once at Load for the inner loop. A goroutine stages positions for the
+// inner loop, then multiplies them by its panels. How panels are laid out,
+// positions staged, and both multiplied is a tier's business.
 //
-// No branch and no address depends on the words that are multiplied.
+// No branch and no address in Evaluate depends on the words that are multiplied.
 package cpu
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -19,140 +23,159 @@ import (
 	"github.com/securenets/securenets/kernels"
 )
 
+// ErrTier reports a tier that does not exist or that this machine cannot run.
+var ErrTier = errors.New("cpu: no such tier here")
+
 // Options of a Backend.
 type Options struct {
 	// Threads is the most goroutines that compute at a time, over all products
 	// of the backend. 0 stands for GOMAXPROCS.
 	Threads int
+	// Tier forces the instruction set: "avx512", "avx2" or "portable". The zero
+	// value and "auto" stand for the fastest that the machine has.
+	Tier string
 }
 
 // Backend implements kernels.Backend.
 type Backend struct {
 	kernels.Base
-	tier  tier
-	slots chan struct{} // one a goroutine that computes
+	tier    tier
+	slots   chan struct{} // one a goroutine that computes
+	scratch sync.Pool     // of *scratch
 }
 
 var _ kernels.Backend = (*Backend)(nil)
 
-// New opens the backend.
-func New(o Options) *Backend {
-	if o.Threads <= 0 {
-		o.Threads = runtime.GOMAXPROCS(0)
+// Open opens the backend. It returns an error wrapping ErrTier where o forces a
+// tier that is not one of Tiers.
+func Open(o Options) (*Backend, error) {
+	t := tiers[0]
+	if o.Tier != "" && o.Tier != "auto" {
+		i := slices.IndexFunc(tiers, func(t tier) bool { return t.name == o.Tier })
+		if i < 0 {
+			return nil, fmt.Errorf("%w: %.32q, there are %q", ErrTier, o.Tier, Tiers())
+		}
+		t = tiers[i]
 	}
-	b := &Backend{tier: portable, slots: make(chan struct{}, o.Threads)}
+	return newBackend(t, o.Threads), nil
+}
+
+func newBackend(t tier, threads int) *Backend {
+	if threads <= 0 {
+		threads = runtime.GOMAXPROCS(0)
+	}
+	b := &Backend{tier: t, slots: make(chan struct{}, threads)}
+	b.scratch.New = func() any { return new(scratch) }
 	b.Init("cpu", b.load)
 	return b
 }
 
+// New is Open for options that force no tier, which cannot fail. It panics on others.
+func New(o Options) *Backend {
+	b, err := Open(o)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// Tiers returns the names of the tiers that this machine can run, the fastest first.
+func Tiers() (names []string) {
+	for _, t := range tiers {
+		names = append(names, t.name)
+	}
+	return names
+}
+
+// Tier returns the name of the backend's tier.
+func (b *Backend) Tier() string { return b.tier.name }
+
 // A tier is one instruction set's way to multiply.
 type tier struct {
-	lanes int // weight rows in a panel
-	// pack lays the weights of one group, row-major, out in panels of lanes
-	// rows, the last one filled up. It keeps no reference to w.
-	pack func(r ring.Ring, w ring.Matrix) weights
+	name string
+	// load packs the weights of an operator. It keeps no reference to w.
+	load func(r ring.Ring, op plan.Op, w ring.Matrix) weights
 }
 
-// weights are those of one group, packed.
+// weights are those of one operator, packed in panels. Positions are numbered
+// through a batch: sample by sample, line by line.
 type weights interface {
 	bytes() int64
-	// multiply sets y[i·stride + j] = Σ_k w[from·lanes + j, k]·x[i, k] mod M,
-	// for every row i of x, at most tileRows, and every weight row of the panels
-	// [from, to).
-	multiply(y []uint32, stride int, x ring.Matrix, from, to int)
+	panels() int
+	// high returns how many positions to stage at a time, at most.
+	high() int
+	// take stages positions [i0, i1) of the batch x.
+	take(s *scratch, x ring.Matrix, i0, i1 int)
+	// multiply sets the outputs of one panel's weight rows for the positions
+	// last staged in s. y begins with the outputs of the first of them.
+	multiply(s *scratch, y []uint32, panel int)
 }
 
-// Tile sizes. x is read again for every panel and should stay in a cache of
-// 256 KiB; a tile of 2^20 multiply-adds takes below a millisecond, which is
-// also how soon a call notices that it is cancelled.
-const (
-	tileWords   = 1 << 15 // of x
-	tileRows    = 64      // of x
-	tileMulAdds = 1 << 20
-)
+// scratch is what one goroutine works with.
+type scratch struct {
+	block   int         // of positions that are staged, -1 for none
+	stage   stage       // of a tier that multiplies residues
+	words   ring.Matrix // of the portable tier: one position a row
+	patches []uint32    // what words may lie in
+}
+
+// unitMulAdds is the least work that is worth another goroutine.
+const unitMulAdds = 1 << 21
 
 // matrix is a loaded weight matrix.
 type matrix struct {
 	backend *Backend
 	op      plan.Op
-	groups  []weights
-	rows    int // weight rows of a group
-	panels  int // of a group
-	patches sync.Pool
+	weights weights
 }
 
 func (b *Backend) load(ctx context.Context, r ring.Ring, op plan.Op, w ring.Matrix) (kernels.Loaded, error) {
-	groups := 1
-	if op.Kind == plan.KindConv2D {
-		groups = op.Conv.Groups
-	}
-	m := &matrix{backend: b, op: op, groups: make([]weights, groups), rows: op.Rows() / groups}
-	m.panels = (m.rows + b.tier.lanes - 1) / b.tier.lanes
-	m.patches.New = func() any { return new([]uint32) }
-	var bytes int64
-	for g := range m.groups {
-		if err := ctx.Err(); err != nil {
-			return kernels.Loaded{}, err
-		}
-		m.groups[g] = b.tier.pack(r, w.RowRange(g*m.rows, (g+1)*m.rows))
-		bytes += m.groups[g].bytes()
-	}
-	return kernels.Loaded{Bytes: bytes, Evaluate: m.evaluate}, nil
+	m := &matrix{backend: b, op: op, weights: b.tier.load(r, op, w)}
+	return kernels.Loaded{Bytes: m.weights.bytes(), Evaluate: m.evaluate}, ctx.Err()
 }
 
-// evaluate covers y with tiles: rows of the contraction (one a sample, or a
-// position of a sample) by panels, those of all groups in one sequence.
-func (m *matrix) evaluate(ctx context.Context, y, x ring.Matrix) error {
-	terms := m.op.Terms()
-	rows := x.Rows
-	if m.op.Kind == plan.KindConv2D {
-		rows *= m.op.Conv.Positions()
+// convolution returns an operator as a convolution: a dense one is that of a 1x1 map.
+func convolution(op plan.Op) plan.Conv2D {
+	if op.Kind == plan.KindDense {
+		return plan.Conv2D{H: 1, W: 1, C: op.In, OutC: op.Out, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}
 	}
-	high := min(rows, tileRows, max(1, tileWords/terms))
-	panels := len(m.groups) * m.panels
-	wide := min(panels, max(1, tileMulAdds/(high*terms*m.backend.tier.lanes)))
+	return op.Conv
+}
 
-	across := (panels + wide - 1) / wide
-	down := (rows + high - 1) / high
-	return m.backend.each(ctx, across*down, func(tile int) {
-		i, p := tile/across*high, tile%across*wide
-		m.tile(y.Data, x, i, min(i+high, rows), p, min(p+wide, panels))
+// evaluate covers y with units: blocks of positions by shares of the panels. It
+// stops early, between panels, when ctx is done.
+func (m *matrix) evaluate(ctx context.Context, y, x ring.Matrix) error {
+	rows := m.op.Rows()
+	positions := x.Rows * (m.op.OutLen() / rows)
+	panels, high := m.weights.panels(), min(positions, m.weights.high())
+
+	// Two units a goroutine, so that those that are slowed down hold up less.
+	// Panels are shared out first: each should be read once.
+	work := int64(x.Rows) * m.op.MulAdds()
+	units := int(min(2*int64(cap(m.backend.slots)), 1+work/unitMulAdds))
+	blocks := (positions + high - 1) / high
+	shares := min(panels, (units+blocks-1)/blocks)
+	if n := (units + shares - 1) / shares; n > blocks {
+		high = (positions + n - 1) / n
+		blocks = (positions + high - 1) / high
+	}
+	return m.backend.each(ctx, blocks*shares, func(s *scratch, unit int) {
+		block, share := unit/shares, unit%shares
+		i0 := block * high
+		if s.block != block {
+			m.weights.take(s, x, i0, min(i0+high, positions))
+			s.block = block
+		}
+		for p := share * panels / shares; p < (share+1)*panels/shares && ctx.Err() == nil; p++ {
+			m.weights.multiply(s, y.Data[i0*rows:], p)
+		}
 	})
 }
 
-// tile computes rows [i0, i1) of the contraction for panels [p0, p1).
-func (m *matrix) tile(y []uint32, x ring.Matrix, i0, i1, p0, p1 int) {
-	if m.op.Kind == plan.KindDense {
-		m.groups[0].multiply(y[i0*m.rows+p0*m.backend.tier.lanes:], m.rows, x.RowRange(i0, i1), p0, p1)
-		return
-	}
-	c := &m.op.Conv
-	terms, outW, positions := c.Patch(), c.OutW(), c.Positions()
-
-	buf := m.patches.Get().(*[]uint32)
-	defer m.patches.Put(buf)
-	if n := (i1 - i0) * terms; cap(*buf) < n {
-		*buf = make([]uint32, n)
-	}
-	patches := ring.Matrix{Rows: i1 - i0, Cols: terms, Data: (*buf)[:(i1-i0)*terms]}
-
-	for p := p0; p < p1; {
-		g := p / m.panels
-		from, to := p-g*m.panels, min(p1-g*m.panels, m.panels)
-		for i := i0; i < i1; i++ {
-			at := i % positions
-			kernels.Patch(patches.Row(i-i0), c, x.Row(i/positions), at/outW, at%outW, g)
-		}
-		col := g*m.rows + from*m.backend.tier.lanes
-		m.groups[g].multiply(y[i0*c.OutC+col:], c.OutC, patches, from, to)
-		p += to - from
-	}
-}
-
-// each calls work for every tile, on the calling goroutine and as many more as
+// each calls work for every unit, on the calling goroutine and as many more as
 // there are free slots for, and returns when all have stopped. It stops early,
-// between tiles, when ctx is done.
-func (b *Backend) each(ctx context.Context, tiles int, work func(tile int)) error {
+// between units, when ctx is done.
+func (b *Backend) each(ctx context.Context, units int, work func(s *scratch, unit int)) error {
 	select {
 	case b.slots <- struct{}{}:
 	case <-ctx.Done():
@@ -161,17 +184,20 @@ func (b *Backend) each(ctx context.Context, tiles int, work func(tile int)) erro
 	var next atomic.Int64
 	compute := func() {
 		defer func() { <-b.slots }()
+		s := b.scratch.Get().(*scratch)
+		defer b.scratch.Put(s)
+		s.block = -1
 		for ctx.Err() == nil {
-			tile := int(next.Add(1) - 1)
-			if tile >= tiles {
+			unit := int(next.Add(1) - 1)
+			if unit >= units {
 				return
 			}
-			work(tile)
+			work(s, unit)
 		}
 	}
 	var wg sync.WaitGroup
 helpers:
-	for range tiles - 1 {
+	for range units - 1 {
 		select {
 		case b.slots <- struct{}{}:
 			wg.Go(compute)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,19 +20,56 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func open(threads int) func(testing.TB) kernels.Backend {
-	return func(testing.TB) kernels.Backend { return New(Options{Threads: threads}) }
+// opener returns what opens a backend of the given tier.
+func opener(tier tier, threads int) func(testing.TB) kernels.Backend {
+	return func(testing.TB) kernels.Backend { return newBackend(tier, threads) }
 }
 
+// TestConformance runs the suite on every tier that this machine has, and on the
+// residues of the vector units with loops in Go.
 func TestConformance(t *testing.T) {
-	for _, threads := range []int{0, 1, 5} {
-		t.Run(fmt.Sprintf("threads=%d", threads), func(t *testing.T) { kerneltest.Run(t, open(threads)) })
+	for _, tier := range tiers {
+		for _, threads := range []int{1, 5} {
+			t.Run(fmt.Sprintf("%s/threads=%d", tier.name, threads), func(t *testing.T) {
+				kerneltest.Run(t, opener(tier, threads))
+			})
+		}
 	}
+	t.Run(twin.name, func(t *testing.T) {
+		kerneltest.Run(t, opener(tier{twin.name, loadResidues(twin)}, 2))
+	})
 }
 
 func BenchmarkEvaluate(b *testing.B) {
-	for _, threads := range []int{1, 0} {
-		b.Run(fmt.Sprintf("threads=%d", threads), func(b *testing.B) { kerneltest.Bench(b, open(threads)) })
+	for _, tier := range tiers {
+		for _, threads := range []int{1, runtime.GOMAXPROCS(0)} {
+			b.Run(fmt.Sprintf("%s/threads=%d", tier.name, threads), func(b *testing.B) {
+				kerneltest.Bench(b, opener(tier, threads))
+			})
+		}
+	}
+}
+
+func TestOpen(t *testing.T) {
+	for _, name := range []string{"", "auto"} {
+		b, err := Open(Options{Tier: name})
+		if err != nil || b.Tier() != Tiers()[0] {
+			t.Errorf("tier %q: %v, error %v", name, b, err)
+		}
+	}
+	for _, name := range Tiers() {
+		b, err := Open(Options{Tier: name})
+		if err != nil || b.Tier() != name {
+			t.Errorf("tier %q: %v, error %v", name, b, err)
+		}
+	}
+	for _, name := range []string{"avx", "AVX512", " portable"} {
+		if _, err := Open(Options{Tier: name}); !errors.Is(err, ErrTier) {
+			t.Errorf("tier %q: error %v", name, err)
+		}
+	}
+	if names := Tiers(); names[len(names)-1] != "portable" {
+		t.Errorf("the last of %q is not the portable tier", names)
 	}
 }
 
@@ -45,7 +83,7 @@ func TestEach(t *testing.T) {
 		for _, tiles := range []int{0, 1, 2, 7, 100} {
 			calls.Go(func() {
 				done := make([]atomic.Int32, tiles)
-				err := b.each(t.Context(), tiles, func(tile int) {
+				err := b.each(t.Context(), tiles, func(_ *scratch, tile int) {
 					now := running.Add(1)
 					for old := most.Load(); now > old && !most.CompareAndSwap(old, now); old = most.Load() {
 					}
@@ -79,7 +117,7 @@ func TestCancelBetweenTiles(t *testing.T) {
 	b := New(Options{Threads: 2})
 	ctx, cancel := context.WithCancel(t.Context())
 	var worked atomic.Int32
-	err := b.each(ctx, 1000, func(int) {
+	err := b.each(ctx, 1000, func(*scratch, int) {
 		worked.Add(1)
 		cancel()
 	})

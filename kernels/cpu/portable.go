@@ -3,7 +3,9 @@ package cpu
 import (
 	"math/bits"
 
+	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/kernels"
 )
 
 // portable is the tier in plain Go. A scalar processor multiplies 64 bits as
@@ -11,24 +13,37 @@ import (
 // ring is one multiply, where it would be one for each pair of residues, and a
 // sum is reduced once. On one core that is 2.6 against 1.2 GMAC/s for residues
 // modulo two primes at a time, or for two 8-bit lanes to a multiply.
-var portable = tier{lanes: lanes, pack: packWords}
+var portable = tier{"portable", packWords}
 
 const lanes = 4
 
-// words holds panels one after the other, k entries each: entry (p, k) is
-// column k of weight rows 4p to 4p + 3.
+// Sizes of a block. It is read again for every panel and should stay in a cache
+// of 256 KiB.
+const (
+	blockWords     = 1 << 15
+	blockPositions = 64
+)
+
+// words holds panels one after the other, those of a group together, k entries
+// each: entry (p, k) is column k of weight rows 4p to 4p + 3 of the group.
 type words struct {
-	r      ring.Ring
-	rows   int
-	terms  int
-	panels [][lanes]uint32
+	r        ring.Ring
+	op       plan.Op
+	groups   int
+	rows     int // weight rows of a group
+	terms    int
+	perGroup int // panels
+	packed   [][lanes]uint32
 }
 
-func packWords(r ring.Ring, w ring.Matrix) weights {
-	n := (w.Rows + lanes - 1) / lanes
-	p := &words{r: r, rows: w.Rows, terms: w.Cols, panels: make([][lanes]uint32, n*w.Cols)}
+func packWords(r ring.Ring, op plan.Op, w ring.Matrix) weights {
+	groups := convolution(op).Groups
+	rows := w.Rows / groups
+	p := &words{r: r, op: op, groups: groups, rows: rows, terms: w.Cols, perGroup: (rows + lanes - 1) / lanes}
+	p.packed = make([][lanes]uint32, p.panels()*p.terms)
 	for j := range w.Rows {
-		panel, lane := p.panels[j/lanes*w.Cols:][:w.Cols], j%lanes
+		g, in := j/rows, j%rows
+		panel, lane := p.panel(g*p.perGroup+in/lanes), in%lanes
 		for k, a := range w.Row(j) {
 			panel[k][lane] = a
 		}
@@ -36,23 +51,51 @@ func packWords(r ring.Ring, w ring.Matrix) weights {
 	return p
 }
 
-func (w *words) bytes() int64 { return int64(len(w.panels)) * lanes * 4 }
+func (w *words) panel(i int) [][lanes]uint32 { return w.packed[i*w.terms:][:w.terms] }
 
-func (w *words) multiply(y []uint32, stride int, x ring.Matrix, from, to int) {
-	var lo, hi [tileRows * lanes]uint64
-	var sums [tileRows * lanes]uint32
-	for p := from; p < to; p++ {
-		panel := w.panels[p*w.terms:][:w.terms]
-		for i := range x.Rows {
-			at := i * lanes
-			lo[at], hi[at], lo[at+1], hi[at+1], lo[at+2], hi[at+2], lo[at+3], hi[at+3] = dot(panel, x.Row(i))
+func (w *words) bytes() int64 { return int64(len(w.packed)) * lanes * 4 }
+
+func (w *words) panels() int { return w.groups * w.perGroup }
+
+func (w *words) high() int { return min(blockPositions, max(1, blockWords/w.terms)) }
+
+// take stages the rows of a dense operator as they are, and the patches of a
+// convolution one after the other, group by group.
+func (w *words) take(s *scratch, x ring.Matrix, i0, i1 int) {
+	if w.op.Kind == plan.KindDense {
+		s.words = x.RowRange(i0, i1)
+		return
+	}
+	c := &w.op.Conv
+	n := i1 - i0
+	if size := w.groups * n * w.terms; cap(s.patches) < size {
+		s.patches = make([]uint32, size)
+	}
+	s.words = ring.Matrix{Rows: w.groups * n, Cols: w.terms, Data: s.patches[:w.groups*n*w.terms]}
+	positions, width := c.Positions(), c.OutW()
+	for g := range w.groups {
+		for i := range n {
+			at := (i0 + i) % positions
+			kernels.Patch(s.words.Row(g*n+i), c, x.Row((i0+i)/positions), at/width, at%width, g)
 		}
-		n := x.Rows * lanes
-		w.r.ReduceSums(sums[:n], hi[:n], lo[:n])
-		col, width := (p-from)*lanes, min(lanes, w.rows-p*lanes)
-		for i := range x.Rows {
-			copy(y[i*stride+col:][:width], sums[i*lanes:])
-		}
+	}
+}
+
+func (w *words) multiply(s *scratch, y []uint32, panel int) {
+	var lo, hi [blockPositions * lanes]uint64
+	var sums [blockPositions * lanes]uint32
+	g, p := panel/w.perGroup, panel%w.perGroup
+	n := s.words.Rows / w.groups
+	x := s.words.RowRange(g*n, (g+1)*n)
+	packed := w.panel(panel)
+	for i := range n {
+		at := i * lanes
+		lo[at], hi[at], lo[at+1], hi[at+1], lo[at+2], hi[at+2], lo[at+3], hi[at+3] = dot(packed, x.Row(i))
+	}
+	w.r.ReduceSums(sums[:n*lanes], hi[:n*lanes], lo[:n*lanes])
+	col, width, stride := g*w.rows+p*lanes, min(lanes, w.rows-p*lanes), w.groups*w.rows
+	for i := range n {
+		copy(y[i*stride+col:][:width], sums[i*lanes:])
 	}
 }
 

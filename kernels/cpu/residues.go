@@ -1,0 +1,412 @@
+package cpu
+
+import (
+	"math"
+	"unsafe"
+
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+)
+
+// A vectorUnit multiplies residues of 8 bits: for each prime a product of
+// integers, exact in 32 bits, and the words put together from the sums. Both of
+// its routines have a twin in Go, with the same bytes.
+type vectorUnit struct {
+	name string
+	// split sets dst[i·plane + j] to a byte congruent to src[j] modulo prime i,
+	// at most the prime, for each of c.
+	split func(dst []uint8, plane int, src []uint32, c []splitting)
+	// multiply computes a tile.
+	multiply func(t *tile)
+}
+
+// Tiles have at most maxRows rows of x and maxLanes weight rows; panels with at
+// most maxLanes/2 of them are half as wide.
+const (
+	maxRows  = 12
+	maxLanes = 32
+)
+
+// A tile is the argument of a vectorUnit: rows of x by one panel.
+//
+//	y[i·yStride/4 + j] = Σ_k w[j, k]·x[i, k] mod M, for the lanes j of mask
+//
+// Row i of x has its bytes modulo the first prime in runs of 4·steps, that begin
+// at x[i·stride + runs[r]], modulo the next one plane bytes further on. The
+// panel has lanes·4 bytes a step, lane by lane, modulo the next prime image bytes
+// further on. Those beyond a run's true length are 0, so x may hold any there.
+type tile struct {
+	sums [ring.MaxPrimes][maxRows][maxLanes]uint32 // scratch
+
+	w         []int8
+	x         []uint8
+	y         []uint32
+	runs      []int
+	crt       *reconstruction
+	steps     int // in a run
+	stride    int // bytes, row to row of x
+	plane     int // bytes, prime to prime of x
+	image     int // bytes, prime to prime of w; 0 where all primes share one
+	primes    int
+	rows      int // 1 to maxRows
+	lanes     int // maxLanes or half of it
+	yStride   int // bytes, row to row
+	mask      int // bit j: lane j exists
+	ahead     uintptr
+	aheadStep int // bytes to prefetch a step, from ahead on
+}
+
+// splitting has the constants of one prime p for reducing words:
+//
+//	v = 510·p + Σ_j (byte j of the word)·(256^j mod p, centred)   0 <= v <= 1020·p
+//	r = v - p·floor(v·inverse)                                    0 <= r <= p
+type splitting struct {
+	powers  uint32  // 256^j mod p, centred, one a byte
+	bias    uint32  // 510·p
+	inverse float32 // 1/p, rounded down
+	minus   uint32  // -p, in the low half
+}
+
+// reconstruction has the constants for the words of given sums: with e_i the
+// inverse of M/p_i modulo p_i, and a sum's bytes of s_i + 2^31,
+//
+//	c_i = bias_i + Σ_j (byte j)·(powers_i, byte j) ≡ e_i·s_i (mod p_i)
+//	y   = Σ_i c_i·M/p_i mod M
+type reconstruction struct {
+	powers  [ring.MaxPrimes]uint32 // e_i·256^j mod p_i, centred, one a byte
+	bias    [ring.MaxPrimes]int32  // -e_i·2^31 mod p_i
+	inverse [ring.MaxPrimes]float32
+	rest    [ring.MaxPrimes]uint32 // M/p_i
+	modulus uint32
+	down    float32 // -2^-10
+}
+
+// powersOf returns the bytes (first·256^j mod p, centred), j = 0 to 3.
+func powersOf(first, p uint32) (powers uint32) {
+	for j := range 4 {
+		powers |= uint32(uint8(centre(first%p, p))) << (8 * j)
+		first = first % p * 256
+	}
+	return powers
+}
+
+// centre returns the int8 congruent to a <= p < 2^8 in [-(p-1)/2, (p-1)/2].
+func centre(a, p uint32) int8 {
+	if a > p/2 {
+		return int8(int32(a) - int32(p))
+	}
+	return int8(a)
+}
+
+func splittings(r ring.Ring) (c []splitting) {
+	for _, p := range r.Primes() {
+		inverse := float32(1 / float64(p))
+		if float64(inverse)*float64(p) > 1 {
+			inverse = math.Nextafter32(inverse, 0)
+		}
+		c = append(c, splitting{powersOf(1, p), 510 * p, inverse, uint32(uint16(-p))})
+	}
+	return c
+}
+
+func newReconstruction(r ring.Ring) *reconstruction {
+	c := &reconstruction{modulus: r.Modulus(), down: -1.0 / (1 << 10)}
+	primes := r.Primes()
+	for i, p := range primes {
+		unit := make([]uint8, len(primes))
+		unit[i] = 1
+		c.rest[i] = r.Modulus() / p
+		e := r.Combine(unit) / c.rest[i] // e_i·M/p_i is the word that is 1 mod p_i and 0 mod the others
+		c.powers[i] = powersOf(e, p)
+		c.bias[i] = int32((p - uint32(uint64(e)<<31%uint64(p))) % p)
+		c.inverse[i] = 1 / float32(p)
+	}
+	return c
+}
+
+// residues is a weight matrix in panels of bytes modulo each prime. Weights that
+// all lift to 8 bits are congruent to themselves: they are one image for all primes.
+type residues struct {
+	unit   vectorUnit
+	op     plan.Conv2D
+	split  []splitting
+	crt    *reconstruction
+	line   int     // bytes of a row of the map and its padding
+	runs   [][]int // of each group, from the first byte of a position
+	steps  int     // in a run
+	images int
+	rows   int // weight rows of a group
+	packed []int8
+}
+
+// loadResidues returns the loader of a tier.
+func loadResidues(unit vectorUnit) func(ring.Ring, plan.Op, ring.Matrix) weights {
+	return func(r ring.Ring, op plan.Op, w ring.Matrix) weights {
+		p := newResidues(unit, r, op)
+		p.pack(r, w)
+		return p
+	}
+}
+
+func newResidues(unit vectorUnit, r ring.Ring, op plan.Op) *residues {
+	c := convolution(op)
+	p := &residues{unit: unit, op: c, split: splittings(r), crt: newReconstruction(r), rows: c.OutC / c.Groups}
+	p.line = (c.Left + c.W + c.Right) * c.C
+
+	// A run is what lies side by side in the map as in the patch.
+	depth, along, down := c.C/c.Groups, 1, 1 // along and down: its kernel columns and rows
+	if c.Groups == 1 && c.DW == 1 {
+		along = c.KW
+		if c.DH == 1 && p.line == c.KW*c.C {
+			down = c.KH
+		}
+	}
+	p.steps = (down*along*depth + 3) / 4
+	for g := range c.Groups {
+		var runs []int
+		for a := 0; a < c.KH; a += down {
+			for b := 0; b < c.KW; b += along {
+				runs = append(runs, a*c.DH*p.line+b*c.DW*c.C+g*depth)
+			}
+		}
+		p.runs = append(p.runs, runs)
+	}
+	return p
+}
+
+// pack lays the weights out in panels.
+func (p *residues) pack(r ring.Ring, w ring.Matrix) {
+	p.images = len(p.split)
+	if small(r, w.Data) {
+		p.images = 1
+	}
+	p.packed = alignedBytes(p.op.Groups * p.groupBytes())
+
+	runs, primes := len(p.runs[0]), r.Primes()
+	length := w.Cols / runs
+	row := make([]uint8, p.images*p.imageSteps()*4) // the ends of runs stay 0
+	for o := range w.Rows {
+		for run := range runs {
+			words, dst := w.Row(o)[run*length:][:length], row[run*4*p.steps:]
+			if p.images == 1 {
+				for k, a := range words {
+					dst[k] = uint8(r.Lift(a))
+				}
+				continue
+			}
+			p.unit.split(dst, 4*p.imageSteps(), words, p.split)
+			for i, prime := range primes {
+				image := dst[i*4*p.imageSteps():][:length]
+				for k, a := range image {
+					image[k] = uint8(centre(uint32(a), prime))
+				}
+			}
+		}
+		panel, lanes := p.panel(o/p.rows, o%p.rows/maxLanes)
+		lane := panel[o%p.rows%maxLanes*4:]
+		for k, a := range row {
+			lane[k/4*lanes*4+k%4] = int8(a)
+		}
+	}
+}
+
+// small reports whether every word lifts to 8 bits. Its time depends on the words.
+func small(r ring.Ring, words []uint32) bool {
+	for _, a := range words {
+		if v := r.Lift(a); v != int32(int8(v)) {
+			return false
+		}
+	}
+	return true
+}
+
+// imageSteps returns the steps of one prime.
+func (p *residues) imageSteps() int { return len(p.runs[0]) * p.steps }
+
+// groupBytes returns the bytes of the panels of one group.
+func (p *residues) groupBytes() int {
+	lanes := p.rows / maxLanes * maxLanes
+	if rest := p.rows % maxLanes; rest > 0 {
+		lanes += panelLanes(rest)
+	}
+	return lanes * 4 * p.images * p.imageSteps()
+}
+
+// panelLanes returns the lanes of a panel with rows weight rows.
+func panelLanes(rows int) int {
+	if rows <= maxLanes/2 {
+		return maxLanes / 2
+	}
+	return maxLanes
+}
+
+// panel returns panel i of group g and its lanes.
+func (p *residues) panel(g, i int) ([]int8, int) {
+	lanes := panelLanes(min(maxLanes, p.rows-i*maxLanes))
+	image := 4 * p.images * p.imageSteps()
+	return p.packed[g*p.groupBytes()+i*maxLanes*image:][:lanes*image], lanes
+}
+
+func (p *residues) bytes() int64 { return int64(len(p.packed)) }
+
+func (p *residues) panels() int { return p.op.Groups * ((p.rows + maxLanes - 1) / maxLanes) }
+
+// stageBytes is how much of x is held split, to be read again for every panel:
+// it should stay in a second-level cache, beside a panel.
+const stageBytes = 3 << 18
+
+// high returns how many positions to stage: whole samples, or whole lines of one.
+func (p *residues) high() int {
+	c := &p.op
+	budget := stageBytes / len(p.split) / p.line // rows of maps
+	kernel := (c.KH-1)*c.DH + 1
+	if sample := (c.OutH()-1)*c.SH + kernel; sample <= budget {
+		return max(maxRows, budget/sample*c.Positions())
+	}
+	return max(maxRows, max(1, (budget-kernel)/c.SH+1)*c.OutW())
+}
+
+// stage is a part of x as bytes modulo each prime.
+type stage struct {
+	bytes []uint8 // a plane of each prime
+	plane int
+	at    []int // of each position, its first byte
+	spans []span
+	tile  tile
+}
+
+// A span is rows of a tile, evenly spaced.
+type span struct{ first, rows, stride int }
+
+// take stages positions [i0, i1) of the batch x: each sample's map, as far as they
+// need it, with its padding.
+func (p *residues) take(s *scratch, x ring.Matrix, i0, i1 int) {
+	c, st := &p.op, &s.stage
+	positions, width := c.Positions(), c.OutW()
+	top := func(line int) int { return line*c.SH - c.Top } // row of the map, or of its padding
+	height := func(lines int) int { return (lines-1)*c.SH + (c.KH-1)*c.DH + 1 }
+
+	// pitch returns the bytes that some lines of one sample need. Samples of one
+	// position lie an odd number of cache lines apart, so that those of a tile
+	// do not compete for the same places in a cache.
+	pitch := func(lines int) int {
+		n := height(lines) * p.line
+		if positions == 1 {
+			n = (n+63)&^63 | 64
+		}
+		return n
+	}
+	// lines returns the lines [p0, p1) of a sample that are wanted.
+	lines := func(sample int) (p0, p1 int) {
+		from, to := max(i0, sample*positions), min(i1, (sample+1)*positions)
+		return (from - sample*positions) / width, (to - sample*positions + width - 1) / width
+	}
+	first, last := i0/positions, (i1-1)/positions
+	st.plane = 0
+	for sample := first; sample <= last; sample++ {
+		p0, p1 := lines(sample)
+		st.plane += pitch(p1 - p0)
+	}
+	// The last run may end 3 bytes past its words.
+	if n := len(p.split)*st.plane + 3; cap(st.bytes) < n {
+		st.bytes = make([]uint8, n)
+	}
+	st.bytes = st.bytes[:cap(st.bytes)]
+
+	st.at = st.at[:0]
+	base := 0
+	for sample := first; sample <= last; sample++ {
+		p0, p1 := lines(sample)
+		p.splitRows(st, base, x.Row(sample), top(p0), height(p1-p0))
+		for i := max(i0, sample*positions); i < min(i1, (sample+1)*positions); i++ {
+			line, q := i%positions/width, i%width
+			st.at = append(st.at, base+(line-p0)*c.SH*p.line+q*c.SW*c.C)
+		}
+		base += pitch(p1 - p0)
+	}
+	st.cut()
+}
+
+// splitRows splits rows of a sample's map, from row h on, with their padding.
+func (p *residues) splitRows(st *stage, base int, x []uint32, h, rows int) {
+	c := &p.op
+	words := c.W * c.C
+	padded := p.line > words
+	for end := h + rows; h < end; {
+		n := 1
+		inside := h >= 0 && h < c.H
+		if inside && !padded {
+			n = min(end, c.H) - h // side by side
+		}
+		if !inside || padded {
+			for i := range p.split {
+				clear(st.bytes[i*st.plane+base:][:p.line])
+			}
+		}
+		if inside {
+			p.unit.split(st.bytes[base+c.Left*c.C:], st.plane, x[h*words:(h+n)*words], p.split)
+		}
+		h += n
+		base += n * p.line
+	}
+}
+
+// cut groups the positions into spans: those that are evenly spaced, in equal
+// parts of at most maxRows.
+func (st *stage) cut() {
+	st.spans = st.spans[:0]
+	for i := 0; i < len(st.at); {
+		end, stride := i+1, 0
+		if end < len(st.at) {
+			stride = st.at[end] - st.at[i]
+			for end < len(st.at) && st.at[end]-st.at[end-1] == stride {
+				end++
+			}
+		}
+		for parts := (end - i + maxRows - 1) / maxRows; parts > 0; parts-- {
+			rows := (end - i) / parts
+			st.spans = append(st.spans, span{i, rows, stride})
+			i += rows
+		}
+	}
+}
+
+// multiply computes one panel for the staged positions, whose outputs begin at y.
+func (p *residues) multiply(s *scratch, y []uint32, panel int) {
+	st, t := &s.stage, &s.stage.tile
+	perGroup := p.panels() / p.op.Groups
+	g, i := panel/perGroup, panel%perGroup
+	first := i * maxLanes
+	lanes := min(maxLanes, p.rows-first)
+
+	t.w, t.lanes = p.panel(g, i)
+	t.runs, t.steps, t.primes, t.plane, t.crt = p.runs[g], p.steps, len(p.split), st.plane, p.crt
+	t.image = len(t.w) / p.images
+	if p.images == 1 {
+		t.image = 0
+	}
+	t.mask, t.yStride = 1<<lanes-1, 4*p.op.OutC
+	// A panel is read from afar by the first tile, and near for the others: each
+	// fetches its share of the next panel; a single one what comes next in its own.
+	ahead := uintptr(unsafe.Pointer(&t.w[0]))
+	share := len(t.w) / len(st.spans)
+	if len(st.spans) > 1 {
+		ahead += uintptr(len(t.w))
+	} else {
+		ahead += 2048
+	}
+	t.aheadStep = share / (t.primes * p.imageSteps())
+	for n, span := range st.spans {
+		t.ahead = ahead + uintptr(n*share)
+		t.rows, t.stride = span.rows, span.stride
+		t.x = st.bytes[st.at[span.first]:]
+		t.y = y[span.first*p.op.OutC+g*p.rows+first:]
+		p.unit.multiply(t)
+	}
+}
+
+// alignedBytes returns n zeros from the beginning of a cache line on.
+func alignedBytes(n int) []int8 {
+	b := make([]int8, n+63)
+	return b[-uintptr(unsafe.Pointer(&b[0]))&63:][:n:n]
+}

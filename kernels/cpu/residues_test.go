@@ -1,0 +1,159 @@
+package cpu
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+)
+
+// everyPrime returns the odd primes below 2^8, which are those of rings.
+func everyPrime() (primes []uint32) {
+	for p := uint32(3); p < 1<<8; p += 2 {
+		if _, err := ring.New(p); err == nil {
+			primes = append(primes, p)
+		}
+	}
+	return primes
+}
+
+func mustRing(t testing.TB, primes ...uint32) ring.Ring {
+	t.Helper()
+	r, err := ring.New(primes...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// TestSplitBounds: the quotient is right for every prime and every value that
+// comes up, and bytes stay at or below the prime.
+func TestSplitBounds(t *testing.T) {
+	for _, p := range everyPrime() {
+		c := splittings(mustRing(t, p))[0]
+		for v := uint32(0); v <= 1020*p; v++ {
+			if r := uint32(splitOne(int32(v), c)); r > p || r%p != v%p {
+				t.Fatalf("modulo %d, %d becomes %d", p, v, r)
+			}
+		}
+		for range 1000 {
+			a := rand.Uint32()
+			v := int64(c.bias) + int64(dotBytes(a, c.powers))
+			if v < 0 || v > int64(1020*p) || uint32(v)%p != a%p {
+				t.Fatalf("modulo %d, the bytes of %d give %d", p, a, v)
+			}
+		}
+	}
+}
+
+// TestReconstruction takes long sums that come out as given words: the ends of
+// the ring, where a quotient is off first.
+func TestReconstruction(t *testing.T) {
+	const terms = 999
+	for _, r := range []ring.Ring{
+		ring.Q4(), ring.Q3(), mustRing(t, 3, 5), mustRing(t, 251), mustRing(t, 3, 5, 7, 11),
+		mustRing(t, 251, 3), mustRing(t, 127, 131, 251, 13),
+	} {
+		rng := rand.New(rand.NewPCG(9, uint64(r.Modulus())))
+		m := r.Modulus()
+		for _, tier := range tiers {
+			for round := range 20 {
+				targets := []uint32{0, 1, 2, m / 2, m/2 + 1, m - 2, m - 1}
+				w, x := ring.NewMatrix(len(targets), terms+1), ring.NewMatrix(1, terms+1)
+				for i := range x.Data {
+					x.Data[i] = rng.Uint32N(m)
+				}
+				x.Data[terms] = 1
+				for j, target := range targets {
+					sum, row := uint32(0), w.Row(j)
+					for k := range terms {
+						row[k] = rng.Uint32N(m)
+						if round%2 == 0 {
+							row[k] = m/2 + rng.Uint32N(2)
+						}
+						sum = r.Add(sum, r.Mul(row[k], x.Data[k]))
+					}
+					row[terms] = r.Sub(target%m, sum)
+				}
+				p, err := newBackend(tier, 1).Load(t.Context(), r, plan.Dense(terms+1, len(targets)), w)
+				if err != nil {
+					t.Fatal(err)
+				}
+				y := ring.NewMatrix(1, len(targets))
+				if err := p.Evaluate(t.Context(), y, x); err != nil {
+					t.Fatal(err)
+				}
+				for j, target := range targets {
+					if y.Data[j] != target%m {
+						t.Fatalf("%s over %v: %d, want %d", tier.name, r, y.Data[j], target%m)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestSmall: weights that lift to 8 bits are packed as one image, others as one
+// for each prime, and both give the same words.
+func TestSmall(t *testing.T) {
+	r, op := ring.Q4(), plan.Dense(70, 50)
+	rng := rand.New(rand.NewPCG(10, 0))
+	w, x := ring.NewMatrix(50, 70), ring.NewMatrix(30, 70)
+	for i := range w.Data {
+		w.Data[i] = r.FromSigned(int32(int8(rng.Uint32())))
+	}
+	for i := range x.Data {
+		x.Data[i] = rng.Uint32N(r.Modulus())
+	}
+	w.Data[0], w.Data[1] = r.FromSigned(-128), r.FromSigned(127)
+	for _, test := range []struct {
+		word   int32
+		images int
+	}{{127, 1}, {-128, 1}, {128, 4}, {-129, 4}} {
+		w.Data[len(w.Data)-1] = r.FromSigned(test.word)
+		p := newResidues(twin, r, op)
+		p.pack(r, w)
+		if p.images != test.images {
+			t.Errorf("with a weight of %d: %d images, want %d", test.word, p.images, test.images)
+		}
+		for _, tier := range tiers {
+			y, want := ring.NewMatrix(30, 50), ring.NewMatrix(30, 50)
+			for backend, y := range map[*Backend]ring.Matrix{newBackend(tier, 1): y, newBackend(portable, 1): want} {
+				p, err := backend.Load(t.Context(), r, op, w)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := p.Evaluate(t.Context(), y, x); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i := range want.Data {
+				if y.Data[i] != want.Data[i] {
+					t.Fatalf("%s, with a weight of %d: word %d is %d, want %d", tier.name, test.word, i, y.Data[i], want.Data[i])
+				}
+			}
+		}
+	}
+}
+
+// TestCut: spans cover the positions in order, evenly spaced, and none is much
+// shorter than the others of its line.
+func TestCut(t *testing.T) {
+	for _, test := range []struct {
+		at   []int
+		want string
+	}{
+		{[]int{5}, "[{0 1 0}]"},
+		{[]int{0, 8, 16, 100, 108, 116}, "[{0 3 8} {3 3 8}]"},
+		{[]int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, "[{0 6 1} {6 7 1}]"},
+		{[]int{0, 7, 9}, "[{0 2 7} {2 1 0}]"},
+	} {
+		st := stage{at: test.at}
+		st.cut()
+		if got := fmt.Sprint(st.spans); got != test.want {
+			t.Errorf("%v: %s, want %s", test.at, got, test.want)
+		}
+	}
+}

@@ -1,0 +1,23 @@
+//go:build !purego
+
+package cpu
+
+import xcpu "golang.org/x/sys/cpu"
+
+// tiers are those that this machine can run, the fastest first. Its system must
+// save their registers too, which x/sys/cpu asks for.
+var tiers = func() (t []tier) {
+	for _, u := range vectorUnits() {
+		t = append(t, tier{u.name, loadResidues(u)})
+	}
+	return append(t, portable)
+}()
+
+// vectorUnits returns those that this machine has, the fastest first.
+func vectorUnits() (u []vectorUnit) {
+	x := &xcpu.X86
+	if x.HasAVX512F && x.HasAVX512VNNI {
+		u = append(u, avx512)
+	}
+	return u
+}

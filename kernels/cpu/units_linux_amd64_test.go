@@ -1,0 +1,149 @@
+//go:build !purego
+
+package cpu
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// units are the vector units that this machine has.
+var units = vectorUnits()
+
+// fence returns n bytes that end, or begin, where the process may not read. It
+// fills them, as those that are left on their pages, with b.
+func fence(t testing.TB, n int, atEnd bool, b byte) []byte {
+	page := unix.Getpagesize()
+	size := (n + page - 1) / page * page
+	all, err := unix.Mmap(-1, 0, size+2*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Munmap(all); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, fence := range [][]byte{all[:page], all[page+size:]} {
+		if err := unix.Mprotect(fence, unix.PROT_NONE); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data := all[page:][:size]
+	for i := range data {
+		data[i] = b
+	}
+	if atEnd {
+		return data[size-n:][:n:n]
+	}
+	return data[:n:n]
+}
+
+// as returns the elements that b holds.
+func as[T any](b []byte) []T {
+	var t T
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/int(unsafe.Sizeof(t)))
+}
+
+var fuzzRings = [][]uint32{{251, 241, 239, 233}, {251, 241, 239}, {3, 5}, {251}, {3, 251, 127, 131}}
+
+// FuzzSplit compares with the twin, with words and bytes fenced on one side.
+func FuzzSplit(f *testing.F) {
+	for i := range fuzzRings {
+		for n := range 35 {
+			f.Add(bytes.Repeat([]byte{byte(255 - n), 17, byte(n), 255}, n), uint8(i), uint8(n), n%2 == 0)
+		}
+	}
+	f.Fuzz(func(t *testing.T, words []byte, which, gap uint8, atEnd bool) {
+		c := splittings(mustRing(t, fuzzRings[int(which)%len(fuzzRings)]...))
+		n := len(words) / 4
+		if n == 0 {
+			return
+		}
+		src := fence(t, 4*n, atEnd, 0)
+		copy(src, words)
+		plane := n + int(gap)
+		size := (len(c)-1)*plane + n
+		want := bytes.Repeat([]byte{0xa5}, size)
+		splitTwin(want, plane, as[uint32](src), c)
+		for _, unit := range units {
+			got := fence(t, size, atEnd, 0xa5)
+			unit.split(got, plane, as[uint32](src), c)
+			if !bytes.Equal(got, want) {
+				t.Errorf("%s: %d words modulo %d primes: differs from the twin", unit.name, n, len(c))
+			}
+		}
+	})
+}
+
+// FuzzMultiply compares tiles with the twin's: sums and words, with everything
+// that is read or written fenced on one side, and words between rows of y kept.
+func FuzzMultiply(f *testing.F) {
+	for rows := range uint8(maxRows) {
+		for _, lanes := range []uint8{1, 15, 16, 17, 31, 32} {
+			for steps := range uint8(10) {
+				f.Add(uint64(rows), rows, lanes-1, steps, steps%3, rows%5, rows, steps%2 == 0, rows%2 == 0, rows%3 == 0)
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, seed uint64, rows, used, steps, runs, which, gap uint8, atEnd, shared, extreme bool) {
+		r := mustRing(t, fuzzRings[int(which)%len(fuzzRings)]...)
+		rng := rand.New(rand.NewPCG(seed, 0))
+		tl := tile{
+			crt: newReconstruction(r), primes: len(r.Primes()), rows: 1 + int(rows)%maxRows,
+			steps: 1 + int(steps)%70, stride: int(gap) * 3,
+		}
+		lanes := 1 + int(used)%maxLanes
+		tl.lanes, tl.mask = panelLanes(lanes), 1<<lanes-1
+		run := 4 * tl.steps
+		last := 0
+		for range 1 + int(runs)%5 {
+			tl.runs = append(tl.runs, last)
+			last += rng.IntN(2*run) + 1
+		}
+		last = tl.runs[len(tl.runs)-1]
+		tl.plane = (tl.rows-1)*tl.stride + last + run
+		image := len(tl.runs) * run * tl.lanes
+		images := tl.primes
+		if shared {
+			images = 1
+		} else {
+			tl.image = image
+		}
+		tl.yStride = 4 * (lanes + int(gap)%5)
+
+		fill := func(b []byte) []byte {
+			for i := range b {
+				b[i] = byte(rng.Uint32())
+				if extreme {
+					b[i] = 0x80 | 0x7f*byte(rng.Uint32()&1) // -128 and -1, or 128 and 255
+				}
+			}
+			return b
+		}
+		tl.w = as[int8](fill(fence(t, images*image, atEnd, 0)))
+		tl.x = fill(fence(t, tl.primes*tl.plane, atEnd, 0))
+		size := (tl.rows-1)*tl.yStride + 4*lanes
+
+		want := tl
+		want.y = as[uint32](bytes.Repeat([]byte{0xa5}, size))
+		multiplyTwin(&want)
+		for _, unit := range units {
+			got := tl
+			y := fence(t, size, atEnd, 0xa5)
+			got.y = as[uint32](y)
+			unit.multiply(&got)
+			if got.sums != want.sums {
+				t.Errorf("%s: %d rows, %d lanes, %d runs of %d steps: sums differ from the twin's", unit.name, tl.rows, lanes, len(tl.runs), tl.steps)
+			}
+			if wantBytes, _ := binary.Append(nil, binary.LittleEndian, want.y); !bytes.Equal(y, wantBytes) {
+				t.Errorf("%s: %d rows, %d lanes, %d runs of %d steps: words differ from the twin's", unit.name, tl.rows, lanes, len(tl.runs), tl.steps)
+			}
+		}
+	})
+}
