@@ -152,14 +152,6 @@ func int64s(name string, v ...int64) message {
 	return m
 }
 
-func floatAttribute(name string, v float32) (a message) {
-	a.string(1, name)
-	a = protowire.AppendTag(a, 2, protowire.Fixed32Type)
-	a = protowire.AppendFixed32(a, math.Float32bits(v))
-	a.int(20, attributeFloat)
-	return a
-}
-
 func stringAttribute(name, v string) (a message) {
 	a.string(1, name)
 	a.string(4, v)
@@ -195,8 +187,14 @@ func pool(kind string, attributes ...message) file {
 	return nodes(op(kind, "x", "y", append(attributes, intsAttribute("kernel_shape", 2, 2))...)).on("N", 1, 5, 5)
 }
 
+// view is a file that reshapes x by v, which n computes from x's shape s.
+func view(n ...message) file {
+	return nodes(slices.Concat([]message{op("Shape", "x", "s")}, n, []message{op("Reshape", "x v", "y")})...).on("N", 2, 3, 4).
+		with(int64s("zero", 0), int64s("one", 1), int64s("two", 2), int64s("minus", -1), int64s("far", math.MaxInt64))
+}
+
 func TestFixturesAreValid(t *testing.T) {
-	for i, f := range []file{dense(), conv(), pool("MaxPool"), pool("AveragePool"), nodes(op("Relu", "x", "y"))} {
+	for i, f := range []file{dense(), conv(), pool("MaxPool"), pool("AveragePool"), nodes(op("Relu", "x", "y")), view(op("Slice", "s zero far", "v"))} {
 		if _, err := Parse(f.bytes()); err != nil {
 			t.Errorf("%d: %v", i, err)
 		}
@@ -261,7 +259,6 @@ func TestParseRejects(t *testing.T) {
 		{"empty output name", nodes(op("Relu", "x", "_")).bytes(), ErrInvalid},
 		{"no operators", nodes(op("Identity", "x", "y")).bytes(), ErrInvalid},
 		{"constant output", nodes(op("Constant", "", "y", floatAttribute("value_float", 1))).bytes(), ErrInvalid},
-		{"a dead end", nodes(relu, op("Relu", "x", "z")).bytes(), ErrInvalid},
 		{"unread input", nodes(op("Constant", "", "a", floatAttribute("value_float", 1)), op("Identity", "a", "y")).bytes(), ErrInvalid},
 
 		// Nodes.
@@ -303,6 +300,36 @@ func TestParseRejects(t *testing.T) {
 		{"Reshape of 0 beyond the rank", nodes(op("Reshape", "x s", "y")).with(int64s("s", 0, 4, 0, 1)).bytes(), ErrInvalid},
 		{"Reshape by a long shape", nodes(op("Reshape", "x s", "y")).with(int64s("s", make([]int64, 100)...)).bytes(), ErrInvalid},
 		{"Reshape of weights to other sizes", nodes(op("Reshape", "w s", "v"), op("Gemm", "x v", "y")).with(floats("w", 4, 3), int64s("s", 4, 4)).bytes(), ErrInvalid},
+		{"Concat of two maps", nodes(op("MaxPool", "x", "a", intsAttribute("kernel_shape", 2, 2)), op("Concat", "x a", "y", intAttribute("axis", 1))).on("N", 1, 5, 5).bytes(), ErrInvalid},
+		{"Concat of two ranks", nodes(op("Flatten", "x", "a"), op("Concat", "x a", "y", intAttribute("axis", 1))).on("N", 4, 1, 1).bytes(), ErrInvalid},
+		{"Concat of nothing", nodes(op("Concat", "", "y", intAttribute("axis", 1))).bytes(), ErrInvalid},
+		{"Concat without an axis", nodes(op("Concat", "x x", "y")).bytes(), ErrInvalid},
+		{"Concat of too much", nodes(op("Concat", "x x x", "y", intAttribute("axis", 1))).on("N", 1<<30).bytes(), ErrInvalid},
+		{"batch norm of other channels", nodes(op("BatchNormalization", "x b b b b", "y")).with(floats("b", 3)).bytes(), ErrInvalid},
+		{"batch norm of a matrix", nodes(op("BatchNormalization", "x b b b b", "y")).with(floats("b", 2, 2)).bytes(), ErrInvalid},
+		{"batch norm without a variance", nodes(op("BatchNormalization", "x b b b", "y")).with(floats("b", 4)).bytes(), ErrInvalid},
+		{"negative variance", nodes(op("BatchNormalization", "x b b b b", "y", floatAttribute("epsilon", -9))).with(floats("b", 4)).bytes(), graph.ErrNotFinite},
+		{"variance of 0", nodes(op("BatchNormalization", "x b b b b", "y", floatAttribute("epsilon", -1))).with(floats("b", 4)).bytes(), graph.ErrNotFinite},
+		{"Div by 0", nodes(op("Sub", "x b", "a"), op("Div", "a c", "y")).with(floats("b", 4), cat(header("c", typeFloat, 1), sub(9, make([]byte, 4)))).bytes(), graph.ErrNotFinite},
+		{"scales that overflow", nodes(slices.Concat([]message{op("Mul", "x b", "a0")}, muls(20), []message{op("Relu", "a20", "y")})...).with(floats("b", 4), cat(header("c", typeFloat), sub(9, []byte{0, 0, 0, 0x50}))).bytes(), graph.ErrNotFinite},
+		{"bounds of NaN", nodes(op("Clip", "x w", "y")).with(cat(header("w", typeFloat), sub(9, []byte{0, 0, 0xc0, 0x7f}))).bytes(), graph.ErrNotFinite},
+		{"two bounds in one", nodes(op("Clip", "x w", "y")).with(floats("w", 2)).bytes(), ErrInvalid},
+		{"infinite slope", nodes(op("LeakyRelu", "x", "y", floatAttribute("alpha", float32(math.Inf(1))))).bytes(), graph.ErrNotFinite},
+		{"vector into a global pool", nodes(op("GlobalMaxPool", "x", "y")).bytes(), ErrInvalid},
+		{"a shape as output", nodes(op("Shape", "x", "y")).bytes(), ErrInvalid},
+		{"size beyond the shape", view(op("Gather", "s far", "v")).bytes(), ErrInvalid},
+		{"size before the shape", view(op("Mul", "two minus", "a"), op("Mul", "a two", "b"), op("Mul", "b two", "c"), op("Gather", "s c", "v")).bytes(), ErrInvalid},
+		{"sizes along axis 1", view(op("Gather", "s zero", "v", intAttribute("axis", 1))).bytes(), ErrInvalid},
+		{"slice along axis 1", view(op("Slice", "s zero far one", "v")).bytes(), ErrInvalid},
+		{"slice of two axes", view(op("Slice", "s pair pair", "v")).with(int64s("pair", 0, 1)).bytes(), ErrInvalid},
+		{"slice without an end", view(op("Slice", "s zero", "v")).bytes(), ErrInvalid},
+		{"a size of a size", view(op("Squeeze", "two zero", "a"), op("Gather", "a zero", "v")).bytes(), ErrInvalid},
+		{"Concat of single sizes", view(op("Squeeze", "two zero", "a"), op("Concat", "a a", "v", intAttribute("axis", 0))).bytes(), ErrInvalid},
+		{"a shape of 20", view(op("Concat", "s s s s s", "v", intAttribute("axis", 0))).bytes(), ErrInvalid},
+		{"division by 0", view(op("Div", "two zero", "v")).bytes(), ErrInvalid},
+		{"sizes by overflow", view(op("Mul", "far two", "v")).bytes(), ErrInvalid},
+		{"unlike sizes", view(op("Slice", "s one far", "a"), op("Concat", "two two", "b", intAttribute("axis", 0)), op("Add", "a b", "v")).bytes(), ErrInvalid},
+		{"no sizes", view(op("Slice", "s two one", "a"), op("Add", "a two", "v")).bytes(), ErrInvalid},
 		{"Constant without a value", nodes(op("Constant", "", "a"), relu).bytes(), ErrInvalid},
 		{"Constant of two", nodes(op("Constant", "", "a", floatAttribute("value_float", 1), intAttribute("value_int", 1)), relu).bytes(), ErrInvalid},
 		{"Constant of no tensor", nodes(op("Constant", "", "a", cat(sub(1, []byte("value")), num(20, attributeTensor))), relu).bytes(), ErrInvalid},
@@ -400,34 +427,65 @@ func TestParseUnsupported(t *testing.T) {
 		"MatMul from the left": {nodes(op("MatMul", "w x", "y")).with(floats("w", 3, 4)), []string{"MatMul(constant input 0)"}},
 		"MatMul of a map":      {nodes(op("MatMul", "x w", "y")).with(floats("w", 5, 4)).on(x4...), []string{"MatMul(input of rank 4)"}},
 		"MatMul by a vector":   {nodes(op("MatMul", "x w", "y")).with(floats("w", 4)), []string{"MatMul(weights of rank 1)"}},
-		"bias a sample":        {nodes(op("Gemm", "x w b", "y")).with(floats("w", 4, 3), floats("b", 2, 3)), []string{"Gemm(bias not of one value a channel)"}},
+		"bias a sample":        {nodes(op("Gemm", "x w b", "y")).with(floats("w", 4, 3), floats("b", 2, 3)), []string{"Gemm(constant not of one value a channel)"}},
 		"bias a column": {nodes(op("Conv", "x w", "a"), op("Add", "a b", "y")).with(floats("w", 3, 1, 3, 3), floats("b", 3)).on(x4...),
-			[]string{"Add(bias not of one value a channel)"}},
-		"bias of more rank":    {nodes(op("Gemm", "x w", "a"), op("Add", "a b", "y")).with(floats("w", 4, 3), floats("b", 1, 1, 3)), []string{"Add(bias not of one value a channel)"}},
-		"Add to the input":     {nodes(op("Add", "x b", "y")).with(floats("b", 4)), []string{"Add(not of a bias)"}},
-		"Add after ReLU":       {nodes(op("Relu", "x", "a"), op("Add", "a b", "y")).with(floats("b", 4)), []string{"Add(not of a bias)"}},
-		"Add of two":           {nodes(op("Gemm", "x w", "a"), op("Relu", "a", "b"), op("Add", "a b", "y")).with(floats("w", 4, 3)), []string{"Add(not of a bias)"}},
-		"Add of constants":     {nodes(op("Add", "b b", "c"), op("Gemm", "x c", "y")).with(floats("b", 4)), []string{"Add(not of a bias)"}},
-		"Mul":                  {nodes(op("Relu", "x", "a"), op("Mul", "x a", "y")), []string{"Mul(not of a value by itself)"}},
-		"Mul of two ranks":     {nodes(op("Flatten", "x", "a"), op("Mul", "x a", "y")).on("N", 4, 1, 1), []string{"Mul(not of a value by itself)"}},
-		"Mul by a constant":    {nodes(op("Mul", "x b", "y")).with(floats("b", 4)), []string{"Mul(not of a value by itself)"}},
-		"Pow":                  {nodes(op("Pow", "x e", "y")).with(floats("e", 1)), []string{"Pow(exponent not 2)"}},
-		"Pow by integers":      {nodes(op("Pow", "x e", "y")).with(int64s("e", 2, 2, 2, 2)), []string{"Pow(exponent not 2)"}},
-		"Pow to more rank":     {nodes(op("Pow", "x e", "y")).with(cat(header("e", typeInt64, 1, 1, 1), num(7, 2))), []string{"Pow(exponent not 2)"}},
-		"Pow by float16":       {nodes(op("Pow", "x e", "y")).with(header("e", 10, 1)), []string{"Pow(element type 10)"}},
-		"float16 weights":      {nodes(op("Gemm", "x w", "y")).with(header("w", 10, 4, 3)), []string{"Gemm(element type 10)"}},
-		"Flatten":              {nodes(op("Flatten", "x", "y", intAttribute("axis", 2))).on(x4...), []string{"Flatten(axis=2)"}},
-		"Flatten of all":       {nodes(op("Flatten", "x", "y", intAttribute("axis", 0))), []string{"Flatten(axis=0)"}},
-		"Softmax over columns": {nodes(op("Softmax", "x", "y")).on(x4...), []string{"Softmax(axis=-1 of rank 4 in opset 13)"}},
-		"Softmax over a map":   {nodes(op("Softmax", "x", "y")).on(x4...).at(11), []string{"Softmax(axis=1 of rank 4 in opset 11)"}},
-		"Softmax over samples": {nodes(op("Softmax", "x", "y", intAttribute("axis", 0))), []string{"Softmax(axis=0 of rank 2 in opset 13)"}},
-		"Reshape computed":     {nodes(op("Reshape", "x x", "y")), []string{"Reshape(input 1 not constant)"}},
-		"Reshape by floats":    {nodes(op("Reshape", "x s", "y")).with(floats("s", 2)), []string{"Reshape(element type 1)"}},
-		"Reshape to rank 3":    {nodes(op("Reshape", "x s", "y")).with(int64s("s", 0, 2, 2)), []string{"Reshape(to rank 3)"}},
-		"Reshape of samples":   {nodes(op("Reshape", "x s", "y")).with(int64s("s", 1, -1)), []string{"Reshape(across samples)"}},
-		"Reshape into samples": {nodes(op("Reshape", "x s", "y")).with(int64s("s", -1, 2)), []string{"Reshape(across samples)"}},
-		"Reshape of a batch":   {nodes(op("Reshape", "x s", "y")).with(int64s("s", 4, 2)).on(2, 4), []string{"Reshape(across samples)"}},
-		"Reshape to 0":         {nodes(op("Reshape", "x s", "y", intAttribute("allowzero", 1))).with(int64s("s", -1, 0)), []string{"Reshape(across samples)"}},
+			[]string{"Add(constant not of one value a channel)"}},
+		"bias of more rank":   {nodes(op("Gemm", "x w", "a"), op("Add", "a b", "y")).with(floats("w", 4, 3), floats("b", 1, 1, 3)), []string{"Add(constant not of one value a channel)"}},
+		"Add of two lengths":  {nodes(op("Gemm", "x w", "a"), op("Add", "a x", "y")).with(floats("w", 4, 3)), []string{"Add(values of unlike shapes)"}},
+		"Add of two ranks":    {nodes(op("Flatten", "x", "a"), op("Add", "x a", "y")).on("N", 4, 1, 1), []string{"Add(values of unlike shapes)"}},
+		"Add of constants":    {nodes(op("Add", "b b", "c"), op("Gemm", "x c", "y")).with(floats("b", 4)), []string{"Add(element type 1)"}},
+		"Add of a mean image": {nodes(op("Add", "x b", "y")).with(floats("b", 1, 5, 5)).on(x4...), []string{"Add(constant not of one value a channel)"}},
+		"Add of the batch":    {nodes(op("Shape", "x", "s"), op("Add", "x s", "y")), []string{"Add(input 1 not constant)"}},
+		"Sub of two":          {nodes(op("Relu", "x", "a"), op("Sub", "x a", "y")), []string{"Sub(of two values)"}},
+		"Div of two":          {nodes(op("Relu", "x", "a"), op("Div", "x a", "y")), []string{"Div(of two values)"}},
+		"Div of a constant":   {nodes(op("Div", "b x", "y")).with(floats("b", 4)), []string{"Div(of a constant by a value)"}},
+		"Mul":                 {nodes(op("Relu", "x", "a"), op("Mul", "x a", "y")), []string{"Mul(not of a value by itself)"}},
+		"Mul of two ranks":    {nodes(op("Flatten", "x", "a"), op("Mul", "x a", "y")).on("N", 4, 1, 1), []string{"Mul(not of a value by itself)"}},
+		"batch norm in training": {nodes(op("BatchNormalization", "x b b b b", "y", intAttribute("training_mode", 1), intAttribute("spatial", 0))).with(floats("b", 4)),
+			[]string{"BatchNormalization(spatial=0)", "BatchNormalization(training_mode=1)"}},
+		"batch norm computed":       {nodes(op("BatchNormalization", "x x x x x", "y")), []string{"BatchNormalization(input 1 not constant)"}},
+		"running mean":              {nodes(op("BatchNormalization", "x b b b b", "a m"), op("Add", "a m", "y")).with(floats("b", 4)), []string{"BatchNormalization(output 1)"}},
+		"Clip to computed":          {nodes(op("Clip", "x x", "y")), []string{"Clip(input 1 not constant)"}},
+		"Concat of samples":         {nodes(op("Concat", "x x", "y", intAttribute("axis", 0))), []string{"Concat(axis=0)"}},
+		"Concat of rows":            {nodes(op("Concat", "x x", "y", intAttribute("axis", -2))).on(x4...), []string{"Concat(axis=-2)"}},
+		"Concat of a constant":      {nodes(op("Concat", "x b", "y", intAttribute("axis", 1))).with(floats("b", 1, 4)), []string{"Concat(constant input 1)"}},
+		"mean of channels":          {nodes(op("ReduceMean", "x", "y", intsAttribute("axes", 1))).on(x4...), []string{"ReduceMean(not over H and W)"}},
+		"mean of all":               {nodes(op("ReduceMean", "x", "y")).on(x4...), []string{"ReduceMean(not over H and W)"}},
+		"sum of a vector":           {nodes(op("ReduceSum", "x a", "y")).with(int64s("a", 2, 3)), []string{"ReduceSum(not over H and W)"}},
+		"Squeeze of all":            {nodes(op("Squeeze", "x", "y")).on("N", 4, 1, 1), []string{"Squeeze(axes=[])"}},
+		"Squeeze of columns":        {nodes(op("Squeeze", "x", "y", intsAttribute("axes", 3))).on("N", 4, 1, 1), []string{"Squeeze(axes=[3])"}},
+		"Squeeze of a map":          {nodes(op("Squeeze", "x", "y", intsAttribute("axes", 3, 2))).on(x4...), []string{"Squeeze(of 5x5x1 of rank 4)"}},
+		"Unsqueeze of a map":        {nodes(op("Unsqueeze", "x", "y", intsAttribute("axes", 2, 3))).on("N", 4, 1, 1), []string{"Unsqueeze(of 4 of rank 4)"}},
+		"Cast to half":              {nodes(op("Cast", "x", "y", intAttribute("to", 10))), []string{"Cast(to=10)"}},
+		"Pow":                       {nodes(op("Pow", "x e", "y")).with(floats("e", 1)), []string{"Pow(exponent not 2)"}},
+		"Pow by integers":           {nodes(op("Pow", "x e", "y")).with(int64s("e", 2, 2, 2, 2)), []string{"Pow(exponent not 2)"}},
+		"Pow to more rank":          {nodes(op("Pow", "x e", "y")).with(cat(header("e", typeInt64, 1, 1, 1), num(7, 2))), []string{"Pow(exponent not 2)"}},
+		"Pow by float16":            {nodes(op("Pow", "x e", "y")).with(header("e", 10, 1)), []string{"Pow(element type 10)"}},
+		"float16 weights":           {nodes(op("Gemm", "x w", "y")).with(header("w", 10, 4, 3)), []string{"Gemm(element type 10)"}},
+		"Flatten":                   {nodes(op("Flatten", "x", "y", intAttribute("axis", 2))).on(x4...), []string{"Flatten(axis=2)"}},
+		"Flatten of all":            {nodes(op("Flatten", "x", "y", intAttribute("axis", 0))), []string{"Flatten(axis=0)"}},
+		"Softmax over columns":      {nodes(op("Softmax", "x", "y")).on(x4...), []string{"Softmax(axis=-1 of rank 4 in opset 13)"}},
+		"Softmax over a map":        {nodes(op("Softmax", "x", "y")).on(x4...).at(11), []string{"Softmax(axis=1 of rank 4 in opset 11)"}},
+		"Softmax over samples":      {nodes(op("Softmax", "x", "y", intAttribute("axis", 0))), []string{"Softmax(axis=0 of rank 2 in opset 13)"}},
+		"Reshape computed":          {nodes(op("Reshape", "x x", "y")), []string{"Reshape(input 1 not constant)"}},
+		"Reshape by floats":         {nodes(op("Reshape", "x s", "y")).with(floats("s", 2)), []string{"Reshape(element type 1)"}},
+		"Reshape to rank 3":         {nodes(op("Reshape", "x s", "y")).with(int64s("s", 0, 2, 2)), []string{"Reshape(to rank 3)"}},
+		"Reshape of samples":        {nodes(op("Reshape", "x s", "y")).with(int64s("s", 1, -1)), []string{"Reshape(across samples)"}},
+		"Reshape into samples":      {nodes(op("Reshape", "x s", "y")).with(int64s("s", -1, 2)), []string{"Reshape(across samples)"}},
+		"Reshape of a batch":        {nodes(op("Reshape", "x s", "y")).with(int64s("s", 4, 2)).on(2, 4), []string{"Reshape(across samples)"}},
+		"Reshape to 0":              {nodes(op("Reshape", "x s", "y", intAttribute("allowzero", 1))).with(int64s("s", -1, 0)), []string{"Reshape(across samples)"}},
+		"Reshape by a matrix":       {nodes(op("Reshape", "x s", "y")).with(cat(header("s", typeInt64, 1, 2), num(7, 0), num(7, 4))), []string{"Reshape(sizes of rank 2)"}},
+		"Reshape to channels first": {view(op("Slice", "s one two", "n"), op("Concat", "n minus", "v", intAttribute("axis", 0))), []string{"Reshape(across samples)"}},
+		"Reshape to batch last":     {view(op("Concat", "minus s", "v", intAttribute("axis", 0))), []string{"Reshape(to rank 5)"}},
+		"Reshape to two batches":    {view(op("Slice", "s zero one", "n"), op("Concat", "n n", "v", intAttribute("axis", 0))), []string{"Reshape(across samples)"}},
+		"twice the batch":           {view(op("Gather", "s zero", "n"), op("Mul", "n two", "m"), op("Concat", "m minus", "v", intAttribute("axis", 0))), []string{"Mul(of the batch's size)"}},
+		"sizes by the batch":        {view(op("Gather", "s zero", "n"), op("Gather", "s n", "v")), []string{"Gather(by the batch's size)"}},
+		"sizes from back to front":  {view(op("Slice", "s two zero zero minus", "v")), []string{"Slice(step -1)"}},
+		"sizes in two dimensions":   {view(op("Unsqueeze", "s zero", "v")), []string{"Unsqueeze(of 4 sizes of rank 1)"}},
+		"sizes as floats":           {view(op("Cast", "s", "v", intAttribute("to", typeFloat))), []string{"Cast(to=1)"}},
+		"part of a value":           {view(op("Gather", "x zero", "v")), []string{"Gather(input 0 not constant)"}},
+		"weights by the batch":      {nodes(op("Shape", "x", "s"), op("Reshape", "w s", "v"), op("Gemm", "x v", "y")).with(floats("w", 4, 4)), []string{"Reshape(constant input 0)"}},
+		"shape of a constant":       {nodes(op("Shape", "w", "s"), op("Reshape", "x s", "y")).with(floats("w", 4)), []string{"Shape(constant input 0)"}},
 		"Dropout in training": {nodes(op("Dropout", "x _ t", "a"), op("Relu", "a", "y")).with(cat(header("t", typeBool), sub(9, []byte{1}))),
 			[]string{"Dropout(training_mode=1)"}},
 		"mask":           {nodes(op("Dropout", "x", "a m"), op("Mul", "m m", "y")), []string{"Dropout(output 1)"}},
@@ -449,28 +507,63 @@ func TestParseUnsupported(t *testing.T) {
 	}
 }
 
+// muls returns n nodes that multiply a0 by c.
+func muls(n int) (m []message) {
+	for i := range n {
+		m = append(m, op("Mul", fmt.Sprintf("a%d c", i), fmt.Sprintf("a%d", i+1)))
+	}
+	return m
+}
+
+// doubles returns n nodes, each of which doubles the channels, from x to v<n>.
+func doubles(n int) (m []message) {
+	last := "x"
+	for i := range n {
+		next := fmt.Sprintf("v%d", i+1)
+		m, last = append(m, op("Concat", last+" "+last, next, intAttribute("axis", 1))), next
+	}
+	return m
+}
+
+// lists returns n nodes that each give 16 sizes.
+func lists(n int) (m []message) {
+	for i := range n {
+		m = append(m, op("Gather", "l i", fmt.Sprintf("l%d", i)))
+	}
+	return m
+}
+
 // A bias is added to a layer only where nothing else reads the layer's result.
 func TestBiasOfSharedResult(t *testing.T) {
 	matMul := op("MatMul", "x w", "a")
 	for name, nodesOf := range map[string][]message{
-		"by two nodes":         {matMul, op("Add", "a b", "c"), op("Mul", "a c", "y")},
-		"after the other":      {matMul, op("Relu", "a", "c"), op("Add", "a b", "d"), op("Mul", "c d", "y")},
-		"by way of Identity":   {matMul, op("Identity", "a", "i"), op("Add", "i b", "c"), op("Mul", "a c", "y")},
-		"by two of Identity's": {matMul, op("Identity", "a", "i"), op("Add", "i b", "c"), op("Mul", "i c", "y")},
+		"by two nodes":         {matMul, op("Add", "a b", "c"), op("Add", "a c", "y")},
+		"after the other":      {matMul, op("Relu", "a", "c"), op("Add", "a b", "d"), op("Add", "c d", "y")},
+		"by way of Identity":   {matMul, op("Identity", "a", "i"), op("Add", "i b", "c"), op("Add", "a c", "y")},
+		"by two of Identity's": {matMul, op("Identity", "a", "i"), op("Add", "i b", "c"), op("Add", "i c", "y")},
 	} {
-		_, err := Parse(nodes(nodesOf...).with(floats("w", 4, 3), floats("b", 3)).bytes())
-		var u *UnsupportedError
-		if !errors.As(err, &u) || !slices.Contains(u.Ops, "Add(not of a bias)") {
+		g, err := Parse(nodes(nodesOf...).with(floats("w", 4, 3), floats("b", 3)).bytes())
+		if err != nil {
 			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if b := g.Nodes[0].Op.(graph.Linear).Bias(); b != nil || len(g.Nodes) < 3 {
+			t.Errorf("%s: bias %v, %v", name, b, g.Nodes)
 		}
 	}
-	f := nodes(matMul, op("Identity", "a", "i"), op("Add", "i b", "c"), op("Mul", "c c", "y")).with(floats("w", 4, 3), floats("b", 3))
-	g, err := Parse(f.bytes())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b := g.Nodes[0].Op.(graph.Linear).Bias(); !slices.Equal(b, []float32{1, 2, 3}) {
-		t.Errorf("bias %v", b)
+	for name, nodesOf := range map[string][]message{
+		"by way of Identity":       {matMul, op("Identity", "a", "i"), op("Add", "i b", "c"), op("Mul", "c c", "y")},
+		"beside its shape":         {matMul, op("Shape", "a", "s"), op("Add", "a b", "c"), op("Mul", "c c", "d"), op("Reshape", "d s", "y")},
+		"beside what nothing uses": {matMul, op("Relu", "a", "z"), op("Add", "a b", "c"), op("Mul", "c c", "y")},
+	} {
+		g, err := Parse(nodes(nodesOf...).with(floats("w", 4, 3), floats("b", 3)).bytes())
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if b := g.Nodes[0].Op.(graph.Linear).Bias(); !slices.Equal(b, []float32{1, 2, 3}) {
+			t.Errorf("%s: bias %v", name, b)
+		}
 	}
 }
 
@@ -547,6 +640,12 @@ func TestParseMemory(t *testing.T) {
 		"declared input":     nodes(op("Relu", "x", "y")).on("N", 1, 1<<15, 1<<15).bytes(),
 		"tensor used often":  shared.with(floats("w", 64, 64)).bytes(),
 		"bias used often":    wide.with(floats("w", 64, 64), floats("b", 1)).bytes(),
+		"scalar used often":  nodes(slices.Concat([]message{op("Relu", "x", "a0")}, muls(1000), []message{op("Relu", "a1000", "y")})...).on("N", 1<<20).with(floats("c")).bytes(),
+		"wide and often":     nodes(slices.Concat([]message{op("Mul", "x w", "a0")}, muls(1000), []message{op("Relu", "a1000", "y")})...).on("N", 1<<15).with(floats("w", 1<<15), floats("c")).bytes(),
+		"scaled often":       nodes(slices.Concat([]message{op("Gemm", "x w", "a0")}, muls(5000), []message{op("Relu", "a5000", "y")})...).on("N", 1<<15).with(floats("w", 1<<15, 1), floats("c")).bytes(),
+		"channels doubled":   nodes(slices.Concat(doubles(40), []message{op("Relu", "v40", "y")})...).on("N", 1).bytes(),
+		"many sizes":         view(slices.Concat([]message{op("Concat", "s s s s", "l", intAttribute("axis", 0))}, lists(3000), []message{op("Slice", "s zero far", "v")})...).with(int64s("i", make([]int64, 16)...)).bytes(),
+		"wide Concat":        nodes(op("Concat", strings.Repeat("x ", 20000), "y", intAttribute("axis", 1))).bytes(),
 		"many small nodes":   nodes(slices.Repeat([]message{op("A", "", "a")}, 20000)...).bytes(),
 		"many symbols":       file{graph: slices.Repeat(sub(12, nil), 20000)}.bytes(),
 		"many unknown names": nodes(slices.Repeat([]message{op("Relu", "x", "y", intAttribute("b", 1))}, 5000)...).bytes(),
@@ -578,7 +677,7 @@ func TestParseCutAndFlipped(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 7))
 	var seeds [][]byte
 	for range 20 {
-		b, err := Marshal(randomGraph(r))
+		b, err := Marshal(graphtest.Random(r, 1+r.IntN(5)))
 		if err != nil {
 			t.Fatal(err)
 		}

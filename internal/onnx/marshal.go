@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -17,9 +18,10 @@ const (
 	writtenOpset = 13
 )
 
-// Marshal writes g as an ONNX model that Parse reads back to an equal graph. Its
-// batch is symbolic. The bytes are a function of the graph alone. Its errors
-// wrap graph.ErrInvalid, or are an *UnsupportedError.
+// Marshal writes g as an ONNX model that Parse reads back to an equal graph, if
+// graph.Simplify finds nothing to do in g, and otherwise to what that makes of
+// it. Its batch is symbolic. The bytes are a function of the graph alone. Its
+// errors wrap graph.ErrInvalid, or are an *UnsupportedError.
 func Marshal(g *graph.Graph) ([]byte, error) {
 	if err := g.Validate(); err != nil {
 		return nil, err
@@ -116,21 +118,35 @@ func (w *writer) node(n graph.Node, shapes []graph.Shape, name string) error {
 			intsAttribute("kernel_shape", g.KH, g.KW), intsAttribute("strides", g.SH, g.SW),
 			intsAttribute("dilations", g.DH, g.DW), intsAttribute("pads", g.Top, g.Left, g.Bot, g.Right),
 			intAttribute("group", g.Groups))
+	case *graph.Affine:
+		w.affine(op, w.values[x], name)
 	case graph.ReLU:
 		w.emit("Relu", []string{w.values[x].name}, name)
+	case graph.LeakyReLU:
+		w.emit("LeakyRelu", []string{w.values[x].name}, name, floatAttribute("alpha", op.Alpha))
+	case graph.Clip:
+		w.emit("Clip", []string{w.values[x].name, w.floats(name+".min", []float32{op.Min}), w.floats(name+".max", []float32{op.Max})}, name)
+	case graph.Sigmoid:
+		w.emit("Sigmoid", []string{w.values[x].name}, name)
+	case graph.Tanh:
+		w.emit("Tanh", []string{w.values[x].name}, name)
+	case graph.Add:
+		w.emit("Add", w.alike(n, shapes, name), name)
+	case graph.Concat:
+		w.emit("Concat", w.alike(n, shapes, name), name, intAttribute("axis", 1))
 	case graph.Square:
 		w.emit("Mul", []string{w.values[x].name, w.values[x].name}, name)
 	case graph.MaxPool:
 		out.rank = 4
 		w.emit("MaxPool", []string{w.ranked(x, from, 4, name+".input")}, name, poolAttributes(op.Pool)...)
 	case graph.AvgPool:
-		count := 0
-		if op.CountPad {
-			count = 1
-		}
 		out.rank = 4
-		w.emit("AveragePool", []string{w.ranked(x, from, 4, name+".input")}, name,
-			append(poolAttributes(op.Pool), intAttribute("count_include_pad", count))...)
+		w.average(op, w.ranked(x, from, 4, name+".input"), name)
+	case graph.SumPool:
+		out.rank = 4
+		w.average(graph.AvgPool{Pool: op.Pool, CountPad: true}, w.ranked(x, from, 4, name+".input"), name+".mean")
+		size := slices.Repeat([]float32{float32(op.KH * op.KW)}, from.C)
+		w.affine(&graph.Affine{Scale: size}, value{name + ".mean", 4}, name)
 	case graph.Reshape:
 		if op.To != from {
 			out.rank = naturalRank(op.To)
@@ -153,6 +169,38 @@ func (w *writer) ranked(v graph.Value, s graph.Shape, rank int, as string) strin
 	}
 	w.reshape(w.values[v].name, as, s, rank)
 	return as
+}
+
+// alike returns the names of a node's inputs in the rank of the first.
+func (w *writer) alike(n graph.Node, shapes []graph.Shape, name string) []string {
+	names := make([]string, len(n.Inputs))
+	for i, v := range n.Inputs {
+		names[i] = w.ranked(v, shapes[v], w.values[n.Inputs[0]].rank, fmt.Sprint(name, ".input", i))
+	}
+	return names
+}
+
+// affine writes op of x as Mul, Add or both.
+func (w *writer) affine(op *graph.Affine, x value, name string) {
+	dims := func(v []float32) []int { return []int{len(v), 1, 1}[:x.rank-1] }
+	if op.Shift == nil {
+		w.emit("Mul", []string{x.name, w.floats(name+".scale", op.Scale, dims(op.Scale)...)}, name)
+		return
+	}
+	if op.Scale != nil {
+		w.emit("Mul", []string{x.name, w.floats(name+".scale", op.Scale, dims(op.Scale)...)}, name+".scaled")
+		x.name = name + ".scaled"
+	}
+	w.emit("Add", []string{x.name, w.floats(name+".shift", op.Shift, dims(op.Shift)...)}, name)
+}
+
+// average writes an AveragePool of x.
+func (w *writer) average(op graph.AvgPool, x, name string) {
+	count := 0
+	if op.CountPad {
+		count = 1
+	}
+	w.emit("AveragePool", []string{x}, name, append(poolAttributes(op.Pool), intAttribute("count_include_pad", count))...)
 }
 
 // reshape writes the node that gives x the shape s in the given rank.
@@ -211,6 +259,14 @@ func poolAttributes(p graph.Pool) []message {
 		intsAttribute("kernel_shape", p.KH, p.KW), intsAttribute("strides", p.SH, p.SW),
 		intsAttribute("pads", p.Top, p.Left, p.Bot, p.Right),
 	}
+}
+
+func floatAttribute(name string, v float32) (a message) {
+	a.string(1, name)
+	a = protowire.AppendTag(a, 2, protowire.Fixed32Type)
+	a = protowire.AppendFixed32(a, math.Float32bits(v))
+	a.int(20, attributeFloat)
+	return a
 }
 
 func intAttribute(name string, v int) (a message) {

@@ -5,12 +5,23 @@
 //
 // Opsets 7 to 28 of the operators
 //
-//	Gemm, MatMul and Conv with constant weights, Add of a bias to their result,
-//	Relu, Mul(x, x), Pow(x, 2), MaxPool, AveragePool, Flatten, Reshape,
-//	Softmax over channels, Constant, Identity, Dropout
+//	Gemm, MatMul and Conv with constant weights,
+//	Relu, LeakyRelu, Clip, Sigmoid, HardSigmoid, Tanh, Mul(x, x), Pow(x, 2),
+//	MaxPool, AveragePool, GlobalMaxPool, GlobalAveragePool,
+//	ReduceMax, ReduceMean and ReduceSum over H and W,
+//	BatchNormalization; Add, Sub, Mul and Div with a constant a channel,
+//	Add of two values, Concat of channels, Softmax over channels,
+//	Flatten, Reshape, Squeeze and Unsqueeze of H and W,
+//	Constant, Identity, Dropout, Cast to float
 //
 // are read, on vectors (N x C) and maps (N x C x H x W), which become NHWC. The
-// batch N may be symbolic or fixed: what is read takes any.
+// batch N may be symbolic or fixed: what is read takes any. A shape may be
+// computed, from constants and from Shape, by Gather, Slice, Concat, Squeeze,
+// Unsqueeze, Cast, Add, Sub, Mul and Div, as exporters write a view of a tensor.
+//
+// What is read is simplified as graph.Simplify does it: batch norms and the like
+// go into the weights before them. ONNX has no sum pooling; it is written, and
+// read, as AveragePool times the size of its window.
 package onnx
 
 import (

@@ -23,6 +23,10 @@ var windowAttributes = map[string]int64{
 	"pads": attributeInts, "dilations": attributeInts,
 }
 
+var reduceAttributes = map[string]int64{
+	"axes": attributeInts, "keepdims": attributeInt, "noop_with_empty_axes": attributeInt,
+}
+
 // with returns the union of two sets of attributes.
 func with(a, b map[string]int64) map[string]int64 {
 	u := map[string]int64{}
@@ -40,18 +44,42 @@ var operators = map[string]operator{
 	}, (*parser).gemm},
 	"MatMul": {2, nil, (*parser).matMul},
 	"Conv":   {3, with(windowAttributes, map[string]int64{"group": attributeInt}), (*parser).conv},
-	"Add":    {2, nil, (*parser).bias},
-	"Relu":   {1, nil, elementary(graph.ReLU{})},
-	"Mul":    {2, nil, (*parser).mul},
-	"Pow":    {2, nil, (*parser).pow},
+	"BatchNormalization": {5, map[string]int64{
+		"epsilon": attributeFloat, "momentum": attributeFloat, "spatial": attributeInt, "training_mode": attributeInt,
+	}, (*parser).batchNorm},
+	"Add":         {2, nil, (*parser).arithmetic},
+	"Sub":         {2, nil, (*parser).arithmetic},
+	"Mul":         {2, nil, (*parser).arithmetic},
+	"Div":         {2, nil, (*parser).arithmetic},
+	"Pow":         {2, nil, (*parser).pow},
+	"Relu":        {1, nil, elementary(graph.ReLU{})},
+	"LeakyRelu":   {1, map[string]int64{"alpha": attributeFloat}, (*parser).leakyReLU},
+	"Clip":        {3, map[string]int64{"min": attributeFloat, "max": attributeFloat}, (*parser).clip},
+	"Sigmoid":     {1, nil, elementary(graph.Sigmoid{})},
+	"HardSigmoid": {1, map[string]int64{"alpha": attributeFloat, "beta": attributeFloat}, (*parser).hardSigmoid},
+	"Tanh":        {1, nil, elementary(graph.Tanh{})},
 	"MaxPool": {1, with(windowAttributes, map[string]int64{
 		"ceil_mode": attributeInt, "storage_order": attributeInt,
 	}), (*parser).pool},
 	"AveragePool": {1, with(windowAttributes, map[string]int64{
 		"ceil_mode": attributeInt, "count_include_pad": attributeInt,
 	}), (*parser).pool},
-	"Flatten": {1, map[string]int64{"axis": attributeInt}, (*parser).flatten},
-	"Reshape": {2, map[string]int64{"allowzero": attributeInt}, (*parser).reshape},
+	"GlobalMaxPool":     {1, nil, (*parser).globalPool},
+	"GlobalAveragePool": {1, nil, (*parser).globalPool},
+	"ReduceMax":         {2, reduceAttributes, (*parser).reduce},
+	"ReduceMean":        {2, reduceAttributes, (*parser).reduce},
+	"ReduceSum":         {2, reduceAttributes, (*parser).reduce},
+	"Flatten":           {1, map[string]int64{"axis": attributeInt}, (*parser).flatten},
+	"Reshape":           {2, map[string]int64{"allowzero": attributeInt}, (*parser).reshape},
+	"Squeeze":           {2, map[string]int64{"axes": attributeInts}, (*parser).squeeze},
+	"Unsqueeze":         {2, map[string]int64{"axes": attributeInts}, (*parser).squeeze},
+	"Shape":             {1, map[string]int64{"start": attributeInt, "end": attributeInt}, (*parser).shape},
+	"Gather":            {2, map[string]int64{"axis": attributeInt}, (*parser).gather},
+	"Slice": {5, map[string]int64{
+		"starts": attributeInts, "ends": attributeInts, "axes": attributeInts,
+	}, (*parser).slice},
+	"Concat":  {math.MaxInt, map[string]int64{"axis": attributeInt}, (*parser).concat},
+	"Cast":    {1, map[string]int64{"to": attributeInt, "saturate": attributeInt}, (*parser).cast},
 	"Softmax": {1, map[string]int64{"axis": attributeInt}, (*parser).softmax},
 	"Constant": {0, map[string]int64{
 		"value": attributeTensor, "value_float": attributeFloat, "value_floats": attributeFloats,
@@ -68,7 +96,7 @@ func elementary(op graph.Op) func(*parser, *node) (operand, error) {
 		if err != nil {
 			return x, err
 		}
-		return p.add(op, x.rank, x)
+		return p.apply(op, x.rank, x)
 	}
 }
 
@@ -126,7 +154,7 @@ func (p *parser) gemm(n *node) (operand, error) {
 			d.B[i] *= beta
 		}
 	}
-	return p.add(d, 2, x)
+	return p.apply(d, 2, x)
 }
 
 func (p *parser) matMul(n *node) (operand, error) {
@@ -141,7 +169,7 @@ func (p *parser) matMul(n *node) (operand, error) {
 	if err != nil {
 		return x, err
 	}
-	return p.add(d, 2, x)
+	return p.apply(d, 2, x)
 }
 
 // channels returns a constant as one value a channel, if it broadcasts over
@@ -153,24 +181,62 @@ func (p *parser) channels(n *node, t *tensor, channels, rank int) ([]float32, er
 		wide = wide || d != 1 && (i != axis || d != int64(channels))
 	}
 	if wide {
-		return nil, p.refuse(n, "bias not of one value a channel")
+		return nil, p.refuse(n, "constant not of one value a channel")
 	}
 	v, err := p.floats32(n, t)
 	if err != nil || len(v) == channels {
 		return v, err
 	}
+	return p.repeated(v[0], channels)
+}
+
+// repeated returns v once a channel.
+func (p *parser) repeated(v float32, channels int) ([]float32, error) {
 	if err := p.charge(channels); err != nil {
 		return nil, err
 	}
-	all := make([]float32, channels)
-	for i := range all {
-		all[i] = v[0]
-	}
-	return all, nil
+	return slices.Repeat([]float32{v}, channels), nil
 }
 
-// bias reads an Add of a constant to the result of a linear operator.
-func (p *parser) bias(n *node) (operand, error) {
+// batchNorm reads Y = scale (X - mean) / sqrt(variance + epsilon) + bias.
+func (p *parser) batchNorm(n *node) (operand, error) {
+	var err error
+	if n.int("training_mode", 0) != 0 {
+		err = p.refuse(n, "training_mode=1")
+	}
+	if n.int("spatial", 1) != 1 {
+		err = p.refuse(n, "spatial=0")
+	}
+	if err != nil {
+		return operand{}, err
+	}
+	x, err := p.variable(n, 0, 0)
+	if err != nil {
+		return x, err
+	}
+	var v [4][]float32 // scale, bias, mean, variance
+	for i := range v {
+		t, err := p.constant(n, i+1)
+		if err != nil {
+			return x, err
+		}
+		if len(t.dims) != 1 || t.dims[0] != int64(x.shape.C) {
+			return x, fmt.Errorf("%w: input %d of another shape than %d channels", ErrInvalid, i+1, x.shape.C)
+		}
+		if v[i], err = p.floats32(n, t); err != nil {
+			return x, err
+		}
+	}
+	a, epsilon := &graph.Affine{Scale: v[0], Shift: v[1]}, float64(n.float("epsilon", 1e-5))
+	for i := range a.Scale {
+		s := float64(a.Scale[i]) / math.Sqrt(float64(v[3][i])+epsilon)
+		a.Scale[i], a.Shift[i] = float32(s), float32(float64(a.Shift[i])-s*float64(v[2][i]))
+	}
+	return p.apply(a, x.rank, x)
+}
+
+// arithmetic reads Add, Sub, Mul and Div of values, of constants a channel, and of sizes.
+func (p *parser) arithmetic(n *node) (operand, error) {
 	a, err := p.operand(n, 0)
 	if err != nil {
 		return a, err
@@ -179,45 +245,117 @@ func (p *parser) bias(n *node) (operand, error) {
 	if err != nil {
 		return b, err
 	}
-	if a.constant != nil {
-		a, b = b, a
+	switch {
+	case a.known && b.known:
+		return p.ofTwo(n, a, b)
+	case a.known:
+		return p.affine(n, a, 1)
+	case b.known:
+		return p.affine(n, b, 0)
 	}
-	if a.constant != nil || b.constant == nil || a.value == 0 || a.shared {
-		return a, p.refuse(n, "not of a bias")
-	}
-	var to *[]float32
-	switch op := p.graph.Nodes[a.value-1].Op.(type) {
-	case *graph.Dense:
-		to = &op.B
-	case *graph.Conv2D:
-		to = &op.B
-	default:
-		return a, p.refuse(n, "not of a bias")
-	}
-	v, err := p.channels(n, b.constant, a.shape.C, a.rank)
-	if err != nil {
-		return a, err
-	}
-	for i := range *to {
-		v[i] += (*to)[i]
-	}
-	*to = v
-	return a, nil
+	return p.calculate(n)
 }
 
-func (p *parser) mul(n *node) (operand, error) {
-	a, err := p.operand(n, 0)
-	if err != nil {
-		return a, err
-	}
-	b, err := p.operand(n, 1)
-	if err != nil {
-		return b, err
-	}
-	if !a.known || !b.known || a.value != b.value || a.rank != b.rank {
+// ofTwo reads an arithmetic operator of two values of the graph.
+func (p *parser) ofTwo(n *node, a, b operand) (operand, error) {
+	switch {
+	case n.op == "Add" && a.shape == b.shape && a.rank == b.rank:
+		return p.apply(graph.Add{}, a.rank, a, b)
+	case n.op == "Add":
+		return a, p.refuse(n, "values of unlike shapes")
+	case n.op == "Mul" && a.value == b.value && a.rank == b.rank:
+		return p.apply(graph.Square{}, a.rank, a)
+	case n.op == "Mul":
 		return a, p.refuse(n, "not of a value by itself")
 	}
-	return p.add(graph.Square{}, a.rank, a)
+	return a, p.refuse(n, "of two values")
+}
+
+// affine reads an arithmetic operator of a value x and input i, a constant.
+func (p *parser) affine(n *node, x operand, i int) (operand, error) {
+	t, err := p.constant(n, i)
+	if err != nil {
+		return x, err
+	}
+	if n.op == "Div" && i == 0 {
+		return x, p.refuse(n, "of a constant by a value")
+	}
+	v, err := p.channels(n, t, x.shape.C, x.rank)
+	if err != nil {
+		return x, err
+	}
+	a := new(graph.Affine)
+	switch n.op {
+	case "Add":
+		a.Shift = v
+	case "Sub":
+		a.Shift = v
+		if i == 0 {
+			if a.Scale, err = p.repeated(-1, x.shape.C); err != nil {
+				return x, err
+			}
+		} else {
+			for j := range v {
+				v[j] = -v[j]
+			}
+		}
+	case "Mul":
+		a.Scale = v
+	case "Div":
+		a.Scale = v
+		for j := range v {
+			v[j] = 1 / v[j]
+		}
+	}
+	return p.apply(a, x.rank, x)
+}
+
+func (p *parser) leakyReLU(n *node) (operand, error) {
+	return elementary(graph.LeakyReLU{Alpha: n.float("alpha", 0.01)})(p, n)
+}
+
+// clip reads bounds from attributes, as before opset 11, or from inputs.
+func (p *parser) clip(n *node) (operand, error) {
+	bounds := [2]float32{n.float("min", -math.MaxFloat32), n.float("max", math.MaxFloat32)}
+	for i := range bounds {
+		if n.has(i + 1) {
+			t, err := p.constant(n, i+1)
+			if err != nil {
+				return operand{}, err
+			}
+			v, err := p.floats32(n, t)
+			if err != nil {
+				return operand{}, err
+			}
+			if len(v) != 1 {
+				return operand{}, fmt.Errorf("%w: %d bounds", ErrInvalid, len(v))
+			}
+			bounds[i] = v[0]
+		}
+		// An infinite bound is none; NaN stays, to be refused.
+		bounds[i] = min(max(bounds[i], -math.MaxFloat32), math.MaxFloat32)
+	}
+	return elementary(graph.Clip{Min: bounds[0], Max: bounds[1]})(p, n)
+}
+
+// hardSigmoid reads max(0, min(1, alpha x + beta)).
+func (p *parser) hardSigmoid(n *node) (operand, error) {
+	x, err := p.variable(n, 0, 0)
+	if err != nil {
+		return x, err
+	}
+	scale, err := p.repeated(n.float("alpha", 0.2), x.shape.C)
+	if err != nil {
+		return x, err
+	}
+	shift, err := p.repeated(n.float("beta", 0.5), x.shape.C)
+	if err != nil {
+		return x, err
+	}
+	if x, err = p.apply(&graph.Affine{Scale: scale, Shift: shift}, x.rank, x); err != nil {
+		return x, err
+	}
+	return p.apply(graph.Clip{Max: 1}, x.rank, x)
 }
 
 func (p *parser) pow(n *node) (operand, error) {
@@ -247,7 +385,7 @@ func (p *parser) pow(n *node) (operand, error) {
 	if !square {
 		return x, p.refuse(n, "exponent not 2")
 	}
-	return p.add(graph.Square{}, x.rank, x)
+	return p.apply(graph.Square{}, x.rank, x)
 }
 
 // window is the geometry that convolutions and pools share; pads are top, left,
@@ -378,7 +516,7 @@ func (p *parser) conv(n *node) (operand, error) {
 			return x, err
 		}
 	}
-	return p.add(c, 4, x)
+	return p.apply(c, 4, x)
 }
 
 // pool reads MaxPool and AveragePool.
@@ -407,9 +545,49 @@ func (p *parser) pool(n *node) (operand, error) {
 		Top: int(w.pads[0]), Left: int(w.pads[1]), Bot: int(w.pads[2]), Right: int(w.pads[3]),
 	}
 	if n.op == "MaxPool" {
-		return p.add(graph.MaxPool{Pool: pool}, 4, x)
+		return p.apply(graph.MaxPool{Pool: pool}, 4, x)
 	}
-	return p.add(graph.AvgPool{Pool: pool, CountPad: n.int("count_include_pad", 0) != 0}, 4, x)
+	return p.apply(graph.AvgPool{Pool: pool, CountPad: n.int("count_include_pad", 0) != 0}, 4, x)
+}
+
+func (p *parser) globalPool(n *node) (operand, error) {
+	x, err := p.variable(n, 0, 4)
+	if err != nil {
+		return x, err
+	}
+	if n.op == "GlobalMaxPool" {
+		return p.apply(graph.MaxPool{Pool: global(x.shape)}, 4, x)
+	}
+	return p.apply(graph.AvgPool{Pool: global(x.shape)}, 4, x)
+}
+
+// global is the window of all of a map.
+func global(s graph.Shape) graph.Pool { return graph.Pool{KH: s.H, KW: s.W, SH: 1, SW: 1} }
+
+// reduce reads ReduceMax, ReduceMean and ReduceSum over H and W.
+func (p *parser) reduce(n *node) (operand, error) {
+	x, err := p.variable(n, 0, 0)
+	if err != nil {
+		return x, err
+	}
+	axes, err := p.axes(n, 1, x.rank)
+	if err != nil {
+		return x, err
+	}
+	if x.rank != 4 || !slices.Equal(axes, []int64{2, 3}) {
+		return x, p.refuse(n, "not over H and W")
+	}
+	rank := 4
+	if n.int("keepdims", 1) == 0 {
+		rank = 2
+	}
+	switch n.op {
+	case "ReduceMax":
+		return p.apply(graph.MaxPool{Pool: global(x.shape)}, rank, x)
+	case "ReduceSum":
+		return p.apply(graph.SumPool{Pool: global(x.shape)}, rank, x)
+	}
+	return p.apply(graph.AvgPool{Pool: global(x.shape)}, rank, x)
 }
 
 func (p *parser) flatten(n *node) (operand, error) {
@@ -431,24 +609,24 @@ func (p *parser) reshaped(x operand, dims []int64) (operand, error) {
 		x.rank = rank
 		return x, nil
 	}
-	return p.add(graph.Reshape{To: to}, rank, x)
+	return p.apply(graph.Reshape{To: to}, rank, x)
 }
 
 func (p *parser) reshape(n *node) (operand, error) {
-	t, err := p.constant(n, 1)
+	to, err := p.sizes(n, 1)
 	if err != nil {
 		return operand{}, err
 	}
-	dims, err := p.ints(n, t)
-	if err != nil {
-		return operand{}, err
+	dims := make([]int64, len(to.v))
+	for i, d := range to.v {
+		dims[i] = d.n
 	}
 	x, err := p.operand(n, 0)
 	if err != nil {
 		return x, err
 	}
 	zeros := n.int("allowzero", 0) != 0
-	if x.constant != nil {
+	if x.constant != nil && to.batch() < 0 {
 		size, err := x.constant.len()
 		if err != nil {
 			return x, err
@@ -459,18 +637,21 @@ func (p *parser) reshape(n *node) (operand, error) {
 		}
 		return operand{constant: &c}, nil
 	}
+	if x, err = p.variable(n, 0, 0); err != nil {
+		return x, err
+	}
 
 	// The batch's size must come first, and everything after it be of one sample.
 	from := []int64{int64(x.shape.C), int64(x.shape.H), int64(x.shape.W)}[:x.rank-1]
 	if len(dims) != 2 && len(dims) != 4 {
 		return x, p.refuse(n, "to rank %d", len(dims))
 	}
-	keeps := dims[0] == 0 && !zeros || p.batch > 0 && dims[0] == p.batch
+	keeps := to.v[0].batch || dims[0] == 0 && !zeros || p.batch > 0 && dims[0] == p.batch
 	if dims[0] == -1 {
 		size, ok := extent(substitute(dims[1:], from, zeros))
 		keeps = ok && size == x.shape.Len()
 	}
-	if !keeps {
+	if !keeps || (sizes{v: to.v[1:]}).batch() >= 0 {
 		return x, p.refuse(n, "across samples")
 	}
 	rest, err := resolve(dims[1:], from, x.shape.Len(), zeros)
@@ -523,7 +704,7 @@ func (p *parser) softmax(n *node) (operand, error) {
 	if axis != 1 && axis != 1-int64(x.rank) || !whole {
 		return x, p.refuse(n, "axis=%d of rank %d in opset %d", axis, x.rank, p.opset)
 	}
-	return p.add(graph.Softmax{}, x.rank, x)
+	return p.apply(graph.Softmax{}, x.rank, x)
 }
 
 // value reads a Constant.

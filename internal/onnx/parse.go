@@ -55,14 +55,15 @@ func Parse(b []byte) (*graph.Graph, error) {
 		slices.Sort(e.Ops)
 		return nil, e
 	}
-	if out.constant != nil {
+	if !out.known {
 		return nil, fmt.Errorf("%w: output %s is constant", ErrInvalid, clean(output))
 	}
 	p.graph.Output = out.value
-	if err := p.graph.Validate(); err != nil {
+	g := graph.Simplify(&p.graph)
+	if err := g.Validate(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	return &p.graph, nil
+	return g, nil
 }
 
 // errSkip is returned for a node that cannot be read because of something that
@@ -83,15 +84,15 @@ type parser struct {
 	unsupported map[string]bool
 }
 
-// operand is what a name stands for: a constant, a value of the graph, or the
-// zero operand, the result of a node that is not supported.
+// operand is what a name stands for: a constant, a part of a shape, a value of
+// the graph, or the zero operand, the result of a node that is not supported.
 type operand struct {
 	constant *tensor
+	sizes    *sizes
 	known    bool // a value of the graph: the fields below are set
 	value    graph.Value
 	shape    graph.Shape
-	rank     int  // 2 (N, C) or 4 (N, C, H, W)
-	shared   bool // more than one node reads the value
+	rank     int // 2 (N, C) or 4 (N, C, H, W)
 }
 
 // clean returns a name from the file for use in a message.
@@ -190,7 +191,7 @@ func (p *parser) input(v valueInfo) (operand, error) {
 	}
 	p.batch = v.dims[0]
 	p.graph.Input = shapeOf(v.dims[1:])
-	return operand{known: true, shape: p.graph.Input, rank: rank, shared: p.uses[v.name] > 1}, nil
+	return operand{known: true, shape: p.graph.Input, rank: rank}, nil
 }
 
 // extent returns the product of sizes, if each is positive and it is at most plan.MaxExtent.
@@ -262,7 +263,6 @@ func (p *parser) readNode(n *node) error {
 		o := operand{}
 		if i == 0 {
 			o = result
-			o.shared = o.shared || p.uses[name] > 1
 		} else if err == nil && p.uses[name] > 0 {
 			// Indices and masks are left out, where nothing reads them.
 			p.refuse(n, "output %d", i)
@@ -309,7 +309,7 @@ func (p *parser) operand(n *node, i int) (operand, error) {
 		return operand{}, fmt.Errorf("%w: no input %d", ErrInvalid, i)
 	}
 	o := p.operands[n.inputs[i]]
-	if !o.known && o.constant == nil {
+	if !o.known && o.constant == nil && o.sizes == nil {
 		return o, errSkip
 	}
 	return o, nil
@@ -322,7 +322,7 @@ func (p *parser) variable(n *node, i, rank int) (operand, error) {
 	if err != nil {
 		return o, err
 	}
-	if o.constant != nil {
+	if !o.known {
 		return o, p.refuse(n, "constant input %d", i)
 	}
 	if rank != 0 && o.rank != rank {
@@ -343,13 +343,17 @@ func (p *parser) constant(n *node, i int) (*tensor, error) {
 	return o.constant, nil
 }
 
-// add appends a node that reads x to the graph. Its output has the given rank.
-func (p *parser) add(op graph.Op, rank int, x operand) (operand, error) {
-	shape, err := op.OutShape(x.shape)
+// apply appends a node that reads x to the graph. Its output has the given rank.
+func (p *parser) apply(op graph.Op, rank int, x ...operand) (operand, error) {
+	values, shapes := make([]graph.Value, len(x)), make([]graph.Shape, len(x))
+	for i, o := range x {
+		values[i], shapes[i] = o.value, o.shape
+	}
+	shape, err := op.OutShape(shapes...)
 	if err != nil {
 		return operand{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	p.graph.Nodes = append(p.graph.Nodes, graph.Node{Op: op, Inputs: []graph.Value{x.value}})
+	p.graph.Nodes = append(p.graph.Nodes, graph.Node{Op: op, Inputs: values})
 	return operand{known: true, value: graph.Value(len(p.graph.Nodes)), shape: shape, rank: rank}, nil
 }
 

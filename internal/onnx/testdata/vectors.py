@@ -144,5 +144,198 @@ case("Constant of numbers", [4], 2, [
     make_node("Pow", ["f", "e"], ["y"]),
 ], w=normal(3, 4))
 
+def positive(*shape):
+    return np.abs(normal(*shape)) + 0.1
+
+
+def integer(value):
+    return np.array(value, dtype=np.int64)
+
+
+for opset in 7, 8, 9, 13, 14, 15, 21:
+    case(f"BatchNormalization after Conv, opset {opset}", [2, 4, 4], 4, [
+        make_node("Conv", ["x", "w"], ["a"]),
+        make_node("BatchNormalization", ["a", "s", "b", "m", "v"], ["c"], epsilon=0.01),
+        make_node("Relu", ["c"], ["y"]),
+    ], opset, w=normal(3, 2, 2, 2), s=normal(3), b=normal(3), m=normal(3), v=positive(3))
+case("BatchNormalization after Conv with a bias", [2, 4, 4], 4, [
+    make_node("Conv", ["x", "w", "u"], ["a"], group=2),
+    make_node("BatchNormalization", ["a", "s", "b", "m", "v"], ["y"]),
+], w=normal(4, 1, 2, 2), u=normal(4), s=normal(4), b=normal(4), m=normal(4), v=positive(4))
+case("BatchNormalization after Gemm", [5], 2, [
+    make_node("Gemm", ["x", "w", "u"], ["a"], transB=1),
+    make_node("BatchNormalization", ["a", "s", "b", "m", "v"], ["y"]),
+], w=normal(3, 5), u=normal(3), s=normal(3), b=normal(3), m=normal(3), v=positive(3))
+case("BatchNormalization before Conv", [2, 4, 4], 4, [
+    make_node("BatchNormalization", ["x", "s", "b", "m", "v"], ["a"]),
+    make_node("Conv", ["a", "w"], ["b1"], pads=[1, 1, 1, 1]),
+    make_node("Relu", ["b1"], ["y"]),
+], w=normal(3, 2, 3, 3), s=normal(2), b=normal(2), m=normal(2), v=positive(2))
+case("residual blocks", [2, 4, 4], 4, [
+    make_node("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1]),
+    make_node("BatchNormalization", ["a", "s", "b", "m", "v"], ["c"]),
+    make_node("Relu", ["c"], ["d"]),
+    make_node("Conv", ["d", "w"], ["e"], pads=[1, 1, 1, 1]),
+    make_node("BatchNormalization", ["e", "s", "b", "m", "v"], ["f"]),
+    make_node("Add", ["f", "x"], ["g"]),
+    make_node("Relu", ["g"], ["h"]),
+    make_node("BatchNormalization", ["h", "s", "b", "m", "v"], ["i"]),  # as in pre-activation blocks
+    make_node("Add", ["h", "i"], ["j"]),
+    make_node("Add", ["j", "j"], ["y"]),
+], w=normal(2, 2, 3, 3), s=normal(2), b=normal(2), m=normal(2), v=positive(2))
+
+case("normalised input", [3, 2, 2], 4, [
+    make_node("Div", ["x", "k"], ["a"]), make_node("Sub", ["a", "m"], ["b"]), make_node("Div", ["b", "s"], ["y"]),
+], k=np.array(255, dtype=np.float32), m=normal(1, 3, 1, 1), s=positive(3, 1, 1))
+case("normalised vector", [3], 2, [
+    make_node("Sub", ["x", "m"], ["a"]), make_node("Mul", ["a", "s"], ["b"]), make_node("Add", ["u", "b"], ["y"]),
+], m=normal(3), s=normal(1, 3), u=normal(1))
+case("Sub from a constant", [3, 2, 2], 4, [
+    make_node("Sub", ["m", "x"], ["a"]), make_node("Mul", ["s", "a"], ["b"]), make_node("Relu", ["b"], ["y"]),
+], m=normal(3, 1, 1), s=normal(1, 3, 1, 1))
+case("scaled Conv and Gemm", [2, 3, 3], 2, [
+    make_node("Conv", ["x", "w", "b"], ["a"]),
+    make_node("Mul", ["a", "s"], ["c"]),
+    make_node("Sub", ["c", "t"], ["d"]),
+    make_node("Flatten", ["d"], ["e"]),
+    make_node("MatMul", ["e", "v"], ["f"]),
+    make_node("Div", ["f", "u"], ["g"]),
+    make_node("Sub", ["k", "g"], ["y"]),
+], w=normal(3, 2, 3, 3), b=normal(3), s=normal(3, 1, 1), t=normal(1, 3, 1, 1), v=normal(3, 2), u=positive(2), k=normal(1))
+
+for opset in 7, 10, 11, 12, 13:
+    bounds = [("both", -0.5, 0.75), ("min", 0.0, None), ("max", None, 0.25), ("none", None, None)]
+    for name, low, high in bounds:
+        attributes, inputs, tensors = {}, ["x"], {}
+        for bound, v in ("min", low), ("max", high):
+            if opset < 11 and v is not None:
+                attributes[bound] = v
+            if opset >= 11:
+                inputs.append("" if v is None else bound)
+                if v is not None:
+                    tensors[bound] = np.array(v, dtype=np.float32)
+        case(f"Clip, {name}, opset {opset}", [5], 2, [make_node("Clip", inputs, ["y"], **attributes)], opset, **tensors)
+case("Clip to infinity", [5], 2, [make_node("Clip", ["x", "a", "b"], ["y"])],
+     a=np.array(0, dtype=np.float32), b=np.array(np.inf, dtype=np.float32))
+for op, attributes in [("LeakyRelu", {}), ("LeakyRelu", {"alpha": 0.2}), ("Sigmoid", {}), ("Tanh", {}),
+                       ("HardSigmoid", {}), ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.4})]:
+    case(f"{op}, {attributes}", [2, 2, 3], 4, [make_node(op, ["x"], ["y"], **attributes)])
+
+case("Concat of channels", [2, 3, 3], 4, [
+    make_node("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1]),
+    make_node("Relu", ["x"], ["b"]),
+    make_node("Concat", ["a", "b", "x"], ["c"], axis=1),
+    make_node("Concat", ["c", "c"], ["y"], axis=-3),
+], w=normal(3, 2, 3, 3))
+case("Concat of vectors", [3], 2, [
+    make_node("Gemm", ["x", "w"], ["a"]), make_node("Concat", ["a", "x"], ["y"], axis=-1),
+], w=normal(3, 2))
+
+for op in "GlobalAveragePool", "GlobalMaxPool":
+    case(op, [3, 4, 5], 2, [make_node(op, ["x"], ["a"]), make_node("Flatten", ["a"], ["y"])])
+for op, first in ("ReduceMean", 18), ("ReduceMax", 18), ("ReduceSum", 13):
+    case(f"{op} by attribute", [3, 4, 5], 2, [make_node(op, ["x"], ["y"], axes=[2, 3], keepdims=0)], first - 1)
+    case(f"{op} by input", [3, 4, 5], 4, [make_node(op, ["x", "a"], ["y"])], first, a=ints(-1, -2))
+case("sum pooling", [3, 5, 5], 4, [
+    make_node("AveragePool", ["x"], ["a"], kernel_shape=[2, 3], strides=[2, 1]),
+    make_node("Mul", ["a", "s"], ["y"]),
+], s=np.array(6, dtype=np.float32))
+case("sum pooling with pads", [3, 5, 5], 4, [
+    make_node("AveragePool", ["x"], ["a"], kernel_shape=[2, 3], pads=[1, 1, 0, 2], count_include_pad=1),
+    make_node("Mul", ["a", "s"], ["b"]),
+    make_node("Add", ["b", "t"], ["y"]),
+], s=np.array(6, dtype=np.float32), t=normal(3, 1, 1))
+case("scaled mean with pads", [3, 5, 5], 4, [
+    make_node("AveragePool", ["x"], ["a"], kernel_shape=[2, 3], pads=[1, 1, 0, 2]),
+    make_node("Mul", ["a", "s"], ["y"]),
+], s=np.array(6, dtype=np.float32))
+
+# x.view(x.size(0), -1), as exporters of several years write it.
+case("view by Gather, opset 9", [2, 3, 4], 2, [
+    make_node("Shape", ["x"], ["s"]),
+    make_node("Constant", [], ["i"], value=numpy_helper.from_array(integer(0))),
+    make_node("Gather", ["s", "i"], ["n"], axis=0),
+    make_node("Unsqueeze", ["n"], ["a"], axes=[0]),
+    make_node("Constant", [], ["b"], value=numpy_helper.from_array(ints(-1))),
+    make_node("Concat", ["a", "b"], ["c"], axis=0),
+    make_node("Reshape", ["x", "c"], ["y"]),
+], 9)
+case("view by Gather, opset 13", [2, 3, 4], 2, [
+    make_node("Relu", ["x"], ["r"]),
+    make_node("Shape", ["r"], ["s"]),
+    make_node("Gather", ["s", "i"], ["n"]),
+    make_node("Unsqueeze", ["n", "o"], ["a"]),
+    make_node("Concat", ["a", "b"], ["c"], axis=0),
+    make_node("Reshape", ["r", "c"], ["y"]),
+], i=integer(0), o=ints(0), b=ints(-1))
+case("view of all sizes", [2, 3, 4], 2, [
+    make_node("Shape", ["x"], ["s"]),
+    *[make_node("Gather", ["s", f"i{i}"], [f"n{i}"]) for i in range(4)],
+    make_node("Mul", ["n1", "n2"], ["p"]),
+    make_node("Mul", ["p", "n3"], ["q"]),
+    make_node("Unsqueeze", ["n0", "o"], ["a"]),
+    make_node("Unsqueeze", ["q", "o"], ["b"]),
+    make_node("Concat", ["a", "b"], ["c"], axis=0),
+    make_node("Reshape", ["x", "c"], ["y"]),
+], o=ints(0), **{f"i{i}": integer(i if i < 3 else -1) for i in range(4)})
+case("view by Slice, opset 9", [2, 3, 4], 2, [
+    make_node("Shape", ["x"], ["s"]),
+    make_node("Slice", ["s"], ["a"], axes=[0], starts=[0], ends=[1]),
+    make_node("Concat", ["a", "b"], ["c"], axis=0),
+    make_node("Reshape", ["x", "c"], ["y"]),
+], 9, b=ints(-1))
+case("view by Slice, opset 13", [2, 3, 4], 4, [
+    make_node("Shape", ["x"], ["s"]),
+    make_node("Cast", ["s"], ["t"], to=TensorProto.INT32),
+    make_node("Slice", ["t", "zero", "one", "zero", "one"], ["a"]),
+    make_node("Slice", ["t", "minus", "far"], ["d"]),
+    make_node("Slice", ["t", "one", "minus"], ["e"]),
+    make_node("Cast", ["a"], ["a1"], to=TensorProto.INT64),
+    make_node("Cast", ["d"], ["d1"], to=TensorProto.INT64),
+    make_node("Cast", ["e"], ["e1"], to=TensorProto.INT64),
+    make_node("Concat", ["a1", "d1", "e1"], ["c"], axis=0),
+    make_node("Reshape", ["x", "c"], ["y"]),
+], zero=ints(0), one=ints(1), minus=ints(-1), far=ints(2**63 - 1))
+case("view by part of a Shape, opset 15", [2, 3, 4], 2, [
+    make_node("Shape", ["x"], ["a"], end=1),
+    make_node("Shape", ["x"], ["t"], start=-3),
+    make_node("Identity", ["t"], ["u"]),
+    make_node("Gather", ["u", "i"], ["v"]),
+    make_node("Div", ["v", "i"], ["d"]),
+    make_node("Sub", ["d", "i"], ["e"]),
+    make_node("Add", ["e", "k"], ["f"]),
+    make_node("Concat", ["a", "f"], ["c"], axis=0),
+    make_node("Reshape", ["x", "c"], ["y"]),
+], 15, i=ints(1), k=ints(22))
+case("view of a batch of 2", [2, 3, 4], 2, [
+    make_node("Shape", ["x"], ["s"]),
+    make_node("Gather", ["s", "i"], ["a"]),
+    make_node("Concat", ["a", "b"], ["c"], axis=0),
+    make_node("Reshape", ["x", "c"], ["y"]),
+], batch=2, i=ints(0), b=ints(24))
+case("like another", [2, 3, 4], 4, [
+    make_node("Flatten", ["x"], ["a"]),
+    make_node("Relu", ["a"], ["b"]),
+    make_node("Shape", ["x"], ["s"]),
+    make_node("Reshape", ["b", "s"], ["y"]),
+])
+for opset in 11, 13:
+    axes = {"axes": [2, 3]} if opset < 13 else {}
+    more = ["a"] if opset >= 13 else []
+    tensors = {"a": ints(2, 3)} if opset >= 13 else {}
+    case(f"Squeeze and Unsqueeze, opset {opset}", [3, 4, 5], 4, [
+        make_node("GlobalAveragePool", ["x"], ["p"]),
+        make_node("Squeeze", ["p"] + more, ["q"], **axes),
+        make_node("Gemm", ["q", "w"], ["r"]),
+        make_node("Unsqueeze", ["r"] + more, ["t"], **axes),
+        make_node("Cast", ["t"], ["y"], to=TensorProto.FLOAT),
+    ], opset, w=normal(3, 2), **tensors)
+case("what nothing reads", [3], 2, [
+    make_node("Gemm", ["x", "w"], ["a"]),
+    make_node("Tanh", ["a"], ["b"]),
+    make_node("Shape", ["b"], ["s"]),
+    make_node("Relu", ["a"], ["y"]),
+], w=normal(3, 2))
+
 with open("vectors.json", "w") as f:
     f.write("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")

@@ -1,0 +1,285 @@
+package onnx
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/securenets/securenets/internal/graph"
+)
+
+// sizes is a tensor of integers of rank 0 or 1 and at most maxRank elements:
+// the shape of a value, or what a shape is computed with.
+type sizes struct {
+	v    []size
+	rank int
+}
+
+// size is a number, or the batch's size, whatever that will be.
+type size struct {
+	n     int64 // 0 for the batch's
+	batch bool
+}
+
+// batch returns the index of the first that is the batch's, or -1.
+func (s sizes) batch() int { return slices.IndexFunc(s.v, func(d size) bool { return d.batch }) }
+
+// sizes returns input i of n, constant integers or a part of a shape.
+func (p *parser) sizes(n *node, i int) (*sizes, error) {
+	o, err := p.operand(n, i)
+	if err != nil || o.sizes != nil {
+		return o.sizes, err
+	}
+	t, err := p.constant(n, i)
+	if err != nil {
+		return nil, err
+	}
+	if len(t.dims) > 1 {
+		return nil, p.refuse(n, "sizes of rank %d", len(t.dims))
+	}
+	ints, err := p.ints(n, t)
+	if err != nil {
+		return nil, err
+	}
+	s := &sizes{make([]size, len(ints)), len(t.dims)}
+	for j, v := range ints {
+		s.v[j].n = v
+	}
+	return s, nil
+}
+
+// list returns the integers of an attribute or of input i of n, constants, or
+// nil where there are neither.
+func (p *parser) list(n *node, name string, i int) ([]int64, error) {
+	if !n.has(i) {
+		a, _ := n.attribute(name)
+		return a.ints, nil
+	}
+	t, err := p.constant(n, i)
+	if err != nil {
+		return nil, err
+	}
+	return p.ints(n, t)
+}
+
+// axes returns those that n names, by attribute or input i, sorted, of a tensor
+// of the given rank.
+func (p *parser) axes(n *node, i, rank int) ([]int64, error) {
+	list, err := p.list(n, "axes", i)
+	axes := slices.Clone(list)
+	for i, a := range axes {
+		if a < 0 {
+			axes[i] += int64(rank)
+		}
+	}
+	slices.Sort(axes)
+	return axes, err
+}
+
+// shape reads a Shape, all of it or a part.
+func (p *parser) shape(n *node) (operand, error) {
+	x, err := p.variable(n, 0, 0)
+	if err != nil {
+		return x, err
+	}
+	dims := []size{{batch: true}}
+	for _, d := range dimsOf(x.shape, x.rank) {
+		dims = append(dims, size{n: d})
+	}
+	return operand{sizes: &sizes{cut(dims, n.int("start", 0), n.int("end", math.MaxInt64)), 1}}, nil
+}
+
+// cut returns v[start:end] as ONNX has it: negative counts from the end, and what
+// lies outside of v is brought to its ends.
+func cut(v []size, start, end int64) []size {
+	l := int64(len(v))
+	at := func(i int64) int64 {
+		if i < 0 {
+			i += l
+		}
+		return min(max(i, 0), l)
+	}
+	start = at(start)
+	return v[start:max(start, at(end))]
+}
+
+// gather reads a Gather of sizes.
+func (p *parser) gather(n *node) (operand, error) {
+	from, err := p.sizes(n, 0)
+	if err != nil {
+		return operand{}, err
+	}
+	indices, err := p.sizes(n, 1)
+	if err != nil {
+		return operand{}, err
+	}
+	if axis := n.int("axis", 0); from.rank != 1 || axis != 0 && axis != -1 {
+		return operand{}, fmt.Errorf("%w: axis %d of sizes of rank %d", ErrInvalid, axis, from.rank)
+	}
+	to := &sizes{make([]size, len(indices.v)), indices.rank}
+	for i, j := range indices.v {
+		l := int64(len(from.v))
+		if j.batch {
+			return operand{}, p.refuse(n, "by the batch's size")
+		}
+		if j.n < -l || j.n >= l {
+			return operand{}, fmt.Errorf("%w: element %d of %d", ErrInvalid, j.n, l)
+		}
+		to.v[i] = from.v[(j.n+l)%l]
+	}
+	return operand{sizes: to}, nil
+}
+
+// slice reads a Slice of sizes. Opsets before 10 have attributes for inputs.
+func (p *parser) slice(n *node) (operand, error) {
+	from, err := p.sizes(n, 0)
+	if err != nil {
+		return operand{}, err
+	}
+	var lists [4][]int64
+	for i, name := range []string{"starts", "ends", "axes", "steps"} {
+		if lists[i], err = p.list(n, name, i+1); err != nil {
+			return operand{}, err
+		}
+	}
+	starts, ends, axes, steps := lists[0], lists[1], lists[2], lists[3]
+	if len(starts) != 1 || len(ends) != 1 || from.rank != 1 || len(axes) > 1 || len(steps) > 1 {
+		return operand{}, fmt.Errorf("%w: not of one axis", ErrInvalid)
+	}
+	if axes != nil && axes[0] != 0 && axes[0] != -1 {
+		return operand{}, fmt.Errorf("%w: axis %d of sizes", ErrInvalid, axes[0])
+	}
+	if steps != nil && steps[0] != 1 {
+		return operand{}, p.refuse(n, "step %d", steps[0])
+	}
+	return operand{sizes: &sizes{cut(from.v, starts[0], ends[0]), 1}}, nil
+}
+
+// concat reads a Concat of values, over channels, or of sizes.
+func (p *parser) concat(n *node) (operand, error) {
+	a, ok := n.attribute("axis")
+	if !ok {
+		return operand{}, fmt.Errorf("%w: no axis", ErrInvalid)
+	}
+	x, err := p.operand(n, 0)
+	if err != nil {
+		return x, err
+	}
+	if !x.known {
+		all := &sizes{rank: 1}
+		for i := range n.inputs {
+			s, err := p.sizes(n, i)
+			if err != nil {
+				return x, err
+			}
+			if all.v = append(all.v, s.v...); s.rank != 1 || len(all.v) > maxRank || a.i != 0 && a.i != -1 {
+				return x, fmt.Errorf("%w: sizes that are no shape", ErrInvalid)
+			}
+		}
+		return operand{sizes: all}, nil
+	}
+	if a.i != 1 && a.i != 1-int64(x.rank) {
+		return x, p.refuse(n, "axis=%d", a.i)
+	}
+	values := make([]operand, len(n.inputs))
+	for i := range values {
+		if values[i], err = p.variable(n, i, x.rank); err != nil {
+			return x, err
+		}
+	}
+	return p.apply(graph.Concat{}, x.rank, values...)
+}
+
+// squeeze reads Squeeze and Unsqueeze, of a size or of the axes H and W.
+func (p *parser) squeeze(n *node) (operand, error) {
+	x, err := p.operand(n, 0)
+	if err != nil {
+		return x, err
+	}
+	long, short, want := 1, 0, []int64{0} // ranks, and the axes between them
+	if x.known {
+		long, short, want = 4, 2, []int64{2, 3}
+	}
+	axes, err := p.axes(n, 1, long)
+	if err != nil {
+		return x, err
+	}
+	if !slices.Equal(axes, want) {
+		return x, p.refuse(n, "axes=%v", axes)
+	}
+	from, to := long, short
+	if n.op == "Unsqueeze" {
+		from, to = short, long
+	}
+	if x.known {
+		if x.rank != from || x.shape.H != 1 || x.shape.W != 1 {
+			return x, p.refuse(n, "of %v of rank %d", x.shape, x.rank)
+		}
+		x.rank = to
+		return x, nil
+	}
+	s, err := p.sizes(n, 0)
+	if err != nil {
+		return x, err
+	}
+	if s.rank != from || len(s.v) != 1 {
+		return x, p.refuse(n, "of %d sizes of rank %d", len(s.v), s.rank)
+	}
+	return operand{sizes: &sizes{s.v, to}}, nil
+}
+
+// cast reads a Cast that changes nothing here: to float of a value, to an
+// integer of sizes.
+func (p *parser) cast(n *node) (operand, error) {
+	x, err := p.operand(n, 0)
+	if err != nil {
+		return x, err
+	}
+	to := n.int("to", 0)
+	if x.known && to == typeFloat {
+		return x, nil
+	}
+	if x.known || to != typeInt32 && to != typeInt64 {
+		return x, p.refuse(n, "to=%d", to)
+	}
+	s, err := p.sizes(n, 0)
+	return operand{sizes: s}, err
+}
+
+// calculate reads an arithmetic operator of sizes, one of which may be single.
+func (p *parser) calculate(n *node) (operand, error) {
+	a, err := p.sizes(n, 0)
+	if err != nil {
+		return operand{}, err
+	}
+	b, err := p.sizes(n, 1)
+	if err != nil {
+		return operand{}, err
+	}
+	if a.batch() >= 0 || b.batch() >= 0 {
+		return operand{}, p.refuse(n, "of the batch's size")
+	}
+	few, many := min(len(a.v), len(b.v)), max(len(a.v), len(b.v))
+	if few == 0 || few != 1 && few != many {
+		return operand{}, fmt.Errorf("%w: %d sizes with %d", ErrInvalid, len(a.v), len(b.v))
+	}
+	c := &sizes{make([]size, many), max(a.rank, b.rank)}
+	for i := range c.v {
+		x, y := a.v[i%len(a.v)].n, b.v[i%len(b.v)].n
+		if max(x, y) > math.MaxInt32 || min(x, y) < -math.MaxInt32 || n.op == "Div" && y == 0 {
+			return operand{}, fmt.Errorf("%w: %s of %d and %d", ErrInvalid, n.op, x, y)
+		}
+		switch n.op {
+		case "Add":
+			x += y
+		case "Sub":
+			x -= y
+		case "Mul":
+			x *= y
+		case "Div":
+			x /= y
+		}
+		c.v[i].n = x
+	}
+	return operand{sizes: c}, nil
+}
