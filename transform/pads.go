@@ -25,7 +25,8 @@ type Pads struct{ s *sheet }
 // What Take or Mask took is gone from it.
 type sheet struct {
 	layer *Layer
-	seed  *prg.Expander
+	key   prg.Seed
+	seed  *prg.Expander // of key
 
 	mu    sync.Mutex
 	first uint64
@@ -46,7 +47,8 @@ func (l *Layer) NewPads(ctx context.Context, product plan.Product, n int) (*Pads
 	if n < 1 {
 		return nil, fmt.Errorf("%w: pads of %d samples", ErrShape, n)
 	}
-	s := &sheet{layer: l, seed: prg.New(prg.NewSeed()), u: make([][]uint32, 0, n)}
+	key := prg.NewSeed()
+	s := &sheet{layer: l, key: key, seed: prg.New(key), u: make([][]uint32, 0, n)}
 	in, out := l.cloud.InLen(), l.cloud.OutLen()
 	const words = 1 << 20 // of one matrix at a time
 	r := ring.NewMatrix(min(n, max(1, words/max(in, out))), in)
@@ -64,6 +66,44 @@ func (l *Layer) NewPads(ctx context.Context, product plan.Product, n int) (*Pads
 		}
 	}
 	return &Pads{s}, nil
+}
+
+// PadsState is the content of Pads, for a durable stock's encrypted file alone.
+// It prints redacted.
+type PadsState struct {
+	Seed  prg.Seed
+	First uint64     // the r of sample i is PRG(Seed, First+i)
+	U     [][]uint32 // What·r, one a sample
+}
+
+// Format prints st redacted, whatever the verb.
+func (PadsState) Format(f fmt.State, _ rune) { io.WriteString(f, redactedPads) }
+
+// State takes what is left out of p: p has no pads from then on, so that only
+// the state can bring them back. Its owner must see to it that it does so once.
+func (p *Pads) State() PadsState {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	s := p.s.take(len(p.s.u))
+	return PadsState{Seed: s.key, First: s.first, U: s.u}
+}
+
+// RestorePads puts pads of the layer together again from their state. Its errors wrap ErrPads: the scheme has no pads, or U is not canonical
+// rows of CloudOp().OutLen() words. That U is What·r cannot be seen here; a U that
+// is not fails the check.
+func (l *Layer) RestorePads(st PadsState) (*Pads, error) {
+	if l.scheme.Inputs != InputPad {
+		return nil, fmt.Errorf("%w: scheme %v has none", ErrPads, l.scheme)
+	}
+	if len(st.U) == 0 || st.First+uint64(len(st.U)) < st.First {
+		return nil, fmt.Errorf("%w: a state of %d samples", ErrPads, len(st.U))
+	}
+	for i, u := range st.U {
+		if len(u) != l.cloud.OutLen() || l.ring.CheckCanonical(u) != nil {
+			return nil, fmt.Errorf("%w: sample %d of a state is none of the layer", ErrPads, i)
+		}
+	}
+	return &Pads{&sheet{layer: l, key: st.Seed, seed: prg.New(st.Seed), first: st.First, u: slices.Clone(st.U)}}, nil
 }
 
 // Len returns the samples that are left.
@@ -86,7 +126,7 @@ func (p *Pads) Take(n int) (*Pads, error) {
 
 // take moves the first n samples to a sheet of their own. The caller holds mu.
 func (s *sheet) take(n int) *sheet {
-	t := &sheet{layer: s.layer, seed: s.seed, first: s.first, u: slices.Clone(s.u[:n])}
+	t := &sheet{layer: s.layer, key: s.key, seed: s.seed, first: s.first, u: slices.Clone(s.u[:n])}
 	clear(s.u[:n]) // free them as t goes
 	s.first, s.u = s.first+uint64(n), s.u[n:]
 	return t

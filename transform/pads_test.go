@@ -7,11 +7,13 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/prg"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/transform"
 )
@@ -132,6 +134,71 @@ func TestPadsServeOnce(t *testing.T) {
 		if _, err := l.layer.NewPads(t.Context(), l.prod, n); !errors.Is(err, transform.ErrShape) {
 			t.Errorf("NewPads of %d: %v", n, err)
 		}
+	}
+}
+
+// TestPadsState: pads brought back from their state are the same pads, and what
+// the state was taken from has none.
+func TestPadsState(t *testing.T) {
+	rng := rand.New(rand.NewPCG(31, 2))
+	for _, s := range padded {
+		l := seal(t, ring.Q4(), s, plan.Dense(9, 4), fill(rng, 36, 1000))
+		pads := l.pads(t, s, 5)
+		if _, err := pads.Take(1); err != nil {
+			t.Fatal(err)
+		}
+		duplicate := *pads
+		st := pads.State()
+		if pads.Len() != 0 || duplicate.Len() != 0 || len(st.U) != 4 || st.First != 1 {
+			t.Fatalf("%d left, %d samples from %d in the state", pads.Len(), len(st.U), st.First)
+		}
+		if text := fmt.Sprintf("%v %+v %#v %s %x", st, st, &st, st, st); strings.ContainsAny(text, "0123456789") {
+			t.Errorf("printed %s", text)
+		}
+		if empty := pads.State(); len(empty.U) != 0 {
+			t.Errorf("%d samples in a second state", len(empty.U))
+		}
+		if _, err := l.layer.Mask(make([]int32, 4*9), 4, pads); !errors.Is(err, transform.ErrPads) {
+			t.Errorf("Mask after State: %v", err)
+		}
+		again, err := l.layer.RestorePads(st)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := make([]uint32, 4*9)
+		for i := range 4 {
+			prg.New(st.Seed).Fill(ring.Q4(), r[i*9:(i+1)*9], uint64(1+i))
+		}
+		call, err := l.layer.Mask(make([]int32, 4*9), 4, again)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m, _ := call.Masked()[0].Words(); !slices.Equal(m.Data, r) {
+			t.Error("zero is not masked by the r of the state")
+		}
+		again, err = l.layer.RestorePads(st)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.run(t, fill(rng, 4*9, 1000), 4, again)
+
+		row := func(v ...uint32) [][]uint32 { return [][]uint32{st.U[0], v} }
+		for what, bad := range map[string]transform.PadsState{
+			"nothing":         {Seed: st.Seed},
+			"a short row":     {Seed: st.Seed, U: row(1, 2, 3)},
+			"a long row":      {Seed: st.Seed, U: row(1, 2, 3, 4, 5)},
+			"not canonical":   {Seed: st.Seed, U: row(1, 2, 3, ring.Q4().Modulus())},
+			"indices run out": {Seed: st.Seed, First: math.MaxUint64, U: st.U[:2]},
+		} {
+			if _, err := l.layer.RestorePads(bad); !errors.Is(err, transform.ErrPads) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+	}
+	split := transform.Scheme{Weights: transform.WeightPermute, Inputs: transform.InputSplit}
+	l := seal(t, ring.Q4(), split, plan.Dense(9, 4), make([]int32, 36))
+	if _, err := l.layer.RestorePads(transform.PadsState{U: [][]uint32{make([]uint32, 4)}}); !errors.Is(err, transform.ErrPads) {
+		t.Errorf("pads under %v: %v", split, err)
 	}
 }
 
