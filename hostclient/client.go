@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -33,10 +34,12 @@ const (
 
 // Client is a connection to one cloud. It may be used by several goroutines at once.
 type Client struct {
-	addr    string
-	conn    *grpc.ClientConn
-	rpc     pb.SecureNetsClient
-	timeout time.Duration // of all but Evaluate
+	addr     string
+	place    string // addr, in one spelling
+	provider string
+	conn     *grpc.ClientConn
+	rpc      pb.SecureNetsClient
+	timeout  time.Duration // of all but Evaluate
 
 	mu      sync.Mutex
 	stream  *stream // of Evaluate calls; nil where none was opened yet
@@ -44,17 +47,40 @@ type Client struct {
 	running sync.WaitGroup
 }
 
-// Dial returns a client of the daemon at addr ("unix:/path"). It connects when first used.
-func Dial(addr string) (*Client, error) {
+// Dial returns a client of the daemon at addr ("unix:/path"). It connects when
+// first used. Its provider has the name of the address.
+func Dial(addr string) (*Client, error) { return DialProvider(addr, "") }
+
+// DialProvider is Dial for a daemon that a named provider runs: see Secret.Bind.
+// No name stands for the address, with its path made absolute.
+func DialProvider(addr, provider string) (*Client, error) {
 	conn, err := wire.Dial(addr)
 	if err != nil {
 		return nil, fmt.Errorf("hostclient: %w", err)
 	}
-	return &Client{addr: addr, conn: conn, rpc: pb.NewSecureNetsClient(conn), timeout: defaultTimeout}, nil
+	path, err := wire.SocketPath(addr)
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("hostclient: %w", err)
+	}
+	c := &Client{
+		addr: addr, place: "unix:" + path, provider: provider,
+		conn: conn, rpc: pb.NewSecureNetsClient(conn), timeout: defaultTimeout,
+	}
+	if provider == "" {
+		c.provider = c.place
+	}
+	return c, nil
 }
 
 // Addr returns the address given to Dial.
 func (c *Client) Addr() string { return c.addr }
+
+// Provider returns the name of who runs the cloud.
+func (c *Client) Provider() string { return c.provider }
 
 // Close closes the connection. Calls in flight return ErrUnavailable.
 func (c *Client) Close() error {

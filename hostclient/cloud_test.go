@@ -59,7 +59,8 @@ func (h *held) close() {
 // seen is one request as the cloud sees it.
 type seen struct {
 	layer uint32
-	words ring.Matrix
+	words ring.Matrix // sent, or expanded
+	seed  *pb.Seed    // where it was one
 }
 
 // call is one request and its right answer.
@@ -246,7 +247,7 @@ func (c *cloud) evaluate(stream grpc.ServerStream, req *wire.Request) (*call, er
 		return nil, err
 	}
 	c.mu.Lock()
-	c.seen = append(c.seen, seen{req.Layer, x})
+	c.seen = append(c.seen, seen{req.Layer, x, req.Seed})
 	c.mu.Unlock()
 	y := ring.NewMatrix(x.Rows, op.OutLen())
 	if err := m.products[req.Layer].Evaluate(stream.Context(), y, x); err != nil {

@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"filippo.io/age"
+	"golang.org/x/sys/unix"
 
 	"github.com/securenets/securenets/internal/sealed"
 )
@@ -45,6 +47,43 @@ func WriteDir(dir string, s *Secret, models []SealedModel, to ...age.Recipient) 
 		}
 	}
 	return writeFile(filepath.Join(dir, secretFile), func(w io.Writer) error { return s.Encrypt(w, to...) })
+}
+
+// BindDir binds the provider of client i to role i in the secret of a folder and
+// returns that secret. Where that changes it, it is written anew and renamed,
+// encrypted to the recipients given, or without any to those of before: an
+// error wrapping ErrRecipients where that cannot be, as with a passphrase. Push
+// comes after. One call at a time works on a folder; others wait.
+func BindDir(dir string, clients []*Client, with []age.Identity, to ...age.Recipient) (*Secret, error) {
+	lock, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("hostclient: %w", err)
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return nil, fmt.Errorf("hostclient: lock %s: %w", dir, err)
+	}
+	s, err := ReadSecret(dir, with...)
+	if err != nil {
+		return nil, err
+	}
+	before := s.count()
+	if err := s.bind(clients); err != nil {
+		return nil, err
+	}
+	if s.count() == before {
+		return s, nil
+	}
+	if len(to) == 0 {
+		// What it says of a key may quote it.
+		if to, err = age.ParseRecipients(strings.NewReader(strings.Join(s.recipients, "\n"))); err != nil {
+			return nil, ErrRecipients
+		}
+	}
+	if err := writeFile(filepath.Join(dir, secretFile), func(w io.Writer) error { return s.Encrypt(w, to...) }); err != nil {
+		return nil, fmt.Errorf("hostclient: secret: %w", err)
+	}
+	return s, nil
 }
 
 // writeFile writes a file of mode 0600 that after a crash is there whole or not

@@ -21,7 +21,7 @@ func (c *Client) Waiting() (n int) {
 func (ss *Session) SetBlock(n int) { ss.block = n }
 
 // Marshal returns the plaintext of a secret file, UnmarshalSecret reads it.
-func (s *Secret) Marshal() ([]byte, error) { return s.marshal() }
+func (s *Secret) Marshal() ([]byte, error) { return s.marshal(nil) }
 
 var UnmarshalSecret = unmarshalSecret
 

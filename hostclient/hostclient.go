@@ -9,7 +9,10 @@
 //	result, err := session.Infer(ctx, images, n)
 package hostclient
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Errors that Infer, Push and the others return, to be told apart with
 // errors.Is. A wrong answer is a *verify.RejectedError; what a cloud refused is
@@ -36,6 +39,23 @@ var (
 	ErrMultiplier = errors.New("hostclient: no multiplier")
 	// ErrClosed: the session was closed.
 	ErrClosed = errors.New("hostclient: session closed")
+	// ErrProvider: a provider that may not have a role, since it has another one or
+	// was never given it, or two roles at one cloud.
+	ErrProvider = errors.New("hostclient: wrong provider")
+	// ErrRecipients: a secret cannot be written again, as whom it was encrypted to is not known.
+	ErrRecipients = errors.New("hostclient: no recipients of the secret")
 	// ErrMismatch: a sealed model that is not the one the secret was made with.
 	ErrMismatch = errors.New("hostclient: sealed model does not belong to this secret")
 )
+
+// CloudError is an error of one cloud: it says which did not answer, answered
+// what is malformed, or lied. It wraps one of the errors above, a *wire.Error or
+// a *verify.RejectedError.
+type CloudError struct {
+	Role int
+	Addr string // as it was given to Dial
+	Err  error
+}
+
+func (e *CloudError) Error() string { return fmt.Sprintf("role %d at %s: %v", e.Role, e.Addr, e.Err) }
+func (e *CloudError) Unwrap() error { return e.Err }

@@ -29,6 +29,9 @@ type Secret struct {
 	digests []sealed.Digest // one a role
 	net     *network        // without weights of linear operators
 	layers  []layer         // one a linear operator
+
+	providers  [][]string // by role; nil where none has one yet, and for schemes of one role
+	recipients []string   // public keys that its file is encrypted to; nil where they are not known
 }
 
 // layer is what the host knows of one linear operator, beside its shape and bias.
@@ -69,15 +72,22 @@ type secretHeader struct {
 	Ring    []uint32 `json:"ring"`
 	Digests []string `json:"digests"`
 	XMax    []int32  `json:"x_max"`
+	// By role; left out where none is bound.
+	Providers [][]string `json:"providers,omitempty"`
+	// Whom the file is encrypted to; left out where that is not a list of public keys.
+	Recipients []string `json:"recipients,omitempty"`
 }
 
-// marshal returns the plaintext of a secret file.
-func (s *Secret) marshal() ([]byte, error) {
+// marshal returns the plaintext of a file that is encrypted to the recipients.
+func (s *Secret) marshal(to []age.Recipient) ([]byte, error) {
 	structure, err := graph.EncodeStructure(s.net.Graph)
 	if err != nil {
 		return nil, err
 	}
-	h := secretHeader{Version: secretVersion, Scheme: s.scheme.String(), Ring: s.ring.Primes()}
+	h := secretHeader{
+		Version: secretVersion, Scheme: s.scheme.String(), Ring: s.ring.Primes(),
+		Providers: s.providers, Recipients: publicKeys(to),
+	}
 	for _, d := range s.digests {
 		h.Digests = append(h.Digests, d.String())
 	}
@@ -143,7 +153,7 @@ func unmarshalSecret(b []byte) (*Secret, error) {
 	if again, err := json.Marshal(h); err != nil || !bytes.Equal(text, again) {
 		return nil, errors.New("header is not in the form that is written")
 	}
-	s := &Secret{}
+	s := &Secret{providers: h.Providers, recipients: h.Recipients}
 	if s.scheme, err = transform.ParseScheme(h.Scheme); err != nil {
 		return nil, errors.New("unknown scheme")
 	}
@@ -152,6 +162,9 @@ func unmarshalSecret(b []byte) (*Secret, error) {
 	}
 	if len(h.Digests) != s.scheme.Roles() {
 		return nil, fmt.Errorf("%d digests for %d roles", len(h.Digests), s.scheme.Roles())
+	}
+	if err := checkProviders(h.Providers, s.scheme.Roles()); err != nil {
+		return nil, err
 	}
 	s.digests = make([]sealed.Digest, len(h.Digests))
 	for i, d := range h.Digests {
@@ -227,9 +240,26 @@ func (s *Secret) restore(t *tensors, l int, op plan.Op, xmax int32) (layer, erro
 	return layer{masks: masks, key: key, scale: scale, xmax: xmax}, nil
 }
 
+// publicKeys returns the recipients as text that age.ParseRecipients reads, or
+// nil unless that can be done with all: the text of a passphrase is none.
+func publicKeys(to []age.Recipient) []string {
+	var keys []string
+	for _, r := range to {
+		switch r := r.(type) {
+		case *age.X25519Recipient:
+			keys = append(keys, r.String())
+		case *age.HybridRecipient:
+			keys = append(keys, r.String())
+		default:
+			return nil
+		}
+	}
+	return keys
+}
+
 // Encrypt writes the secret, encrypted to the recipients.
 func (s *Secret) Encrypt(w io.Writer, to ...age.Recipient) error {
-	b, err := s.marshal()
+	b, err := s.marshal(to)
 	if err != nil {
 		return fmt.Errorf("hostclient: write secret: %w", err)
 	}
@@ -279,8 +309,9 @@ func DecryptSecret(r io.Reader, with ...age.Identity) (*Secret, error) {
 type Description struct {
 	Scheme    string              `json:"scheme"`
 	Guarantee transform.Guarantee `json:"guarantee"`
-	Digests   []string            `json:"digests"` // hex, one a role
-	Input     [3]int              `json:"input"`   // C, H, W
+	Digests   []string            `json:"digests"`             // hex, one a role
+	Providers [][]string          `json:"providers,omitempty"` // by role; left out where none has one for good
+	Input     [3]int              `json:"input"`               // C, H, W
 	Output    int                 `json:"output"`
 	Layers    []LayerDescription  `json:"layers"`
 }
@@ -302,6 +333,7 @@ func (s *Secret) Describe() Description {
 	d := Description{
 		Scheme:    s.scheme.String(),
 		Guarantee: s.scheme.Guarantee(),
+		Providers: s.providers,
 		Input:     [3]int{in.C, in.H, in.W},
 		Output:    out.Len(),
 	}

@@ -48,22 +48,18 @@ func TestSecretRoundTrip(t *testing.T) {
 	id := identity(t)
 	for _, scheme := range schemes {
 		for name, g := range nets() {
-			c := newCloud(t)
-			client := dial(t, c)
-			models, secret := seal(t, g, scheme)
-			if err := client.Push(t.Context(), models[0], nil); err != nil {
-				t.Fatal(err)
-			}
-			again, err := hostclient.DecryptSecret(bytes.NewReader(encrypt(t, secret, id.Recipient())), id)
+			r := newRig(t, g, scheme)
+			again, err := hostclient.DecryptSecret(bytes.NewReader(encrypt(t, r.secret, id.Recipient())), id)
 			if err != nil {
 				t.Fatalf("%v %s: %v", scheme, name, err)
 			}
-			if a, b := secret.Describe(), again.Describe(); !reflect.DeepEqual(a, b) {
+			if a, b := r.secret.Describe(), again.Describe(); !reflect.DeepEqual(a, b) {
 				t.Errorf("%v %s: %+v became %+v", scheme, name, a, b)
 			}
 			x := gaussian(rand.New(rand.NewPCG(1, 1)), 2*g.Input.Len())
-			a := infer(t, open(t, secret, models, client, hostclient.Options{}), x, 2)
-			b := infer(t, open(t, again, models, client, hostclient.Options{}), x, 2)
+			a := infer(t, r.open(t, hostclient.Options{Multiplier: kernel}), x, 2)
+			r.secret = again
+			b := infer(t, r.open(t, hostclient.Options{Multiplier: kernel}), x, 2)
 			if !slices.Equal(bits(a), bits(b)) {
 				t.Errorf("%v %s: results differ", scheme, name)
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,7 +27,8 @@ func blockRows(words int) int { return max(1, blockWords/words) }
 
 // Options are the choices of a session.
 type Options struct {
-	// Multiplier computes pads; needed by schemes with pads.
+	// Multiplier computes pads; needed by schemes with pads. With several roles
+	// it also tells which of them lied: without it all count as liars.
 	Multiplier plan.Multiplier
 	// RequireStock makes Infer return ErrNoPads when the stock runs dry;
 	// otherwise it makes pads on the spot, and Stats counts them.
@@ -42,6 +44,7 @@ type Session struct {
 	clients  []*Client // one a role
 	options  Options
 	products []plan.Product // one a layer, with What; nil under schemes without pads
+	models   []SealedModel  // one a role
 	block    int            // samples that are in work at once
 	stock    stock
 
@@ -52,16 +55,20 @@ type Session struct {
 	samples, checked, rejected, up, down, onTheSpot atomic.Int64
 }
 
-// Open checks that the sealed models belong to the secret and returns a session
-// that asks clients[i] for role i. The clients stay the caller's to close.
+// Open checks that the sealed models belong to the secret, and every client's
+// provider to its role (see Secret.Bind), and returns a session that asks
+// clients[i] for role i. The clients stay the caller's to close.
 func Open(ctx context.Context, s *Secret, models []SealedModel, clients []*Client, o Options) (*Session, error) {
-	if len(models) != s.scheme.Roles() || len(clients) != s.scheme.Roles() {
-		return nil, fmt.Errorf("%w: %d models and %d clients for %d roles", ErrMismatch, len(models), len(clients), s.scheme.Roles())
+	if len(models) != s.scheme.Roles() {
+		return nil, fmt.Errorf("%w: %d models for %d roles", ErrMismatch, len(models), s.scheme.Roles())
+	}
+	if err := s.admit(clients); err != nil {
+		return nil, err
 	}
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout
 	}
-	ss := &Session{secret: s, clients: slices.Clone(clients), options: o}
+	ss := &Session{secret: s, clients: slices.Clone(clients), models: slices.Clone(models), options: o}
 	ss.closing, ss.close = context.WithCancel(context.Background())
 	widest := s.net.widest()
 	for _, l := range s.layers {
@@ -274,14 +281,15 @@ func (ss *Session) multiply(ctx context.Context, l int, x []float32, first, n in
 	y, err := layer.key.Open(candidate, q)
 	ss.checked.Add(int64(n))
 	if err != nil {
-		return nil, ss.reject(err, first)
+		return nil, ss.reject(ctx, err, l, first, call, answers)
 	}
 	return dequantize(y, scale, layer.scale, ss.secret.net.layers[l].Bias()), nil
 }
 
-// reject bars the clouds that had part in a wrong answer. It returns err with the
-// samples counted from the batch's start, where err counts from first.
-func (ss *Session) reject(err error, first int) error {
+// reject bars the clouds that answered wrongly for layer l. It returns err with
+// their names, and with the samples counted from the batch's start, where err
+// counts from first.
+func (ss *Session) reject(ctx context.Context, err error, l, first int, call *transform.Call, answers []ring.Matrix) error {
 	var wrong *verify.RejectedError
 	if !errors.As(err, &wrong) {
 		return err
@@ -291,31 +299,76 @@ func (ss *Session) reject(err error, first int) error {
 	for _, s := range wrong.Samples {
 		moved.Samples = append(moved.Samples, first+s)
 	}
-	err = moved
-	// With several roles any of them may have lied.
-	for _, c := range ss.clients {
-		c.bar(ErrQuarantined)
-		err = fmt.Errorf("%s: %w", c.addr, err)
+	if liars := ss.liars(ctx, l, wrong.Samples[0], call, answers); len(liars) > 0 {
+		errs := make([]error, len(liars))
+		for i, role := range liars {
+			ss.clients[role].bar(ErrQuarantined)
+			errs[i] = ss.blame(role, moved)
+		}
+		return errors.Join(errs...)
 	}
-	return err
+	names := make([]string, len(ss.clients))
+	for role, c := range ss.clients {
+		c.bar(ErrQuarantined)
+		names[role] = fmt.Sprintf("role %d at %s", role, c.addr)
+	}
+	return fmt.Errorf("%s: %w", strings.Join(names, " or "), moved)
 }
 
-// evaluate has every role's cloud multiply its masked input with layer l's weights.
+// liars returns the roles that answered wrongly for a sample of a call, or none
+// where that cannot be told. With several roles it computes their products of
+// that sample again.
+func (ss *Session) liars(ctx context.Context, l, sample int, call *transform.Call, answers []ring.Matrix) []int {
+	if len(ss.clients) == 1 {
+		return []int{0}
+	}
+	if ss.options.Multiplier == nil {
+		return nil
+	}
+	m, err := ss.secret.match(0, ss.models[0]) // every role holds the same What
+	if err != nil {
+		return nil
+	}
+	product, err := ss.options.Multiplier.Load(ctx, m.Plan.Ring, m.Plan.Ops[l], m.Weights[l])
+	if err != nil {
+		return nil
+	}
+	defer product.Close()
+	roles, err := call.Liars(ctx, product, answers, sample)
+	if err != nil {
+		return nil
+	}
+	return roles
+}
+
+// blame returns err as that of a role's cloud.
+func (ss *Session) blame(role int, err error) error {
+	return &CloudError{Role: role, Addr: ss.clients[role].addr, Err: err}
+}
+
+// errOther ends the wait for one role's answer when another one's failed.
+var errOther = errors.New("hostclient: another role failed")
+
+// evaluate has every role's cloud multiply its masked input with layer l's
+// weights, all at once. The first that fails ends the call.
 func (ss *Session) evaluate(ctx context.Context, l int, masked []transform.Masked) ([]ring.Matrix, error) {
 	ctx, cancel := context.WithTimeout(ctx, ss.options.Timeout)
 	defer cancel()
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
 	cols := ss.secret.layers[l].masks.CloudOp().OutLen()
 	answers := make([]ring.Matrix, len(masked))
 	errs := make([]error, len(masked))
 	var wg sync.WaitGroup
-	for i, m := range masked {
+	for role, m := range masked {
 		wg.Go(func() {
-			answers[i] = ring.NewMatrix(m.Rows(), cols)
-			t, err := ss.clients[i].evaluate(ctx, ss.secret.ring, ss.secret.digests[i], l, m, answers[i])
+			answers[role] = ring.NewMatrix(m.Rows(), cols)
+			t, err := ss.clients[role].evaluate(ctx, ss.secret.ring, ss.secret.digests[role], l, m, answers[role])
 			ss.up.Add(t.up)
 			ss.down.Add(t.down)
-			if err != nil {
-				errs[i] = fmt.Errorf("%s: %w", ss.clients[i].addr, err)
+			if err != nil && !errors.Is(err, errOther) {
+				errs[role] = ss.blame(role, err)
+				fail(errOther)
 			}
 		})
 	}

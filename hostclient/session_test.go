@@ -31,7 +31,8 @@ var (
 	permute    = transform.Scheme{Weights: transform.WeightPermute, Inputs: transform.InputPermute}
 	permutePad = transform.Scheme{Weights: transform.WeightPermute, Inputs: transform.InputPad}
 	nonePad    = transform.Scheme{Weights: transform.WeightNone, Inputs: transform.InputPad}
-	schemes    = []transform.Scheme{permute, permutePad, nonePad}
+	split      = transform.Scheme{Weights: transform.WeightPermute, Inputs: transform.InputSplit}
+	schemes    = transform.Schemes()
 )
 
 func newCloud(t testing.TB) *cloud {
@@ -73,7 +74,47 @@ var kernel = cpu.New(cpu.Options{})
 func open(t testing.TB, secret *hostclient.Secret, models []hostclient.SealedModel, client *hostclient.Client, o hostclient.Options) *hostclient.Session {
 	t.Helper()
 	o.Multiplier = kernel
-	s, err := hostclient.Open(t.Context(), secret, models, []*hostclient.Client{client}, o)
+	return (&rig{clients: []*hostclient.Client{client}, models: models, secret: secret}).open(t, o)
+}
+
+// setup seals g, pushes it to clouds of its own, and opens a session. It returns
+// the cloud and the client of role 0.
+func setup(t testing.TB, g *graph.Graph, s transform.Scheme, o hostclient.Options) (*cloud, *hostclient.Client, *hostclient.Secret, *hostclient.Session) {
+	t.Helper()
+	r := newRig(t, g, s)
+	o.Multiplier = kernel
+	return r.clouds[0], r.clients[0], r.secret, r.open(t, o)
+}
+
+// rig is a sealed network that a cloud for every role holds.
+type rig struct {
+	clouds  []*cloud
+	clients []*hostclient.Client
+	models  []hostclient.SealedModel
+	secret  *hostclient.Secret
+}
+
+func newRig(t testing.TB, g *graph.Graph, s transform.Scheme) *rig {
+	t.Helper()
+	r := &rig{}
+	r.models, r.secret = seal(t, g, s)
+	for role, m := range r.models {
+		c := newCloud(t)
+		client := dial(t, c)
+		if err := r.secret.Bind(role, client.Provider()); err != nil {
+			t.Fatal(err)
+		}
+		if err := client.Push(t.Context(), m, nil); err != nil {
+			t.Fatal(err)
+		}
+		r.clouds, r.clients = append(r.clouds, c), append(r.clients, client)
+	}
+	return r
+}
+
+func (r *rig) open(t testing.TB, o hostclient.Options) *hostclient.Session {
+	t.Helper()
+	s, err := hostclient.Open(t.Context(), r.secret, r.models, r.clients, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,18 +124,6 @@ func open(t testing.TB, secret *hostclient.Secret, models []hostclient.SealedMod
 		}
 	})
 	return s
-}
-
-// setup seals g, pushes it to a cloud of its own, and opens a session.
-func setup(t testing.TB, g *graph.Graph, s transform.Scheme, o hostclient.Options) (*cloud, *hostclient.Client, *hostclient.Secret, *hostclient.Session) {
-	t.Helper()
-	c := newCloud(t)
-	client := dial(t, c)
-	models, secret := seal(t, g, s)
-	if err := client.Push(t.Context(), models[0], nil); err != nil {
-		t.Fatal(err)
-	}
-	return c, client, secret, open(t, secret, models, client, o)
 }
 
 func infer(t testing.TB, s *hostclient.Session, x []float32, n int) []float32 {
@@ -180,8 +209,15 @@ func TestTraffic(t *testing.T) {
 		infer(t, s, make([]float32, 3*144), 3)
 		var up, down int64
 		for _, l := range secret.Describe().Layers {
+			if l.Cloud == "" {
+				continue
+			}
 			up += 3 * 4 * l.WordsUp
 			down += 3 * 4 * l.WordsDown
+			if scheme.Inputs == transform.InputSplit { // a seed, and answers of two
+				up += 32
+				down += 3 * 4 * l.WordsDown
+			}
 		}
 		if st := s.Stats(); st.BytesUp != up || st.BytesDown != down || up == 0 {
 			t.Errorf("%v: %d up and %d down, want %d and %d", scheme, st.BytesUp, st.BytesDown, up, down)
@@ -415,7 +451,7 @@ func TestRejection(t *testing.T) {
 	if !errors.As(err, &rejected) || !slices.Equal(rejected.Samples, []int{5, 7}) {
 		t.Fatal(err)
 	}
-	if want := fmt.Sprintf("layer 1: %s: %v", client.Addr(), rejected); err.Error() != want {
+	if want := fmt.Sprintf("layer 1: role 0 at %s: %v", client.Addr(), rejected); err.Error() != want {
 		t.Errorf("%q, want %q", err, want)
 	}
 	if st := s.Stats(); st.Rejected != 2 || st.Checked != 3*4+2*4 || st.Samples != 0 {

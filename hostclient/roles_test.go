@@ -1,0 +1,448 @@
+package hostclient_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+	"google.golang.org/grpc/codes"
+
+	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/prg"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/verify"
+)
+
+// What the two clouds of a split are sent differs by the masked input: each of
+// the two changes with every call, and their difference never.
+func TestSplitShares(t *testing.T) {
+	r := newRig(t, nets()["mlp"], split)
+	s := r.open(t, hostclient.Options{})
+	x := gaussian(rand.New(rand.NewPCG(21, 1)), 3*7)
+	difference := func() [][]uint32 {
+		var d [][]uint32
+		seen := [2][]seen{r.clouds[0].take(), r.clouds[1].take()}
+		if len(seen[0]) != 3 || len(seen[1]) != 3 {
+			t.Fatalf("%d and %d requests", len(seen[0]), len(seen[1]))
+		}
+		for i, a := range seen[0] {
+			b := seen[1][i]
+			if a.seed != nil || b.seed == nil {
+				t.Errorf("layer %d: role 0 gets words, role 1 a seed", a.layer)
+			}
+			sub := make([]uint32, len(a.words.Data))
+			ring.Q4().SubVec(sub, a.words.Data, b.words.Data)
+			d = append(d, a.words.Data, b.words.Data, sub)
+		}
+		return d
+	}
+	one := infer(t, s, x, 3)
+	first := difference()
+	if two := infer(t, s, x, 3); !slices.Equal(bits(one), bits(two)) {
+		t.Error("another draw gives another result")
+	}
+	for i, again := range difference() {
+		if same := slices.Equal(first[i], again); same != (i%3 == 2) {
+			t.Errorf("vector %d: the same in two calls: %t", i, same)
+		}
+	}
+	if st := s.Stats(); st.Stock != 0 || st.OnTheSpot != 0 || st.Samples != 6 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// A batch that no message holds is cut for the cloud that gets words and, at
+// other rows, for the one that gets seeds.
+func TestSplitLargeBatch(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(22, 1))
+	for _, shape := range [][2]int{{1 << 14, 4}, {4, 1 << 14}} {
+		in, out := shape[0], shape[1]
+		const n = 300 // of 64 KiB: 18.75 MiB
+		r := newRig(t, chain(graph.Vector(in), dense(rnd, in, out)), split)
+		s := r.open(t, hostclient.Options{})
+		s.SetBlock(n)
+		x := make([]float32, n*in)
+		for i := range x {
+			x[i] = float32(i % 251)
+		}
+		y := infer(t, s, x, n)
+		for _, i := range []int{0, 254, 255, 256, n - 1} {
+			if z := infer(t, s, x[i*in:(i+1)*in], 1); !slices.Equal(bits(z), bits(y[i*out:(i+1)*out])) {
+				t.Errorf("sample %d alone differs", i)
+			}
+		}
+		// Row i of the batch is the seed's row i, in whichever message it comes.
+		at := uint64(0)
+		for _, q := range r.clouds[1].take() {
+			if q.words.Rows == 1 {
+				break
+			}
+			if q.seed.First != at {
+				t.Errorf("rows from %d, want from %d", q.seed.First, at)
+			}
+			want := make([]uint32, in)
+			prg.New(prg.Seed(q.seed.Key)).Fill(ring.Q4(), want, at)
+			if !slices.Equal(want, q.words.Row(0)) {
+				t.Error("another row")
+			}
+			at += uint64(q.words.Rows)
+		}
+		if at != n {
+			t.Errorf("%d rows of seeds", at)
+		}
+	}
+}
+
+// TestRoleFails: of two clouds the one that fails is named, at once, and the
+// other one serves on.
+func TestRoleFails(t *testing.T) {
+	refusal := &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, Message: "later"}
+	for _, test := range []struct {
+		name   string
+		answer func(*call) error
+		want   error
+	}{
+		{"silent", func(c *call) error { <-c.stream.Context().Done(); return nil }, hostclient.ErrTimeout},
+		{"gone", func(c *call) error { return errEnd }, hostclient.ErrUnavailable},
+		{"answers half", func(c *call) error { return c.reply(c.req.ID, c.y.Data[len(c.y.Data)/2:]) }, hostclient.ErrBadAnswer},
+		{"answers another call", func(c *call) error { return c.reply(c.req.ID+1, c.y.Data) }, hostclient.ErrBadAnswer},
+		{"refuses", func(c *call) error { return c.refuse(refusal) }, refusal},
+	} {
+		for role := range 2 {
+			t.Run(fmt.Sprintf("%s, role %d", test.name, role), func(t *testing.T) {
+				r := newRig(t, nets()["mlp"], split)
+				o := hostclient.Options{Timeout: 10 * time.Second}
+				if test.want == hostclient.ErrTimeout {
+					o.Timeout = 200 * time.Millisecond
+				}
+				s := r.open(t, o)
+				r.clouds[role].behave(test.answer)
+				if test.want != hostclient.ErrTimeout {
+					// It would be waited for, were the other's failure not the end.
+					r.clouds[1-role].behave(func(c *call) error { <-c.stream.Context().Done(); return nil })
+				}
+				start := time.Now()
+				y, err := s.Infer(t.Context(), make([]float32, 7), 1)
+				if y != nil || time.Since(start) > 5*time.Second {
+					t.Errorf("%v after %v", y, time.Since(start))
+				}
+				var failed *hostclient.CloudError
+				if !errors.As(err, &failed) || failed.Role != role || failed.Addr != r.clients[role].Addr() {
+					t.Errorf("%v, want role %d named", err, role)
+				}
+				if want, ok := test.want.(*wire.Error); ok {
+					var refused *wire.Error
+					if !errors.As(err, &refused) || *refused != *want {
+						t.Errorf("%v, want %v", err, want)
+					}
+				} else if !errors.Is(err, test.want) {
+					t.Errorf("%v, want %v", err, test.want)
+				}
+			})
+		}
+	}
+	// Two that are silent are both named.
+	r := newRig(t, nets()["mlp"], split)
+	s := r.open(t, hostclient.Options{Timeout: 200 * time.Millisecond})
+	for _, c := range r.clouds {
+		c.behave(func(c *call) error { <-c.stream.Context().Done(); return nil })
+	}
+	_, err := s.Infer(t.Context(), make([]float32, 7), 1)
+	for _, c := range r.clients {
+		if err == nil || !bytes.Contains([]byte(err.Error()), []byte(c.Addr())) {
+			t.Errorf("%v, want %s named", err, c.Addr())
+		}
+	}
+}
+
+// broken loads nothing.
+type broken struct{}
+
+func (broken) Load(context.Context, ring.Ring, plan.Op, ring.Matrix) (plan.Product, error) {
+	return nil, errEnd
+}
+
+// TestLiarNamed: of two clouds the one that lied is named and quarantined, the
+// other is not, where the host can compute a sample again; else both are.
+func TestLiarNamed(t *testing.T) {
+	lie := func(c *call) error {
+		if c.req.Layer == 1 {
+			c.y.Row(2)[1] = c.ring.Add(c.y.Row(2)[1], 1)
+		}
+		return c.honest()
+	}
+	x := gaussian(rand.New(rand.NewPCG(23, 1)), 4*7)
+	for _, test := range []struct {
+		name  string
+		liars []int
+		host  hostclient.Options
+		named []int // with the error's one name, where it is one
+	}{
+		{"role 0", []int{0}, hostclient.Options{Multiplier: kernel}, []int{0}},
+		{"role 1", []int{1}, hostclient.Options{Multiplier: kernel}, []int{1}},
+		{"role 0, no multiplier", []int{0}, hostclient.Options{}, nil},
+		{"role 1, no multiplier", []int{1}, hostclient.Options{}, nil},
+		{"role 1, a multiplier that fails", []int{1}, hostclient.Options{Multiplier: broken{}}, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := newRig(t, nets()["mlp"], split)
+			s := r.open(t, test.host)
+			for _, role := range test.liars {
+				r.clouds[role].behave(lie)
+			}
+			y, err := s.Infer(t.Context(), x, 4)
+			var rejected *verify.RejectedError
+			if y != nil || !errors.As(err, &rejected) || !slices.Equal(rejected.Samples, []int{2}) {
+				t.Fatal(err)
+			}
+			var liar *hostclient.CloudError
+			if one := errors.As(err, &liar); one != (test.named != nil) {
+				t.Errorf("one named: %t: %v", one, err)
+			} else if one && liar.Role != test.named[0] {
+				t.Errorf("role %d named", liar.Role)
+			}
+			// Who is quarantined is not asked again, not even by another session.
+			for role, client := range r.clients {
+				asked := r.clouds[role].requests.Load()
+				barred := test.named == nil || slices.Contains(test.named, role)
+				fresh := &rig{models: r.models, secret: r.secret, clients: []*hostclient.Client{dial(t, r.clouds[0]), dial(t, r.clouds[1])}}
+				fresh.clients[role] = client
+				r.clouds[0].behave(nil)
+				r.clouds[1].behave(nil)
+				_, err := fresh.open(t, hostclient.Options{}).Infer(t.Context(), x, 4)
+				var at *hostclient.CloudError
+				if barred && (!errors.Is(err, hostclient.ErrQuarantined) || !errors.As(err, &at) || at.Role != role) || !barred && err != nil {
+					t.Errorf("role %d: %v", role, err)
+				}
+				if barred && r.clouds[role].requests.Load() != asked {
+					t.Errorf("role %d was asked again", role)
+				}
+			}
+		})
+	}
+	// Two errors that differ are two liars.
+	r := newRig(t, nets()["mlp"], split)
+	s := r.open(t, hostclient.Options{Multiplier: kernel})
+	r.clouds[0].behave(func(c *call) error { clear(c.y.Data); return c.honest() })
+	r.clouds[1].behave(func(c *call) error { c.y.Data[0] = c.ring.Add(c.y.Data[0], 1); return c.honest() })
+	if _, err := s.Infer(t.Context(), x, 4); !errors.Is(err, verify.ErrRejected) ||
+		!bytes.Contains([]byte(err.Error()), []byte("role 0 at")) || !bytes.Contains([]byte(err.Error()), []byte("role 1 at")) {
+		t.Error(err)
+	}
+}
+
+// A role's cloud, and its provider, is its own.
+func TestRolesApart(t *testing.T) {
+	r := newRig(t, nets()["mlp"], split)
+	named := func(c *cloud, provider string) *hostclient.Client {
+		client, err := hostclient.DialProvider(c.addr, provider)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { client.Close() })
+		return client
+	}
+	detour := &cloud{addr: "unix:" + r.clouds[0].dir + "/./s"}
+	a, b := r.clients[0], r.clients[1]
+	for _, bad := range []struct {
+		what    string
+		clients []*hostclient.Client
+		want    error
+	}{
+		{"one client twice", []*hostclient.Client{a, a}, hostclient.ErrProvider},
+		{"two clients of one cloud", []*hostclient.Client{a, dial(t, r.clouds[0])}, hostclient.ErrProvider},
+		{"two spellings of one cloud", []*hostclient.Client{a, dial(t, detour)}, hostclient.ErrProvider},
+		{"two names of one cloud", []*hostclient.Client{named(r.clouds[0], "x"), named(r.clouds[0], "y")}, hostclient.ErrProvider},
+		{"two clouds of one name", []*hostclient.Client{named(r.clouds[0], "x"), named(r.clouds[1], "x")}, hostclient.ErrProvider},
+		{"roles exchanged", []*hostclient.Client{b, a}, hostclient.ErrProvider},
+		{"one that was not given its role", []*hostclient.Client{a, dial(t, newCloud(t))}, hostclient.ErrProvider},
+		{"one client", []*hostclient.Client{a}, hostclient.ErrMismatch},
+		{"three clients", []*hostclient.Client{a, b, dial(t, newCloud(t))}, hostclient.ErrMismatch},
+	} {
+		if s, err := hostclient.Open(t.Context(), r.secret, r.models, bad.clients, hostclient.Options{}); !errors.Is(err, bad.want) {
+			t.Errorf("%s: %v", bad.what, err)
+			if err == nil {
+				s.Close()
+			}
+		}
+	}
+}
+
+func TestBind(t *testing.T) {
+	_, secret := seal(t, nets()["mlp"], split)
+	if d := secret.Describe(); d.Providers != nil {
+		t.Errorf("bound to %q", d.Providers)
+	}
+	for _, step := range []struct {
+		role     int
+		provider string
+		want     error
+	}{
+		{0, "a", nil}, {0, "a", nil}, {1, "a", hostclient.ErrProvider}, {1, "b", nil}, {0, "b", hostclient.ErrProvider},
+		{0, "c", nil}, {1, "c", hostclient.ErrProvider},
+		{2, "d", hostclient.ErrProvider}, {-1, "d", hostclient.ErrProvider}, {0, "", hostclient.ErrProvider},
+	} {
+		if err := secret.Bind(step.role, step.provider); !errors.Is(err, step.want) {
+			t.Errorf("role %d to %q: %v", step.role, step.provider, err)
+		}
+	}
+	want := [][]string{{"a", "c"}, {"b"}}
+	if got := secret.Describe().Providers; !slices.EqualFunc(got, want, slices.Equal) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	// A scheme of one role has nothing to bind.
+	_, secret = seal(t, nets()["mlp"], permutePad)
+	if err := errors.Join(secret.Bind(0, "a"), secret.Bind(0, "b")); err != nil || secret.Describe().Providers != nil {
+		t.Errorf("%v, %q", err, secret.Describe().Providers)
+	}
+}
+
+// clientsAt returns clients of named providers, whose clouds are not there.
+func clientsAt(t *testing.T, names ...string) []*hostclient.Client {
+	t.Helper()
+	var clients []*hostclient.Client
+	for i, name := range names {
+		c, err := hostclient.DialProvider(fmt.Sprintf("unix:/nowhere/%s%d", name, i), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		clients = append(clients, c)
+	}
+	return clients
+}
+
+// BindDir keeps who has which role across processes, for all who could read the
+// secret before, and never leaves half of it.
+func TestBindDir(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "net")
+	models, secret := seal(t, nets()["mlp"], split)
+	id, other := identity(t), identity(t)
+	if err := hostclient.WriteDir(dir, secret, models, id.Recipient(), other.Recipient()); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "secret.age")
+	read := func() []byte {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	bind := func(with age.Identity, names ...string) error {
+		_, err := hostclient.BindDir(dir, clientsAt(t, names...), []age.Identity{with})
+		return err
+	}
+	sealed := read()
+	if err := bind(id, "a", "a"); !errors.Is(err, hostclient.ErrProvider) {
+		t.Error(err)
+	}
+	if err := bind(identity(t), "a", "b"); !errors.Is(err, hostclient.ErrSecret) {
+		t.Error(err)
+	}
+	if err := bind(id, "a"); !errors.Is(err, hostclient.ErrMismatch) {
+		t.Error(err)
+	}
+	if !bytes.Equal(read(), sealed) {
+		t.Fatal("written without need")
+	}
+	if err := bind(id, "a", "b"); err != nil {
+		t.Fatal(err)
+	}
+	bound := read()
+	if err := bind(other, "a", "b"); err != nil { // it may still read it
+		t.Error(err)
+	}
+	if err := bind(other, "b", "a"); !errors.Is(err, hostclient.ErrProvider) {
+		t.Error(err)
+	}
+	// Of two roles none is bound where one is refused.
+	if err := bind(other, "c", "a"); !errors.Is(err, hostclient.ErrProvider) {
+		t.Error(err)
+	}
+	if !bytes.Equal(read(), bound) {
+		t.Error("written without need")
+	}
+	again, err := hostclient.BindDir(dir, clientsAt(t, "a", "d"), []age.Identity{other})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := [][]string{{"a"}, {"b", "d"}}
+	if got := again.Describe().Providers; !slices.EqualFunc(got, want, slices.Equal) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	stored, err := hostclient.ReadSecret(dir, id)
+	if err != nil || !slices.EqualFunc(stored.Describe().Providers, want, slices.Equal) {
+		t.Errorf("stored otherwise: %v", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 3 {
+		t.Errorf("%d files in the folder: %v", len(entries), err)
+	}
+}
+
+// Who binds at the same time waits, so that nothing is lost and nobody gets two roles.
+func TestBindDirConcurrently(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "net")
+	models, secret := seal(t, nets()["mlp"], split)
+	id := identity(t)
+	if err := hostclient.WriteDir(dir, secret, models, id.Recipient()); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	errs := make([]error, 8)
+	for i := range errs {
+		clients := clientsAt(t, "even", "odd")
+		if i >= 4 {
+			clients = clientsAt(t, "odd", "even")
+		}
+		wg.Go(func() { _, errs[i] = hostclient.BindDir(dir, clients, []age.Identity{id}) })
+	}
+	wg.Wait()
+	first := errs[0] == nil
+	for i, err := range errs {
+		if won := first == (i < 4); won && err != nil || !won && !errors.Is(err, hostclient.ErrProvider) {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+}
+
+// With a passphrase the caller says it again.
+func TestBindDirPassphrase(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "net")
+	models, secret := seal(t, nets()["mlp"], split)
+	phrase, err := age.NewScryptRecipient("correct horse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	phrase.SetWorkFactor(10)
+	with, err := age.NewScryptIdentity("correct horse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := hostclient.WriteDir(dir, secret, models, phrase); err != nil {
+		t.Fatal(err)
+	}
+	clients, ids := clientsAt(t, "a", "b"), []age.Identity{with}
+	if _, err := hostclient.BindDir(dir, clients, ids); !errors.Is(err, hostclient.ErrRecipients) {
+		t.Error(err)
+	}
+	if _, err := hostclient.BindDir(dir, clients, ids, phrase); err != nil {
+		t.Error(err)
+	}
+	if s, err := hostclient.ReadSecret(dir, with); err != nil || s.Describe().Providers == nil {
+		t.Error(err)
+	}
+}
