@@ -27,12 +27,10 @@ const wordSize = 4
 // Evaluate implements the protocol. Each request is answered when it is done; an
 // error of one is its answer and leaves the others alone.
 func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
-	ctx := stream.Context()
-	answers := &answers{stream: stream}
+	e := &evaluation{service: s, stream: stream}
+	defer e.end()
 	requests, end := receive(stream, (*wire.Request).Free)
 	slots := make(chan struct{}, maxInFlight)
-	var work sync.WaitGroup
-	defer work.Wait()
 	for {
 		var r *wire.Request
 		select {
@@ -44,32 +42,69 @@ func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, p
 		case <-s.draining.Done():
 			return shuttingDown()
 		}
-		j, err := s.admit(ctx, r)
+		j, err := e.admit(stream.Context(), r)
 		if err != nil {
 			r.Free()
-			answers.send(&wire.Response{ID: r.ID, Err: s.report(err).Proto()})
+			e.send(&wire.Response{ID: r.ID, Err: s.report(err).Proto()})
 			continue
 		}
-		slots <- struct{}{} // freed by work that ends with ctx at the latest
-		work.Go(func() {
+		slots <- struct{}{} // freed by work that ends with the stream at the latest
+		e.work.Go(func() {
 			defer func() { <-slots }()
-			answers.send(s.answer(ctx, j))
+			e.send(e.answer(stream.Context(), j))
 		})
 	}
 }
 
-// answers sends the answers of one stream.
-type answers struct {
-	stream grpc.ServerStream
-	mu     sync.Mutex
+// evaluation is one stream.
+type evaluation struct {
+	*service
+	stream  grpc.ServerStream
+	work    sync.WaitGroup // requests being answered
+	sending sync.Mutex
+
+	mu    sync.Mutex
+	held  int64 // bytes of the service's memory
+	ended bool
+}
+
+// end waits for the work and gives back all memory. Where the connection breaks
+// the transport drops answers without a word.
+func (e *evaluation) end() {
+	e.work.Wait()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ended = true
+	e.memory.Release(e.held)
+}
+
+// take waits for memory.
+func (e *evaluation) take(ctx context.Context, bytes int64) error {
+	if err := e.memory.Acquire(ctx, bytes); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.held += bytes
+	return nil
+}
+
+// give gives memory back.
+func (e *evaluation) give(bytes int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.ended {
+		e.held -= bytes
+		e.memory.Release(bytes)
+	}
 }
 
 // send sends a response and frees it. Where the stream is broken the caller is
-// gone, and reading it says so too.
-func (a *answers) send(r *wire.Response) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	_ = a.stream.SendMsg(r)
+// gone, and receiving says so too.
+func (e *evaluation) send(r *wire.Response) {
+	e.sending.Lock()
+	defer e.sending.Unlock()
+	_ = e.stream.SendMsg(r)
 	r.Free()
 }
 
@@ -83,12 +118,12 @@ type job struct {
 
 // admit checks all of a request but its words, and waits for the memory that it
 // needs, a seed counted as what it expands to. No size is used before it is checked.
-func (s *service) admit(ctx context.Context, r *wire.Request) (*job, error) {
+func (e *evaluation) admit(ctx context.Context, r *wire.Request) (*job, error) {
 	digest, err := parseDigest(r.Model)
 	if err != nil {
 		return nil, err
 	}
-	m, ok := s.store.Acquire(digest)
+	m, ok := e.store.Acquire(digest)
 	if !ok {
 		return nil, model.NotFound(digest)
 	}
@@ -97,7 +132,7 @@ func (s *service) admit(ctx context.Context, r *wire.Request) (*job, error) {
 		m.Release()
 		return nil, err
 	}
-	if err := s.memory.Acquire(ctx, j.bytes); err != nil {
+	if err := e.take(ctx, j.bytes); err != nil {
 		m.Release()
 		return nil, err
 	}
@@ -140,17 +175,17 @@ func (j *job) check() error {
 }
 
 // answer evaluates an admitted request.
-func (s *service) answer(ctx context.Context, j *job) *wire.Response {
+func (e *evaluation) answer(ctx context.Context, j *job) *wire.Response {
 	resp := &wire.Response{ID: j.ID}
-	y := s.matrix(int(j.Rows), j.op.OutLen())
+	y := e.matrix(int(j.Rows), j.op.OutLen())
 	release := func() {
-		s.words.Put(y.Data)
-		s.memory.Release(j.bytes)
+		e.words.Put(y.Data)
+		e.give(j.bytes)
 	}
-	err := guard(func() error { return s.evaluate(ctx, j, y, resp) })
+	err := guard(func() error { return e.evaluate(ctx, j, y, resp) })
 	if err != nil {
 		release()
-		resp.Err = s.report(err).Proto()
+		resp.Err = e.report(err).Proto()
 	} else {
 		resp.Words = wire.EncodeWords(j.model.Plan.Ring, y.Data, release)
 	}

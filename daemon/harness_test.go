@@ -6,14 +6,17 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
@@ -121,6 +124,26 @@ func (d *running) connect() *grpc.ClientConn {
 	}
 	d.t.Cleanup(func() { cc.Close() })
 	return cc
+}
+
+// connectCut returns a connection and what cuts it, without a word to the daemon.
+func (d *running) connectCut() (cc *grpc.ClientConn, cut func()) {
+	d.t.Helper()
+	conns := make(chan net.Conn, 10)
+	cc, err := grpc.NewClient("passthrough:///localhost", append(wire.DialOptions(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			c, err := new(net.Dialer).DialContext(ctx, "unix", strings.TrimPrefix(d.cfg.Listen, "unix:"))
+			if err == nil {
+				conns <- c
+			}
+			return c, err
+		}))...)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { cc.Close() })
+	return cc, func() { (<-conns).Close() }
 }
 
 func (d *running) ctx() context.Context {

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/sealed"
@@ -429,42 +430,48 @@ func TestUploadResumes(t *testing.T) {
 	d.works(m)
 }
 
-// TestCallersThatVanish: streams that are cut with requests in flight, or whose
-// answers no one reads, take nothing from others for good.
+// TestCallersThatVanish: streams and connections that are cut with requests in
+// flight, or whose answers no one reads, keep nothing from others for good.
 func TestCallersThatVanish(t *testing.T) {
-	d := start(t, nil, nil)
+	d := start(t, nil, func(c *config.Config) { c.Limits.MaxBytesInFlight = 128 << 20 })
 	m := smallModel(t)
 	d.push(m)
-	var wg sync.WaitGroup
-	for i := range 20 {
-		wg.Go(func() {
-			cc := d.connect()
-			defer cc.Close()
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			e := evaluate(t, ctx, cc)
-			for id := range uint64(30) {
-				e.send(m.request(0, 20, id))
-			}
-			if i%2 == 0 {
-				cancel()
-			}
-		})
-	}
-	wg.Wait()
-	// Answers past the window of a stream that is not read.
-	unread := evaluate(t, d.ctx(), d.cc)
 	big := newModel(t, ring.Q4(), plan.Dense(1, 1024))
 	d.push(big)
-	for id := range uint64(10) {
-		unread.send(big.request(0, 3000, id))
+	// Answers of 16 MB each, past the windows of a stream that is not read.
+	ask := func(e *evaluation) {
+		for id := range uint64(5) {
+			e.send(big.request(0, 4000, id))
+		}
 	}
-	other := d.connect()
-	e := evaluate(t, d.ctx(), other)
+	for i := range 20 {
+		cc, cut := d.connectCut()
+		ctx, cancel := context.WithCancel(t.Context())
+		e := evaluate(t, ctx, cc)
+		ask(e)
+		r, err := e.receive()
+		if err != nil || r.Err != nil {
+			t.Fatalf("answer %v, %v", r, err)
+		}
+		r.Free()
+		time.Sleep(10 * time.Millisecond) // until answers fill what there is to fill
+		switch {
+		case i == 0:
+			cancel()
+		case i == 1:
+			cc.Close()
+		default:
+			cut()
+		}
+		cancel()
+	}
+	unread := evaluate(t, d.ctx(), d.cc)
+	ask(unread)
+	e := evaluate(t, d.ctx(), d.connect())
 	for range 5 {
 		e.works(m)
 	}
-	for range 10 {
+	for range 5 {
 		r, err := unread.receive()
 		if err != nil || r.Err != nil {
 			t.Fatalf("answer %v, %v", r, err)

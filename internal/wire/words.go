@@ -34,6 +34,10 @@ func (p releasePool) Put(*[]byte)     { p() }
 // the words as the wire does the bytes are v's own memory, and v must not change
 // until release (which may be nil) is called, once, from any goroutine, after the
 // last use. Short vectors are copied.
+//
+// Do not wait for release: gRPC forgets the buffers of a message that a broken
+// connection cuts off, and of one during whose sending the stream's first answer
+// comes. The garbage collector then has v.
 func EncodeWords(r ring.Ring, v []uint32, release func()) mem.BufferSlice {
 	if release == nil {
 		release = func() {}
