@@ -50,32 +50,28 @@ func (a *Affine) Apply(dst []float32, _ int, shapes []Shape, in ...[]float32) {
 	}
 }
 
-// after returns a x + b as the parameters of a(s x + t) + b, rounded once.
+// after returns the scale and shift of a(s x + t) + b. Each step is rounded, so
+// that it makes no difference whether a comes whole or as its scale and its shift.
 func (a *Affine) after(s, t []float32) (scale, shift []float32) {
-	if a.Scale == nil {
-		return s, sum(t, a.Shift)
+	scale, shift = slices.Clone(s), slices.Clone(t)
+	if scale == nil {
+		scale = slices.Clone(a.Scale)
+	} else {
+		multiply(scale, a.Scale)
 	}
-	scale, shift = slices.Clone(a.Scale), slices.Clone(a.Shift)
-	for i, v := range s {
-		scale[i] *= v
+	multiply(shift, a.Scale)
+	if shift == nil {
+		return scale, slices.Clone(a.Shift)
 	}
-	if t != nil && shift == nil {
-		shift = make([]float32, len(t))
-	}
-	for i, v := range t {
-		shift[i] = float32(float64(a.Scale[i])*float64(v) + float64(shift[i]))
+	for i, v := range a.Shift {
+		shift[i] += v
 	}
 	return scale, shift
 }
 
-// sum returns s + t, either of which may be nil for 0.
-func sum(s, t []float32) []float32 {
-	if s == nil || t == nil {
-		return append(s, t...)
+// multiply multiplies v by the elements of by. Either may be nil.
+func multiply(v, by []float32) {
+	for i := range min(len(v), len(by)) {
+		v[i] *= by[i]
 	}
-	u := slices.Clone(s)
-	for i, v := range t {
-		u[i] += v
-	}
-	return u
 }

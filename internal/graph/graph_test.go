@@ -210,6 +210,7 @@ func TestShapesRejects(t *testing.T) {
 		"sum of three":        {&graph.Graph{Input: square, Nodes: []graph.Node{node(graph.Add{}, 0, 0, 0)}, Output: 1}, nil},
 		"concat of nothing":   {&graph.Graph{Input: square, Nodes: []graph.Node{node(graph.Concat{})}, Output: 1}, nil},
 		"concat of two maps":  {&graph.Graph{Input: square, Nodes: []graph.Node{node(graph.Reshape{To: graph.Vector(16)}, 0), node(graph.Concat{}, 0, 1)}, Output: 2}, nil},
+		"concat of columns":   {&graph.Graph{Input: graph.Shape{H: 4, W: 2, C: 2}, Nodes: []graph.Node{node(graph.Reshape{To: square}, 0), node(graph.Concat{}, 0, 1)}, Output: 2}, nil},
 		"concat of too much":  {&graph.Graph{Input: graph.Vector(1 << 30), Nodes: []graph.Node{node(graph.Concat{}, 0, 0, 0)}, Output: 1}, nil},
 		"affine of nothing":   {chain(square, &graph.Affine{}), nil},
 		"affine scale":        {chain(square, &graph.Affine{Scale: make([]float32, 2)}), nil},

@@ -8,7 +8,7 @@ import "slices"
 //
 //	a linear one:      into its weights and bias,
 //	another Affine:    into one,
-//	an AvgPool:        into a SumPool, where it takes the mean back.
+//	an AvgPool:        into a SumPool, where its scale is the window's size.
 //
 // g must be valid but for values that nothing reads, and is left as it is.
 func Simplify(g *Graph) *Graph {
@@ -16,9 +16,12 @@ func Simplify(g *Graph) *Graph {
 	return fold(fold(g, combine), absorb)
 }
 
-// fold prunes g, and replaces each pair of an operator and an Affine behind it
-// by what join returns, unless that is nil.
-func fold(g *Graph, join func(Op, *Affine) Op) *Graph {
+// A join returns an operator that does what op and then a do, but for what it
+// leaves over of a, if anything; or nil, where there is none.
+type join func(op Op, a *Affine) (Op, *Affine)
+
+// fold prunes g, and joins operators and the Affines behind them.
+func fold(g *Graph, j join) *Graph {
 	readers := make([]int, len(g.Nodes)+1)
 	readers[g.Output] = 1
 	for i := len(g.Nodes) - 1; i >= 0; i-- {
@@ -36,14 +39,18 @@ func fold(g *Graph, join func(Op, *Affine) Op) *Graph {
 		}
 		if a, ok := n.Op.(*Affine); ok && n.Inputs[0] > 0 && readers[n.Inputs[0]] == 1 {
 			v := to[n.Inputs[0]]
-			if op := join(out.Nodes[v-1].Op, a); op != nil {
-				out.Nodes[v-1].Op, to[i+1] = op, v
-				continue
+			if op, rest := j(out.Nodes[v-1].Op, a); op != nil {
+				out.Nodes[v-1].Op = op
+				if rest == nil {
+					to[i+1] = v
+					continue
+				}
+				n.Op = rest
 			}
 		}
 		inputs := make([]Value, len(n.Inputs))
-		for j, v := range n.Inputs {
-			inputs[j] = to[v]
+		for k, v := range n.Inputs {
+			inputs[k] = to[v]
 		}
 		out.Nodes = append(out.Nodes, Node{n.Op, inputs})
 		to[i+1] = Value(len(out.Nodes))
@@ -52,32 +59,37 @@ func fold(g *Graph, join func(Op, *Affine) Op) *Graph {
 	return out
 }
 
-// combine returns a after op as one, if op is an Affine.
-func combine(op Op, a *Affine) Op {
-	if first, ok := op.(*Affine); ok {
-		scale, shift := a.after(first.Scale, first.Shift)
-		return &Affine{scale, shift}
+// combine joins an Affine or an AvgPool and an Affine.
+func combine(op Op, a *Affine) (Op, *Affine) {
+	switch op := op.(type) {
+	case *Affine:
+		scale, shift := a.after(op.Scale, op.Shift)
+		return &Affine{scale, shift}, nil
+	case AvgPool:
+		size := float32(op.KH * op.KW)
+		pads := op.Top|op.Left|op.Bot|op.Right != 0
+		if a.Scale == nil || pads && !op.CountPad || slices.ContainsFunc(a.Scale, func(v float32) bool { return v != size }) {
+			break
+		}
+		if a.Shift == nil {
+			return SumPool{op.Pool}, nil
+		}
+		return SumPool{op.Pool}, &Affine{Shift: a.Shift}
 	}
-	return nil
+	return nil, nil
 }
 
-// absorb returns a after op as one of op's kind, or nil.
-func absorb(op Op, a *Affine) Op {
+// absorb joins a linear operator and an Affine, or what combine does.
+func absorb(op Op, a *Affine) (Op, *Affine) {
 	switch op := op.(type) {
 	case *Dense:
 		_, b := a.after(nil, op.B)
-		return &Dense{op.In, op.Out, scaleRows(op.W, a.Scale), b}
+		return &Dense{op.In, op.Out, scaleRows(op.W, a.Scale), b}, nil
 	case *Conv2D:
 		_, b := a.after(nil, op.B)
-		return &Conv2D{op.Geometry, scaleRows(op.W, a.Scale), b}
-	case AvgPool:
-		size := float32(op.KH * op.KW)
-		whole := op.CountPad || op.Top|op.Left|op.Bot|op.Right == 0
-		if whole && a.Shift == nil && !slices.ContainsFunc(a.Scale, func(v float32) bool { return v != size }) {
-			return SumPool{op.Pool}
-		}
+		return &Conv2D{op.Geometry, scaleRows(op.W, a.Scale), b}, nil
 	}
-	return nil
+	return combine(op, a)
 }
 
 // scaleRows returns the matrix w with row i times scale[i]. A nil scale is 1.
@@ -86,8 +98,8 @@ func scaleRows(w, scale []float32) []float32 {
 		return w
 	}
 	u := make([]float32, len(w))
+	terms := len(w) / len(scale)
 	for i, s := range scale {
-		terms := len(w) / len(scale)
 		for j, v := range w[i*terms:][:terms] {
 			u[i*terms+j] = s * v
 		}

@@ -78,6 +78,8 @@ func TestSimplifyByHand(t *testing.T) {
 		"mean to sum, by halves": {[]graph.Op{mean, &graph.Affine{Scale: []float32{2, 2}}, &graph.Affine{Scale: []float32{2, 2}}}, []graph.Op{graph.SumPool{Pool: mean.Pool}}},
 		"mean not counted":       {[]graph.Op{padded, four}, []graph.Op{padded, four}},
 		"mean by another scale":  {[]graph.Op{mean, &graph.Affine{Scale: []float32{4, 2}}}, []graph.Op{mean, &graph.Affine{Scale: []float32{4, 2}}}},
+		"mean to sum, shifted":   {[]graph.Op{mean, &graph.Affine{Scale: four.Scale, Shift: shift.Shift}}, []graph.Op{graph.SumPool{Pool: mean.Pool}, shift}},
+		"mean to sum, and on":    {[]graph.Op{mean, four, both}, []graph.Op{graph.SumPool{Pool: mean.Pool}, both}},
 		"mean and a shift":       {[]graph.Op{mean, shift}, []graph.Op{mean, shift}},
 	} {
 		in := graph.Vector(2)

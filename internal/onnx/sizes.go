@@ -260,7 +260,7 @@ func (p *parser) calculate(n *node) (operand, error) {
 		return operand{}, p.refuse(n, "of the batch's size")
 	}
 	few, many := min(len(a.v), len(b.v)), max(len(a.v), len(b.v))
-	if few == 0 || few != 1 && few != many {
+	if few != 1 && few != many {
 		return operand{}, fmt.Errorf("%w: %d sizes with %d", ErrInvalid, len(a.v), len(b.v))
 	}
 	c := &sizes{make([]size, many), max(a.rank, b.rank)}

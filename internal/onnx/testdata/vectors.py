@@ -236,6 +236,9 @@ for op in "GlobalAveragePool", "GlobalMaxPool":
 for op, first in ("ReduceMean", 18), ("ReduceMax", 18), ("ReduceSum", 13):
     case(f"{op} by attribute", [3, 4, 5], 2, [make_node(op, ["x"], ["y"], axes=[2, 3], keepdims=0)], first - 1)
     case(f"{op} by input", [3, 4, 5], 4, [make_node(op, ["x", "a"], ["y"])], first, a=ints(-1, -2))
+case("ReduceMean as a map", [3, 4, 5], 4, [
+    make_node("ReduceMean", ["x"], ["a"], axes=[-2, -1]), make_node("Conv", ["a", "w"], ["y"]),
+], w=normal(2, 3, 1, 1))
 case("sum pooling", [3, 5, 5], 4, [
     make_node("AveragePool", ["x"], ["a"], kernel_shape=[2, 3], strides=[2, 1]),
     make_node("Mul", ["a", "s"], ["y"]),
@@ -287,7 +290,7 @@ case("view by Slice, opset 9", [2, 3, 4], 2, [
 case("view by Slice, opset 13", [2, 3, 4], 4, [
     make_node("Shape", ["x"], ["s"]),
     make_node("Cast", ["s"], ["t"], to=TensorProto.INT32),
-    make_node("Slice", ["t", "zero", "one", "zero", "one"], ["a"]),
+    make_node("Slice", ["t", "before", "one", "zero", "one"], ["a"]),
     make_node("Slice", ["t", "minus", "far"], ["d"]),
     make_node("Slice", ["t", "one", "minus"], ["e"]),
     make_node("Cast", ["a"], ["a1"], to=TensorProto.INT64),
@@ -295,7 +298,7 @@ case("view by Slice, opset 13", [2, 3, 4], 4, [
     make_node("Cast", ["e"], ["e1"], to=TensorProto.INT64),
     make_node("Concat", ["a1", "d1", "e1"], ["c"], axis=0),
     make_node("Reshape", ["x", "c"], ["y"]),
-], zero=ints(0), one=ints(1), minus=ints(-1), far=ints(2**63 - 1))
+], before=ints(-9), zero=ints(0), one=ints(1), minus=ints(-1), far=ints(2**63 - 1))
 case("view by part of a Shape, opset 15", [2, 3, 4], 2, [
     make_node("Shape", ["x"], ["a"], end=1),
     make_node("Shape", ["x"], ["t"], start=-3),
@@ -313,6 +316,11 @@ case("view of a batch of 2", [2, 3, 4], 2, [
     make_node("Concat", ["a", "b"], ["c"], axis=0),
     make_node("Reshape", ["x", "c"], ["y"]),
 ], batch=2, i=ints(0), b=ints(24))
+case("like another, allowzero", [2, 3, 4], 4, [
+    make_node("Flatten", ["x"], ["a"]),
+    make_node("Shape", ["x"], ["s"]),
+    make_node("Reshape", ["a", "s"], ["y"], allowzero=1),
+], 14)
 case("like another", [2, 3, 4], 4, [
     make_node("Flatten", ["x"], ["a"]),
     make_node("Relu", ["a"], ["b"]),
