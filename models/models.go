@@ -43,7 +43,8 @@ func ONNX(name string) ([]byte, error) {
 }
 
 // TestSet returns the 10,000 test images of Fashion-MNIST, each 28 x 28 x 1 in
-// [0, 1], and their labels, each below 10.
+// [0, 1], and their labels, each below 10. Fit makes of them what cifar-cnn, of
+// another input, was trained on.
 func TestSet() (*dataset.Images, []uint8, error) {
 	images, err := dataset.ReadIDX(bytes.NewReader(testImages))
 	if err != nil {

@@ -82,17 +82,23 @@ func TestAccuracy(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if g.Input != (graph.Shape{H: 28, W: 28, C: 1}) || shapes[g.Output] != graph.Vector(10) {
+			if shapes[g.Output] != graph.Vector(10) {
 				t.Fatalf("%v to %v", g.Input, shapes[g.Output])
+			}
+			images, err := images.Fit(g.Input.C, g.Input.H, g.Input.W)
+			if err != nil {
+				t.Fatal(err)
 			}
 			m, err := reference.New(g, batch)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer m.Close()
+			x := make([]float32, batch*g.Input.Len())
 			right := 0
 			for i := 0; i < images.N; i += batch {
-				y, err := m.Forward(images.Range(i, i+batch))
+				graph.CHWToHWC(x, images.Range(i, i+batch), batch, g.Input)
+				y, err := m.Forward(x)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -124,8 +130,8 @@ func TestAccuracy(t *testing.T) {
 }
 
 func TestNames(t *testing.T) {
-	if !slices.Contains(Names(), "mnist-cnn") || !slices.IsSorted(Names()) {
-		t.Errorf("%q", Names())
+	if want := []string{"cryptonets", "mlp", "mnist-cnn"}; !slices.Equal(Names(), want) {
+		t.Errorf("%q, want %q", Names(), want)
 	}
 	for _, name := range []string{"", "absent", "../models/mnist-cnn", "fashion-mnist"} {
 		if _, err := ONNX(name); err == nil {

@@ -8,8 +8,11 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/securenets/securenets/internal/dataset"
 	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/onnx"
 	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/models"
 )
 
 // oracle computes one sample of a graph (NHWC) in float64, from the definitions.
@@ -308,6 +311,55 @@ func TestForward(t *testing.T) {
 			}
 			if err := m.Close(); err != nil {
 				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// The demonstration networks give test images the probabilities that follow from
+// the definitions.
+func TestDemonstrationNetworks(t *testing.T) {
+	const n = 4
+	images, _, err := models.TestSet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	images = &dataset.Images{N: n, C: images.C, H: images.H, W: images.W, Data: images.Range(0, n)}
+	for _, name := range models.Names() {
+		t.Run(name, func(t *testing.T) {
+			b, err := models.ONNX(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			g, err := onnx.Parse(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fitted, err := images.Fit(g.Input.C, g.Input.H, g.Input.W)
+			if err != nil {
+				t.Fatal(err)
+			}
+			x := make([]float32, n*g.Input.Len())
+			graph.CHWToHWC(x, fitted.Data, n, g.Input)
+			m, err := New(g, n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			y, err := m.Forward(x)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for s := range n {
+				sample := make([]float64, g.Input.Len())
+				for i := range sample {
+					sample[i] = float64(x[s*len(sample)+i])
+				}
+				for i, want := range oracle(g, sample) {
+					if got := float64(y[s*10+i]); !(math.Abs(got-want) <= 1e-5) {
+						t.Errorf("image %d, class %d: %v, want %v", s, i, got, want)
+					}
+				}
 			}
 		})
 	}
