@@ -1,0 +1,342 @@
+// Package faultfs is a file system in memory that fails where it is told to, and
+// that loses in a crash what was not made durable. It is for tests of padstock.
+package faultfs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"path"
+	"slices"
+	"sync"
+
+	"github.com/securenets/securenets/internal/padstock"
+)
+
+// ErrCrash, returned by Disk.Fault, ends the process: the operation is done in
+// part, and all that follow fail.
+var ErrCrash = errors.New("faultfs: crashed")
+
+// Op is an operation that changes something or makes it durable.
+type Op struct {
+	N    int    // operations before it
+	Name string // "create", "write", "sync", "rename", "remove" or "syncdir"
+	Path string
+}
+
+// Disk is a disk. It may be used by several goroutines at once.
+type Disk struct {
+	// Fault is asked before each operation, and makes it fail with the error it
+	// returns. A write that fails leaves half of its bytes. May be nil.
+	Fault func(Op) error
+
+	mu     sync.Mutex
+	ops    []Op
+	dirs   map[string]*directory
+	locks  map[string]bool
+	inodes uint64
+	boot   int // files and locks of an earlier one are dead
+	dead   bool
+}
+
+type directory struct {
+	names   map[string]*inode
+	durable map[string]*inode
+	pending []map[string]*inode // changes, in order; nil: no such name
+}
+
+type inode struct {
+	number  uint64
+	data    []byte
+	durable int  // bytes
+	lost    bool // a sync failed: later ones say that all is well, and it is not
+}
+
+// New returns an empty disk.
+func New() *Disk { return &Disk{dirs: map[string]*directory{}, locks: map[string]bool{}} }
+
+// Ops returns the operations so far.
+func (d *Disk) Ops() []Op {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.ops)
+}
+
+// Survival is what a crash leaves of changes that were not made durable.
+type Survival int
+
+const (
+	All  Survival = iota // as when the process alone is killed
+	None                 // as when nothing was written back
+	Some                 // any part: files cut anywhere, changes of a directory in any selection
+)
+
+// Survivals are all of them.
+var Survivals = []Survival{All, None, Some}
+
+func (s Survival) String() string { return [...]string{"all", "none", "some"}[s] }
+
+// Crash ends the process that uses the disk and starts the machine again.
+func (d *Disk) Crash(s Survival, rnd *rand.Rand) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	kept := map[*inode]bool{}
+	for _, name := range slices.Sorted(maps.Keys(d.dirs)) { // in one order, for one seed
+		dir := d.dirs[name]
+		for _, change := range dir.pending {
+			if s == All || s == Some && rnd.IntN(2) == 0 {
+				apply(dir.durable, change)
+			}
+		}
+		dir.names, dir.pending = maps.Clone(dir.durable), nil
+		for _, name := range slices.Sorted(maps.Keys(dir.names)) {
+			f := dir.names[name]
+			if kept[f] {
+				continue
+			}
+			kept[f] = true
+			switch {
+			case s == None || s == All && f.lost:
+				f.data = f.data[:f.durable]
+			case s == Some:
+				f.data = f.data[:f.durable+rnd.IntN(len(f.data)-f.durable+1)]
+			}
+			f.durable, f.lost = len(f.data), false
+		}
+	}
+	d.boot++
+	d.dead = false
+	clear(d.locks)
+}
+
+func apply(names, change map[string]*inode) {
+	for name, f := range change {
+		if f == nil {
+			delete(names, name)
+		} else {
+			names[name] = f
+		}
+	}
+}
+
+// do notes an operation and asks whether it fails. With partly set it fails
+// because the process ends, and may have been done.
+func (d *Disk) do(name, path string) (partly bool, err error) {
+	if d.dead {
+		return false, ErrCrash
+	}
+	op := Op{len(d.ops), name, path}
+	d.ops = append(d.ops, op)
+	if d.Fault == nil {
+		return false, nil
+	}
+	if err := d.Fault(op); err != nil {
+		d.dead = errors.Is(err, ErrCrash)
+		return d.dead, fmt.Errorf("%s %s: %w", name, path, err)
+	}
+	return false, nil
+}
+
+// dir returns the directory of a path and the path's name in it.
+func (d *Disk) dir(p string) (*directory, string, error) {
+	dir := d.dirs[path.Dir(p)]
+	if dir == nil {
+		return nil, "", fmt.Errorf("%s: %w", p, fs.ErrNotExist)
+	}
+	return dir, path.Base(p), nil
+}
+
+func (dir *directory) change(c map[string]*inode) {
+	apply(dir.names, c)
+	dir.pending = append(dir.pending, c)
+}
+
+// Dir makes a directory, durably.
+func (d *Disk) Dir(p string) (string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p = path.Clean("/" + p)
+	if d.dirs[p] == nil {
+		d.dirs[p] = &directory{names: map[string]*inode{}, durable: map[string]*inode{}}
+	}
+	return p, nil
+}
+
+func (d *Disk) Lock(p string) (io.Closer, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.locks[p] {
+		return nil, padstock.ErrLocked
+	}
+	d.locks[p] = true
+	return &lock{d, p, d.boot}, nil
+}
+
+type lock struct {
+	d    *Disk
+	path string
+	boot int
+}
+
+func (l *lock) Close() error {
+	l.d.mu.Lock()
+	defer l.d.mu.Unlock()
+	if l.boot == l.d.boot {
+		delete(l.d.locks, l.path)
+	}
+	return nil
+}
+
+func (d *Disk) List(p string) ([]string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	dir := d.dirs[p]
+	if dir == nil {
+		return nil, fs.ErrNotExist
+	}
+	return slices.Sorted(maps.Keys(dir.names)), nil
+}
+
+func (d *Disk) Create(p string) (padstock.File, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	dir, name, err := d.dir(p)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := d.do("create", p); err != nil {
+		return nil, err
+	}
+	d.inodes++
+	f := &inode{number: d.inodes}
+	dir.change(map[string]*inode{name: f})
+	return &file{d, p, f, d.boot}, nil
+}
+
+func (d *Disk) Open(p string) (padstock.File, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	dir, name, err := d.dir(p)
+	if err != nil {
+		return nil, err
+	}
+	f := dir.names[name]
+	if f == nil {
+		return nil, fmt.Errorf("%s: %w", p, fs.ErrNotExist)
+	}
+	return &file{d, p, f, d.boot}, nil
+}
+
+func (d *Disk) Rename(from, to string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	dir, name, err := d.dir(from)
+	if err != nil {
+		return err
+	}
+	f := dir.names[name]
+	if f == nil {
+		return fmt.Errorf("%s: %w", from, fs.ErrNotExist)
+	}
+	partly, err := d.do("rename", to)
+	if err == nil || partly {
+		dir.change(map[string]*inode{name: nil, path.Base(to): f})
+	}
+	return err
+}
+
+func (d *Disk) Remove(p string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	dir, name, err := d.dir(p)
+	if err != nil {
+		return err
+	}
+	if dir.names[name] == nil {
+		return fmt.Errorf("%s: %w", p, fs.ErrNotExist)
+	}
+	partly, err := d.do("remove", p)
+	if err == nil || partly {
+		dir.change(map[string]*inode{name: nil})
+	}
+	return err
+}
+
+func (d *Disk) SyncDir(p string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	dir := d.dirs[p]
+	if dir == nil {
+		return fs.ErrNotExist
+	}
+	if _, err := d.do("syncdir", p); err != nil {
+		return err
+	}
+	dir.durable, dir.pending = maps.Clone(dir.names), nil
+	return nil
+}
+
+type file struct {
+	d    *Disk
+	path string
+	*inode
+	boot int
+}
+
+func (f *file) do(name string) (partly bool, err error) {
+	if f.boot != f.d.boot {
+		return false, ErrCrash
+	}
+	return f.d.do(name, f.path)
+}
+
+func (f *file) Write(b []byte) (int, error) {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if f.boot != f.d.boot || f.d.dead {
+		return 0, ErrCrash
+	}
+	_, err := f.do("write")
+	if err != nil {
+		b = b[:len(b)/2]
+	}
+	f.data = append(f.data, b...)
+	return len(b), err
+}
+
+func (f *file) ReadAt(b []byte, at int64) (int, error) {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	n := 0
+	if at < int64(len(f.data)) {
+		n = copy(b, f.data[at:])
+	}
+	if n < len(b) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (f *file) Sync() error {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if _, err := f.do("sync"); err != nil {
+		f.lost = true
+		return err
+	}
+	if !f.lost {
+		f.durable = len(f.data)
+	}
+	return nil
+}
+
+func (f *file) Close() error { return nil }
+
+func (f *file) Stat() (int64, uint64, error) {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	return int64(len(f.data)), f.number, nil
+}

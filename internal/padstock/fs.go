@@ -1,0 +1,128 @@
+package padstock
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// FS is a file system as a stock uses it. Paths are absolute but for Dir's.
+// What is missing is reported as fs.ErrNotExist. A change survives a power
+// failure once Sync of the file, for its content, or SyncDir of its directory,
+// for its name, returned.
+type FS interface {
+	// Dir returns the absolute path, free of links, of a directory, which it
+	// makes with mode 0700 if it is missing.
+	Dir(path string) (string, error)
+	// Lock holds the lock of a file, made if it is missing, until the lock is
+	// closed or the process ends. It does not wait: ErrLocked.
+	Lock(path string) (io.Closer, error)
+	// List returns the names in a directory.
+	List(dir string) ([]string, error)
+	// Create makes a new, empty file of mode 0600, in place of one that is there.
+	Create(path string) (File, error)
+	// Open opens a file that is there.
+	Open(path string) (File, error)
+	// Rename moves a file, within a directory, in place of one that is there.
+	Rename(from, to string) error
+	Remove(path string) error
+	SyncDir(dir string) error
+}
+
+// File is an open file. Write appends.
+type File interface {
+	io.Writer
+	io.ReaderAt
+	io.Closer
+	Sync() error
+	// Stat returns the size in bytes and the inode, which no other file of the
+	// file system has while this one is there.
+	Stat() (size int64, inode uint64, err error)
+}
+
+// OS is the operating system's file system.
+type OS struct{}
+
+func (OS) Dir(path string) (string, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return "", err
+	}
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(path)
+}
+
+func (OS) Lock(path string) (io.Closer, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = ErrLocked
+		}
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return f, nil
+}
+
+func (OS) List(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	return names, nil
+}
+
+func (OS) Create(path string) (File, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return open(path, os.O_CREATE|os.O_EXCL)
+}
+
+func (OS) Open(path string) (File, error) { return open(path, 0) }
+
+func (OS) Rename(from, to string) error { return os.Rename(from, to) }
+
+func (OS) Remove(path string) error { return os.Remove(path) }
+
+func (OS) SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// file is an os.File that appends.
+type file struct{ *os.File }
+
+func open(path string, flag int) (File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|flag, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return file{f}, nil
+}
+
+func (f file) Stat() (int64, uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return 0, 0, err
+	}
+	return st.Size, st.Ino, nil
+}

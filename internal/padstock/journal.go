@@ -1,0 +1,150 @@
+package padstock
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+)
+
+// burn is one record of a burn journal: a reservation of ids, which are then
+// used up for good, whether or not anything was sent.
+type burn struct {
+	Stock      [16]byte
+	Generation uint64 // reservations before it, and the record's place in the journal
+	Burned     uint64 // ids below are used up
+}
+
+// A record is 64 bytes, so that none crosses a sector: the magic, a burn, and
+// the first 24 bytes of the SHA-256 of both. Integers are little-endian.
+const (
+	burnMagic = "snburn1\n"
+	burnSize  = 64
+	burnBody  = 40
+)
+
+func (b burn) encode() []byte {
+	rec, err := binary.Append([]byte(burnMagic), binary.LittleEndian, b)
+	if err != nil {
+		panic(err) // a burn has a fixed size
+	}
+	sum := sha256.Sum256(rec)
+	return append(rec, sum[:burnSize-burnBody]...)
+}
+
+func decodeBurn(rec []byte) (b burn, ok bool) {
+	if _, err := binary.Decode(rec[len(burnMagic):], binary.LittleEndian, &b); err != nil {
+		return burn{}, false
+	}
+	return b, bytes.Equal(rec, b.encode())
+}
+
+// journal is a burn journal: a file of records that only grows. Each
+// reservation is a record more.
+type journal struct {
+	file File
+	last burn
+}
+
+const journalName = "burned"
+
+// createJournal begins a journal, in place of one that is there.
+func createJournal(fsys FS, dir string, stock [16]byte) (*journal, error) {
+	first := burn{Stock: stock}
+	err := put(fsys, dir, journalName, func(f File) error {
+		_, err := f.Write(first.encode())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	f, err := fsys.Open(filepath.Join(dir, journalName))
+	if err != nil {
+		return nil, err
+	}
+	return &journal{file: f, last: first}, nil
+}
+
+// openJournal reads the last record of a stock's journal. Its error wraps
+// ErrJournal where there is none that can be relied on: of one that ends in half
+// a record nobody knows what was burned.
+func openJournal(fsys FS, dir string, stock [16]byte) (*journal, error) {
+	f, err := fsys.Open(filepath.Join(dir, journalName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: none in %s", ErrJournal, dir)
+	} else if err != nil {
+		return nil, err
+	}
+	j := &journal{file: f}
+	if err := j.read(stock); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%w, in %s", err, dir)
+	}
+	return j, nil
+}
+
+func (j *journal) read(stock [16]byte) error {
+	size, _, err := j.file.Stat()
+	if err != nil {
+		return err
+	}
+	if size == 0 || size%burnSize != 0 {
+		return fmt.Errorf("%w: %d bytes", ErrJournal, size)
+	}
+	var rec [burnSize]byte
+	if _, err := j.file.ReadAt(rec[:], size-burnSize); err != nil {
+		return err
+	}
+	var ok bool
+	switch j.last, ok = decodeBurn(rec[:]); {
+	case !ok || j.last.Generation != uint64(size/burnSize-1):
+		return fmt.Errorf("%w: the last record is damaged", ErrJournal)
+	case j.last.Stock != stock:
+		return fmt.Errorf("%w: of another stock", ErrJournal)
+	}
+	return nil
+}
+
+// append adds a record durably. After an error nobody knows whether it is there.
+func (j *journal) append(b burn) error {
+	if _, err := j.file.Write(b.encode()); err != nil {
+		return fmt.Errorf("%w: %w", ErrFailed, err)
+	}
+	if err := j.file.Sync(); err != nil {
+		return fmt.Errorf("%w: %w", ErrFailed, err)
+	}
+	j.last = b
+	return nil
+}
+
+const tempName = "new"
+
+// put writes a file that after a crash is there whole or not at all, in place of
+// one that was there. Its error wraps ErrFailed where the disk would not say that
+// the file is durable.
+func put(fsys FS, dir, name string, content func(File) error) error {
+	temp := filepath.Join(dir, tempName)
+	f, err := fsys.Create(temp)
+	if err != nil {
+		return err
+	}
+	if err := content(f); err != nil {
+		f.Close()
+		fsys.Remove(temp)
+		return err
+	}
+	err = errors.Join(f.Sync(), f.Close())
+	if err == nil {
+		err = fsys.Rename(temp, filepath.Join(dir, name))
+	}
+	if err == nil {
+		err = fsys.SyncDir(dir)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrFailed, err)
+	}
+	return nil
+}

@@ -1,0 +1,598 @@
+// Package padstock keeps one-time pads on disk so that each serves once, also
+// when the process is killed, the disk fills up, or files are copied or restored
+// from a backup. See docs/spec.md, section 7.
+//
+//	DIR/stock      whose stock it is, and its key, sealed under the secret's
+//	DIR/N.pads     a block of pads; sample i of it has the id N+i
+//	DIR/burned     the burn journal's twin
+//	JOURNAL/burned the burn journal: ids below its last record's are used up
+//
+// Ids count up and are used in order. Pads leave the stock in these steps:
+//
+//	read and decrypt  ->  append to the journal, fsync  ->  append to the twin, fsync  ->  hand out
+//
+// The directory of every file is fsynced when the file is made, before the next is.
+// A process that stops in between has burned pads for nothing. The twin shows when
+// one of the two folders was restored: both must tell of the same reservations, but
+// for one that the journal alone has, which is what a stop between the two leaves.
+// A stock that does not fit is discarded: its files are removed and Discarded
+// tells why. Nothing here is secret in its timing.
+package padstock
+
+import (
+	"cmp"
+	"crypto/cipher"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/securenets/securenets/transform"
+)
+
+// What Open refuses, leaving everything as it is.
+var (
+	// ErrLocked: another process, or another session of this one, has the stock.
+	ErrLocked = errors.New("padstock: in use")
+	// ErrMachineID: the id of the machine is missing, or not 32 hexadecimal digits.
+	ErrMachineID = errors.New("padstock: no machine id")
+	// ErrDirs: stock and burn journal are in one folder, so that one backup holds both.
+	ErrDirs = errors.New("padstock: the burn journal needs a folder of its own")
+	// ErrSecret: the stock was made with another secret.
+	ErrSecret = errors.New("padstock: of another secret")
+	// ErrVersion: the stock has a format that this version does not read.
+	ErrVersion = errors.New("padstock: unknown format version")
+)
+
+// Why a stock was discarded.
+var (
+	// ErrMachine: the stock was made on another machine.
+	ErrMachine = errors.New("padstock: of another machine")
+	// ErrMoved: the stock or its burn journal was moved or copied.
+	ErrMoved = errors.New("padstock: moved or copied")
+	// ErrJournal: a burn journal is missing, damaged or of another stock.
+	ErrJournal = errors.New("padstock: no usable burn journal")
+	// ErrRollback: stock and burn journal are not of the same time.
+	ErrRollback = errors.New("padstock: stock or burn journal restored")
+	// ErrDamaged: a file is not as it was written.
+	ErrDamaged = errors.New("padstock: damaged")
+)
+
+// mismatches are the reasons to discard a stock.
+var mismatches = []error{ErrMachine, ErrMoved, ErrJournal, ErrRollback, ErrDamaged}
+
+func mismatch(err error) bool {
+	return slices.ContainsFunc(mismatches, func(m error) bool { return errors.Is(err, m) })
+}
+
+// What Add and Take return.
+var (
+	// ErrShort: fewer pads are left than must be taken.
+	ErrShort = errors.New("padstock: not enough pads")
+	// ErrShape: pads of other layers.
+	ErrShape = errors.New("padstock: pads of the wrong shape")
+	// ErrFailed: a change may or may not be on disk. Until it is opened anew, the
+	// stock serves nothing more.
+	ErrFailed = errors.New("padstock: disk failed")
+	// ErrFull: the stock has given out all its ids.
+	ErrFull = errors.New("padstock: no ids left")
+	// ErrClosed: the stock was closed.
+	ErrClosed = errors.New("padstock: closed")
+)
+
+// Key is the secret's key that a stock's own is sealed under. It prints redacted.
+type Key [32]byte
+
+// Format prints k redacted, whatever the verb.
+func (Key) Format(f fmt.State, _ rune) { io.WriteString(f, "padstock.Key(redacted)") }
+
+// Config says where a stock is and what it is bound to.
+type Config struct {
+	Dir        string
+	JournalDir string // in no backup together with Dir, and of this stock alone
+	MachineID  string // 32 hexadecimal digits, as in /etc/machine-id
+	Key        Key
+	Words      []int // words of a sample's u, one entry a layer
+}
+
+// Stock is an open stock. It may be used by several goroutines at once.
+type Stock struct {
+	fs    FS
+	c     Config
+	locks []io.Closer
+
+	mu        sync.Mutex
+	discarded error
+	failed    error // what every further use returns
+
+	// What is on disk: nothing before the first block.
+	id      [16]byte
+	aead    cipher.AEAD // of the stock's key
+	sum     [32]byte    // SHA-256 of the header
+	journal *journal
+	twin    *journal
+	blocks  []block // by id; the first may be burned in part
+}
+
+// block is a file of pads for n samples, with the ids first and up.
+type block struct {
+	first uint64
+	n     int
+}
+
+func (b block) end() uint64 { return b.first + uint64(b.n) }
+
+const padsSuffix = ".pads"
+
+func (b block) name() string { return fmt.Sprintf("%016x%s", b.first, padsSuffix) }
+
+// A block file is its head, a seed and first index a layer, and then u of one
+// sample after the other, a layer's words after the other's; each of these is
+// sealed by itself. The associated data are the header's digest, the block's
+// first id, and 0 for the head or i+1 for sample i.
+const headLayer = 32 + 8 // bytes
+
+func (s *Stock) headSize() int { return headLayer*len(s.c.Words) + sealing }
+
+func (s *Stock) recordSize() int {
+	words := 0
+	for _, w := range s.c.Words {
+		words += w
+	}
+	return 4*words + sealing
+}
+
+// maxID bounds the samples of a stock: with a head for each, fewer messages than
+// 2^32 are sealed under its key.
+const maxID = 1 << 31
+
+// Open opens the stock of c, which may be none yet. It holds the stock until
+// Close: ErrLocked for all others.
+func Open(fsys FS, c Config) (_ *Stock, err error) {
+	if err := checkMachine(c.MachineID); err != nil {
+		return nil, err
+	}
+	if len(c.Words) == 0 || slices.Min(c.Words) < 1 {
+		return nil, ErrShape
+	}
+	s := &Stock{fs: fsys, c: c}
+	if s.c.Dir, err = fsys.Dir(c.Dir); err != nil {
+		return nil, fmt.Errorf("padstock: %w", err)
+	}
+	if s.c.JournalDir, err = fsys.Dir(c.JournalDir); err != nil {
+		return nil, fmt.Errorf("padstock: %w", err)
+	}
+	if s.c.Dir == s.c.JournalDir {
+		return nil, ErrDirs
+	}
+	defer func() {
+		if err != nil {
+			s.release()
+		}
+	}()
+	for _, dir := range []string{s.c.Dir, s.c.JournalDir} {
+		lock, err := fsys.Lock(filepath.Join(dir, "lock"))
+		if err != nil {
+			return nil, fmt.Errorf("padstock: %w", err)
+		}
+		s.locks = append(s.locks, lock)
+	}
+	err = s.load()
+	if mismatch(err) {
+		err = s.discard(err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("padstock: %w", err)
+	}
+	return s, nil
+}
+
+// Discarded returns why a stock that was there was discarded, or nil.
+func (s *Stock) Discarded() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.discarded
+}
+
+// Len returns the samples that pads are left for.
+func (s *Stock) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.left()
+}
+
+func (s *Stock) left() int {
+	n := 0
+	for _, b := range s.blocks {
+		n += int(b.end() - max(b.first, s.journal.last.Burned))
+	}
+	return n
+}
+
+// Close lets others have the stock.
+func (s *Stock) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failed, s.blocks = ErrClosed, nil
+	return s.release()
+}
+
+func (s *Stock) release() error {
+	errs := []error{s.forget()}
+	for _, l := range s.locks {
+		errs = append(errs, l.Close())
+	}
+	s.locks = nil
+	return errors.Join(errs...)
+}
+
+// forget closes the files.
+func (s *Stock) forget() error {
+	var errs []error
+	for _, j := range []*journal{s.journal, s.twin} {
+		if j != nil {
+			errs = append(errs, j.file.Close())
+		}
+	}
+	s.aead, s.journal, s.twin, s.blocks = nil, nil, nil, nil
+	return errors.Join(errs...)
+}
+
+// load reads what is on disk. Its error is a mismatch where that is to be discarded.
+func (s *Stock) load() error {
+	f, err := s.fs.Open(filepath.Join(s.c.Dir, headerName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.clear() // of what a stop in begin or clear left
+	} else if err != nil {
+		return err
+	}
+	defer f.Close()
+	h, err := readHeader(f, s.c)
+	if err != nil {
+		return err
+	}
+	s.id, s.sum = h.Stock, sha256.Sum256(h.encode())
+	if s.journal, err = openJournal(s.fs, s.c.JournalDir, s.id); err != nil {
+		return err
+	}
+	if at, err := place(s.id, s.c, f, s.journal.file); err != nil {
+		return err
+	} else if at != h.Place {
+		return ErrMoved
+	}
+	if s.aead, err = h.unseal(s.c.Key); err != nil {
+		return err
+	}
+	if s.twin, err = openJournal(s.fs, s.c.Dir, s.id); err != nil {
+		return err
+	}
+	switch journal, twin := s.journal.last, s.twin.last; {
+	case journal == twin:
+	case journal.Generation == twin.Generation+1 && journal.Burned > twin.Burned:
+		if err := s.twin.append(journal); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("%w: %d reservations in the stock's folder, %d in the journal's", ErrRollback, twin.Generation, journal.Generation)
+	}
+	return s.loadBlocks()
+}
+
+// loadBlocks finds the blocks, and removes those that are burned.
+func (s *Stock) loadBlocks() error {
+	blocks, err := s.names()
+	if err != nil {
+		return err
+	}
+	for _, b := range blocks {
+		f, err := s.fs.Open(filepath.Join(s.c.Dir, b.name()))
+		if err != nil {
+			return err
+		}
+		size, _, err := f.Stat()
+		f.Close()
+		if err != nil {
+			return err
+		}
+		n := size - int64(s.headSize())
+		if each := int64(s.recordSize()); n <= 0 || n%each != 0 || n/each > maxID || b.first > maxID {
+			return fmt.Errorf("%w: %s has %d bytes", ErrDamaged, b.name(), size)
+		}
+		b.n = int(n / int64(s.recordSize()))
+		if k := len(s.blocks); k > 0 && b.first < s.blocks[k-1].end() {
+			return fmt.Errorf("%w: %s overlaps %s", ErrDamaged, b.name(), s.blocks[k-1].name())
+		}
+		s.blocks = append(s.blocks, b)
+	}
+	return s.drop()
+}
+
+// names returns the blocks that have a file, by id, their lengths unknown.
+func (s *Stock) names() ([]block, error) {
+	names, err := s.fs.List(s.c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	var blocks []block
+	for _, name := range names {
+		hex, ok := strings.CutSuffix(name, padsSuffix)
+		first, err := strconv.ParseUint(hex, 16, 64)
+		if b := (block{first: first}); ok && err == nil && b.name() == name {
+			blocks = append(blocks, b)
+		}
+	}
+	slices.SortFunc(blocks, func(a, b block) int { return cmp.Compare(a.first, b.first) })
+	return blocks, nil
+}
+
+// drop removes the files of blocks that are burned. One that a crash brings back
+// is burned still.
+func (s *Stock) drop() error {
+	for len(s.blocks) > 0 && s.blocks[0].end() <= s.journal.last.Burned {
+		if err := s.fs.Remove(filepath.Join(s.c.Dir, s.blocks[0].name())); err != nil {
+			return err
+		}
+		s.blocks = s.blocks[1:]
+	}
+	return nil
+}
+
+// discard removes the stock.
+func (s *Stock) discard(why error) error {
+	s.discarded = why
+	return s.clear()
+}
+
+// clear removes what is in the stock's folder, the header first: without it the
+// rest is nothing. The journal stays until another is begun in its place.
+func (s *Stock) clear() error {
+	if err := s.forget(); err != nil {
+		return err
+	}
+	remove := func(name string) error {
+		err := s.fs.Remove(filepath.Join(s.c.Dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	if err := remove(headerName); err != nil {
+		return err
+	}
+	if err := s.fs.SyncDir(s.c.Dir); err != nil {
+		return fmt.Errorf("%w: %w", ErrFailed, err)
+	}
+	blocks, err := s.names()
+	if err != nil {
+		return err
+	}
+	for _, b := range blocks {
+		if err := remove(b.name()); err != nil {
+			return err
+		}
+	}
+	return remove(journalName)
+}
+
+// begin begins a stock without pads, with a key and an id that were never used,
+// in place of one that is there. The header comes last.
+func (s *Stock) begin() (err error) {
+	if err := s.clear(); err != nil {
+		return err
+	}
+	rand.Read(s.id[:]) // never fails: the process would end
+	if s.journal, err = createJournal(s.fs, s.c.JournalDir, s.id); err != nil {
+		return err
+	}
+	if s.twin, err = createJournal(s.fs, s.c.Dir, s.id); err != nil {
+		return err
+	}
+	return put(s.fs, s.c.Dir, headerName, func(f File) error {
+		h := newHeader(s.id, s.c)
+		if h.Place, err = place(s.id, s.c, f, s.journal.file); err != nil {
+			return err
+		}
+		if s.aead, err = h.seal(s.c.Key); err != nil {
+			return err
+		}
+		b := h.encode()
+		s.sum = sha256.Sum256(b)
+		_, err = f.Write(b)
+		return err
+	})
+}
+
+// Add writes a block of pads, one entry a layer, all of as many samples. When it
+// returns they are durable. Where it fails they are lost; the stock stays as it
+// was, but for ErrFailed. The states must be in no other hands.
+func (s *Stock) Add(pads []transform.PadsState) error {
+	if err := s.checkShape(pads); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed != nil {
+		return s.failed
+	}
+	err := s.add(pads)
+	if errors.Is(err, ErrFailed) {
+		s.failed = err
+	}
+	return err
+}
+
+func (s *Stock) add(pads []transform.PadsState) error {
+	if s.left() == 0 { // so journals do not grow for ever
+		if err := s.begin(); err != nil {
+			s.forget()
+			return fmt.Errorf("padstock: begin: %w", err)
+		}
+	}
+	b := block{first: s.journal.last.Burned, n: len(pads[0].U)}
+	if k := len(s.blocks); k > 0 {
+		b.first = s.blocks[k-1].end()
+	}
+	if b.first+uint64(b.n) > maxID {
+		return ErrFull
+	}
+	err := put(s.fs, s.c.Dir, b.name(), func(f File) error {
+		var buf, sealed []byte
+		for _, p := range pads {
+			buf = append(buf, p.Seed[:]...)
+			buf = binary.LittleEndian.AppendUint64(buf, p.First)
+		}
+		for i := range b.n + 1 {
+			sealed = s.aead.Seal(sealed[:0], nil, buf, s.associated(b, i))
+			if _, err := f.Write(sealed); err != nil || i == b.n {
+				return err
+			}
+			buf = buf[:0]
+			for _, p := range pads {
+				for _, w := range p.U[i] {
+					buf = binary.LittleEndian.AppendUint32(buf, w)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("padstock: add: %w", err)
+	}
+	s.blocks = append(s.blocks, b)
+	return nil
+}
+
+func (s *Stock) checkShape(pads []transform.PadsState) error {
+	if len(pads) != len(s.c.Words) || len(pads[0].U) == 0 || len(pads[0].U) > maxID {
+		return ErrShape
+	}
+	for l, p := range pads {
+		if len(p.U) != len(pads[0].U) || slices.ContainsFunc(p.U, func(u []uint32) bool { return len(u) != s.c.Words[l] }) {
+			return fmt.Errorf("%w: layer %d", ErrShape, l)
+		}
+	}
+	return nil
+}
+
+// associated returns the associated data of part i of a block: 0 is the head.
+func (s *Stock) associated(b block, i int) []byte {
+	return append(slices.Clone(s.sum[:]), le64(b.first, uint64(i))...)
+}
+
+// Take burns the pads of n samples, or of as many as there are, and hands them
+// out: one entry a block that they come from, with an entry a layer. With all set
+// it takes n or none, and then returns ErrShort. On any error they may be burned,
+// and none is handed out.
+func (s *Stock) Take(n int, all bool) ([][]transform.PadsState, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed != nil {
+		return nil, s.failed
+	}
+	parts, burned, err := s.read(n)
+	if mismatch(err) {
+		parts, err = nil, s.discard(err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("padstock: take: %w", err)
+	}
+	taken := 0
+	for _, p := range parts {
+		taken += len(p[0].U)
+	}
+	switch {
+	case all && taken < n:
+		return nil, ErrShort
+	case taken == 0:
+		return nil, nil
+	}
+	next := burn{Stock: s.id, Generation: s.journal.last.Generation + 1, Burned: burned}
+	for _, j := range []*journal{s.journal, s.twin} { // in this order: see load
+		if err := j.append(next); err != nil {
+			s.failed = fmt.Errorf("padstock: take: %w", err)
+			return nil, s.failed
+		}
+	}
+	if err := s.drop(); err != nil {
+		s.failed = fmt.Errorf("%w: take: %w", ErrFailed, err)
+		return nil, s.failed
+	}
+	return parts, nil
+}
+
+// read returns the pads of the next n samples, or of as many as there are, and
+// the id after the last.
+func (s *Stock) read(n int) (parts [][]transform.PadsState, burned uint64, err error) {
+	for _, b := range s.blocks {
+		if n <= 0 {
+			break
+		}
+		first := max(b.first, s.journal.last.Burned)
+		k := min(n, int(b.end()-first))
+		pads, err := s.readBlock(b, int(first-b.first), k)
+		if err != nil {
+			return nil, 0, fmt.Errorf("%s: %w", b.name(), err)
+		}
+		parts = append(parts, pads)
+		n -= k
+		burned = first + uint64(k)
+	}
+	return parts, burned, nil
+}
+
+// readBlock returns the pads of a block's samples i to i+n-1.
+func (s *Stock) readBlock(b block, i, n int) ([]transform.PadsState, error) {
+	f, err := s.fs.Open(filepath.Join(s.c.Dir, b.name()))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: gone", ErrDamaged)
+	} else if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var buf []byte
+	part := func(i, size int, at int64) ([]byte, error) {
+		buf = slices.Grow(buf[:0], size)[:size]
+		if _, err := f.ReadAt(buf, at); errors.Is(err, io.EOF) {
+			return nil, fmt.Errorf("%w: it is shorter than it was", ErrDamaged)
+		} else if err != nil {
+			return nil, err
+		}
+		plain, err := s.aead.Open(buf[:0], nil, buf, s.associated(b, i))
+		if err != nil {
+			return nil, fmt.Errorf("%w: part %d", ErrDamaged, i)
+		}
+		return plain, nil
+	}
+	head, err := part(0, s.headSize(), 0)
+	if err != nil {
+		return nil, err
+	}
+	pads := make([]transform.PadsState, len(s.c.Words))
+	for l := range pads {
+		copy(pads[l].Seed[:], head[l*headLayer:])
+		pads[l].First = binary.LittleEndian.Uint64(head[l*headLayer+32:]) + uint64(i)
+	}
+	for k := i; k < i+n; k++ {
+		rec, err := part(k+1, s.recordSize(), int64(s.headSize())+int64(k)*int64(s.recordSize()))
+		if err != nil {
+			return nil, err
+		}
+		for l, words := range s.c.Words {
+			u := make([]uint32, words)
+			for j := range u {
+				u[j] = binary.LittleEndian.Uint32(rec[4*j:])
+			}
+			rec = rec[4*words:]
+			pads[l].U = append(pads[l].U, u)
+		}
+	}
+	return pads, nil
+}
