@@ -2,6 +2,7 @@ package hostclient
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"math"
 
@@ -80,6 +81,9 @@ func seal(ctx context.Context, g *graph.Graph, o SealOptions) ([]SealedModel, *S
 		return nil, nil, err
 	}
 	secret := &Secret{scheme: o.Scheme, ring: r}
+	if o.Scheme.Inputs == transform.InputPad {
+		rand.Read(secret.stock[:]) // never fails: the process would end
+	}
 	if secret.net, err = newNetwork(bare); err != nil {
 		return nil, nil, err
 	}

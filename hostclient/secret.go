@@ -14,6 +14,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/padstock"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/safetensors"
@@ -29,6 +30,7 @@ type Secret struct {
 	digests []sealed.Digest // one a role
 	net     *network        // without weights of linear operators
 	layers  []layer         // one a linear operator
+	stock   padstock.Key    // that durable stocks are encrypted under; schemes with pads only
 
 	providers  [][]string // by role; nil where none has one yet, and for schemes of one role
 	recipients []string   // public keys that its file is encrypted to; nil where they are not known
@@ -56,7 +58,8 @@ func checkSize(r ring.Ring, op plan.Op) error {
 
 // A secret file is a safetensors file, encrypted by age. The metadata has
 // secretHeader as JSON under secretKey. The tensors, one-dimensional, are
-// "structure" (U8, graph.EncodeStructure's bytes) and, for layer l in order,
+// "structure" (U8, graph.EncodeStructure's bytes), "stock" (U8, the key of durable
+// stocks; InputPad only) and, for layer l in order,
 //
 //	l.scale F32 · l.D l.F l.E l.U U32 (WeightPermute only) · l.S l.V U64
 const (
@@ -92,6 +95,9 @@ func (s *Secret) marshal(to []age.Recipient) ([]byte, error) {
 		h.Digests = append(h.Digests, d.String())
 	}
 	f := safetensors.File{Tensors: []safetensors.Tensor{safetensors.New("structure", structure, len(structure))}}
+	if s.scheme.Inputs == transform.InputPad {
+		f.Tensors = append(f.Tensors, safetensors.New("stock", s.stock[:], len(s.stock)))
+	}
 	for l, layer := range s.layers {
 		h.XMax = append(h.XMax, layer.xmax)
 		name := func(s string) string { return strconv.Itoa(l) + "." + s }
@@ -185,6 +191,11 @@ func unmarshalSecret(b []byte) (*Secret, error) {
 	}
 	if s.net, err = newNetwork(g); err != nil {
 		return nil, err
+	}
+	if s.scheme.Inputs == transform.InputPad {
+		if n := copy(s.stock[:], next[uint8](t, "stock")); n != len(s.stock) {
+			return nil, errors.New("no key for durable stocks")
+		}
 	}
 	if len(h.XMax) != len(s.net.layers) {
 		return nil, fmt.Errorf("%d input bounds for %d layers", len(h.XMax), len(s.net.layers))

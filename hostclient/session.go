@@ -33,6 +33,9 @@ type Options struct {
 	// RequireStock makes Infer return ErrNoPads when the stock runs dry;
 	// otherwise it makes pads on the spot, and Stats counts them.
 	RequireStock bool
+	// Stock keeps the pads that Precompute makes on disk. Nil: the stock lives in
+	// memory and dies with the session.
+	Stock *DurableStock
 	// Timeout bounds the wait for one layer's answers. Zero: 30 s.
 	Timeout time.Duration
 }
@@ -83,6 +86,10 @@ func Open(ctx context.Context, s *Secret, models []SealedModel, clients []*Clien
 			return nil, err
 		}
 	}
+	var err error
+	if ss.stock, err = openStock(s, o.Stock); err != nil {
+		return nil, err
+	}
 	if s.scheme.Inputs == transform.InputPad {
 		if err := ss.load(ctx, roles[0]); err != nil { // every role holds the same What
 			ss.Close()
@@ -124,13 +131,12 @@ func (ss *Session) load(ctx context.Context, m *sealed.Model) error {
 	return nil
 }
 
-// Close ends what runs, and discards the stock.
+// Close ends what runs, and discards a stock in memory.
 func (ss *Session) Close() error {
 	ss.close()
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	ss.stock.discard()
-	var errs []error
+	errs := []error{ss.stock.close()}
 	for _, p := range ss.products {
 		errs = append(errs, p.Close())
 	}
@@ -151,8 +157,8 @@ func (ss *Session) enter(ctx context.Context) (_ context.Context, leave func(), 
 	return ctx, func() { stop(); cancel(nil); ss.mu.RUnlock() }, nil
 }
 
-// Precompute adds pads for n samples to the stock, which lives in memory and dies
-// with the process. It does nothing under schemes without pads.
+// Precompute adds pads for n samples to the stock. On an error it may have added
+// some. It does nothing under schemes without pads.
 func (ss *Session) Precompute(ctx context.Context, n int) error {
 	ctx, leave, err := ss.enter(ctx)
 	if err != nil {
@@ -167,7 +173,9 @@ func (ss *Session) Precompute(ctx context.Context, n int) error {
 		if err != nil {
 			return err
 		}
-		ss.stock.add(sh)
+		if err := ss.stock.add(sh); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -1,10 +1,59 @@
 package hostclient
 
 import (
+	"errors"
+	"fmt"
 	"sync"
 
+	"github.com/securenets/securenets/internal/padstock"
 	"github.com/securenets/securenets/transform"
 )
+
+// DurableStock says where a stock is that outlives the process, so that pads
+// can be made long before they are needed. It is encrypted under a key that the
+// secret holds, bound to the machine and to its place, and in one session's hands
+// at a time. Do not use it on a machine that is rolled back to a snapshot, or of which
+// a snapshot is resumed twice, while pads are left: that is not noticed, and the cloud
+// could subtract two inputs under one pad. See docs/threat-model.md.
+type DurableStock struct {
+	Dir        string // the pads
+	JournalDir string // which of them are used up; another folder, of this stock alone
+	MachineID  string // 32 hexadecimal digits, as in /etc/machine-id
+
+	fs padstock.FS // nil: the operating system's
+}
+
+// What Open returns for a durable stock that it leaves as it is.
+var (
+	// ErrStockInUse: another session has the stock.
+	ErrStockInUse = padstock.ErrLocked
+	// ErrMachineID: the machine's id is missing or malformed.
+	ErrMachineID = padstock.ErrMachineID
+	// ErrStockDirs: stock and journal need two folders.
+	ErrStockDirs = padstock.ErrDirs
+	// ErrStockSecret: the stock was made with another secret.
+	ErrStockSecret = padstock.ErrSecret
+	// ErrStockVersion: the stock has a format of another version.
+	ErrStockVersion = padstock.ErrVersion
+)
+
+// What Session.StockDiscarded returns.
+var (
+	// ErrStockMachine: the stock was made on another machine.
+	ErrStockMachine = padstock.ErrMachine
+	// ErrStockMoved: the stock or its journal was moved or copied.
+	ErrStockMoved = padstock.ErrMoved
+	// ErrStockJournal: the burn journal is missing, damaged or of another stock.
+	ErrStockJournal = padstock.ErrJournal
+	// ErrStockRollback: the stock or its journal was restored from a backup.
+	ErrStockRollback = padstock.ErrRollback
+	// ErrStockDamaged: a file of the stock is not as it was written.
+	ErrStockDamaged = padstock.ErrDamaged
+)
+
+// ErrStockFailed is what Precompute and Infer return once the disk did not say that
+// a change of the durable stock is on it. The session serves no more pads.
+var ErrStockFailed = padstock.ErrFailed
 
 // sheet holds pads of n samples for every layer.
 type sheet struct {
@@ -12,23 +61,64 @@ type sheet struct {
 	pads []*transform.Pads // one a layer; nil under schemes without pads
 }
 
-// stock is the pads made beforehand. What is taken never comes back.
-type stock struct {
+// stock is the pads made beforehand. What is taken never comes back. It may be
+// used by several goroutines at once.
+type stock interface {
+	// add gives pads away to the stock.
+	add(sheet) error
+	// take removes the pads of n samples, or of as many as there are; with all
+	// set, of n samples or of none (ErrNoPads).
+	take(n int, all bool) ([]sheet, error)
+	// size returns the samples that pads are in stock for.
+	size() int
+	close() error
+}
+
+// openStock opens the stock that the options ask for.
+func openStock(s *Secret, o *DurableStock) (stock, error) {
+	if o == nil || s.scheme.Inputs != transform.InputPad {
+		return &memoryStock{}, nil
+	}
+	c := padstock.Config{Dir: o.Dir, JournalDir: o.JournalDir, MachineID: o.MachineID, Key: s.stock}
+	for _, l := range s.layers {
+		c.Words = append(c.Words, l.masks.CloudOp().OutLen())
+	}
+	fs := o.fs
+	if fs == nil {
+		fs = padstock.OS{}
+	}
+	disk, err := padstock.Open(fs, c)
+	if err != nil {
+		return nil, fmt.Errorf("hostclient: durable stock: %w", err)
+	}
+	return &durableStock{s.layers, disk}, nil
+}
+
+// StockDiscarded returns why a durable stock that was there was not used, or
+// nil. Its pads are gone, and the session began with none.
+func (ss *Session) StockDiscarded() error {
+	if st, ok := ss.stock.(*durableStock); ok {
+		return st.disk.Discarded()
+	}
+	return nil
+}
+
+// memoryStock dies with the process.
+type memoryStock struct {
 	mu     sync.Mutex
 	sheets []sheet
 	n      int // samples in all sheets
 }
 
-func (st *stock) add(sh sheet) {
+func (st *memoryStock) add(sh sheet) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.sheets = append(st.sheets, sh)
 	st.n += sh.n
+	return nil
 }
 
-// take removes the pads of n samples, or of as many as there are; with all set,
-// of n samples or of none.
-func (st *stock) take(n int, all bool) ([]sheet, error) {
+func (st *memoryStock) take(n int, all bool) ([]sheet, error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if all && st.n < n {
@@ -58,16 +148,52 @@ func (st *stock) take(n int, all bool) ([]sheet, error) {
 	return taken, nil
 }
 
-// size returns the samples that pads are in stock for.
-func (st *stock) size() int {
+func (st *memoryStock) size() int {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	return st.n
 }
 
-// discard empties the stock.
-func (st *stock) discard() {
+func (st *memoryStock) close() error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.sheets, st.n = nil, 0
+	return nil
 }
+
+// durableStock keeps pads on disk alone.
+type durableStock struct {
+	layers []layer
+	disk   *padstock.Stock
+}
+
+func (st *durableStock) add(sh sheet) error {
+	states := make([]transform.PadsState, len(sh.pads))
+	for l, p := range sh.pads {
+		states[l] = p.State()
+	}
+	return st.disk.Add(states)
+}
+
+func (st *durableStock) take(n int, all bool) ([]sheet, error) {
+	parts, err := st.disk.Take(n, all)
+	if errors.Is(err, padstock.ErrShort) {
+		return nil, ErrNoPads
+	} else if err != nil {
+		return nil, err
+	}
+	taken := make([]sheet, len(parts))
+	for i, states := range parts {
+		taken[i] = sheet{n: len(states[0].U), pads: make([]*transform.Pads, len(states))}
+		for l, state := range states {
+			if taken[i].pads[l], err = st.layers[l].masks.RestorePads(state); err != nil {
+				return nil, fmt.Errorf("layer %d: %w", l, err)
+			}
+		}
+	}
+	return taken, nil
+}
+
+func (st *durableStock) size() int { return st.disk.Len() }
+
+func (st *durableStock) close() error { return st.disk.Close() }
