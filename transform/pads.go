@@ -88,9 +88,10 @@ func (p *Pads) State() PadsState {
 	return PadsState{Seed: s.key, First: s.first, U: s.u}
 }
 
-// RestorePads puts pads of the layer together again from their state. Its errors wrap ErrPads: the scheme has no pads, or U is not canonical
-// rows of CloudOp().OutLen() words. That U is What·r cannot be seen here; a U that
-// is not fails the check.
+// RestorePads puts pads of the layer together again from their state. Its errors
+// wrap ErrPads: the scheme has no pads, or U is not canonical rows of
+// CloudOp().OutLen() words. That U is What·r cannot be seen here; a U that is
+// not fails the check.
 func (l *Layer) RestorePads(st PadsState) (*Pads, error) {
 	if l.scheme.Inputs != InputPad {
 		return nil, fmt.Errorf("%w: scheme %v has none", ErrPads, l.scheme)
