@@ -65,7 +65,9 @@ TEXT ·tileAVX512(SB), NOSPLIT, $16-8
 	MOVQ tile_primes(AX), CX
 	MOVQ CX, primes-16(SP)
 	MOVQ tile_x(AX), R15
-	LEAQ tile_sums(AX), R14
+	MOVQ tile_sums(AX), R14
+	IMUL3Q $1536, tile_prime(AX), DX
+	ADDQ DX, R14
 	MOVQ tile_stride(AX), R8
 	LEAQ (R8)(R8*2), R9
 	LEAQ (R8)(R8*4), R10
@@ -2981,6 +2983,8 @@ next:
 	DECQ primes-16(SP)
 	JNZ prime
 	MOVQ tile_crt(AX), BX
+	TESTQ BX, BX
+	JZ done
 	VPBROADCASTD reconstruction_modulus(BX), Z14
 	VPBROADCASTD reconstruction_down(BX), Z15
 	VPBROADCASTD reconstruction_powers+0(BX), Z16
@@ -2999,7 +3003,7 @@ next:
 	VPBROADCASTD reconstruction_bias+12(BX), Z23
 	VPBROADCASTD reconstruction_inverse+12(BX), Z27
 	VPBROADCASTD reconstruction_rest+12(BX), Z31
-	LEAQ tile_sums(AX), R13
+	MOVQ tile_sums(AX), R13
 	MOVQ tile_y(AX), DI
 	MOVQ tile_yStride(AX), R8
 	MOVQ tile_mask(AX), DX
@@ -3083,8 +3087,7 @@ crt2:
 	ADDQ R8, DI
 	DECQ CX
 	JNZ crt2
-	VZEROUPPER
-	RET
+	JMP done
 	PCALIGN $32
 crt1:
 	VMOVDQA64 Z15, Z3
@@ -3125,5 +3128,6 @@ crt1:
 	ADDQ R8, DI
 	DECQ CX
 	JNZ crt1
+done:
 	VZEROUPPER
 	RET

@@ -106,9 +106,10 @@ type weights interface {
 	high() int
 	// take stages positions [i0, i1) of the batch x.
 	take(s *scratch, x ring.Matrix, i0, i1 int)
-	// multiply sets the outputs of one panel's weight rows for the positions
-	// last staged in s. y begins with the outputs of the first of them.
-	multiply(s *scratch, y []uint32, panel int)
+	// multiply sets the outputs of the panels' [from, to) weight rows for the
+	// positions last staged in s. y begins with the outputs of the first of them.
+	// It stops early, within about a millisecond, when ctx is done.
+	multiply(ctx context.Context, s *scratch, y []uint32, from, to int)
 }
 
 // scratch is what one goroutine works with.
@@ -142,8 +143,7 @@ func convolution(op plan.Op) plan.Conv2D {
 	return op.Conv
 }
 
-// evaluate covers y with units: blocks of positions by shares of the panels. It
-// stops early, between panels, when ctx is done.
+// evaluate covers y with units: blocks of positions by shares of the panels.
 func (m *matrix) evaluate(ctx context.Context, y, x ring.Matrix) error {
 	rows := m.op.Rows()
 	positions := x.Rows * (m.op.OutLen() / rows)
@@ -166,9 +166,7 @@ func (m *matrix) evaluate(ctx context.Context, y, x ring.Matrix) error {
 			m.weights.take(s, x, i0, min(i0+high, positions))
 			s.block = block
 		}
-		for p := share * panels / shares; p < (share+1)*panels/shares && ctx.Err() == nil; p++ {
-			m.weights.multiply(s, y.Data[i0*rows:], p)
-		}
+		m.weights.multiply(ctx, s, y.Data[i0*rows:], share*panels/shares, (share+1)*panels/shares)
 	})
 }
 

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"context"
 	"math/bits"
 
 	"github.com/securenets/securenets/internal/plan"
@@ -81,21 +82,22 @@ func (w *words) take(s *scratch, x ring.Matrix, i0, i1 int) {
 	}
 }
 
-func (w *words) multiply(s *scratch, y []uint32, panel int) {
+func (w *words) multiply(ctx context.Context, s *scratch, y []uint32, from, to int) {
 	var lo, hi [blockPositions * lanes]uint64
 	var sums [blockPositions * lanes]uint32
-	g, p := panel/w.perGroup, panel%w.perGroup
-	n := s.words.Rows / w.groups
-	x := s.words.RowRange(g*n, (g+1)*n)
-	packed := w.panel(panel)
-	for i := range n {
-		at := i * lanes
-		lo[at], hi[at], lo[at+1], hi[at+1], lo[at+2], hi[at+2], lo[at+3], hi[at+3] = dot(packed, x.Row(i))
-	}
-	w.r.ReduceSums(sums[:n*lanes], hi[:n*lanes], lo[:n*lanes])
-	col, width, stride := g*w.rows+p*lanes, min(lanes, w.rows-p*lanes), w.groups*w.rows
-	for i := range n {
-		copy(y[i*stride+col:][:width], sums[i*lanes:])
+	n, stride := s.words.Rows/w.groups, w.groups*w.rows
+	for panel := from; panel < to && ctx.Err() == nil; panel++ {
+		g, p := panel/w.perGroup, panel%w.perGroup
+		packed := w.panel(panel)
+		for i := range n {
+			at := i * lanes
+			lo[at], hi[at], lo[at+1], hi[at+1], lo[at+2], hi[at+2], lo[at+3], hi[at+3] = dot(packed, s.words.Row(g*n+i))
+		}
+		w.r.ReduceSums(sums[:n*lanes], hi[:n*lanes], lo[:n*lanes])
+		col, width := g*w.rows+p*lanes, min(lanes, w.rows-p*lanes)
+		for i := range n {
+			copy(y[i*stride+col:][:width], sums[i*lanes:])
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"context"
 	"math"
 	"unsafe"
 
@@ -27,8 +28,10 @@ const (
 	maxLanes = 32
 )
 
-// A tile is the argument of a vectorUnit: rows of x by one panel.
+// A tile is the argument of a vectorUnit: rows of x by one panel. Sums are taken
+// for some primes; then, where crt is set, words are put together from all sums.
 //
+//	sums[p][i][j]      = Σ_k w[j, k]·x[i, k] modulo prime p, not reduced
 //	y[i·yStride/4 + j] = Σ_k w[j, k]·x[i, k] mod M, for the lanes j of mask
 //
 // Row i of x has its bytes modulo the first prime in runs of 4·steps, that begin
@@ -36,8 +39,7 @@ const (
 // panel has lanes·4 bytes a step, lane by lane, modulo the next prime image bytes
 // further on. Those beyond a run's true length are 0, so x may hold any there.
 type tile struct {
-	sums [ring.MaxPrimes][maxRows][maxLanes]uint32 // scratch
-
+	sums      *tileSums
 	w         []int8
 	x         []uint8
 	y         []uint32
@@ -47,7 +49,8 @@ type tile struct {
 	stride    int // bytes, row to row of x
 	plane     int // bytes, prime to prime of x
 	image     int // bytes, prime to prime of w; 0 where all primes share one
-	primes    int
+	prime     int // that w and x begin with
+	primes    int // of them
 	rows      int // 1 to maxRows
 	lanes     int // maxLanes or half of it
 	yStride   int // bytes, row to row
@@ -55,6 +58,10 @@ type tile struct {
 	ahead     uintptr
 	aheadStep int // bytes to prefetch a step, from ahead on
 }
+
+// tileSums are those of a tile by prime, row and lane, each with 2^31 added, so
+// that it is an unsigned word.
+type tileSums [ring.MaxPrimes][maxRows][maxLanes]uint32
 
 // splitting has the constants of one prime p for reducing words:
 //
@@ -251,19 +258,26 @@ func (p *residues) bytes() int64 { return int64(len(p.packed)) }
 
 func (p *residues) panels() int { return p.op.Groups * ((p.rows + maxLanes - 1) / maxLanes) }
 
-// stageBytes is how much of x is held split, to be read again for every panel:
-// it should stay in a second-level cache, beside a panel.
-const stageBytes = 3 << 18
+// Sizes for a second-level cache of 1 MiB or more.
+const (
+	stageBytes     = 1 << 19 // of x, held split, to be read again for every panel
+	stagePositions = 96      // at least, as long as one plane fits
+	bandPlane      = 3 << 16 // of x modulo one prime, from which on panels go in bands
+	bandBytes      = 1 << 18 // of the sums of a band
+	prefetch       = 1 << 13 // how far ahead of their use weights are fetched
+)
 
-// high returns how many positions to stage: whole samples, or whole lines of one.
+// high returns how many positions to stage: whole samples, or whole lines of one;
+// where positions are long, more than fit, as weights are read anew for each part.
 func (p *residues) high() int {
 	c := &p.op
-	budget := stageBytes / len(p.split) / p.line // rows of maps
+	rows := stageBytes / len(p.split) / p.line // of maps
 	kernel := (c.KH-1)*c.DH + 1
-	if sample := (c.OutH()-1)*c.SH + kernel; sample <= budget {
-		return max(maxRows, budget/sample*c.Positions())
+	if sample := (c.OutH()-1)*c.SH + kernel; sample <= rows || c.Positions() == 1 {
+		least := min(stagePositions, stageBytes/p.line/sample)
+		return max(rows/sample*c.Positions(), least, maxRows)
 	}
-	return max(maxRows, max(1, (budget-kernel)/c.SH+1)*c.OutW())
+	return max(maxRows, max(1, (rows-kernel)/c.SH+1)*c.OutW())
 }
 
 // stage is a part of x as bytes modulo each prime.
@@ -272,6 +286,7 @@ type stage struct {
 	plane int
 	at    []int // of each position, its first byte
 	spans []span
+	sums  []tileSums // of each panel of a band and each span
 	tile  tile
 }
 
@@ -371,37 +386,70 @@ func (st *stage) cut() {
 	}
 }
 
-// multiply computes one panel for the staged positions, whose outputs begin at y.
-func (p *residues) multiply(s *scratch, y []uint32, panel int) {
-	st, t := &s.stage, &s.stage.tile
+// multiply takes the panels of a group in bands.
+func (p *residues) multiply(ctx context.Context, s *scratch, y []uint32, from, to int) {
+	st := &s.stage
 	perGroup := p.panels() / p.op.Groups
-	g, i := panel/perGroup, panel%perGroup
-	first := i * maxLanes
-	lanes := min(maxLanes, p.rows-first)
+	high := 1
+	if st.plane > bandPlane {
+		high = max(1, bandBytes/(len(st.spans)*int(unsafe.Sizeof(tileSums{}))))
+	}
+	for from < to && ctx.Err() == nil {
+		g, first := from/perGroup, from%perGroup
+		n := min(to-from, perGroup-first, high)
+		p.band(st, y[g*p.rows:], g, first, n)
+		from += n
+	}
+}
 
-	t.w, t.lanes = p.panel(g, i)
-	t.runs, t.steps, t.primes, t.plane, t.crt = p.runs[g], p.steps, len(p.split), st.plane, p.crt
-	t.image = len(t.w) / p.images
-	if p.images == 1 {
-		t.image = 0
+// band computes n panels of group g: all primes at once if n is 1, else one
+// prime after the other, so that of much that is staged one plane is in use.
+func (p *residues) band(st *stage, y []uint32, g, first, n int) {
+	if need := n * len(st.spans); len(st.sums) < need {
+		st.sums = make([]tileSums, need)
 	}
-	t.mask, t.yStride = 1<<lanes-1, 4*p.op.OutC
-	// A panel is read from afar by the first tile, and near for the others: each
-	// fetches its share of the next panel; a single one what comes next in its own.
-	ahead := uintptr(unsafe.Pointer(&t.w[0]))
-	share := len(t.w) / len(st.spans)
-	if len(st.spans) > 1 {
-		ahead += uintptr(len(t.w))
-	} else {
-		ahead += 2048
+	t := &st.tile
+	t.runs, t.steps, t.plane, t.yStride = p.runs[g], p.steps, st.plane, 4*p.op.OutC
+	t.primes = len(p.split)
+	if n > 1 {
+		t.primes = 1
 	}
-	t.aheadStep = share / (t.primes * p.imageSteps())
-	for n, span := range st.spans {
-		t.ahead = ahead + uintptr(n*share)
-		t.rows, t.stride = span.rows, span.stride
-		t.x = st.bytes[st.at[span.first]:]
-		t.y = y[span.first*p.op.OutC+g*p.rows+first:]
-		p.unit.multiply(t)
+	for t.prime = 0; t.prime < len(p.split); t.prime += t.primes {
+		t.crt = nil
+		if t.prime+t.primes == len(p.split) {
+			t.crt = p.crt
+		}
+		for i := range n {
+			panel, lanes := p.panel(g, first+i)
+			rows := min(maxLanes, p.rows-(first+i)*maxLanes)
+			t.lanes, t.mask, t.image = lanes, 1<<rows-1, 4*lanes*p.imageSteps()
+			if p.images == 1 {
+				t.image = 0
+			}
+			t.w = panel[t.prime*t.image:]
+
+			// Weights come from afar for the first span, and are at hand for the
+			// others. Each span fetches its share of what follows; a single one
+			// what it will meet itself.
+			ahead, share := uintptr(unsafe.Pointer(&t.w[0])), t.primes*t.image/len(st.spans)
+			switch {
+			case len(st.spans) == 1:
+				ahead += prefetch
+			case i+1 < n || t.crt != nil:
+				ahead += uintptr(len(panel))
+			default:
+				ahead += uintptr(t.image - (n-1)*len(panel))
+			}
+			t.aheadStep = share / (t.primes * p.imageSteps())
+			for k, span := range st.spans {
+				t.ahead = ahead + uintptr(k*share)
+				t.rows, t.stride = span.rows, span.stride
+				t.sums = &st.sums[i*len(st.spans)+k]
+				t.x = st.bytes[t.prime*st.plane+st.at[span.first]:]
+				t.y = y[span.first*p.op.OutC+(first+i)*maxLanes:]
+				p.unit.multiply(t)
+			}
+		}
 	}
 }
 

@@ -29,7 +29,6 @@ func dotBytes(a, b uint32) (sum int32) {
 func multiplyTwin(t *tile) {
 	for i := range t.rows {
 		for j := range t.lanes {
-			var y int64 // |c_i| <= 511·p_i, so |y| < 4·511·M < 2^43
 			for prime := range t.primes {
 				sum := uint32(1 << 31)
 				for r, run := range t.runs {
@@ -39,13 +38,18 @@ func multiplyTwin(t *tile) {
 						sum += uint32(int32(w) * int32(x[k]))
 					}
 				}
-				t.sums[prime][i][j] = sum
-				y += int64(t.crt.bias[prime]+dotBytes(sum, t.crt.powers[prime])) * int64(t.crt.rest[prime])
+				t.sums[t.prime+prime][i][j] = sum
 			}
-			if t.mask>>j&1 == 1 {
-				m := int64(t.crt.modulus)
-				t.y[i*t.yStride/4+j] = uint32((y%m + m) % m)
+			if t.crt == nil || t.mask>>j&1 == 0 {
+				continue
 			}
+			var y int64 // |c_i| <= 511·p_i, so |y| < 4·511·M < 2^43
+			for prime, powers := range t.crt.powers {
+				c := t.crt.bias[prime] + dotBytes(t.sums[prime][i][j], powers)
+				y += int64(c) * int64(t.crt.rest[prime])
+			}
+			m := int64(t.crt.modulus)
+			t.y[i*t.yStride/4+j] = uint32((y%m + m) % m)
 		}
 	}
 }

@@ -95,8 +95,22 @@ func FuzzMultiply(f *testing.F) {
 		r := mustRing(t, fuzzRings[int(which)%len(fuzzRings)]...)
 		rng := rand.New(rand.NewPCG(seed, 0))
 		tl := tile{
-			crt: newReconstruction(r), primes: len(r.Primes()), rows: 1 + int(rows)%maxRows,
+			sums: new(tileSums), primes: len(r.Primes()), rows: 1 + int(rows)%maxRows,
 			steps: 1 + int(steps)%70, stride: int(gap) * 3,
+		}
+		if single := rng.IntN(2) == 0; single {
+			tl.prime = rng.IntN(tl.primes)
+			tl.primes = 1
+		}
+		if tl.prime+tl.primes == len(r.Primes()) {
+			tl.crt = newReconstruction(r)
+		}
+		for i := range tl.sums {
+			for j := range tl.sums[i] {
+				for k := range tl.sums[i][j] {
+					tl.sums[i][j][k] = rng.Uint32()
+				}
+			}
 		}
 		lanes := 1 + int(used)%maxLanes
 		tl.lanes, tl.mask = panelLanes(lanes), 1<<lanes-1
@@ -130,15 +144,17 @@ func FuzzMultiply(f *testing.F) {
 		tl.x = fill(fence(t, tl.primes*tl.plane, atEnd, 0))
 		size := (tl.rows-1)*tl.yStride + 4*lanes
 
-		want := tl
+		want, sums := tl, *tl.sums
+		want.sums = &sums
 		want.y = as[uint32](bytes.Repeat([]byte{0xa5}, size))
 		multiplyTwin(&want)
 		for _, unit := range units {
-			got := tl
+			got, sums := tl, *tl.sums
+			got.sums = &sums
 			y := fence(t, size, atEnd, 0xa5)
 			got.y = as[uint32](y)
 			unit.multiply(&got)
-			if got.sums != want.sums {
+			if *got.sums != *want.sums {
 				t.Errorf("%s: %d rows, %d lanes, %d runs of %d steps: sums differ from the twin's", unit.name, tl.rows, lanes, len(tl.runs), tl.steps)
 			}
 			if wantBytes, _ := binary.Append(nil, binary.LittleEndian, want.y); !bytes.Equal(y, wantBytes) {

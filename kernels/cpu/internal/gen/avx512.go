@@ -95,7 +95,9 @@ func tile512(a *asm) {
 	a.i("MOVQ tile_primes(AX), CX")
 	a.i("MOVQ CX, primes-16(SP)")
 	a.i("MOVQ tile_x(AX), R15")
-	a.i("LEAQ tile_sums(AX), R14")
+	a.i("MOVQ tile_sums(AX), R14")
+	a.i("IMUL3Q $%d, tile_prime(AX), DX", sumBytes)
+	a.i("ADDQ DX, R14")
 	a.i("MOVQ tile_stride(AX), R8")
 	a.i("LEAQ (R8)(R8*2), R9")
 	a.i("LEAQ (R8)(R8*4), R10")
@@ -262,6 +264,8 @@ func rowAt(row, bytes int) string {
 // Absent primes have zeros there.
 func crt512(a *asm) {
 	a.i("MOVQ tile_crt(AX), BX")
+	a.i("TESTQ BX, BX")
+	a.i("JZ done")
 	a.i("VPBROADCASTD reconstruction_modulus(BX), Z14")
 	a.i("VPBROADCASTD reconstruction_down(BX), Z15")
 	for i := range maxPrime {
@@ -269,7 +273,7 @@ func crt512(a *asm) {
 			a.i("VPBROADCASTD reconstruction_%s+%d(BX), Z%d", field, 4*i, 16+4*j+i)
 		}
 	}
-	a.i("LEAQ tile_sums(AX), R13")
+	a.i("MOVQ tile_sums(AX), R13")
 	a.i("MOVQ tile_y(AX), DI")
 	a.i("MOVQ tile_yStride(AX), R8")
 	a.i("MOVQ tile_mask(AX), DX")
@@ -311,7 +315,11 @@ func crt512(a *asm) {
 		a.i("ADDQ R8, DI")
 		a.i("DECQ CX")
 		a.i("JNZ crt%d", vectors)
-		a.i("VZEROUPPER")
-		a.i("RET")
+		if vectors == 2 {
+			a.i("JMP done")
+		}
 	}
+	a.label("done")
+	a.i("VZEROUPPER")
+	a.i("RET")
 }
