@@ -231,8 +231,8 @@ type Step struct {
 	// Linear operators can run in the cloud; the host computes the others.
 	Linear bool
 	// MulAdds counts a linear operator's multiply-adds for one sample, and Up
-	// and Down the words of one sample that go to the cloud and come back. All
-	// are 0 for others.
+	// and Down the words of one sample that go to the cloud and come back (a
+	// host that unrolls a convolution itself sends more). All are 0 for others.
 	MulAdds  int64
 	Up, Down int
 }
