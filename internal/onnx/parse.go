@@ -75,9 +75,9 @@ type parser struct {
 	opset int64
 	// batch is the input's first size, or 0 where it is symbolic.
 	batch int64
-	// words is how many more weights, biases and the like may be made. It starts at the
-	// file's size, so that a tensor may serve several nodes, but memory stays
-	// within 4 bytes a byte of the file, and time with it.
+	// words is how many more weights, biases and the like may be made. It starts
+	// at the file's size, so that a tensor may serve several nodes, but memory
+	// stays within 4 bytes a byte of the file, and time with it.
 	words       int
 	operands    map[string]operand
 	uses        map[string]int // readers by name
