@@ -79,11 +79,11 @@ func (s Scheme) Roles() int {
 
 // Guarantee is what a scheme promises, in plain sentences for people.
 type Guarantee struct {
-	Inputs    string // what protects inputs and results, under which assumption
-	Weights   string
-	Integrity string
-	Leakage   string // what the cloud sees in every case
-	Work      string // the host's work, against computing locally
+	Inputs    string `json:"inputs"` // what protects inputs and results, under which assumption
+	Weights   string `json:"weights"`
+	Integrity string `json:"integrity"`
+	Leakage   string `json:"leakage"` // what the cloud sees in every case
+	Work      string `json:"work"`    // the host's work, against computing locally
 }
 
 // Guarantee returns what s promises, and no more.
@@ -108,7 +108,7 @@ func (s Scheme) Guarantee() Guarantee {
 	switch s.Inputs {
 	case InputPad:
 		g.Inputs = "Inputs and results are hidden as long as AES-256 is secure: every call is masked with fresh pads, each used once."
-		g.Work = "Total host work is more than computing locally: every pad costs the full product, done beforehand. " +
+		g.Work = "Total host work is more than computing locally, counted in multiply-adds: every pad costs the full product, done beforehand. " +
 			"Online, the host's work for a sample of an m x n layer is O(m+n)."
 	case InputSplit:
 		g.Inputs = "Inputs and results are hidden as long as AES-256 is secure and the two clouds never collude (share what they see)."
