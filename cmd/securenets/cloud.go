@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
 
+	"filippo.io/age"
 	"github.com/spf13/cobra"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
@@ -19,9 +21,15 @@ func endpointFlag(cmd *cobra.Command, endpoint string) *string {
 	return cmd.PersistentFlags().StringP("endpoint", "e", endpoint, endpointUsage)
 }
 
-// endpointsFlag gives cmd the flag -e for one cloud a role.
-func endpointsFlag(cmd *cobra.Command, endpoint string) *[]string {
-	return cmd.Flags().StringArrayP("endpoint", "e", []string{endpoint}, endpointUsage+"; repeat it for each role in order")
+// clouds says where the roles' clouds are, and who runs them.
+type clouds struct{ endpoints, providers *[]string }
+
+// cloudsFlags gives cmd the flags -e and --provider for one cloud a role.
+func cloudsFlags(cmd *cobra.Command, endpoint string) clouds {
+	return clouds{
+		cmd.Flags().StringArrayP("endpoint", "e", []string{endpoint}, endpointUsage+"; repeat it for each role in order"),
+		cmd.Flags().StringArray("provider", nil, "`name` of who runs that cloud (default: its address); repeat it for each role in order"),
+	}
 }
 
 // withCloud calls f with a client of the daemon at an address.
@@ -33,18 +41,25 @@ func withCloud(addr string, f func(*hostclient.Client) error) error {
 	return errors.Join(f(c), c.Close())
 }
 
-// dialRoles returns a client for every role of a sealed network, and what closes them.
-func dialRoles(addrs []string, models []hostclient.SealedModel) (clients []*hostclient.Client, closeAll func(), err error) {
+// dial returns a client for every role of a sealed network, and what closes them.
+func (c clouds) dial(models []hostclient.SealedModel) (clients []*hostclient.Client, closeAll func(), err error) {
+	addrs, providers := *c.endpoints, *c.providers
 	if len(addrs) != len(models) {
 		return nil, nil, usagef("the scheme has %d roles and %d endpoints are given: give -e once a role", len(models), len(addrs))
+	}
+	if len(providers) == 0 {
+		providers = make([]string, len(models))
+	}
+	if len(providers) != len(models) {
+		return nil, nil, usagef("the scheme has %d roles and %d providers are given: give --provider once a role, or not at all", len(models), len(providers))
 	}
 	closeAll = func() {
 		for _, c := range clients {
 			c.Close()
 		}
 	}
-	for _, addr := range addrs {
-		c, err := hostclient.Dial(addr)
+	for role, addr := range addrs {
+		c, err := hostclient.DialProvider(addr, providers[role])
 		if err != nil {
 			closeAll()
 			return nil, nil, err
@@ -58,21 +73,31 @@ func newPush(endpoint string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "push DIR",
 		Short: "Give a sealed network's masked weights to its clouds",
-		Long:  "Push uploads the masked weights of DIR. What broke off goes on where it stopped when push is run again.",
-		Args:  cobra.ExactArgs(1),
+		Long: `Push uploads the masked weights of DIR. What broke off goes on where it stopped
+when push is run again.
+
+Under a scheme of several roles no provider may ever have two of them, so push first
+writes to the secret who has which, for good; it is opened for that (-i).`,
+		Args: cobra.ExactArgs(1),
 	}
-	endpoints := endpointsFlag(cmd, endpoint)
+	to := cloudsFlags(cmd, endpoint)
+	identity := identityFlag(cmd)
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		models, err := hostclient.ReadModels(args[0])
 		if err != nil {
 			return err
 		}
-		clients, closeAll, err := dialRoles(*endpoints, models)
+		clients, closeAll, err := to.dial(models)
 		if err != nil {
 			return err
 		}
 		defer closeAll()
+		if len(models) > 1 {
+			if err := bind(cmd.Context(), args[0], clients, *identity); err != nil {
+				return err
+			}
+		}
 		bar := newProgress(cmd)
 		defer bar.clear()
 		var roles []sealedRole
@@ -94,6 +119,31 @@ func newPush(endpoint string) *cobra.Command {
 		return nil
 	}
 	return cmd
+}
+
+// bind writes to the secret of a folder who has which role.
+func bind(ctx context.Context, dir string, clients []*hostclient.Client, identity string) error {
+	if identity != "" {
+		ids, err := readIdentities(identity)
+		if err == nil {
+			_, err = hostclient.BindDir(dir, clients, ids)
+		}
+		return err
+	}
+	phrase, err := askPassphrase(ctx, "Passphrase: ")
+	if err != nil {
+		return err
+	}
+	id, err := age.NewScryptIdentity(phrase)
+	if err != nil {
+		return err
+	}
+	to, err := age.NewScryptRecipient(phrase)
+	if err != nil {
+		return err
+	}
+	_, err = hostclient.BindDir(dir, clients, []age.Identity{id}, to)
+	return err
 }
 
 func newModels(endpoint string) *cobra.Command {

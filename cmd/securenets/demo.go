@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/securenets/securenets/cmd/securenets/internal/demo"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/models"
+	"github.com/securenets/securenets/transform"
 )
 
 func newDemo() *cobra.Command {
@@ -21,13 +23,15 @@ func newDemo() *cobra.Command {
 		Long: `Demo starts securenetsd on a private socket, seals a network and pushes it, runs
 images of Fashion-MNIST's test set privately and locally, has the daemon's answers
 tampered with in every known way, and writes what the cloud saw of the images.
-It writes cloud-view.png and demo.json to the folder of --out.`,
+It writes cloud-view.png and demo.json to the folder of --out. With --clouds 2 it
+runs two daemons, as if their owners never met.`,
 		Args: cobra.NoArgs,
 	}
 	o := demo.Options{}
 	flags := cmd.Flags()
 	flags.StringVar(&o.Network, "network", "mnist-cnn", "one of "+strings.Join(models.Names(), ", "))
 	scheme := schemeFlag(cmd)
+	clouds := flags.Int("clouds", 1, "number of clouds; without --scheme, the first scheme for as many is taken")
 	samples := flags.String("samples", "1000", `images to classify, or "all"`)
 	flags.IntVar(&o.Batch, "batch", 256, "images a batch")
 	flags.StringVar(&o.OutDir, "out", "out", "`folder` to write to")
@@ -36,6 +40,11 @@ It writes cloud-view.png and demo.json to the folder of --out.`,
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if o.Scheme, err = parseScheme(*scheme); err != nil {
 			return err
+		}
+		if flags.Changed("clouds") {
+			if o.Scheme, err = schemeFor(*clouds, o.Scheme, flags.Changed("scheme")); err != nil {
+				return err
+			}
 		}
 		if *samples != "all" {
 			if o.Samples, err = strconv.Atoi(*samples); err != nil || o.Samples < 1 {
@@ -68,6 +77,23 @@ It writes cloud-view.png and demo.json to the folder of --out.`,
 		return nil
 	}
 	return cmd
+}
+
+// schemeFor returns a scheme for a number of clouds: the one that was chosen, if
+// it was, which then must be for as many.
+func schemeFor(clouds int, s transform.Scheme, chosen bool) (transform.Scheme, error) {
+	if chosen && s.Roles() != clouds {
+		return s, usagef("demo: scheme %v is for %d clouds, and --clouds is %d", s, s.Roles(), clouds)
+	}
+	if !chosen {
+		all := transform.Schemes()
+		i := slices.IndexFunc(all, func(s transform.Scheme) bool { return s.Roles() == clouds })
+		if i < 0 {
+			return s, usagef("demo: no scheme is for %d clouds", clouds)
+		}
+		s = all[i]
+	}
+	return s, nil
 }
 
 // besideSelf returns the path of a program in the folder of this one.

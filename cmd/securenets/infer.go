@@ -24,7 +24,7 @@ all scores. A wrong answer of a cloud ends it with exit status 3; nothing of the
 batch is written.`,
 		Args: cobra.MinimumNArgs(2),
 	}
-	endpoints := endpointsFlag(cmd, endpoint)
+	on := cloudsFlags(cmd, endpoint)
 	identity := identityFlag(cmd)
 	batch := cmd.Flags().Int("batch", 256, "samples a batch")
 	pads := cmd.Flags().Int("pads", 0, "samples to make pads for beforehand; for others they are made on the way")
@@ -37,7 +37,7 @@ batch is written.`,
 		if err != nil {
 			return err
 		}
-		clients, closeAll, err := dialRoles(*endpoints, models)
+		clients, closeAll, err := on.dial(models)
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -40,7 +41,11 @@ func newInspect() *cobra.Command {
 		printLayers(w, d)
 		fmt.Fprintln(w)
 		for role, digest := range d.Digests {
-			fmt.Fprintf(w, "role %d: %s\n", role, digest)
+			fmt.Fprintf(w, "role %d: %s", role, digest)
+			if d.Providers != nil {
+				fmt.Fprintf(w, " for %s", strings.Join(d.Providers[role], ", "))
+			}
+			fmt.Fprintln(w)
 		}
 		return nil
 	}

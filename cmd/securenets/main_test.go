@@ -28,6 +28,7 @@ import (
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/adversary"
 	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/models"
 	"github.com/securenets/securenets/transform"
@@ -203,7 +204,7 @@ func startLiar(ts *testscript.TestScript, _ bool, args []string) {
 	if i < 0 {
 		ts.Fatalf("no lie %q", args[2])
 	}
-	p, err := adversary.Start("unix:"+ts.MkAbs(args[0]+".sock"), "unix:"+ts.MkAbs(args[1]+".sock"), ring.Q4())
+	p, err := adversary.Start("unix:"+ts.MkAbs(args[0]+".sock"), "unix:"+ts.MkAbs(args[1]+".sock"), plan.Plan{Ring: ring.Q4()})
 	ts.Check(err)
 	ts.Defer(func() { ts.Check(p.Close()) })
 	p.Tell(adversary.Lies()[i], adversary.AnyLayer, adversary.Always)
@@ -253,7 +254,17 @@ func TestDemo(t *testing.T) {
 			"checked": {3 * n, 3 * n}, "rejected": {0, 0}, "host_online_ns": {1e3, 1e9}, "host_offline_ns": {0, 1e9}, "local_ns": {1e3, 1e9},
 			// Words of 4 bytes: 28·28 + 12·12·16 + 4·4·32 up, 24·24·16 + 8·8·32 + 10 down.
 			"bytes_up": {14400, 14400}, "bytes_down": {45096, 45096}, "images_per_s": {1, 1e6},
-			"tamper_tried": {11, 11}, "tamper_caught": {11, 11},
+			"tamper_tried": {17, 17}, "tamper_caught": {17, 17},
+		}
+		if scheme.Inputs != transform.InputPad {
+			within["host_offline_ns"] = [2]float64{0, 0}
+		}
+		if scheme.Inputs == transform.InputSplit {
+			// Also a seed of 32 bytes a layer for each of three batches, answers
+			// twice, and another role's answers to lie with.
+			within["bytes_up"] = [2]float64{14400 + 3*3*32/n, 14400 + 3*3*32/n}
+			within["bytes_down"] = [2]float64{2 * 45096, 2 * 45096}
+			within["tamper_tried"], within["tamper_caught"] = [2]float64{18, 18}, [2]float64{18, 18}
 		}
 		if scheme.Inputs == transform.InputPermute {
 			// The host unrolls: 24·24 patches of 25, 8·8 of 400, and 512.

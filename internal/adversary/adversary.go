@@ -10,6 +10,7 @@
 package adversary
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"slices"
@@ -19,7 +20,7 @@ import (
 	"google.golang.org/grpc/mem"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/wire"
 )
 
@@ -33,7 +34,7 @@ const (
 // honest, and may be used by several goroutines at once.
 type Proxy struct {
 	addr     string
-	ring     ring.Ring
+	plan     plan.Plan
 	server   *grpc.Server
 	upstream *grpc.ClientConn
 	running  sync.WaitGroup
@@ -43,16 +44,25 @@ type Proxy struct {
 	layer   int // where to lie
 	left    int // lies to be told yet
 	told    int
-	answers map[uint32][]uint32 // the latest honest one of each layer
+	wrong   [2]int             // words of the last lie that are not right, and all
+	answers map[place][]uint32 // the latest honest ones
+	peer    *Proxy
 
 	recorded uint32 // layer
 	wanted   int    // words of it
 	seen     []uint32
 }
 
+// place is where an answer comes from.
+type place struct {
+	model string // digest
+	layer uint32
+}
+
 // Start serves a proxy at addr for the daemon at upstream, both "unix:/path".
-// The words of every model that is used through it are of ring r.
-func Start(addr, upstream string, r ring.Ring) (*Proxy, error) {
+// p is the plan of the model that is used through it; of others the ring is the
+// same. Without operators in p, lies that need to know one are not told.
+func Start(addr, upstream string, p plan.Plan) (*Proxy, error) {
 	path, err := wire.SocketPath(addr)
 	if err != nil {
 		return nil, fmt.Errorf("adversary: %w", err)
@@ -66,15 +76,22 @@ func Start(addr, upstream string, r ring.Ring) (*Proxy, error) {
 		conn.Close()
 		return nil, fmt.Errorf("adversary: %w", err)
 	}
-	p := &Proxy{addr: addr, ring: r, upstream: conn, answers: map[uint32][]uint32{}}
-	p.server = grpc.NewServer(append(wire.ServerOptions(),
-		grpc.ForceServerCodecV2(codec{}), grpc.UnknownServiceHandler(p.forward))...)
-	p.running.Go(func() { p.server.Serve(listener) })
-	return p, nil
+	proxy := &Proxy{addr: addr, plan: p, upstream: conn, answers: map[place][]uint32{}}
+	proxy.server = grpc.NewServer(append(wire.ServerOptions(),
+		grpc.ForceServerCodecV2(codec{}), grpc.UnknownServiceHandler(proxy.forward))...)
+	proxy.running.Go(func() { proxy.server.Serve(listener) })
+	return proxy, nil
 }
 
 // Addr returns the address that the proxy serves.
 func (p *Proxy) Addr() string { return p.addr }
+
+// Conspire lets p use what another cloud that holds the same model answered.
+func (p *Proxy) Conspire(with *Proxy) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.peer = with
+}
 
 // Close ends all calls and stops.
 func (p *Proxy) Close() error {
@@ -103,6 +120,14 @@ func (p *Proxy) Told() int {
 	return p.told
 }
 
+// Wrong returns how many words of the last lie were not those of the right
+// answer, and how many words that has.
+func (p *Proxy) Wrong() (wrong, all int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.wrong[0], p.wrong[1]
+}
+
 // Record has the proxy keep the next words that it is sent for a layer, at most n.
 func (p *Proxy) Record(layer uint32, n int) {
 	p.mu.Lock()
@@ -127,7 +152,7 @@ func (p *Proxy) forward(_ any, host grpc.ServerStream) error {
 		return err
 	}
 	if method == pb.SecureNets_Evaluate_FullMethodName {
-		e := evaluation{proxy: p, asked: map[uint64]question{}}
+		e := evaluation{ctx: host.Context(), proxy: p, asked: map[uint64]question{}}
 		p.running.Go(func() { relay(daemon, host, e.request); daemon.CloseSend() })
 		return relay(host, daemon, e.response)
 	}
@@ -138,20 +163,23 @@ func (p *Proxy) forward(_ any, host grpc.ServerStream) error {
 
 // question is what the proxy remembers of a request.
 type question struct {
-	layer uint32
-	rows  int
+	place
+	rows     int
+	previous uint64 // id of the call that is answered before
 }
 
 // evaluation is one Evaluate stream.
 type evaluation struct {
+	ctx   context.Context // ends as the host hangs up
 	proxy *Proxy
 	mu    sync.Mutex
 	asked map[uint64]question // by id
+	last  uint64              // id of the latest answer
 }
 
 func (e *evaluation) request(r *wire.Request) {
 	e.mu.Lock()
-	e.asked[r.ID] = question{r.Layer, int(r.Rows)}
+	e.asked[r.ID] = question{place: place{string(r.Model), r.Layer}, rows: int(r.Rows)}
 	e.mu.Unlock()
 	e.proxy.record(r)
 }
@@ -159,9 +187,12 @@ func (e *evaluation) request(r *wire.Request) {
 func (e *evaluation) response(r *wire.Response) {
 	e.mu.Lock()
 	q := e.asked[r.ID]
+	q.previous, e.last = e.last, r.ID
 	delete(e.asked, r.ID)
 	e.mu.Unlock()
-	e.proxy.answer(q, r)
+	if late := e.proxy.answer(q, r); late {
+		<-e.ctx.Done()
+	}
 }
 
 // record keeps the words of a request that are wanted.
@@ -175,37 +206,68 @@ func (p *Proxy) record(r *wire.Request) {
 	}
 }
 
-// answer puts a lie in the place of an answer, where one is due.
-func (p *Proxy) answer(q question, r *wire.Response) {
+// answer puts a lie in the place of an answer, where one is due. It reports
+// whether that is to be sent late.
+func (p *Proxy) answer(q question, r *wire.Response) (late bool) {
 	words, ok := p.decode(r.Words, q.rows)
 	if !ok {
-		return
+		return false
 	}
+	peers := p.peers(q.place)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.left != 0 && (p.layer == AnyLayer || p.layer == int(q.layer)) {
-		a := answer{ring: p.ring, rows: q.rows, words: words, older: p.answers[q.layer]}
-		for layer, other := range p.answers {
-			if layer != q.layer {
-				a.other = other
+		a := answer{
+			ring: p.plan.Ring, rows: q.rows, id: r.ID, words: slices.Clone(words),
+			previous: q.previous, older: p.answers[q.place], peers: peers,
+		}
+		if int(q.layer) < len(p.plan.Ops) {
+			a.op = p.plan.Ops[q.layer]
+		}
+		for from, other := range p.answers {
+			switch {
+			case from.model != q.model:
+				a.models = other
+			case from.layer != q.layer:
+				a.layers = other
 			}
 		}
-		if lie := p.lie.tell(a); lie != nil && !slices.Equal(lie, words) {
+		if p.lie.tell(&a) && (a.late || a.id != r.ID || !slices.Equal(a.words, words)) {
 			r.Words.Free()
-			r.Words = wire.EncodeWords(p.ring, lie, nil)
+			r.ID, r.Words, late = a.id, wire.EncodeWords(p.plan.Ring, a.words, nil), a.late
 			p.told++
 			p.left = max(p.left-1, Always)
+			p.wrong = [2]int{0, len(words)}
+			for i, w := range words {
+				if i >= len(a.words) || a.words[i] != w {
+					p.wrong[0]++
+				}
+			}
 		}
 	}
-	p.answers[q.layer] = words
+	p.answers[q.place] = words
+	return late
+}
+
+// peers returns what the peer's daemon answered last from a place, or nil.
+func (p *Proxy) peers(from place) []uint32 {
+	p.mu.Lock()
+	peer := p.peer
+	p.mu.Unlock()
+	if peer == nil {
+		return nil
+	}
+	peer.mu.Lock()
+	defer peer.mu.Unlock()
+	return peer.answers[from]
 }
 
 // decode returns the words of a batch of rows, and false for what is none: an
 // error, a seed, and what the other side is to refuse.
 func (p *Proxy) decode(b mem.BufferSlice, rows int) ([]uint32, bool) {
-	words := make([]uint32, b.Len()/p.ring.WordBytes())
+	words := make([]uint32, b.Len()/p.plan.Ring.WordBytes())
 	if rows == 0 || len(words) == 0 || len(words)%rows != 0 {
 		return nil, false
 	}
-	return words, wire.DecodeWords(p.ring, words, b) == nil
+	return words, wire.DecodeWords(p.plan.Ring, words, b) == nil
 }

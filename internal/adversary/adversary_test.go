@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
@@ -17,6 +18,7 @@ import (
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/internal/adversary"
+	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/wire"
 )
@@ -96,7 +98,9 @@ func start(t *testing.T, r ring.Ring) (*adversary.Proxy, *grpc.ClientConn) {
 	go server.Serve(listener)
 	t.Cleanup(server.Stop)
 
-	p, err := adversary.Start("unix:"+filepath.Join(dir, "p"), "unix:"+filepath.Join(dir, "d"), r)
+	// Two positions of four channels.
+	op := plan.Conv(plan.Conv2D{H: 2, W: 1, C: 1, OutC: cols / 2, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1})
+	p, err := adversary.Start("unix:"+filepath.Join(dir, "p"), "unix:"+filepath.Join(dir, "d"), plan.Plan{Ring: r, Ops: []plan.Op{op, op}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,29 +137,44 @@ func newCaller(t *testing.T, r ring.Ring, conn *grpc.ClientConn) *caller {
 // ask returns the words of one answer, which may be none of the ring's.
 func (c *caller) ask(layer uint32, x []uint32) []uint32 {
 	c.Helper()
-	c.id++
-	req := wire.Request{ID: c.id, Layer: layer, Rows: uint32(len(x)), Words: wire.EncodeWords(c.ring, x, nil)}
-	err := c.stream.SendMsg(&req)
-	req.Free()
-	if err != nil {
-		c.Fatal(err)
+	id, y := c.askOf("a", layer, x)
+	if id != c.id || len(y) != len(x)*cols {
+		c.Fatalf("answer %d of %d words to request %d", id, len(y), c.id)
 	}
+	return y
+}
+
+// askOf asks a model. It returns the answer's id, too.
+func (c *caller) askOf(model string, layer uint32, x []uint32) (id uint64, y []uint32) {
+	c.Helper()
+	c.send(model, layer, x)
 	var resp wire.Response
 	if err := c.stream.RecvMsg(&resp); err != nil {
 		c.Fatal(err)
 	}
 	defer resp.Free()
 	b := resp.Words.Materialize()
-	if resp.ID != c.id || resp.QueueNS != 7 || len(b) != len(x)*cols*c.ring.WordBytes() {
-		c.Fatalf("answer %d of %d bytes to request %d", resp.ID, len(b), c.id)
+	if resp.QueueNS != 7 || len(b)%c.ring.WordBytes() != 0 {
+		c.Fatalf("answer of %d bytes", len(b))
 	}
-	y := make([]uint32, len(x)*cols)
+	y = make([]uint32, len(b)/c.ring.WordBytes())
 	for i := range y {
 		for j := range c.ring.WordBytes() {
 			y[i] |= uint32(b[i*c.ring.WordBytes()+j]) << (8 * j)
 		}
 	}
-	return y
+	return resp.ID, y
+}
+
+func (c *caller) send(model string, layer uint32, x []uint32) {
+	c.Helper()
+	c.id++
+	req := wire.Request{ID: c.id, Model: []byte(model), Layer: layer, Rows: uint32(len(x)), Words: wire.EncodeWords(c.ring, x, nil)}
+	err := c.stream.SendMsg(&req)
+	req.Free()
+	if err != nil {
+		c.Fatal(err)
+	}
 }
 
 // TestForwards: what is no answer of Evaluate passes unchanged.
@@ -221,9 +240,34 @@ func TestLies(t *testing.T) {
 	x := []uint32{5, 6, 7, 8}
 	words := len(x) * cols
 	row := func(y []uint32, i int) []uint32 { return y[i*cols : (i+1)*cols] }
-	older := []uint32{9, 10, 11, 12}
+	older, foreign, theirs := []uint32{9, 10, 11, 12}, []uint32{13, 14, 15, 16}, []uint32{17, 18}
+	// plusOne reports whether the words of which where says so, and no others, are 1 more.
+	plusOne := func(r ring.Ring, lie, right []uint32, where func(i int) bool) bool {
+		for i := range right {
+			want := right[i]
+			if where(i) {
+				want = r.Add(want, 1)
+			}
+			if lie[i] != want {
+				return false
+			}
+		}
+		return true
+	}
+	// first returns the first word that differs.
+	first := func(lie, right []uint32) int {
+		for i := range right {
+			if lie[i] != right[i] {
+				return i
+			}
+		}
+		return 0
+	}
 	checks := map[string]func(r ring.Ring, lie, right []uint32) bool{
-		"one word off by one": func(r ring.Ring, lie, right []uint32) bool { return changed(lie, right) == 1 },
+		"one word off by one": func(r ring.Ring, lie, right []uint32) bool {
+			at := first(lie, right)
+			return plusOne(r, lie, right, func(i int) bool { return i == at })
+		},
 		"two errors that cancel": func(r ring.Ring, lie, right []uint32) bool {
 			for i := range x {
 				var a, b uint32
@@ -251,6 +295,23 @@ func TestLies(t *testing.T) {
 		},
 		"random words":           func(r ring.Ring, lie, right []uint32) bool { return changed(lie, right) > words/2 },
 		"the low 8 bits dropped": func(r ring.Ring, lie, right []uint32) bool { return right[0]-lie[0] == right[0]&255 },
+		"one word wrong modulo one prime": func(r ring.Ring, lie, right []uint32) bool {
+			at, differ := first(lie, right), 0
+			for _, p := range r.Primes() {
+				if lie[at]%p != right[at]%p {
+					differ++
+				}
+			}
+			return changed(lie, right) == 1 && differ == 1
+		},
+		"one channel wrong everywhere": func(r ring.Ring, lie, right []uint32) bool {
+			channel := first(lie, right) % (cols / 2)
+			return plusOne(r, lie, right, func(i int) bool { return i%(cols/2) == channel })
+		},
+		"one position wrong in all channels": func(r ring.Ring, lie, right []uint32) bool {
+			position := first(lie, right) / (cols / 2)
+			return plusOne(r, lie, right, func(i int) bool { return i/(cols/2) == position })
+		},
 		"the first sample's answer for all": func(r ring.Ring, lie, right []uint32) bool {
 			return slices.Equal(lie, slices.Repeat(row(right, 0), len(x)))
 		},
@@ -260,20 +321,35 @@ func TestLies(t *testing.T) {
 		"another layer's answer": func(r ring.Ring, lie, right []uint32) bool {
 			return slices.Equal(lie, slices.Repeat(honest{ring: r}.want(0, x[:2]), 2))
 		},
+		"another model's answer": func(r ring.Ring, lie, right []uint32) bool {
+			return slices.Equal(lie, honest{ring: r}.want(0, foreign))
+		},
+		"another role's answer": func(r ring.Ring, lie, right []uint32) bool {
+			return slices.Equal(lie, slices.Repeat(honest{ring: r}.want(1, theirs), 2))
+		},
 		"one word y sent as y + M": func(r ring.Ring, lie, right []uint32) bool {
-			for i := range lie {
-				if lie[i] != right[i] {
-					return changed(lie, right) == 1 && lie[i] == right[i]+r.Modulus()
-				}
-			}
-			return false
+			at := first(lie, right)
+			return changed(lie, right) == 1 && lie[at] == right[at]+r.Modulus()
+		},
+		"half an answer": func(r ring.Ring, lie, right []uint32) bool { return slices.Equal(lie, right[:words/2]) },
+		"a frame of another call": func(r ring.Ring, lie, right []uint32) bool {
+			return slices.Equal(lie, honest{ring: r}.want(1, older))
 		},
 	}
 	for _, r := range []ring.Ring{ring.Q4(), ring.Q3()} {
 		p, conn := start(t, r)
+		peer, peerConn := start(t, r)
+		p.Conspire(peer)
+		newCaller(t, r, peerConn).ask(1, theirs)
 		c := newCaller(t, r, conn)
 		right := honest{ring: r}.want(1, x)
+		if _, y := c.askOf("b", 0, foreign); !slices.Equal(y, honest{ring: r}.want(0, foreign)) {
+			t.Fatal("an honest answer is none")
+		}
 		for _, lie := range adversary.Lies() {
+			if lie.Kind == adversary.Late {
+				continue // TestLate
+			}
 			check := checks[lie.Name]
 			if check == nil {
 				t.Errorf("no check of %q", lie.Name)
@@ -286,13 +362,41 @@ func TestLies(t *testing.T) {
 			p.BeHonest()
 			c.ask(1, older)
 			p.Tell(lie, 1, 1)
-			if y := c.ask(1, x); slices.Equal(y, right) || !check(r, y, right) || p.Told() != 1 {
+			id, y := c.askOf("a", 1, x)
+			if slices.Equal(y, right) || !check(r, y, right) || p.Told() != 1 {
 				t.Errorf("%v %s: told %d times: %v for %v", r, lie.Name, p.Told(), y, right)
+			}
+			if whole := id == c.id && len(y) == len(right); whole == (lie.Name == "half an answer" || lie.Name == "a frame of another call") {
+				t.Errorf("%v %s: answer %d of %d words to request %d", r, lie.Name, id, len(y), c.id)
+			}
+			if wrong, all := p.Wrong(); all != words || len(y) == words && wrong != changed(y, right) {
+				t.Errorf("%v %s: %d of %d words are said to be wrong", r, lie.Name, wrong, all)
 			}
 			if y := c.ask(1, x); !slices.Equal(y, right) || p.Told() != 1 {
 				t.Errorf("%v %s: told a second time", r, lie.Name)
 			}
 		}
+	}
+}
+
+// TestLate: the right answer does not come while the host waits.
+func TestLate(t *testing.T) {
+	p, conn := start(t, ring.Q4())
+	lies := adversary.Lies()
+	p.Tell(lies[slices.IndexFunc(lies, func(l adversary.Lie) bool { return l.Kind == adversary.Late })], 1, 1)
+	ctx, hangUp := context.WithCancel(t.Context())
+	defer hangUp()
+	stream, err := pb.NewSecureNetsClient(conn).Evaluate(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &caller{T: t, ring: ring.Q4(), stream: stream}
+	c.ask(0, []uint32{1})
+	c.send("a", 1, []uint32{1})
+	time.AfterFunc(100*time.Millisecond, hangUp)
+	var resp wire.Response
+	if err := stream.RecvMsg(&resp); ctx.Err() == nil || err == nil || p.Told() != 1 {
+		t.Errorf("an answer, %v, with %d lies told", err, p.Told())
 	}
 }
 
@@ -347,7 +451,7 @@ func TestStart(t *testing.T) {
 	for _, c := range []struct{ addr, upstream string }{
 		{"tcp:localhost:1", good}, {good, "localhost"}, {"unix:" + filepath.Join(dir, "no", "p"), good},
 	} {
-		if p, err := adversary.Start(c.addr, c.upstream, ring.Q4()); err == nil {
+		if p, err := adversary.Start(c.addr, c.upstream, plan.Plan{Ring: ring.Q4()}); err == nil {
 			p.Close()
 			t.Errorf("%v started", c)
 		}
@@ -358,7 +462,7 @@ func TestStart(t *testing.T) {
 // the proxy stays.
 func TestUpstreamGone(t *testing.T) {
 	dir := t.TempDir()
-	p, err := adversary.Start("unix:"+filepath.Join(dir, "p"), "unix:"+filepath.Join(dir, "none"), ring.Q4())
+	p, err := adversary.Start("unix:"+filepath.Join(dir, "p"), "unix:"+filepath.Join(dir, "none"), plan.Plan{Ring: ring.Q4()})
 	if err != nil {
 		t.Fatal(err)
 	}

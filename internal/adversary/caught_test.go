@@ -8,6 +8,9 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,7 +21,7 @@ import (
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/onnx"
 	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/kernels/cpu"
 	"github.com/securenets/securenets/transform"
 	"github.com/securenets/securenets/verify"
@@ -32,17 +35,10 @@ func gaussian(n int) []float32 {
 	return v
 }
 
-// network returns a convolution and two dense layers on maps of 6x6, as ONNX.
-func network(t *testing.T) []byte {
+// chain returns the network of operators that each read the one before, as ONNX.
+func chain(t *testing.T, input graph.Shape, ops ...graph.Op) []byte {
 	t.Helper()
-	conv := plan.Conv2D{H: 6, W: 6, C: 1, OutC: 3, KH: 3, KW: 3, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}
-	ops := []graph.Op{
-		&graph.Conv2D{Geometry: conv, W: gaussian(3 * 9), B: gaussian(3)}, graph.ReLU{},
-		graph.Reshape{To: graph.Vector(48)},
-		&graph.Dense{In: 48, Out: 12, W: gaussian(48 * 12), B: gaussian(12)}, graph.ReLU{},
-		&graph.Dense{In: 12, Out: 10, W: gaussian(12 * 10), B: gaussian(10)},
-	}
-	g := &graph.Graph{Input: graph.Shape{H: 6, W: 6, C: 1}, Output: graph.Value(len(ops))}
+	g := &graph.Graph{Input: input, Output: graph.Value(len(ops))}
 	for i, op := range ops {
 		g.Nodes = append(g.Nodes, graph.Node{Op: op, Inputs: []graph.Value{graph.Value(i)}})
 	}
@@ -51,6 +47,16 @@ func network(t *testing.T) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// conv returns a convolution of a side x side map of one channel to three.
+func conv(side int) *graph.Conv2D {
+	geometry := plan.Conv2D{H: side, W: side, C: 1, OutC: 3, KH: 3, KW: 3, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}
+	return &graph.Conv2D{Geometry: geometry, W: gaussian(3 * 9), B: gaussian(3)}
+}
+
+func dense(in, out int) *graph.Dense {
+	return &graph.Dense{In: in, Out: out, W: gaussian(in * out), B: gaussian(out)}
 }
 
 // startDaemon runs an honest daemon until the test ends.
@@ -84,76 +90,275 @@ func startDaemon(t *testing.T) (addr string) {
 	return ""
 }
 
-// TestEveryLieIsCaught: of every scheme, in every layer, the host rejects every
-// lie, names a sample or calls the answer malformed, and gives out nothing.
-func TestEveryLieIsCaught(t *testing.T) {
-	addr := startDaemon(t)
-	p, err := adversary.Start("unix:"+filepath.Join(t.TempDir(), "p"), addr, ring.Q4())
+// victim is a host whose clouds are all behind proxies, one a role, which
+// conspire and have seen answers of another model.
+type victim struct {
+	*testing.T
+	host    *cpu.Backend
+	proxies []*adversary.Proxy
+	models  []hostclient.SealedModel
+	secret  *hostclient.Secret
+}
+
+// newVictim seals a network for daemons, one a role, which are given it.
+func newVictim(t *testing.T, daemons []string, model []byte, scheme transform.Scheme) *victim {
+	t.Helper()
+	v := &victim{T: t, host: cpu.New(cpu.Options{})}
+	t.Cleanup(func() { v.host.Close() })
+	v.seal(model, scheme)
+	parsed, err := sealed.Parse(v.models[0].Bytes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.Close()
-	host := cpu.New(cpu.Options{})
-	defer host.Close()
+	for role := range v.models {
+		p, err := adversary.Start("unix:"+filepath.Join(t.TempDir(), "p"), daemons[role], parsed.Plan)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { p.Close() })
+		v.proxies = append(v.proxies, p)
+	}
+	for role, p := range v.proxies[:len(v.proxies)-1] {
+		p.Conspire(v.proxies[role+1])
+		v.proxies[role+1].Conspire(p)
+	}
+	other := &victim{T: t, host: v.host, proxies: v.proxies}
+	other.seal(chain(t, graph.Vector(5), dense(5, 7), dense(7, 3)), scheme)
+	for _, v := range []*victim{other, v} {
+		clients := v.dial()
+		for role, m := range v.models {
+			if err := v.secret.Bind(role, clients[role].Provider()); err != nil {
+				t.Fatal(err)
+			}
+			if err := clients[role].Push(t.Context(), m, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		in := v.secret.Describe().Input
+		if _, _, err := v.infer(clients, gaussian(2*in[0]*in[1]*in[2]), 2, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		hangUp(clients)
+	}
+	return v
+}
+
+func (v *victim) seal(model []byte, scheme transform.Scheme) {
+	v.Helper()
+	var err error
+	if v.models, v.secret, err = hostclient.Seal(v.Context(), model, hostclient.SealOptions{Scheme: scheme}); err != nil {
+		v.Fatal(err)
+	}
+}
+
+// dial returns new clients, which no lie was told yet.
+func (v *victim) dial() []*hostclient.Client {
+	clients := make([]*hostclient.Client, len(v.proxies))
+	for role, p := range v.proxies {
+		var err error
+		if clients[role], err = hostclient.DialProvider(p.Addr(), fmt.Sprint("owner ", role)); err != nil {
+			panic(err) // goroutines dial, too
+		}
+	}
+	return clients
+}
+
+func hangUp(clients []*hostclient.Client) {
+	for _, c := range clients {
+		c.Close()
+	}
+}
+
+// infer runs samples in a session of its own.
+func (v *victim) infer(clients []*hostclient.Client, x []float32, n int, timeout time.Duration) ([]float32, hostclient.Stats, error) {
+	s, err := hostclient.Open(v.Context(), v.secret, v.models, clients, hostclient.Options{Multiplier: v.host, Timeout: timeout})
+	if err != nil {
+		return nil, hostclient.Stats{}, err
+	}
+	defer s.Close()
+	y, err := s.Infer(v.Context(), x, n)
+	return y, s.Stats(), err
+}
+
+// caught returns what is wrong with how the host took a lie of a role's cloud:
+// nothing where it has the right type, names that cloud, and no value came out.
+func caught(lie adversary.Lie, role int, y []float32, stats hostclient.Stats, err error) error {
+	var wrong *verify.RejectedError
+	var liar *hostclient.CloudError
+	switch {
+	case y != nil || stats.Samples != 0:
+		return fmt.Errorf("gave %d values out", len(y))
+	case lie.Kind == adversary.Late && err != nil: // others may have been late, too
+		if !strings.Contains(err.Error(), fmt.Sprintf("role %d at", role)) {
+			return fmt.Errorf("role %d is not named: %w", role, err)
+		}
+	case !errors.As(err, &liar) || liar.Role != role:
+		return fmt.Errorf("role %d is not named: %w", role, err)
+	}
+	switch {
+	case lie.Kind == adversary.Wrong && (!errors.As(err, &wrong) || len(wrong.Samples) == 0 || stats.Rejected != int64(len(wrong.Samples))),
+		lie.Kind == adversary.Malformed && !errors.Is(err, hostclient.ErrBadAnswer),
+		lie.Kind == adversary.Late && !errors.Is(err, hostclient.ErrTimeout),
+		lie.Kind != adversary.Wrong && stats.Rejected != 0:
+		return fmt.Errorf("%d answers rejected, and the error is of another kind: %w", stats.Rejected, err)
+	}
+	return nil
+}
+
+// patience is how long a host waits for an answer that comes too late.
+const patience = 200 * time.Millisecond
+
+// TestEveryLieIsCaught: of every scheme, in every layer, the host names who told
+// it a lie, for what it is, and gives out nothing.
+func TestEveryLieIsCaught(t *testing.T) {
+	daemons := []string{startDaemon(t), startDaemon(t)}
 	const n, layers = 8, 3
-	model, x := network(t), gaussian(n*36)
+	model := chain(t, graph.Shape{H: 6, W: 6, C: 1},
+		conv(6), graph.ReLU{}, graph.Reshape{To: graph.Vector(48)}, dense(48, 12), graph.ReLU{}, dense(12, 10))
+	x := gaussian(n * 36)
 	for _, scheme := range transform.Schemes() {
-		models, secret, err := hostclient.Seal(t.Context(), model, hostclient.SealOptions{Scheme: scheme})
-		if err != nil {
-			t.Fatal(err)
-		}
-		infer := func() ([]float32, hostclient.Stats, error) {
-			client, err := hostclient.Dial(p.Addr())
+		t.Run(scheme.String(), func(t *testing.T) {
+			v := newVictim(t, daemons, model, scheme)
+			clients := v.dial()
+			honest, _, err := v.infer(clients, x, n, time.Minute)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer client.Close()
-			if err := client.Push(t.Context(), models[0], nil); err != nil {
-				t.Fatal(err)
-			}
-			s, err := hostclient.Open(t.Context(), secret, models, []*hostclient.Client{client}, hostclient.Options{Multiplier: host})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer s.Close()
-			y, err := s.Infer(t.Context(), x, n)
-			stats := s.Stats()
-			if errors.Is(err, verify.ErrRejected) {
-				if _, err := s.Infer(t.Context(), x, n); !errors.Is(err, hostclient.ErrQuarantined) {
-					t.Errorf("%v: a liar was asked again: %v", scheme, err)
-				}
-			}
-			return y, stats, err
-		}
-		honest, _, err := infer()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for layer := range layers {
+			hangUp(clients)
 			for _, lie := range adversary.Lies() {
-				name := fmt.Sprintf("%v, layer %d, %s", scheme, layer, lie.Name)
-				p.Tell(lie, layer, 1)
-				y, stats, err := infer()
-				if p.Told() != 1 {
-					t.Errorf("%s: told %d times", name, p.Told())
+				if lie.Name == "another role's answer" && len(v.proxies) == 1 {
+					continue
 				}
-				if y != nil || stats.Samples != 0 {
-					t.Errorf("%s: gave %d values out", name, len(y))
-				}
-				var rejected *verify.RejectedError
-				switch {
-				case errors.As(err, &rejected):
-					if len(rejected.Samples) == 0 || stats.Rejected != int64(len(rejected.Samples)) {
-						t.Errorf("%s: %d samples named, %d counted", name, len(rejected.Samples), stats.Rejected)
+				t.Run(lie.Name, func(t *testing.T) {
+					for role, p := range v.proxies {
+						for layer := range layers {
+							clients := v.dial()
+							wait := time.Minute
+							if lie.Kind == adversary.Late {
+								wait = patience
+							}
+							p.Tell(lie, layer, 1)
+							y, stats, err := v.infer(clients, x, n, wait)
+							if told := p.Told(); told != 1 && lie.Kind != adversary.Late {
+								t.Errorf("role %d, layer %d: told %d times", role, layer, told)
+							}
+							if err := caught(lie, role, y, stats, err); err != nil {
+								t.Errorf("role %d, layer %d: %v", role, layer, err)
+							}
+							if lie.Kind == adversary.Wrong {
+								if _, _, err := v.infer(clients, x, n, wait); !errors.Is(err, hostclient.ErrQuarantined) {
+									t.Errorf("role %d, layer %d: a liar was asked again: %v", role, layer, err)
+								}
+							}
+							hangUp(clients)
+							p.BeHonest()
+						}
 					}
-				case !errors.Is(err, hostclient.ErrBadAnswer) || lie.Name != "one word y sent as y + M":
-					t.Errorf("%s: %v", name, err)
+				})
+			}
+			clients = v.dial()
+			defer hangUp(clients)
+			if y, stats, err := v.infer(clients, x, n, time.Minute); err != nil || !slices.Equal(y, honest) || stats.Checked != layers*n || stats.Rejected != 0 {
+				t.Errorf("honest: %v, %+v, or other values", err, stats)
+			}
+		})
+	}
+}
+
+// small is a network of two layers, for the tests that count.
+func small(t *testing.T) (model []byte, input int) {
+	return chain(t, graph.Shape{H: 4, W: 4, C: 1}, conv(4), graph.ReLU{}, graph.Reshape{To: graph.Vector(12)}, dense(12, 5)), 16
+}
+
+// TestForgedAnswers: 10,000 forged answers of every kind, to every scheme, layer
+// and role in turn; each is found for what it is, and whose it is.
+func TestForgedAnswers(t *testing.T) {
+	forged, workers := 10_000, 4
+	if testing.Short() {
+		forged = 500
+	}
+	model, input := small(t)
+	daemons := []string{startDaemon(t), startDaemon(t)}
+	schemes := transform.Schemes()
+	type turn struct {
+		scheme, role, layer int
+		lie                 adversary.Lie
+	}
+	var turns []turn
+	for i := range schemes {
+		for role := range schemes[i].Roles() {
+			for layer := range 2 {
+				for _, lie := range adversary.Lies() {
+					if lie.Name == "another role's answer" && schemes[i].Roles() == 1 {
+						continue
+					}
+					turns = append(turns, turn{i, role, layer, lie})
 				}
 			}
 		}
-		p.BeHonest()
-		if y, stats, err := infer(); err != nil || !slices.Equal(y, honest) || stats.Checked != layers*n || stats.Rejected != 0 {
-			t.Errorf("%v: honest: %v, %+v, or other values", scheme, err, stats)
+	}
+	var next, found atomic.Int64
+	var wg sync.WaitGroup
+	for range workers {
+		victims := make([]*victim, len(schemes))
+		for i, scheme := range schemes {
+			victims[i] = newVictim(t, daemons, model, scheme)
 		}
+		wg.Go(func() {
+			const n = 3
+			for i := next.Add(1) - 1; i < int64(forged) && !t.Failed(); i = next.Add(1) - 1 {
+				turn := turns[i%int64(len(turns))]
+				v := victims[turn.scheme]
+				p := v.proxies[turn.role]
+				wait := time.Minute
+				if turn.lie.Kind == adversary.Late {
+					wait = patience
+				}
+				clients := v.dial()
+				p.Tell(turn.lie, turn.layer, 1)
+				y, stats, err := v.infer(clients, gaussian(n*input), n, wait)
+				if told := p.Told(); told != 1 && turn.lie.Kind != adversary.Late {
+					t.Errorf("%v, role %d, layer %d, %s: told %d times", schemes[turn.scheme], turn.role, turn.layer, turn.lie.Name, told)
+				}
+				if err := caught(turn.lie, turn.role, y, stats, err); err != nil {
+					t.Errorf("%v, role %d, layer %d, %s: %v", schemes[turn.scheme], turn.role, turn.layer, turn.lie.Name, err)
+				} else {
+					found.Add(1)
+				}
+				hangUp(clients)
+				p.BeHonest()
+			}
+		})
+	}
+	wg.Wait()
+	if found.Load() != int64(forged) {
+		t.Errorf("%d of %d forged answers found", found.Load(), forged)
+	}
+}
+
+// TestHonestAnswers: of 100,000 honest answers, of every scheme, none is rejected.
+func TestHonestAnswers(t *testing.T) {
+	answers, n := 100_000, 500
+	if testing.Short() {
+		answers = 10_000
+	}
+	model, input := small(t)
+	daemons := []string{startDaemon(t), startDaemon(t)}
+	schemes := transform.Schemes()
+	var checked int64
+	for _, scheme := range schemes {
+		v := newVictim(t, daemons, model, scheme)
+		clients := v.dial()
+		for range answers / len(schemes) / n / 2 { // two layers
+			_, stats, err := v.infer(clients, gaussian(n*input), n, time.Minute)
+			if err != nil || stats.Rejected != 0 {
+				t.Fatalf("%v: %v, %+v", scheme, err, stats)
+			}
+			checked += stats.Checked
+		}
+		hangUp(clients)
+	}
+	if checked != int64(answers) {
+		t.Errorf("%d answers checked, want %d", checked, answers)
 	}
 }

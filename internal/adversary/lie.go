@@ -2,139 +2,215 @@ package adversary
 
 import (
 	"math/rand/v2"
-	"slices"
 
+	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
+)
+
+// Kind is what is wrong with a lie, and so what a host may call it.
+type Kind int
+
+const (
+	Wrong     Kind = iota // an answer like any other, but for its value
+	Malformed             // no answer to what was asked
+	Late                  // the right answer, when the host waits no more
 )
 
 // Lie is one way to answer wrongly.
 type Lie struct {
 	Name string // for people
-	// tell returns the words to send, or nil where this answer cannot be lied
-	// about in this way. It does not change what it is given.
-	tell func(answer) []uint32
+	Kind Kind
+	// tell changes an answer in place. It reports whether it could: some lies
+	// need what is not there. Changes do not count where it could not.
+	tell func(*answer) bool
 }
 
-// answer is an honest answer that a lie is to replace.
+// answer is what the host will be sent: at first the honest answer.
 type answer struct {
-	ring  ring.Ring
-	rows  int
+	id    uint64
 	words []uint32 // rows of equal length, at least one
-	older []uint32 // an earlier answer of the same layer, or nil
-	other []uint32 // an answer of another layer, or nil
+	late  bool
+
+	// What else is known; not to be changed.
+	ring     ring.Ring
+	op       plan.Op // zero where that is not known
+	rows     int
+	previous uint64   // id of the call answered before on the stream, or 0
+	older    []uint32 // an earlier answer of the same layer, or nil
+	layers   []uint32 // an answer of another layer, or nil
+	models   []uint32 // an answer of another model, or nil
+	peers    []uint32 // an answer of another role to the same layer, or nil
 }
 
 // cols returns the words of a row.
-func (a answer) cols() int { return len(a.words) / a.rows }
+func (a *answer) cols() int { return len(a.words) / a.rows }
 
-// Lies returns every kind, for clouds of one role.
+// row returns the words of a sample, or of a row of it.
+func (a *answer) row(i int) []uint32 { return a.words[i*a.cols() : (i+1)*a.cols()] }
+
+// Lies returns every kind.
 func Lies() []Lie {
 	return []Lie{
-		{"one word off by one", offByOne},
-		{"two errors that cancel", cancelling},
-		{"two samples swapped", swapped},
-		{"all words zero", zeros},
-		{"all signs flipped", negated},
-		{"random words", noise},
-		{"the low 8 bits dropped", rounded},
-		{"the first sample's answer for all", lazy},
-		{"an older answer replayed", replayed},
-		{"another layer's answer", misrouted},
-		{"one word y sent as y + M", alias},
+		{"one word off by one", Wrong, offByOne},
+		{"two errors that cancel", Wrong, cancelling},
+		{"two samples swapped", Wrong, swapped},
+		{"all words zero", Wrong, zeros},
+		{"all signs flipped", Wrong, negated},
+		{"random words", Wrong, noise},
+		{"the low 8 bits dropped", Wrong, rounded},
+		{"one word wrong modulo one prime", Wrong, oneResidue},
+		{"one channel wrong everywhere", Wrong, oneChannel},
+		{"one position wrong in all channels", Wrong, onePosition},
+		{"the first sample's answer for all", Wrong, lazy},
+		{"an older answer replayed", Wrong, replayed},
+		{"another layer's answer", Wrong, func(a *answer) bool { return a.replace(a.layers) }},
+		{"another model's answer", Wrong, func(a *answer) bool { return a.replace(a.models) }},
+		{"another role's answer", Wrong, func(a *answer) bool { return a.replace(a.peers) }},
+		{"one word y sent as y + M", Malformed, alias},
+		{"half an answer", Malformed, half},
+		{"a frame of another call", Malformed, foreign},
+		{"the right answer, late", Late, late},
 	}
 }
 
 // offByOne adds 1 to a random word.
-func offByOne(a answer) []uint32 {
-	lie := slices.Clone(a.words)
-	i := rand.IntN(len(lie))
-	lie[i] = a.ring.Add(lie[i], 1)
-	return lie
+func offByOne(a *answer) bool {
+	i := rand.IntN(len(a.words))
+	a.words[i] = a.ring.Add(a.words[i], 1)
+	return true
 }
 
-// cancelling adds 1 to one word of a sample and takes 1 from another: a plain
-// sum over the sample does not see it.
-func cancelling(a answer) []uint32 {
+// cancelling adds 1 to one word of a row and takes 1 from another: a plain sum
+// over the sample does not see it.
+func cancelling(a *answer) bool {
 	if a.cols() < 2 {
-		return nil
+		return false
 	}
-	lie := slices.Clone(a.words)
-	row := lie[rand.IntN(a.rows)*a.cols():][:a.cols()]
+	row := a.row(rand.IntN(a.rows))
 	i := rand.IntN(a.cols())
 	j := (i + 1 + rand.IntN(a.cols()-1)) % a.cols()
 	row[i] = a.ring.Add(row[i], 1)
 	row[j] = a.ring.Sub(row[j], 1)
-	return lie
+	return true
 }
 
-// swapped exchanges the first sample and the last: every word is a right one,
-// of another sample.
-func swapped(a answer) []uint32 {
-	lie := slices.Clone(a.words)
-	last := len(lie) - a.cols()
-	copy(lie, a.words[last:])
-	copy(lie[last:], a.words[:a.cols()])
-	return lie
-}
-
-func zeros(a answer) []uint32 { return make([]uint32, len(a.words)) }
-
-func negated(a answer) []uint32 {
-	lie := make([]uint32, len(a.words))
-	for i, y := range a.words {
-		lie[i] = a.ring.Neg(y)
+// swapped exchanges the first row and the last: every word is a right one, of
+// another sample.
+func swapped(a *answer) bool {
+	first, last := a.row(0), a.row(a.rows-1)
+	for i := range first {
+		first[i], last[i] = last[i], first[i]
 	}
-	return lie
+	return true
+}
+
+func zeros(a *answer) bool {
+	clear(a.words)
+	return true
+}
+
+func negated(a *answer) bool {
+	for i, y := range a.words {
+		a.words[i] = a.ring.Neg(y)
+	}
+	return true
 }
 
 // noise draws every word anew, uniform in the ring.
-func noise(a answer) []uint32 {
-	lie := make([]uint32, len(a.words))
-	for i := range lie {
-		lie[i] = rand.Uint32N(a.ring.Modulus())
+func noise(a *answer) bool {
+	for i := range a.words {
+		a.words[i] = rand.Uint32N(a.ring.Modulus())
 	}
-	return lie
+	return true
 }
 
 // rounded is what a cloud might give that saves on precision.
-func rounded(a answer) []uint32 {
-	lie := make([]uint32, len(a.words))
-	for i, y := range a.words {
-		lie[i] = y &^ 0xff
+func rounded(a *answer) bool {
+	for i := range a.words {
+		a.words[i] &^= 0xff
 	}
-	return lie
+	return true
+}
+
+// oneResidue changes a random word modulo one of the ring's primes alone, as if
+// one of the products that a word is put together from were wrong.
+func oneResidue(a *answer) bool {
+	primes := a.ring.Primes()
+	p := primes[rand.IntN(len(primes))]
+	i := rand.IntN(len(a.words))
+	k := 1 + rand.Uint32N(p-1)
+	a.words[i] = a.ring.Add(a.words[i], a.ring.Modulus()/p*k)
+	return true
+}
+
+// oneChannel adds 1 to an output (channel) at every position of every sample.
+func oneChannel(a *answer) bool {
+	if a.op.Kind == "" {
+		return false
+	}
+	for i := rand.IntN(a.op.Rows()); i < len(a.words); i += a.op.Rows() {
+		a.words[i] = a.ring.Add(a.words[i], 1)
+	}
+	return true
+}
+
+// onePosition adds 1 to every output (channel) at one position of one sample.
+func onePosition(a *answer) bool {
+	if a.op.Kind == "" {
+		return false
+	}
+	at := rand.IntN(len(a.words)/a.op.Rows()) * a.op.Rows()
+	for i := at; i < at+a.op.Rows(); i++ {
+		a.words[i] = a.ring.Add(a.words[i], 1)
+	}
+	return true
 }
 
 // lazy is what a cloud might give that computes one sample of a batch.
-func lazy(a answer) []uint32 {
-	return slices.Repeat(a.words[:a.cols()], a.rows)
+func lazy(a *answer) bool { return a.replace(a.row(0)) }
+
+func replayed(a *answer) bool {
+	return len(a.older) == len(a.words) && a.replace(a.older)
 }
 
-func replayed(a answer) []uint32 {
-	if len(a.older) != len(a.words) {
-		return nil
+// replace repeats or cuts other words to the length of these.
+func (a *answer) replace(other []uint32) bool {
+	for n := 0; len(other) > 0 && n < len(a.words); {
+		n += copy(a.words[n:], other)
 	}
-	return a.older
-}
-
-// misrouted repeats or cuts another layer's answer to the length of this one.
-func misrouted(a answer) []uint32 {
-	if a.other == nil {
-		return nil
-	}
-	return slices.Repeat(a.other, len(a.words)/len(a.other)+1)[:len(a.words)]
+	return other != nil
 }
 
 // alias writes one word as another integer of the same residue, where that fits
 // a word of the wire.
-func alias(a answer) []uint32 {
+func alias(a *answer) bool {
 	top := uint64(1) << (8 * a.ring.WordBytes())
 	for i, y := range a.words {
 		if y := uint64(y) + uint64(a.ring.Modulus()); y < top {
-			lie := slices.Clone(a.words)
-			lie[i] = uint32(y)
-			return lie
+			a.words[i] = uint32(y)
+			return true
 		}
 	}
-	return nil
+	return false
+}
+
+func half(a *answer) bool {
+	a.words = a.words[:len(a.words)/2]
+	return true
+}
+
+// foreign sends an earlier call's answer again, or names a call that was not made.
+func foreign(a *answer) bool {
+	if a.previous == 0 {
+		a.id += 1 << 32
+		return true
+	}
+	a.id = a.previous
+	replayed(a)
+	return true
+}
+
+func late(a *answer) bool {
+	a.late = true
+	return true
 }

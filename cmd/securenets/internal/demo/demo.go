@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/hostclient"
@@ -166,8 +167,11 @@ func (r *run) seal(ctx context.Context) (err error) {
 	}
 	r.layers = slices.DeleteFunc(r.secret.Describe().Layers, func(l hostclient.LayerDescription) bool { return l.Cloud == "" })
 	for i, m := range r.models {
-		client, err := hostclient.Dial(r.clouds[i].addr)
+		client, err := hostclient.DialProvider(r.clouds[i].addr, provider(i))
 		if err != nil {
+			return err
+		}
+		if err := r.secret.Bind(i, client.Provider()); err != nil {
 			return err
 		}
 		err = client.Push(ctx, m, func(done, total int64) { r.Progress("pushing bytes", int(done), int(total)) })
@@ -191,12 +195,15 @@ func (r *run) batches(from, to int, f func(i, j int) error) error {
 	return nil
 }
 
-// openSession opens a session with new clients at addrs, one a role. Closing it
-// closes them.
-func (r *run) openSession(ctx context.Context, addrs []string) (*session, error) {
+// provider names who runs a role's cloud, be it asked by way of a proxy or not.
+func provider(role int) string { return fmt.Sprintf("the owner of cloud %d", role) }
+
+// openSession opens a session with new clients at addrs, one a role, that waits
+// so long for an answer (0: the default). Closing it closes them.
+func (r *run) openSession(ctx context.Context, addrs []string, timeout time.Duration) (*session, error) {
 	s := &session{}
-	for _, addr := range addrs {
-		c, err := hostclient.Dial(addr)
+	for role, addr := range addrs {
+		c, err := hostclient.DialProvider(addr, provider(role))
 		if err != nil {
 			s.Close()
 			return nil, err
@@ -204,7 +211,7 @@ func (r *run) openSession(ctx context.Context, addrs []string) (*session, error)
 		s.clients = append(s.clients, c)
 	}
 	var err error
-	s.Session, err = hostclient.Open(ctx, r.secret, r.models, s.clients, hostclient.Options{Multiplier: r.multiply})
+	s.Session, err = hostclient.Open(ctx, r.secret, r.models, s.clients, hostclient.Options{Multiplier: r.multiply, Timeout: timeout})
 	if err != nil {
 		s.Close()
 		return nil, err

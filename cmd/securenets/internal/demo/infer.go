@@ -10,6 +10,7 @@ import (
 
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/reference"
+	"github.com/securenets/securenets/transform"
 )
 
 // padBatches is for how many batches pads are made at a time: the stock holds
@@ -64,7 +65,7 @@ func (r *run) accuracy(classes []int) float64 {
 // inferPrivately runs the images on the clouds. Pads are made for a few batches
 // and then used up, one after the other, so that the two are measured apart.
 func (r *run) inferPrivately(ctx context.Context) error {
-	s, err := r.openSession(ctx, r.addrs())
+	s, err := r.openSession(ctx, r.addrs(), 0)
 	if err != nil {
 		return err
 	}
@@ -73,8 +74,10 @@ func (r *run) inferPrivately(ctx context.Context) error {
 	for from := 0; from < r.Samples; from += padBatches * r.Batch {
 		to := min(from+padBatches*r.Batch, r.Samples)
 		r.Progress("private inference", from, r.Samples)
-		if err := offline.measure(func() error { return s.Precompute(ctx, to-from) }); err != nil {
-			return err
+		if r.Scheme.Inputs == transform.InputPad { // others have no offline part
+			if err := offline.measure(func() error { return s.Precompute(ctx, to-from) }); err != nil {
+				return err
+			}
 		}
 		err := online.measure(func() error {
 			return r.batches(from, to, func(i, j int) error {

@@ -5,16 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/adversary"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/verify"
 )
 
-// shown is how many images a tampered batch has, and the picture.
-const shown = 16
+const (
+	// shown is how many images a tampered batch has, and the picture.
+	shown = 16
+	// patience is how long the host waits for an answer that comes too late.
+	patience = 2 * time.Second
+)
 
 // tamper puts a proxy before every cloud, which tells each kind of lie once, and
 // draws what an honest one saw.
@@ -26,17 +31,25 @@ func (r *run) tamper(ctx context.Context) error {
 		}
 	}()
 	var addrs []string
-	for i, c := range r.clouds {
-		addr := fmt.Sprintf("unix:%s", filepath.Join(r.dir, fmt.Sprint("proxy-", i)))
-		p, err := adversary.Start(addr, c.addr, ring.Q4())
+	for role, c := range r.clouds {
+		model, err := sealed.Parse(r.models[role].Bytes)
+		if err != nil {
+			return err
+		}
+		addr := fmt.Sprintf("unix:%s", filepath.Join(r.dir, fmt.Sprint("proxy-", role)))
+		p, err := adversary.Start(addr, c.addr, model.Plan)
 		if err != nil {
 			return err
 		}
 		proxies, addrs = append(proxies, p), append(addrs, addr)
 	}
+	if len(proxies) > 1 {
+		proxies[0].Conspire(proxies[1])
+		proxies[1].Conspire(proxies[0])
+	}
 
-	infer := func() error {
-		s, err := r.openSession(ctx, addrs) // a new one each: a liar is not asked again
+	infer := func(timeout time.Duration) error {
+		s, err := r.openSession(ctx, addrs, timeout) // a new one each: a liar is not asked again
 		if err != nil {
 			return err
 		}
@@ -44,7 +57,7 @@ func (r *run) tamper(ctx context.Context) error {
 		return errors.Join(err, s.Close())
 	}
 	proxies[0].Record(0, shown*int(r.layers[0].WordsUp))
-	if err := infer(); err != nil {
+	if err := infer(0); err != nil {
 		return fmt.Errorf("demo: through an honest proxy: %w", err)
 	}
 	if err := r.drawView(proxies[0].Seen()); err != nil {
@@ -55,31 +68,51 @@ func (r *run) tamper(ctx context.Context) error {
 	t := render.Table(r.Out)
 	for i, lie := range adversary.Lies() {
 		r.Progress("lies", i, len(adversary.Lies()))
-		p, layer := proxies[i%len(proxies)], i%len(r.layers)
-		p.Tell(lie, layer, 1)
-		err := infer()
-		verdict := "NOT CAUGHT"
-		switch {
-		case errors.Is(err, verify.ErrRejected):
-			verdict = "caught: rejected by the check"
-		case errors.Is(err, hostclient.ErrBadAnswer):
-			verdict = "caught: not a canonical answer"
-		case err != nil:
-			return err
-		case p.Told() != 1:
-			return fmt.Errorf("demo: %q could not be told", lie.Name)
+		role, layer := i%len(proxies), i%len(r.layers)
+		var timeout time.Duration
+		if lie.Kind == adversary.Late {
+			timeout = patience
 		}
-		if err != nil {
+		p := proxies[role]
+		p.Tell(lie, layer, 1)
+		err := infer(timeout)
+		if err == nil && p.Told() == 0 {
+			continue // it needs another model, or another role
+		}
+		p.BeHonest()
+		verdict, ok := judge(lie, role, err)
+		if !ok && err != nil {
+			return fmt.Errorf("demo: %q: %w", lie.Name, err)
+		}
+		if ok {
 			r.result.TamperCaught++
 		}
 		r.result.TamperTried++
-		fmt.Fprintf(t, "  %s\tlayer %d\t%s\n", lie.Name, layer, verdict)
-		p.BeHonest()
+		fmt.Fprintf(t, "  %s\tcloud %d, layer %d\t%s\n", lie.Name, role, layer, verdict)
 	}
 	t.Flush()
-	if err := infer(); err != nil {
+	if err := infer(0); err != nil {
 		return fmt.Errorf("demo: through an honest proxy: %w", err)
 	}
 	fmt.Fprintf(r.Out, "  %d of %d caught; through the same proxy an honest run passes\n\n", r.result.TamperCaught, r.result.TamperTried)
 	return nil
+}
+
+// judge says what became of a lie of a role's cloud, and whether it was caught
+// for what it is, and that cloud named.
+func judge(lie adversary.Lie, role int, err error) (verdict string, caught bool) {
+	kinds := map[adversary.Kind]struct {
+		error
+		verdict string
+	}{
+		adversary.Wrong:     {verify.ErrRejected, "caught: rejected by the check"},
+		adversary.Malformed: {hostclient.ErrBadAnswer, "caught: no answer to what was asked"},
+		adversary.Late:      {hostclient.ErrTimeout, "caught: not waited for"},
+	}
+	kind := kinds[lie.Kind]
+	var from *hostclient.CloudError
+	if !errors.Is(err, kind.error) || !errors.As(err, &from) || from.Role != role {
+		return "NOT CAUGHT", false
+	}
+	return kind.verdict, true
 }
