@@ -352,7 +352,8 @@ func (s *Stock) discard(why error) error {
 }
 
 // clear removes what is in the stock's folder, the header first: without it the
-// rest is nothing. The journal stays until another is begun in its place.
+// rest is nothing. The journal stays until another is begun in its place, so that
+// what a crash brings back is judged as before.
 func (s *Stock) clear() error {
 	if err := s.forget(); err != nil {
 		return err
@@ -366,9 +367,6 @@ func (s *Stock) clear() error {
 	}
 	if err := remove(headerName); err != nil {
 		return err
-	}
-	if err := s.fs.SyncDir(s.c.Dir); err != nil {
-		return fmt.Errorf("%w: %w", ErrFailed, err)
 	}
 	blocks, err := s.names()
 	if err != nil {

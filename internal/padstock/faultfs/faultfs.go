@@ -51,8 +51,10 @@ type directory struct {
 type inode struct {
 	number  uint64
 	data    []byte
-	durable int  // bytes
-	lost    bool // a sync failed: later ones say that all is well, and it is not
+	durable int // bytes
+	// What a sync that failed was to write, [from, to): the system takes it for
+	// written from then on, and shows it until the power fails.
+	lost [][2]int
 }
 
 // New returns an empty disk.
@@ -98,13 +100,18 @@ func (d *Disk) Crash(s Survival, rnd *rand.Rand) {
 				continue
 			}
 			kept[f] = true
-			switch {
-			case s == None || s == All && f.lost:
+			switch s {
+			case None:
 				f.data = f.data[:f.durable]
-			case s == Some:
+			case Some:
 				f.data = f.data[:f.durable+rnd.IntN(len(f.data)-f.durable+1)]
 			}
-			f.durable, f.lost = len(f.data), false
+			for _, l := range f.lost {
+				if s == None || s == Some && rnd.IntN(2) == 0 {
+					clear(f.data[l[0]:l[1]])
+				}
+			}
+			f.durable, f.lost = len(f.data), nil
 		}
 	}
 	d.boot++
@@ -286,20 +293,16 @@ type file struct {
 	boot int
 }
 
-func (f *file) do(name string) (partly bool, err error) {
-	if f.boot != f.d.boot {
-		return false, ErrCrash
-	}
-	return f.d.do(name, f.path)
-}
+// dead reports whether the process that opened f ended.
+func (f *file) dead() bool { return f.d.dead || f.boot != f.d.boot }
 
 func (f *file) Write(b []byte) (int, error) {
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
-	if f.boot != f.d.boot || f.d.dead {
+	if f.dead() {
 		return 0, ErrCrash
 	}
-	_, err := f.do("write")
+	_, err := f.d.do("write", f.path)
 	if err != nil {
 		b = b[:len(b)/2]
 	}
@@ -323,14 +326,18 @@ func (f *file) ReadAt(b []byte, at int64) (int, error) {
 func (f *file) Sync() error {
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
-	if _, err := f.do("sync"); err != nil {
-		f.lost = true
+	if f.dead() {
+		return ErrCrash
+	}
+	partly, err := f.d.do("sync", f.path)
+	if partly {
 		return err
 	}
-	if !f.lost {
-		f.durable = len(f.data)
+	if err != nil {
+		f.lost = append(f.lost, [2]int{f.durable, len(f.data)})
 	}
-	return nil
+	f.durable = len(f.data)
+	return err
 }
 
 func (f *file) Close() error { return nil }
@@ -339,4 +346,13 @@ func (f *file) Stat() (int64, uint64, error) {
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
 	return int64(len(f.data)), f.number, nil
+}
+
+// Tamper changes the content of a file that is there, in its place.
+func (d *Disk) Tamper(p string, change func([]byte) []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f := d.dirs[path.Dir(p)].names[path.Base(p)]
+	f.data = change(slices.Clone(f.data))
+	f.durable = len(f.data)
 }
