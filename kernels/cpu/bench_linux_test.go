@@ -42,6 +42,14 @@ func BenchmarkRatio(b *testing.B) {
 	for i := range memory {
 		memory[i] = byte(i)
 	}
+	type variant struct {
+		tier    tier
+		weights string
+	}
+	var variants []variant
+	for _, tier := range tiers {
+		variants = append(variants, variant{tier, "q4"}, variant{tier, "small"})
+	}
 	for _, bench := range []struct {
 		name string
 		op   plan.Op
@@ -59,9 +67,11 @@ func BenchmarkRatio(b *testing.B) {
 		{"mnist-conv1", plan.Conv(plan.Conv2D{H: 28, W: 28, C: 1, OutC: 16, KH: 5, KW: 5, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}), 256},
 		{"mnist-conv2", plan.Conv(plan.Conv2D{H: 12, W: 12, C: 16, OutC: 32, KH: 5, KW: 5, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}), 256},
 		{"mnist-dense", plan.Dense(512, 10), 256},
+		{"depthwise", plan.Conv(plan.Conv2D{H: 28, W: 28, C: 64, OutC: 64, KH: 3, KW: 3, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 64}), 4},
+		{"grouped", plan.Conv(plan.Conv2D{H: 28, W: 28, C: 64, OutC: 64, KH: 3, KW: 3, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 8}), 4},
 	} {
-		for _, weights := range []string{"q4", "small"} {
-			b.Run(fmt.Sprintf("%s/%s/batch=%d", weights, bench.name, bench.rows), func(b *testing.B) {
+		for _, variant := range variants {
+			b.Run(fmt.Sprintf("%s/%s/%s/batch=%d", variant.tier.name, variant.weights, bench.name, bench.rows), func(b *testing.B) {
 				runtime.LockOSThread()
 				defer runtime.UnlockOSThread()
 				r, op := ring.Q4(), bench.op
@@ -69,14 +79,14 @@ func BenchmarkRatio(b *testing.B) {
 				w, x := ring.NewMatrix(op.Rows(), op.Terms()), ring.NewMatrix(bench.rows, op.InLen())
 				for i := range w.Data {
 					w.Data[i] = rng.Uint32N(r.Modulus())
-					if weights == "small" {
+					if variant.weights == "small" {
 						w.Data[i] = r.FromSigned(int32(int8(w.Data[i])))
 					}
 				}
 				for i := range x.Data {
 					x.Data[i] = rng.Uint32N(r.Modulus())
 				}
-				backend := New(Options{Threads: 1})
+				backend := newBackend(variant.tier, 1)
 				p, err := backend.Load(b.Context(), r, op, w)
 				if err != nil {
 					b.Fatal(err)

@@ -405,14 +405,17 @@ func (p *residues) multiply(ctx context.Context, s *scratch, y []uint32, from, t
 // band computes n panels of group g: all primes at once if n is 1, else one
 // prime after the other, so that of much that is staged one plane is in use.
 func (p *residues) band(st *stage, y []uint32, g, first, n int) {
-	if need := n * len(st.spans); len(st.sums) < need {
-		st.sums = make([]tileSums, need)
-	}
 	t := &st.tile
 	t.runs, t.steps, t.plane, t.yStride = p.runs[g], p.steps, st.plane, 4*p.op.OutC
-	t.primes = len(p.split)
-	if n > 1 {
+	sums := 1 // tiles whose sums are kept
+	if n == 1 {
+		t.primes = len(p.split)
+	} else {
 		t.primes = 1
+		sums = n * len(st.spans)
+	}
+	if len(st.sums) < sums {
+		st.sums = make([]tileSums, sums)
 	}
 	for t.prime = 0; t.prime < len(p.split); t.prime += t.primes {
 		t.crt = nil
@@ -444,7 +447,7 @@ func (p *residues) band(st *stage, y []uint32, g, first, n int) {
 			for k, span := range st.spans {
 				t.ahead = ahead + uintptr(k*share)
 				t.rows, t.stride = span.rows, span.stride
-				t.sums = &st.sums[i*len(st.spans)+k]
+				t.sums = &st.sums[(i*len(st.spans)+k)%sums]
 				t.x = st.bytes[t.prime*st.plane+st.at[span.first]:]
 				t.y = y[span.first*p.op.OutC+(first+i)*maxLanes:]
 				p.unit.multiply(t)

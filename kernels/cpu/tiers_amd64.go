@@ -19,5 +19,8 @@ func vectorUnits() (u []vectorUnit) {
 	if x.HasAVX512F && x.HasAVX512VNNI {
 		u = append(u, avx512)
 	}
+	if x.HasAVX2 && x.HasFMA {
+		u = append(u, avx2)
+	}
 	return u
 }

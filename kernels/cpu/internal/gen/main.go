@@ -12,6 +12,7 @@ func main() {
 	log.SetFlags(0)
 	for name, text := range map[string]string{
 		"avx512_amd64.s": avx512(),
+		"avx2_amd64.s":   avx2(),
 	} {
 		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
 			log.Fatal(err)
