@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/onnx"
@@ -51,25 +52,16 @@ func Seal(ctx context.Context, model []byte, o SealOptions) ([]SealedModel, *Sec
 }
 
 func seal(ctx context.Context, g *graph.Graph, o SealOptions) ([]SealedModel, *Secret, error) {
-	r := ring.Q4()
+	r := defaultRing()
 	if o.Scheme == (transform.Scheme{}) {
 		o.Scheme = transform.DefaultScheme()
 	}
-	if err := g.Validate(); err != nil {
-		return nil, nil, err
-	}
-	nw, err := newNetwork(g)
+	nw, rho, err := prepare(ctx, r, g, o)
 	if err != nil {
 		return nil, nil, err
 	}
 	if o.Progress == nil {
 		o.Progress = func(int, int) {}
-	}
-	rho := make([]float64, len(nw.layers)) // 0: transform's default
-	if len(o.Calibration) > 0 {
-		if rho, err = calibrate(ctx, r, nw, o.Calibration, o.Multiplier); err != nil {
-			return nil, nil, fmt.Errorf("calibration: %w", err)
-		}
 	}
 
 	structure, err := graph.EncodeStructure(g)
@@ -118,6 +110,28 @@ func seal(ctx context.Context, g *graph.Graph, o SealOptions) ([]SealedModel, *S
 	return models, secret, nil
 }
 
+// defaultRing is the ring of what is sealed.
+func defaultRing() ring.Ring { return ring.Q4() }
+
+// prepare checks a graph, and returns for each layer the rms/peak of its inputs
+// by o's samples: 0 without any.
+func prepare(ctx context.Context, r ring.Ring, g *graph.Graph, o SealOptions) (*network, []float64, error) {
+	if err := g.Validate(); err != nil {
+		return nil, nil, err
+	}
+	nw, err := newNetwork(g)
+	if err != nil {
+		return nil, nil, err
+	}
+	rho := make([]float64, len(nw.layers))
+	if len(o.Calibration) > 0 {
+		if rho, err = calibrate(ctx, r, nw, o.Calibration, o.Multiplier); err != nil {
+			return nil, nil, fmt.Errorf("calibration: %w", err)
+		}
+	}
+	return nw, rho, nil
+}
+
 // sealLayer returns what the host keeps of one layer, and one masked weight
 // matrix a role.
 func sealLayer(r ring.Ring, s transform.Scheme, linear graph.Linear, rho float64) (layer, []ring.Matrix, error) {
@@ -149,78 +163,32 @@ func sealLayer(r ring.Ring, s transform.Scheme, linear graph.Linear, rho float64
 // for each layer, the mean over the samples of rms/peak of its input: 0 where
 // nothing but zeros came.
 func calibrate(ctx context.Context, r ring.Ring, nw *network, x []float32, m plan.Multiplier) ([]float64, error) {
-	if m == nil {
-		return nil, ErrMultiplier
-	}
 	n, err := nw.samples(x)
 	if err != nil {
 		return nil, err
 	}
-	weights := make([]*transform.Quantized, len(nw.layers))
-	products := make([]plan.Product, len(nw.layers))
-	defer func() {
-		for _, p := range products {
-			if p != nil {
-				p.Close()
-			}
-		}
-	}()
-	for l, linear := range nw.layers {
-		op := linear.Plan()
-		xmax := transform.ChooseXMax(r, op, linear.Weights(), 0)
-		if weights[l], err = transform.QuantizeWeights(r, op, linear.Weights(), xmax); err != nil {
-			return nil, fmt.Errorf("layer %d: %w", l, err)
-		}
-		w := words(r, op.Rows(), op.Terms(), weights[l].W)
-		if products[l], err = m.Load(ctx, r, op, w); err != nil {
-			return nil, fmt.Errorf("layer %d: %w", l, err)
-		}
-	}
-
 	rho := make([]float64, len(nw.layers))
+	e, err := newEmulator(ctx, r, nw, rho, m)
+	if err != nil {
+		return nil, err
+	}
+	defer e.Close()
 	counted := make([]int, len(nw.layers))
-	in, block := nw.Input.Len(), blockRows(nw.widest())
-	for i := 0; i < n; i += block {
-		k := min(block, n-i)
-		_, err := nw.run(x[i*in:(i+k)*in], k, func(l int, x []float32) ([]float32, error) {
-			for s := range k {
-				if ratio := rmsOverPeak(x[s*len(x)/k : (s+1)*len(x)/k]); ratio > 0 {
-					rho[l] += ratio
-					counted[l]++
-				}
+	_, err = e.run(ctx, x, n, func(l, n int, x []float32) {
+		for sample := range slices.Chunk(x, len(x)/n) {
+			if ratio := rmsOverPeak(sample); ratio > 0 {
+				rho[l] += ratio
+				counted[l]++
 			}
-			op := nw.layers[l].Plan()
-			q, scale := make([]int32, len(x)), make([]float32, k)
-			if err := transform.QuantizeInputs(q, scale, x, k, weights[l].XMax); err != nil {
-				return nil, fmt.Errorf("layer %d: %w: %w", l, ErrInput, err)
-			}
-			y := ring.NewMatrix(k, op.OutLen())
-			if err := products[l].Evaluate(ctx, y, words(r, k, op.InLen(), q)); err != nil {
-				return nil, fmt.Errorf("layer %d: %w", l, err)
-			}
-			signed := make([]int32, len(y.Data))
-			for i, a := range y.Data {
-				signed[i] = r.Lift(a)
-			}
-			return dequantize(signed, scale, weights[l].Scale, nw.layers[l].Bias()), nil
-		})
-		if err != nil {
-			return nil, err
 		}
+	})
+	if err != nil {
+		return nil, err
 	}
 	for l := range rho {
 		rho[l] /= float64(max(1, counted[l]))
 	}
 	return rho, nil
-}
-
-// words returns the rows x cols matrix of v mod M, |v| <= (M-1)/2.
-func words(r ring.Ring, rows, cols int, v []int32) ring.Matrix {
-	m := ring.NewMatrix(rows, cols)
-	for i, x := range v {
-		m.Data[i] = r.FromSigned(x)
-	}
-	return m
 }
 
 // rmsOverPeak returns sqrt(Σ x²/n) / max|x|, in (0, 1], or 0 where x is zero.

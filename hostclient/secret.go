@@ -333,9 +333,9 @@ type LayerDescription struct {
 	Shape     string `json:"shape"`           // of its output
 	Cloud     string `json:"cloud,omitempty"` // what the cloud evaluates; empty where the host computes it
 	XMax      int32  `json:"x_max,omitempty"` // largest magnitude of a quantised input
-	MulAdds   int64  `json:"mul_adds"`        // a sample, in the cloud
-	WordsUp   int64  `json:"words_up"`        // a sample
-	WordsDown int64  `json:"words_down"`
+	MulAdds   int64  `json:"mul_adds"`        // a sample, in each cloud
+	WordsUp   int64  `json:"words_up"`        // a sample, to all clouds; a seed in their place is not counted
+	WordsDown int64  `json:"words_down"`      // a sample, from all clouds
 }
 
 // Describe returns the description.
@@ -363,7 +363,7 @@ func (s *Secret) Describe() Description {
 			}
 			ld.XMax = layer.xmax
 			ld.MulAdds = rows * op.MulAdds()
-			ld.WordsUp, ld.WordsDown = rows*int64(op.InLen()), rows*int64(op.OutLen())
+			ld.WordsUp, ld.WordsDown = rows*int64(op.InLen()), int64(s.scheme.Roles())*rows*int64(op.OutLen())
 			l++
 		}
 		d.Layers = append(d.Layers, ld)

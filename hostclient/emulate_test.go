@@ -1,0 +1,83 @@
+package hostclient_test
+
+import (
+	"errors"
+	"math"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/onnx"
+)
+
+// An emulator gives what clouds give, bit for bit, with and without calibration.
+func TestEmulator(t *testing.T) {
+	for name, g := range nets() {
+		const n = 5
+		in := g.Input.Len()
+		x := gaussian(rand.New(rand.NewPCG(31, 1)), n*in)
+		for _, calibration := range [][]float32{nil, x[:2*in]} {
+			o := hostclient.SealOptions{Scheme: split, Calibration: calibration, Multiplier: kernel}
+			r := &rig{}
+			var err error
+			if r.models, r.secret, err = hostclient.Seal(t.Context(), model(g), o); err != nil {
+				t.Fatal(err)
+			}
+			r.push(t)
+			want := infer(t, r.open(t, hostclient.Options{}), x, n)
+			e, err := hostclient.NewEmulator(t.Context(), model(g), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			y, err := e.Infer(t.Context(), x, n)
+			if err != nil || !slices.Equal(bits(y), bits(want)) {
+				t.Errorf("%s: %v, or other values", name, err)
+			}
+			if _, err := e.Infer(t.Context(), x[1:], n); !errors.Is(err, hostclient.ErrInput) {
+				t.Errorf("%s: %v", name, err)
+			}
+			x := slices.Clone(x)
+			x[1] = float32(math.Inf(1))
+			if _, err := e.Infer(t.Context(), x, n); !errors.Is(err, hostclient.ErrInput) {
+				t.Errorf("%s: %v", name, err)
+			}
+			if err := e.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := hostclient.NewEmulator(t.Context(), model(g), hostclient.SealOptions{}); !errors.Is(err, hostclient.ErrMultiplier) {
+			t.Error(err)
+		}
+	}
+}
+
+// A preview says what sealing then makes.
+func TestPreview(t *testing.T) {
+	for name, g := range nets() {
+		for _, scheme := range schemes {
+			got, err := hostclient.Preview(model(g), scheme)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, secret := seal(t, g, scheme)
+			want := secret.Describe()
+			want.Digests = nil
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("%s, %v: %+v, want %+v", name, scheme, got, want)
+			}
+		}
+	}
+	if _, err := hostclient.Preview([]byte("none"), split); !errors.Is(err, onnx.ErrFormat) {
+		t.Error(err)
+	}
+	if _, err := hostclient.Preview(model(chain(graph.Vector(2), graph.ReLU{})), split); !errors.Is(err, graph.ErrInvalid) {
+		t.Error(err)
+	}
+	huge := &graph.Dense{In: 2, Out: 1 << 23, W: make([]float32, 1<<24)}
+	if _, err := hostclient.Preview(model(chain(graph.Vector(2), huge)), split); !errors.Is(err, hostclient.ErrTooLarge) {
+		t.Error(err)
+	}
+}
