@@ -30,6 +30,7 @@ runs two daemons, as if their owners never met.`,
 	o := demo.Options{}
 	flags := cmd.Flags()
 	flags.StringVar(&o.Network, "network", "mnist-cnn", "one of "+strings.Join(models.Names(), ", "))
+	cmd.RegisterFlagCompletionFunc("network", cobra.FixedCompletions(models.Names(), cobra.ShellCompDirectiveNoFileComp))
 	scheme := schemeFlag(cmd)
 	clouds := flags.Int("clouds", 1, "number of clouds; without --scheme, the first scheme for as many is taken")
 	samples := flags.String("samples", "1000", `images to classify, or "all"`)

@@ -56,20 +56,20 @@ func newInspect() *cobra.Command {
 func printLayers(w io.Writer, d hostclient.Description) {
 	wordBytes := int64(ring.Q4().WordBytes())
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "layer\toutput\tlargest input\tmultiply-adds\tbytes up\tbytes down\t   the cloud sees")
-	fmt.Fprintf(t, "input\t%dx%dx%d\t\t\t\t\t\n", d.Input[1], d.Input[2], d.Input[0])
+	fmt.Fprintln(t, "layer\toutput\truns on\tlargest input\tmultiply-adds\tbytes up\tbytes down\t   the cloud sees")
+	fmt.Fprintf(t, "input\t%dx%dx%d\t\t\t\t\t\t\n", d.Input[1], d.Input[2], d.Input[0])
 	var sum hostclient.LayerDescription
 	for _, l := range d.Layers {
 		if l.Cloud == "" {
-			fmt.Fprintf(t, "%s\t%s\t\t\t\t\t\n", l.Name, l.Shape)
+			fmt.Fprintf(t, "%s\t%s\thost\t\t\t\t\t\n", l.Name, l.Shape)
 			continue
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\t%s\t   %s\n", l.Name, l.Shape, l.XMax,
+		fmt.Fprintf(t, "%s\t%s\tcloud\t%d\t%s\t%s\t%s\t   %s\n", l.Name, l.Shape, l.XMax,
 			render.Count(l.MulAdds), render.Count(l.WordsUp*wordBytes), render.Count(l.WordsDown*wordBytes), l.Cloud)
 		sum.MulAdds += l.MulAdds
 		sum.WordsUp += l.WordsUp
 		sum.WordsDown += l.WordsDown
 	}
-	fmt.Fprintf(t, "a sample\t\t\t%s\t%s\t%s\t\n", render.Count(sum.MulAdds), render.Count(sum.WordsUp*wordBytes), render.Count(sum.WordsDown*wordBytes))
+	fmt.Fprintf(t, "a sample\t\t\t\t%s\t%s\t%s\t\n", render.Count(sum.MulAdds), render.Count(sum.WordsUp*wordBytes), render.Count(sum.WordsDown*wordBytes))
 	t.Flush()
 }

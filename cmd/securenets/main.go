@@ -80,9 +80,9 @@ multiply the masked matrices, and checks every product before it uses it.`,
 	if e := os.Getenv("SECURENETS_ENDPOINT"); e != "" {
 		endpoint = e
 	}
-	root.AddCommand(newSeal(), newPush(endpoint), newInfer(endpoint), newInspect(),
-		newModels(endpoint), newStatus(endpoint), newVersion(), newDemo())
-	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(newCheck(), newSeal(), newPush(endpoint), newInfer(endpoint), newInspect(),
+		newModels(endpoint), newStatus(endpoint), newVersion(), newDemo(), newSchemes(), newMan())
+	root.InitDefaultCompletionCmd()
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%v (see %s --help)", err, cmd.CommandPath())
 	})

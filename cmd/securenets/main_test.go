@@ -23,6 +23,8 @@ import (
 
 	"filippo.io/age"
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/demo"
 	"github.com/securenets/securenets/hostclient"
@@ -84,7 +86,7 @@ func setup(env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	images, _, err := models.TestSet()
+	images, labels, err := models.TestSet()
 	if err != nil {
 		return err
 	}
@@ -100,6 +102,8 @@ func setup(env *testscript.Env) error {
 	if err := png.Encode(&asPNG, picture); err != nil {
 		return err
 	}
+	// The same network with two operators that do not exist.
+	unknown := bytes.Replace(bytes.ReplaceAll(model, []byte("MaxPool"), []byte("MaxPoll")), []byte("Softmax"), []byte("Softmix"), 1)
 	idx := []byte{0, 0, 8, 3}
 	for _, n := range []uint32{10, 28, 28} {
 		idx = binary.BigEndian.AppendUint32(idx, n)
@@ -107,7 +111,10 @@ func setup(env *testscript.Env) error {
 	files := map[string][]byte{
 		"mnist-cnn.onnx": model,
 		"truncated.onnx": model[:len(model)/2],
+		"unknown.onnx":   unknown,
 		"ten.idx":        append(idx, pixels...),
+		"ten.labels":     append([]byte{0, 0, 8, 1, 0, 0, 0, 10}, labels[:10]...),
+		"nine.labels":    append([]byte{0, 0, 8, 1, 0, 0, 0, 9}, labels[:9]...),
 		"ten.npy":        append(npy("|u1", "(10, 1, 28, 28)"), pixels...),
 		"flat.npy":       append(npy("|u1", "(10, 784)"), pixels...),
 		"wide.npy":       append(npy("|u1", "(5, 28, 56)"), pixels...),
@@ -215,6 +222,39 @@ func empty(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	if len(entries) > 0 {
 		ts.Fatalf("%s holds %s", args[0], entries[0].Name())
+	}
+}
+
+// TestPages: every command that can be run has a page that names its flags, in
+// which no line of text is a request.
+func TestPages(t *testing.T) {
+	pages := 0
+	var visit func(*cobra.Command)
+	visit = func(cmd *cobra.Command) {
+		text := page(cmd)
+		pages++
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			if !strings.Contains(text, roff("--" + f.Name)[len(`\&`):]) {
+				t.Errorf("%s: no --%s", cmd.CommandPath(), f.Name)
+			}
+		})
+		for line := range strings.Lines(text) {
+			request, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+			if strings.HasPrefix(line, "'") || strings.HasPrefix(line, ".") &&
+				!slices.Contains([]string{".TH", ".SH", ".B", ".TP", ".nf", ".fi"}, request) {
+				t.Errorf("%s: %q", cmd.CommandPath(), line)
+			}
+		}
+		for _, c := range children(cmd) {
+			visit(c)
+		}
+	}
+	visit(newRoot())
+	if pages < 15 {
+		t.Errorf("%d pages", pages)
+	}
+	if got, want := roff(".a-b\n.c\\"), `\&.a\-b`+"\n"+`\&.c\e`; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -11,25 +10,7 @@ import (
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/onnx"
 	"github.com/securenets/securenets/kernels/cpu"
-	"github.com/securenets/securenets/transform"
 )
-
-// schemeFlag gives cmd the flag --scheme.
-func schemeFlag(cmd *cobra.Command) *string {
-	var names []string
-	for _, s := range transform.Schemes() {
-		names = append(names, s.String())
-	}
-	return cmd.Flags().String("scheme", transform.DefaultScheme().String(), "how to mask: "+strings.Join(names, ", "))
-}
-
-func parseScheme(text string) (transform.Scheme, error) {
-	s, err := transform.ParseScheme(text)
-	if err != nil {
-		return s, usageError{err}
-	}
-	return s, nil
-}
 
 func newSeal() *cobra.Command {
 	cmd := &cobra.Command{
