@@ -531,3 +531,23 @@ func FuzzStock(f *testing.F) {
 		check(t, h.stock.Close())
 	})
 }
+
+// BenchmarkTake takes pads of mnist-cnn's size, one sample at a time.
+func BenchmarkTake(b *testing.B) {
+	c := config
+	c.Words = []int{9216, 2048, 128, 10}
+	c.Dir, c.JournalDir = filepath.Join(b.TempDir(), "pads"), filepath.Join(b.TempDir(), "burned")
+	h := newHost(b, padstock.OS{}, c)
+	check(b, h.open())
+	for b.Loop() {
+		if h.stock.Len() == 0 {
+			b.StopTimer()
+			check(b, h.add(256))
+			b.StartTimer()
+		}
+		if _, err := h.stock.Take(1, true); err != nil {
+			b.Fatal(err)
+		}
+	}
+	check(b, h.stock.Close())
+}
