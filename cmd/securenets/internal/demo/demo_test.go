@@ -3,6 +3,8 @@ package demo
 import (
 	"errors"
 	"io"
+	"math"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"testing"
@@ -30,6 +32,29 @@ func TestClasses(t *testing.T) {
 	for i, want := range []int{9, 1, 0, 2} {
 		if got[i] != want {
 			t.Errorf("class %d is %d, want %d", i, got[i], want)
+		}
+	}
+}
+
+// TestSpotted: the chance is what counting all choices of entries gives.
+func TestSpotted(t *testing.T) {
+	const n = 10
+	for wrong := range n + 1 {
+		for c := 1; c <= n+2; c++ {
+			seen, all := 0, 0
+			for set := range 1 << n { // the first entries are the wrong ones
+				if bits.OnesCount(uint(set)) != min(c, n) {
+					continue
+				}
+				all++
+				if set&(1<<wrong-1) != 0 {
+					seen++
+				}
+			}
+			want := float64(seen) / float64(all)
+			if got := spotted(n, wrong, c); math.Abs(got-want) > 1e-12 {
+				t.Errorf("%d of %d wrong, %d computed: %g, want %g", wrong, n, c, got, want)
+			}
 		}
 	}
 }

@@ -66,6 +66,7 @@ func (r *run) tamper(ctx context.Context) error {
 
 	fmt.Fprintln(r.Out, "Answers tampered with on their way, one in each run:")
 	t := render.Table(r.Out)
+	fmt.Fprintf(t, "  \t\t\tseen by the paper's check of %d, of %d entries\n", spots[0], spots[1])
 	for i, lie := range adversary.Lies() {
 		r.Progress("lies", i, len(adversary.Lies()))
 		role, layer := i%len(proxies), i%len(r.layers)
@@ -88,7 +89,11 @@ func (r *run) tamper(ctx context.Context) error {
 			r.result.TamperCaught++
 		}
 		r.result.TamperTried++
-		fmt.Fprintf(t, "  %s\tcloud %d, layer %d\t%s\n", lie.Name, role, layer, verdict)
+		chance := ""
+		if wrong, all := p.Wrong(); lie.Kind == adversary.Wrong {
+			chance = fmt.Sprintf("%.2f %%, %.2f %%", 100*spotted(all, wrong, spots[0]), 100*spotted(all, wrong, spots[1]))
+		}
+		fmt.Fprintf(t, "  %s\tcloud %d, layer %d\t%s\t%s\n", lie.Name, role, layer, verdict, chance)
 	}
 	t.Flush()
 	if err := infer(0); err != nil {
@@ -96,6 +101,19 @@ func (r *run) tamper(ctx context.Context) error {
 	}
 	fmt.Fprintf(r.Out, "  %d of %d caught; through the same proxy an honest run passes\n\n", r.result.TamperCaught, r.result.TamperTried)
 	return nil
+}
+
+// spots is how many entries of a call the paper's spot check computes again.
+var spots = [2]int{10, 100}
+
+// spotted returns the chance that c distinct entries of n, at random, have one of
+// the wrong ones among them: 1 - C(n-wrong, c)/C(n, c), as for verify.SpotCheck.
+func spotted(n, wrong, c int) float64 {
+	missed := 1.0
+	for i := range min(c, n) {
+		missed *= float64(max(0, n-wrong-i)) / float64(n-i)
+	}
+	return 1 - missed
 }
 
 // judge says what became of a lie of a role's cloud, and whether it was caught
