@@ -85,10 +85,13 @@ func TestFillIsTheDefinition(t *testing.T) {
 	for name, r := range rings(t) {
 		for _, i := range []uint64{0, 1, 255, 256, 1<<32 + 5, math.MaxUint64} {
 			for _, n := range []int{0, 1, 2, 15, 16, 17, 255, 1535, 1536, 1537, 2048, 6143, 6145, 20000} {
-				got := make([]uint32, n)
-				New(seed).Fill(r, got, i)
-				if !slices.Equal(got, slow(seed, r, i, n)) {
-					t.Fatalf("ring %s, sample %d, %d words: not the definition", name, i, n)
+				want := slow(seed, r, i, n)
+				for _, tier := range tiers {
+					got := make([]uint32, n)
+					tier.expand(seed)(got, i, wordsOf(r))
+					if !slices.Equal(got, want) {
+						t.Fatalf("%s: ring %s, sample %d, %d words: not the definition", tier.name, name, i, n)
+					}
 				}
 			}
 		}
@@ -111,10 +114,12 @@ func TestKnownAnswer(t *testing.T) {
 		{ring.Q3(), 1, []uint32{0xd51d51, 0x689aef, 0xa47d2b, 0xc8919f}},
 		{mustRing(t, 3, 5), 0x0102030405060708, []uint32{5, 2, 11, 1, 7, 4, 5, 1}},
 	} {
-		got := make([]uint32, len(c.want))
-		New(seed).Fill(c.r, got, c.i)
-		if !slices.Equal(got, c.want) {
-			t.Errorf("%v, sample %d: got %#v, want %#v", c.r, c.i, got, c.want)
+		for _, tier := range tiers {
+			got := make([]uint32, len(c.want))
+			tier.expand(seed)(got, c.i, wordsOf(c.r))
+			if !slices.Equal(got, c.want) {
+				t.Errorf("%s: %v, sample %d: got %#v, want %#v", tier.name, c.r, c.i, got, c.want)
+			}
 		}
 	}
 }
@@ -230,15 +235,17 @@ func BenchmarkFill(b *testing.B) {
 		r    ring.Ring
 	}{{"q4", ring.Q4()}, {"q3", ring.Q3()}} {
 		for _, n := range []int{64, 4096, 1 << 17} {
-			b.Run(fmt.Sprintf("%s/words=%d", c.name, n), func(b *testing.B) {
-				e, dst := New(NewSeed()), make([]uint32, n)
-				i := uint64(0)
-				for b.Loop() {
-					e.Fill(c.r, dst, i)
-					i++
-				}
-				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/word")
-			})
+			for _, tier := range tiers {
+				b.Run(fmt.Sprintf("%s/%s/words=%d", tier.name, c.name, n), func(b *testing.B) {
+					e, dst := Expander{tier.expand(NewSeed())}, make([]uint32, n)
+					i := uint64(0)
+					for b.Loop() {
+						e.Fill(c.r, dst, i)
+						i++
+					}
+					b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/word")
+				})
+			}
 		}
 	}
 }

@@ -1,0 +1,7 @@
+// Package cpuid says which vector instructions the host's passes may use.
+package cpuid
+
+// AVX512 reports whether the processor and its system have AVX-512 as of Ice Lake
+// and Zen 4: F, BW, DQ, VL, IFMA, VBMI, VBMI2 and VAES, and BMI2 and POPCNT beside
+// them. It is false under the build tag purego.
+func AVX512() bool { return avx512 }

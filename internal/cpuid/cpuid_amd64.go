@@ -1,0 +1,13 @@
+//go:build !purego
+
+package cpuid
+
+import xcpu "golang.org/x/sys/cpu"
+
+// Its system must save the registers too, which x/sys/cpu asks for.
+var avx512 = func() bool {
+	x := &xcpu.X86
+	return x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL &&
+		x.HasAVX512IFMA && x.HasAVX512VBMI && x.HasAVX512VBMI2 && x.HasAVX512VAES &&
+		x.HasAES && x.HasPOPCNT && x.HasBMI2
+}()

@@ -1,0 +1,5 @@
+//go:build !amd64 || purego
+
+package cpuid
+
+const avx512 = false
