@@ -34,7 +34,7 @@ func multiply2(t *tile) {
 		for lane := 0; lane < t.lanes; lane += lanes {
 			w := &t.w[prime*t.image+4*lane]
 			for row := 0; row < t.rows; row += rows {
-				sums[min(rows, t.rows-row)-1](t, w, &t.x[prime*t.plane+row*t.stride], &t.sums[t.prime+prime][row][lane])
+				sums[min(rows, t.rows-row)-1](t, w, &t.x[prime*t.plane+row*t.stride], t.sum(prime, row, lane))
 			}
 		}
 	}

@@ -103,14 +103,14 @@ func BenchmarkRatio(b *testing.B) {
 					}
 					return float64(op.MulAdds()) * float64(bench.rows)
 				}
-				product()
 				var gmacs, vnni, fma, read, ratio []float64
 				for b.Loop() {
+					read = append(read, rate(func() float64 { return roofline.Read(memory) }))
+					product() // brings back what reading drove out of the caches
 					before := rate(func() float64 { return roofline.VNNI(100) })
 					gmacs = append(gmacs, rate(product))
 					vnni = append(vnni, (before+rate(func() float64 { return roofline.VNNI(100) }))/2)
 					fma = append(fma, rate(func() float64 { return roofline.FMA(50) }))
-					read = append(read, rate(func() float64 { return roofline.Read(memory) }))
 					ratio = append(ratio, 4*gmacs[len(gmacs)-1]/vnni[len(vnni)-1])
 				}
 				median := func(v []float64) float64 { slices.Sort(v); return v[len(v)/2] }

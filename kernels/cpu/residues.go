@@ -51,7 +51,9 @@ type tile struct {
 	image     int // bytes, prime to prime of w; 0 where all primes share one
 	prime     int // that w and x begin with
 	primes    int // of them
-	rows      int // 1 to maxRows
+	pitch     int // bytes, prime to prime of sums
+	rows      int // of x, 1 to maxRows
+	words     int // rows of y
 	lanes     int // maxLanes or half of it
 	yStride   int // bytes, row to row
 	mask      int // bit j: lane j exists
@@ -59,9 +61,17 @@ type tile struct {
 	aheadStep int // bytes to prefetch a step, from ahead on
 }
 
+// sum returns the place of a sum, with prime counted from t.prime on.
+func (t *tile) sum(prime, row, lane int) *uint32 {
+	at := (t.prime+prime)*t.pitch/rowBytes + row
+	return &t.sums[at/maxRows][at%maxRows][lane]
+}
+
 // tileSums are those of a tile by prime, row and lane, each with 2^31 added, so
 // that it is an unsigned word.
 type tileSums [ring.MaxPrimes][maxRows][maxLanes]uint32
+
+const rowBytes = 4 * maxLanes // of sums
 
 // splitting has the constants of one prime p for reducing words:
 //
@@ -386,14 +396,15 @@ func (st *stage) cut() {
 	}
 }
 
-// multiply takes the panels of a group in bands.
+// multiply takes panels in bands of one group: where much is staged, as many
+// as the sums of all spans fit for.
 func (p *residues) multiply(ctx context.Context, s *scratch, y []uint32, from, to int) {
 	st := &s.stage
-	perGroup := p.panels() / p.op.Groups
 	high := 1
-	if st.plane > bandPlane {
+	if len(st.spans) > 1 && st.plane > bandPlane {
 		high = max(1, bandBytes/(len(st.spans)*int(unsafe.Sizeof(tileSums{}))))
 	}
+	perGroup := p.panels() / p.op.Groups
 	for from < to && ctx.Err() == nil {
 		g, first := from/perGroup, from%perGroup
 		n := min(to-from, perGroup-first, high)
@@ -403,53 +414,62 @@ func (p *residues) multiply(ctx context.Context, s *scratch, y []uint32, from, t
 }
 
 // band computes n panels of group g: all primes at once if n is 1, else one
-// prime after the other, so that of much that is staged one plane is in use.
+// prime after the other, so that of what is staged one plane is in use at a time.
 func (p *residues) band(st *stage, y []uint32, g, first, n int) {
 	t := &st.tile
-	t.runs, t.steps, t.plane, t.yStride = p.runs[g], p.steps, st.plane, 4*p.op.OutC
-	sums := 1 // tiles whose sums are kept
-	if n == 1 {
-		t.primes = len(p.split)
-	} else {
-		t.primes = 1
-		sums = n * len(st.spans)
+	t.runs, t.steps, t.yStride = p.runs[g], p.steps, 4*p.op.OutC
+	primes, sums := len(p.split), 1 // taken at once; tiles whose sums are kept
+	if n > 1 {
+		primes, sums = 1, n*len(st.spans)
 	}
 	if len(st.sums) < sums {
 		st.sums = make([]tileSums, sums)
 	}
-	for t.prime = 0; t.prime < len(p.split); t.prime += t.primes {
+	// With one image, what a single row is modulo each prime are rows of a tile:
+	// weights are then read once and not once for each prime.
+	single := p.images == 1 && len(st.at) == 1
+	for t.prime = 0; t.prime < len(p.split); t.prime += primes {
 		t.crt = nil
-		if t.prime+t.primes == len(p.split) {
+		if t.prime+primes == len(p.split) {
 			t.crt = p.crt
 		}
 		for i := range n {
 			panel, lanes := p.panel(g, first+i)
 			rows := min(maxLanes, p.rows-(first+i)*maxLanes)
-			t.lanes, t.mask, t.image = lanes, 1<<rows-1, 4*lanes*p.imageSteps()
+			image := 4 * lanes * p.imageSteps()
+			t.lanes, t.mask, t.image = lanes, 1<<rows-1, image
 			if p.images == 1 {
 				t.image = 0
 			}
 			t.w = panel[t.prime*t.image:]
 
-			// Weights come from afar for the first span, and are at hand for the
-			// others. Each span fetches its share of what follows; a single one
-			// what it will meet itself.
-			ahead, share := uintptr(unsafe.Pointer(&t.w[0])), t.primes*t.image/len(st.spans)
+			// Weights come from afar where they are met first. A single span that
+			// meets them once fetches them some way ahead; otherwise each span
+			// fetches its share of what follows.
+			ahead, chunk := uintptr(unsafe.Pointer(&t.w[0])), image
+			if n == 1 {
+				chunk = len(panel)
+			}
 			switch {
-			case len(st.spans) == 1:
+			case len(st.spans) == 1 && (single || p.images > 1):
 				ahead += prefetch
 			case i+1 < n || t.crt != nil:
 				ahead += uintptr(len(panel))
 			default:
 				ahead += uintptr(t.image - (n-1)*len(panel))
 			}
-			t.aheadStep = share / (t.primes * p.imageSteps())
 			for k, span := range st.spans {
-				t.ahead = ahead + uintptr(k*share)
-				t.rows, t.stride = span.rows, span.stride
 				t.sums = &st.sums[(i*len(st.spans)+k)%sums]
 				t.x = st.bytes[t.prime*st.plane+st.at[span.first]:]
 				t.y = y[span.first*p.op.OutC+(first+i)*maxLanes:]
+				t.rows, t.stride, t.words = span.rows, span.stride, span.rows
+				t.primes, t.plane, t.pitch = primes, st.plane, len(t.sums[0])*rowBytes
+				if single {
+					t.rows, t.stride = len(p.split), st.plane
+					t.primes, t.pitch = 1, rowBytes
+				}
+				t.aheadStep = chunk / len(st.spans) / (t.primes * p.imageSteps())
+				t.ahead = ahead + uintptr(k*(chunk/len(st.spans)))
 				p.unit.multiply(t)
 			}
 		}

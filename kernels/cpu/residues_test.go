@@ -119,19 +119,22 @@ func TestSmall(t *testing.T) {
 			t.Errorf("with a weight of %d: %d images, want %d", test.word, p.images, test.images)
 		}
 		for _, tier := range tiers {
-			y, want := ring.NewMatrix(30, 50), ring.NewMatrix(30, 50)
-			for backend, y := range map[*Backend]ring.Matrix{newBackend(tier, 1): y, newBackend(portable, 1): want} {
-				p, err := backend.Load(t.Context(), r, op, w)
-				if err != nil {
-					t.Fatal(err)
+			for _, rows := range []int{1, 2, 30} {
+				y, want := ring.NewMatrix(rows, 50), ring.NewMatrix(rows, 50)
+				for backend, y := range map[*Backend]ring.Matrix{newBackend(tier, 1): y, newBackend(portable, 1): want} {
+					p, err := backend.Load(t.Context(), r, op, w)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := p.Evaluate(t.Context(), y, x.RowRange(0, rows)); err != nil {
+						t.Fatal(err)
+					}
 				}
-				if err := p.Evaluate(t.Context(), y, x); err != nil {
-					t.Fatal(err)
-				}
-			}
-			for i := range want.Data {
-				if y.Data[i] != want.Data[i] {
-					t.Fatalf("%s, with a weight of %d: word %d is %d, want %d", tier.name, test.word, i, y.Data[i], want.Data[i])
+				for i := range want.Data {
+					if y.Data[i] != want.Data[i] {
+						t.Fatalf("%s, with a weight of %d, %d rows: word %d is %d, want %d",
+							tier.name, test.word, rows, i, y.Data[i], want.Data[i])
+					}
 				}
 			}
 		}

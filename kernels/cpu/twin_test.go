@@ -27,28 +27,35 @@ func dotBytes(a, b uint32) (sum int32) {
 }
 
 func multiplyTwin(t *tile) {
-	for i := range t.rows {
-		for j := range t.lanes {
-			for prime := range t.primes {
+	for prime := range t.primes {
+		for i := range t.rows {
+			for j := range t.lanes {
 				sum := uint32(1 << 31)
 				for r, run := range t.runs {
-					x := t.x[prime*t.plane+i*t.stride+run:]
-					for k := range 4 * t.steps {
-						w := t.w[prime*t.image+((r*t.steps+k/4)*t.lanes+j)*4+k%4]
-						sum += uint32(int32(w) * int32(x[k]))
+					x := t.x[prime*t.plane+i*t.stride+run:][:4*t.steps]
+					w := t.w[prime*t.image+r*t.steps*t.lanes*4+4*j:]
+					for k, a := range x {
+						sum += uint32(int32(w[k/4*t.lanes*4+k%4]) * int32(a))
 					}
 				}
-				t.sums[t.prime+prime][i][j] = sum
+				*t.sum(prime, i, j) = sum
 			}
-			if t.crt == nil || t.mask>>j&1 == 0 {
+		}
+	}
+	if t.crt == nil {
+		return
+	}
+	m := int64(t.crt.modulus)
+	for i := range t.words {
+		for j := range t.lanes {
+			if t.mask>>j&1 == 0 {
 				continue
 			}
 			var y int64 // |c_i| <= 511·p_i, so |y| < 4·511·M < 2^43
 			for prime, powers := range t.crt.powers {
-				c := t.crt.bias[prime] + dotBytes(t.sums[prime][i][j], powers)
+				c := t.crt.bias[prime] + dotBytes(*t.sum(prime-t.prime, i, j), powers)
 				y += int64(c) * int64(t.crt.rest[prime])
 			}
-			m := int64(t.crt.modulus)
 			t.y[i*t.yStride/4+j] = uint32((y%m + m) % m)
 		}
 	}

@@ -102,7 +102,13 @@ func FuzzMultiply(f *testing.F) {
 			tl.prime = rng.IntN(tl.primes)
 			tl.primes = 1
 		}
-		if tl.prime+tl.primes == len(r.Primes()) {
+		tl.pitch, tl.words = maxRows*rowBytes, tl.rows
+		crt := tl.prime+tl.primes == len(r.Primes())
+		if shared && tl.prime == 0 && rng.IntN(2) == 0 { // a row's residues as rows
+			tl.rows, tl.primes, tl.pitch, tl.words = len(r.Primes()), 1, rowBytes, 1
+			crt = true
+		}
+		if crt {
 			tl.crt = newReconstruction(r)
 		}
 		for i := range tl.sums {

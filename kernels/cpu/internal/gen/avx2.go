@@ -147,7 +147,7 @@ func sums256(a *asm, rows int) {
 	a.i("JNZ run")
 	a.i("MOVQ sums+24(FP), DI")
 	for i := range 2 * rows {
-		a.i("VMOVDQU Y%d, %d(DI)", i, 128*(i/2)+32*(i%2))
+		a.i("VMOVDQU Y%d, %d(DI)", i, rowBytes*(i/2)+32*(i%2))
 	}
 	a.i("VZEROUPPER")
 	a.i("RET")
@@ -156,9 +156,10 @@ func sums256(a *asm, rows int) {
 // crt256 writes crtAVX2, that is crt512, 8 lanes at a time.
 //
 //	DI  y        R8  bytes to the next row   Y0, Y1  c_i and its steps
-//	R13 sums     CX  rows left               Y4, Y5  y and q
-//	BX  constants                            Y14     31 - lane, of 8
-//	DX  lanes of the row that exist          Y15     lowBytes
+//	R13 sums     R11, R12  1 and 3 pitches   Y4, Y5  y and q
+//	BX  constants     CX   rows left         Y13     M
+//	DX  lanes of the row that exist          Y14     31 - lane, of 8
+//	R9, R10  sums and y of 8 lanes           Y15     lowBytes
 func crt256(a *asm) {
 	fmt.Fprint(a, "\nDATA ·signs<>+0(SB)/8, $0x0000001e0000001f\nDATA ·signs<>+8(SB)/8, $0x0000001c0000001d\n"+
 		"DATA ·signs<>+16(SB)/8, $0x0000001a0000001b\nDATA ·signs<>+24(SB)/8, $0x0000001800000019\n"+
@@ -169,7 +170,9 @@ func crt256(a *asm) {
 	a.i("MOVQ tile_sums(AX), R13")
 	a.i("MOVQ tile_y(AX), DI")
 	a.i("MOVQ tile_yStride(AX), R8")
-	a.i("MOVQ tile_rows(AX), CX")
+	a.i("MOVQ tile_pitch(AX), R11")
+	a.i("LEAQ (R11)(R11*2), R12")
+	a.i("MOVQ tile_words(AX), CX")
 	a.i("MOVL $0x%08x, DX", lowBytes)
 	a.i("VMOVD DX, X15")
 	a.i("VPBROADCASTD X15, Y15")
@@ -185,7 +188,7 @@ func crt256(a *asm) {
 	for i := range maxPrime {
 		a.i("VPBROADCASTD reconstruction_powers+%d(BX), Y0", 4*i)
 		a.signed(0, 1, 2)
-		a.i("VMOVDQU %d(R9), Y0", sumBytes*i)
+		a.i("VMOVDQU (R9)%s, Y0", [maxPrime]string{"", "(R11*1)", "(R11*2)", "(R12*1)"}[i])
 		a.unsigned(0, 3, 0)
 		a.i("VPMADDWD Y1, Y3, Y3")
 		a.i("VPMADDWD Y2, Y0, Y0")
@@ -213,7 +216,7 @@ func crt256(a *asm) {
 	a.i("ADDQ $32, R10")
 	a.i("SHRQ $8, DX")
 	a.i("JNZ lanes")
-	a.i("ADDQ $128, R13")
+	a.i("ADDQ $%d, R13", rowBytes)
 	a.i("ADDQ R8, DI")
 	a.i("DECQ CX")
 	a.i("JNZ row")

@@ -4,10 +4,10 @@ import "fmt"
 
 // Shared with residues.go.
 const (
-	maxRows  = 12               // rows of x in a tile
-	sumBytes = 4 * 32 * maxRows // sums of one prime: maxRows rows of 32 lanes
-	bias     = 1 << 31          // where a sum starts, so that it is an unsigned word
-	maxPrime = 4                // primes in a ring
+	maxRows  = 12      // rows of x in a tile
+	rowBytes = 4 * 32  // sums of one row
+	bias     = 1 << 31 // where a sum starts, so that it is an unsigned word
+	maxPrime = 4       // primes in a ring
 )
 
 func avx512() string {
@@ -96,7 +96,8 @@ func tile512(a *asm) {
 	a.i("MOVQ CX, primes-16(SP)")
 	a.i("MOVQ tile_x(AX), R15")
 	a.i("MOVQ tile_sums(AX), R14")
-	a.i("IMUL3Q $%d, tile_prime(AX), DX", sumBytes)
+	a.i("MOVQ tile_prime(AX), DX")
+	a.i("IMULQ tile_pitch(AX), DX")
 	a.i("ADDQ DX, R14")
 	a.i("MOVQ tile_stride(AX), R8")
 	a.i("LEAQ (R8)(R8*2), R9")
@@ -131,7 +132,7 @@ func tile512(a *asm) {
 	}
 
 	a.label("next")
-	a.i("ADDQ $%d, R14", sumBytes)
+	a.i("ADDQ tile_pitch(AX), R14")
 	a.i("ADDQ tile_plane(AX), R15")
 	a.i("MOVQ tile_image(AX), CX")
 	a.i("ADDQ CX, w-8(SP)")
@@ -229,7 +230,7 @@ func sums512(a *asm, vectors, rows int) {
 		}
 	}
 	for i := range n {
-		a.i("VMOVDQU64 Z%d, %d(R14)", i, 128*(i/vectors)+64*(i%vectors))
+		a.i("VMOVDQU64 Z%d, %d(R14)", i, rowBytes*(i/vectors)+64*(i%vectors))
 	}
 	a.i("JMP next")
 }
@@ -242,6 +243,9 @@ func rowAt(row, bytes int) string {
 	}
 	return fmt.Sprintf("%d(%s)", bytes, base) + [6]string{"", "(R8*1)", "(R8*2)", "(R9*1)", "(R8*4)", "(R10*1)"}[row%6]
 }
+
+// sumsOf has the places of the primes' sums, from a row of the first on.
+var sumsOf = [maxPrime]string{"", "(R9*1)", "(R9*2)", "(R10*1)"}
 
 // crt512 writes the reconstruction of the words from their sums s_i, a row at a
 // time. With e_i the inverse of M/p_i modulo p_i, and each byte's factor centred:
@@ -259,7 +263,7 @@ func rowAt(row, bytes int) string {
 //	CX       rows left            Z16-Z19   bytes' factors of each prime
 //	K1, K2   lanes that exist     Z20-Z23   e_i·(-2^31) mod p_i
 //	R8       bytes to next row    Z24-Z27   1/p_i
-//	                              Z28-Z31   M/p_i
+//	R9, R10  1 and 3 pitches      Z28-Z31   M/p_i
 //
 // Absent primes have zeros there.
 func crt512(a *asm) {
@@ -280,7 +284,9 @@ func crt512(a *asm) {
 	a.i("KMOVW DX, K1")
 	a.i("SHRQ $16, DX")
 	a.i("KMOVW DX, K2")
-	a.i("MOVQ tile_rows(AX), CX")
+	a.i("MOVQ tile_pitch(AX), R9")
+	a.i("LEAQ (R9)(R9*2), R10")
+	a.i("MOVQ tile_words(AX), CX")
 	a.i("CMPQ tile_lanes(AX), $16")
 	a.i("JEQ crt1")
 	for _, vectors := range []int{2, 1} {
@@ -294,7 +300,7 @@ func crt512(a *asm) {
 				if i == 0 {
 					word = y
 				}
-				a.i("VMOVDQU64 %d(R13), Z%d", sumBytes*i+64*v, s)
+				a.i("VMOVDQU64 %d(R13)%s, Z%d", 64*v, sumsOf[i], s)
 				a.i("VMOVDQA64 Z%d, Z%d", 20+i, word)
 				a.i("VPDPBUSD Z%d, Z%d, Z%d", 16+i, s, word)
 				a.i("VCVTDQ2PS Z%d, Z%d", word, f)
@@ -311,7 +317,7 @@ func crt512(a *asm) {
 			a.i("VPMINUD Z%d, Z%d, Z%d", q, y, y)
 			a.i("VMOVDQU32 Z%d, K%d, %d(DI)", y, 1+v, 64*v)
 		}
-		a.i("ADDQ $128, R13")
+		a.i("ADDQ $%d, R13", rowBytes)
 		a.i("ADDQ R8, DI")
 		a.i("DECQ CX")
 		a.i("JNZ crt%d", vectors)
