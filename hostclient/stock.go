@@ -17,7 +17,7 @@ import (
 // could subtract two inputs under one pad. See docs/threat-model.md.
 type DurableStock struct {
 	Dir        string // the pads
-	JournalDir string // which of them are used up; another folder, of this stock alone
+	JournalDir string // which of them are used up; a folder apart, of this stock alone
 	MachineID  string // 32 hexadecimal digits, as in /etc/machine-id
 
 	fs padstock.FS // nil: the operating system's
@@ -29,7 +29,7 @@ var (
 	ErrStockInUse = padstock.ErrLocked
 	// ErrMachineID: the machine's id is missing or malformed.
 	ErrMachineID = padstock.ErrMachineID
-	// ErrStockDirs: stock and journal need two folders.
+	// ErrStockDirs: stock and journal need two folders, neither in the other.
 	ErrStockDirs = padstock.ErrDirs
 	// ErrStockSecret: the stock was made with another secret.
 	ErrStockSecret = padstock.ErrSecret

@@ -44,8 +44,8 @@ var (
 	ErrLocked = errors.New("padstock: in use")
 	// ErrMachineID: the id of the machine is missing, or not 32 hexadecimal digits.
 	ErrMachineID = errors.New("padstock: no machine id")
-	// ErrDirs: stock and burn journal are in one folder, so that one backup holds both.
-	ErrDirs = errors.New("padstock: the burn journal needs a folder of its own")
+	// ErrDirs: one of the folders is the other or in it, so that one backup holds both.
+	ErrDirs = errors.New("padstock: stock and burn journal need folders apart")
 	// ErrSecret: the stock was made with another secret.
 	ErrSecret = errors.New("padstock: of another secret")
 	// ErrVersion: the stock has a format that this version does not read.
@@ -170,7 +170,7 @@ func Open(fsys FS, c Config) (_ *Stock, err error) {
 	if s.c.JournalDir, err = fsys.Dir(c.JournalDir); err != nil {
 		return nil, fmt.Errorf("padstock: %w", err)
 	}
-	if s.c.Dir == s.c.JournalDir {
+	if within(s.c.Dir, s.c.JournalDir) || within(s.c.JournalDir, s.c.Dir) {
 		return nil, ErrDirs
 	}
 	defer func() {
@@ -193,6 +193,12 @@ func Open(fsys FS, c Config) (_ *Stock, err error) {
 		return nil, fmt.Errorf("padstock: %w", err)
 	}
 	return s, nil
+}
+
+// within reports whether a directory is dir or below it.
+func within(path, dir string) bool {
+	const slash = string(filepath.Separator)
+	return strings.HasPrefix(path+slash, strings.TrimSuffix(dir, slash)+slash)
 }
 
 // Discarded returns why a stock that was there was discarded, or nil.
