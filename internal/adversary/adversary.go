@@ -44,6 +44,7 @@ type Proxy struct {
 	layer   int // where to lie
 	left    int // lies to be told yet
 	told    int
+	order   int                // counts what it was told to do
 	wrong   [2]int             // words of the last lie that are not right, and all
 	answers map[place][]uint32 // the latest honest ones
 	peer    *Proxy
@@ -102,12 +103,13 @@ func (p *Proxy) Close() error {
 }
 
 // Tell has the proxy lie the given number of times (or Always), in answers of
-// one layer (or AnyLayer). An answer that the lie would leave as it is does not
+// one layer (or AnyLayer) to requests that come from now on. An answer that the lie would leave as it is does not
 // count: the next one is tried. What an earlier Tell left is dropped.
 func (p *Proxy) Tell(l Lie, layer, times int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lie, p.layer, p.left, p.told = l, layer, times, 0
+	p.order++
 }
 
 // BeHonest ends lying.
@@ -165,6 +167,7 @@ func (p *Proxy) forward(_ any, host grpc.ServerStream) error {
 type question struct {
 	place
 	rows     int
+	order    int    // of the proxy's, as it came
 	previous uint64 // id of the call that is answered before
 }
 
@@ -178,10 +181,10 @@ type evaluation struct {
 }
 
 func (e *evaluation) request(r *wire.Request) {
+	q := question{place: place{string(r.Model), r.Layer}, rows: int(r.Rows), order: e.proxy.record(r)}
 	e.mu.Lock()
-	e.asked[r.ID] = question{place: place{string(r.Model), r.Layer}, rows: int(r.Rows)}
+	e.asked[r.ID] = q
 	e.mu.Unlock()
-	e.proxy.record(r)
 }
 
 func (e *evaluation) response(r *wire.Response) {
@@ -190,13 +193,16 @@ func (e *evaluation) response(r *wire.Response) {
 	q.previous, e.last = e.last, r.ID
 	delete(e.asked, r.ID)
 	e.mu.Unlock()
+	if e.ctx.Err() != nil {
+		return // the host hung up, and hears no lie
+	}
 	if late := e.proxy.answer(q, r); late {
 		<-e.ctx.Done()
 	}
 }
 
-// record keeps the words of a request that are wanted.
-func (p *Proxy) record(r *wire.Request) {
+// record keeps the words of a request that are wanted. It returns the present order.
+func (p *Proxy) record(r *wire.Request) (order int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if left := p.wanted - len(p.seen); left > 0 && r.Layer == p.recorded {
@@ -204,6 +210,7 @@ func (p *Proxy) record(r *wire.Request) {
 			p.seen = append(p.seen, words[:min(left, len(words))]...)
 		}
 	}
+	return p.order
 }
 
 // answer puts a lie in the place of an answer, where one is due. It reports
@@ -216,7 +223,7 @@ func (p *Proxy) answer(q question, r *wire.Response) (late bool) {
 	peers := p.peers(q.place)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.left != 0 && (p.layer == AnyLayer || p.layer == int(q.layer)) {
+	if p.left != 0 && q.order == p.order && (p.layer == AnyLayer || p.layer == int(q.layer)) {
 		a := answer{
 			ring: p.plan.Ring, rows: q.rows, id: r.ID, words: slices.Clone(words),
 			previous: q.previous, older: p.answers[q.place], peers: peers,
