@@ -67,7 +67,7 @@ func DialProvider(addr, provider string) (*Client, error) {
 		return nil, fmt.Errorf("hostclient: %w", err)
 	}
 	c := &Client{
-		addr: addr, place: "unix:" + path, provider: provider,
+		addr: addr, place: scheme + path, provider: provider,
 		conn: conn, rpc: pb.NewSecureNetsClient(conn), timeout: defaultTimeout,
 	}
 	if provider == "" {
@@ -75,6 +75,9 @@ func DialProvider(addr, provider string) (*Client, error) {
 	}
 	return c, nil
 }
+
+// scheme begins every address.
+const scheme = "unix:"
 
 // Addr returns the address given to Dial.
 func (c *Client) Addr() string { return c.addr }
@@ -105,10 +108,11 @@ func (c *Client) bar(why error) {
 
 // stopped says why ctx, which has ended, ended a call.
 func stopped(ctx context.Context) error {
-	if cause := context.Cause(ctx); !errors.Is(cause, context.DeadlineExceeded) {
-		return cause
+	cause := context.Cause(ctx)
+	if errors.Is(cause, context.DeadlineExceeded) {
+		return fmt.Errorf("%w: %w", ErrTimeout, cause)
 	}
-	return ErrTimeout
+	return cause
 }
 
 // classify turns an error of gRPC, in a call under ctx, to one that callers can tell apart.

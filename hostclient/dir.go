@@ -26,11 +26,16 @@ func roleFile(role int) string { return fmt.Sprintf("role-%d.safetensors", role)
 //
 // Every file is written anew with mode 0600 and renamed, the secret last, so
 // that a folder with a secret is whole. A folder that has a secret is left as it
-// is, with an error wrapping fs.ErrExist.
+// is, with an error wrapping fs.ErrExist. One call at a time works on a folder.
 func WriteDir(dir string, s *Secret, models []SealedModel, to ...age.Recipient) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("hostclient: %w", err)
 	}
+	unlock, err := lockDir(dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if _, err := os.Lstat(filepath.Join(dir, secretFile)); !errors.Is(err, fs.ErrNotExist) {
 		if err == nil {
 			err = fs.ErrExist
@@ -55,14 +60,11 @@ func WriteDir(dir string, s *Secret, models []SealedModel, to ...age.Recipient) 
 // error wrapping ErrRecipients where that cannot be, as with a passphrase. Push
 // comes after. One call at a time works on a folder; others wait.
 func BindDir(dir string, clients []*Client, with []age.Identity, to ...age.Recipient) (*Secret, error) {
-	lock, err := os.Open(dir)
+	unlock, err := lockDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("hostclient: %w", err)
+		return nil, err
 	}
-	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return nil, fmt.Errorf("hostclient: lock %s: %w", dir, err)
-	}
+	defer unlock()
 	s, err := ReadSecret(dir, with...)
 	if err != nil {
 		return nil, err
@@ -84,6 +86,20 @@ func BindDir(dir string, clients []*Client, with []age.Identity, to ...age.Recip
 		return nil, fmt.Errorf("hostclient: secret: %w", err)
 	}
 	return s, nil
+}
+
+// lockDir waits until no other call works on a folder, and keeps others waiting
+// until unlock is called.
+func lockDir(dir string) (unlock func() error, err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("hostclient: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("hostclient: lock %s: %w", dir, err)
+	}
+	return f.Close, nil
 }
 
 // writeFile writes a file of mode 0600 that after a crash is there whole or not

@@ -17,6 +17,13 @@ func (c *Client) Waiting() (n int) {
 	return n
 }
 
+// Entries returns how many ids the stream keeps.
+func (c *Client) Entries() int {
+	c.stream.mu.Lock()
+	defer c.stream.mu.Unlock()
+	return len(c.stream.waiting)
+}
+
 // SetBlock sets how many samples are in work at once.
 func (ss *Session) SetBlock(n int) { ss.block = n }
 

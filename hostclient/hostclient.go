@@ -31,7 +31,8 @@ var (
 	ErrNoPads = errors.New("hostclient: no pads in stock")
 	// ErrSecret: bytes that are not a secret file, or a wrong identity or passphrase.
 	ErrSecret = errors.New("hostclient: cannot open secret")
-	// ErrInput: inputs of the wrong length or not finite.
+	// ErrInput: inputs of the wrong length or not finite, or so large that the
+	// network's values leave the range of float32.
 	ErrInput = errors.New("hostclient: bad input")
 	// ErrTooLarge: one sample of a layer does not fit a message.
 	ErrTooLarge = errors.New("hostclient: layer too large")

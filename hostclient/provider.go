@@ -2,7 +2,9 @@ package hostclient
 
 import (
 	"fmt"
+	"os"
 	"slices"
+	"strings"
 )
 
 // A provider is who runs a cloud: what two clouds of one provider see counts as
@@ -66,12 +68,22 @@ func (s *Secret) apart(clients []*Client) error {
 	}
 	for i, a := range clients {
 		for j, b := range clients[:i] {
-			if a.place == b.place || a.provider == b.provider {
+			if a.provider == b.provider || a.at(b) {
 				return fmt.Errorf("%w: roles %d and %d are both at %s of %s", ErrProvider, j, i, a.addr, a.provider)
 			}
 		}
 	}
 	return nil
+}
+
+// at reports whether c and other dial one socket, by whatever names.
+func (c *Client) at(other *Client) bool {
+	if c.place == other.place {
+		return true
+	}
+	a, errA := os.Stat(strings.TrimPrefix(c.place, scheme))
+	b, errB := os.Stat(strings.TrimPrefix(other.place, scheme))
+	return errA == nil && errB == nil && os.SameFile(a, b)
 }
 
 // admit refuses clients whose providers are not bound to their roles.

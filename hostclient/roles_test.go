@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"github.com/securenets/securenets/internal/prg"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/transform"
 	"github.com/securenets/securenets/verify"
 )
 
@@ -443,6 +445,35 @@ func TestBindDirPassphrase(t *testing.T) {
 		t.Error(err)
 	}
 	if s, err := hostclient.ReadSecret(dir, with); err != nil || s.Describe().Providers == nil {
+		t.Error(err)
+	}
+}
+
+// TestOneSocketOfTwoNames: a link does not make two clouds of one.
+func TestOneSocketOfTwoNames(t *testing.T) {
+	c := newCloud(t)
+	link := filepath.Join(c.dir, "l")
+	if err := os.Symlink(strings.TrimPrefix(c.addr, "unix:"), link); err != nil {
+		t.Fatal(err)
+	}
+	models, secret := seal(t, nets()["mlp"], transform.Scheme{Weights: transform.WeightPermute, Inputs: transform.InputSplit})
+	a, err := hostclient.Dial(c.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	b, err := hostclient.Dial("unix:" + link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	for role, client := range []*hostclient.Client{a, b} {
+		if err := secret.Bind(role, client.Provider()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = hostclient.Open(t.Context(), secret, models, []*hostclient.Client{a, b}, hostclient.Options{})
+	if !errors.Is(err, hostclient.ErrProvider) {
 		t.Error(err)
 	}
 }

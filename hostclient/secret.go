@@ -237,15 +237,17 @@ func (s *Secret) restore(t *tensors, l int, op plan.Op, xmax int32) (layer, erro
 			return layer{}, fmt.Errorf("scale %d is not positive and finite", i)
 		}
 	}
+	// First: S and V are as long as the maps, so what follows takes no more
+	// memory than the file has.
+	key, err := verify.RestoreKey(verify.DefaultField(), op, vs, vv)
+	if err != nil {
+		return layer{}, err
+	}
 	masks, err := transform.RestoreLayer(s.ring, s.scheme, st)
 	if err != nil {
 		return layer{}, err
 	}
 	if err := checkSize(s.ring, masks.CloudOp()); err != nil {
-		return layer{}, err
-	}
-	key, err := verify.RestoreKey(verify.DefaultField(), op, vs, vv)
-	if err != nil {
 		return layer{}, err
 	}
 	return layer{masks: masks, key: key, scale: scale, xmax: xmax}, nil

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -458,5 +460,56 @@ func TestCalibration(t *testing.T) {
 	}
 	if z := bound(make([]float32, 2*512)); z < 1 { // nothing to learn
 		t.Error(z)
+	}
+}
+
+// TestSecretMemory: sizes that a secret names take no memory before its vectors
+// are found to have them.
+func TestSecretMemory(t *testing.T) {
+	_, secret := seal(t, chain(graph.Vector(2), &graph.Dense{In: 2, Out: 1, W: []float32{1, 2}}), nonePad)
+	plain, err := secret.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := safetensors.Parse(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const channels, groups = 1 << 26, 1 << 10
+	op := &graph.Conv2D{Geometry: plan.Conv2D{H: 1, W: 1, C: channels, OutC: groups, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: groups}}
+	structure, err := graph.EncodeStructure(&graph.Graph{
+		Input:  graph.Shape{H: 1, W: 1, C: channels},
+		Nodes:  []graph.Node{{Op: op, Inputs: []graph.Value{0}}},
+		Output: 1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace := map[string]safetensors.Tensor{
+		"structure": safetensors.New("structure", structure, len(structure)),
+		"0.scale":   safetensors.New("0.scale", slices.Repeat([]float32{1}, groups), groups),
+	}
+	for i, tensor := range f.Tensors {
+		if r, ok := replace[tensor.Name]; ok {
+			f.Tensors[i] = r
+			delete(replace, tensor.Name)
+		}
+	}
+	if len(replace) != 0 {
+		t.Fatalf("the file has no %v", slices.Collect(maps.Keys(replace)))
+	}
+	b, err := f.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err = hostclient.UnmarshalSecret(b)
+	runtime.ReadMemStats(&after)
+	if err == nil {
+		t.Error("accepted")
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > 8<<20 {
+		t.Errorf("%d bytes took %d to refuse", len(b), took)
 	}
 }

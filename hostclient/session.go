@@ -202,12 +202,15 @@ func (nw *network) samples(x []float32) (int, error) {
 	if len(x) == 0 || len(x)%in != 0 {
 		return 0, fmt.Errorf("%w: %d values for samples of %d", ErrInput, len(x), in)
 	}
-	for i, v := range x {
-		if math.Float32bits(v)&0x7f800000 == 0x7f800000 { // NaN or infinite
-			return 0, fmt.Errorf("%w: value %d of sample %d is not finite", ErrInput, i%in, i/in)
-		}
+	if i := notFinite(x); i >= 0 {
+		return 0, fmt.Errorf("%w: value %d of sample %d is not finite", ErrInput, i%in, i/in)
 	}
 	return len(x) / in, nil
+}
+
+// notFinite returns the index of the first NaN or infinity, or -1.
+func notFinite(x []float32) int {
+	return slices.IndexFunc(x, func(v float32) bool { return math.Float32bits(v)&0x7f800000 == 0x7f800000 })
 }
 
 // Infer runs n samples through the network. x holds them one after the other, in
@@ -261,6 +264,9 @@ func (ss *Session) Infer(ctx context.Context, x []float32, n int) ([]float32, er
 			return nil, err
 		}
 		out = append(out, y...)
+	}
+	if i := notFinite(out); i >= 0 {
+		return nil, fmt.Errorf("%w: the outputs of sample %d leave the range of float32", ErrInput, i/(len(out)/n))
 	}
 	ss.samples.Add(int64(n))
 	return out, nil
@@ -360,7 +366,7 @@ var errOther = errors.New("hostclient: another role failed")
 // evaluate has every role's cloud multiply its masked input with layer l's
 // weights, all at once. The first that fails ends the call.
 func (ss *Session) evaluate(ctx context.Context, l int, masked []transform.Masked) ([]ring.Matrix, error) {
-	ctx, cancel := context.WithTimeout(ctx, ss.options.Timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, ss.options.Timeout, errHung)
 	defer cancel()
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)

@@ -830,3 +830,67 @@ func TestNotThere(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestShortDeadline: a caller that has little time leaves the calls of others alone.
+func TestShortDeadline(t *testing.T) {
+	c, _, _, s := setup(t, nets()["mlp"], permutePad, hostclient.Options{})
+	x := make([]float32, 7)
+	asked, release := make(chan bool), make(chan bool)
+	var once sync.Once
+	c.behave(func(c *call) error {
+		once.Do(func() { asked <- true; <-release })
+		return c.honest()
+	})
+	patient := make(chan error)
+	go func() {
+		_, err := s.Infer(t.Context(), x, 1)
+		patient <- err
+	}()
+	<-asked
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err := s.Infer(ctx, x, 1)
+	if !errors.Is(err, hostclient.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+	close(release)
+	if err := <-patient; err != nil {
+		t.Error("the patient caller:", err)
+	}
+}
+
+// TestNothingSent: calls that end before they are sent leave nothing behind.
+func TestNothingSent(t *testing.T) {
+	_, client, _, s := setup(t, nets()["mlp"], nonePad, hostclient.Options{})
+	x := make([]float32, 7)
+	infer(t, s, x, 1)
+	before := client.Entries()
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := s.Precompute(t.Context(), 100); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	for range 100 {
+		if _, err := s.Infer(ctx, x, 1); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	}
+	infer(t, s, x, 1)
+	// Some were sent: their late answers are still awaited, and dropped.
+	for wait := time.Millisecond; client.Entries() > before; wait *= 2 {
+		if wait > 5*time.Second {
+			t.Fatalf("%d ids are kept, %d before", client.Entries(), before)
+		}
+		time.Sleep(wait)
+	}
+}
+
+// TestOutputsOutOfRange: what leaves the range of float32 is an error, as it is
+// between layers.
+func TestOutputsOutOfRange(t *testing.T) {
+	g := chain(graph.Vector(2), &graph.Dense{In: 2, Out: 1, W: []float32{3e38, 3e38}})
+	_, _, _, s := setup(t, g, nonePad, hostclient.Options{})
+	if y, err := s.Infer(t.Context(), []float32{0.5, 0.25, 3e38, 3e38}, 2); y != nil || !errors.Is(err, hostclient.ErrInput) {
+		t.Errorf("%v, %v", y, err)
+	}
+}

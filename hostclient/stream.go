@@ -130,6 +130,13 @@ func (s *stream) expect(a *answer) uint64 {
 	return s.last
 }
 
+// withdraw takes back the id of a request that was not sent.
+func (s *stream) withdraw(id uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.waiting, id)
+}
+
 // forget lets the answers to ids be dropped when they come.
 func (s *stream) forget(ids []uint64) {
 	s.mu.Lock()
@@ -141,6 +148,9 @@ func (s *stream) forget(ids []uint64) {
 	}
 }
 
+// errHung: the cloud took longer for one layer than any answer may.
+var errHung = fmt.Errorf("%w", ErrTimeout)
+
 // traffic is the payload of a call, in bytes.
 type traffic struct{ up, down int64 }
 
@@ -149,8 +159,8 @@ type traffic struct{ up, down int64 }
 // may still be written there. A batch is cut so that no message is larger than
 // any may be; all its parts are in flight at once.
 //
-// When ctx ends by its deadline the cloud counts as hung: the stream is given
-// up, for all its callers.
+// When ctx ends because of errHung the stream is given up, for all its callers;
+// when it ends otherwise, they are left alone.
 func (c *Client) evaluate(ctx context.Context, r ring.Ring, model sealed.Digest, layer int, m transform.Masked, dst ring.Matrix) (t traffic, err error) {
 	s, err := c.open()
 	if err != nil {
@@ -158,7 +168,8 @@ func (c *Client) evaluate(ctx context.Context, r ring.Ring, model sealed.Digest,
 	}
 	words, haveWords := m.Words()
 	seed, _ := m.Seed()
-	step := rowsPerMessage(words.Cols*r.WordBytes(), dst.Cols*r.WordBytes())
+	// A cloud counts a seed as the words that it expands to.
+	step := rowsPerMessage(m.Cols()*r.WordBytes(), dst.Cols*r.WordBytes())
 	parts := (dst.Rows + step - 1) / step
 	done := make(chan error, parts)
 	ids := make([]uint64, 0, parts)
@@ -166,7 +177,7 @@ func (c *Client) evaluate(ctx context.Context, r ring.Ring, model sealed.Digest,
 		if err == nil {
 			return
 		}
-		if errors.Is(err, ErrTimeout) {
+		if errors.Is(err, errHung) {
 			s.fail(fmt.Errorf("%w: given up as another call timed out", ErrUnavailable))
 		}
 		s.forget(ids)
@@ -174,7 +185,6 @@ func (c *Client) evaluate(ctx context.Context, r ring.Ring, model sealed.Digest,
 	for i := 0; i < dst.Rows; i += step {
 		j := min(i+step, dst.Rows)
 		id := s.expect(&answer{ring: r, dst: dst.RowRange(i, j).Data, done: done})
-		ids = append(ids, id)
 		req := &wire.Request{ID: id, Model: model[:], Layer: uint32(layer), Rows: uint32(j - i)}
 		if haveWords {
 			// Nothing ever writes there again, so nothing waits for a release.
@@ -186,13 +196,16 @@ func (c *Client) evaluate(ctx context.Context, r ring.Ring, model sealed.Digest,
 		}
 		select {
 		case s.requests <- req:
+			ids = append(ids, id)
+			continue
 		case <-s.ctx.Done():
-			req.Free()
-			return t, context.Cause(s.ctx)
+			err = context.Cause(s.ctx)
 		case <-ctx.Done():
-			req.Free()
-			return t, stopped(ctx)
+			err = stopped(ctx)
 		}
+		req.Free()
+		s.withdraw(id)
+		return t, err
 	}
 	for range parts {
 		select {
