@@ -223,33 +223,3 @@ func (g *Graph) LastUses() [][]Value {
 	}
 	return dies
 }
-
-// A Step is one operator of a Summary.
-type Step struct {
-	Name  string
-	Shape Shape // of the result
-	// Linear operators can run in the cloud; the host computes the others.
-	Linear bool
-	// MulAdds counts a linear operator's multiply-adds for one sample, and Up
-	// and Down the words of one sample that go to the cloud and come back (a
-	// host that unrolls a convolution itself sends more). All are 0 for others.
-	MulAdds  int64
-	Up, Down int
-}
-
-// Summary returns what every node costs, in order. Its errors are those of Shapes.
-func (g *Graph) Summary() ([]Step, error) {
-	shapes, err := g.Shapes()
-	if err != nil {
-		return nil, err
-	}
-	steps := make([]Step, len(g.Nodes))
-	for i, n := range g.Nodes {
-		steps[i] = Step{Name: n.Op.Name(), Shape: shapes[i+1]}
-		if l, ok := n.Op.(Linear); ok {
-			p := l.Plan()
-			steps[i].Linear, steps[i].MulAdds, steps[i].Up, steps[i].Down = true, p.MulAdds(), p.InLen(), p.OutLen()
-		}
-	}
-	return steps, nil
-}

@@ -269,29 +269,6 @@ func TestLastUses(t *testing.T) {
 	}
 }
 
-func TestSummary(t *testing.T) {
-	g := &graph.Graph{Input: graph.Shape{H: 4, W: 4, C: 2}, Output: 4, Nodes: []graph.Node{
-		{Op: graphtest.Conv(source(1), plan.Conv2D{H: 4, W: 4, C: 2, OutC: 2, KH: 3, KW: 3, SH: 1, SW: 1, DH: 1, DW: 1,
-			Top: 1, Left: 1, Bot: 1, Right: 1, Groups: 1}), Inputs: []graph.Value{0}},
-		{Op: graph.Add{}, Inputs: []graph.Value{1, 0}},
-		{Op: graph.Reshape{To: graph.Vector(32)}, Inputs: []graph.Value{2}},
-		{Op: graphtest.Dense(source(1), 32, 3), Inputs: []graph.Value{3}},
-	}}
-	want := []graph.Step{
-		{Name: "conv2d", Shape: g.Input, Linear: true, MulAdds: 16 * 2 * 18, Up: 32, Down: 32},
-		{Name: "add", Shape: g.Input},
-		{Name: "reshape", Shape: graph.Vector(32)},
-		{Name: "dense", Shape: graph.Vector(3), Linear: true, MulAdds: 96, Up: 32, Down: 3},
-	}
-	if got, err := g.Summary(); err != nil || !slices.Equal(got, want) {
-		t.Errorf("%+v, %v", got, err)
-	}
-	g.Output = 9
-	if _, err := g.Summary(); !errors.Is(err, graph.ErrInvalid) {
-		t.Errorf("%v", err)
-	}
-}
-
 func TestErrorNamesTheNode(t *testing.T) {
 	g := graphtest.Chain(graph.Vector(2), graph.ReLU{}, &graph.Dense{In: 3, Out: 1})
 	if _, err := g.Shapes(); err == nil || !strings.Contains(err.Error(), "node 1 (dense)") {
