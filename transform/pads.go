@@ -114,8 +114,8 @@ func (p *Pads) Len() int {
 	return len(p.s.u)
 }
 
-// Take splits off the pads of the first n samples. It is the only way to pads
-// that Mask accepts twice from one Pads, so none can serve twice.
+// Take splits off the pads of the first n samples. They are p's no
+// longer, so none can serve twice.
 func (p *Pads) Take(n int) (*Pads, error) {
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
