@@ -109,7 +109,14 @@ func (e *Emulator) Infer(ctx context.Context, x []float32, n int) ([]float32, er
 	} else if have != n {
 		return nil, fmt.Errorf("%w: %d samples, want %d", ErrInput, have, n)
 	}
-	return e.run(ctx, x, n, func(int, int, []float32) {})
+	y, err := e.run(ctx, x, n, func(int, int, []float32) {})
+	if err == nil {
+		err = checkOutputs(y, n)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return y, nil
 }
 
 // run calls see with the input of every layer l, of n samples at a time.

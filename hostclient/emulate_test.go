@@ -54,6 +54,19 @@ func TestEmulator(t *testing.T) {
 	}
 }
 
+// Outputs that leave the range of float32 are an error, as in a session.
+func TestEmulatorOutOfRange(t *testing.T) {
+	g := chain(graph.Vector(2), &graph.Dense{In: 2, Out: 1, W: []float32{3e38, 3e38}})
+	e, err := hostclient.NewEmulator(t.Context(), model(g), hostclient.SealOptions{Multiplier: kernel})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if y, err := e.Infer(t.Context(), []float32{3e38, 3e38}, 1); y != nil || !errors.Is(err, hostclient.ErrInput) {
+		t.Errorf("%v, %v", y, err)
+	}
+}
+
 // A preview says what sealing then makes.
 func TestPreview(t *testing.T) {
 	for name, g := range nets() {

@@ -213,6 +213,14 @@ func notFinite(x []float32) int {
 	return slices.IndexFunc(x, func(v float32) bool { return math.Float32bits(v)&0x7f800000 == 0x7f800000 })
 }
 
+// checkOutputs refuses outputs of n samples that are not finite.
+func checkOutputs(y []float32, n int) error {
+	if i := notFinite(y); i >= 0 {
+		return fmt.Errorf("%w: the outputs of sample %d leave the range of float32", ErrInput, i/(len(y)/n))
+	}
+	return nil
+}
+
 // Infer runs n samples through the network. x holds them one after the other, in
 // the order of the model's ONNX input (C, H, W). The result has the network's
 // outputs in that order. On any error nothing of the batch is returned; pads
@@ -265,8 +273,8 @@ func (ss *Session) Infer(ctx context.Context, x []float32, n int) ([]float32, er
 		}
 		out = append(out, y...)
 	}
-	if i := notFinite(out); i >= 0 {
-		return nil, fmt.Errorf("%w: the outputs of sample %d leave the range of float32", ErrInput, i/(len(out)/n))
+	if err := checkOutputs(out, n); err != nil {
+		return nil, err
 	}
 	ss.samples.Add(int64(n))
 	return out, nil
