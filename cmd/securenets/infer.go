@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -28,9 +29,15 @@ batch is written.`,
 	identity := identityFlag(cmd)
 	batch := cmd.Flags().Int("batch", 256, "samples a batch")
 	pads := cmd.Flags().Int("pads", 0, "samples to make pads for beforehand; for others they are made on the way")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	onlyStock := cmd.Flags().Bool("require-stock", false, "fail where no pads are in stock, rather than make them on the way")
+	flags := addStockFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if *batch < 1 || *pads < 0 {
 			return usagef("infer: --batch is %d and --pads is %d", *batch, *pads)
+		}
+		stock, err := flags.stock()
+		if err != nil {
+			return err
 		}
 		dir, files := args[0], args[1:]
 		models, err := hostclient.ReadModels(dir)
@@ -50,11 +57,13 @@ batch is written.`,
 		if err != nil {
 			return err
 		}
-		session, err := hostclient.Open(cmd.Context(), secret, models, clients, hostclient.Options{Multiplier: cpu.New(cpu.Options{})})
+		session, err := hostclient.Open(cmd.Context(), secret, models, clients,
+			hostclient.Options{Multiplier: cpu.New(cpu.Options{}), RequireStock: *onlyStock, Stock: stock})
 		if err != nil {
 			return err
 		}
-		defer session.Close()
+		defer func() { err = errors.Join(err, session.Close()) }()
+		warnDiscarded(cmd, session)
 		bar := newProgress(cmd)
 		defer bar.clear()
 		in := inference{
@@ -65,7 +74,7 @@ batch is written.`,
 			size:    *batch,
 			bar:     bar,
 		}
-		if err := in.precompute(*pads); err != nil {
+		if err := precompute(in.ctx, session, *pads, in.size, bar); err != nil {
 			return err
 		}
 		for _, f := range files {
@@ -106,19 +115,6 @@ type prediction struct {
 	File   string    `json:"file"`
 	Class  int       `json:"class"` // of the highest score
 	Scores []float32 `json:"scores"`
-}
-
-// precompute makes pads of n samples.
-func (in *inference) precompute(n int) error {
-	for done := 0; done < n; {
-		in.bar.step("making pads", int64(done), int64(n))
-		k := min(n-done, in.size)
-		if err := in.session.Precompute(in.ctx, k); err != nil {
-			return err
-		}
-		done += k
-	}
-	return nil
 }
 
 // add reads a file, and runs what fills a batch.

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/render"
+	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/kernels/cpu"
+)
+
+// stockFlags say where a durable stock of pads is.
+type stockFlags struct{ dir, journal, machine *string }
+
+// addStockFlags gives cmd the flags of a durable stock.
+func addStockFlags(cmd *cobra.Command) stockFlags {
+	f := cmd.Flags()
+	return stockFlags{
+		f.String("stock", "", "`folder` of a stock of pads that outlives the process (see \"securenets help pads\")"),
+		f.String("journal", "", "`folder` that says which of them are used up; needed with --stock"),
+		f.String("machine-id", "/etc/machine-id", "`file` with the machine's id, which a stock is bound to"),
+	}
+}
+
+// stock returns what the flags ask for, or nil.
+func (f stockFlags) stock() (*hostclient.DurableStock, error) {
+	if *f.dir == "" && *f.journal == "" {
+		return nil, nil
+	}
+	if *f.dir == "" || *f.journal == "" {
+		return nil, usagef("--stock and --journal go together")
+	}
+	id, err := os.ReadFile(*f.machine)
+	if err != nil {
+		return nil, fmt.Errorf("machine id: %w", err)
+	}
+	return &hostclient.DurableStock{Dir: *f.dir, JournalDir: *f.journal, MachineID: strings.TrimSpace(string(id))}, nil
+}
+
+// warnDiscarded says on standard error where a stock that was there could not be used.
+func warnDiscarded(cmd *cobra.Command, s *hostclient.Session) {
+	if why := s.StockDiscarded(); why != nil {
+		fmt.Fprintln(cmd.ErrOrStderr(), "securenets: the stock of pads was discarded:", why)
+	}
+}
+
+func newPads(endpoint string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "pads DIR",
+		Short: "Make pads beforehand, for a stock on disk",
+		Long: `Pads adds pads for --samples samples to a stock on disk, for "infer" with the same
+--stock and --journal. No cloud is asked.
+
+The stock is encrypted under a key in the secret, and bound to this machine and to
+its two folders. A stock that was moved, copied or restored from a backup is
+discarded. What is not noticed is the whole machine going back to a snapshot, or one
+snapshot being resumed twice: do neither while pads are left, for a pad that serves
+twice shows the difference of two inputs.`,
+		Args: cobra.ExactArgs(1),
+	}
+	identity := identityFlag(cmd)
+	flags := addStockFlags(cmd)
+	samples := cmd.Flags().IntP("samples", "n", 1000, "samples to make pads for")
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		stock, err := flags.stock()
+		if err != nil {
+			return err
+		}
+		if stock == nil || *samples < 0 {
+			return usagef("pads: --stock and --journal are needed, and --samples is %d", *samples)
+		}
+		models, err := hostclient.ReadModels(args[0])
+		if err != nil {
+			return err
+		}
+		if len(models) > 1 {
+			return usagef("pads: the scheme has %d roles, and none with several has pads", len(models))
+		}
+		ids, err := identities(cmd.Context(), *identity)
+		if err != nil {
+			return err
+		}
+		secret, err := hostclient.ReadSecret(args[0], ids...)
+		if err != nil {
+			return err
+		}
+		client, err := hostclient.Dial(endpoint) // it connects when first used
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		session, err := hostclient.Open(cmd.Context(), secret, models, []*hostclient.Client{client},
+			hostclient.Options{Multiplier: cpu.New(cpu.Options{}), Stock: stock})
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, session.Close()) }()
+		warnDiscarded(cmd, session)
+		bar := newProgress(cmd)
+		defer bar.clear()
+		const batch = 256
+		if err := precompute(cmd.Context(), session, *samples, batch, bar); err != nil {
+			return err
+		}
+		bar.clear()
+		fmt.Fprintf(cmd.OutOrStdout(), "pads for %s samples in stock\n", render.Count(session.Stats().Stock))
+		return nil
+	}
+	return cmd
+}
+
+// precompute makes pads of n samples, some at a time.
+func precompute(ctx context.Context, s *hostclient.Session, n, batch int, bar *progress) error {
+	for done := 0; done < n; {
+		bar.step("making pads", int64(done), int64(n))
+		k := min(n-done, batch)
+		if err := s.Precompute(ctx, k); err != nil {
+			return err
+		}
+		done += k
+	}
+	return nil
+}
