@@ -142,8 +142,9 @@ func (c *Client) fault(ctx context.Context, call string, err error) error {
 	return fmt.Errorf("%s at %s: %w", call, c.addr, classify(ctx, err))
 }
 
-// Push uploads a sealed model, from where an earlier upload stopped. Progress
-// may be nil.
+// Push uploads a sealed model, from where an earlier upload stopped. Under a
+// scheme of several roles the role is given to the client's provider before, by
+// Secret.Bind or BindDir. Progress may be nil.
 func (c *Client) Push(ctx context.Context, m SealedModel, progress func(done, total int64)) error {
 	size := int64(len(m.Bytes))
 	if progress == nil {

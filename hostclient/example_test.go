@@ -8,6 +8,7 @@ import (
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/kernels/cpu"
+	"github.com/securenets/securenets/transform"
 )
 
 // tinyONNX is a network of two inputs: y = (relu(a + b), relu(a - b)).
@@ -68,6 +69,54 @@ func ExampleOpen() {
 	defer session.Close()
 	fmt.Println(session.Stats().Samples)
 	// Output: 0
+}
+
+// Two clouds each see a share of the input that alone says nothing.
+func ExampleSecret_Bind() {
+	ctx := context.Background()
+	scheme, err := transform.ParseScheme("permute+split")
+	if err != nil {
+		log.Fatal(err)
+	}
+	models, secret, err := hostclient.Seal(ctx, tinyONNX(), hostclient.SealOptions{Scheme: scheme})
+	if err != nil {
+		log.Fatal(err)
+	}
+	var clients []*hostclient.Client
+	for role, provider := range []string{"Alice's machines", "Bob's machines"} {
+		cloud, err := startCloud()
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer cloud.close()
+		client, err := hostclient.DialProvider(cloud.addr, provider)
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer client.Close()
+		if err := secret.Bind(role, client.Provider()); err != nil { // then write the secret to its file
+			log.Fatal(err)
+		}
+		if err := client.Push(ctx, models[role], nil); err != nil {
+			log.Fatal(err)
+		}
+		clients = append(clients, client)
+	}
+	fmt.Println(secret.Bind(1, "Alice's machines"))
+
+	session, err := hostclient.Open(ctx, secret, models, clients, hostclient.Options{Multiplier: cpu.New(cpu.Options{})})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer session.Close()
+	y, err := session.Infer(ctx, []float32{3, 4}, 1)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%.2f\n", y)
+	// Output:
+	// hostclient: wrong provider: Alice's machines has role 0 for good, and cannot have role 1
+	// [7.00 0.00]
 }
 
 func ExampleSession_Infer() {

@@ -7,6 +7,10 @@
 //	err = client.Push(ctx, sealed[0], nil)
 //	session, err := hostclient.Open(ctx, secret, sealed, []*hostclient.Client{client}, hostclient.Options{...})
 //	result, err := session.Infer(ctx, images, n)
+//
+// A scheme of several roles has a sealed model and a client for each, of clouds
+// that must not collude. Which provider has which role is written to the secret
+// before its model is pushed there, for good: secret.Bind(i, client.Provider()).
 package hostclient
 
 import (

@@ -121,8 +121,14 @@ writes to the secret who has which, for good; it is opened for that (-i).`,
 	return cmd
 }
 
-// bind writes to the secret of a folder who has which role.
+// bind writes to the secret of a folder who has which role, once all are there:
+// a mistyped address is to have none for good.
 func bind(ctx context.Context, dir string, clients []*hostclient.Client, identity string) error {
+	for _, c := range clients {
+		if _, err := c.Info(ctx); err != nil {
+			return err
+		}
+	}
 	if identity != "" {
 		ids, err := readIdentities(identity)
 		if err == nil {
