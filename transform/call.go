@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 
 	"github.com/securenets/securenets/internal/plan"
@@ -122,6 +123,7 @@ func (l *Layer) permute(x []int32, fy, uy []uint32) ring.Matrix {
 	in := l.cloud.InLen()
 	xhat := ring.NewMatrix(len(uy), in)
 	patch := make([]int32, in)
+	k := newMontgomery(l.ring)
 	for i, from := range uy {
 		vector := patch
 		if l.unrolls() {
@@ -133,7 +135,8 @@ func (l *Layer) permute(x []int32, fy, uy []uint32) ring.Matrix {
 		}
 		row := xhat.Row(i) // zero
 		l.in.add(l.ring, row, vector)
-		scale(l.ring, row, row, fy[i])
+		high, low := k.factor(fy[i])
+		pass.scale(l.ring.Modulus(), row, row, high, low)
 	}
 	return xhat
 }
@@ -174,17 +177,19 @@ func (c *Call) Unmask(answers []ring.Matrix) (verify.Candidate, error) {
 		return verify.Candidate{}, err
 	}
 	l, yhat := c.layer, answers[0]
+	m, k := l.ring.Modulus(), newMontgomery(l.ring)
 	y := make([]int32, len(yhat.Data))
 	unmasked := make([]uint32, yhat.Cols) // of one row, but for D and E
 	for i := range yhat.Rows {
 		to := i
 		switch l.scheme.Inputs {
 		case InputPad:
-			l.ring.SubVec(unmasked, yhat.Row(i), c.u[i])
+			pass.sub(m, unmasked, yhat.Row(i), c.u[i])
 		case InputSplit:
-			l.ring.SubVec(unmasked, yhat.Row(i), answers[1].Row(i))
+			pass.sub(m, unmasked, yhat.Row(i), answers[1].Row(i))
 		case InputPermute:
-			scale(l.ring, unmasked, yhat.Row(i), c.invY[i])
+			high, low := k.factor(c.invY[i])
+			pass.scale(m, unmasked, yhat.Row(i), high, low)
 			to = int(c.uy[i])
 		}
 		l.out.lift(l.ring, y[to*yhat.Cols:(to+1)*yhat.Cols], unmasked)
@@ -200,8 +205,8 @@ func (c *Call) checkAnswers(answers []ring.Matrix) error {
 	}
 	for role, yhat := range answers {
 		err := yhat.Want("answer", c.layer.CloudRows(c.n), c.layer.cloud.OutLen())
-		if err == nil {
-			err = c.layer.ring.CheckCanonical(yhat.Data)
+		if err == nil && pass.top(yhat.Data, 0, math.MaxUint32) >= c.layer.ring.Modulus() {
+			err = c.layer.ring.CheckCanonical(yhat.Data) // names the word
 		}
 		if err != nil {
 			return fmt.Errorf("role %d: %w", role, err)

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/bits"
+	"math"
 	"slices"
 
 	"github.com/securenets/securenets/internal/plan"
@@ -164,18 +164,20 @@ func (l *Layer) prepare() {
 	if l.scheme.Weights == WeightNone {
 		l.d, l.f = ones(groups*rows), ones(groups*inputs)
 		l.e, l.u = identity(groups*rows), identity(groups*inputs)
+		l.in, l.out = mask{unit: l.f}, mask{unit: l.d}
+		return
 	}
 	invF := inverses(l.ring, l.f)
 	units := make([]uint32, len(l.u))
 	for j, i := range l.u {
 		units[j] = invF[i]
 	}
-	l.in = newMask(l.u, units)
+	l.in = newMask(l.ring, l.u, units)
 	back := make([]uint32, len(l.e)) // E^-1
 	for k, o := range l.e {
 		back[o] = uint32(k)
 	}
-	l.out = newMask(back, inverses(l.ring, l.d))
+	l.out = newMask(l.ring, back, inverses(l.ring, l.d))
 }
 
 // State returns the layer's content, which stays the layer's.
@@ -253,50 +255,48 @@ func (l *Layer) Unseal(what ring.Matrix) ([]int32, error) {
 // inRange returns an error wrapping ErrRange unless all of v are at most
 // Max(ring) in magnitude.
 func inRange(r ring.Ring, what string, v []int32) error {
-	most := r.Max()
-	var over uint64 // its top bit, once an element is out
-	for _, e := range v {
-		over |= uint64(2*int64(most)) - uint64(uint32(e+most)) // e + Max mod 2^32 is in [0, 2·Max]
-	}
-	if over>>63 != 0 {
+	most := uint32(r.Max())
+	if pass.top(bits32(v), most, math.MaxUint32) > 2*most { // e + Max mod 2^32 is in [0, 2·Max]
 		return fmt.Errorf("%w: a %s above %d in magnitude", ErrRange, what, most)
 	}
 	return nil
 }
 
 // mask is a permutation with units, y[t] = unit[t] · x[from[t]], applied to every
-// vector of a sequence of vectors of one length. Short vectors are repeated in
-// the tables, so that loops over them are long.
+// vector of a sequence of vectors of one length. Under WeightNone it is y = x,
+// and from is nil.
 type mask struct {
-	from []int32
 	unit []uint32
+	// Short vectors are repeated in these tables, so that loops over them are long.
+	from    []int32
+	factors factors // of unit
 }
 
-func newMask(from, unit []uint32) mask {
-	const long = 256
-	var m mask
+func newMask(r ring.Ring, from, unit []uint32) mask {
+	const long = 1024
+	m := mask{unit: unit}
+	var units []uint32
 	for len(m.from) == 0 || len(m.from)+len(from) <= long {
 		base := uint32(len(m.from))
-		for i, j := range from {
+		for _, j := range from {
 			m.from = append(m.from, int32(base+j))
-			m.unit = append(m.unit, unit[i])
 		}
+		units = append(units, unit...)
 	}
+	m.factors = newFactors(r, units)
 	return m
 }
 
 // add sets dst += mask of x, for signed x of at most Max(ring) in magnitude,
 // and canonical dst of the same length, a multiple of the mask's.
 func (m mask) add(r ring.Ring, dst []uint32, x []int32) {
-	b := newBarrett(r)
-	zero := b.m * (b.m + 1) / 2 // a multiple of M above every |unit·x|
+	if m.from == nil {
+		pass.add(r.Modulus(), dst, x)
+		return
+	}
 	for len(dst) > 0 {
 		n := min(len(dst), len(m.from)) // whole vectors
-		d, v, unit := dst[:n], x[:n], m.unit[:n]
-		for t, j := range m.from[:n] {
-			// Below (M-1)·Max + M·(M+1)/2 + M < 2^64.
-			d[t] = b.reduce(uint64(int64(unit[t])*int64(v[j])) + zero + uint64(d[t]))
-		}
+		pass.addMasked(r.Modulus(), dst[:n], x[:n], m.from, m.factors)
 		dst, x = dst[n:], x[n:]
 	}
 }
@@ -304,39 +304,13 @@ func (m mask) add(r ring.Ring, dst []uint32, x []int32) {
 // lift sets dst to the signed lift of the mask of x, canonical and of the same
 // length, a multiple of the mask's.
 func (m mask) lift(r ring.Ring, dst []int32, x []uint32) {
-	b, most := newBarrett(r), r.Max()
+	if m.from == nil {
+		pass.lift(r.Modulus(), dst, x)
+		return
+	}
 	for len(dst) > 0 {
 		n := min(len(dst), len(m.from)) // whole vectors
-		d, v, unit := dst[:n], x[:n], m.unit[:n]
-		for t, j := range m.from[:n] {
-			// [-Max, Max] moved to [0, M) and back.
-			d[t] = int32(b.reduce(uint64(unit[t])*uint64(v[j])+uint64(most))) - most
-		}
+		pass.liftMasked(r.Modulus(), dst[:n], x[:n], m.from, m.factors)
 		dst, x = dst[n:], x[n:]
 	}
-}
-
-// scale sets dst = a·v, canonical and of one length. dst may be v.
-func scale(r ring.Ring, dst, v []uint32, a uint32) {
-	b := newBarrett(r)
-	dst = dst[:len(v)]
-	for i, e := range v {
-		dst[i] = b.reduce(uint64(a) * uint64(e))
-	}
-}
-
-// barrett reduces modulo M in loops: it fits in registers, which a ring does not.
-type barrett struct{ m, mu uint64 } // mu = floor(2^64 / m)
-
-func newBarrett(r ring.Ring) barrett {
-	m := uint64(r.Modulus())
-	mu, _ := bits.Div64(1, 0, m)
-	return barrett{m, mu}
-}
-
-// reduce returns x mod M, canonical, for any x.
-func (b barrett) reduce(x uint64) uint32 {
-	q, _ := bits.Mul64(x, b.mu) // short of the quotient by at most 1
-	t := x - q*b.m              // < 2M
-	return uint32(min(t, t-b.m))
 }

@@ -91,25 +91,22 @@ func roundUp(v float64) float32 {
 // roundTo sets dst to v / scale, rounded to nearest, and returns Σ |dst|.
 // |v / scale| must be below 2^31 - 1; a scale of +Inf gives zeros.
 func roundTo(dst []int32, v []float32, scale float32) int64 {
-	inverse := 1 / float64(scale) // at most 2^149
-	var sum int64                 // at most 2^16·2^31 for a row
-	for i, e := range v {
-		// At 1.5·2^52 floats are integers: the addition rounds, and leaves the
-		// result in the low bits. The product is rounded to float64 first on
-		// every machine, with no fused multiply-add.
-		q := int32(math.Float64bits(float64(float64(e)*inverse) + 0x1.8p52))
-		dst[i] = q
+	round(dst, v, scale)
+	var sum int64 // at most 2^16·2^31 for a row
+	for _, q := range dst {
 		sum += int64(max(q, -q))
 	}
 	return sum
 }
 
+// round is roundTo without the sum.
+func round(dst []int32, v []float32, scale float32) {
+	pass.round(dst, v, 1/float64(scale)) // at most 2^149
+}
+
 // peak returns max |v|, and false where v holds a NaN or an infinity.
 func peak(v []float32) (float32, bool) {
-	var top uint32 // without their signs, floats are in the order of their bits
-	for _, e := range v {
-		top = max(top, math.Float32bits(e)&^(1<<31))
-	}
+	top := pass.top(bits32(v), 0, 1<<31-1) // without their signs, floats are in the order of their bits
 	return math.Float32frombits(top), top < 0x7f800000
 }
 
@@ -148,7 +145,7 @@ func QuantizeInputs(dst []int32, scale, x []float32, n int, xmax int32) error {
 		default:
 			// top/scale is at most xmax before rounding, which rounding keeps.
 			scale[i] = roundUp(float64(top) / float64(xmax))
-			roundTo(q, sample, scale[i])
+			round(q, sample, scale[i])
 		}
 	}
 	return nil

@@ -82,21 +82,6 @@ func TestInverses(t *testing.T) {
 	}
 }
 
-func TestBarrett(t *testing.T) {
-	for _, r := range []ring.Ring{ring.Q4(), ring.Q3()} {
-		b, m := newBarrett(r), uint64(r.Modulus())
-		for _, near := range []uint64{0, m, 2 * m, m * m / 2, m * m, m*m + m*(m+1)/2, math.MaxUint64 / m * m, math.MaxUint64} {
-			for d := range uint64(4) {
-				for _, x := range []uint64{near + d, near - d} {
-					if got := b.reduce(x); uint64(got) != x%m {
-						t.Fatalf("%d mod %d = %d", x, m, got)
-					}
-				}
-			}
-		}
-	}
-}
-
 // TestUsedPadsAreFreed: neither the pads that were taken from nor a call that
 // is over holds u.
 func TestUsedPadsAreFreed(t *testing.T) {

@@ -1,0 +1,163 @@
+package transform
+
+import (
+	"math"
+	"unsafe"
+
+	"github.com/securenets/securenets/internal/ring"
+)
+
+// passes are the loops over words that masking and unmasking are made of, in one
+// tier. All tiers give the same words. M is odd; words are canonical, integers at
+// most Max in magnitude, and slices have the length of dst, which may be the one
+// that is read at the same places.
+type passes struct {
+	name string
+	// top returns max((v + bias mod 2^32) & mask), 0 for no words.
+	top func(v []uint32, bias, mask uint32) uint32
+	// add sets dst += x, sub dst = a - b and lift dst = the signed lift of v.
+	add  func(m uint32, dst []uint32, x []int32)
+	sub  func(m uint32, dst, a, b []uint32)
+	lift func(m uint32, dst []int32, v []uint32)
+	// addMasked sets dst[t] += f[t]·x[from[t]], and liftMasked dst[t] to the signed
+	// lift of f[t]·v[from[t]].
+	addMasked  func(m uint32, dst []uint32, x, from []int32, f factors)
+	liftMasked func(m uint32, dst []int32, v []uint32, from []int32, f factors)
+	// scale sets dst = a·v, (high, low) being the factor of a.
+	scale func(m uint32, dst, v []uint32, high, low uint32)
+	// round sets dst = v·inverse, the product rounded to float64 and that to the
+	// nearest integer, even where two are. It is below 2^31 - 1 in magnitude.
+	round func(dst []int32, v []float32, inverse float64)
+}
+
+// pass is the tier in use.
+var pass = tiers[0]
+
+// factors are elements a to multiply by, in Montgomery's form: high = a·2^32 mod M
+// and low = high·M^-1 mod 2^32. For any x < 2^32 then x·high and (x·low mod
+// 2^32)·M agree modulo 2^32, so that the difference of their high halves is x·a
+// modulo M, and it lies between -M and M (Montgomery 1985; the second factor
+// made beforehand is Shoup's).
+type factors struct{ high, low []uint32 }
+
+func newFactors(r ring.Ring, a []uint32) factors {
+	f := factors{make([]uint32, len(a)), make([]uint32, len(a))}
+	k := newMontgomery(r)
+	for i, e := range a {
+		f.high[i], f.low[i] = k.factor(e)
+	}
+	return f
+}
+
+// after returns f without its first n.
+func (f factors) after(n int) factors { return factors{f.high[n:], f.low[n:]} }
+
+// montgomery makes factors for a modulus.
+type montgomery struct {
+	r       ring.Ring
+	two32   uint32 // 2^32 mod M
+	inverse uint32 // M^-1 mod 2^32
+}
+
+func newMontgomery(r ring.Ring) montgomery {
+	m := r.Modulus()
+	inverse := m // right in 3 bits, as M is odd, then in twice as many each time (Newton)
+	for range 4 {
+		inverse *= 2 - m*inverse
+	}
+	return montgomery{r, r.Reduce(1 << 32), inverse}
+}
+
+// factor returns the factor of canonical a.
+func (k montgomery) factor(a uint32) (high, low uint32) {
+	high = k.r.Mul(a, k.two32)
+	return high, high * k.inverse
+}
+
+// multiply returns x·a mod M, canonical, for any x and the factor of a.
+func multiply(m, x, high, low uint32) uint32 {
+	t := uint64(x)*uint64(high)>>32 - uint64(x*low)*uint64(m)>>32
+	return uint32(min(t, t+uint64(m))) // t wraps to above 2^63 when it is negative
+}
+
+// generic is the twin that others are compared with.
+var generic = passes{
+	name: "generic",
+	top: func(v []uint32, bias, mask uint32) uint32 {
+		var a, b, c, d uint32 // one maximum would wait for itself
+		for ; len(v) >= 4; v = v[4:] {
+			a, b = max(a, (v[0]+bias)&mask), max(b, (v[1]+bias)&mask)
+			c, d = max(c, (v[2]+bias)&mask), max(d, (v[3]+bias)&mask)
+		}
+		for _, e := range v {
+			a = max(a, (e+bias)&mask)
+		}
+		return max(a, b, c, d)
+	},
+	add: func(m uint32, dst []uint32, x []int32) {
+		x = x[:len(dst)]
+		for i, d := range dst {
+			dst[i] = sum(m, d, canonical(m, x[i]))
+		}
+	},
+	sub: func(m uint32, dst, a, b []uint32) {
+		a, b = a[:len(dst)], b[:len(dst)]
+		for i := range dst {
+			d := uint64(a[i]) - uint64(b[i])
+			dst[i] = uint32(min(d, d+uint64(m))) // d wraps to above 2^63 when a < b
+		}
+	},
+	lift: func(m uint32, dst []int32, v []uint32) {
+		v = v[:len(dst)]
+		for i := range dst {
+			dst[i] = lift(m, v[i])
+		}
+	},
+	addMasked: func(m uint32, dst []uint32, x, from []int32, f factors) {
+		from, high, low := from[:len(dst)], f.high[:len(dst)], f.low[:len(dst)]
+		for t, d := range dst {
+			dst[t] = sum(m, d, multiply(m, canonical(m, x[from[t]]), high[t], low[t]))
+		}
+	},
+	liftMasked: func(m uint32, dst []int32, v []uint32, from []int32, f factors) {
+		from, high, low := from[:len(dst)], f.high[:len(dst)], f.low[:len(dst)]
+		for t := range dst {
+			dst[t] = lift(m, multiply(m, v[from[t]], high[t], low[t]))
+		}
+	},
+	scale: func(m uint32, dst, v []uint32, high, low uint32) {
+		v = v[:len(dst)]
+		for i := range dst {
+			dst[i] = multiply(m, v[i], high, low)
+		}
+	},
+	round: func(dst []int32, v []float32, inverse float64) {
+		v = v[:len(dst)]
+		for i := range dst {
+			// At 1.5·2^52 floats are integers: the addition rounds, and leaves the
+			// result in the low bits. The product is rounded to float64 first on
+			// every machine, with no fused multiply-add.
+			dst[i] = int32(math.Float64bits(float64(float64(v[i])*inverse) + 0x1.8p52))
+		}
+	},
+}
+
+// sum, canonical and lift are Add, FromSigned and Lift of package ring, on a
+// modulus that fits in a register.
+
+func sum(m, a, b uint32) uint32 {
+	s := uint64(a) + uint64(b)         // < 2M < 2^33
+	return uint32(min(s, s-uint64(m))) // wraps to above s when s < M
+}
+
+func canonical(m uint32, x int32) uint32 { return uint32(x) + m&uint32(x>>31) }
+
+func lift(m, a uint32) int32 {
+	over := uint32(int64(uint64(m/2)-uint64(a)) >> 63) // all ones where a > Max
+	return int32(a - m&over)
+}
+
+// bits32 returns the words that v is kept in.
+func bits32[T int32 | float32](v []T) []uint32 {
+	return unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(v))), len(v))
+}

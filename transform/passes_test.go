@@ -1,0 +1,178 @@
+//go:build unix
+
+package transform
+
+import (
+	"math"
+	"math/big"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"unsafe"
+
+	"github.com/securenets/securenets/internal/fence"
+	"github.com/securenets/securenets/internal/ring"
+)
+
+func passRings(t testing.TB) []ring.Ring {
+	t.Helper()
+	rings := []ring.Ring{ring.Q4(), ring.Q3()}
+	for _, primes := range [][]uint32{{3, 5}, {3}, {251, 241}, {3, 251, 127, 131}} {
+		r, err := ring.New(primes...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rings = append(rings, r)
+	}
+	return rings
+}
+
+// TestPassesByDefinition compares every tier with arithmetic on big integers.
+func TestPassesByDefinition(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	for _, r := range passRings(t) {
+		const n = 200
+		m, most := r.Modulus(), int64(r.Max())
+		mod := func(v *big.Int) uint32 { return uint32(v.Mod(v, big.NewInt(int64(m))).Uint64()) }
+		signed := func(a uint32) int32 {
+			if int64(a) > most {
+				return int32(int64(a) - int64(m))
+			}
+			return int32(a)
+		}
+		word := func() uint32 {
+			switch rng.IntN(4) {
+			case 0:
+				return []uint32{0, 1, m - 1, m / 2, m/2 + 1}[rng.IntN(5)] % m
+			default:
+				return rng.Uint32N(m)
+			}
+		}
+		a, b, units, from, x := make([]uint32, n), make([]uint32, n), make([]uint32, n), make([]int32, n), make([]int32, n)
+		for i, j := range rng.Perm(n) {
+			a[i], b[i], units[i], from[i], x[i] = word(), word(), word(), int32(j), signed(word())
+		}
+		f := newFactors(r, units)
+		product := func(unit uint32, v int64) *big.Int {
+			return new(big.Int).Mul(big.NewInt(int64(unit)), big.NewInt(v))
+		}
+		plus := func(v *big.Int, a uint32) *big.Int { return v.Add(v, big.NewInt(int64(a))) }
+		for _, tier := range tiers {
+			check := func(name string, got []uint32, want func(i int) uint32) {
+				t.Helper()
+				for i := range got {
+					if got[i] != want(i) {
+						t.Fatalf("%s, %v: %s: word %d is %d, want %d", tier.name, r, name, i, got[i], want(i))
+					}
+				}
+			}
+			got := slices.Clone(a)
+			tier.add(m, got, x)
+			check("add", got, func(i int) uint32 { return mod(plus(big.NewInt(int64(x[i])), a[i])) })
+			tier.sub(m, got, a, b)
+			check("sub", got, func(i int) uint32 { return mod(big.NewInt(int64(a[i]) - int64(b[i]))) })
+			copy(got, a)
+			tier.addMasked(m, got, x, from, f)
+			check("addMasked", got, func(i int) uint32 { return mod(plus(product(units[i], int64(x[from[i]])), a[i])) })
+			high, low := newMontgomery(r).factor(units[0])
+			tier.scale(m, got, a, high, low)
+			check("scale", got, func(i int) uint32 { return mod(product(units[0], int64(a[i]))) })
+			lifted := make([]int32, n)
+			tier.lift(m, lifted, a)
+			check("lift", bits32(lifted), func(i int) uint32 { return uint32(signed(a[i])) })
+			tier.liftMasked(m, lifted, a, from, f)
+			check("liftMasked", bits32(lifted), func(i int) uint32 {
+				return uint32(signed(mod(product(units[i], int64(a[from[i]])))))
+			})
+			if got, want := tier.top(a, 0, math.MaxUint32), slices.Max(a); got != want {
+				t.Errorf("%s: the top is %d, want %d", tier.name, got, want)
+			}
+		}
+	}
+	for _, tier := range tiers {
+		v := []float32{0, 0.5, 1.5, -0.5, -1.5, 2.5, 2.4999, -2.5001, 1 << 30, -(1 << 30), 0x1p-149}
+		got := make([]int32, len(v))
+		tier.round(got, v, 1)
+		if want := []int32{0, 0, 2, 0, -2, 2, 2, -3, 1 << 30, -(1 << 30), 0}; !slices.Equal(got, want) {
+			t.Errorf("%s: rounds to %v, want %v", tier.name, got, want)
+		}
+	}
+}
+
+// FuzzPasses compares every tier with the generic one, with all that is read or
+// written fenced on one side, and words beside what is written on the other.
+func FuzzPasses(f *testing.F) {
+	for n := range uint16(35) {
+		f.Add(uint64(n), n, uint8(n), n%2 == 0)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64, n uint16, which uint8, atEnd bool) {
+		rings := passRings(t)
+		r, size := rings[int(which)%len(rings)], int(n%1500)
+		rng := rand.New(rand.NewPCG(seed, 0))
+		m, most := r.Modulus(), r.Max()
+		words := func() []uint32 {
+			v := fence.Slice[uint32](t, size, atEnd)
+			for i := range v {
+				if v[i] = rng.Uint32N(m); rng.IntN(4) == 0 {
+					v[i] = []uint32{0, m - 1, m / 2, m/2 + 1}[rng.IntN(4)] % m
+				}
+			}
+			return v
+		}
+		dst, a, b := words(), words(), words()
+		x, from := fence.Slice[int32](t, size, atEnd), fence.Slice[int32](t, size, atEnd)
+		for i, j := range rng.Perm(size) {
+			x[i], from[i] = lift(m, rng.Uint32N(m)), int32(j)
+		}
+		made := newFactors(r, words())
+		factor := factors{fence.Of(t, made.high, atEnd), fence.Of(t, made.low, atEnd)}
+		high, low := newMontgomery(r).factor(rng.Uint32N(m))
+		v := fence.Slice[float32](t, size, atEnd)
+		for i := range v {
+			v[i] = float32(rng.NormFloat64())
+		}
+		inverse := float64(int(1) << rng.IntN(28))
+
+		// run applies one pass to copies of dst, and compares.
+		run := func(name string, of func(p passes, dst []uint32)) {
+			want := slices.Clone(dst)
+			of(generic, want)
+			const guard = 0xa5a5a5a5
+			for _, tier := range tiers {
+				all := fence.Slice[uint32](t, size+16, atEnd)
+				for i := range all {
+					all[i] = guard
+				}
+				got, beside := all[16:], all[:16]
+				if !atEnd {
+					got, beside = all[:size], all[size:]
+				}
+				copy(got, dst)
+				of(tier, got)
+				if !slices.Equal(got, want) {
+					t.Errorf("%s: %s of %d words over %v: differs from the twin's", tier.name, name, size, r)
+				}
+				if slices.ContainsFunc(beside, func(a uint32) bool { return a != guard }) {
+					t.Errorf("%s: %s of %d words: wrote beside them", tier.name, name, size)
+				}
+			}
+		}
+		signed := func(v []uint32) []int32 { return unsafe.Slice((*int32)(unsafe.Pointer(unsafe.SliceData(v))), len(v)) }
+		run("add", func(p passes, dst []uint32) { p.add(m, dst, x) })
+		run("sub", func(p passes, dst []uint32) { p.sub(m, dst, a, b) })
+		run("sub in place", func(p passes, dst []uint32) { p.sub(m, dst, dst, b) })
+		run("lift", func(p passes, dst []uint32) { p.lift(m, signed(dst), a) })
+		run("addMasked", func(p passes, dst []uint32) { p.addMasked(m, dst, x, from, factor) })
+		run("liftMasked", func(p passes, dst []uint32) { p.liftMasked(m, signed(dst), a, from, factor) })
+		run("scale", func(p passes, dst []uint32) { p.scale(m, dst, a, high, low) })
+		run("scale in place", func(p passes, dst []uint32) { p.scale(m, dst, dst, high, low) })
+		run("round", func(p passes, dst []uint32) { p.round(signed(dst), v, inverse) })
+		for _, tier := range tiers {
+			for _, c := range []struct{ bias, mask uint32 }{{0, math.MaxUint32}, {uint32(most), math.MaxUint32}, {0, 1<<31 - 1}} {
+				if got, want := tier.top(dst, c.bias, c.mask), generic.top(dst, c.bias, c.mask); got != want {
+					t.Errorf("%s: the top of %d words is %d, want %d", tier.name, size, got, want)
+				}
+			}
+		}
+	})
+}
