@@ -127,7 +127,7 @@ func TestRoleFails(t *testing.T) {
 				r := newRig(t, nets()["mlp"], split)
 				o := hostclient.Options{Timeout: 10 * time.Second}
 				if test.want == hostclient.ErrTimeout {
-					o.Timeout = 200 * time.Millisecond
+					o.Timeout = time.Second // the other one is not to be late, too
 				}
 				s := r.open(t, o)
 				r.clouds[role].behave(test.answer)
