@@ -2,8 +2,6 @@
 
 package cpu
 
-//go:generate go run ./internal/gen
-
 // avx512 multiplies with AVX-512 VNNI: 64 products of bytes an instruction.
 var avx512 = vectorUnit{
 	name: "avx512",

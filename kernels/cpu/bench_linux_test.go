@@ -15,11 +15,46 @@ import (
 	"github.com/securenets/securenets/kernels/roofline"
 )
 
+// benches are the products that are measured.
+var benches = []struct {
+	name string
+	op   plan.Op
+	rows int
+}{
+	{"square", plan.Dense(1024, 1024), 1024},
+	{"wide", plan.Dense(4096, 4096), 512},
+	{"wide", plan.Dense(4096, 4096), 32},
+	{"wide", plan.Dense(4096, 4096), 8},
+	{"wide", plan.Dense(4096, 4096), 1},
+	{"conv64", conv(56, 64, 64, 3, 1, 1), 32},
+	{"conv128", conv(28, 128, 128, 3, 1, 1), 32},
+	{"conv256", conv(14, 256, 256, 3, 1, 1), 32},
+	{"conv512", conv(7, 512, 512, 3, 1, 1), 32},
+	{"mnist-conv1", conv(28, 1, 16, 5, 0, 1), 256},
+	{"mnist-conv2", conv(12, 16, 32, 5, 0, 1), 256},
+	{"mnist-dense", plan.Dense(512, 10), 256},
+	{"grouped", conv(28, 64, 64, 3, 1, 8), 4},
+	{"depthwise", conv(28, 64, 64, 3, 1, 64), 4},
+}
+
+// conv returns a convolution of a square map, kernel and padding.
+func conv(size, in, out, kernel, pad, groups int) plan.Op {
+	return plan.Conv(plan.Conv2D{
+		H: size, W: size, C: in, OutC: out, KH: kernel, KW: kernel, SH: 1, SW: 1, DH: 1, DW: 1,
+		Top: pad, Left: pad, Bot: pad, Right: pad, Groups: groups,
+	})
+}
+
 // threadTime returns the time that the calling thread has run: on a machine that
 // others use too, what a thread does in a second of its own.
-func threadTime(b *testing.B) time.Duration {
+func threadTime(b *testing.B) time.Duration { return clock(b, unix.CLOCK_THREAD_CPUTIME_ID) }
+
+// processTime returns the time that all threads of the process have run.
+func processTime(b *testing.B) time.Duration { return clock(b, unix.CLOCK_PROCESS_CPUTIME_ID) }
+
+func clock(b *testing.B, id int32) time.Duration {
 	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
+	if err := unix.ClockGettime(id, &t); err != nil {
 		b.Fatal(err)
 	}
 	return time.Duration(t.Nano())
@@ -31,12 +66,6 @@ func threadTime(b *testing.B) time.Duration {
 func BenchmarkRatio(b *testing.B) {
 	if !roofline.Available() {
 		b.Skip("the limits are those of AVX-512")
-	}
-	square := func(c, hw int) plan.Op {
-		return plan.Conv(plan.Conv2D{
-			H: hw, W: hw, C: c, OutC: c, KH: 3, KW: 3, SH: 1, SW: 1, DH: 1, DW: 1,
-			Top: 1, Left: 1, Bot: 1, Right: 1, Groups: 1,
-		})
 	}
 	memory := make([]byte, 256<<20)
 	for i := range memory {
@@ -50,41 +79,18 @@ func BenchmarkRatio(b *testing.B) {
 	for _, tier := range tiers {
 		variants = append(variants, variant{tier, "q4"}, variant{tier, "small"})
 	}
-	for _, bench := range []struct {
-		name string
-		op   plan.Op
-		rows int
-	}{
-		{"square", plan.Dense(1024, 1024), 1024},
-		{"wide", plan.Dense(4096, 4096), 512},
-		{"wide", plan.Dense(4096, 4096), 32},
-		{"wide", plan.Dense(4096, 4096), 8},
-		{"wide", plan.Dense(4096, 4096), 1},
-		{"conv64", square(64, 56), 32},
-		{"conv128", square(128, 28), 32},
-		{"conv256", square(256, 14), 32},
-		{"conv512", square(512, 7), 32},
-		{"mnist-conv1", plan.Conv(plan.Conv2D{H: 28, W: 28, C: 1, OutC: 16, KH: 5, KW: 5, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}), 256},
-		{"mnist-conv2", plan.Conv(plan.Conv2D{H: 12, W: 12, C: 16, OutC: 32, KH: 5, KW: 5, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}), 256},
-		{"mnist-dense", plan.Dense(512, 10), 256},
-		{"depthwise", plan.Conv(plan.Conv2D{H: 28, W: 28, C: 64, OutC: 64, KH: 3, KW: 3, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 64}), 4},
-		{"grouped", plan.Conv(plan.Conv2D{H: 28, W: 28, C: 64, OutC: 64, KH: 3, KW: 3, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 8}), 4},
-	} {
+	for _, bench := range benches {
 		for _, variant := range variants {
 			b.Run(fmt.Sprintf("%s/%s/%s/batch=%d", variant.tier.name, variant.weights, bench.name, bench.rows), func(b *testing.B) {
 				runtime.LockOSThread()
 				defer runtime.UnlockOSThread()
 				r, op := ring.Q4(), bench.op
 				rng := rand.New(rand.NewPCG(0, 0))
-				w, x := ring.NewMatrix(op.Rows(), op.Terms()), ring.NewMatrix(bench.rows, op.InLen())
-				for i := range w.Data {
-					w.Data[i] = rng.Uint32N(r.Modulus())
-					if variant.weights == "small" {
-						w.Data[i] = r.FromSigned(int32(int8(w.Data[i])))
+				w, x := uniform(rng, op.Rows(), op.Terms()), uniform(rng, bench.rows, op.InLen())
+				if variant.weights == "small" {
+					for i, a := range w.Data {
+						w.Data[i] = r.FromSigned(int32(int8(a)))
 					}
-				}
-				for i := range x.Data {
-					x.Data[i] = rng.Uint32N(r.Modulus())
 				}
 				backend := newBackend(variant.tier, 1)
 				p, err := backend.Load(b.Context(), r, op, w)
@@ -113,7 +119,6 @@ func BenchmarkRatio(b *testing.B) {
 					fma = append(fma, rate(func() float64 { return roofline.FMA(50) }))
 					ratio = append(ratio, 4*gmacs[len(gmacs)-1]/vnni[len(vnni)-1])
 				}
-				median := func(v []float64) float64 { slices.Sort(v); return v[len(v)/2] }
 				b.ReportMetric(0, "ns/op")
 				b.ReportMetric(median(gmacs), "GMAC/s")
 				b.ReportMetric(median(vnni)/4, "vnni/4")
@@ -126,4 +131,58 @@ func BenchmarkRatio(b *testing.B) {
 			})
 		}
 	}
+}
+
+// BenchmarkThreads compares two threads with one, in elapsed time and in the time
+// that all threads ran together: twice the inverse of the latter is what two idle
+// processors would give.
+func BenchmarkThreads(b *testing.B) {
+	for _, bench := range benches {
+		b.Run(fmt.Sprintf("%s/batch=%d", bench.name, bench.rows), func(b *testing.B) {
+			var products [2]plan.Product
+			rng := rand.New(rand.NewPCG(0, 0))
+			w, x := uniform(rng, bench.op.Rows(), bench.op.Terms()), uniform(rng, bench.rows, bench.op.InLen())
+			for i := range products {
+				p, err := newBackend(tiers[0], i+1).Load(b.Context(), ring.Q4(), bench.op, w)
+				if err != nil {
+					b.Fatal(err)
+				}
+				products[i] = p
+			}
+			y := ring.NewMatrix(bench.rows, bench.op.OutLen())
+			var elapsed, running []float64 // of one thread over that of two
+			for b.Loop() {
+				var e, r [2]float64
+				for i, p := range products {
+					start, ran := time.Now(), processTime(b)
+					if err := p.Evaluate(b.Context(), y, x); err != nil {
+						b.Fatal(err)
+					}
+					e[i], r[i] = time.Since(start).Seconds(), (processTime(b) - ran).Seconds()
+				}
+				elapsed, running = append(elapsed, e[0]/e[1]), append(running, 2*r[0]/r[1])
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(median(elapsed), "elapsed")
+			b.ReportMetric(median(running), "running")
+			for _, p := range products {
+				if err := p.Close(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func uniform(rng *rand.Rand, rows, cols int) ring.Matrix {
+	m := ring.NewMatrix(rows, cols)
+	for i := range m.Data {
+		m.Data[i] = rng.Uint32N(ring.Q4().Modulus())
+	}
+	return m
+}
+
+func median(v []float64) float64 {
+	slices.Sort(v)
+	return v[len(v)/2]
 }

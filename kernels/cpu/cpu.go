@@ -23,6 +23,8 @@ import (
 	"github.com/securenets/securenets/kernels"
 )
 
+//go:generate go run ./internal/gen
+
 // ErrTier reports a tier that does not exist or that this machine cannot run.
 var ErrTier = errors.New("cpu: no such tier here")
 
@@ -70,7 +72,7 @@ func newBackend(t tier, threads int) *Backend {
 	return b
 }
 
-// New is Open for options that force no tier, which cannot fail. It panics on others.
+// New is Open for options that force no tier, or one of Tiers: it panics on others.
 func New(o Options) *Backend {
 	b, err := Open(o)
 	if err != nil {
@@ -108,7 +110,7 @@ type weights interface {
 	take(s *scratch, x ring.Matrix, i0, i1 int)
 	// multiply sets the outputs of the panels' [from, to) weight rows for the
 	// positions last staged in s. y begins with the outputs of the first of them.
-	// It stops early, within about a millisecond, when ctx is done.
+	// It stops early, between some panels, when ctx is done.
 	multiply(ctx context.Context, s *scratch, y []uint32, from, to int)
 }
 

@@ -58,7 +58,7 @@ type tile struct {
 	yStride   int // bytes, row to row
 	mask      int // bit j: lane j exists
 	ahead     uintptr
-	aheadStep int // bytes to prefetch a step, from ahead on
+	aheadStep int // bytes to prefetch a step, from address ahead on
 }
 
 // sum returns the place of a sum, with prime counted from t.prime on.
@@ -272,7 +272,7 @@ func (p *residues) panels() int { return p.op.Groups * ((p.rows + maxLanes - 1) 
 const (
 	stageBytes     = 1 << 19 // of x, held split, to be read again for every panel
 	stagePositions = 96      // at least, as long as one plane fits
-	bandPlane      = 3 << 16 // of x modulo one prime, from which on panels go in bands
+	bandFrom       = 3 << 18 // of what is staged and a panel, from which on panels go in bands
 	bandBytes      = 1 << 18 // of the sums of a band
 	prefetch       = 1 << 13 // how far ahead of their use weights are fetched
 )
@@ -401,7 +401,8 @@ func (st *stage) cut() {
 func (p *residues) multiply(ctx context.Context, s *scratch, y []uint32, from, to int) {
 	st := &s.stage
 	high := 1
-	if len(st.spans) > 1 && st.plane > bandPlane {
+	panel := 4 * maxLanes * p.images * p.imageSteps()
+	if len(st.spans) > 1 && panel+len(p.split)*st.plane > bandFrom {
 		high = max(1, bandBytes/(len(st.spans)*int(unsafe.Sizeof(tileSums{}))))
 	}
 	perGroup := p.panels() / p.op.Groups
