@@ -73,21 +73,39 @@ func (f Field) sum(a []uint64) uint64 {
 	return s
 }
 
-// dot returns Σ a[i]·y[i] mod P for elements a, whose sum is given, and any
-// integers y of the same length.
-//
-// It adds up a·(y + 2^31) in 128 bits: each product is below 2^52·2^32, so 2^44
-// of them fit and none is reduced before the end. There 2^31·Σ a is taken off.
-func (f Field) dot(a []uint64, sum uint64, y []int32) uint64 {
-	const bias = 1 << 31
+// bias is added to integers, to make them unsigned.
+const bias = 1 << 31
+
+// tier is one way to add up products. All give the same sums.
+type tier struct {
+	name string
+	// sum returns Σ a[i]·(y[i] + 2^31), in 128 bits, for elements a and any
+	// integers y of the same length. Each product is below 2^52·2^32, so 2^44 of
+	// them fit.
+	sum func(a []uint64, y []int32) (hi, lo uint64)
+}
+
+// generic is the twin that others are compared with.
+var generic = tier{"generic", func(a []uint64, y []int32) (hi, lo uint64) {
 	y = y[:len(a)]
-	var hi, lo uint64
 	for i, e := range a {
 		h, l := bits.Mul64(e, uint64(uint32(y[i])^bias)) // flipping the top bit adds 2^31
 		var c uint64
 		lo, c = bits.Add64(lo, l, 0)
 		hi, _ = bits.Add64(hi, h, c)
 	}
+	return hi, lo
+}}
+
+// dot returns Σ a[i]·y[i] mod P for elements a, whose sum is given, and any
+// integers y of the same length. No product is reduced before the end, where
+// 2^31·Σ a is taken off.
+func (f Field) dot(a []uint64, sum uint64, y []int32) uint64 {
+	return f.dotOf(tiers[0], a, sum, y)
+}
+
+func (f Field) dotOf(t tier, a []uint64, sum uint64, y []int32) uint64 {
+	hi, lo := t.sum(a, y)
 	return f.sub(bits.Rem64(hi, lo, f.p), f.mul(sum, bias%f.p))
 }
 

@@ -172,8 +172,11 @@ func TestDotIsExact(t *testing.T) {
 	for _, f := range fields(t) {
 		for _, n := range []int{0, 1, 2, 3, 4, 5, 63, 64, 65, 1000} {
 			a, y := elements(rng, f, n), signed(rng, n, 0)
-			if got, want := f.dot(a, f.sum(a), y), bigDot(f, a, bigs(y)); got != want {
-				t.Fatalf("P = %d, %d terms: %d, want %d", f.p, n, got, want)
+			want := bigDot(f, a, bigs(y))
+			for _, tier := range tiers {
+				if got := f.dotOf(tier, a, f.sum(a), y); got != want {
+					t.Fatalf("%s: P = %d, %d terms: %d, want %d", tier.name, f.p, n, got, want)
+				}
 			}
 		}
 	}
@@ -182,8 +185,11 @@ func TestDotIsExact(t *testing.T) {
 	a := slices.Repeat([]uint64{f.p - 1}, n)
 	for _, e := range []int32{math.MinInt32, math.MaxInt32} {
 		y := slices.Repeat([]int32{e}, n)
-		if got, want := f.dot(a, f.sum(a), y), bigDot(f, a, bigs(y)); got != want {
-			t.Errorf("%d terms of %d: %d, want %d", n, e, got, want)
+		want := bigDot(f, a, bigs(y))
+		for _, tier := range tiers {
+			if got := f.dotOf(tier, a, f.sum(a), y); got != want {
+				t.Errorf("%s: %d terms of %d: %d, want %d", tier.name, n, e, got, want)
+			}
 		}
 	}
 }
