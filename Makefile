@@ -29,6 +29,7 @@ lint: generate-check ## gofmt, go vet, staticcheck, import rules, generated file
 	$(GO) tool staticcheck ./...
 	$(GO) test -count=1 ./internal/importrules
 	$(GO) mod verify
+	$(GO) mod tidy -diff
 
 .PHONY: generate-check
 generate-check: ## Fail where generated files are not what their sources give
