@@ -231,19 +231,26 @@ func (r Ring) Combine(res []uint8) uint32 {
 
 // CheckCanonical returns a *NonCanonicalError for the first word not in [0, M).
 func (r Ring) CheckCanonical(v []uint32) error {
-	var top uint32
-	for _, a := range v {
-		top = max(top, a)
-	}
-	if top < r.m {
+	if r.canonical(v) {
 		return nil
 	}
-	for i, a := range v {
-		if a >= r.m {
-			return &NonCanonicalError{Index: i}
-		}
+	return &NonCanonicalError{Index: slices.IndexFunc(v, func(a uint32) bool { return a >= r.m })}
+}
+
+// canonical reports whether all of v are in [0, M).
+func (r Ring) canonical(v []uint32) bool {
+	// A word and up carry into bit 32 where the word is not below M. Two ORs at a
+	// time do not wait for each other.
+	up := 1<<32 - uint64(r.m)
+	var a, b uint64
+	for ; len(v) >= 8; v = v[8:] {
+		a |= (uint64(v[0]) + up) | (uint64(v[1]) + up) | (uint64(v[2]) + up) | (uint64(v[3]) + up)
+		b |= (uint64(v[4]) + up) | (uint64(v[5]) + up) | (uint64(v[6]) + up) | (uint64(v[7]) + up)
 	}
-	return nil
+	for _, e := range v {
+		a |= uint64(e) + up
+	}
+	return (a|b)>>32 == 0
 }
 
 // AddVec sets dst = a + b, all canonical and of one length. dst may be a or b.

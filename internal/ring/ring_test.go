@@ -334,6 +334,14 @@ func TestCheckCanonical(t *testing.T) {
 					t.Errorf("%d at %d: error %v", bad, at, err)
 				}
 			}
+			for at := range 21 {
+				v := slices.Repeat([]uint32{m - 1}, 21)
+				v[at] = bad
+				e := (*ring.NonCanonicalError)(nil)
+				if err := r.CheckCanonical(v); !errors.As(err, &e) || e.Index != at {
+					t.Errorf("%d alone at %d: error %v", bad, at, err)
+				}
+			}
 		}
 	})
 }
