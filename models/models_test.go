@@ -130,7 +130,7 @@ func TestAccuracy(t *testing.T) {
 }
 
 func TestNames(t *testing.T) {
-	if want := []string{"cryptonets", "mlp", "mnist-cnn"}; !slices.Equal(Names(), want) {
+	if want := []string{"cifar-cnn", "cryptonets", "mlp", "mnist-cnn"}; !slices.Equal(Names(), want) {
 		t.Errorf("%q, want %q", Names(), want)
 	}
 	for _, name := range []string{"", "absent", "../models/mnist-cnn", "fashion-mnist"} {
