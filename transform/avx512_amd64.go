@@ -12,7 +12,7 @@ var tiers = func() (t []passes) {
 	return append(t, generic)
 }()
 
-// avx512 takes 16 words an instruction, and leaves what is left over to generic.
+// avx512 takes 16 words an instruction, and leaves what is over to generic.
 var avx512 = passes{
 	name: "avx512",
 	top: func(v []uint32, bias, mask uint32) uint32 {
@@ -43,19 +43,25 @@ var avx512 = passes{
 		}
 		generic.lift(m, dst[n:], v[n:])
 	},
-	addMasked: func(m uint32, dst []uint32, x, from []int32, f factors) {
-		n := len(dst) &^ 15
-		if n > 0 {
-			addMaskedAVX512(m, n, &dst[0], &x[0], &from[:n][0], &f.high[:n][0], &f.low[:n][0])
+	addMasked: func(m uint32, dst []uint32, x []int32, t table) {
+		n, add := len(dst)&^15, addFarAVX512
+		if t.near {
+			n, add = len(dst)&^31, addNearAVX512
 		}
-		generic.addMasked(m, dst[n:], x, from[n:], f.after(n))
+		if n > 0 {
+			add(m, n, &dst[0], &x[:n][0], &t.from[:n][0], &t.high[:n][0], &t.low[:n][0])
+		}
+		generic.addMasked(m, dst[n:], x, t.after(n))
 	},
-	liftMasked: func(m uint32, dst []int32, v []uint32, from []int32, f factors) {
-		n := len(dst) &^ 15
-		if n > 0 {
-			liftMaskedAVX512(m, n, &dst[0], &v[0], &from[:n][0], &f.high[:n][0], &f.low[:n][0])
+	liftMasked: func(m uint32, dst []int32, v []uint32, t table) {
+		n, lift := len(dst)&^15, liftFarAVX512
+		if t.near {
+			n, lift = len(dst)&^31, liftNearAVX512
 		}
-		generic.liftMasked(m, dst[n:], v, from[n:], f.after(n))
+		if n > 0 {
+			lift(m, n, &dst[0], &v[:n][0], &t.from[:n][0], &t.high[:n][0], &t.low[:n][0])
+		}
+		generic.liftMasked(m, dst[n:], v, t.after(n))
 	},
 	scale: func(m uint32, dst, v []uint32, high, low uint32) {
 		n := len(dst) &^ 15
@@ -86,10 +92,16 @@ func subAVX512(m uint32, n int, dst, a, b *uint32)
 func liftAVX512(m uint32, n int, dst *int32, v *uint32)
 
 //go:noescape
-func addMaskedAVX512(m uint32, n int, dst *uint32, x *int32, from *int32, high, low *uint32)
+func addFarAVX512(m uint32, n int, dst *uint32, x *int32, from *int32, high, low *uint32)
 
 //go:noescape
-func liftMaskedAVX512(m uint32, n int, dst *int32, v *uint32, from *int32, high, low *uint32)
+func addNearAVX512(m uint32, n int, dst *uint32, x *int32, from *int32, high, low *uint32)
+
+//go:noescape
+func liftFarAVX512(m uint32, n int, dst *int32, x *uint32, from *int32, high, low *uint32)
+
+//go:noescape
+func liftNearAVX512(m uint32, n int, dst *int32, x *uint32, from *int32, high, low *uint32)
 
 //go:noescape
 func scaleAVX512(m uint32, n int, dst, v *uint32, high, low uint32)

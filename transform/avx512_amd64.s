@@ -2,7 +2,8 @@
 
 #include "textflag.h"
 
-// The loops take 16 lanes a turn, round 8, and n must be a multiple of that.
+// The loops take 16 lanes a turn, round 8, those with near tables 32, and n must
+// be a multiple of that.
 //
 //	CX  lanes left    Z31  M, or another constant    K7  even lanes
 //	DX  bytes done    Z30  Max, or another constant
@@ -56,10 +57,47 @@
 	VPXORD Z0, Z0, Z0           \
 	VPGATHERDD (SI)(Z1*4), K3, Z0
 
-// FACTORS sets Z2 and Z3 to factors' halves.
-#define FACTORS \
-	VMOVDQU32 (R8)(DX*1), Z2 \
-	VMOVDQU32 (R9)(DX*1), Z3
+// NEAR sets Z0 and Z10 to 32 words of SI, whose places among themselves are at
+// R11. It clobbers Z8 and Z9.
+#define NEAR \
+	VMOVDQU32 (SI)(DX*1), Z8    \
+	VMOVDQU32 64(SI)(DX*1), Z9  \
+	VMOVDQU32 (R11)(DX*1), Z0   \
+	VMOVDQU32 64(R11)(DX*1), Z10 \
+	VPERMI2D Z9, Z8, Z0         \
+	VPERMI2D Z9, Z8, Z10
+
+// ADD adds the product of the factors at R8 and R9 and x to what DI holds. It
+// clobbers x and Z2 to Z7.
+#define ADD(x) \
+	VMOVDQU32 (R8)(DX*1), Z2          \
+	VMOVDQU32 (R9)(DX*1), Z3          \
+	CANONICAL(x)                      \
+	MULTIPLY(x, Z2, Z3, Z5, Z6, Z7)   \
+	VMOVDQU32 (DI)(DX*1), Z4          \
+	VPSUBD Z7, Z31, Z7                \
+	SUBTRACT(Z7, Z4)                  \
+	VMOVDQU32 Z4, (DI)(DX*1)          \
+	ADDQ $64, DX
+
+// LIFTED sets what DI holds to the lifted product of the factors and x.
+#define LIFTED(x) \
+	VMOVDQU32 (R8)(DX*1), Z2          \
+	VMOVDQU32 (R9)(DX*1), Z3          \
+	MULTIPLY(x, Z2, Z3, Z5, Z6, Z7)   \
+	LIFT(Z7)                          \
+	VMOVDQU32 Z7, (DI)(DX*1)          \
+	ADDQ $64, DX
+
+// TABLES sets registers to the arguments of the passes that take a table.
+#define TABLES \
+	MODULUS(m+0(FP))       \
+	MOVQ n+8(FP), CX       \
+	MOVQ dst+16(FP), DI    \
+	MOVQ x+24(FP), SI      \
+	MOVQ from+32(FP), R11  \
+	MOVQ high+40(FP), R8   \
+	MOVQ low+48(FP), R9
 
 // func topAVX512(v *uint32, n int, bias, mask uint32) uint32
 TEXT ·topAVX512(SB), NOSPLIT, $0-28
@@ -148,49 +186,52 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addMaskedAVX512(m uint32, n int, dst *uint32, x *int32, from *int32, high, low *uint32)
-TEXT ·addMaskedAVX512(SB), NOSPLIT, $0-56
-	MODULUS(m+0(FP))
-	MOVQ n+8(FP), CX
-	MOVQ dst+16(FP), DI
-	MOVQ x+24(FP), SI
-	MOVQ from+32(FP), R11
-	MOVQ high+40(FP), R8
-	MOVQ low+48(FP), R9
+// func addFarAVX512(m uint32, n int, dst *uint32, x *int32, from *int32, high, low *uint32)
+TEXT ·addFarAVX512(SB), NOSPLIT, $0-56
+	TABLES
 	PCALIGN $32
 loop:
 	GATHER
-	FACTORS
-	CANONICAL(Z0)
-	MULTIPLY(Z0, Z2, Z3, Z5, Z6, Z7)
-	VMOVDQU32 (DI)(DX*1), Z4
-	VPSUBD Z7, Z31, Z7
-	SUBTRACT(Z7, Z4)
-	VMOVDQU32 Z4, (DI)(DX*1)
-	ADDQ $64, DX
+	ADD(Z0)
 	SUBQ $16, CX
 	JNZ loop
 	VZEROUPPER
 	RET
 
-// func liftMaskedAVX512(m uint32, n int, dst *int32, v *uint32, from *int32, high, low *uint32)
-TEXT ·liftMaskedAVX512(SB), NOSPLIT, $0-56
-	MODULUS(m+0(FP))
-	MOVQ n+8(FP), CX
-	MOVQ dst+16(FP), DI
-	MOVQ v+24(FP), SI
-	MOVQ from+32(FP), R11
-	MOVQ high+40(FP), R8
-	MOVQ low+48(FP), R9
+// func addNearAVX512(m uint32, n int, dst *uint32, x *int32, from *int32, high, low *uint32)
+TEXT ·addNearAVX512(SB), NOSPLIT, $0-56
+	TABLES
+	PCALIGN $32
+loop:
+	NEAR
+	ADD(Z0)
+	ADD(Z10)
+	SUBQ $32, CX
+	JNZ loop
+	VZEROUPPER
+	RET
+
+// func liftFarAVX512(m uint32, n int, dst *int32, x *uint32, from *int32, high, low *uint32)
+TEXT ·liftFarAVX512(SB), NOSPLIT, $0-56
+	TABLES
 	PCALIGN $32
 loop:
 	GATHER
-	FACTORS
-	MULTIPLY(Z0, Z2, Z3, Z5, Z6, Z7)
-	LIFT(Z7)
-	VMOVDQU32 Z7, (DI)(DX*1)
-	ADDQ $64, DX
+	LIFTED(Z0)
 	SUBQ $16, CX
+	JNZ loop
+	VZEROUPPER
+	RET
+
+// func liftNearAVX512(m uint32, n int, dst *int32, x *uint32, from *int32, high, low *uint32)
+TEXT ·liftNearAVX512(SB), NOSPLIT, $0-56
+	TABLES
+	PCALIGN $32
+loop:
+	NEAR
+	LIFTED(Z0)
+	LIFTED(Z10)
+	SUBQ $32, CX
 	JNZ loop
 	VZEROUPPER
 	RET

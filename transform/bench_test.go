@@ -3,11 +3,14 @@ package transform_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/transform"
+	"github.com/securenets/securenets/verify"
 )
 
 // zeroProduct answers without computing.
@@ -115,5 +118,66 @@ func BenchmarkChooseXMax(b *testing.B) {
 	}
 	for b.Loop() {
 		transform.ChooseXMax(ring.Q4(), op, w, 0)
+	}
+}
+
+// BenchmarkHost is the host's online work for a call, one pass after the other, in
+// ns per word sent and received; medians, and the least in all.
+func BenchmarkHost(b *testing.B) {
+	for _, s := range transform.Schemes() {
+		for _, c := range benched {
+			b.Run(fmt.Sprintf("%v/%s", s, c.name), func(b *testing.B) {
+				l, err := transform.NewLayer(ring.Q4(), s, c.op)
+				if err != nil {
+					b.Fatal(err)
+				}
+				in, out := c.op.InLen(), c.op.OutLen()
+				key, err := verify.RestoreKey(verify.DefaultField(), c.op, make([]uint64, out), make([]uint64, in))
+				if err != nil {
+					b.Fatal(err)
+				}
+				values, x, scale := make([]float32, c.n*in), make([]int32, c.n*in), make([]float32, c.n)
+				for i := range values {
+					values[i] = float32(i%1001-500) / 7
+				}
+				answers := slices.Repeat([]ring.Matrix{ring.NewMatrix(l.CloudRows(c.n), l.CloudOp().OutLen())}, s.Roles())
+				words := float64(l.CloudRows(c.n) * (l.CloudOp().InLen() + l.CloudOp().OutLen()))
+
+				names := []string{"quantize", "mask", "unmask", "check", "total"}
+				times := make([][]float64, len(names))
+				for b.Loop() {
+					var pads *transform.Pads
+					if s.Inputs == transform.InputPad {
+						if pads, err = l.NewPads(b.Context(), zeroProduct{}, c.n); err != nil {
+							b.Fatal(err)
+						}
+					}
+					var call *transform.Call
+					var candidate verify.Candidate
+					total := 0.0
+					for i, do := range []func() error{
+						func() error { return transform.QuantizeInputs(x, scale, values, c.n, 2047) },
+						func() (err error) { call, err = l.Mask(x, c.n, pads); return err },
+						func() (err error) { candidate, err = call.Unmask(answers); return err },
+						func() (err error) { _, err = key.Open(candidate, x); return err },
+					} {
+						start := time.Now()
+						err := do()
+						ns := float64(time.Since(start)) / words
+						if err != nil {
+							b.Fatal(err)
+						}
+						times[i] = append(times[i], ns)
+						total += ns
+					}
+					times[4] = append(times[4], total)
+				}
+				for i, t := range times {
+					slices.Sort(t)
+					b.ReportMetric(t[len(t)/2], names[i]+"-ns/word")
+				}
+				b.ReportMetric(times[4][0], "least-ns/word")
+			})
+		}
 	}
 }

@@ -173,7 +173,7 @@ func (c *Call) Unmask(answers []ring.Matrix) (verify.Candidate, error) {
 	if c.done {
 		return verify.Candidate{}, ErrUnmasked
 	}
-	if err := c.checkAnswers(answers); err != nil {
+	if err := c.checkShapes(answers); err != nil {
 		return verify.Candidate{}, err
 	}
 	l, yhat := c.layer, answers[0]
@@ -181,6 +181,11 @@ func (c *Call) Unmask(answers []ring.Matrix) (verify.Candidate, error) {
 	y := make([]int32, len(yhat.Data))
 	unmasked := make([]uint32, yhat.Cols) // of one row, but for D and E
 	for i := range yhat.Rows {
+		for _, answer := range answers {
+			if pass.top(answer.Row(i), 0, math.MaxUint32) >= m {
+				return verify.Candidate{}, c.checkAnswers(answers) // names the word
+			}
+		}
 		to := i
 		switch l.scheme.Inputs {
 		case InputPad:
@@ -198,17 +203,26 @@ func (c *Call) Unmask(answers []ring.Matrix) (verify.Candidate, error) {
 	return verify.NewCandidate(y, c.n), nil
 }
 
-// checkAnswers refuses answers whose number, shape or words are not the call's.
-func (c *Call) checkAnswers(answers []ring.Matrix) error {
+// checkShapes refuses answers whose number or shape is not the call's.
+func (c *Call) checkShapes(answers []ring.Matrix) error {
 	if len(answers) != len(c.masked) {
 		return fmt.Errorf("%w: %d answers from %d roles", ErrShape, len(answers), len(c.masked))
 	}
 	for role, yhat := range answers {
-		err := yhat.Want("answer", c.layer.CloudRows(c.n), c.layer.cloud.OutLen())
-		if err == nil && pass.top(yhat.Data, 0, math.MaxUint32) >= c.layer.ring.Modulus() {
-			err = c.layer.ring.CheckCanonical(yhat.Data) // names the word
+		if err := yhat.Want("answer", c.layer.CloudRows(c.n), c.layer.cloud.OutLen()); err != nil {
+			return fmt.Errorf("role %d: %w", role, err)
 		}
-		if err != nil {
+	}
+	return nil
+}
+
+// checkAnswers is checkShapes, and refuses words that are not canonical.
+func (c *Call) checkAnswers(answers []ring.Matrix) error {
+	if err := c.checkShapes(answers); err != nil {
+		return err
+	}
+	for role, yhat := range answers {
+		if err := c.layer.ring.CheckCanonical(yhat.Data); err != nil {
 			return fmt.Errorf("role %d: %w", role, err)
 		}
 	}

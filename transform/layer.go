@@ -262,41 +262,38 @@ func inRange(r ring.Ring, what string, v []int32) error {
 	return nil
 }
 
-// mask is a permutation with units, y[t] = unit[t] · x[from[t]], applied to every
+// mask is a permutation with units, y[i] = unit[i] · x[from[i]], applied to every
 // vector of a sequence of vectors of one length. Under WeightNone it is y = x,
-// and from is nil.
+// and its table is empty.
 type mask struct {
-	unit []uint32
-	// Short vectors are repeated in these tables, so that loops over them are long.
-	from    []int32
-	factors factors // of unit
+	unit  []uint32
+	table table // short vectors are repeated, so that loops over them are long
 }
 
 func newMask(r ring.Ring, from, unit []uint32) mask {
 	const long = 1024
-	m := mask{unit: unit}
+	var places []int32
 	var units []uint32
-	for len(m.from) == 0 || len(m.from)+len(from) <= long {
-		base := uint32(len(m.from))
+	for len(places) == 0 || len(places)+len(from) <= long {
+		base := uint32(len(places))
 		for _, j := range from {
-			m.from = append(m.from, int32(base+j))
+			places = append(places, int32(base+j))
 		}
 		units = append(units, unit...)
 	}
-	m.factors = newFactors(r, units)
-	return m
+	return mask{unit, newTable(r, places, units)}
 }
 
 // add sets dst += mask of x, for signed x of at most Max(ring) in magnitude,
 // and canonical dst of the same length, a multiple of the mask's.
 func (m mask) add(r ring.Ring, dst []uint32, x []int32) {
-	if m.from == nil {
+	if m.table.from == nil {
 		pass.add(r.Modulus(), dst, x)
 		return
 	}
 	for len(dst) > 0 {
-		n := min(len(dst), len(m.from)) // whole vectors
-		pass.addMasked(r.Modulus(), dst[:n], x[:n], m.from, m.factors)
+		n := min(len(dst), len(m.table.from)) // whole vectors
+		pass.addMasked(r.Modulus(), dst[:n], x[:n], m.table)
 		dst, x = dst[n:], x[n:]
 	}
 }
@@ -304,13 +301,13 @@ func (m mask) add(r ring.Ring, dst []uint32, x []int32) {
 // lift sets dst to the signed lift of the mask of x, canonical and of the same
 // length, a multiple of the mask's.
 func (m mask) lift(r ring.Ring, dst []int32, x []uint32) {
-	if m.from == nil {
+	if m.table.from == nil {
 		pass.lift(r.Modulus(), dst, x)
 		return
 	}
 	for len(dst) > 0 {
-		n := min(len(dst), len(m.from)) // whole vectors
-		pass.liftMasked(r.Modulus(), dst[:n], x[:n], m.from, m.factors)
+		n := min(len(dst), len(m.table.from)) // whole vectors
+		pass.liftMasked(r.Modulus(), dst[:n], x[:n], m.table)
 		dst, x = dst[n:], x[n:]
 	}
 }

@@ -19,10 +19,10 @@ type passes struct {
 	add  func(m uint32, dst []uint32, x []int32)
 	sub  func(m uint32, dst, a, b []uint32)
 	lift func(m uint32, dst []int32, v []uint32)
-	// addMasked sets dst[t] += f[t]·x[from[t]], and liftMasked dst[t] to the signed
-	// lift of f[t]·v[from[t]].
-	addMasked  func(m uint32, dst []uint32, x, from []int32, f factors)
-	liftMasked func(m uint32, dst []int32, v []uint32, from []int32, f factors)
+	// addMasked sets dst[i] += a[i]·x[from[i]], and liftMasked dst[i] to the signed
+	// lift of a[i]·v[from[i]], a and from being those of the table.
+	addMasked  func(m uint32, dst []uint32, x []int32, t table)
+	liftMasked func(m uint32, dst []int32, v []uint32, t table)
 	// scale sets dst = a·v, (high, low) being the factor of a.
 	scale func(m uint32, dst, v []uint32, high, low uint32)
 	// round sets dst = v·inverse, the product rounded to float64 and that to the
@@ -33,24 +33,30 @@ type passes struct {
 // pass is the tier in use.
 var pass = tiers[0]
 
-// factors are elements a to multiply by, in Montgomery's form: high = a·2^32 mod M
-// and low = high·M^-1 mod 2^32. For any x < 2^32 then x·high and (x·low mod
-// 2^32)·M agree modulo 2^32, so that the difference of their high halves is x·a
-// modulo M, and it lies between -M and M (Montgomery 1985; the second factor
-// made beforehand is Shoup's).
-type factors struct{ high, low []uint32 }
-
-func newFactors(r ring.Ring, a []uint32) factors {
-	f := factors{make([]uint32, len(a)), make([]uint32, len(a))}
-	k := newMontgomery(r)
-	for i, e := range a {
-		f.high[i], f.low[i] = k.factor(e)
-	}
-	return f
+// table is a sequence of places to read from and of elements a to multiply by.
+//
+// These are in Montgomery's form: high = a·2^32 mod M and low = high·M^-1 mod
+// 2^32. For any x < 2^32 then x·high and (x·low mod 2^32)·M agree modulo 2^32, so
+// that the difference of their high halves is x·a modulo M, and it lies between
+// -M and M (Montgomery 1985; a second factor made beforehand is Shoup's).
+type table struct {
+	from      []int32
+	high, low []uint32
+	near      bool // every 32 places, from the first on, are among themselves
 }
 
-// after returns f without its first n.
-func (f factors) after(n int) factors { return factors{f.high[n:], f.low[n:]} }
+func newTable(r ring.Ring, from []int32, a []uint32) table {
+	t := table{from: from, high: make([]uint32, len(a)), low: make([]uint32, len(a)), near: true}
+	k := newMontgomery(r)
+	for i, e := range a {
+		t.high[i], t.low[i] = k.factor(e)
+		t.near = t.near && from[i]/32 == int32(i/32)
+	}
+	return t
+}
+
+// after returns t without its first n.
+func (t table) after(n int) table { return table{from: t.from[n:], high: t.high[n:], low: t.low[n:]} }
 
 // montgomery makes factors for a modulus.
 type montgomery struct {
@@ -113,16 +119,16 @@ var generic = passes{
 			dst[i] = lift(m, v[i])
 		}
 	},
-	addMasked: func(m uint32, dst []uint32, x, from []int32, f factors) {
-		from, high, low := from[:len(dst)], f.high[:len(dst)], f.low[:len(dst)]
-		for t, d := range dst {
-			dst[t] = sum(m, d, multiply(m, canonical(m, x[from[t]]), high[t], low[t]))
+	addMasked: func(m uint32, dst []uint32, x []int32, t table) {
+		from, high, low := t.from[:len(dst)], t.high[:len(dst)], t.low[:len(dst)]
+		for i, d := range dst {
+			dst[i] = sum(m, d, multiply(m, canonical(m, x[from[i]]), high[i], low[i]))
 		}
 	},
-	liftMasked: func(m uint32, dst []int32, v []uint32, from []int32, f factors) {
-		from, high, low := from[:len(dst)], f.high[:len(dst)], f.low[:len(dst)]
-		for t := range dst {
-			dst[t] = lift(m, multiply(m, v[from[t]], high[t], low[t]))
+	liftMasked: func(m uint32, dst []int32, v []uint32, t table) {
+		from, high, low := t.from[:len(dst)], t.high[:len(dst)], t.low[:len(dst)]
+		for i := range dst {
+			dst[i] = lift(m, multiply(m, v[from[i]], high[i], low[i]))
 		}
 	},
 	scale: func(m uint32, dst, v []uint32, high, low uint32) {

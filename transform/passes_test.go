@@ -52,7 +52,7 @@ func TestPassesByDefinition(t *testing.T) {
 		for i, j := range rng.Perm(n) {
 			a[i], b[i], units[i], from[i], x[i] = word(), word(), word(), int32(j), signed(word())
 		}
-		f := newFactors(r, units)
+		f := newTable(r, from, units)
 		product := func(unit uint32, v int64) *big.Int {
 			return new(big.Int).Mul(big.NewInt(int64(unit)), big.NewInt(v))
 		}
@@ -72,7 +72,7 @@ func TestPassesByDefinition(t *testing.T) {
 			tier.sub(m, got, a, b)
 			check("sub", got, func(i int) uint32 { return mod(big.NewInt(int64(a[i]) - int64(b[i]))) })
 			copy(got, a)
-			tier.addMasked(m, got, x, from, f)
+			tier.addMasked(m, got, x, f)
 			check("addMasked", got, func(i int) uint32 { return mod(plus(product(units[i], int64(x[from[i]])), a[i])) })
 			high, low := newMontgomery(r).factor(units[0])
 			tier.scale(m, got, a, high, low)
@@ -80,7 +80,7 @@ func TestPassesByDefinition(t *testing.T) {
 			lifted := make([]int32, n)
 			tier.lift(m, lifted, a)
 			check("lift", bits32(lifted), func(i int) uint32 { return uint32(signed(a[i])) })
-			tier.liftMasked(m, lifted, a, from, f)
+			tier.liftMasked(m, lifted, a, f)
 			check("liftMasked", bits32(lifted), func(i int) uint32 {
 				return uint32(signed(mod(product(units[i], int64(a[from[i]])))))
 			})
@@ -103,9 +103,9 @@ func TestPassesByDefinition(t *testing.T) {
 // written fenced on one side, and words beside what is written on the other.
 func FuzzPasses(f *testing.F) {
 	for n := range uint16(35) {
-		f.Add(uint64(n), n, uint8(n), n%2 == 0)
+		f.Add(uint64(n), 5*n, uint8(n), n%2 == 0, n%4 < 2)
 	}
-	f.Fuzz(func(t *testing.T, seed uint64, n uint16, which uint8, atEnd bool) {
+	f.Fuzz(func(t *testing.T, seed uint64, n uint16, which uint8, atEnd, near bool) {
 		rings := passRings(t)
 		r, size := rings[int(which)%len(rings)], int(n%1500)
 		rng := rand.New(rand.NewPCG(seed, 0))
@@ -124,8 +124,15 @@ func FuzzPasses(f *testing.F) {
 		for i, j := range rng.Perm(size) {
 			x[i], from[i] = lift(m, rng.Uint32N(m)), int32(j)
 		}
-		made := newFactors(r, words())
-		factor := factors{fence.Of(t, made.high, atEnd), fence.Of(t, made.low, atEnd)}
+		if near {
+			for at := 0; at < size; at += 32 {
+				for i, j := range rng.Perm(min(32, size-at)) {
+					from[at+i] = int32(at + j)
+				}
+			}
+		}
+		places := newTable(r, from, words())
+		places.high, places.low = fence.Of(t, places.high, atEnd), fence.Of(t, places.low, atEnd)
 		high, low := newMontgomery(r).factor(rng.Uint32N(m))
 		v := fence.Slice[float32](t, size, atEnd)
 		for i := range v {
@@ -162,8 +169,8 @@ func FuzzPasses(f *testing.F) {
 		run("sub", func(p passes, dst []uint32) { p.sub(m, dst, a, b) })
 		run("sub in place", func(p passes, dst []uint32) { p.sub(m, dst, dst, b) })
 		run("lift", func(p passes, dst []uint32) { p.lift(m, signed(dst), a) })
-		run("addMasked", func(p passes, dst []uint32) { p.addMasked(m, dst, x, from, factor) })
-		run("liftMasked", func(p passes, dst []uint32) { p.liftMasked(m, signed(dst), a, from, factor) })
+		run("addMasked", func(p passes, dst []uint32) { p.addMasked(m, dst, x, places) })
+		run("liftMasked", func(p passes, dst []uint32) { p.liftMasked(m, signed(dst), a, places) })
 		run("scale", func(p passes, dst []uint32) { p.scale(m, dst, a, high, low) })
 		run("scale in place", func(p passes, dst []uint32) { p.scale(m, dst, dst, high, low) })
 		run("round", func(p passes, dst []uint32) { p.round(signed(dst), v, inverse) })
