@@ -3,7 +3,6 @@ package cpu
 import (
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -45,16 +44,10 @@ func conv(size, in, out, kernel, pad, groups int) plan.Op {
 	})
 }
 
-// threadTime returns the time that the calling thread has run: on a machine that
-// others use too, what a thread does in a second of its own.
-func threadTime(b *testing.B) time.Duration { return clock(b, unix.CLOCK_THREAD_CPUTIME_ID) }
-
 // processTime returns the time that all threads of the process have run.
-func processTime(b *testing.B) time.Duration { return clock(b, unix.CLOCK_PROCESS_CPUTIME_ID) }
-
-func clock(b *testing.B, id int32) time.Duration {
+func processTime(b *testing.B) time.Duration {
 	var t unix.Timespec
-	if err := unix.ClockGettime(id, &t); err != nil {
+	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &t); err != nil {
 		b.Fatal(err)
 	}
 	return time.Duration(t.Nano())
@@ -67,10 +60,7 @@ func BenchmarkRatio(b *testing.B) {
 	if !roofline.Available() {
 		b.Skip("the limits are those of AVX-512")
 	}
-	memory := make([]byte, 256<<20)
-	for i := range memory {
-		memory[i] = byte(i)
-	}
+	meter := roofline.NewMeter(1, 512<<20)
 	type variant struct {
 		tier    tier
 		weights string
@@ -82,8 +72,6 @@ func BenchmarkRatio(b *testing.B) {
 	for _, bench := range benches {
 		for _, variant := range variants {
 			b.Run(fmt.Sprintf("%s/%s/%s/batch=%d", variant.tier.name, variant.weights, bench.name, bench.rows), func(b *testing.B) {
-				runtime.LockOSThread()
-				defer runtime.UnlockOSThread()
 				r, op := ring.Q4(), bench.op
 				rng := rand.New(rand.NewPCG(0, 0))
 				w, x := uniform(rng, op.Rows(), op.Terms()), uniform(rng, bench.rows, op.InLen())
@@ -98,11 +86,6 @@ func BenchmarkRatio(b *testing.B) {
 					b.Fatal(err)
 				}
 				y := ring.NewMatrix(bench.rows, op.OutLen())
-				rate := func(work func() float64) float64 {
-					start := threadTime(b)
-					done := work()
-					return done / float64((threadTime(b) - start).Nanoseconds())
-				}
 				product := func() float64 {
 					if err := p.Evaluate(b.Context(), y, x); err != nil {
 						b.Fatal(err)
@@ -111,13 +94,9 @@ func BenchmarkRatio(b *testing.B) {
 				}
 				var gmacs, vnni, fma, read, ratio []float64
 				for b.Loop() {
-					read = append(read, rate(func() float64 { return roofline.Read(memory) }))
-					product() // brings back what reading drove out of the caches
-					before := rate(func() float64 { return roofline.VNNI(100) })
-					gmacs = append(gmacs, rate(product))
-					vnni = append(vnni, (before+rate(func() float64 { return roofline.VNNI(100) }))/2)
-					fma = append(fma, rate(func() float64 { return roofline.FMA(50) }))
-					ratio = append(ratio, 4*gmacs[len(gmacs)-1]/vnni[len(vnni)-1])
+					r := meter.Round(product)
+					gmacs, vnni, fma, read = append(gmacs, r.Work), append(vnni, r.VNNI), append(fma, r.FMA), append(read, r.Read)
+					ratio = append(ratio, 4*r.Work/r.VNNI)
 				}
 				b.ReportMetric(0, "ns/op")
 				b.ReportMetric(median(gmacs), "GMAC/s")

@@ -24,3 +24,21 @@ func TestCounts(t *testing.T) {
 		}
 	}
 }
+
+func TestRound(t *testing.T) {
+	for _, threads := range []int{1, 3} {
+		calls := 0
+		r := NewMeter(threads, 1<<20).Round(func() float64 {
+			calls++
+			return 1
+		})
+		if calls != 2 || r.Work <= 0 {
+			t.Errorf("%d threads: %d calls, a rate of %v", threads, calls, r.Work)
+		}
+		for name, limit := range map[string]float64{"VNNI": r.VNNI, "FMA": r.FMA, "Read": r.Read} {
+			if limit > 0 != Available() {
+				t.Errorf("%d threads: %s %v", threads, name, limit)
+			}
+		}
+	}
+}

@@ -1,0 +1,88 @@
+package roofline
+
+import (
+	"runtime"
+	"sync"
+	"time"
+)
+
+// Rates are what was done in one round, a nanosecond: 1 is 10^9 a second.
+type Rates struct {
+	Work      float64 // in units of the work's own
+	VNNI, FMA float64 // multiply-adds; 0 where not Available
+	Read      float64 // bytes; 0 where not Available
+}
+
+// Meter compares work with the machine's limits. One thread is measured in its
+// own processor time where the system tells it (Linux): what it does in a second
+// that it has to itself, on a machine that others use too. Several are measured in
+// elapsed time.
+type Meter struct {
+	threads int
+	memory  []byte
+}
+
+// NewMeter returns a meter of work and limits of so many threads. Read is measured
+// over so many bytes, which should be more than caches hold.
+func NewMeter(threads, bytes int) *Meter {
+	m := &Meter{threads: threads}
+	if available {
+		m.memory = make([]byte, bytes)
+		for i := range m.memory { // pages that nobody wrote are all one
+			m.memory[i] = byte(i)
+		}
+	}
+	return m
+}
+
+// Round measures the limits between calls of work, which returns how much it did.
+func (m *Meter) Round(work func() float64) Rates {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var r Rates
+	each := len(m.memory) / m.threads
+	r.Read = m.limit(func(thread int) float64 { return Read(m.memory[thread*each:][:each]) })
+	work() // brings back what reading drove out of the caches
+	vnni := func(int) float64 { return VNNI(100) }
+	before := m.limit(vnni)
+	r.Work = m.rate(work)
+	r.VNNI = (before + m.limit(vnni)) / 2
+	r.FMA = m.limit(func(int) float64 { return FMA(50) })
+	return r
+}
+
+// limit returns the rate of all threads, each doing its share.
+func (m *Meter) limit(share func(thread int) float64) float64 {
+	if !available {
+		return 0
+	}
+	return m.rate(func() float64 {
+		done := make([]float64, m.threads)
+		var wg sync.WaitGroup
+		for i := range m.threads - 1 {
+			wg.Go(func() { done[i] = share(i) })
+		}
+		done[m.threads-1] = share(m.threads - 1)
+		wg.Wait()
+		sum := 0.0
+		for _, d := range done {
+			sum += d
+		}
+		return sum
+	})
+}
+
+func (m *Meter) rate(work func() float64) float64 {
+	now := elapsed
+	if m.threads == 1 {
+		now = ThreadTime
+	}
+	start := now()
+	done := work()
+	return done / float64(max(1, now()-start))
+}
+
+var began = time.Now()
+
+// elapsed returns the time since some moment.
+func elapsed() time.Duration { return time.Since(began) }
