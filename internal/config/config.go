@@ -60,6 +60,9 @@ type Limits struct {
 	// MaxBytesInFlight bounds inputs, seeds expanded, and outputs of all
 	// requests at a time, as 4-byte words in memory.
 	MaxBytesInFlight int64 `toml:"max_bytes_in_flight"`
+	// StallTimeoutSeconds is how long a caller may keep the daemon waiting in the
+	// middle of something.
+	StallTimeoutSeconds int `toml:"stall_timeout_seconds"`
 }
 
 // Batching says how requests for one operator of one model are merged. The keys
@@ -73,6 +76,11 @@ type Batching struct {
 // DrainTimeout returns DrainTimeoutSeconds as a duration.
 func (c Config) DrainTimeout() time.Duration {
 	return time.Duration(c.DrainTimeoutSeconds) * time.Second
+}
+
+// StallTimeout returns StallTimeoutSeconds as a duration.
+func (l Limits) StallTimeout() time.Duration {
+	return time.Duration(l.StallTimeoutSeconds) * time.Second
 }
 
 // MaxQueueDelay returns MaxQueueDelayMicroseconds as a duration.
@@ -92,7 +100,7 @@ func Default() Config {
 		Backend:             BackendAuto,
 		DrainTimeoutSeconds: 30,
 		Log:                 Log{Level: slog.LevelInfo, Format: LogText},
-		Limits:              Limits{MaxModels: 64, MaxModelBytes: 1 << 30, MaxBytesInFlight: 512 << 20},
+		Limits:              Limits{MaxModels: 64, MaxModelBytes: 1 << 30, MaxBytesInFlight: 512 << 20, StallTimeoutSeconds: 30},
 		Batching:            Batching{MaxBatchSize: 4096, MaxQueueDelayMicroseconds: 0, MaxQueueSize: 256},
 	}
 }
@@ -167,6 +175,7 @@ func (c Config) Validate() error {
 	within("limits.max_models", int64(c.Limits.MaxModels), 1, 1<<16)
 	within("limits.max_model_bytes", c.Limits.MaxModelBytes, 1, plan.MaxExtent*4)
 	within("limits.max_bytes_in_flight", c.Limits.MaxBytesInFlight, minBytesInFlight, 1<<50)
+	within("limits.stall_timeout_seconds", int64(c.Limits.StallTimeoutSeconds), 1, 3600)
 	within("batching.max_batch_size", int64(c.Batching.MaxBatchSize), 1, 1<<20)
 	within("batching.max_queue_delay_microseconds", int64(c.Batching.MaxQueueDelayMicroseconds), 0, 10_000_000)
 	within("batching.max_queue_size", int64(c.Batching.MaxQueueSize), 1, 1<<16)

@@ -45,7 +45,7 @@ func TestGood(t *testing.T) {
 	want := config.Config{
 		Listen: "unix:/tmp/s", StateDir: "state", Backend: config.BackendGonum, Threads: 3,
 		Log:      config.Log{Level: slog.LevelDebug, Format: config.LogJSON},
-		Limits:   config.Limits{MaxModels: 1, MaxModelBytes: 4096, MaxBytesInFlight: 128 << 20},
+		Limits:   config.Limits{MaxModels: 1, MaxModelBytes: 4096, MaxBytesInFlight: 128 << 20, StallTimeoutSeconds: 5},
 		Batching: config.Batching{MaxBatchSize: 1, MaxQueueDelayMicroseconds: 500, MaxQueueSize: 2},
 	}
 	c, err = config.Load("testdata/good/all.toml")
@@ -54,6 +54,9 @@ func TestGood(t *testing.T) {
 	}
 	if d := c.Batching.MaxQueueDelay(); d != 500*time.Microsecond {
 		t.Errorf("queue delay %v", d)
+	}
+	if d := c.Limits.StallTimeout(); d != 5*time.Second {
+		t.Errorf("stall timeout %v", d)
 	}
 	if d := config.Default().DrainTimeout(); d != 30*time.Second {
 		t.Errorf("drain timeout %v", d)
