@@ -1,0 +1,102 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/bench"
+	"github.com/securenets/securenets/cmd/securenets/internal/render"
+	"github.com/securenets/securenets/kernels/cpu"
+)
+
+func newBench() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure the cloud's products and the host's passes on this machine",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newBenchKernel())
+	return cmd
+}
+
+func newBenchKernel() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "kernel",
+		Short: "Measure the cloud's products beside the machine's limits",
+		Long: `Kernel measures products modulo M on the processor, as securenetsd computes them,
+and in the same rounds what this machine can do at most: multiply-adds of bytes
+(vpdpbusd), of float64, and reading memory. It says what part of that limit the
+products reach. Where there is no AVX-512 VNNI, limits are left out.`,
+		Args: cobra.NoArgs,
+	}
+	flags := cmd.Flags()
+	threads := flags.Int("threads", 1, "threads that compute")
+	tier := flags.String("tier", "auto", "instruction set: auto, avx512, avx2 or portable")
+	benchFlags(cmd, func(ctx context.Context, o bench.Options) (result, error) {
+		if *threads < 1 {
+			return nil, usagef("bench kernel: --threads is %d", *threads)
+		}
+		b, err := cpu.Open(cpu.Options{Threads: *threads, Tier: *tier})
+		if err != nil {
+			return nil, usageError{err}
+		}
+		r, err := bench.Kernel(ctx, b, *threads, o)
+		if err := errors.Join(err, b.Close()); err != nil {
+			return nil, err
+		}
+		return r, nil
+	})
+	return cmd
+}
+
+// result is what a bench found, in its forms.
+type result interface {
+	Table(io.Writer) error
+	CSV(io.Writer) error
+}
+
+// benchFlags gives cmd the flags of every bench, and has it run measure.
+func benchFlags(cmd *cobra.Command, measure func(context.Context, bench.Options) (result, error)) {
+	flags := cmd.Flags()
+	asJSON := flags.String("json", "", "also write the figures to `file`, as JSON")
+	asCSV := flags.String("csv", "", "also write the rows to `file`, as CSV")
+	var o bench.Options
+	flags.BoolVar(&o.Quick, "quick", false, "measure less, in seconds")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		bar := newProgress(cmd)
+		defer bar.clear()
+		o.Progress = func(label string, done, total int) { bar.step(label, int64(done), int64(total)) }
+		r, err := measure(cmd.Context(), o)
+		if err != nil {
+			return err
+		}
+		bar.clear()
+		err = r.Table(cmd.OutOrStdout())
+		for _, f := range []struct {
+			path  string
+			write func(io.Writer) error
+		}{
+			{*asJSON, func(w io.Writer) error { return render.JSON(w, r) }},
+			{*asCSV, r.CSV},
+		} {
+			if f.path != "" {
+				err = errors.Join(err, writeTo(f.path, f.write))
+			}
+		}
+		return err
+	}
+}
+
+func writeTo(path string, write func(io.Writer) error) error {
+	var b bytes.Buffer
+	if err := write(&b); err != nil {
+		return err
+	}
+	return os.WriteFile(path, b.Bytes(), 0o644)
+}

@@ -1,0 +1,100 @@
+// Package bench measures what outsourcing rests on, on the machine it runs on:
+// the cloud's products, and the host's passes over what it sends and receives.
+package bench
+
+import (
+	"bufio"
+	"encoding/csv"
+	"io"
+	"math"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/securenets/securenets/internal/plan"
+)
+
+// A shape is a product of a linear operator with a batch of n samples.
+type shape struct {
+	name string
+	op   plan.Op
+	n    int
+}
+
+// conv returns a convolution of a square map of so many channels, to keep its size
+// by padding or not.
+func conv(size, in, out, kernel, pad int) plan.Op {
+	return plan.Conv(plan.Conv2D{
+		H: size, W: size, C: in, OutC: out, KH: kernel, KW: kernel, SH: 1, SW: 1, DH: 1, DW: 1,
+		Top: pad, Left: pad, Bot: pad, Right: pad, Groups: 1,
+	})
+}
+
+// Rounds that are measured of each shape: from least, which quick ones end with, to
+// most, the number between depending on the time that they take.
+const (
+	least  = 5
+	most   = 13
+	enough = 5 * time.Second
+)
+
+// rounds calls round until there is enough to take medians of.
+func rounds(quick bool, round func() error) error {
+	start := time.Now()
+	for i := 1; ; i++ {
+		if err := round(); err != nil {
+			return err
+		}
+		if i >= least && (quick || i >= most || time.Since(start) > enough) {
+			return nil
+		}
+	}
+}
+
+// series are the figures of a row, one a round.
+type series []float64
+
+// quartile returns the lower (1) or upper (3) quartile, or the median (2), to four
+// decimals.
+func (s series) quartile(q int) float64 {
+	v := slices.Sorted(slices.Values(s))
+	const decimals = 1e4
+	return math.Round(v[(len(v)-1)*q/4]*decimals) / decimals
+}
+
+func (s series) median() float64 { return s.quartile(2) }
+
+// spread are the quartiles beside the median.
+func (s series) spread() [2]float64 { return [2]float64{s.quartile(1), s.quartile(3)} }
+
+// processor returns the name of this machine's processor, as far as it is known.
+func processor() string {
+	f, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return runtime.GOARCH
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		key, value, _ := strings.Cut(lines.Text(), ":")
+		if strings.TrimSpace(key) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return runtime.GOARCH
+}
+
+// writeCSV writes a line of names, and one for each row.
+func writeCSV[R interface{ record() []string }](w io.Writer, names []string, rows []R) error {
+	c := csv.NewWriter(w)
+	c.Write(names)
+	for _, r := range rows {
+		c.Write(r.record())
+	}
+	c.Flush()
+	return c.Error()
+}
+
+func decimal(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }

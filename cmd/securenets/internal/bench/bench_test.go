@@ -1,0 +1,185 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/onnx"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/kernels/cpu"
+	"github.com/securenets/securenets/kernels/roofline"
+	"github.com/securenets/securenets/models"
+)
+
+var tiny = []shape{
+	{"tiny-dense", plan.Dense(20, 7), 3},
+	{"tiny-conv", conv(5, 2, 4, 3, 1), 2},
+}
+
+// fields returns v's names in JSON, sorted.
+func fields[V any](v map[string]V) []string { return slices.Sorted(maps.Keys(v)) }
+
+func TestKernel(t *testing.T) {
+	for _, threads := range []int{1, 2} {
+		b := cpu.New(cpu.Options{Threads: threads})
+		calls := 0
+		o := Options{Quick: true, Progress: func(string, int, int) { calls++ }}
+		result, err := measureKernel(t.Context(), b, threads, o, tiny, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Close(); err != nil { // a product left open is an error
+			t.Error(err)
+		}
+		if calls != len(tiny) {
+			t.Errorf("progress of %d shapes, want %d", calls, len(tiny))
+		}
+		for i, want := range []KernelRow{
+			{Kernel: "q4", Shape: "tiny-dense", M: 7, K: 20, N: 3},
+			{Kernel: "small", Shape: "tiny-dense", M: 7, K: 20, N: 3},
+			{Kernel: "q4", Shape: "tiny-conv", M: 4, K: 18, N: 50},
+			{Kernel: "small", Shape: "tiny-conv", M: 4, K: 18, N: 50},
+		} {
+			got := result.Rows[i]
+			if got.GMACs <= 0 || got.spread[0] > got.GMACs || got.spread[1] < got.GMACs {
+				t.Errorf("row %d: %v GMAC/s in %v", i, got.GMACs, got.spread)
+			}
+			if limited := got.Limit > 0 && got.Ratio > 0; limited != roofline.Available() {
+				t.Errorf("row %d: limit %v, ratio %v", i, got.Limit, got.Ratio)
+			}
+			want.Threads, want.GMACs, want.Limit, want.Ratio, want.spread = threads, got.GMACs, got.Limit, got.Ratio, got.spread
+			if got != want {
+				t.Errorf("row %d is %+v, want %+v", i, got, want)
+			}
+		}
+		if len(result.Rows) != 2*len(tiny) {
+			t.Errorf("%d rows", len(result.Rows))
+		}
+	}
+}
+
+// TestKernelForms: names are those that are promised, and without limits there are
+// none.
+func TestKernelForms(t *testing.T) {
+	row := KernelRow{Kernel: "q4", Shape: "s", M: 1, K: 2, N: 3, Threads: 4, GMACs: 5.5, Limit: 6, Ratio: 0.9}
+	with := &KernelResult{CPU: "C", Roofline: Roofline{VNNI: 1, FP64: 2, DRAM: 3}, Rows: []KernelRow{row}}
+	row.Limit, row.Ratio = 0, 0
+	without := &KernelResult{CPU: "C", Rows: []KernelRow{row}}
+	for _, test := range []struct {
+		result         *KernelResult
+		roofline, rows string
+		csv, table     string
+	}{
+		{with, "dram_gbs fp64 vpdpbusd", "gmacs k kernel limit m n ratio shape threads", "q4,s,1,2,3,4,5.5,6,0.9", "vpdpbusd"},
+		{without, "", "gmacs k kernel m n shape threads", "q4,s,1,2,3,4,5.5,,", "No limits"},
+	} {
+		text, err := json.Marshal(test.result)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var top map[string]any
+		var parts struct {
+			Roofline map[string]float64
+			Rows     []map[string]any
+		}
+		if err := errors.Join(json.Unmarshal(text, &top), json.Unmarshal(text, &parts)); err != nil {
+			t.Fatal(err)
+		}
+		for _, names := range [][2]string{
+			{strings.Join(fields(top), " "), "cpu roofline rows"},
+			{strings.Join(fields(parts.Roofline), " "), test.roofline},
+			{strings.Join(fields(parts.Rows[0]), " "), test.rows},
+		} {
+			if names[0] != names[1] {
+				t.Errorf("JSON has %q, want %q", names[0], names[1])
+			}
+		}
+		checkCSV(t, test.result.CSV, "kernel,shape,m,k,n,threads,gmacs,limit,ratio", test.csv)
+		var table bytes.Buffer
+		if err := test.result.Table(&table); err != nil || !strings.Contains(table.String(), test.table) {
+			t.Errorf("no %q in %s: %v", test.table, &table, err)
+		}
+	}
+}
+
+// checkCSV: what write writes are these lines.
+func checkCSV(t *testing.T, write func(io.Writer) error, lines ...string) {
+	t.Helper()
+	var b bytes.Buffer
+	if err := write(&b); err != nil {
+		t.Fatal(err)
+	}
+	records, err := csv.NewReader(&b).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range records {
+		got = append(got, strings.Join(r, ","))
+	}
+	if !slices.Equal(got, lines) {
+		t.Errorf("CSV has %q, want %q", got, lines)
+	}
+}
+
+// TestInterrupted: it ends with the context's error, and leaves no product open.
+func TestInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	b := cpu.New(cpu.Options{Threads: 1})
+	o := Options{Quick: true, Progress: func(name string, _, _ int) {
+		if name == tiny[1].name {
+			cancel()
+		}
+	}}
+	if r, err := measureKernel(ctx, b, 1, o, tiny, 1<<10); !errors.Is(err, context.Canceled) || r != nil {
+		t.Errorf("%v, %v", r, err)
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestMNIST: shapes called mnist-cnn are those of the network.
+func TestMNIST(t *testing.T) {
+	model, err := models.ONNX("mnist-cnn")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := onnx.Parse(model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want, got []plan.Op
+	for _, n := range g.Nodes {
+		if l, ok := n.Op.(graph.Linear); ok {
+			want = append(want, l.Plan())
+		}
+	}
+	for _, s := range kernelShapes {
+		if strings.HasPrefix(s.name, "mnist-cnn-") {
+			got = append(got, s.op)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+func TestQuartiles(t *testing.T) {
+	s := series{5, 1, 4, 2.00004, 3.123456}
+	if got, want := [3]float64{s.spread()[0], s.median(), s.spread()[1]}, [3]float64{2, 3.1235, 4}; got != want {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if s[0] != 5 {
+		t.Error("the series was reordered")
+	}
+}

@@ -1,0 +1,243 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strconv"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/render"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/kernels"
+	"github.com/securenets/securenets/kernels/roofline"
+)
+
+// Options say what to measure.
+type Options struct {
+	Quick    bool // few rounds, and of kernels the products below 2^31 multiply-adds
+	Progress func(label string, done, total int)
+}
+
+// KernelResult are the figures of a backend's products.
+type KernelResult struct {
+	CPU      string      `json:"cpu"`
+	Roofline Roofline    `json:"roofline"`
+	Rows     []KernelRow `json:"rows"`
+}
+
+// Roofline is the most that as many threads do here, by measure: 10^9 a second. It
+// is left out where package roofline cannot measure.
+type Roofline struct {
+	VNNI float64 `json:"vpdpbusd,omitzero"` // multiply-adds of bytes
+	FP64 float64 `json:"fp64,omitzero"`     // multiply-adds of float64
+	DRAM float64 `json:"dram_gbs,omitzero"` // bytes read
+}
+
+// KernelRow is the product of m x k weights with n columns, over the ring. A
+// convolution has m channels, k elements a patch and n positions in its batch.
+type KernelRow struct {
+	Kernel  string `json:"kernel"` // q4: weights of any word; small: of signed bytes
+	Shape   string `json:"shape"`
+	M       int    `json:"m"`
+	K       int    `json:"k"`
+	N       int    `json:"n"`
+	Threads int    `json:"threads"`
+	// GMACs are 10^9 ring multiply-adds a second, padding counted.
+	GMACs float64 `json:"gmacs"`
+	// Limit is the lower one of a quarter of vpdpbusd and of what reading all
+	// weights once from memory allows, at 4 bytes a weight or 1. Ratio is GMACs'
+	// part of it in the same round. They are left out where there is no roofline.
+	Limit float64 `json:"limit,omitzero"`
+	Ratio float64 `json:"ratio,omitzero"`
+
+	spread [2]float64 // of GMACs
+}
+
+var kernelShapes = []shape{
+	{"dense-1024-batch1024", plan.Dense(1024, 1024), 1024},
+	{"dense-4096-batch512", plan.Dense(4096, 4096), 512},
+	{"dense-4096-batch32", plan.Dense(4096, 4096), 32},
+	{"dense-4096-batch8", plan.Dense(4096, 4096), 8},
+	{"dense-4096-batch1", plan.Dense(4096, 4096), 1},
+	{"conv-64-56x56-batch32", conv(56, 64, 64, 3, 1), 32},
+	{"conv-128-28x28-batch32", conv(28, 128, 128, 3, 1), 32},
+	{"conv-256-14x14-batch32", conv(14, 256, 256, 3, 1), 32},
+	{"conv-512-7x7-batch32", conv(7, 512, 512, 3, 1), 32},
+	{"mnist-cnn-conv1-batch256", conv(28, 1, 16, 5, 0), 256},
+	{"mnist-cnn-conv2-batch256", conv(12, 16, 32, 5, 0), 256},
+	{"mnist-cnn-dense-batch256", plan.Dense(512, 10), 256},
+}
+
+// Kernel measures a backend of so many threads, its products and the machine's
+// limits in turn. Figures are medians over rounds.
+func Kernel(ctx context.Context, b kernels.Backend, threads int, o Options) (*KernelResult, error) {
+	const memory = 512 << 20 // more than a last cache has
+	shapes := kernelShapes
+	if o.Quick {
+		shapes = nil
+		for _, s := range kernelShapes {
+			if int64(s.n)*s.op.MulAdds() < 1<<31 {
+				shapes = append(shapes, s)
+			}
+		}
+	}
+	return measureKernel(ctx, b, threads, o, shapes, memory)
+}
+
+// measureKernel is Kernel of such shapes, reading so many bytes of memory.
+func measureKernel(ctx context.Context, b kernels.Backend, threads int, o Options, shapes []shape, memory int) (*KernelResult, error) {
+	result := &KernelResult{CPU: processor()}
+	meter := roofline.NewMeter(threads, memory)
+	var vnni, fma, read series
+	for i, s := range shapes {
+		o.Progress(s.name, i, len(shapes))
+		q4, small := &product{kernel: "q4", weightBytes: 4}, &product{kernel: "small", weightBytes: 1}
+		err := errors.Join(q4.load(ctx, b, s), small.load(ctx, b, s))
+		if err == nil {
+			err = rounds(o.Quick, func() error {
+				for _, p := range []*product{q4, small} {
+					r, err := p.round(ctx, meter)
+					if err != nil {
+						return err
+					}
+					vnni, fma, read = append(vnni, r.VNNI), append(fma, r.FMA), append(read, r.Read)
+				}
+				return nil
+			})
+		}
+		if err := errors.Join(err, q4.close(), small.close()); err != nil {
+			return nil, err
+		}
+		result.Rows = append(result.Rows, q4.row(threads), small.row(threads))
+	}
+	if roofline.Available() {
+		result.Roofline = Roofline{VNNI: vnni.median(), FP64: fma.median(), DRAM: read.median()}
+	}
+	return result, nil
+}
+
+// product is one that is measured.
+type product struct {
+	shape
+	kernel      string
+	weightBytes int // a weight
+	loaded      plan.Product
+	x, y        ring.Matrix
+
+	gmacs, limit, ratio series
+}
+
+// load draws weights and inputs.
+func (p *product) load(ctx context.Context, b kernels.Backend, s shape) (err error) {
+	p.shape = s
+	r, rng := ring.Q4(), rand.New(rand.NewPCG(0, 0))
+	w := ring.NewMatrix(s.op.Rows(), s.op.Terms())
+	p.x, p.y = ring.NewMatrix(s.n, s.op.InLen()), ring.NewMatrix(s.n, s.op.OutLen())
+	for i := range w.Data {
+		w.Data[i] = rng.Uint32N(r.Modulus())
+		if p.kernel == "small" {
+			w.Data[i] = r.FromSigned(int32(int8(w.Data[i])))
+		}
+	}
+	for i := range p.x.Data {
+		p.x.Data[i] = rng.Uint32N(r.Modulus())
+	}
+	p.loaded, err = b.Load(ctx, r, s.op, w)
+	return err
+}
+
+func (p *product) close() error {
+	if p.loaded == nil {
+		return nil
+	}
+	return p.loaded.Close()
+}
+
+// round measures the product once, a short one several times over.
+func (p *product) round(ctx context.Context, meter *roofline.Meter) (roofline.Rates, error) {
+	const long = 1 << 24 // multiply-adds: 0.2 ms at the machine's limit
+	work := int64(p.n) * p.op.MulAdds()
+	times := max(1, long/work)
+	var err error
+	rates := meter.Round(func() float64 {
+		for range times {
+			err = errors.Join(err, p.loaded.Evaluate(ctx, p.y, p.x))
+		}
+		return float64(times * work)
+	})
+	weights := float64(p.weightBytes * p.op.Rows() * p.op.Terms())
+	limit := min(rates.VNNI/4, rates.Read*float64(work)/weights)
+	p.gmacs, p.limit = append(p.gmacs, rates.Work), append(p.limit, limit)
+	if limit > 0 {
+		p.ratio = append(p.ratio, rates.Work/limit)
+	}
+	return rates, err
+}
+
+func (p *product) row(threads int) KernelRow {
+	row := KernelRow{
+		Kernel: p.kernel, Shape: p.name, Threads: threads,
+		M: p.op.Rows(), K: p.op.Terms(), N: p.n * p.op.OutLen() / p.op.Rows(),
+		GMACs: p.gmacs.median(), spread: p.gmacs.spread(),
+	}
+	if len(p.ratio) > 0 {
+		row.Limit, row.Ratio = p.limit.median(), p.ratio.median()
+	}
+	return row
+}
+
+// Table writes the figures for people.
+func (k *KernelResult) Table(w io.Writer) error {
+	there := k.Roofline != Roofline{}
+	if there {
+		t := render.Table(w)
+		fmt.Fprintf(t, "vpdpbusd\t%.1f\tG multiply-adds of bytes a second\n", k.Roofline.VNNI)
+		fmt.Fprintf(t, "fp64 FMA\t%.1f\tG multiply-adds a second\n", k.Roofline.FP64)
+		fmt.Fprintf(t, "memory, read\t%.1f\tGB a second\n", k.Roofline.DRAM)
+		t.Flush()
+	} else {
+		fmt.Fprintln(w, "No limits: they are measured where the processor has AVX-512 VNNI.")
+	}
+	fmt.Fprintln(w)
+	t := render.Table(w)
+	fmt.Fprint(t, "kernel\tshape\tm\tk\tn\tthreads\tGMAC/s\tquartiles")
+	if there {
+		fmt.Fprint(t, "\tlimit\tratio")
+	}
+	fmt.Fprintln(t)
+	for _, r := range k.Rows {
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\t%.2f\t%.2f-%.2f", r.Kernel, r.Shape, r.M, r.K, r.N, r.Threads, r.GMACs, r.spread[0], r.spread[1])
+		if there {
+			fmt.Fprintf(t, "\t%.2f\t%.2f", r.Limit, r.Ratio)
+		}
+		fmt.Fprintln(t)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, `
+GMAC/s: 10^9 multiply-adds of words modulo M a second, of m x k weights by n
+columns, padding counted; medians over rounds. q4: weights of any word; small: of
+signed bytes. limit: a quarter of vpdpbusd, or what reading the weights once from
+memory allows (4 bytes a weight, small 1), where that is less; a product whose
+weights stay in a cache can pass the latter. One thread is measured in its own
+processor time, several in elapsed time.
+`)
+	return err
+}
+
+// CSV writes the rows.
+func (k *KernelResult) CSV(w io.Writer) error {
+	return writeCSV(w, []string{"kernel", "shape", "m", "k", "n", "threads", "gmacs", "limit", "ratio"}, k.Rows)
+}
+
+func (r KernelRow) record() []string {
+	f := []string{r.Kernel, r.Shape, strconv.Itoa(r.M), strconv.Itoa(r.K), strconv.Itoa(r.N), strconv.Itoa(r.Threads), decimal(r.GMACs), "", ""}
+	if r.Limit > 0 {
+		f[7], f[8] = decimal(r.Limit), decimal(r.Ratio)
+	}
+	return f
+}
