@@ -2,6 +2,8 @@
 GO       ?= go
 FUZZTIME ?= 60s
 BIN      := bin
+# Packages with assembly: tested without it too, and checked for another processor.
+ASSEMBLY := ./internal/prg ./kernels/... ./transform ./verify
 
 .DEFAULT_GOAL := help
 
@@ -18,14 +20,17 @@ run: build ## The main job: classify real images on a daemon of our own, every p
 	$(BIN)/securenets demo
 
 .PHONY: test
-test: ## Run all tests, and those of concurrent packages again under the race detector
+test: ## Run all tests, then some again: without assembly, and under the race detector
+	@command -v python3 >/dev/null || echo 'python3 is missing: docs/vectors/check.py does not run'
 	$(GO) test -count=1 ./...
+	$(GO) test -count=1 -short -tags purego $(ASSEMBLY)
 	$(GO) test -count=1 -race -short ./daemon/... ./hostclient/... ./internal/wire/... ./kernels/... ./transform/... ./verify/...
 
 .PHONY: lint
 lint: generate-check ## gofmt, go vet, staticcheck, import rules, generated files
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "gofmt would change:"; echo "$$bad"; exit 1; }
 	$(GO) vet ./...
+	GOARCH=arm64 $(GO) vet $(ASSEMBLY)
 	$(GO) tool staticcheck ./...
 	$(GO) test -count=1 ./internal/importrules
 	$(GO) mod verify
