@@ -62,6 +62,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	s := &service{
 		backend: backend.Name(), log: log, store: store, batcher: queue,
 		memory: semaphore.NewWeighted(cfg.Limits.MaxBytesInFlight),
+		stall:  cfg.Limits.StallTimeout(),
 		ready:  make(chan struct{}), draining: draining,
 	}
 	server := grpc.NewServer(append(wire.ServerOptions(),

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -27,8 +28,9 @@ const wordSize = 4
 // Evaluate implements the protocol. Each request is answered when it is done; an
 // error of one is its answer and leaves the others alone.
 func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
+	ctx := stream.Context()
 	e := &evaluation{service: s, stream: stream}
-	defer e.end()
+	defer e.work.Wait()
 	requests, end := receive(stream, (*wire.Request).Free)
 	slots := make(chan struct{}, maxInFlight)
 	for {
@@ -42,16 +44,16 @@ func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, p
 		case <-s.draining.Done():
 			return shuttingDown()
 		}
-		j, err := e.admit(stream.Context(), r)
+		j, err := e.admit(ctx, r)
 		if err != nil {
 			r.Free()
-			e.send(&wire.Response{ID: r.ID, Err: s.report(err).Proto()})
+			e.send(&wire.Response{ID: r.ID, Err: s.report(err).Proto()}, nil)
 			continue
 		}
 		slots <- struct{}{} // freed by work that ends with the stream at the latest
 		e.work.Go(func() {
 			defer func() { <-slots }()
-			e.send(e.answer(stream.Context(), j))
+			e.answer(ctx, j)
 		})
 	}
 }
@@ -62,50 +64,29 @@ type evaluation struct {
 	stream  grpc.ServerStream
 	work    sync.WaitGroup // requests being answered
 	sending sync.Mutex
-
-	mu    sync.Mutex
-	held  int64 // bytes of the service's memory
-	ended bool
 }
 
-// end waits for the work and gives back all memory. Where the connection breaks
-// the transport drops answers without a word.
-func (e *evaluation) end() {
-	e.work.Wait()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.ended = true
-	e.memory.Release(e.held)
-}
-
-// take waits for memory.
-func (e *evaluation) take(ctx context.Context, bytes int64) error {
-	if err := e.memory.Acquire(ctx, bytes); err != nil {
-		return err
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.held += bytes
-	return nil
-}
-
-// give gives memory back.
-func (e *evaluation) give(bytes int64) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if !e.ended {
-		e.held -= bytes
-		e.memory.Release(bytes)
-	}
-}
-
-// send sends a response and frees it. Where the stream is broken the caller is
-// gone, and receiving says so too.
-func (e *evaluation) send(r *wire.Response) {
+// send sends a response and frees it. It returns when the transport holds the
+// words no more: written is closed, or the stream has ended. Receiving says so
+// too. A caller that does not take the response in time loses its connection.
+func (e *evaluation) send(r *wire.Response, written <-chan struct{}) {
 	e.sending.Lock()
 	defer e.sending.Unlock()
+	ctx := e.stream.Context()
+	stalled := time.AfterFunc(e.stall, func() {
+		e.log.Warn("connection ended: its caller does not read answers")
+		hangUp(ctx)
+	})
+	defer stalled.Stop()
 	_ = e.stream.SendMsg(r)
 	r.Free()
+	if written == nil {
+		return
+	}
+	select {
+	case <-written:
+	case <-ctx.Done():
+	}
 }
 
 // job is a request whose sizes are good and whose memory is set aside.
@@ -132,7 +113,7 @@ func (e *evaluation) admit(ctx context.Context, r *wire.Request) (*job, error) {
 		m.Release()
 		return nil, err
 	}
-	if err := e.take(ctx, j.bytes); err != nil {
+	if err := e.memory.Acquire(ctx, j.bytes); err != nil {
 		m.Release()
 		return nil, err
 	}
@@ -174,24 +155,26 @@ func (j *job) check() error {
 	return nil
 }
 
-// answer evaluates an admitted request.
-func (e *evaluation) answer(ctx context.Context, j *job) *wire.Response {
+// answer evaluates an admitted request, answers it, and gives back what it holds.
+func (e *evaluation) answer(ctx context.Context, j *job) {
+	defer e.memory.Release(j.bytes)
 	resp := &wire.Response{ID: j.ID}
 	y := e.matrix(int(j.Rows), j.op.OutLen())
-	release := func() {
-		e.words.Put(y.Data)
-		e.give(j.bytes)
-	}
 	err := guard(func() error { return e.evaluate(ctx, j, y, resp) })
-	if err != nil {
-		release()
-		resp.Err = e.report(err).Proto()
-	} else {
-		resp.Words = wire.EncodeWords(j.model.Plan.Ring, y.Data, release)
-	}
 	j.Free()
 	j.model.Release()
-	return resp
+	if err != nil {
+		e.words.Put(y.Data)
+		resp.Err = e.report(err).Proto()
+		e.send(resp, nil)
+		return
+	}
+	written := make(chan struct{})
+	resp.Words = wire.EncodeWords(j.model.Plan.Ring, y.Data, func() {
+		e.words.Put(y.Data)
+		close(written)
+	})
+	e.send(resp, written)
 }
 
 // evaluate sets y and the times of resp.

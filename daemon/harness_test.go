@@ -34,7 +34,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait of a test.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 type logBuffer struct {
 	mu  sync.Mutex
@@ -164,6 +164,16 @@ func (d *running) waitFor(want healthpb.HealthCheckResponse_ServingStatus) {
 			return
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// waitForLog waits until the log has a text n times.
+func (d *running) waitForLog(text string, n int) {
+	d.t.Helper()
+	for ctx := d.ctx(); strings.Count(d.log.String(), text) < n; time.Sleep(time.Millisecond) {
+		if ctx.Err() != nil {
+			d.t.Fatalf("the log does not say %q", text)
+		}
 	}
 }
 

@@ -480,6 +480,37 @@ func TestCallersThatVanish(t *testing.T) {
 	}
 }
 
+// TestUnreadAnswers: callers that send requests and never read an answer, their
+// sending side open or closed, lose their connections, and others their wait.
+func TestUnreadAnswers(t *testing.T) {
+	d := start(t, nil, func(c *config.Config) {
+		c.Limits.MaxBytesInFlight = 128 << 20
+		c.Limits.StallTimeoutSeconds = 1
+	})
+	m := newModel(t, ring.Q4(), plan.Dense(1, 1024))
+	d.push(m)
+	for i, requests := range []int{12, 3} {
+		unread := evaluate(t, d.ctx(), d.connect())
+		for id := range uint64(requests) { // each answer is 16 MiB, the caller's window 32
+			unread.send(m.request(0, 4090, id))
+		}
+		if i == 1 {
+			_ = unread.stream.CloseSend()
+		}
+		d.waitForLog("does not read answers", i+1)
+		d.works(m) // there is memory again
+		var err error
+		for n := 0; err == nil; n++ {
+			var r *wire.Response
+			if r, err = unread.receive(); err == nil {
+				r.Free()
+			} else if n >= requests || status.Code(err) != codes.Unavailable {
+				t.Errorf("%d answers of %d, then %v", n, requests, err)
+			}
+		}
+	}
+}
+
 // TestGoodAmongBad: hostile and honest streams at once.
 func TestGoodAmongBad(t *testing.T) {
 	d := start(t, nil, nil)

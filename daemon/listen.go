@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/peer"
 )
 
 // ErrAddressInUse reports a socket that another process serves.
@@ -75,17 +77,39 @@ func (l *localListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		uid, err := peer(c)
+		uid, err := user(c)
 		if err == nil && l.admit(uid) {
-			return c, nil
+			return &connection{c}, nil
 		}
 		l.log.Warn("caller turned away", "uid", uid, "error", err)
 		c.Close()
 	}
 }
 
-// peer returns the user of the process at the other end.
-func peer(c *net.UnixConn) (uint32, error) {
+// connection is a caller's. gRPC shows a call the address of its peer, which here
+// holds the connection, so that a call can end it.
+type connection struct{ *net.UnixConn }
+
+type address struct {
+	net.Addr
+	connection *connection
+}
+
+// RemoteAddr implements net.Conn.
+func (c *connection) RemoteAddr() net.Addr { return address{c.UnixConn.RemoteAddr(), c} }
+
+// hangUp ends the connection of a call. Only then does gRPC let go of what the
+// caller does not read: the status of a call waits behind its answers.
+func hangUp(call context.Context) {
+	if p, ok := peer.FromContext(call); ok {
+		if a, ok := p.Addr.(address); ok {
+			a.connection.Close()
+		}
+	}
+}
+
+// user returns the user of the process at the other end.
+func user(c *net.UnixConn) (uint32, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return 0, err

@@ -35,6 +35,7 @@ type service struct {
 	store    *model.Store
 	batcher  batch.Batcher
 	memory   *semaphore.Weighted // bytes of inputs and outputs
+	stall    time.Duration       // that a caller may keep the daemon waiting
 	words    pool.Words
 	ready    chan struct{}   // closed once calls can be served
 	draining context.Context // done once no more are taken
