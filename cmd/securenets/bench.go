@@ -21,7 +21,7 @@ func newBench() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBenchKernel())
+	cmd.AddCommand(newBenchKernel(), newBenchHost())
 	return cmd
 }
 
@@ -52,6 +52,20 @@ products reach. Where there is no AVX-512 VNNI, limits are left out.`,
 		}
 		return r, nil
 	})
+	return cmd
+}
+
+func newBenchHost() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "host",
+		Short: "Measure the host's passes over what it sends and receives",
+		Long: `Host measures what the host does online for one layer, pass by pass on one thread:
+quantisation, masking with the pad made again from its seed, unmasking, the check
+of every answer, and the way back to floats. It needs no daemon: answers are
+computed here, which is not counted.`,
+		Args: cobra.NoArgs,
+	}
+	benchFlags(cmd, func(ctx context.Context, o bench.Options) (result, error) { return bench.Host(ctx, o) })
 	return cmd
 }
 

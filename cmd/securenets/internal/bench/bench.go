@@ -33,25 +33,40 @@ func conv(size, in, out, kernel, pad int) plan.Op {
 	})
 }
 
-// Rounds that are measured of each shape: from least, which quick ones end with, to
-// most, the number between depending on the time that they take.
-const (
-	least  = 5
-	most   = 13
-	enough = 5 * time.Second
-)
+// Options say what to measure.
+type Options struct {
+	// Quick measures each shape for a second and not for five, and of kernels only
+	// the products below 2^31 multiply-adds.
+	Quick    bool
+	Progress func(label string, done, total int)
+}
 
-// rounds calls round until there is enough to take medians of.
-func rounds(quick bool, round func() error) error {
+// scope is what tests make smaller.
+type scope struct {
+	shapes []shape
+	budget time.Duration // that a shape is measured for
+	memory int           // bytes that are read to measure memory
+}
+
+func (o Options) scope(shapes []shape) scope {
+	const memory = 512 << 20 // more than a last cache has
+	s := scope{shapes, 5 * time.Second, memory}
+	if o.Quick {
+		s.budget = time.Second
+	}
+	return s
+}
+
+// rounds calls round until the budget is spent, and often enough for a median.
+func rounds(budget time.Duration, round func() error) error {
+	const least = 5
 	start := time.Now()
-	for i := 1; ; i++ {
+	for i := 1; i <= least || time.Since(start) < budget; i++ {
 		if err := round(); err != nil {
 			return err
 		}
-		if i >= least && (quick || i >= most || time.Since(start) > enough) {
-			return nil
-		}
 	}
+	return nil
 }
 
 // series are the figures of a row, one a round.

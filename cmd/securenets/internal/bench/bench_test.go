@@ -8,6 +8,8 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -18,12 +20,13 @@ import (
 	"github.com/securenets/securenets/kernels/cpu"
 	"github.com/securenets/securenets/kernels/roofline"
 	"github.com/securenets/securenets/models"
+	"github.com/securenets/securenets/verify"
 )
 
-var tiny = []shape{
+var tiny = scope{memory: 1 << 20, shapes: []shape{
 	{"tiny-dense", plan.Dense(20, 7), 3},
 	{"tiny-conv", conv(5, 2, 4, 3, 1), 2},
-}
+}}
 
 // fields returns v's names in JSON, sorted.
 func fields[V any](v map[string]V) []string { return slices.Sorted(maps.Keys(v)) }
@@ -32,16 +35,15 @@ func TestKernel(t *testing.T) {
 	for _, threads := range []int{1, 2} {
 		b := cpu.New(cpu.Options{Threads: threads})
 		calls := 0
-		o := Options{Quick: true, Progress: func(string, int, int) { calls++ }}
-		result, err := measureKernel(t.Context(), b, threads, o, tiny, 1<<20)
+		result, err := tiny.kernel(t.Context(), b, threads, func(string, int, int) { calls++ })
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := b.Close(); err != nil { // a product left open is an error
 			t.Error(err)
 		}
-		if calls != len(tiny) {
-			t.Errorf("progress of %d shapes, want %d", calls, len(tiny))
+		if calls != len(tiny.shapes) {
+			t.Errorf("progress of %d shapes, want %d", calls, len(tiny.shapes))
 		}
 		for i, want := range []KernelRow{
 			{Kernel: "q4", Shape: "tiny-dense", M: 7, K: 20, N: 3},
@@ -61,7 +63,7 @@ func TestKernel(t *testing.T) {
 				t.Errorf("row %d is %+v, want %+v", i, got, want)
 			}
 		}
-		if len(result.Rows) != 2*len(tiny) {
+		if len(result.Rows) != 2*len(tiny.shapes) {
 			t.Errorf("%d rows", len(result.Rows))
 		}
 	}
@@ -135,16 +137,93 @@ func checkCSV(t *testing.T, write func(io.Writer) error, lines ...string) {
 func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	b := cpu.New(cpu.Options{Threads: 1})
-	o := Options{Quick: true, Progress: func(name string, _, _ int) {
-		if name == tiny[1].name {
+	r, err := tiny.kernel(ctx, b, 1, func(name string, _, _ int) {
+		if name == tiny.shapes[1].name {
 			cancel()
 		}
-	}}
-	if r, err := measureKernel(ctx, b, 1, o, tiny, 1<<10); !errors.Is(err, context.Canceled) || r != nil {
+	})
+	if !errors.Is(err, context.Canceled) || r != nil {
 		t.Errorf("%v, %v", r, err)
 	}
 	if err := b.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestHost: a row for every pass, and a total that they add up to.
+func TestHost(t *testing.T) {
+	threads := runtime.GOMAXPROCS(0)
+	result, err := tiny.host(t.Context(), func(string, int, int) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := runtime.GOMAXPROCS(0); got != threads {
+		t.Errorf("GOMAXPROCS is %d, was %d", got, threads)
+	}
+	names := []string{"quantize", "prg", "mask", "check", "unmask", "dequantize", "total"}
+	if len(result.Rows) != len(names)*len(tiny.shapes) {
+		t.Fatalf("%d rows", len(result.Rows))
+	}
+	for i, got := range result.Rows {
+		if want := names[i%len(names)]; got.Pass != want || got.Shape != tiny.shapes[i/len(names)].name || got.Threads != 1 {
+			t.Errorf("row %d is %+v, want pass %s", i, got, want)
+		}
+		if got.Pass != "mask" && got.PerWord <= 0 { // mask is a difference
+			t.Errorf("row %d takes %v ns a word", i, got.PerWord)
+		}
+	}
+	checkCSV(t, (&HostResult{Rows: []HostRow{{Pass: "p", Shape: "s", Threads: 1, PerWord: 0.25}}}).CSV,
+		"pass,shape,threads,ns_per_word", "p,s,1,0.25")
+	text, err := json.Marshal(result)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		CPU  string
+		Rows []map[string]any
+	}
+	if err := json.Unmarshal(text, &got); err != nil || got.CPU == "" {
+		t.Fatalf("%s: %v", text, err)
+	}
+	if names := strings.Join(fields(got.Rows[0]), " "); names != "ns_per_word pass shape threads" {
+		t.Errorf("JSON has %q", names)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if r, err := tiny.host(ctx, func(string, int, int) {}); !errors.Is(err, context.Canceled) || r != nil {
+		t.Errorf("%v, %v", r, err)
+	}
+}
+
+// TestTimes: a round counts words sent and received, and each pass once.
+func TestTimes(t *testing.T) {
+	c, err := newCaller(t.Context(), cpu.New(cpu.Options{}), tiny.shapes[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.round(); err != nil {
+		t.Fatal(err)
+	}
+	sum := 0.0
+	for _, s := range c.times[:total] {
+		sum += s[0]
+	}
+	if got := c.times[total][0]; math.Abs(got-sum) > 1e-9*got {
+		t.Errorf("passes add up to %v, and the total is %v", sum, got)
+	}
+	for i, s := range c.floats { // of sample i/7 and row i%7
+		want := 0.0
+		for j := range c.op.In {
+			want += float64(c.values[i/7*c.op.In+j]) * float64(c.weights[i%7*c.op.In+j])
+		}
+		if math.Abs(float64(s)-want) > 0.02 {
+			t.Errorf("product %d is %v, want %v", i, s, want)
+		}
+	}
+	c.answers[0].Data[3] ^= 1
+	if err := c.round(); !errors.Is(err, verify.ErrRejected) {
+		t.Errorf("a wrong answer: %v", err)
 	}
 }
 

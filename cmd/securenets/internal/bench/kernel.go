@@ -15,12 +15,6 @@ import (
 	"github.com/securenets/securenets/kernels/roofline"
 )
 
-// Options say what to measure.
-type Options struct {
-	Quick    bool // few rounds, and of kernels the products below 2^31 multiply-adds
-	Progress func(label string, done, total int)
-}
-
 // KernelResult are the figures of a backend's products.
 type KernelResult struct {
 	CPU      string      `json:"cpu"`
@@ -74,30 +68,28 @@ var kernelShapes = []shape{
 // Kernel measures a backend of so many threads, its products and the machine's
 // limits in turn. Figures are medians over rounds.
 func Kernel(ctx context.Context, b kernels.Backend, threads int, o Options) (*KernelResult, error) {
-	const memory = 512 << 20 // more than a last cache has
-	shapes := kernelShapes
+	sc := o.scope(kernelShapes)
 	if o.Quick {
-		shapes = nil
+		sc.shapes = nil
 		for _, s := range kernelShapes {
 			if int64(s.n)*s.op.MulAdds() < 1<<31 {
-				shapes = append(shapes, s)
+				sc.shapes = append(sc.shapes, s)
 			}
 		}
 	}
-	return measureKernel(ctx, b, threads, o, shapes, memory)
+	return sc.kernel(ctx, b, threads, o.Progress)
 }
 
-// measureKernel is Kernel of such shapes, reading so many bytes of memory.
-func measureKernel(ctx context.Context, b kernels.Backend, threads int, o Options, shapes []shape, memory int) (*KernelResult, error) {
+func (sc scope) kernel(ctx context.Context, b kernels.Backend, threads int, progress func(string, int, int)) (*KernelResult, error) {
 	result := &KernelResult{CPU: processor()}
-	meter := roofline.NewMeter(threads, memory)
+	meter := roofline.NewMeter(threads, sc.memory)
 	var vnni, fma, read series
-	for i, s := range shapes {
-		o.Progress(s.name, i, len(shapes))
+	for i, s := range sc.shapes {
+		progress(s.name, i, len(sc.shapes))
 		q4, small := &product{kernel: "q4", weightBytes: 4}, &product{kernel: "small", weightBytes: 1}
 		err := errors.Join(q4.load(ctx, b, s), small.load(ctx, b, s))
 		if err == nil {
-			err = rounds(o.Quick, func() error {
+			err = rounds(sc.budget, func() error {
 				for _, p := range []*product{q4, small} {
 					r, err := p.round(ctx, meter)
 					if err != nil {

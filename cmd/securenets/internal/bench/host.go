@@ -1,0 +1,254 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"runtime"
+	"strconv"
+	"time"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/render"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/prg"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/kernels/cpu"
+	"github.com/securenets/securenets/kernels/roofline"
+	"github.com/securenets/securenets/transform"
+	"github.com/securenets/securenets/verify"
+)
+
+// HostResult are the figures of the host's online work.
+type HostResult struct {
+	CPU  string    `json:"cpu"`
+	Rows []HostRow `json:"rows"`
+}
+
+// HostRow is one pass of the host's over a call.
+type HostRow struct {
+	Pass    string `json:"pass"`
+	Shape   string `json:"shape"`
+	Threads int    `json:"threads"`
+	// PerWord are nanoseconds for each word that the call sends or receives,
+	// whichever of them the pass is over: those of all passes add up.
+	PerWord float64 `json:"ns_per_word"`
+
+	spread [2]float64 // of PerWord
+}
+
+// The passes, in the order of rows.
+const (
+	quantize = iota
+	expand
+	mask
+	check
+	unmask
+	dequantize
+	total // of all of them
+	passes
+)
+
+var passNames = [passes]string{"quantize", "prg", "mask", "check", "unmask", "dequantize", "total"}
+
+var hostShapes = []shape{
+	{"dense-4096-batch32", plan.Dense(4096, 4096), 32},
+	{"mnist-cnn-conv2-batch256", conv(12, 16, 32, 5, 0), 256},
+}
+
+// Host measures what the host does for a call under the default scheme, on one
+// thread: GOMAXPROCS is 1 meanwhile. Figures are medians over rounds.
+func Host(ctx context.Context, o Options) (*HostResult, error) {
+	return o.scope(hostShapes).host(ctx, o.Progress)
+}
+
+func (sc scope) host(ctx context.Context, progress func(string, int, int)) (_ *HostResult, err error) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	b := cpu.New(cpu.Options{Threads: 1})
+	defer func() { err = errors.Join(err, b.Close()) }()
+	result := &HostResult{CPU: processor()}
+	for i, s := range sc.shapes {
+		progress(s.name, i, len(sc.shapes))
+		c, err := newCaller(ctx, b, s)
+		if err != nil {
+			return nil, err
+		}
+		if err := rounds(sc.budget, func() error { return errors.Join(ctx.Err(), c.round()) }); err != nil {
+			return nil, err
+		}
+		for pass, times := range c.times {
+			result.Rows = append(result.Rows, HostRow{
+				Pass: passNames[pass], Shape: s.name, Threads: 1, PerWord: times.median(), spread: times.spread(),
+			})
+		}
+	}
+	return result, nil
+}
+
+// xmax is the largest magnitude of an input's integer.
+const xmax = 1<<11 - 1
+
+// caller makes one call of a sealed layer, again and again: with the same pads, which
+// are for that alone, so that the same answers are right.
+type caller struct {
+	shape
+	masks   *transform.Layer
+	key     *verify.Key
+	pads    transform.PadsState
+	answers []ring.Matrix
+	scales  []float32 // of weight rows
+
+	weights []float32
+	values  []float32
+	x       []int32
+	samples []float32 // scales
+	r       []uint32  // of one sample
+	floats  []float32
+
+	times [passes]series
+}
+
+// newCaller seals a layer of random weights, has its pads made, and a call of random
+// values answered.
+func newCaller(ctx context.Context, b plan.Multiplier, s shape) (_ *caller, err error) {
+	rng := rand.New(rand.NewPCG(0, 0))
+	normal := func(n int) []float32 {
+		v := make([]float32, n)
+		for i := range v {
+			v[i] = float32(rng.NormFloat64())
+		}
+		return v
+	}
+	in, out := s.op.InLen(), s.op.OutLen()
+	c := &caller{
+		shape: s, weights: normal(s.op.Rows() * s.op.Terms()), values: normal(s.n * in), x: make([]int32, s.n*in), samples: make([]float32, s.n),
+		r: make([]uint32, in), floats: make([]float32, s.n*out),
+	}
+	q, err := transform.QuantizeWeights(ring.Q4(), s.op, c.weights, xmax)
+	if err != nil {
+		return nil, err
+	}
+	c.scales = q.Scale
+	if c.key, err = verify.NewKey(verify.DefaultField(), s.op, q.W); err != nil {
+		return nil, err
+	}
+	if c.masks, err = transform.NewLayer(ring.Q4(), transform.DefaultScheme(), s.op); err != nil {
+		return nil, err
+	}
+	what, err := c.masks.Seal(q.W)
+	if err != nil {
+		return nil, err
+	}
+	product, err := b.Load(ctx, ring.Q4(), c.masks.CloudOp(), what[0])
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, product.Close()) }()
+	pads, err := c.masks.NewPads(ctx, product, s.n)
+	if err != nil {
+		return nil, err
+	}
+	c.pads = pads.State()
+	if err := transform.QuantizeInputs(c.x, c.samples, c.values, s.n, xmax); err != nil {
+		return nil, err
+	}
+	if pads, err = c.masks.RestorePads(c.pads); err != nil {
+		return nil, err
+	}
+	call, err := c.masks.Mask(c.x, s.n, pads)
+	if err != nil {
+		return nil, err
+	}
+	xhat, _ := call.Masked()[0].Words()
+	c.answers = []ring.Matrix{ring.NewMatrix(s.n, out)}
+	return c, product.Evaluate(ctx, c.answers[0], xhat)
+}
+
+// round takes the time of each pass once.
+func (c *caller) round() error {
+	pads, err := c.masks.RestorePads(c.pads)
+	if err != nil {
+		return err
+	}
+	var (
+		call      *transform.Call
+		candidate verify.Candidate
+		y         []int32
+		took      [passes]time.Duration
+	)
+	for _, step := range []struct {
+		pass int
+		do   func() error
+	}{
+		{quantize, func() error { return transform.QuantizeInputs(c.x, c.samples, c.values, c.n, xmax) }},
+		{expand, func() error { // alone: mask does it again
+			seed := prg.New(c.pads.Seed)
+			for i := range c.n {
+				seed.Fill(ring.Q4(), c.r, c.pads.First+uint64(i))
+			}
+			return nil
+		}},
+		{mask, func() (err error) { call, err = c.masks.Mask(c.x, c.n, pads); return err }},
+		{unmask, func() (err error) { candidate, err = call.Unmask(c.answers); return err }},
+		{check, func() (err error) { y, err = c.key.Open(candidate, c.x); return err }},
+		{dequantize, func() error { toFloats(c.floats, y, c.samples, c.scales); return nil }},
+	} {
+		start := roofline.ThreadTime()
+		if err := step.do(); err != nil {
+			return err
+		}
+		took[step.pass] = roofline.ThreadTime() - start
+	}
+	took[total] = took[quantize] + took[mask] + took[unmask] + took[check] + took[dequantize]
+	took[mask] -= took[expand]
+	words := float64(c.n * (c.op.InLen() + c.op.OutLen()))
+	for pass, t := range took {
+		c.times[pass] = append(c.times[pass], float64(t.Nanoseconds())/words)
+	}
+	return nil
+}
+
+// toFloats sets dst to y·sample·row, one scale a sample and one a weight row, rows
+// being innermost: what package hostclient does with products that were checked.
+func toFloats(dst []float32, y []int32, sample, row []float32) {
+	each := len(y) / len(sample)
+	for s, b := range sample {
+		for i := s * each; i < (s+1)*each; i += len(row) {
+			dst, y := dst[i:][:len(row)], y[i:][:len(row)]
+			for j, a := range row {
+				dst[j] = float32(y[j]) * (a * b)
+			}
+		}
+	}
+}
+
+// Table writes the figures for people.
+func (h *HostResult) Table(w io.Writer) error {
+	t := render.Table(w)
+	fmt.Fprintln(t, "pass\tshape\tthreads\tns a word\tquartiles")
+	for _, r := range h.Rows {
+		fmt.Fprintf(t, "%s\t%s\t%d\t%.3f\t%.3f-%.3f\n", r.Pass, r.Shape, r.Threads, r.PerWord, r.spread[0], r.spread[1])
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, `
+ns a word: the thread's own processor time, for each word that the call sends or
+receives; medians over rounds. Scheme %v, pads in stock, r made again from its
+seed (prg; mask is the rest of masking). total: all of the host's online work for
+the layer, which stays in the caches between rounds. Every answer is right, and checked.
+`, transform.DefaultScheme())
+	return err
+}
+
+// CSV writes the rows.
+func (h *HostResult) CSV(w io.Writer) error {
+	return writeCSV(w, []string{"pass", "shape", "threads", "ns_per_word"}, h.Rows)
+}
+
+func (r HostRow) record() []string {
+	return []string{r.Pass, r.Shape, strconv.Itoa(r.Threads), decimal(r.PerWord)}
+}
