@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 )
 
@@ -79,31 +80,36 @@ func (l *localListener) Accept() (net.Conn, error) {
 		}
 		uid, err := user(c)
 		if err == nil && l.admit(uid) {
-			return &connection{c}, nil
+			return c, nil
 		}
 		l.log.Warn("caller turned away", "uid", uid, "error", err)
 		c.Close()
 	}
 }
 
-// connection is a caller's. gRPC shows a call the address of its peer, which here
-// holds the connection, so that a call can end it.
-type connection struct{ *net.UnixConn }
+// local is what gRPC needs to know of a unix socket: nothing is encrypted. It
+// shows calls the connection that they came by, so that one can end it.
+type local struct{ credentials.TransportCredentials }
 
-type address struct {
-	net.Addr
-	connection *connection
+// caller is the connection of a call.
+type caller struct {
+	credentials.CommonAuthInfo
+	conn net.Conn
 }
 
-// RemoteAddr implements net.Conn.
-func (c *connection) RemoteAddr() net.Addr { return address{c.UnixConn.RemoteAddr(), c} }
+func (caller) AuthType() string { return "local" }
+
+// ServerHandshake implements credentials.TransportCredentials.
+func (local) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return c, caller{credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}, c}, nil
+}
 
 // hangUp ends the connection of a call. Only then does gRPC let go of what the
 // caller does not read: the status of a call waits behind its answers.
 func hangUp(call context.Context) {
 	if p, ok := peer.FromContext(call); ok {
-		if a, ok := p.Addr.(address); ok {
-			a.connection.Close()
+		if c, ok := p.AuthInfo.(caller); ok {
+			c.conn.Close()
 		}
 	}
 }
