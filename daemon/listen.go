@@ -89,7 +89,9 @@ func (l *localListener) Accept() (net.Conn, error) {
 
 // local is what gRPC needs to know of a unix socket: nothing is encrypted. It
 // shows calls the connection that they came by, so that one can end it.
-type local struct{ credentials.TransportCredentials }
+type local struct {
+	credentials.TransportCredentials
+}
 
 // caller is the connection of a call.
 type caller struct {

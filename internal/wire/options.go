@@ -15,13 +15,19 @@ import (
 )
 
 const (
-	// window is how much one side may send before the other reads, in bytes, of
+	// window is how much a server may send before the client reads, in bytes, of
 	// one stream and of one connection: a message on its way while another is read.
 	window = 2 * MaxMessage
-	// buffer is the size of reads and writes on the socket in bytes.
+	// serverWindow is how much a client may send of messages that the server has
+	// not begun to read, on one stream. gRPC widens it by a message that is read.
+	serverWindow = 64 << 10
+	// buffer is the size of reads and writes on the socket in bytes. They are
+	// shared: a connection has none while nothing is sent.
 	buffer = 1 << 20
-	// maxStreams bounds the calls at a time of one connection.
-	maxStreams = 256
+	// maxStreams bounds the calls at a time of one connection, maxHeaders the
+	// bytes of the headers of one.
+	maxStreams = 128
+	maxHeaders = 16 << 10
 
 	clientPing  = 30 * time.Second // of silence before a peer is asked for a sign of life
 	serverPing  = 2 * time.Minute
@@ -41,9 +47,9 @@ func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ForceServerCodecV2(Codec{}),
 		grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage),
-		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
+		grpc.InitialWindowSize(serverWindow), grpc.InitialConnWindowSize(window),
 		grpc.ReadBufferSize(buffer), grpc.WriteBufferSize(buffer),
-		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxConcurrentStreams(maxStreams), grpc.MaxHeaderListSize(maxHeaders),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: serverPing, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 	}

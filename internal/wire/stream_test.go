@@ -31,12 +31,19 @@ type echo struct {
 }
 
 func (echo) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
+	receiver, err := wire.NewReceiver(stream.Context())
+	if err != nil {
+		return err
+	}
 	for {
-		var req wire.Request
-		if err := stream.RecvMsg(&req); err != nil {
+		if _, err := receiver.Next(); err != nil {
 			if err == io.EOF {
 				return nil
 			}
+			return err
+		}
+		var req wire.Request
+		if err := receiver.Read(&req); err != nil {
 			return err
 		}
 		resp := wire.Response{ID: req.ID, Words: req.Words, ComputeNS: uint64(req.Rows)}
@@ -55,8 +62,25 @@ func (echo) Info(context.Context, *pb.InfoRequest) (*pb.InfoResponse, error) {
 	return nil, (&wire.Error{Code: codes.Unavailable, Reason: wire.ReasonShuttingDown, Message: "soon"}).Status()
 }
 
+// evaluateFunc serves Evaluate.
+type evaluateFunc func(grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error
+
+type service struct {
+	echo
+	evaluate evaluateFunc
+}
+
+func (s service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
+	return s.evaluate(stream)
+}
+
 // serve runs the echo on a socket and returns its address.
 func serve(t testing.TB) string {
+	t.Helper()
+	return serveWith(t, echo{}.Evaluate)
+}
+
+func serveWith(t testing.TB, evaluate evaluateFunc) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
@@ -64,7 +88,7 @@ func serve(t testing.TB) string {
 		t.Fatal(err)
 	}
 	s := grpc.NewServer(wire.ServerOptions()...)
-	pb.RegisterSecureNetsServer(s, echo{})
+	pb.RegisterSecureNetsServer(s, service{evaluate: evaluate})
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -192,6 +216,67 @@ func TestStockClient(t *testing.T) {
 	resp, err = stream.Recv()
 	if err != nil || resp.Id != 6 || resp.GetError().GetReason() != "BAD_REQUEST" {
 		t.Errorf("response %v: %v", resp, err)
+	}
+}
+
+// TestUnreadMessages: what a server knows of but does not read stays with the client.
+func TestUnreadMessages(t *testing.T) {
+	read := make(chan struct{})
+	client := dial(t, serveWith(t, func(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
+		receiver, err := wire.NewReceiver(stream.Context())
+		if err != nil {
+			return err
+		}
+		for {
+			size, err := receiver.Next()
+			if err == io.EOF {
+				return nil
+			}
+			<-read
+			var req wire.Request
+			if err := errors.Join(err, receiver.Read(&req)); err != nil {
+				return err
+			}
+			req.Free()
+			if err := stream.SendMsg(&wire.Response{ID: uint64(size)}); err != nil {
+				return err
+			}
+		}
+	}))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	stream, err := client.Evaluate(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 1 << 20
+	released := make(chan struct{}, 1)
+	req := wire.Request{Words: wire.EncodeWords(ring.Q4(), make([]uint32, n/4), func() { released <- struct{}{} })}
+	if err := stream.SendMsg(&req); err != nil {
+		t.Fatal(err)
+	}
+	req.Free()
+	if err := stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-released:
+		t.Error("a server that does not read has the message")
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(read)
+	resp := wire.Response{}
+	if err := stream.RecvMsg(&resp); err != nil || resp.ID < n || resp.ID > n+100 {
+		t.Errorf("message of %d bytes, %v", resp.ID, err)
+	}
+	if err := stream.RecvMsg(&resp); err != io.EOF {
+		t.Errorf("at the end: %v", err)
+	}
+}
+
+func TestNoStream(t *testing.T) {
+	if _, err := wire.NewReceiver(t.Context()); !errors.Is(err, wire.ErrStream) {
+		t.Errorf("error %v", err)
 	}
 }
 

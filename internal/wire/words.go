@@ -30,10 +30,21 @@ type releasePool func()
 func (releasePool) Get(n int) *[]byte { b := make([]byte, n); return &b }
 func (p releasePool) Put(*[]byte)     { p() }
 
+// copyPool is the pool of a buffer with a copy of words.
+type copyPool struct {
+	mem.BufferPool
+	release releasePool
+}
+
+func (p copyPool) Put(b *[]byte) {
+	p.BufferPool.Put(b)
+	p.release()
+}
+
 // EncodeWords returns v as wire bytes, which the caller frees. Where memory holds
 // the words as the wire does the bytes are v's own memory, and v must not change
 // until release (which may be nil) is called, once, from any goroutine, after the
-// last use. Short vectors are copied.
+// last use of the words or of a copy. Short vectors are copied.
 //
 // Do not wait for release: gRPC forgets the buffers of a message that a broken
 // connection cuts off, and of one during whose sending the stream's first answer
@@ -46,14 +57,19 @@ func EncodeWords(r ring.Ring, v []uint32, release func()) mem.BufferSlice {
 		release()
 		return mem.BufferSlice{}
 	}
-	// mem does not count references to short buffers.
-	if b, ok := asBytes(r, v); ok && !mem.IsBelowBufferPoolingThreshold(len(b)) {
+	n := len(v) * r.WordBytes()
+	if mem.IsBelowBufferPoolingThreshold(n) { // mem does not count references to it
+		b := make(mem.SliceBuffer, n)
+		r.PutWords(b, v)
+		release()
+		return mem.BufferSlice{b}
+	}
+	if b, ok := asBytes(r, v); ok {
 		return mem.BufferSlice{mem.NewBuffer(&b, releasePool(release))}
 	}
-	pool := mem.DefaultBufferPool()
-	b := pool.Get(len(v) * r.WordBytes())
+	pool := copyPool{mem.DefaultBufferPool(), release}
+	b := pool.Get(n)
 	r.PutWords(*b, v)
-	release()
 	return mem.BufferSlice{mem.NewBuffer(b, pool)}
 }
 

@@ -1,0 +1,89 @@
+package wire
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
+)
+
+// ErrStream reports a context that is not that of a stream which gRPC serves.
+var ErrStream = errors.New("wire: no stream of gRPC's")
+
+// Receiver reads the messages of a stream that a server handles, as RecvMsg does
+// and instead of it, in two steps: a message's size is known before its bytes are
+// let into memory, so that they can be waited for. Until then a stream holds no
+// more than its window.
+//
+// It belongs to one goroutine at a time. Its errors are io.EOF at the end of the
+// stream, and else statuses.
+type Receiver struct {
+	stream messages
+	header [5]byte // of the message begun: a flag and the size
+}
+
+// messages is what a stream of gRPC's transport has, beside what gRPC shows of it:
+// RecvMsg reads with these, one after the other.
+type messages interface {
+	ReadMessageHeader(header []byte) error
+	Read(n int) (mem.BufferSlice, error)
+}
+
+// NewReceiver returns the receiver of the stream whose handler has been given ctx.
+func NewReceiver(ctx context.Context) (*Receiver, error) {
+	s, ok := grpc.ServerTransportStreamFromContext(ctx).(messages)
+	if !ok {
+		return nil, ErrStream
+	}
+	return &Receiver{stream: s}, nil
+}
+
+// Next waits until a message begins and returns its size in bytes, at most MaxMessage.
+func (r *Receiver) Next() (size int, err error) {
+	if err := r.stream.ReadMessageHeader(r.header[:]); err != nil {
+		return 0, streamError(err)
+	}
+	if r.header[0] != 0 {
+		return 0, status.Error(codes.Internal, "message is compressed, or no message of gRPC's")
+	}
+	n := binary.BigEndian.Uint32(r.header[1:])
+	if n > MaxMessage {
+		return 0, status.Errorf(codes.ResourceExhausted, "message of %d bytes, at most %d", n, MaxMessage)
+	}
+	return int(n), nil
+}
+
+// Read reads the message that Next has announced, as Codec does.
+func (r *Receiver) Read(m any) error {
+	b, err := r.stream.Read(int(binary.BigEndian.Uint32(r.header[1:])))
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return streamError(err)
+	}
+	defer b.Free()
+	if err := (Codec{}).Unmarshal(b, m); err != nil {
+		return status.Errorf(codes.Internal, "no message of this call: %v", err)
+	}
+	return nil
+}
+
+// streamError makes a status of an error of the transport.
+func streamError(err error) error {
+	if err == io.EOF {
+		return err
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return status.FromContextError(err).Err()
+	}
+	return status.Error(codes.Internal, err.Error())
+}
