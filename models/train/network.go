@@ -8,7 +8,7 @@ import (
 	"github.com/securenets/securenets/internal/plan"
 )
 
-// network is one row of PAPER.md's table and how it is trained.
+// network is one of the paper's networks and how it is trained.
 type network struct {
 	// build returns the network without its softmax, which training folds
 	// into the loss, with first weights drawn from r.
