@@ -28,6 +28,10 @@ import (
 	"github.com/securenets/securenets/kernels"
 )
 
+// maxUnary is the largest message in bytes that gRPC itself receives, unasked: a
+// request that is no stream's. Streams have an inbox.
+const maxUnary = 64 << 10
+
 // Run serves until ctx ends. Then it stops accepting, answers what it has
 // received, for up to the drain timeout, and returns nil. An error means that it
 // could not start, or that the socket failed. The backend stays the caller's to
@@ -60,14 +64,20 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	defer queue.Close()
 	draining, drain := context.WithCancel(context.Background())
 	defer drain()
+	incoming := max(uploadCopies*wire.MaxMessage, cfg.Limits.MaxBytesInFlight/4)
 	s := &service{
 		backend: backend.Name(), log: log, store: store, batcher: queue,
-		memory: semaphore.NewWeighted(cfg.Limits.MaxBytesInFlight),
-		stall:  cfg.Limits.StallTimeout(),
-		ready:  make(chan struct{}), draining: draining,
+		incoming:  semaphore.NewWeighted(incoming),
+		memory:    semaphore.NewWeighted(cfg.Limits.MaxBytesInFlight - incoming),
+		maxMemory: cfg.Limits.MaxBytesInFlight - incoming,
+		calls:     semaphore.NewWeighted(int64(cfg.Limits.MaxCalls)),
+		stall:     cfg.Limits.StallTimeout(),
+		ready:     make(chan struct{}), draining: draining,
 	}
 	server := grpc.NewServer(append(wire.ServerOptions(),
 		grpc.Creds(local{insecure.NewCredentials()}),
+		grpc.MaxRecvMsgSize(maxUnary),
+		grpc.InTapHandle(s.tap),
 		grpc.WaitForHandlers(true),
 		grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream))...)
 	pb.RegisterSecureNetsServer(server, s)
@@ -101,6 +111,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	}
 	log.Info("draining", "timeout", cfg.DrainTimeout())
 	status.Shutdown()
+	socket.Close() // before anyone is told
 	drain()
 	late := time.AfterFunc(cfg.DrainTimeout(), func() {
 		log.Warn("drain timeout has passed: calls in flight are cancelled")

@@ -3,9 +3,9 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"io"
 	"math"
 	"sync"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -27,33 +27,46 @@ const wordSize = 4
 
 // Evaluate implements the protocol. Each request is answered when it is done; an
 // error of one is its answer and leaves the others alone.
+//
+// Memory is taken in a fixed order, so that no two requests wait for each other:
+// for the message, then for the work, after which the message is let go of.
 func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
 	ctx := stream.Context()
+	in, err := s.inbox(ctx)
+	if err != nil {
+		return err
+	}
 	e := &evaluation{service: s, stream: stream}
 	defer e.work.Wait()
-	requests, end := receive(stream, (*wire.Request).Free)
 	slots := make(chan struct{}, maxInFlight)
 	for {
-		var r *wire.Request
-		select {
-		case next, ok := <-requests:
-			if !ok {
-				return end()
-			}
-			r = next
-		case <-s.draining.Done():
-			return shuttingDown()
+		size, err := in.next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		slots <- struct{}{} // freed by work that ends with the stream at the latest
+		r := new(wire.Request)
+		if err := in.receive(r, int64(size)); err != nil {
+			return err
+		}
+		received := func() {
+			r.Free()
+			s.incoming.Release(int64(size))
 		}
 		j, err := e.admit(ctx, r)
 		if err != nil {
-			r.Free()
-			e.send(&wire.Response{ID: r.ID, Err: s.report(err).Proto()}, nil)
-			continue
+			received()
 		}
-		slots <- struct{}{} // freed by work that ends with the stream at the latest
 		e.work.Go(func() {
 			defer func() { <-slots }()
-			e.answer(ctx, j)
+			if err != nil {
+				e.send(&wire.Response{ID: r.ID, Err: s.report(err).Proto()}, nil)
+				return
+			}
+			e.answer(ctx, j, received)
 		})
 	}
 }
@@ -73,10 +86,7 @@ func (e *evaluation) send(r *wire.Response, written <-chan struct{}) {
 	e.sending.Lock()
 	defer e.sending.Unlock()
 	ctx := e.stream.Context()
-	stalled := time.AfterFunc(e.stall, func() {
-		e.log.Warn("connection ended: its caller does not read answers")
-		hangUp(ctx)
-	})
+	stalled := e.onStall(ctx, "does not read answers")
 	defer stalled.Stop()
 	_ = e.stream.SendMsg(r)
 	r.Free()
@@ -94,8 +104,12 @@ type job struct {
 	*wire.Request
 	model *model.Model
 	op    plan.Op
-	bytes int64 // of memory
+	bytes int64 // of the service's memory
 }
+
+// overhead is more than the bytes that a request of no words holds: its goroutine
+// and what gRPC keeps.
+const overhead = 8 << 10
 
 // admit checks all of a request but its words, and waits for the memory that it
 // needs, a seed counted as what it expands to. No size is used before it is checked.
@@ -109,7 +123,7 @@ func (e *evaluation) admit(ctx context.Context, r *wire.Request) (*job, error) {
 		return nil, model.NotFound(digest)
 	}
 	j := &job{Request: r, model: m}
-	if err := j.check(); err != nil {
+	if err := e.check(j); err != nil {
 		m.Release()
 		return nil, err
 	}
@@ -120,8 +134,8 @@ func (e *evaluation) admit(ctx context.Context, r *wire.Request) (*job, error) {
 	return j, nil
 }
 
-// check sets op and bytes.
-func (j *job) check() error {
+// check sets op and bytes of j.
+func (s *service) check(j *job) error {
 	if int64(j.Layer) >= int64(len(j.model.Plan.Ops)) {
 		return &wire.Error{Code: codes.NotFound, Reason: wire.ReasonLayerNotFound,
 			Message: fmt.Sprintf("layer %d of %d", j.Layer, len(j.model.Plan.Ops))}
@@ -137,7 +151,10 @@ func (j *job) check() error {
 		return &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge,
 			Message: fmt.Sprintf("%d rows of %d words in, %d out: want at most %d words each way", j.Rows, j.op.InLen(), j.op.OutLen(), most)}
 	}
-	j.bytes = wordSize * (in + out) // at most 128 MiB
+	if j.bytes = s.charge(j.op, int(j.Rows), width); j.bytes > s.maxMemory {
+		return &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge,
+			Message: fmt.Sprintf("%d bytes of memory, there are %d", j.bytes, s.maxMemory)}
+	}
 	switch {
 	case j.Seed != nil:
 		if len(j.Seed.Key) != len(prg.Seed{}) {
@@ -155,13 +172,35 @@ func (j *job) check() error {
 	return nil
 }
 
+// charge returns the bytes that a request holds between its admission and the
+// end of its answer, at most: words in and out, their copies in a merged product,
+// and the answer as it is sent, where that is not the words' own memory.
+func (s *service) charge(op plan.Op, rows int, width int64) int64 {
+	in, out := int64(rows)*int64(op.InLen()), int64(rows)*int64(op.OutLen())
+	words := in + out
+	if s.batcher.Copies(op, rows) {
+		words *= 2
+	}
+	bytes := overhead + wordSize*(words+words/8) // see pool.Size
+	if width != wordSize {
+		bytes += out * width
+	}
+	return bytes
+}
+
 // answer evaluates an admitted request, answers it, and gives back what it holds.
-func (e *evaluation) answer(ctx context.Context, j *job) {
+// It calls decoded when the words of the request are not needed any more.
+func (e *evaluation) answer(ctx context.Context, j *job, decoded func()) {
 	defer e.memory.Release(j.bytes)
 	resp := &wire.Response{ID: j.ID}
+	x := e.matrix(int(j.Rows), j.op.InLen())
+	err := guard(func() error { return j.input(x) })
+	decoded()
 	y := e.matrix(int(j.Rows), j.op.OutLen())
-	err := guard(func() error { return e.evaluate(ctx, j, y, resp) })
-	j.Free()
+	if err == nil {
+		err = guard(func() error { return e.evaluate(ctx, j, y, x, resp) })
+	}
+	e.words.Put(x.Data)
 	j.model.Release()
 	if err != nil {
 		e.words.Put(y.Data)
@@ -178,12 +217,7 @@ func (e *evaluation) answer(ctx context.Context, j *job) {
 }
 
 // evaluate sets y and the times of resp.
-func (s *service) evaluate(ctx context.Context, j *job, y ring.Matrix, resp *wire.Response) error {
-	x := s.matrix(int(j.Rows), j.op.InLen())
-	defer s.words.Put(x.Data)
-	if err := j.input(x); err != nil {
-		return err
-	}
+func (s *service) evaluate(ctx context.Context, j *job, y, x ring.Matrix, resp *wire.Response) error {
 	timing, err := s.batcher.Evaluate(ctx, j.model.Product(int(j.Layer)), y, x)
 	resp.QueueNS, resp.ComputeNS = uint64(timing.Queue.Nanoseconds()), uint64(timing.Compute.Nanoseconds())
 	return err

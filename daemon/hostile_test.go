@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -193,12 +194,8 @@ func TestForeignFrames(t *testing.T) {
 	}
 }
 
-// TestTruncatedFrames: gRPC frames that end early, lie about their length or are
-// compressed, over plain HTTP/2.
-func TestTruncatedFrames(t *testing.T) {
-	d := start(t, nil, nil)
-	m := smallModel(t)
-	d.push(m)
+// plainHTTP returns a client of HTTP/2 that knows nothing of gRPC.
+func (d *running) plainHTTP() *http.Transport {
 	transport := &http.Transport{
 		Protocols: new(http.Protocols),
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -206,6 +203,16 @@ func TestTruncatedFrames(t *testing.T) {
 		},
 	}
 	transport.Protocols.SetUnencryptedHTTP2(true)
+	return transport
+}
+
+// TestTruncatedFrames: gRPC frames that end early, lie about their length or are
+// compressed, over plain HTTP/2.
+func TestTruncatedFrames(t *testing.T) {
+	d := start(t, nil, nil)
+	m := smallModel(t)
+	d.push(m)
+	transport := d.plainHTTP()
 	defer transport.CloseIdleConnections()
 	for name, body := range map[string]string{
 		"prefix cut":      "\x00\x00\x00",
@@ -509,6 +516,143 @@ func TestUnreadAnswers(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestMemory: what callers make the daemon hold stays near its budget, whatever
+// they send and leave unread; it counts the callers' own buffers too, as they are
+// in this process.
+func TestMemory(t *testing.T) {
+	const budget, perConnection = 128 << 20, 6 << 20
+	h := newHooked()
+	d := start(t, h, func(c *config.Config) { c.Limits.MaxBytesInFlight = budget })
+	up, down := newModel(t, ring.Q4(), plan.Dense(1024, 1)), newModel(t, ring.Q4(), plan.Dense(1, 1024))
+	d.push(up)
+	d.push(down)
+	resume := make(chan struct{})
+	h.set(func(ctx context.Context) error {
+		select {
+		case <-resume:
+		case <-ctx.Done():
+		}
+		return nil
+	})
+	x := up.input(0, 4090, 1)
+	part, err := proto.Marshal(&pb.UploadRequest{Digest: make([]byte, 32), Size: 1 << 30, Data: make([]byte, 15<<20)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	before := liveHeap()
+	const connections, streams = 5, 8
+	var sending sync.WaitGroup
+	for range connections {
+		cc := d.connect()
+		for s := range streams {
+			e := evaluate(t, ctx, cc)
+			sending.Go(func() {
+				for id := range uint64(4) {
+					r := &wire.Request{ID: id, Model: up.digest[:], Rows: 4090, Words: wire.EncodeWords(up.Plan.Ring, x.Data, nil)}
+					if s%2 == 1 {
+						r = down.request(0, 4090, id)
+					}
+					if e.stream.SendMsg(r) != nil {
+						return
+					}
+				}
+			})
+		}
+		upload, err := pb.NewSecureNetsClient(cc).Upload(ctx, grpc.ForceCodecV2(anyBytes{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sending.Go(func() {
+			for upload.SendMsg(part) == nil {
+			}
+		})
+	}
+	for range 4 {
+		time.Sleep(250 * time.Millisecond)
+		grown := liveHeap() - before
+		t.Logf("budget %d MiB, live heap grown by %d MiB", budget>>20, grown>>20)
+		if grown > budget+connections*perConnection {
+			t.Errorf("the heap grew by %d MiB", grown>>20)
+		}
+	}
+	close(resume)
+	cancel()
+	sending.Wait()
+	d.works(up)
+}
+
+func liveHeap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC() // what pools held
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// TestTooManyCalls: one call more than there may be is refused, and those in
+// progress go on.
+func TestTooManyCalls(t *testing.T) {
+	d := start(t, nil, func(c *config.Config) { c.Limits.MaxCalls = 3 })
+	m := smallModel(t)
+	d.push(m)
+	ctx, cancel := context.WithCancel(t.Context())
+	var streams []*evaluation
+	for range 3 {
+		e := evaluate(t, ctx, d.connect())
+		e.works(m)
+		streams = append(streams, e)
+	}
+	_, err := evaluate(t, d.ctx(), d.connect()).receive()
+	wantReason(t, err, codes.ResourceExhausted, wire.ReasonOverloaded)
+	_, err = d.client().List(d.ctx(), &pb.ListRequest{})
+	wantReason(t, wire.FromStatus(err), codes.ResourceExhausted, wire.ReasonOverloaded)
+	for _, e := range streams {
+		e.works(m)
+	}
+	cancel()
+	for err != nil { // until the daemon has heard of it
+		_, err = d.client().List(d.ctx(), &pb.ListRequest{})
+	}
+	d.works(m)
+}
+
+// TestHalfSent: a message whose rest does not come costs its caller the
+// connection, and others nothing for good.
+func TestHalfSent(t *testing.T) {
+	d := start(t, nil, func(c *config.Config) {
+		c.Limits.MaxBytesInFlight = 128 << 20
+		c.Limits.StallTimeoutSeconds = 1
+	})
+	m := smallModel(t)
+	d.push(m)
+	for range 4 { // together more than there is for messages
+		body, rest := io.Pipe()
+		transport := d.plainHTTP()
+		defer transport.CloseIdleConnections()
+		req, err := http.NewRequestWithContext(d.ctx(), http.MethodPost, "http://localhost/securenets.v1.SecureNets/Evaluate", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/grpc")
+		req.Header.Set("TE", "trailers")
+		go func() { _, _ = rest.Write([]byte("\x00\x00\xff\xff\xffand no more")) }()
+		go func() {
+			if resp, err := transport.RoundTrip(req); err == nil {
+				_, err = io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+				if err == nil {
+					t.Error("the connection ended well")
+				}
+			}
+			rest.Close()
+		}()
+	}
+	d.waitForLog("does not send the rest", 4)
+	d.works(m)
 }
 
 // TestGoodAmongBad: hostile and honest streams at once.

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/daemon/batch"
@@ -30,15 +31,19 @@ import (
 type service struct {
 	pb.UnimplementedSecureNetsServer
 
-	backend  string
-	log      *slog.Logger
-	store    *model.Store
-	batcher  batch.Batcher
-	memory   *semaphore.Weighted // bytes of inputs and outputs
-	stall    time.Duration       // that a caller may keep the daemon waiting
-	words    pool.Words
-	ready    chan struct{}   // closed once calls can be served
-	draining context.Context // done once no more are taken
+	backend string
+	log     *slog.Logger
+	store   *model.Store
+	batcher batch.Batcher
+	// max_bytes_in_flight is in two parts, for what is received and for what is admitted.
+	incoming  *semaphore.Weighted // bytes of messages, from their first to when they are decoded
+	memory    *semaphore.Weighted // bytes of requests: see charge
+	maxMemory int64               // of memory
+	calls     *semaphore.Weighted // in progress
+	stall     time.Duration       // that a caller may keep the daemon waiting
+	words     pool.Words
+	ready     chan struct{}   // closed once calls can be served
+	draining  context.Context // done once no more are taken
 }
 
 func badRequest(format string, a ...any) error {
@@ -47,6 +52,15 @@ func badRequest(format string, a ...any) error {
 
 func shuttingDown() *wire.Error {
 	return &wire.Error{Code: codes.Unavailable, Reason: wire.ReasonShuttingDown, Message: "the daemon is shutting down"}
+}
+
+// tap takes a call, before anything of it but its headers is there, or refuses it.
+func (s *service) tap(ctx context.Context, _ *tap.Info) (context.Context, error) {
+	if !s.calls.TryAcquire(1) {
+		return nil, (&wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, Message: "too many calls at a time"}).Status()
+	}
+	context.AfterFunc(ctx, func() { s.calls.Release(1) })
+	return ctx, nil
 }
 
 func (s *service) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
@@ -133,35 +147,90 @@ func (s *service) report(err error) *wire.Error {
 	return &wire.Error{Code: codes.Internal, Reason: wire.ReasonInternal, Message: "internal error"}
 }
 
-// receive reads a stream's messages in a goroutine of its own, so that a handler
-// can wait for other things too. After the last one the channel is closed and end
-// returns why (gRPC has told the caller of a frame that is too large or no
-// protobuf); the goroutine ends at the latest when the handler has returned.
-func receive[M any](stream grpc.ServerStream, free func(*M)) (messages <-chan *M, end func() error) {
-	c := make(chan *M)
-	var err error
+// inbox is what a stream's caller sends.
+type inbox struct {
+	*service
+	ctx      context.Context
+	receiver *wire.Receiver
+	begun    chan int      // sizes of messages that have begun; closed after the last
+	read     chan struct{} // a token for each that was read
+	err      error         // why there are no more, set before begun is closed
+}
+
+// inbox returns that of a stream which is being handled. A goroutine waits for
+// messages, so that the handler can wait for other things too; it ends at the
+// latest when the handler has returned.
+func (s *service) inbox(ctx context.Context) (*inbox, error) {
+	receiver, err := wire.NewReceiver(ctx)
+	if err != nil {
+		return nil, err
+	}
+	in := &inbox{s, ctx, receiver, make(chan int), make(chan struct{}), nil}
 	go func() {
-		defer close(c)
+		defer close(in.begun)
 		for {
-			m := new(M)
-			if err = stream.RecvMsg(m); err != nil {
+			var size int
+			if size, in.err = receiver.Next(); in.err != nil {
 				return
 			}
 			select {
-			case c <- m:
-			case <-stream.Context().Done():
-				free(m)
-				err = stream.Context().Err()
+			case in.begun <- size:
+			case <-ctx.Done():
+				in.err = ctx.Err()
+				return
+			}
+			select {
+			case <-in.read:
+			case <-ctx.Done():
+				in.err = ctx.Err()
 				return
 			}
 		}
 	}()
-	return c, func() error {
-		if err == io.EOF {
-			return nil
+	return in, nil
+}
+
+// next waits for a message and returns its size; io.EOF after the last. The
+// message itself has yet to be received.
+func (in *inbox) next() (size int, err error) {
+	select {
+	case size, ok := <-in.begun:
+		if !ok {
+			return 0, in.err
 		}
+		return size, nil
+	case <-in.draining.Done():
+		return 0, shuttingDown()
+	}
+}
+
+// receive reads the message that next has announced to m, once there is memory
+// for its bytes, to be released by the caller. A message that does not come in
+// time costs its sender the connection: the memory is wanted by others.
+func (in *inbox) receive(m any, bytes int64) error {
+	if err := in.incoming.Acquire(in.ctx, bytes); err != nil {
 		return err
 	}
+	stalled := in.onStall(in.ctx, "does not send the rest of a message")
+	err := in.receiver.Read(m)
+	stalled.Stop()
+	if err != nil {
+		in.incoming.Release(bytes)
+		return err
+	}
+	select {
+	case in.read <- struct{}{}:
+	case <-in.ctx.Done():
+	}
+	return nil
+}
+
+// onStall ends a call's connection, unless the timer is stopped in time.
+func (s *service) onStall(ctx context.Context, what string) *time.Timer {
+	return time.AfterFunc(s.stall, func() {
+		s.log.Warn("connection ended: its caller " + what)
+		hangUp(ctx)
+	})
 }
 
 func parseDigest(b []byte) (sealed.Digest, error) {
@@ -171,20 +240,35 @@ func parseDigest(b []byte) (sealed.Digest, error) {
 	return sealed.Digest(b), nil
 }
 
+// uploadCopies is how many times protobuf has the bytes of a message in memory
+// while it reads it: as they came, in one piece, and as its field.
+const uploadCopies = 3
+
 // Upload implements the protocol.
 func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]) error {
 	ctx := stream.Context()
-	messages, end := receive(stream, func(*pb.UploadRequest) {})
+	in, err := s.inbox(ctx)
+	if err != nil {
+		return err
+	}
+	var held int64 // of the memory for messages
+	defer func() { s.incoming.Release(held) }()
 	next := func() (*pb.UploadRequest, error) {
-		select {
-		case m, ok := <-messages:
-			if !ok {
-				return nil, end()
-			}
-			return m, nil
-		case <-s.draining.Done():
-			return nil, shuttingDown()
+		s.incoming.Release(held)
+		held = 0
+		size, err := in.next()
+		if err == io.EOF {
+			return nil, nil
 		}
+		if err != nil {
+			return nil, err
+		}
+		m, bytes := new(pb.UploadRequest), uploadCopies*int64(size)
+		if err := in.receive(m, bytes); err != nil {
+			return nil, err
+		}
+		held = bytes
+		return m, nil
 	}
 	first, err := next()
 	if err != nil {

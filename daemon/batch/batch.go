@@ -31,14 +31,21 @@ type Batcher interface {
 	// it refuses the call, and ctx's error if that ends before the product has
 	// begun. The caller keeps p open, and y and x to itself, until it returns.
 	Evaluate(ctx context.Context, p plan.Product, y, x ring.Matrix) (Timing, error)
+	// Copies reports whether it may copy the rows of a call for an operator, in
+	// and out, while it evaluates it.
+	Copies(op plan.Op, rows int) bool
 }
 
 // Options of a Queue.
 type Options struct {
-	MaxRows  int           // of a merged product; a larger call goes alone
+	MaxRows  int           // of a merged product, if maxWords is not less; a larger call goes alone
 	MaxDelay time.Duration // that a call waits for company; see Queue
 	MaxCalls int           // waiting for one product
 }
+
+// maxWords bounds the words of a merged product, in and out: with more, copying
+// them costs what merging gains.
+const maxWords = 2 << 20
 
 // Queue is a Batcher with one first-in first-out line a product. The product's
 // next batch is what stands at the front when the last one is done, up to MaxRows.
@@ -101,6 +108,12 @@ func (q *Queue) Evaluate(ctx context.Context, p plan.Product, y, x ring.Matrix) 
 	}
 	return c.timing, c.err
 }
+
+// Copies implements Batcher.
+func (q *Queue) Copies(op plan.Op, rows int) bool { return rows < q.maxRows(op.InLen()+op.OutLen()) }
+
+// maxRows returns the most rows of a merged product, given the words of one.
+func (q *Queue) maxRows(words int) int { return min(q.o.MaxRows, maxWords/words) }
 
 // join puts c at the end of p's line.
 func (q *Queue) join(p plan.Product, c *call) (*line, error) {
@@ -188,15 +201,15 @@ func (q *Queue) next(p plan.Product, l *line) []*call {
 
 // front returns how many calls the next batch has, and whether no more fit.
 func (q *Queue) front(l *line) (n int, full bool) {
-	rows := 0
+	rows, most := 0, q.maxRows(l.waiting[0].x.Cols+l.waiting[0].y.Cols)
 	for _, c := range l.waiting {
-		if n > 0 && c.x.Rows > q.o.MaxRows-rows {
+		if n > 0 && c.x.Rows > most-rows {
 			return n, true
 		}
 		rows += c.x.Rows
 		n++
 	}
-	return n, rows >= q.o.MaxRows
+	return n, rows >= most
 }
 
 // evaluate runs one product and gives each call of b its rows.

@@ -156,6 +156,39 @@ func TestMerge(t *testing.T) {
 	})
 }
 
+// TestWide: what is copied to merge calls is bounded in words too.
+func TestWide(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := batch.New(t.Context(), batch.Options{MaxRows: 10, MaxCalls: 100})
+		p := &product{op: plan.Dense(1<<19, 1), w: ring.NewMatrix(1, 1<<19), gate: make(chan struct{}, 9)}
+		for rows, want := range []bool{true, true, true, false, false} {
+			if got := q.Copies(p.op, rows); got != want {
+				t.Errorf("%d rows: copied %v", rows, got)
+			}
+		}
+		if q.Copies(plan.Dense(1, 1), 10) || !q.Copies(plan.Dense(1, 1), 9) {
+			t.Error("narrow rows")
+		}
+		var wg sync.WaitGroup
+		for i, n := range []int{1, 2, 2, 1, 3, 4, 1} {
+			wg.Go(func() {
+				if _, err := call(t.Context(), t, q, p, n, uint64(i)); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		for range cap(p.gate) {
+			p.gate <- struct{}{}
+		}
+		wg.Wait()
+		q.Close()
+		if got, want := p.began(), []int{1, 2, 3, 3, 4, 1}; !slices.Equal(got, want) {
+			t.Errorf("products of %v rows, want %v", got, want)
+		}
+	})
+}
+
 // TestDelay: a call that finds the queue empty runs at once; others wait for
 // company until they fill a product or the first of them has waited MaxDelay.
 func TestDelay(t *testing.T) {

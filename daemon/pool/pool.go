@@ -11,7 +11,27 @@ import (
 // Words lends vectors. Its zero value is ready; it may be used by several
 // goroutines at once.
 type Words struct {
-	classes [bits.UintSize]sync.Pool // class i: vectors of capacity 2^i
+	classes [(bits.UintSize + 1) * perOctave]sync.Pool
+}
+
+// perOctave classes of sizes share a factor of two, so that a vector is at most
+// 1/perOctave larger than it was asked for.
+const perOctave = 8
+
+// class returns the number and the capacity of the smallest class for n words.
+func class(n int) (number, capacity int) {
+	shift := max(0, bits.Len(uint(n-1))-bits.Len(perOctave))
+	steps := (n-1)>>shift + 1 // of 2^shift words; at most 2·perOctave
+	return shift*perOctave + steps, steps << shift
+}
+
+// Size returns the words that Get(n) takes in memory, at most n + n/8.
+func Size(n int) int {
+	if n == 0 {
+		return 0
+	}
+	_, c := class(n)
+	return c
 }
 
 // Get returns a vector of n words, whose content is arbitrary.
@@ -19,11 +39,11 @@ func (p *Words) Get(n int) []uint32 {
 	if n == 0 {
 		return nil
 	}
-	class := bits.Len(uint(n - 1))
-	if v, ok := p.classes[class].Get().(*[]uint32); ok {
+	i, c := class(n)
+	if v, ok := p.classes[i].Get().(*[]uint32); ok {
 		return (*v)[:n]
 	}
-	return make([]uint32, n, 1<<class)
+	return make([]uint32, n, c)
 }
 
 // Put takes a vector from Get back. No one may use it any more.
@@ -31,6 +51,7 @@ func (p *Words) Put(v []uint32) {
 	if cap(v) == 0 {
 		return
 	}
+	i, _ := class(cap(v))
 	v = v[:0]
-	p.classes[bits.Len(uint(cap(v)-1))].Put(&v)
+	p.classes[i].Put(&v)
 }

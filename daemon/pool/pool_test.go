@@ -7,14 +7,23 @@ import (
 	"github.com/securenets/securenets/daemon/pool"
 )
 
-func TestLengths(t *testing.T) {
+// TestSizes: a vector is as long as asked, its capacity as told, at most an eighth
+// more, and vectors of one class serve one another.
+func TestSizes(t *testing.T) {
 	var p pool.Words
-	for _, n := range []int{0, 1, 2, 3, 4, 5, 1000, 1024, 1025, 3, 0} {
+	check := func(n int) {
 		v := p.Get(n)
-		if len(v) != n || cap(v) > 2*n {
-			t.Errorf("%d words: length %d, capacity %d", n, len(v), cap(v))
+		if len(v) != n || cap(v) != pool.Size(n) || cap(v) > n+n/8 || pool.Size(cap(v)) != cap(v) {
+			t.Errorf("%d words: length %d, capacity %d, told %d", n, len(v), cap(v), pool.Size(n))
 		}
 		p.Put(v)
+	}
+	for n := range 5000 {
+		check(n)
+	}
+	for n := 5000; n < 1<<20; n += n/9 + 1 {
+		check(n)
+		check(n - 1)
 	}
 }
 

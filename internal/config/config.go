@@ -57,9 +57,10 @@ const (
 type Limits struct {
 	MaxModels     int   `toml:"max_models"`      // stored or being uploaded
 	MaxModelBytes int64 `toml:"max_model_bytes"` // of one sealed model
-	// MaxBytesInFlight bounds inputs, seeds expanded, and outputs of all
-	// requests at a time, as 4-byte words in memory.
+	// MaxBytesInFlight bounds the memory of all requests and uploads at a time, but
+	// for MaxCalls times 64 KiB that gRPC may have received before it is asked to.
 	MaxBytesInFlight int64 `toml:"max_bytes_in_flight"`
+	MaxCalls         int   `toml:"max_calls"` // at a time, of all connections
 	// StallTimeoutSeconds is how long a caller may keep the daemon waiting in the
 	// middle of something.
 	StallTimeoutSeconds int `toml:"stall_timeout_seconds"`
@@ -88,8 +89,8 @@ func (b Batching) MaxQueueDelay() time.Duration {
 	return time.Duration(b.MaxQueueDelayMicroseconds) * time.Microsecond
 }
 
-// minBytesInFlight lets one request of any kind pass: 16 MiB of 1-byte words
-// each way are 128 MiB in memory.
+// minBytesInFlight lets one message of an upload pass and, beside it, the largest
+// request over a ring of 3- or 4-byte words.
 const minBytesInFlight = 2 * 4 * wire.MaxMessage
 
 // Default returns the configuration of an empty file.
@@ -100,7 +101,7 @@ func Default() Config {
 		Backend:             BackendAuto,
 		DrainTimeoutSeconds: 30,
 		Log:                 Log{Level: slog.LevelInfo, Format: LogText},
-		Limits:              Limits{MaxModels: 64, MaxModelBytes: 1 << 30, MaxBytesInFlight: 512 << 20, StallTimeoutSeconds: 30},
+		Limits:              Limits{MaxModels: 64, MaxModelBytes: 1 << 30, MaxBytesInFlight: 512 << 20, MaxCalls: 16384, StallTimeoutSeconds: 30},
 		Batching:            Batching{MaxBatchSize: 4096, MaxQueueDelayMicroseconds: 0, MaxQueueSize: 256},
 	}
 }
@@ -175,6 +176,7 @@ func (c Config) Validate() error {
 	within("limits.max_models", int64(c.Limits.MaxModels), 1, 1<<16)
 	within("limits.max_model_bytes", c.Limits.MaxModelBytes, 1, plan.MaxExtent*4)
 	within("limits.max_bytes_in_flight", c.Limits.MaxBytesInFlight, minBytesInFlight, 1<<50)
+	within("limits.max_calls", int64(c.Limits.MaxCalls), 1, 1<<20)
 	within("limits.stall_timeout_seconds", int64(c.Limits.StallTimeoutSeconds), 1, 3600)
 	within("batching.max_batch_size", int64(c.Batching.MaxBatchSize), 1, 1<<20)
 	within("batching.max_queue_delay_microseconds", int64(c.Batching.MaxQueueDelayMicroseconds), 0, 10_000_000)
