@@ -318,11 +318,7 @@ func TestDrain(t *testing.T) {
 	if err := upload.Send(&pb.UploadRequest{Digest: other.digest[:], Size: uint64(len(other.bytes)), Data: other.bytes[:9]}); err != nil {
 		t.Fatal(err)
 	}
-	for part := filepath.Join(d.cfg.StateDir, other.digest.String()+".part"); ; time.Sleep(time.Millisecond) {
-		if info, err := os.Stat(part); err == nil && info.Size() == 9 {
-			break
-		}
-	}
+	d.waitForPart(other, 9)
 
 	d.stop()
 	_, err = idle.receive()

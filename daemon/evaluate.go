@@ -40,7 +40,7 @@ func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, p
 	defer e.work.Wait()
 	slots := make(chan struct{}, maxInFlight)
 	for {
-		size, err := in.next()
+		size, err := in.next(ctx)
 		if err == io.EOF {
 			return nil
 		}

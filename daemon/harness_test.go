@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -173,6 +174,19 @@ func (d *running) waitForLog(text string, n int) {
 	for ctx := d.ctx(); strings.Count(d.log.String(), text) < n; time.Sleep(time.Millisecond) {
 		if ctx.Err() != nil {
 			d.t.Fatalf("the log does not say %q", text)
+		}
+	}
+}
+
+// waitForPart waits until so many bytes of an upload are stored.
+func (d *running) waitForPart(m *testModel, size int64) {
+	d.t.Helper()
+	for ctx := d.ctx(); ; time.Sleep(time.Millisecond) {
+		if info, err := os.Stat(filepath.Join(d.cfg.StateDir, m.digest.String()+".part")); err == nil && info.Size() == size {
+			return
+		}
+		if ctx.Err() != nil {
+			d.t.Fatal("the upload does not arrive")
 		}
 	}
 }

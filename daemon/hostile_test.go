@@ -437,6 +437,43 @@ func TestUploadResumes(t *testing.T) {
 	d.works(m)
 }
 
+// TestIdleUpload: an upload that does not go on ends, at the latest when its model
+// is removed, so that others have their turn.
+func TestIdleUpload(t *testing.T) {
+	d := start(t, nil, func(c *config.Config) { c.Limits.StallTimeoutSeconds = 1 })
+	m := smallModel(t)
+	begin := func() grpc.ClientStreamingClient[pb.UploadRequest, pb.UploadResponse] {
+		stream, err := d.client().Upload(d.ctx())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.Send(&pb.UploadRequest{Digest: m.digest[:], Size: uint64(len(m.bytes)), Data: m.bytes[:9]}); err != nil {
+			t.Fatal(err)
+		}
+		d.waitForPart(m, 9)
+		return stream
+	}
+	idle := begin()
+	resp, err := send(d.ctx(), d.cc, m.digest, len(m.bytes), 0) // waits for its turn
+	if err != nil || resp.Received != 9 {
+		t.Errorf("upload: %v, %v", resp, err)
+	}
+	_, err = idle.CloseAndRecv()
+	wantReason(t, wire.FromStatus(err), codes.DeadlineExceeded, wire.ReasonTimeout)
+	if _, err := d.client().Remove(d.ctx(), &pb.RemoveRequest{Digest: m.digest[:]}); err != nil {
+		t.Error(err)
+	}
+
+	removed := begin()
+	if _, err := d.client().Remove(d.ctx(), &pb.RemoveRequest{Digest: m.digest[:]}); err != nil {
+		t.Error(err)
+	}
+	_, err = removed.CloseAndRecv()
+	wantReason(t, wire.FromStatus(err), codes.NotFound, wire.ReasonModelNotFound)
+	d.push(m)
+	d.works(m)
+}
+
 // TestCallersThatVanish: streams and connections that are cut with requests in
 // flight, or whose answers no one reads, keep nothing from others for good.
 func TestCallersThatVanish(t *testing.T) {

@@ -190,15 +190,17 @@ func (s *service) inbox(ctx context.Context) (*inbox, error) {
 	return in, nil
 }
 
-// next waits for a message and returns its size; io.EOF after the last. The
-// message itself has yet to be received.
-func (in *inbox) next() (size int, err error) {
+// next waits for a message, until ctx ends, and returns its size; io.EOF after the
+// last. The message itself has yet to be received.
+func (in *inbox) next(ctx context.Context) (size int, err error) {
 	select {
 	case size, ok := <-in.begun:
 		if !ok {
 			return 0, in.err
 		}
 		return size, nil
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
 	case <-in.draining.Done():
 		return 0, shuttingDown()
 	}
@@ -253,10 +255,10 @@ func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.
 	}
 	var held int64 // of the memory for messages
 	defer func() { s.incoming.Release(held) }()
-	next := func() (*pb.UploadRequest, error) {
+	next := func(ctx context.Context) (*pb.UploadRequest, error) {
 		s.incoming.Release(held)
 		held = 0
-		size, err := in.next()
+		size, err := in.next(ctx)
 		if err == io.EOF {
 			return nil, nil
 		}
@@ -270,7 +272,7 @@ func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.
 		held = bytes
 		return m, nil
 	}
-	first, err := next()
+	first, err := next(ctx)
 	if err != nil {
 		return err
 	}
@@ -286,6 +288,10 @@ func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.
 		return err
 	}
 	defer u.Close()
+	idle := time.AfterFunc(s.stall, func() {
+		u.Cancel(&wire.Error{Code: codes.DeadlineExceeded, Reason: wire.ReasonTimeout, Message: "the upload does not go on"})
+	})
+	defer idle.Stop()
 	begun := false
 	for m := first; m != nil && !u.Stored(); {
 		if len(m.Data) > 0 {
@@ -298,14 +304,16 @@ func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.
 				return err
 			}
 		}
-		if m, err = next(); err != nil {
+		idle.Reset(s.stall)
+		if m, err = next(u.Context()); err != nil {
 			return err
 		}
+		idle.Stop()
 		if m != nil && (len(m.Digest) > 0 || m.Size != 0 || m.Offset != 0) {
 			return badRequest("digest, size or offset in a message that is not the first")
 		}
 	}
-	if err := u.Finish(ctx); err != nil {
+	if err := u.Finish(); err != nil {
 		return err
 	}
 	return stream.SendAndClose(&pb.UploadResponse{Received: uint64(u.Held()), Complete: u.Stored()})

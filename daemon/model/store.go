@@ -64,7 +64,13 @@ type Store struct {
 
 	mu     sync.Mutex
 	models map[sealed.Digest]*Model
-	busy   map[sealed.Digest]chan struct{} // being uploaded or removed; closed when not any more
+	busy   map[sealed.Digest]*claim // being uploaded or removed
+}
+
+// claim keeps others from a model that someone uploads or removes.
+type claim struct {
+	done   chan struct{}           // closed when it is given up
+	cancel context.CancelCauseFunc // of an upload; nil for a removal
 }
 
 // Model is a loaded model, usable until Release.
@@ -114,7 +120,7 @@ func Open(o Options) (*Store, error) {
 	return &Store{
 		o: o, lock: lock,
 		models: map[sealed.Digest]*Model{},
-		busy:   map[sealed.Digest]chan struct{}{},
+		busy:   map[sealed.Digest]*claim{},
 	}, nil
 }
 
@@ -274,10 +280,10 @@ func (s *Store) List() []Info {
 	return list
 }
 
-// Remove deletes a model, or an upload that has not finished. Uses under way
-// finish first; new ones do not find it.
+// Remove deletes a model, or an upload that has not finished, which it cancels.
+// Uses under way finish first; new ones do not find it.
 func (s *Store) Remove(ctx context.Context, d sealed.Digest) error {
-	free, err := s.claim(ctx, d)
+	free, err := s.claim(ctx, d, nil)
 	if err != nil {
 		return err
 	}
@@ -314,25 +320,29 @@ func NotFound(d sealed.Digest) error {
 }
 
 // claim waits until no one else uploads or removes a model, and keeps others
-// from it until free is called.
-func (s *Store) claim(ctx context.Context, d sealed.Digest) (free func(), err error) {
+// from it until free is called. An upload comes with a cancel, a removal without;
+// a removal cancels an upload that it has to wait for.
+func (s *Store) claim(ctx context.Context, d sealed.Digest, cancel context.CancelCauseFunc) (free func(), err error) {
 	for {
 		s.mu.Lock()
 		other, taken := s.busy[d]
 		if !taken {
-			mine := make(chan struct{})
+			mine := &claim{make(chan struct{}), cancel}
 			s.busy[d] = mine
 			s.mu.Unlock()
 			return func() {
 				s.mu.Lock()
 				delete(s.busy, d)
 				s.mu.Unlock()
-				close(mine)
+				close(mine.done)
 			}, nil
 		}
 		s.mu.Unlock()
+		if cancel == nil && other.cancel != nil {
+			other.cancel(NotFound(d))
+		}
 		select {
-		case <-other:
+		case <-other.done:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -357,22 +367,26 @@ type Upload struct {
 	held   int64    // bytes there
 	file   *os.File // nil until there is one
 	free   func()
+	ctx    context.Context
+	cancel context.CancelCauseFunc
 	// stored says that the model is complete and visible.
 	stored bool
 }
 
 // Upload begins or goes on with the upload of a model of size bytes. It waits
-// for another upload of the same model to end.
+// for another upload of the same model to end. When ctx ends the upload does.
 func (s *Store) Upload(ctx context.Context, d sealed.Digest, size int64) (*Upload, error) {
 	if size <= 0 || size > s.o.MaxBytes {
 		return nil, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge,
 			Message: fmt.Sprintf("model of %d bytes, want 1 to %d", size, s.o.MaxBytes)}
 	}
-	free, err := s.claim(ctx, d)
+	upload, cancel := context.WithCancelCause(ctx)
+	free, err := s.claim(ctx, d, cancel)
 	if err != nil {
+		cancel(nil)
 		return nil, err
 	}
-	u := &Upload{s: s, digest: d, size: size, free: free}
+	u := &Upload{s: s, digest: d, size: size, free: free, ctx: upload, cancel: cancel}
 	s.mu.Lock()
 	m, ok := s.models[d]
 	s.mu.Unlock()
@@ -408,6 +422,12 @@ func (u *Upload) measure() error {
 	}
 	return nil
 }
+
+// Context ends when the upload is to: its cause says why.
+func (u *Upload) Context() context.Context { return u.ctx }
+
+// Cancel ends the upload's context.
+func (u *Upload) Cancel(cause error) { u.cancel(cause) }
 
 // Held returns the bytes there, from the start.
 func (u *Upload) Held() int64 { return u.held }
@@ -484,7 +504,7 @@ func (s *Store) create(d sealed.Digest) (*os.File, error) {
 
 // Finish makes the bytes durable. Once all are there it checks and loads the
 // model and makes it visible.
-func (u *Upload) Finish(ctx context.Context) error {
+func (u *Upload) Finish() error {
 	if u.stored || u.file == nil {
 		return nil
 	}
@@ -495,12 +515,12 @@ func (u *Upload) Finish(ctx context.Context) error {
 		return nil
 	}
 	part := u.s.path(u.digest, uploadSuffix)
-	m, err := u.s.loadFile(ctx, u.digest, part)
+	m, err := u.s.loadFile(u.ctx, u.digest, part)
 	switch {
 	case errors.Is(err, errDamaged):
 		return u.refuse(err)
-	case ctx.Err() != nil:
-		return ctx.Err()
+	case err != nil && u.ctx.Err() != nil:
+		return context.Cause(u.ctx)
 	case err != nil:
 		u.s.o.Log.Error("model not loaded", "model", u.digest, "error", err)
 		return &wire.Error{Code: codes.Internal, Reason: wire.ReasonInternal, Message: "cannot load the model"}
@@ -520,6 +540,7 @@ func (u *Upload) Finish(ctx context.Context) error {
 
 // Close ends the upload. What was written stays, to be gone on with.
 func (u *Upload) Close() {
+	u.cancel(nil)
 	if u.file != nil {
 		u.file.Close()
 	}

@@ -148,7 +148,7 @@ func (f *fixture) upload(d sealed.Digest, size int, b []byte) (held int64, store
 		}
 		b = b[n:]
 	}
-	err = u.Finish(f.t.Context())
+	err = u.Finish()
 	return u.Held(), u.Stored(), err
 }
 
@@ -414,7 +414,8 @@ func TestConcurrentUse(t *testing.T) {
 						return
 					}
 					if !u.Stored() {
-						if err := errors.Join(u.Write(b[u.Held():]), u.Finish(t.Context())); err != nil {
+						err := errors.Join(u.Write(b[u.Held():]), u.Finish())
+						if err != nil && !errors.Is(err, context.Cause(u.Context())) { // removed meanwhile
 							t.Error(err)
 						}
 					}
@@ -509,6 +510,31 @@ func TestOneUploadAtATime(t *testing.T) {
 	if held := <-second; held != 7 {
 		t.Errorf("the second found %d bytes", held)
 	}
+}
+
+// TestRemoveCancels: who removes a model does not wait for one who uploads it.
+func TestRemoveCancels(t *testing.T) {
+	f := open(t)
+	b, d := sealedModel(t, 1)
+	u, err := f.Upload(t.Context(), d, int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := u.Write(b[:7]); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		<-u.Context().Done()
+		u.Close()
+	}()
+	if err := f.Remove(t.Context(), d); err != nil {
+		t.Error(err)
+	}
+	wantReason(t, context.Cause(u.Context()), wire.ReasonModelNotFound)
+	if names := f.names(); len(names) != 0 {
+		t.Errorf("%v stayed behind", names)
+	}
+	f.store(b, d)
 }
 
 func TestLock(t *testing.T) {

@@ -24,6 +24,7 @@ const (
 	ReasonBadModel      Reason = "BAD_MODEL"       // the upload is no sealed model, or not the one it is named
 	ReasonBadOffset     Reason = "BAD_OFFSET"      // an upload goes on at another place than where it stopped
 	ReasonOverloaded    Reason = "OVERLOADED"      // a queue is full; try again later
+	ReasonTimeout       Reason = "TIMEOUT"         // the caller kept the daemon waiting for too long
 	ReasonShuttingDown  Reason = "SHUTTING_DOWN"   // the daemon drains
 	ReasonStorage       Reason = "STORAGE"         // the daemon's disk failed or is full
 	ReasonInternal      Reason = "INTERNAL"        // the backend failed
