@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	"time"
 
-	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
@@ -41,14 +40,18 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	if err != nil {
 		return err
 	}
-	store, err := model.Open(model.Options{
-		Dir: cfg.StateDir, Backend: backend, Log: log,
-		MaxModels: cfg.Limits.MaxModels, MaxBytes: cfg.Limits.MaxModelBytes,
+	draining, drain := context.WithCancel(context.Background())
+	defer drain()
+	s := newService(cfg.Limits, log, backend.Name(), draining)
+	s.store, err = model.Open(model.Options{
+		Dir: cfg.StateDir, Backend: backend, Check: s.checkPlan, Log: log,
+		MaxModels: cfg.Limits.MaxModels, MaxBytes: cfg.Limits.MaxModelBytes, MaxLoaded: cfg.Limits.MaxLoadedBytes,
+		Loaded: func() int64 { return backend.Stats().Bytes },
 	})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
+	defer func() { err = errors.Join(err, s.store.Close()) }()
 	socket, err := listen(path, log)
 	if err != nil {
 		return err
@@ -62,18 +65,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 		MaxCalls: cfg.Batching.MaxQueueSize,
 	})
 	defer queue.Close()
-	draining, drain := context.WithCancel(context.Background())
-	defer drain()
-	incoming := max(uploadCopies*wire.MaxMessage, cfg.Limits.MaxBytesInFlight/4)
-	s := &service{
-		backend: backend.Name(), log: log, store: store, batcher: queue,
-		incoming:  semaphore.NewWeighted(incoming),
-		memory:    semaphore.NewWeighted(cfg.Limits.MaxBytesInFlight - incoming),
-		maxMemory: cfg.Limits.MaxBytesInFlight - incoming,
-		calls:     semaphore.NewWeighted(int64(cfg.Limits.MaxCalls)),
-		stall:     cfg.Limits.StallTimeout(),
-		ready:     make(chan struct{}), draining: draining,
-	}
+	s.batcher = queue
 	server := grpc.NewServer(append(wire.ServerOptions(),
 		grpc.Creds(local{insecure.NewCredentials()}),
 		grpc.MaxRecvMsgSize(maxUnary),
@@ -91,7 +83,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(socket) }()
-	if err := prepare(ctx, backend, store); err != nil {
+	if err := prepare(ctx, backend, s.store); err != nil {
 		server.Stop()
 		<-served
 		if ctx.Err() != nil {

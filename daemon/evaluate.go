@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -144,17 +145,11 @@ func (s *service) check(j *job) error {
 		return badRequest("no rows")
 	}
 	j.op = j.model.Plan.Ops[j.Layer]
-	width := int64(j.model.Plan.Ring.WordBytes())
-	// rows < 2^32 and a sample has at most 2^31 words (plan.MaxExtent).
-	in, out := int64(j.Rows)*int64(j.op.InLen()), int64(j.Rows)*int64(j.op.OutLen())
-	if most := wire.MaxPayload / width; in > most || out > most {
-		return &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge,
-			Message: fmt.Sprintf("%d rows of %d words in, %d out: want at most %d words each way", j.Rows, j.op.InLen(), j.op.OutLen(), most)}
+	var err error
+	if j.bytes, err = s.charge(j.model.Plan.Ring, j.op, j.Rows); err != nil {
+		return err
 	}
-	if j.bytes = s.charge(j.op, int(j.Rows), width); j.bytes > s.maxMemory {
-		return &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge,
-			Message: fmt.Sprintf("%d bytes of memory, there are %d", j.bytes, s.maxMemory)}
-	}
+	want := int(j.Rows) * j.op.InLen() * j.model.Plan.Ring.WordBytes()
 	switch {
 	case j.Seed != nil:
 		if len(j.Seed.Key) != len(prg.Seed{}) {
@@ -165,27 +160,55 @@ func (s *service) check(j *job) error {
 		}
 	case j.Words == nil:
 		return badRequest("neither words nor a seed")
-	case int64(j.Words.Len()) != in*width:
+	case j.Words.Len() != want:
 		return &wire.Error{Code: codes.InvalidArgument, Reason: wire.ReasonBadLength,
-			Message: fmt.Sprintf("%d bytes of words, want %d", j.Words.Len(), in*width)}
+			Message: fmt.Sprintf("%d bytes of words, want %d", j.Words.Len(), want)}
 	}
 	return nil
 }
 
 // charge returns the bytes that a request holds between its admission and the
 // end of its answer, at most: words in and out, their copies in a merged product,
-// and the answer as it is sent, where that is not the words' own memory.
-func (s *service) charge(op plan.Op, rows int, width int64) int64 {
+// and the answer as it is sent, where that is not the words' own memory. It
+// returns a *wire.Error where a limit is passed.
+func (s *service) charge(r ring.Ring, op plan.Op, rows uint32) (bytes int64, err error) {
+	tooLarge := func(format string, a ...any) (int64, error) {
+		return 0, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge, Message: fmt.Sprintf(format, a...)}
+	}
+	width := int64(r.WordBytes())
+	// rows < 2^32 and a sample has at most 2^31 words (plan.MaxExtent).
 	in, out := int64(rows)*int64(op.InLen()), int64(rows)*int64(op.OutLen())
+	if most := wire.MaxPayload / width; in > most || out > most {
+		return tooLarge("%d rows of %d words in, %d out: want at most %d words each way", rows, op.InLen(), op.OutLen(), most)
+	}
+	// out < 2^24 and a contraction has at most 2^16 terms (ring.MaxTerms).
+	if work, most := out*int64(op.Terms()), s.limits.MaxMultiplyAdds; work > most {
+		return tooLarge("%d multiply-adds, want at most %d", work, most)
+	}
 	words := in + out
-	if s.batcher.Copies(op, rows) {
+	if s.batcher.Copies(op, int(rows)) {
 		words *= 2
 	}
-	bytes := overhead + wordSize*(words+words/8) // see pool.Size
+	bytes = overhead + wordSize*(words+words/8) // see pool.Size
 	if width != wordSize {
 		bytes += out * width
 	}
-	return bytes
+	if most := s.limits.MaxBytesInFlight - incomingBytes(s.limits); bytes > most {
+		return tooLarge("%d bytes of memory, want at most %d", bytes, most)
+	}
+	return bytes, nil
+}
+
+// checkPlan returns a *wire.Error for a plan with an operator that not even one
+// row can be asked of.
+func (s *service) checkPlan(p plan.Plan) error {
+	for i, op := range p.Ops {
+		var refused *wire.Error
+		if _, err := s.charge(p.Ring, op, 1); errors.As(err, &refused) {
+			return &wire.Error{Code: refused.Code, Reason: refused.Reason, Message: fmt.Sprintf("operator %d: %s", i, refused.Message)}
+		}
+	}
+	return nil
 }
 
 // answer evaluates an admitted request, answers it, and gives back what it holds.

@@ -394,6 +394,44 @@ func TestBadUploads(t *testing.T) {
 	d.works(m)
 }
 
+// TestUselessModels: a model that no request can use, or that takes too much when
+// it is loaded, is refused when it is uploaded.
+func TestUselessModels(t *testing.T) {
+	d := start(t, nil, func(c *config.Config) {
+		c.Limits.MaxLoadedBytes = 64 << 20
+		c.Limits.MaxMultiplyAdds = 1 << 24
+	})
+	good := smallModel(t)
+	d.push(good)
+	const c = 1 << 18
+	for name, op := range map[string]plan.Op{
+		"a row in past a message":  plan.Conv(plan.Conv2D{H: 2049, W: 2049, C: 1, OutC: 1, KH: 1, KW: 1, SH: 999, SW: 999, DH: 1, DW: 1, Groups: 1}),
+		"a row out past a message": plan.Conv(plan.Conv2D{H: 2049, W: 2049, C: 1, OutC: 1, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}),
+		"work from nothing": plan.Conv(plan.Conv2D{H: 1, W: 1, C: 1, OutC: 1, KH: 256, KW: 256, SH: 1, SW: 1, DH: 1, DW: 1,
+			Top: 255, Left: 255, Bot: 255, Right: 255, Groups: 1}),
+		"groups": plan.Conv(plan.Conv2D{H: 1, W: 1, C: c, OutC: c, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: c}),
+	} {
+		m := newModel(t, ring.Q4(), op)
+		_, err := send(d.ctx(), d.cc, m.digest, len(m.bytes), 0, m.bytes)
+		t.Run(name, func(t *testing.T) { wantReason(t, err, codes.ResourceExhausted, wire.ReasonTooLarge) })
+		if n := d.backend.Stats().Loaded; n != len(good.Plan.Ops) {
+			t.Errorf("%s: %d products open", name, n)
+		}
+	}
+	busy := newModel(t, ring.Q4(), plan.Dense(1<<10, 1<<10)) // 2^20 multiply-adds a row
+	d.push(busy)
+	e := evaluate(t, d.ctx(), d.cc)
+	for rows, want := range map[int]string{16: "", 17: string(wire.ReasonTooLarge)} {
+		e.send(busy.request(0, rows, 1))
+		r, err := e.receive()
+		if err != nil || r.Err.GetReason() != want {
+			t.Errorf("%d rows: %v, %v", rows, r, err)
+		}
+		r.Free()
+	}
+	d.works(good)
+}
+
 // TestUploadResumes goes on after its connection was cut, again and again, and
 // once over a restart.
 func TestUploadResumes(t *testing.T) {

@@ -21,6 +21,7 @@ import (
 	"github.com/securenets/securenets/daemon/batch"
 	"github.com/securenets/securenets/daemon/model"
 	"github.com/securenets/securenets/daemon/pool"
+	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/version"
 	"github.com/securenets/securenets/internal/wire"
@@ -33,17 +34,33 @@ type service struct {
 
 	backend string
 	log     *slog.Logger
+	limits  config.Limits
 	store   *model.Store
 	batcher batch.Batcher
 	// max_bytes_in_flight is in two parts, for what is received and for what is admitted.
-	incoming  *semaphore.Weighted // bytes of messages, from their first to when they are decoded
-	memory    *semaphore.Weighted // bytes of requests: see charge
-	maxMemory int64               // of memory
-	calls     *semaphore.Weighted // in progress
-	stall     time.Duration       // that a caller may keep the daemon waiting
-	words     pool.Words
-	ready     chan struct{}   // closed once calls can be served
-	draining  context.Context // done once no more are taken
+	incoming *semaphore.Weighted // bytes of messages, from their first to when they are decoded
+	memory   *semaphore.Weighted // bytes of requests: see charge
+	calls    *semaphore.Weighted // in progress
+	words    pool.Words
+	ready    chan struct{}   // closed once calls can be served
+	draining context.Context // done once no more are taken
+}
+
+// newService returns a service that has yet to be given a store and a batcher.
+func newService(l config.Limits, log *slog.Logger, backend string, draining context.Context) *service {
+	incoming := incomingBytes(l)
+	return &service{
+		backend: backend, log: log, limits: l,
+		incoming: semaphore.NewWeighted(incoming),
+		memory:   semaphore.NewWeighted(l.MaxBytesInFlight - incoming),
+		calls:    semaphore.NewWeighted(int64(l.MaxCalls)),
+		ready:    make(chan struct{}), draining: draining,
+	}
+}
+
+// incomingBytes returns the part of max_bytes_in_flight that is for messages.
+func incomingBytes(l config.Limits) int64 {
+	return max(uploadCopies*wire.MaxMessage, l.MaxBytesInFlight/4)
 }
 
 func badRequest(format string, a ...any) error {
@@ -229,7 +246,7 @@ func (in *inbox) receive(m any, bytes int64) error {
 
 // onStall ends a call's connection, unless the timer is stopped in time.
 func (s *service) onStall(ctx context.Context, what string) *time.Timer {
-	return time.AfterFunc(s.stall, func() {
+	return time.AfterFunc(s.limits.StallTimeout(), func() {
 		s.log.Warn("connection ended: its caller " + what)
 		hangUp(ctx)
 	})
@@ -288,7 +305,7 @@ func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.
 		return err
 	}
 	defer u.Close()
-	idle := time.AfterFunc(s.stall, func() {
+	idle := time.AfterFunc(s.limits.StallTimeout(), func() {
 		u.Cancel(&wire.Error{Code: codes.DeadlineExceeded, Reason: wire.ReasonTimeout, Message: "the upload does not go on"})
 	})
 	defer idle.Stop()
@@ -304,7 +321,7 @@ func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.
 				return err
 			}
 		}
-		idle.Reset(s.stall)
+		idle.Reset(s.limits.StallTimeout())
 		if m, err = next(u.Context()); err != nil {
 			return err
 		}

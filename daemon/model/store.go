@@ -30,6 +30,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
 )
@@ -50,7 +51,11 @@ type Options struct {
 	Backend   plan.Multiplier // that weights are loaded in
 	MaxModels int             // stored or being uploaded
 	MaxBytes  int64           // of one model
-	Log       *slog.Logger
+	MaxLoaded int64           // bytes that the backend may hold
+	Loaded    func() int64    // bytes that it holds
+	// Check returns a *wire.Error for a plan that would not be of use to any caller.
+	Check func(plan.Plan) error
+	Log   *slog.Logger
 }
 
 // Store is a state directory and its models. Methods may be called by several
@@ -229,10 +234,13 @@ func (s *Store) loadFile(ctx context.Context, d sealed.Digest, path string) (*Mo
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errDamaged, err)
 	}
+	if err := s.o.Check(content.Plan); err != nil {
+		return nil, err
+	}
 	m := &Model{Digest: d, Bytes: info.Size(), Plan: content.Plan, log: s.o.Log}
 	m.refs.Store(1) // the store's
 	for i, w := range content.Weights {
-		p, err := s.o.Backend.Load(ctx, m.Plan.Ring, m.Plan.Ops[i], w)
+		p, err := s.load(ctx, m.Plan.Ring, m.Plan.Ops[i], w)
 		if err != nil {
 			m.Release()
 			return nil, fmt.Errorf("load operator %d: %w", i, err)
@@ -240,6 +248,30 @@ func (s *Store) loadFile(ctx context.Context, d sealed.Digest, path string) (*Mo
 		m.products = append(m.products, p)
 	}
 	return m, nil
+}
+
+// load loads the weights of an operator, if there is room for them.
+func (s *Store) load(ctx context.Context, r ring.Ring, op plan.Op, w ring.Matrix) (plan.Product, error) {
+	// No other loads meanwhile.
+	if have, more := s.o.Loaded(), loadedBytes(op); more > s.o.MaxLoaded-have {
+		return nil, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge,
+			Message: fmt.Sprintf("loading takes up to %d bytes, %d of %d are left", more, max(0, s.o.MaxLoaded-have), s.o.MaxLoaded)}
+	}
+	return s.o.Backend.Load(ctx, r, op, w)
+}
+
+// loadedBytes returns the most bytes that a backend holds for an operator. A
+// backend has 16 bytes a weight, or a byte modulo each prime, with zeros between:
+// the outputs of each group are filled up to 32, and the channels of each place
+// of a kernel to 4.
+func loadedBytes(op plan.Op) int64 {
+	groups, run := 1, op.Terms()
+	if op.Kind == plan.KindConv2D {
+		groups, run = op.Conv.Groups, op.Conv.C/op.Conv.Groups
+	}
+	up := func(n, to int) int64 { return int64((n + to - 1) / to * to) }
+	filled := up(op.Rows()/groups, 32) * int64(groups) * up(run, 4) * int64(op.Terms()/run)
+	return max(16*int64(op.Rows())*int64(op.Terms()), ring.MaxPrimes*filled)
 }
 
 // publish makes a loaded model visible.
@@ -521,6 +553,8 @@ func (u *Upload) Finish() error {
 		return u.refuse(err)
 	case err != nil && u.ctx.Err() != nil:
 		return context.Cause(u.ctx)
+	case errors.As(err, new(*wire.Error)):
+		return err
 	case err != nil:
 		u.s.o.Log.Error("model not loaded", "model", u.digest, "error", err)
 		return &wire.Error{Code: codes.Internal, Reason: wire.ReasonInternal, Message: "cannot load the model"}

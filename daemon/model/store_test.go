@@ -101,6 +101,7 @@ func open(t *testing.T) *fixture {
 	b, l := &backend{}, &logBuffer{}
 	f := &fixture{t: t, backend: b, log: l, o: model.Options{
 		Dir: filepath.Join(t.TempDir(), "state"), Backend: b, MaxModels: 3, MaxBytes: 1 << 20,
+		MaxLoaded: 1 << 30, Loaded: func() int64 { return 1000 * b.open.Load() }, Check: func(plan.Plan) error { return nil },
 		Log: slog.New(slog.NewTextHandler(l, nil)),
 	}}
 	f.open()
@@ -535,6 +536,40 @@ func TestRemoveCancels(t *testing.T) {
 		t.Errorf("%v stayed behind", names)
 	}
 	f.store(b, d)
+}
+
+// TestRefusedLoads: a plan of no use, and weights that the backend has no room for,
+// are refused with a reason when they are uploaded, again without a byte when
+// they are asked for again, and skipped when they are found at a start.
+func TestRefusedLoads(t *testing.T) {
+	f := open(t)
+	b, d := sealedModel(t, 1)
+	other, od := sealedModel(t, 2)
+	f.store(other, od)
+	refuse := &wire.Error{Reason: wire.ReasonTooLarge, Message: "of no use"}
+	for name, change := range map[string]func(){
+		"plan":   func() { f.o.Check = func(plan.Plan) error { return refuse } },
+		"weight": func() { f.o.MaxLoaded = 9999 }, // Dense(20, 30) may take 9,600, and 2,000 are taken
+	} {
+		good := f.o
+		change()
+		f.restart()
+		if f.has(od) != (name == "weight") {
+			t.Errorf("%s: loaded at the start: %v", name, f.has(od))
+		}
+		_, _, err := f.upload(d, len(b), b)
+		wantReason(t, err, wire.ReasonTooLarge)
+		_, _, err = f.upload(d, len(b), nil)
+		wantReason(t, err, wire.ReasonTooLarge)
+		f.o = good
+		f.restart()
+		if held, stored, err := f.upload(d, len(b), nil); err != nil || !stored || held != int64(len(b)) || !f.has(od) {
+			t.Errorf("%s: afterwards %d bytes, stored %v, %v", name, held, stored, err)
+		}
+		if err := f.Remove(t.Context(), d); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestLock(t *testing.T) {

@@ -57,10 +57,14 @@ const (
 type Limits struct {
 	MaxModels     int   `toml:"max_models"`      // stored or being uploaded
 	MaxModelBytes int64 `toml:"max_model_bytes"` // of one sealed model
+	// MaxLoadedBytes bounds what the backend holds of all models.
+	MaxLoadedBytes int64 `toml:"max_loaded_bytes"`
 	// MaxBytesInFlight bounds the memory of all requests and uploads at a time, but
 	// for MaxCalls times 64 KiB that gRPC may have received before it is asked to.
 	MaxBytesInFlight int64 `toml:"max_bytes_in_flight"`
-	MaxCalls         int   `toml:"max_calls"` // at a time, of all connections
+	// MaxMultiplyAdds bounds the work of one request, padding counted.
+	MaxMultiplyAdds int64 `toml:"max_multiply_adds"`
+	MaxCalls        int   `toml:"max_calls"` // at a time, of all connections
 	// StallTimeoutSeconds is how long a caller may keep the daemon waiting in the
 	// middle of something.
 	StallTimeoutSeconds int `toml:"stall_timeout_seconds"`
@@ -101,8 +105,11 @@ func Default() Config {
 		Backend:             BackendAuto,
 		DrainTimeoutSeconds: 30,
 		Log:                 Log{Level: slog.LevelInfo, Format: LogText},
-		Limits:              Limits{MaxModels: 64, MaxModelBytes: 1 << 30, MaxBytesInFlight: 512 << 20, MaxCalls: 16384, StallTimeoutSeconds: 30},
-		Batching:            Batching{MaxBatchSize: 4096, MaxQueueDelayMicroseconds: 0, MaxQueueSize: 256},
+		Limits: Limits{
+			MaxModels: 64, MaxModelBytes: 1 << 30, MaxLoadedBytes: 8 << 30, MaxBytesInFlight: 512 << 20,
+			MaxMultiplyAdds: 1 << 37, MaxCalls: 16384, StallTimeoutSeconds: 30,
+		},
+		Batching: Batching{MaxBatchSize: 4096, MaxQueueDelayMicroseconds: 0, MaxQueueSize: 256},
 	}
 }
 
@@ -176,6 +183,8 @@ func (c Config) Validate() error {
 	within("limits.max_models", int64(c.Limits.MaxModels), 1, 1<<16)
 	within("limits.max_model_bytes", c.Limits.MaxModelBytes, 1, plan.MaxExtent*4)
 	within("limits.max_bytes_in_flight", c.Limits.MaxBytesInFlight, minBytesInFlight, 1<<50)
+	within("limits.max_loaded_bytes", c.Limits.MaxLoadedBytes, 1, 1<<50)
+	within("limits.max_multiply_adds", c.Limits.MaxMultiplyAdds, 1, 1<<50)
 	within("limits.max_calls", int64(c.Limits.MaxCalls), 1, 1<<20)
 	within("limits.stall_timeout_seconds", int64(c.Limits.StallTimeoutSeconds), 1, 3600)
 	within("batching.max_batch_size", int64(c.Batching.MaxBatchSize), 1, 1<<20)

@@ -44,8 +44,11 @@ func TestGood(t *testing.T) {
 	}
 	want := config.Config{
 		Listen: "unix:/tmp/s", StateDir: "state", Backend: config.BackendGonum, Threads: 3,
-		Log:      config.Log{Level: slog.LevelDebug, Format: config.LogJSON},
-		Limits:   config.Limits{MaxModels: 1, MaxModelBytes: 4096, MaxBytesInFlight: 128 << 20, MaxCalls: 7, StallTimeoutSeconds: 5},
+		Log: config.Log{Level: slog.LevelDebug, Format: config.LogJSON},
+		Limits: config.Limits{
+			MaxModels: 1, MaxModelBytes: 4096, MaxLoadedBytes: 8192, MaxBytesInFlight: 128 << 20,
+			MaxMultiplyAdds: 1000, MaxCalls: 7, StallTimeoutSeconds: 5,
+		},
 		Batching: config.Batching{MaxBatchSize: 1, MaxQueueDelayMicroseconds: 500, MaxQueueSize: 2},
 	}
 	c, err = config.Load("testdata/good/all.toml")
