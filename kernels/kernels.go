@@ -3,7 +3,20 @@
 // kernels/kerneltest is the conformance suite that each must pass.
 package kernels
 
-import "github.com/securenets/securenets/internal/plan"
+import (
+	"errors"
+
+	"github.com/securenets/securenets/internal/plan"
+)
+
+// Failures of a device, which a backend's own errors wrap.
+var (
+	// ErrOutOfMemory reports weights or work for which a device has no room, whatever
+	// else it gives up.
+	ErrOutOfMemory = errors.New("kernels: out of device memory")
+	// ErrDeviceLost reports a device that failed for good while no other could take over.
+	ErrDeviceLost = errors.New("kernels: device lost")
+)
 
 // Backend is one way to multiply, on one kind of device.
 // It may be used by several goroutines at once.
@@ -19,6 +32,15 @@ type Backend interface {
 	// Close frees the backend. All products must have been closed: with one
 	// open it returns an error wrapping ErrClosed and does nothing.
 	Close() error
+}
+
+// A Lender is a Backend with memory of its own, from and to which its devices copy
+// without another copy on the way.
+type Lender interface {
+	// Lend returns n words of arbitrary content, or nil where it has no room for them.
+	Lend(n int) []uint32
+	// Reclaim takes words back that Lend returned. It reports whether they were.
+	Reclaim(words []uint32) bool
 }
 
 // Stats are a backend's counters.

@@ -1,0 +1,116 @@
+// Package cuda is the backend that multiplies on CUDA devices, through cuBLAS and
+// kernels of its own. It is real in builds with tag gpu and cgo on linux/amd64;
+// elsewhere Open reports ErrUnavailable. Driver and cuBLAS are opened at run time, so
+// that such a build starts, and says what is missing, where there are none.
+//
+// # Products
+//
+// A device holds the weights as residues: one image of bytes modulo each prime, each
+// byte centred. For a batch it splits positions of x (rows, or patches of a
+// convolution's maps) likewise, multiplies image by image, exactly in int32, and
+// puts the words together by the Chinese remainder theorem. Weights that all lift to
+// 8 bits are congruent to themselves, one image for all primes. There are three paths:
+//
+//	fused    a kernel for Hopper's tensor cores that does the last two steps at once
+//	int8     cuBLAS, a strided batch of int8 products, then a kernel for the words
+//	float64  cuBLAS, float64 products modulo pairs of primes: sums stay below 2^48
+//
+// Every device is tested with each path that it may take before it is used: it takes
+// the first that is exact.
+//
+// # Devices
+//
+// A device has a few streams, each with a thread of its own, buffers and pinned memory
+// to stage words in: while one computes, others copy in and out. Rows are cut so that
+// any batch fits. Weights stay on a device until others need the room; the words they
+// were made of are kept in the host's memory, and are loaded again when they are needed.
+//
+// A device that fails for good is given up: its products move to another one or to the
+// processor, and calls under way are done again there.
+//
+// No branch and no address of a kernel depends on the words that are multiplied.
+package cuda
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/securenets/securenets/internal/plan"
+)
+
+// ErrUnavailable reports that there is no device to multiply on, and why.
+var ErrUnavailable = errors.New("cuda: no usable device")
+
+// Paths that Options can name.
+const (
+	PathAuto    = "auto"
+	PathFused   = "fused"
+	PathInt8    = "int8"
+	PathFloat64 = "float64"
+)
+
+// Options of a Backend. The zero value stands for all devices and defaults.
+type Options struct {
+	// Devices are ordinals of the devices to use, as the driver numbers them; nil
+	// stands for all.
+	Devices []int
+	// Memory bounds in bytes what is held of each device. 0 stands for nine tenths of
+	// what is free at the start.
+	Memory int64
+	// Pinned are bytes of pinned memory for Lend.
+	Pinned int64
+	// Streams of a device: calls, or parts of one, in work at a time. 0 stands for 4.
+	Streams int
+	// Path is the way that products take; "" and PathAuto stand for the first of
+	// fused, int8 and float64 that a device computes exactly.
+	Path string
+	// Fallback takes over the products when the last device is lost. Where it is nil
+	// they end with kernels.ErrDeviceLost.
+	Fallback plan.Multiplier
+	// Log is told of devices that are refused or lost; nil stands for none.
+	Log *slog.Logger
+	// Driver and BLAS are paths of libraries to try in place of the system's.
+	Driver, BLAS []string
+}
+
+// State is that of a device.
+type State string
+
+// States of a device.
+const (
+	Ready   State = "ready"
+	Refused State = "refused" // it failed its test, or does not have what is needed
+	Lost    State = "lost"    // it failed after it was ready
+)
+
+// Device describes a CUDA device.
+type Device struct {
+	Ordinal    int      `json:"ordinal"`
+	Name       string   `json:"name"`
+	UUID       string   `json:"uuid"`
+	Capability string   `json:"compute_capability"`
+	Processors int      `json:"multiprocessors"`
+	Memory     int64    `json:"memory_bytes"`
+	State      State    `json:"state"`
+	Reason     string   `json:"reason,omitempty"` // of a state that is not Ready
+	Path       string   `json:"path,omitempty"`
+	Budget     int64    `json:"budget_bytes,omitempty"`
+	Weights    int64    `json:"weights_bytes"` // held
+	Work       int64    `json:"work_bytes"`
+	Evicted    int64    `json:"evicted"`           // times that weights made room for others
+	Figures    *Figures `json:"figures,omitempty"` // nil where NVML is not there
+}
+
+// Figures are what NVML says of a device.
+type Figures struct {
+	Driver      string  `json:"driver"`
+	Utilisation int     `json:"utilisation_percent"`
+	UsedBytes   int64   `json:"used_bytes"`
+	PowerWatts  float64 `json:"power_watts"`
+	Celsius     int     `json:"temperature_celsius"`
+}
+
+func (d Device) String() string {
+	return fmt.Sprintf("device %d (%s)", d.Ordinal, d.Name)
+}

@@ -1,0 +1,323 @@
+//go:build gpu && cgo && linux && amd64
+
+package cuda
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"gorgonia.org/cu"
+
+	"github.com/securenets/securenets/kernels"
+	"github.com/securenets/securenets/kernels/cuda/internal/driver"
+)
+
+//go:generate make -C ../.. ptx
+
+//go:embed kernels.ptx
+var kernelsPTX string
+
+//go:embed hopper.ptx
+var hopperPTX string
+
+// device is an opened CUDA device.
+type device struct {
+	info Device // as it was opened; see describe
+	log  *slog.Logger
+	cu   cu.Device
+	ctx  cu.CUContext
+	path path
+	fns  functions
+
+	workers []*worker
+	idle    chan *worker // those that nobody has taken
+
+	mu        sync.Mutex
+	state     State
+	reason    string
+	budget    int64
+	held      [purposes]int64 // bytes, by purpose
+	residents []*resident
+	clock     int64 // of uses
+	evicted   int64
+}
+
+// purpose says what memory is for.
+type purpose int
+
+const (
+	forWeights purpose = iota
+	forWork
+	purposes
+)
+
+// functions are the kernels of the loaded modules.
+type functions struct {
+	split8, split64, patch8, patch64, combine8, combine64, fused cu.Function
+}
+
+// errRefused reports a device that the backend does not use.
+var errRefused = errors.New("refused")
+
+const (
+	defaultStreams = 4
+	maxStreams     = 64
+)
+
+// openDevice opens a device and its streams. Its products are not tested yet.
+func openDevice(ordinal int, o Options) (*device, error) {
+	d := &device{info: Device{Ordinal: ordinal}, log: o.Log, state: Ready}
+	var err error
+	if d.cu, err = cu.GetDevice(ordinal); err != nil {
+		return d, err
+	}
+	if d.info.Name, err = d.cu.Name(); err != nil {
+		return d, err
+	}
+	id, err := d.cu.UUID()
+	if err != nil {
+		return d, err
+	}
+	d.info.UUID = "GPU-" + id.String()
+	if d.info.Memory, err = d.cu.TotalMem(); err != nil {
+		return d, err
+	}
+	var major, minor int
+	for _, a := range []struct {
+		attribute cu.DeviceAttribute
+		to        *int
+	}{
+		{cu.ComputeCapabilityMajor, &major}, {cu.ComputeCapabilityMinor, &minor}, {cu.MultiprocessorCount, &d.info.Processors},
+	} {
+		if *a.to, err = d.cu.Attribute(a.attribute); err != nil {
+			return d, err
+		}
+	}
+	d.info.Capability = fmt.Sprintf("%d.%d", major, minor)
+	if major < 7 {
+		return d, fmt.Errorf("%w: compute capability %s, want 7.0 or more", errRefused, d.info.Capability)
+	}
+	// Threads that wait sleep. It is of no use for a context that is active already.
+	_ = d.cu.SetPrimaryCtxFlags(cu.SchedBlockingSync)
+	if d.ctx, err = d.cu.RetainPrimaryCtx(); err != nil {
+		return d, err
+	}
+	streams := min(o.Streams, maxStreams)
+	if streams <= 0 {
+		streams = defaultStreams
+	}
+	d.idle = make(chan *worker, streams)
+	for range streams {
+		w, err := d.newWorker()
+		if err != nil {
+			return d, errors.Join(err, d.close())
+		}
+		d.workers = append(d.workers, w)
+	}
+	if err := d.workers[0].do(func() error { return d.load(o, major == 9 && minor == 0) }); err != nil {
+		return d, errors.Join(err, d.close())
+	}
+	for _, w := range d.workers {
+		d.idle <- w
+	}
+	return d, nil
+}
+
+// load loads the kernels and sets the budget. It runs on a worker.
+func (d *device) load(o Options, hopper bool) error {
+	module, err := cu.LoadData(kernelsPTX)
+	if err != nil {
+		return fmt.Errorf("load kernels: %w", err)
+	}
+	for name, to := range map[string]*cu.Function{
+		"split8": &d.fns.split8, "split64": &d.fns.split64, "patch8": &d.fns.patch8, "patch64": &d.fns.patch64,
+		"combine8": &d.fns.combine8, "combine64": &d.fns.combine64,
+	} {
+		if *to, err = module.Function(name); err != nil {
+			return fmt.Errorf("kernel %s: %w", name, err)
+		}
+	}
+	d.path = pathInt8
+	if hopper {
+		if err := d.loadFused(); err != nil {
+			d.log.Warn("no fused products", "device", d.info.String(), "error", err)
+		} else {
+			d.path = pathFused
+		}
+	}
+	free, _, err := cu.MemInfo()
+	if err != nil {
+		return err
+	}
+	if d.budget = o.Memory; d.budget <= 0 {
+		d.budget = free / 10 * 9
+	}
+	return nil
+}
+
+func (d *device) loadFused() error {
+	module, err := cu.LoadData(hopperPTX)
+	if err != nil {
+		return err
+	}
+	if d.fns.fused, err = module.Function("fused"); err != nil {
+		return err
+	}
+	return driver.SetShared(d.fns.fused, fusedShared)
+}
+
+// close ends the workers and lets go of the context. No worker may be in use.
+func (d *device) close() error {
+	var err error
+	for _, w := range d.workers {
+		err = errors.Join(err, w.close())
+	}
+	d.workers = nil
+	if err != nil && d.usable() {
+		d.lose(err)
+	}
+	if e := d.cu.ReleasePrimaryCtx(); e != nil && d.usable() {
+		err = errors.Join(err, e)
+	}
+	if !d.usable() {
+		return nil // what a lost device holds goes with its context
+	}
+	return err
+}
+
+// take waits for a worker that nobody uses.
+func (d *device) take(ctx context.Context) (*worker, error) {
+	select {
+	case w := <-d.idle:
+		return w, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (d *device) give(w *worker) { d.idle <- w }
+
+func (d *device) usable() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.state == Ready
+}
+
+// lose gives the device up.
+func (d *device) lose(why error) {
+	d.mu.Lock()
+	first := d.state == Ready
+	d.state = Lost
+	if first {
+		d.reason = why.Error()
+		d.residents = nil
+	}
+	d.mu.Unlock()
+	if first {
+		d.log.Error("device lost", "device", d.info.String(), "error", why)
+	}
+}
+
+// check makes an error of the device's one that says what it means.
+func (d *device) check(err error) error {
+	if err == nil {
+		return nil
+	}
+	var said bool
+	for _, known := range []error{kernels.ErrOutOfMemory, kernels.ErrDeviceLost, context.Canceled, context.DeadlineExceeded} {
+		said = said || errors.Is(err, known)
+	}
+	switch {
+	case said:
+		return err
+	case driver.KindOf(err) == driver.OutOfMemory:
+		return fmt.Errorf("%w: %v: %w", kernels.ErrOutOfMemory, d.info, err)
+	case driver.KindOf(err) == driver.Lost:
+		d.lose(err)
+		return fmt.Errorf("%w: %v: %w", kernels.ErrDeviceLost, d.info, err)
+	}
+	return fmt.Errorf("cuda: %v: %w", d.info, err)
+}
+
+// memory is some of a device's. The zero value is none.
+type memory struct {
+	at    cu.DevicePtr
+	bytes int64
+	of    purpose
+}
+
+// alloc takes memory within the budget. It runs on a worker.
+func (d *device) alloc(of purpose, bytes int64) (memory, error) {
+	d.mu.Lock()
+	held := int64(0)
+	for _, n := range d.held {
+		held += n
+	}
+	if bytes > d.budget-held {
+		budget := d.budget
+		d.mu.Unlock()
+		return memory{}, fmt.Errorf("%w: %v: %d bytes wanted, %d of %d are in use", kernels.ErrOutOfMemory, d.info, bytes, held, budget)
+	}
+	d.held[of] += bytes
+	d.mu.Unlock()
+	at, err := cu.MemAlloc(bytes)
+	if err != nil {
+		d.mu.Lock()
+		d.held[of] -= bytes
+		d.mu.Unlock()
+		return memory{}, d.check(err)
+	}
+	return memory{at, bytes, of}, nil
+}
+
+// free gives memory back. It runs on a worker.
+func (d *device) free(m *memory) error {
+	if m.bytes == 0 {
+		return nil
+	}
+	err := cu.MemFree(m.at)
+	d.mu.Lock()
+	d.held[m.of] -= m.bytes
+	d.mu.Unlock()
+	*m = memory{}
+	return d.check(err)
+}
+
+// evict frees the weights that were not used for longest, of those that nobody uses.
+// It reports whether there were any. It runs on a worker.
+func (d *device) evict() (bool, error) {
+	d.mu.Lock()
+	var oldest *resident
+	at := 0
+	for i, r := range d.residents {
+		if r.users == 0 && (oldest == nil || r.used < oldest.used) {
+			oldest, at = r, i
+		}
+	}
+	if oldest == nil {
+		d.mu.Unlock()
+		return false, nil
+	}
+	d.residents = append(d.residents[:at], d.residents[at+1:]...)
+	oldest.gone = true
+	d.evicted++
+	d.mu.Unlock()
+	return true, oldest.free()
+}
+
+// describe returns the device as it is now.
+func (d *device) describe() Device {
+	info := d.info
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	info.State, info.Reason, info.Budget = d.state, d.reason, d.budget
+	info.Weights, info.Work, info.Evicted = d.held[forWeights], d.held[forWork], d.evicted
+	if d.state == Ready {
+		info.Path = d.path.String()
+	}
+	return info
+}

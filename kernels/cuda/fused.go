@@ -1,0 +1,52 @@
+//go:build gpu && cgo && linux && amd64
+
+package cuda
+
+import (
+	"gorgonia.org/cu"
+
+	"github.com/securenets/securenets/kernels/cuda/internal/driver"
+)
+
+// Sizes of hopper.cu.
+const (
+	fusedRows    = 128 // positions of a block; a cluster of two has twice as many
+	fusedWide    = 192 // weight rows of a block
+	fusedOuts    = fusedWide / 2
+	fusedBytes   = 128 // of a stage's rows
+	fusedThreads = 384
+	fusedStages  = 5
+	fusedShared  = fusedStages*(fusedRows+fusedWide)*fusedBytes + fusedStages*2*8 + 1024 // and room to align
+)
+
+// fusedLeast is how many positions are worth a tile, which is computed whole.
+const fusedLeast = 128
+
+// fused is struct Fused of hopper.cu.
+type fused struct {
+	x, w       driver.TensorMap
+	y          cu.DevicePtr
+	rows, outs uint32
+	high, wide uint32
+	steps, _   uint32
+	r          constants
+	_          [16]byte // up to a multiple of 64
+}
+
+// multiplyFused queues the words of a tile of positions, residues to words in one kernel.
+func (w *worker) multiplyFused(r *resident, y cu.DevicePtr, rows, pad int) error {
+	x, err := driver.NewTensorMap(driver.Rows{
+		Base: w.images.at, Bytes: r.ld, Rows: pad, Images: r.images, Stride: r.ld, Image: pad * r.ld, Height: fusedRows,
+	})
+	if err != nil {
+		return err
+	}
+	up := func(n, by int) uint32 { return uint32((n + by - 1) / by) }
+	s := fused{x: x, w: r.weightsMap, y: y, rows: uint32(rows), outs: uint32(r.outs),
+		high: up(rows, 2*fusedRows), wide: up(r.outs, fusedWide), steps: up(r.ld, fusedBytes), r: r.consts}
+	if r.lift {
+		s.r.lift = 1
+	}
+	clusters := min(w.dev.info.Processors/2, int(s.high*s.wide))
+	return driver.Launch(w.dev.fns.fused, driver.Grid{X: 2 * clusters, Threads: fusedThreads, Shared: fusedShared}, w.stream, driver.Arg(&s))
+}

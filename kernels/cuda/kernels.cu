@@ -1,0 +1,272 @@
+// The kernels around cuBLAS: words into residues, patches of maps into residues, and
+// sums into words. Kernels_gpu.go says what they compute; each has a twin in plain C
+// in internal/fake.
+//
+// Indices: image b = prime·groups + group, row j of an image (a weight row or a
+// position), column k of ld, which is terms filled up with zeros. A thread takes four
+// columns at a time of one row; 2^shift threads of a block share a row.
+
+#define KERNEL extern "C" __attribute__((global)) void
+#define DEVICE static inline __attribute__((device))
+
+typedef unsigned char u8;
+typedef signed char s8;
+typedef unsigned u32;
+typedef long long s64;
+typedef unsigned long long u64;
+struct alignas(16) quad { u32 a, b, c, d; };
+struct alignas(16) place { int offset, row, column, unused; };
+
+// Ring has the constants of up to four primes. See ring_gpu.go.
+struct Ring {
+	u32 primes, modulus, half, lift;
+	u32 powers[4];            // 256^j mod p, centred, one a byte
+	float p[4], inverse[4];   // and 1/p
+	u32 unitPowers[4];        // e·256^j mod p, centred, with e = (M/p)^-1 mod p
+	u32 unitBias[4];          // -e·2^31 mod p, and MAGIC's bits
+	u32 rest[4], correction;  // M/p; what the bits of MAGIC add up to
+	u32 modulus64[2], unused; // for float64: products of two primes, and
+	u64 idempotent[2];        // 1 modulo one of them, 0 modulo the other
+};
+
+struct Split {
+	const u32 *x;
+	void *images;
+	s64 rows, pad;           // rows of an image, and those with zeros below
+	u32 terms, ld, groups, shift;
+	Ring r;
+};
+
+struct Patch {
+	const u32 *x;
+	void *images;
+	const place *places; // of each term
+	s64 first, rows, pad;
+	u32 terms, ld, groups, shift;
+	int h, w, c, top, left, sh, sw, outW, positions, depth;
+	Ring r;
+};
+
+struct Combine {
+	const void *sums;
+	u32 *y;
+	s64 rows, pad;
+	u32 outs, ld, groups, shift; // outs: of a group
+	Ring r;
+};
+
+// A float32 between 2^23 and 2^24 holds an integer in its low bits: MAGIC + v has v
+// there for |v| < 2^22, and adding MAGIC rounds to the nearest integer.
+#define MAGIC 12582912.0f
+#define MAGIC_BITS 0x4B400000u
+
+DEVICE s64 firstRow(u32 shift)
+{
+	u32 thread = __nvvm_read_ptx_sreg_tid_x(), rows = __nvvm_read_ptx_sreg_ntid_x() >> shift;
+	return (s64)__nvvm_read_ptx_sreg_ctaid_x() * rows + (thread >> shift);
+}
+
+DEVICE u32 firstColumn(u32 shift) { return 4 * (__nvvm_read_ptx_sreg_tid_x() & ((1u << shift) - 1)); }
+
+// dot returns sum + Σ_j (byte j of a)·(signed byte j of b).
+DEVICE u32 dot(u32 a, u32 b, u32 sum)
+{
+	u32 d;
+	asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(sum));
+	return d;
+}
+
+DEVICE float asFloat(u32 a) { return __builtin_bit_cast(float, a); }
+DEVICE u32 asBits(float a) { return __builtin_bit_cast(u32, a); }
+
+// centred returns MAGIC + (v mod p), in [-p/2, p/2], of MAGIC + v.
+DEVICE float centred(float v, float p, float inverse)
+{
+	float q = __builtin_fmaf(v - MAGIC, inverse, MAGIC) - MAGIC;
+	return __builtin_fmaf(-p, q, v);
+}
+
+// residue returns the low byte of word a modulo prime i, centred.
+DEVICE u32 residue(const Ring &r, u32 a, int i)
+{
+	return asBits(centred(asFloat(dot(a, r.powers[i], MAGIC_BITS)), r.p[i], r.inverse[i])) & 0xff;
+}
+
+// store8 writes four columns of row j of each image: bytes modulo the primes, or,
+// where the weights are small, what they lift to.
+DEVICE void store8(const Ring &r, s8 *images, s64 image, s64 at, const u32 a[4])
+{
+	if (r.lift) {
+		u32 bytes = 0;
+		for (int k = 0; k < 4; k++)
+			bytes |= (a[k] > r.half ? a[k] - r.modulus : a[k]) << 24 >> (24 - 8 * k);
+		*(u32 *)(images + at) = bytes;
+		return;
+	}
+#pragma unroll
+	for (u32 i = 0; i < 4; i++) {
+		if (i < r.primes) {
+			u32 bytes = 0;
+#pragma unroll
+			for (int k = 0; k < 4; k++)
+				bytes |= residue(r, a[k], i) << (8 * k);
+			*(u32 *)(images + i * image + at) = bytes;
+		}
+	}
+}
+
+// store64 writes them modulo the products of two primes, as float64.
+DEVICE void store64(const Ring &r, double *images, s64 image, s64 at, const u32 a[4])
+{
+	for (int i = 0; i < 2; i++)
+		if (r.modulus64[i])
+			for (int k = 0; k < 4; k++)
+				images[i * image + at + k] = a[k] % r.modulus64[i];
+}
+
+template <bool wide> DEVICE void store(const Ring &r, void *images, s64 image, s64 at, const u32 a[4])
+{
+	if (wide)
+		store64(r, (double *)images, image, at, a);
+	else
+		store8(r, (s8 *)images, image, at, a);
+}
+
+template <bool wide> DEVICE void split(const Split &s)
+{
+	s64 row = firstRow(s.shift);
+	if (row >= s.groups * s.pad)
+		return;
+	u32 g = 0;
+	s64 j = row;
+	if (s.groups > 1) {
+		g = (u32)(row / s.pad);
+		j = row % s.pad;
+	}
+	const u32 *x = s.x + (g * s.rows + j) * s.terms;
+	s64 image = s.groups * s.pad * s.ld;
+	for (u32 k = firstColumn(s.shift); k < s.ld; k += 4u << s.shift) {
+		u32 a[4] = {0, 0, 0, 0};
+		if (j < s.rows) {
+			if (s.terms % 4 == 0) {
+				if (k < s.terms)
+					*(quad *)a = *(const quad *)(x + k);
+			} else {
+#pragma unroll
+				for (u32 i = 0; i < 4; i++)
+					if (k + i < s.terms)
+						a[i] = x[k + i];
+			}
+		}
+		store<wide>(s.r, s.images, image, row * s.ld + k, a);
+	}
+}
+
+KERNEL split8(Split s) { split<false>(s); }
+KERNEL split64(Split s) { split<true>(s); }
+
+template <bool wide> DEVICE void patch(const Patch &s)
+{
+	s64 row = firstRow(s.shift);
+	if (row >= s.groups * s.pad)
+		return;
+	u32 g = 0;
+	s64 j = row;
+	if (s.groups > 1) {
+		g = (u32)(row / s.pad);
+		j = row % s.pad;
+	}
+	s64 position = s.first + j, sample = position / s.positions;
+	int p = (int)(position - sample * s.positions);
+	int top = p / s.outW * s.sh - s.top, left = p % s.outW * s.sw - s.left;
+	const u32 *x = s.x + sample * s.h * s.w * s.c + ((s64)top * s.w + left) * s.c + g * s.depth;
+	s64 image = s.groups * s.pad * s.ld;
+	for (u32 k = firstColumn(s.shift); k < s.ld; k += 4u << s.shift) {
+		u32 a[4] = {0, 0, 0, 0};
+		if (j < s.rows) {
+#pragma unroll
+			for (u32 i = 0; i < 4; i++) {
+				if (k + i < s.terms) {
+					place e = s.places[k + i];
+					u32 h = top + e.row, w = left + e.column; // those outside wrap
+					if (h < (u32)s.h && w < (u32)s.w)
+						a[i] = x[e.offset];
+				}
+			}
+		}
+		store<wide>(s.r, s.images, image, row * s.ld + k, a);
+	}
+}
+
+KERNEL patch8(Patch s) { patch<false>(s); }
+KERNEL patch64(Patch s) { patch<true>(s); }
+
+// word returns the word of sums modulo each prime: with c = e·sum mod p, centred,
+// Σ c·M/p = y + M·floor(Σ c/p). The quotient from float32 is short by at most one,
+// and then only where y < M/2^9, so that y + M is below 2^32.
+DEVICE u32 word(const Ring &r, const u32 sums[4])
+{
+	u32 y = r.correction;
+	float quotient = -0.5f - 1.0f / 1024;
+#pragma unroll
+	for (u32 i = 0; i < 4; i++) {
+		if (i < r.primes) {
+			float c = centred(asFloat(dot(sums[i] ^ 0x80000000u, r.unitPowers[i], r.unitBias[i])), r.p[i], r.inverse[i]);
+			y += asBits(c) * r.rest[i];
+			quotient = __builtin_fmaf(c - MAGIC, r.inverse[i], quotient);
+		}
+	}
+	y -= (asBits(quotient + MAGIC) - MAGIC_BITS) * r.modulus;
+	u32 down = y - r.modulus;
+	return down < y ? down : y;
+}
+
+KERNEL combine8(Combine s)
+{
+	s64 j = firstRow(s.shift);
+	if (j >= s.rows)
+		return;
+	s64 image = s.groups * s.pad * s.ld;
+	u32 padded = (s.outs + 3) / 4 * 4;
+	for (u32 at = firstColumn(s.shift); at < s.groups * padded; at += 4u << s.shift) {
+		u32 g = s.groups > 1 ? at / padded : 0, o = at - g * padded;
+		const u32 *sums = (const u32 *)s.sums + (g * s.pad + j) * s.ld + o;
+		quad v[4] = {};
+#pragma unroll
+		for (u32 i = 0; i < 4; i++)
+			if (i < s.r.primes)
+				v[i] = *(const quad *)(sums + i * image);
+		u32 a[4] = {v[0].a, v[1].a, v[2].a, v[3].a}, b[4] = {v[0].b, v[1].b, v[2].b, v[3].b};
+		u32 c[4] = {v[0].c, v[1].c, v[2].c, v[3].c}, d[4] = {v[0].d, v[1].d, v[2].d, v[3].d};
+		quad y = {word(s.r, a), word(s.r, b), word(s.r, c), word(s.r, d)};
+		u32 *out = s.y + (j * s.groups + g) * s.outs + o;
+		if (s.outs % 4 == 0) {
+			*(quad *)out = y;
+			continue;
+		}
+		out[0] = y.a;
+		if (o + 1 < s.outs)
+			out[1] = y.b;
+		if (o + 2 < s.outs)
+			out[2] = y.c;
+		if (o + 3 < s.outs)
+			out[3] = y.d;
+	}
+}
+
+KERNEL combine64(Combine s)
+{
+	s64 j = firstRow(s.shift);
+	if (j >= s.rows)
+		return;
+	s64 image = s.groups * s.pad * s.ld;
+	for (u32 at = firstColumn(s.shift) / 4; at < s.groups * s.outs; at += 1u << s.shift) {
+		u32 g = at / s.outs, o = at % s.outs;
+		const double *sums = (const double *)s.sums + (g * s.pad + j) * s.ld + o;
+		u64 y = 0;
+		for (u32 i = 0; i < 2; i++)
+			if (s.r.modulus64[i]) // a sum is an integer below 2^48
+				y += (u64)sums[i * image] % s.r.modulus64[i] * s.r.idempotent[i] % s.r.modulus;
+		s.y[(j * s.groups + g) * s.outs + o] = y % s.r.modulus;
+	}
+}

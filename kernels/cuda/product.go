@@ -1,0 +1,471 @@
+//go:build gpu && cgo && linux && amd64
+
+package cuda
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+
+	"gonum.org/v1/gonum/blas"
+	"gorgonia.org/cu"
+
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/kernels"
+	"github.com/securenets/securenets/kernels/cuda/internal/driver"
+)
+
+// path is a way that products take.
+type path int
+
+const (
+	pathFused path = iota
+	pathInt8
+	pathFloat64
+)
+
+func (p path) String() string { return [...]string{PathFused, PathInt8, PathFloat64}[p] }
+
+// wide reports whether residues are float64.
+func (p path) wide() bool { return p == pathFloat64 }
+
+// resident are weights on a device.
+type resident struct {
+	dev    *device
+	path   path
+	op     plan.Conv2D // a dense operator is that of a 1x1 map
+	dense  bool
+	consts constants
+	lift   bool // weights are one image for all primes
+
+	terms, ld  int   // of a row, and filled up
+	outs, pad  int   // weight rows of a group, and filled up
+	images     int   // of x and of sums: a prime's, or two primes'
+	element    int64 // bytes of a residue
+	weights    memory
+	places     memory           // of a convolution's terms
+	weightsMap driver.TensorMap // for the fused kernel
+
+	// Held by dev.mu.
+	users int
+	used  int64
+	gone  bool
+}
+
+// place is struct place of kernels.cu: where a term lies from its patch's corner.
+type place struct{ offset, row, column, _ int32 }
+
+// Filling: cuBLAS wants bytes in fours, the copy engine rows in 16 bytes, combine8
+// sums in fours.
+const (
+	fillTerms = 16
+	fillRows  = 4
+)
+
+func fill(n, to int) int { return (n + to - 1) / to * to }
+
+// newResident returns the weights of op for a device, not yet loaded.
+func (d *device) newResident(r ring.Ring, op plan.Op, lift bool) *resident {
+	c := op.Conv
+	if op.Kind == plan.KindDense {
+		c = plan.Conv2D{H: 1, W: 1, C: op.In, OutC: op.Out, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}
+	}
+	res := &resident{
+		dev: d, path: d.path, op: c, dense: op.Kind == plan.KindDense, consts: newConstants(r),
+		terms: c.Patch(), ld: fill(c.Patch(), fillTerms), outs: c.OutC / c.Groups, pad: fill(c.OutC/c.Groups, fillRows),
+		images: len(r.Primes()), element: 1,
+	}
+	if res.path.wide() {
+		res.images, res.element = (res.images+1)/2, 8
+	} else {
+		res.lift = lift && c.Groups == 1 // images of groups lie evenly only without
+	}
+	if res.path == pathFused && (c.Groups > 1 || res.images != ring.MaxPrimes) {
+		res.path = pathInt8
+	}
+	return res
+}
+
+// weightImages returns how many images the weights have.
+func (r *resident) weightImages() int {
+	if r.lift {
+		return 1
+	}
+	return r.images
+}
+
+// image returns the elements of an image of the weights.
+func (r *resident) image() int { return r.op.Groups * r.pad * r.ld }
+
+// bytes returns what the weights take on the device.
+func (r *resident) bytes() int64 {
+	n := int64(r.weightImages()) * int64(r.image()) * r.element
+	if !r.dense {
+		n += int64(r.terms) * 16
+	}
+	return n
+}
+
+// threads of a block of the kernels in kernels.cu.
+const threads = 256
+
+// blocks returns how rows with so many groups of four columns are shared among
+// threads: 2^shift threads a row, and the blocks for all rows.
+func blocks(rows int64, quads int) (shift uint32, grid driver.Grid) {
+	shift = uint32(min(bits.Len(uint(quads-1)), bits.Len(threads)-1))
+	perBlock := int64(threads >> shift)
+	return shift, driver.Grid{X: int((rows + perBlock - 1) / perBlock), Threads: threads}
+}
+
+// split is struct Split of kernels.cu.
+type split struct {
+	x, images                cu.DevicePtr
+	rows, pad                int64
+	terms, ld, groups, shift uint32
+	r                        constants
+}
+
+// split queues the residues of a matrix of rows for each group.
+func (w *worker) split(r *resident, images, x cu.DevicePtr, rows, pad, groups int, lift bool) error {
+	s := split{x: x, images: images, rows: int64(rows), pad: int64(pad),
+		terms: uint32(r.terms), ld: uint32(r.ld), groups: uint32(groups), r: r.consts}
+	if lift {
+		s.r.lift = 1
+	}
+	fn := w.dev.fns.split8
+	if r.path.wide() {
+		fn = w.dev.fns.split64
+	}
+	var grid driver.Grid
+	s.shift, grid = blocks(int64(groups)*int64(pad), r.ld/4)
+	return driver.Launch(fn, grid, w.stream, driver.Arg(&s))
+}
+
+// patch is struct Patch of kernels.cu.
+type patch struct {
+	x, images, places                                  cu.DevicePtr
+	first, rows, pad                                   int64
+	terms, ld, groups, shift                           uint32
+	h, w, c, top, left, sh, sw, outW, positions, depth int32
+	r                                                  constants
+}
+
+// patches queues the residues of the patches at positions [first, first+rows) of maps.
+func (w *worker) patches(r *resident, images, x cu.DevicePtr, first, rows, pad int) error {
+	c := &r.op
+	s := patch{x: x, images: images, places: r.places.at, first: int64(first), rows: int64(rows), pad: int64(pad),
+		terms: uint32(r.terms), ld: uint32(r.ld), groups: uint32(c.Groups),
+		h: int32(c.H), w: int32(c.W), c: int32(c.C), top: int32(c.Top), left: int32(c.Left), sh: int32(c.SH), sw: int32(c.SW),
+		outW: int32(c.OutW()), positions: int32(c.Positions()), depth: int32(c.C / c.Groups), r: r.consts}
+	fn := w.dev.fns.patch8
+	if r.path.wide() {
+		fn = w.dev.fns.patch64
+	}
+	var grid driver.Grid
+	s.shift, grid = blocks(int64(c.Groups)*int64(pad), r.ld/4)
+	return driver.Launch(fn, grid, w.stream, driver.Arg(&s))
+}
+
+// combine is struct Combine of kernels.cu.
+type combine struct {
+	sums, y                 cu.DevicePtr
+	rows, pad               int64
+	outs, ld, groups, shift uint32
+	r                       constants
+}
+
+// combine queues the words of sums.
+func (w *worker) combine(r *resident, y, sums cu.DevicePtr, rows, pad int) error {
+	s := combine{sums: sums, y: y, rows: int64(rows), pad: int64(pad), outs: uint32(r.outs), ld: uint32(r.pad), groups: uint32(r.op.Groups), r: r.consts}
+	fn, quads := w.dev.fns.combine8, r.op.Groups*fill(r.outs, 4)/4
+	if r.path.wide() {
+		fn, quads = w.dev.fns.combine64, r.op.Groups*r.outs
+	}
+	var grid driver.Grid
+	s.shift, grid = blocks(int64(rows), quads)
+	return driver.Launch(fn, grid, w.stream, driver.Arg(&s))
+}
+
+// load puts words on the device, evicting others for them. It runs on w's thread.
+func (r *resident) load(w *worker, words []uint32) (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(r.dev.check(err), r.free())
+		}
+	}()
+	image := int64(r.weightImages()) * int64(r.image()) * r.element
+	if err := r.room(&r.weights, image); err != nil {
+		return err
+	}
+	if !r.dense {
+		if err := r.loadPlaces(w); err != nil {
+			return err
+		}
+	}
+	// Rows go up in parts, those of one group at a time where there are several.
+	part := min(max(1, stagedBytes/(wordBytes*r.terms)), r.outs)
+	if r.op.Groups > 1 {
+		part = r.outs
+	}
+	if r.op.Groups == 1 {
+		for from := 0; from < r.outs; from += part {
+			n := min(part, r.outs-from)
+			rows := n
+			if from+n == r.outs {
+				rows = r.pad - from // and zeros below
+			}
+			if err := w.loadRows(r, words[from*r.terms:(from+n)*r.terms], from, n, rows); err != nil {
+				return err
+			}
+		}
+	} else if err := w.loadGroups(r, words); err != nil {
+		return err
+	}
+	if r.path == pathFused {
+		r.weightsMap, err = driver.NewTensorMap(driver.Rows{
+			Base: r.weights.at, Bytes: r.ld, Rows: r.pad, Images: r.weightImages(), Stride: r.ld, Image: r.image(), Height: fusedOuts,
+		})
+	}
+	return err
+}
+
+// stagedBytes is about what is staged at a time.
+const stagedBytes = 8 << 20
+
+// loadRows splits n rows of weights, row from on, into rows of each image.
+func (w *worker) loadRows(r *resident, words []uint32, from, n, rows int) error {
+	if err := w.grow(&w.x, int64(len(words))*wordBytes); err != nil {
+		return err
+	}
+	if err := w.upload(w.x.at, words, false); err != nil {
+		return err
+	}
+	// Split fills images of its own rows: one part of the weights at a time, then each
+	// image's to its place.
+	part := int64(rows*r.ld) * r.element
+	if err := w.grow(&w.images, int64(r.weightImages())*part); err != nil {
+		return err
+	}
+	if err := w.split(r, w.images.at, w.x.at, n, rows, 1, r.lift); err != nil {
+		return err
+	}
+	for i := range r.weightImages() {
+		to := r.weights.at + cu.DevicePtr((int64(i)*int64(r.image())+int64(from*r.ld))*r.element)
+		if err := cu.MemcpyDtoDAsync(to, w.images.at+cu.DevicePtr(int64(i)*part), part, w.stream); err != nil {
+			return err
+		}
+	}
+	return w.stream.Synchronize() // before what is staged is overwritten
+}
+
+// loadGroups splits weights of several groups, which are small enough to go at once.
+func (w *worker) loadGroups(r *resident, words []uint32) error {
+	if err := w.grow(&w.x, int64(len(words))*wordBytes); err != nil {
+		return err
+	}
+	if err := w.upload(w.x.at, words, false); err != nil {
+		return err
+	}
+	if err := w.split(r, r.weights.at, w.x.at, r.outs, r.pad, r.op.Groups, false); err != nil {
+		return err
+	}
+	return w.stream.Synchronize()
+}
+
+// loadPlaces puts the places of the terms on the device.
+func (r *resident) loadPlaces(w *worker) error {
+	c := &r.op
+	depth := c.C / c.Groups
+	words := make([]uint32, 0, 4*r.terms)
+	for a := range c.KH {
+		for b := range c.KW {
+			for i := range depth {
+				row, column := a*c.DH, b*c.DW
+				words = append(words, uint32((row*c.W+column)*c.C+i), uint32(row), uint32(column), 0)
+			}
+		}
+	}
+	if err := r.room(&r.places, int64(len(words))*wordBytes); err != nil {
+		return err
+	}
+	if err := w.upload(r.places.at, words, false); err != nil {
+		return err
+	}
+	return w.stream.Synchronize()
+}
+
+// room takes memory for weights, evicting others for it.
+func (r *resident) room(m *memory, bytes int64) error {
+	for {
+		var err error
+		if *m, err = r.dev.alloc(forWeights, bytes); !errors.Is(err, kernels.ErrOutOfMemory) {
+			return err
+		}
+		if more, e := r.dev.evict(); !more || e != nil {
+			return errors.Join(err, e)
+		}
+	}
+}
+
+// free frees the weights. It runs on a worker.
+func (r *resident) free() error {
+	if !r.dev.usable() {
+		return nil // gone with their context
+	}
+	return errors.Join(r.dev.free(&r.weights), r.dev.free(&r.places))
+}
+
+// Bounds of a part of a batch.
+const (
+	partBytes = 8 << 20   // of words that go up or down, where the rows allow
+	partRows  = 256       // that a part has at least, so that products are large enough
+	partMost  = 64 << 20  // bytes each way, that partRows may take it to
+	tileBytes = 128 << 20 // of residues and sums
+)
+
+// samples returns how many samples of a batch go at a time.
+func (r *resident) samples() int {
+	words := max(r.op.H*r.op.W*r.op.C, r.op.Positions()*r.op.OutC)
+	n := max(1, partBytes/(wordBytes*words))
+	if n*r.op.Positions() < partRows {
+		n = max(n, min(partRows, partMost/(wordBytes*words)))
+	}
+	return n
+}
+
+// tile returns how many positions are multiplied at a time.
+func (r *resident) tile() int {
+	each := int64(r.images*r.op.Groups) * int64(r.ld) * r.element
+	if r.path != pathFused {
+		each += int64(r.images*r.op.Groups*r.pad) * 4 * max(1, r.element/4)
+	}
+	return max(fillRows, int(tileBytes/each))
+}
+
+// evaluate computes rows of y from rows of x and waits for it. Where the device has no
+// room it evicts weights, then takes smaller tiles, then fewer rows at a time. It runs
+// on w's thread.
+func (w *worker) evaluate(r *resident, y, x ring.Matrix, pinnedY, pinnedX bool) error {
+	tile := r.tile()
+	for {
+		err := w.dev.check(w.part(r, y, x, pinnedY, pinnedX, tile))
+		if !errors.Is(err, kernels.ErrOutOfMemory) {
+			return err
+		}
+		// What was queued may still use the buffers and what is staged.
+		if e := errors.Join(w.stream.Synchronize(), w.release()); e != nil {
+			return w.dev.check(e)
+		}
+		more, e := w.dev.evict()
+		if e != nil {
+			return w.dev.check(e)
+		}
+		switch {
+		case more:
+		case tile > fillRows:
+			tile = max(fillRows, min(tile, x.Rows*r.op.Positions())/2)
+		case x.Rows > 1:
+			half := x.Rows / 2
+			if err := w.evaluate(r, y.RowRange(0, half), x.RowRange(0, half), pinnedY, pinnedX); err != nil {
+				return err
+			}
+			return w.evaluate(r, y.RowRange(half, y.Rows), x.RowRange(half, x.Rows), pinnedY, pinnedX)
+		default:
+			return err
+		}
+	}
+}
+
+// part computes rows of y from rows of x.
+func (w *worker) part(r *resident, y, x ring.Matrix, pinnedY, pinnedX bool, tile int) error {
+	if err := w.grow(&w.x, int64(len(x.Data))*wordBytes); err != nil {
+		return err
+	}
+	if err := w.grow(&w.y, int64(len(y.Data))*wordBytes); err != nil {
+		return err
+	}
+	if err := w.upload(w.x.at, x.Data, pinnedX); err != nil {
+		return err
+	}
+	if err := w.multiply(r, w.y.at, w.x.at, x.Rows, tile); err != nil {
+		return err
+	}
+	return w.download(y.Data, w.y.at, pinnedY)
+}
+
+// multiply queues the product of samples of x on the device, in tiles of positions.
+func (w *worker) multiply(r *resident, y, x cu.DevicePtr, samples, tile int) error {
+	positions := samples * r.op.Positions()
+	tile = min(tile, fill(positions, fillRows))
+	if err := w.grow(&w.images, int64(r.images*r.op.Groups)*int64(fill(tile, fillRows))*int64(r.ld)*r.element); err != nil {
+		return err
+	}
+	for first := 0; first < positions; first += tile {
+		rows := min(tile, positions-first)
+		pad := fill(rows, fillRows)
+		var err error
+		if r.dense {
+			err = w.split(r, w.images.at, x+cu.DevicePtr(first*r.terms*wordBytes), rows, pad, 1, false)
+		} else {
+			err = w.patches(r, w.images.at, x, first, rows, pad)
+		}
+		if err != nil {
+			return err
+		}
+		out := y + cu.DevicePtr(first*r.op.OutC*wordBytes)
+		switch {
+		case r.path == pathFused && rows >= fusedLeast:
+			err = w.multiplyFused(r, out, rows, pad)
+		case r.path.wide():
+			err = w.multiplyFloat64(r, out, rows, pad)
+		default:
+			err = w.multiplyInt8(r, out, rows, pad)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// multiplyInt8 queues the product of a tile's residues, and the words of its sums.
+func (w *worker) multiplyInt8(r *resident, y cu.DevicePtr, rows, pad int) error {
+	batch := r.images * r.op.Groups
+	if err := w.grow(&w.sums, 4*int64(batch)*int64(pad)*int64(r.pad)); err != nil {
+		return err
+	}
+	stepB := int64(r.pad) * int64(r.ld)
+	if r.lift {
+		stepB = 0
+	}
+	if err := driver.Multiply(w.blas, driver.Gemm{
+		Type: driver.Int8, M: pad, N: r.pad, K: r.ld, Batch: batch,
+		A: w.images.at, LDA: r.ld, StepA: int64(pad) * int64(r.ld),
+		B: r.weights.at, LDB: r.ld, StepB: stepB,
+		C: w.sums.at, LDC: r.pad, StepC: int64(pad) * int64(r.pad),
+	}); err != nil {
+		return err
+	}
+	return w.combine(r, y, w.sums.at, rows, pad)
+}
+
+// multiplyFloat64 does the same for residues modulo pairs of primes.
+func (w *worker) multiplyFloat64(r *resident, y cu.DevicePtr, rows, pad int) error {
+	batch := r.images * r.op.Groups
+	if err := w.grow(&w.sums, 8*int64(batch)*int64(pad)*int64(r.pad)); err != nil {
+		return err
+	}
+	a, b, c := pad*r.ld, r.pad*r.ld, pad*r.pad
+	for i := range batch {
+		// In cuBLAS' column order: C^T = W X^T.
+		w.blas.Dgemm(blas.Trans, blas.NoTrans, r.pad, pad, r.ld, 1,
+			driver.Floats(r.weights.at+cu.DevicePtr(8*i*b), b), r.ld,
+			driver.Floats(w.images.at+cu.DevicePtr(8*i*a), a), r.ld, 0,
+			driver.Floats(w.sums.at+cu.DevicePtr(8*i*c), c), r.pad)
+	}
+	if err := w.blas.Err(); err != nil {
+		return fmt.Errorf("Dgemm: %w", err)
+	}
+	return w.combine(r, y, w.sums.at, rows, pad)
+}

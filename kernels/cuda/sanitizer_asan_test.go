@@ -1,0 +1,5 @@
+//go:build gpu && asan
+
+package cuda
+
+var sanitizer = []string{"-fsanitize=address"}

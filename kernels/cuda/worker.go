@@ -1,0 +1,174 @@
+//go:build gpu && cgo && linux && amd64
+
+package cuda
+
+import (
+	"errors"
+	"runtime"
+	"unsafe"
+
+	"gorgonia.org/cu"
+	cublas "gorgonia.org/cu/blas"
+
+	"github.com/securenets/securenets/kernels/cuda/internal/driver"
+)
+
+// worker is a stream of a device and the thread that works on it. Who takes a worker
+// from its device has it to itself.
+type worker struct {
+	dev    *device
+	tasks  chan task
+	stream cu.Stream
+	blas   *cublas.Standard
+
+	x, y, images, sums memory // buffers on the device, as large as they had to be
+	in, out            staging
+}
+
+type task struct {
+	f    func() error
+	done chan error
+}
+
+// newWorker starts a worker.
+func (d *device) newWorker() (*worker, error) {
+	w := &worker{dev: d, tasks: make(chan task)}
+	go w.run()
+	err := w.do(func() (err error) {
+		if err = cu.SetCurrentContext(d.ctx); err != nil {
+			return err
+		}
+		if w.stream, err = cu.MakeStream(cu.NonBlocking); err != nil {
+			return err
+		}
+		blas := new(cublas.Standard) // cublas.New panics on an error
+		if err = blas.Init(); err != nil {
+			return err
+		}
+		w.blas = blas
+		return errors.Join(driver.Pedantic(w.blas), driver.SetStream(w.blas, w.stream))
+	})
+	if err != nil {
+		return nil, errors.Join(err, w.close())
+	}
+	return w, nil
+}
+
+func (w *worker) run() {
+	runtime.LockOSThread() // a context is current for a thread, which ends with this
+	for t := range w.tasks {
+		t.done <- t.f()
+	}
+}
+
+// do runs f on the worker's thread.
+func (w *worker) do(f func() error) error {
+	done := make(chan error, 1)
+	w.tasks <- task{f, done}
+	return <-done
+}
+
+// close frees what the worker holds and ends its thread.
+func (w *worker) close() error {
+	err := w.do(func() error {
+		err := w.release()
+		if w.blas != nil {
+			err = errors.Join(err, w.blas.Close())
+		}
+		if w.stream != cu.NoStream {
+			err = errors.Join(err, w.stream.Destroy())
+		}
+		return err
+	})
+	close(w.tasks)
+	return err
+}
+
+// release frees the worker's buffers.
+func (w *worker) release() error {
+	var err error
+	for _, m := range []*memory{&w.x, &w.y, &w.images, &w.sums} {
+		err = errors.Join(err, w.dev.free(m))
+	}
+	for _, s := range []*staging{&w.in, &w.out} {
+		err = errors.Join(err, s.free())
+	}
+	return err
+}
+
+// grow makes a buffer at least so large.
+func (w *worker) grow(m *memory, bytes int64) error {
+	if bytes <= m.bytes {
+		return nil
+	}
+	if err := w.dev.free(m); err != nil {
+		return err
+	}
+	var err error
+	*m, err = w.dev.alloc(forWork, bytes)
+	return err
+}
+
+// staging is pinned memory on the way to a device or from it.
+type staging struct{ words []uint32 }
+
+// grow makes it at least n words long.
+func (s *staging) grow(n int) ([]uint32, error) {
+	if n > len(s.words) {
+		if err := s.free(); err != nil {
+			return nil, err
+		}
+		p, err := driver.HostAlloc(int64(n) * wordBytes)
+		if err != nil {
+			return nil, err
+		}
+		s.words = unsafe.Slice((*uint32)(p), n)
+	}
+	return s.words[:n], nil
+}
+
+func (s *staging) free() error {
+	if s.words == nil {
+		return nil
+	}
+	p := unsafe.Pointer(&s.words[0])
+	s.words = nil
+	return cu.MemFreeHost(p)
+}
+
+const wordBytes = 4
+
+// upload queues the copy of words to the device. Words that are not pinned are staged,
+// in memory that must not be in use.
+func (w *worker) upload(to cu.DevicePtr, words []uint32, pinned bool) error {
+	if !pinned {
+		staged, err := w.in.grow(len(words))
+		if err != nil {
+			return err
+		}
+		copy(staged, words)
+		words = staged
+	}
+	return cu.MemcpyHtoDAsync(to, unsafe.Pointer(&words[0]), int64(len(words))*wordBytes, w.stream)
+}
+
+// download copies words from the device and waits for them, and for all before.
+func (w *worker) download(words []uint32, from cu.DevicePtr, pinned bool) error {
+	to := words
+	if !pinned {
+		var err error
+		if to, err = w.out.grow(len(words)); err != nil {
+			return err
+		}
+	}
+	if err := cu.MemcpyDtoHAsync(unsafe.Pointer(&to[0]), from, int64(len(to))*wordBytes, w.stream); err != nil {
+		return err
+	}
+	if err := w.stream.Synchronize(); err != nil {
+		return err
+	}
+	if !pinned {
+		copy(words, to)
+	}
+	return nil
+}
