@@ -114,3 +114,14 @@ type Figures struct {
 func (d Device) String() string {
 	return fmt.Sprintf("device %d (%s)", d.Ordinal, d.Name)
 }
+
+// Kind is the element of a plain product that ring products are measured beside.
+type Kind string
+
+// Kinds of plain products, all by cuBLAS.
+const (
+	BF16 Kind = "bf16" // summed in float32
+	FP32 Kind = "fp32"
+	FP64 Kind = "fp64"
+	Int8 Kind = "int8" // summed in int32
+)
