@@ -156,11 +156,16 @@ func (d *device) choose(paths []path) error {
 	return failed
 }
 
-// test computes exact products on the device alone, of few positions and of many, as
-// they may take different kernels.
+// test computes exact products on the device alone, all by its path, then as it would.
 func (d *device) test() error {
 	alone := &Backend{devices: []*device{d}}
 	alone.Init("cuda", alone.load)
+	d.eager = true
+	err := kernels.SelfTest(context.Background(), alone)
+	d.eager = false
+	if err != nil || d.path != pathFused {
+		return err
+	}
 	return kernels.SelfTest(context.Background(), alone)
 }
 

@@ -32,6 +32,8 @@ type device struct {
 	ctx  cu.CUContext
 	path path
 	fns  functions
+	// eager has products take the device's path whether it pays or not, for its test.
+	eager bool
 
 	workers []*worker
 	idle    chan *worker // those that nobody has taken

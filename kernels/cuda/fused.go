@@ -19,8 +19,17 @@ const (
 	fusedShared  = fusedStages*(fusedRows+fusedWide)*fusedBytes + fusedStages*2*8 + 1024 // and room to align
 )
 
-// fusedLeast is how many positions are worth a tile, which is computed whole.
-const fusedLeast = 128
+// fusedPays reports whether a product has tiles for half of the device or more: with
+// fewer, cuBLAS, which cuts them smaller, is faster.
+func (w *worker) fusedPays(r *resident, rows int) bool {
+	high, wide := fusedTiles(rows, r.outs)
+	return w.dev.eager || 4*high*wide >= w.dev.info.Processors
+}
+
+// fusedTiles returns how many tiles of a cluster cover a product, down and across.
+func fusedTiles(rows, outs int) (high, wide int) {
+	return (rows + 2*fusedRows - 1) / (2 * fusedRows), (outs + fusedWide - 1) / fusedWide
+}
 
 // fused is struct Fused of hopper.cu.
 type fused struct {
@@ -41,12 +50,12 @@ func (w *worker) multiplyFused(r *resident, y cu.DevicePtr, rows, pad int) error
 	if err != nil {
 		return err
 	}
-	up := func(n, by int) uint32 { return uint32((n + by - 1) / by) }
+	high, wide := fusedTiles(rows, r.outs)
 	s := fused{x: x, w: r.weightsMap, y: y, rows: uint32(rows), outs: uint32(r.outs),
-		high: up(rows, 2*fusedRows), wide: up(r.outs, fusedWide), steps: up(r.ld, fusedBytes), r: r.consts}
+		high: uint32(high), wide: uint32(wide), steps: uint32((r.ld + fusedBytes - 1) / fusedBytes), r: r.consts}
 	if r.lift {
 		s.r.lift = 1
 	}
-	clusters := min(w.dev.info.Processors/2, int(s.high*s.wide))
+	clusters := min(w.dev.info.Processors/2, high*wide)
 	return driver.Launch(w.dev.fns.fused, driver.Grid{X: 2 * clusters, Threads: fusedThreads, Shared: fusedShared}, w.stream, driver.Arg(&s))
 }

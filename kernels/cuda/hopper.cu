@@ -86,19 +86,20 @@ DEVICE void expect(u32 barrier, u32 bytes)
 	asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
 
-// arrive arrives at a block's barrier at the same place as this block's.
+// arrive arrives at a block's barrier at the same place as this block's. What it says is
+// that memory was read: nothing was written that a wider release would have to wait for.
 DEVICE void arrive(u32 barrier, u32 block)
 {
 	asm volatile("{\n\t.reg .b32 remote;\n\t"
 	             "mapa.shared::cluster.u32 remote, %0, %1;\n\t"
-	             "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n\t}" ::"r"(barrier), "r"(block) : "memory");
+	             "mbarrier.arrive.shared::cluster.b64 _, [remote];\n\t}" ::"r"(barrier), "r"(block) : "memory");
 }
 
 DEVICE void wait(u32 barrier, u32 parity)
 {
 	asm volatile("{\n\t.reg .pred done;\n"
 	             "again:\n\t"
-	             "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n\t"
+	             "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n\t"
 	             "@done bra out;\n\t"
 	             "bra again;\n"
 	             "out:\n\t}" ::"r"(barrier), "r"(parity) : "memory");

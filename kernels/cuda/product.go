@@ -81,7 +81,7 @@ func (d *device) newResident(r ring.Ring, op plan.Op, lift bool) *resident {
 	} else {
 		res.lift = lift && c.Groups == 1 // images of groups lie evenly only without
 	}
-	if res.path == pathFused && (c.Groups > 1 || res.images != ring.MaxPrimes) {
+	if res.path == pathFused && c.Groups > 1 {
 		res.path = pathInt8
 	}
 	return res
@@ -337,9 +337,7 @@ func (r *resident) samples() int {
 // tile returns how many positions are multiplied at a time.
 func (r *resident) tile() int {
 	each := int64(r.images*r.op.Groups) * int64(r.ld) * r.element
-	if r.path != pathFused {
-		each += int64(r.images*r.op.Groups*r.pad) * 4 * max(1, r.element/4)
-	}
+	each += int64(r.images*r.op.Groups*r.pad) * 4 * max(1, r.element/4) // fused products may still go the other way
 	return max(fillRows, int(tileBytes/each))
 }
 
@@ -415,7 +413,7 @@ func (w *worker) multiply(r *resident, y, x cu.DevicePtr, samples, tile int) err
 		}
 		out := y + cu.DevicePtr(first*r.op.OutC*wordBytes)
 		switch {
-		case r.path == pathFused && rows >= fusedLeast:
+		case r.path == pathFused && w.fusedPays(r, rows):
 			err = w.multiplyFused(r, out, rows, pad)
 		case r.path.wide():
 			err = w.multiplyFloat64(r, out, rows, pad)
