@@ -59,7 +59,10 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 
 	work, cancelWork := context.WithCancel(context.Background())
 	defer cancelWork()
+	lender, _ := backend.(kernels.Lender)
+	s.inputs.From = lender
 	queue := batch.New(work, batch.Options{
+		Lender:   lender,
 		MaxRows:  cfg.Batching.MaxBatchSize,
 		MaxDelay: cfg.Batching.MaxQueueDelay(),
 		MaxCalls: cfg.Batching.MaxQueueSize,

@@ -13,6 +13,7 @@ import (
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/daemon/model"
+	"github.com/securenets/securenets/daemon/pool"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/prg"
 	"github.com/securenets/securenets/internal/ring"
@@ -216,24 +217,24 @@ func (s *service) checkPlan(p plan.Plan) error {
 func (e *evaluation) answer(ctx context.Context, j *job, decoded func()) {
 	defer e.memory.Release(j.bytes)
 	resp := &wire.Response{ID: j.ID}
-	x := e.matrix(int(j.Rows), j.op.InLen())
+	x := matrix(&e.inputs, int(j.Rows), j.op.InLen())
 	err := guard(func() error { return j.input(x) })
 	decoded()
-	y := e.matrix(int(j.Rows), j.op.OutLen())
+	y := matrix(&e.outputs, int(j.Rows), j.op.OutLen())
 	if err == nil {
 		err = guard(func() error { return e.evaluate(ctx, j, y, x, resp) })
 	}
-	e.words.Put(x.Data)
+	e.inputs.Put(x.Data)
 	j.model.Release()
 	if err != nil {
-		e.words.Put(y.Data)
+		e.outputs.Put(y.Data)
 		resp.Err = e.report(err).Proto()
 		e.send(resp, nil)
 		return
 	}
 	written := make(chan struct{})
 	resp.Words = wire.EncodeWords(j.model.Plan.Ring, y.Data, func() {
-		e.words.Put(y.Data)
+		e.outputs.Put(y.Data)
 		close(written)
 	})
 	e.send(resp, written)
@@ -259,6 +260,6 @@ func (j *job) input(x ring.Matrix) error {
 	return nil
 }
 
-func (s *service) matrix(rows, cols int) ring.Matrix {
-	return ring.Matrix{Rows: rows, Cols: cols, Data: s.words.Get(rows * cols)}
+func matrix(from *pool.Words, rows, cols int) ring.Matrix {
+	return ring.Matrix{Rows: rows, Cols: cols, Data: from.Get(rows * cols)}
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/version"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/kernels"
 )
 
 // service implements the protocol. Its methods return *wire.Error, or the error
@@ -41,9 +42,10 @@ type service struct {
 	incoming *semaphore.Weighted // bytes of messages, from their first to when they are decoded
 	memory   *semaphore.Weighted // bytes of requests: see charge
 	calls    *semaphore.Weighted // in progress
-	words    pool.Words
-	ready    chan struct{}   // closed once calls can be served
-	draining context.Context // done once no more are taken
+	inputs   pool.Words          // which the backend's devices may read themselves
+	outputs  pool.Words          // which gRPC may keep when a connection breaks: the heap's alone
+	ready    chan struct{}       // closed once calls can be served
+	draining context.Context     // done once no more are taken
 }
 
 // newService returns a service that has yet to be given a store and a batcher.
@@ -156,6 +158,9 @@ func (s *service) report(err error) *wire.Error {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		// At the end of the drain, or the caller is gone and does not read this.
 		return shuttingDown()
+	case errors.Is(err, kernels.ErrOutOfMemory):
+		s.log.Warn("no room on a device", "error", err)
+		return &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, Message: "no device has room for this now"}
 	case errors.As(err, &panicked):
 		s.log.Error("panic", "type", fmt.Sprintf("%T", panicked.Value), "stack", string(panicked.Stack))
 	default:

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -18,9 +17,6 @@ import (
 	"github.com/securenets/securenets/daemon"
 	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/version"
-	"github.com/securenets/securenets/kernels"
-	"github.com/securenets/securenets/kernels/cpu"
-	"github.com/securenets/securenets/kernels/gonum"
 )
 
 func main() {
@@ -92,7 +88,7 @@ multiplies masked inputs with them, for hosts that it cannot look into.`,
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), "the configuration is valid")
 			return err
 		},
-	}, &cobra.Command{
+	}, newDevices(&o), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
@@ -125,22 +121,16 @@ func (o *options) load() (config.Config, error) {
 }
 
 func serve(ctx context.Context, cfg config.Config) error {
-	backend := newBackend(cfg)
-	err := daemon.Run(ctx, cfg, newLog(cfg.Log), backend)
+	log := newLog(cfg.Log)
+	backend, err := openBackend(cfg, log)
+	if err != nil {
+		return startError{err}
+	}
+	err = daemon.Run(ctx, cfg, log, backend)
 	if err = errors.Join(err, backend.Close()); err != nil {
 		return startError{err}
 	}
 	return nil
-}
-
-func newBackend(cfg config.Config) kernels.Backend {
-	if cfg.Backend == config.BackendGonum {
-		if cfg.Threads > 0 {
-			runtime.GOMAXPROCS(cfg.Threads) // gonum takes all that there are
-		}
-		return gonum.New()
-	}
-	return cpu.New(cpu.Options{Threads: cfg.Threads})
 }
 
 func newLog(l config.Log) *slog.Logger {

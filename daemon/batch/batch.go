@@ -17,6 +17,7 @@ import (
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/kernels"
 )
 
 // Timing says where a call's time went.
@@ -41,6 +42,8 @@ type Options struct {
 	MaxRows  int           // of a merged product, if maxWords is not less; a larger call goes alone
 	MaxDelay time.Duration // that a call waits for company; see Queue
 	MaxCalls int           // waiting for one product
+	// Lender, where it is not nil, has memory for merged products.
+	Lender kernels.Lender
 }
 
 // maxWords bounds the words of a merged product, in and out: with more, copying
@@ -82,7 +85,9 @@ type call struct {
 // New returns an empty queue. When ctx ends, what is left in it is cancelled.
 func New(ctx context.Context, o Options) *Queue {
 	ctx, cancel := context.WithCancel(ctx)
-	return &Queue{o: o, ctx: ctx, cancel: cancel, lines: map[plan.Product]*line{}}
+	q := &Queue{o: o, ctx: ctx, cancel: cancel, lines: map[plan.Product]*line{}}
+	q.words.From = o.Lender
+	return q
 }
 
 // Close cancels what is left and waits for it to end.

@@ -33,6 +33,7 @@ import (
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/kernels"
 )
 
 const (
@@ -257,13 +258,19 @@ func (s *Store) load(ctx context.Context, r ring.Ring, op plan.Op, w ring.Matrix
 		return nil, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge,
 			Message: fmt.Sprintf("loading takes up to %d bytes, %d of %d are left", more, max(0, s.o.MaxLoaded-have), s.o.MaxLoaded)}
 	}
-	return s.o.Backend.Load(ctx, r, op, w)
+	p, err := s.o.Backend.Load(ctx, r, op, w)
+	if errors.Is(err, kernels.ErrOutOfMemory) {
+		s.o.Log.Warn("no room on a device", "error", err)
+		return nil, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge, Message: "no device has room for the weights"}
+	}
+	return p, err
 }
 
 // loadedBytes returns the most bytes that a backend holds for an operator. A
-// backend has 16 bytes a weight, or a byte modulo each prime, with zeros between:
+// backend has 16 bytes a weight; or a byte modulo each prime, with zeros between:
 // the outputs of each group are filled up to 32, and the channels of each place
-// of a kernel to 4.
+// of a kernel to 4; or the words, and on a device the place of each term and 16
+// bytes a weight, with terms filled up to 16 and outputs to 4.
 func loadedBytes(op plan.Op) int64 {
 	groups, run := 1, op.Terms()
 	if op.Kind == plan.KindConv2D {
@@ -271,7 +278,9 @@ func loadedBytes(op plan.Op) int64 {
 	}
 	up := func(n, to int) int64 { return int64((n + to - 1) / to * to) }
 	filled := up(op.Rows()/groups, 32) * int64(groups) * up(run, 4) * int64(op.Terms()/run)
-	return max(16*int64(op.Rows())*int64(op.Terms()), ring.MaxPrimes*filled)
+	weights := int64(op.Rows()) * int64(op.Terms())
+	device := 4*weights + 16*int64(op.Terms()) + 16*up(op.Rows()/groups, 4)*int64(groups)*up(op.Terms(), 16)
+	return max(16*weights, ring.MaxPrimes*filled, device)
 }
 
 // publish makes a loaded model visible.

@@ -549,7 +549,7 @@ func TestRefusedLoads(t *testing.T) {
 	refuse := &wire.Error{Reason: wire.ReasonTooLarge, Message: "of no use"}
 	for name, change := range map[string]func(){
 		"plan":   func() { f.o.Check = func(plan.Plan) error { return refuse } },
-		"weight": func() { f.o.MaxLoaded = 9999 }, // Dense(20, 30) may take 9,600, and 2,000 are taken
+		"weight": func() { f.o.MaxLoaded = 20000 }, // Dense(20, 30) may take 19,104, and 2,000 are taken
 	} {
 		good := f.o
 		change()

@@ -6,11 +6,17 @@ package pool
 import (
 	"math/bits"
 	"sync"
+
+	"github.com/securenets/securenets/kernels"
 )
 
 // Words lends vectors. Its zero value is ready; it may be used by several
 // goroutines at once.
 type Words struct {
+	// From, where it is not nil, is asked first: memory that a backend's devices reach
+	// by themselves. It is bounded; what it has no room for comes from the heap.
+	From kernels.Lender
+
 	classes [(bits.UintSize + 1) * perOctave]sync.Pool
 }
 
@@ -25,7 +31,7 @@ func class(n int) (number, capacity int) {
 	return shift*perOctave + steps, steps << shift
 }
 
-// Size returns the words that Get(n) takes in memory, at most n + n/8.
+// Size returns the words that Get(n) takes on the heap, at most n + n/8.
 func Size(n int) int {
 	if n == 0 {
 		return 0
@@ -39,6 +45,11 @@ func (p *Words) Get(n int) []uint32 {
 	if n == 0 {
 		return nil
 	}
+	if p.From != nil {
+		if v := p.From.Lend(n); v != nil {
+			return v
+		}
+	}
 	i, c := class(n)
 	if v, ok := p.classes[i].Get().(*[]uint32); ok {
 		return (*v)[:n]
@@ -48,7 +59,7 @@ func (p *Words) Get(n int) []uint32 {
 
 // Put takes a vector from Get back. No one may use it any more.
 func (p *Words) Put(v []uint32) {
-	if cap(v) == 0 {
+	if cap(v) == 0 || p.From != nil && p.From.Reclaim(v) {
 		return
 	}
 	i, _ := class(cap(v))

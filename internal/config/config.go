@@ -29,6 +29,7 @@ type Config struct {
 	// DrainTimeoutSeconds bounds the time from a signal to the exit.
 	DrainTimeoutSeconds int `toml:"drain_timeout_seconds"`
 
+	CUDA     CUDA     `toml:"cuda"`
 	Log      Log      `toml:"log"`
 	Limits   Limits   `toml:"limits"`
 	Batching Batching `toml:"batching"`
@@ -37,8 +38,26 @@ type Config struct {
 // Backends that a configuration can name.
 const (
 	BackendAuto  = "auto"
+	BackendCUDA  = "cuda"
 	BackendCPU   = "cpu"
 	BackendGonum = "gonum"
+)
+
+// CUDA says which devices multiply, and with how much memory.
+type CUDA struct {
+	Devices     []int  `toml:"devices"`      // ordinals; empty: all
+	MemoryBytes int64  `toml:"memory_bytes"` // of each device; 0: nine tenths of what is free
+	PinnedBytes int64  `toml:"pinned_bytes"` // of the host's memory, for requests
+	Streams     int    `toml:"streams"`      // of each device
+	Path        string `toml:"path"`         // of products: PathAuto or one of cuda's
+}
+
+// Paths of products on a CUDA device.
+const (
+	PathAuto    = "auto"
+	PathFused   = "fused"
+	PathInt8    = "int8"
+	PathFloat64 = "float64"
 )
 
 // Log says what is logged to standard error.
@@ -104,6 +123,7 @@ func Default() Config {
 		StateDir:            "/var/lib/securenets",
 		Backend:             BackendAuto,
 		DrainTimeoutSeconds: 30,
+		CUDA:                CUDA{Devices: []int{}, PinnedBytes: 256 << 20, Streams: 4, Path: PathAuto},
 		Log:                 Log{Level: slog.LevelInfo, Format: LogText},
 		Limits: Limits{
 			MaxModels: 64, MaxModelBytes: 1 << 30, MaxLoadedBytes: 8 << 30, MaxBytesInFlight: 512 << 20,
@@ -176,7 +196,14 @@ func (c Config) Validate() error {
 	if c.StateDir == "" {
 		bad("state_dir", "is empty")
 	}
-	among("backend", c.Backend, BackendAuto, BackendCPU, BackendGonum)
+	among("backend", c.Backend, BackendAuto, BackendCUDA, BackendCPU, BackendGonum)
+	for i, d := range c.CUDA.Devices {
+		within(fmt.Sprintf("cuda.devices[%d]", i), int64(d), 0, 1023)
+	}
+	within("cuda.memory_bytes", c.CUDA.MemoryBytes, 0, 1<<50)
+	within("cuda.pinned_bytes", c.CUDA.PinnedBytes, 0, 1<<50)
+	within("cuda.streams", int64(c.CUDA.Streams), 1, 64)
+	among("cuda.path", c.CUDA.Path, PathAuto, PathFused, PathInt8, PathFloat64)
 	within("threads", int64(c.Threads), 0, 1024)
 	within("drain_timeout_seconds", int64(c.DrainTimeoutSeconds), 0, 3600)
 	among("log.format", c.Log.Format, LogText, LogJSON)

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,7 @@ func TestCommitted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c != config.Default() {
+	if !reflect.DeepEqual(c, config.Default()) {
 		t.Errorf("got %+v, want %+v", c, config.Default())
 	}
 	text, err := os.ReadFile(path)
@@ -39,12 +40,13 @@ func TestCommitted(t *testing.T) {
 
 func TestGood(t *testing.T) {
 	c, err := config.Load("testdata/good/empty.toml")
-	if err != nil || c != config.Default() {
+	if err != nil || !reflect.DeepEqual(c, config.Default()) {
 		t.Errorf("empty: %+v, %v", c, err)
 	}
 	want := config.Config{
 		Listen: "unix:/tmp/s", StateDir: "state", Backend: config.BackendGonum, Threads: 3,
-		Log: config.Log{Level: slog.LevelDebug, Format: config.LogJSON},
+		CUDA: config.CUDA{Devices: []int{0, 2}, MemoryBytes: 1 << 30, PinnedBytes: 4096, Streams: 2, Path: config.PathInt8},
+		Log:  config.Log{Level: slog.LevelDebug, Format: config.LogJSON},
 		Limits: config.Limits{
 			MaxModels: 1, MaxModelBytes: 4096, MaxLoadedBytes: 8192, MaxBytesInFlight: 128 << 20,
 			MaxMultiplyAdds: 1000, MaxCalls: 7, StallTimeoutSeconds: 5,
@@ -52,7 +54,7 @@ func TestGood(t *testing.T) {
 		Batching: config.Batching{MaxBatchSize: 1, MaxQueueDelayMicroseconds: 500, MaxQueueSize: 2},
 	}
 	c, err = config.Load("testdata/good/all.toml")
-	if err != nil || c != want {
+	if err != nil || !reflect.DeepEqual(c, want) {
 		t.Errorf("all: got %+v, %v, want %+v", c, err, want)
 	}
 	if d := c.Batching.MaxQueueDelay(); d != 500*time.Microsecond {
@@ -86,7 +88,7 @@ func TestBad(t *testing.T) {
 		if !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), f) {
 			t.Errorf("%s: error %v, want %s", f, err, want)
 		}
-		if c != (config.Config{}) {
+		if !reflect.DeepEqual(c, config.Config{}) {
 			t.Errorf("%s: a configuration came with the error", f)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 
 	"github.com/securenets/securenets/internal/config"
@@ -34,7 +35,7 @@ func FuzzParse(f *testing.F) {
 			}
 		case !errors.Is(err, config.ErrInvalid):
 			t.Errorf("error of no kind: %v", err)
-		case c != (config.Config{}):
+		case !reflect.DeepEqual(c, config.Config{}):
 			t.Error("a configuration came with the error")
 		}
 	})
