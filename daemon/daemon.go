@@ -22,6 +22,7 @@ import (
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/daemon/batch"
 	"github.com/securenets/securenets/daemon/model"
+	"github.com/securenets/securenets/daemon/pool"
 	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/kernels"
@@ -59,7 +60,10 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 
 	work, cancelWork := context.WithCancel(context.Background())
 	defer cancelWork()
-	lender, _ := backend.(kernels.Lender)
+	var lender pool.Source
+	if l, ok := backend.(kernels.Lender); ok {
+		lender = l
+	}
 	s.inputs.From = lender
 	queue := batch.New(work, batch.Options{
 		Lender:   lender,

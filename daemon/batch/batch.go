@@ -17,7 +17,6 @@ import (
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/wire"
-	"github.com/securenets/securenets/kernels"
 )
 
 // Timing says where a call's time went.
@@ -43,7 +42,7 @@ type Options struct {
 	MaxDelay time.Duration // that a call waits for company; see Queue
 	MaxCalls int           // waiting for one product
 	// Lender, where it is not nil, has memory for merged products.
-	Lender kernels.Lender
+	Lender pool.Source
 }
 
 // maxWords bounds the words of a merged product, in and out: with more, copying

@@ -6,16 +6,20 @@ package pool
 import (
 	"math/bits"
 	"sync"
-
-	"github.com/securenets/securenets/kernels"
 )
+
+// Source has memory to lend; see kernels.Lender.
+type Source interface {
+	Lend(n int) []uint32
+	Reclaim(words []uint32) bool
+}
 
 // Words lends vectors. Its zero value is ready; it may be used by several
 // goroutines at once.
 type Words struct {
 	// From, where it is not nil, is asked first: memory that a backend's devices reach
 	// by themselves. It is bounded; what it has no room for comes from the heap.
-	From kernels.Lender
+	From Source
 
 	classes [(bits.UintSize + 1) * perOctave]sync.Pool
 }

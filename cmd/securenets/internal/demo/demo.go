@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/child"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/dataset"
@@ -70,7 +71,7 @@ type run struct {
 	graph    *graph.Graph
 	multiply plan.Multiplier
 
-	clouds  []*cloud // one a role
+	clouds  []*child.Daemon // one a role
 	models  []hostclient.SealedModel
 	secret  *hostclient.Secret
 	layers  []hostclient.LayerDescription // that the clouds evaluate
@@ -90,14 +91,14 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	defer os.RemoveAll(r.dir)
 	defer func() {
 		for _, c := range r.clouds {
-			err = errors.Join(err, c.stop())
+			err = errors.Join(err, c.Stop())
 		}
 		if err != nil {
 			result = nil
 		}
 		if err != nil && ctx.Err() == nil {
 			for _, c := range r.clouds {
-				c.showLog(r.Log)
+				c.ShowLog(r.Log)
 			}
 		}
 	}()
@@ -142,14 +143,14 @@ func (r *run) load() (err error) {
 // start runs a daemon for every role.
 func (r *run) start(ctx context.Context) error {
 	for role := range r.Scheme.Roles() {
-		c, err := startCloud(r.Daemon, filepath.Join(r.dir, fmt.Sprint("cloud-", role)))
+		c, err := child.Start(r.Daemon, filepath.Join(r.dir, fmt.Sprint("cloud-", role)))
 		if err != nil {
 			return err
 		}
 		r.clouds = append(r.clouds, c)
 	}
 	for _, c := range r.clouds {
-		if err := c.ready(ctx); err != nil {
+		if err := c.Ready(ctx); err != nil {
 			return err
 		}
 	}
@@ -167,7 +168,7 @@ func (r *run) seal(ctx context.Context) (err error) {
 	}
 	r.layers = slices.DeleteFunc(r.secret.Describe().Layers, func(l hostclient.LayerDescription) bool { return l.Cloud == "" })
 	for i, m := range r.models {
-		client, err := hostclient.DialProvider(r.clouds[i].addr, provider(i))
+		client, err := hostclient.DialProvider(r.clouds[i].Addr, provider(i))
 		if err != nil {
 			return err
 		}
@@ -179,7 +180,7 @@ func (r *run) seal(ctx context.Context) (err error) {
 			return err
 		}
 		fmt.Fprintf(r.Out, "Cloud %d: securenetsd %s, %s kernel; it was given the sealed model %.12s of %s bytes.\n",
-			i, r.clouds[i].info.Version, r.clouds[i].info.Backend, m.Digest, render.Count(len(m.Bytes)))
+			i, r.clouds[i].Info.Version, r.clouds[i].Info.Backend, m.Digest, render.Count(len(m.Bytes)))
 	}
 	fmt.Fprintln(r.Out)
 	return nil
@@ -240,7 +241,7 @@ func (s *session) Close() error {
 func (r *run) addrs() []string {
 	var addrs []string
 	for _, c := range r.clouds {
-		addrs = append(addrs, c.addr)
+		addrs = append(addrs, c.Addr)
 	}
 	return addrs
 }

@@ -37,7 +37,7 @@ func (r *run) tamper(ctx context.Context) error {
 			return err
 		}
 		addr := fmt.Sprintf("unix:%s", filepath.Join(r.dir, fmt.Sprint("proxy-", role)))
-		p, err := adversary.Start(addr, c.addr, model.Plan)
+		p, err := adversary.Start(addr, c.Addr, model.Plan)
 		if err != nil {
 			return err
 		}

@@ -1,4 +1,5 @@
-package demo
+// Package child runs securenetsd as a child process.
+package child
 
 import (
 	"context"
@@ -18,29 +19,31 @@ import (
 
 const (
 	startTimeout = 20 * time.Second
-	stopTimeout  = 20 * time.Second // past a daemon's own time to drain what the demo leaves
+	stopTimeout  = 20 * time.Second // past a daemon's own time to drain what its caller leaves
 	pollPause    = 10 * time.Millisecond
 )
 
-// cloud is a daemon that runs as a child.
-type cloud struct {
-	addr    string
+// Daemon is a daemon that runs as a child.
+type Daemon struct {
+	Addr string
+	Info hostclient.Info // once it is ready
+
 	socket  string
 	log     string // path
-	info    hostclient.Info
 	process *os.Process
 	exited  chan struct{}
 	err     error // of the exit; valid once exited is closed
 }
 
-// startCloud runs the daemon at path binary on a socket in dir, which it makes.
-func startCloud(binary, dir string) (*cloud, error) {
-	c := &cloud{
+// Start runs the daemon at path binary on a socket in dir, which it makes, with more
+// arguments.
+func Start(binary, dir string, args ...string) (*Daemon, error) {
+	c := &Daemon{
 		socket: filepath.Join(dir, "socket"),
 		log:    filepath.Join(dir, "log"),
 		exited: make(chan struct{}),
 	}
-	c.addr = "unix:" + c.socket
+	c.Addr = "unix:" + c.socket
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -49,7 +52,7 @@ func startCloud(binary, dir string) (*cloud, error) {
 		return nil, err
 	}
 	defer log.Close()
-	cmd := exec.Command(binary, "serve", "--listen", c.addr, "--state-dir", filepath.Join(dir, "state"))
+	cmd := exec.Command(binary, append([]string{"serve", "--listen", c.Addr, "--state-dir", filepath.Join(dir, "state")}, args...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = childAttr()
 	started := make(chan error)
@@ -65,15 +68,15 @@ func startCloud(binary, dir string) (*cloud, error) {
 		}
 	}()
 	if err := <-started; err != nil {
-		return nil, fmt.Errorf("demo: start the daemon: %w", err)
+		return nil, fmt.Errorf("start the daemon: %w", err)
 	}
 	c.process = cmd.Process
 	return c, nil
 }
 
-// ready waits until the daemon serves.
-func (c *cloud) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("demo: the daemon does not serve after %v", startTimeout))
+// Ready waits until the daemon serves.
+func (c *Daemon) Ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("the daemon does not serve after %v", startTimeout))
 	defer cancel()
 	for {
 		if c.serves(ctx) {
@@ -82,7 +85,7 @@ func (c *cloud) ready(ctx context.Context) error {
 		select {
 		case <-time.After(pollPause):
 		case <-c.exited:
-			return errors.New("demo: the daemon ended as it started")
+			return errors.New("the daemon ended as it started")
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -90,22 +93,22 @@ func (c *cloud) ready(ctx context.Context) error {
 }
 
 // serves reports whether the daemon's health service says so.
-func (c *cloud) serves(ctx context.Context) bool {
+func (c *Daemon) serves(ctx context.Context) bool {
 	if _, err := os.Stat(c.socket); err != nil {
 		return false
 	}
-	client, err := hostclient.Dial(c.addr)
+	client, err := hostclient.Dial(c.Addr)
 	if err != nil {
 		return false
 	}
 	defer client.Close()
-	c.info, err = client.Info(ctx)
-	return err == nil && c.info.Serving
+	c.Info, err = client.Info(ctx)
+	return err == nil && c.Info.Serving
 }
 
-// stop ends the daemon. It returns an error unless that exits with status 0 of
+// Stop ends the daemon. It returns an error unless that exits with status 0 of
 // its own.
-func (c *cloud) stop() error {
+func (c *Daemon) Stop() error {
 	c.process.Signal(syscall.SIGTERM)
 	select {
 	case <-c.exited:
@@ -114,20 +117,20 @@ func (c *cloud) stop() error {
 		<-c.exited
 	}
 	if c.err != nil {
-		return fmt.Errorf("demo: the daemon: %w", c.err)
+		return fmt.Errorf("the daemon: %w", c.err)
 	}
 	return nil
 }
 
-// showLog writes the last lines of the daemon's log.
-func (c *cloud) showLog(w io.Writer) {
+// ShowLog writes the last lines of the daemon's log.
+func (c *Daemon) ShowLog(w io.Writer) {
 	const most = 20
 	text, err := os.ReadFile(c.log)
 	if err != nil || len(text) == 0 {
 		return
 	}
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	fmt.Fprintf(w, "the log of the daemon at %s:\n", c.addr)
+	fmt.Fprintf(w, "the log of the daemon at %s:\n", c.Addr)
 	for _, line := range lines[max(0, len(lines)-most):] {
 		fmt.Fprintf(w, "  %s\n", line)
 	}
