@@ -12,6 +12,7 @@ import (
 	"github.com/securenets/securenets/cmd/securenets/internal/bench"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/kernels/cpu"
+	"github.com/securenets/securenets/kernels/cuda"
 )
 
 func newBench() *cobra.Command {
@@ -32,15 +33,30 @@ func newBenchKernel() *cobra.Command {
 		Long: `Kernel measures products modulo M on the processor, as securenetsd computes them,
 and in the same rounds what this machine can do at most: multiply-adds of bytes
 (vpdpbusd), of float64, and reading memory. It says what part of that limit the
-products reach. Where there is no AVX-512 VNNI, limits are left out.`,
+products reach. Where there is no AVX-512 VNNI, limits are left out.
+
+With --backend cuda it measures the first CUDA device: products with operands on it
+beside cuBLAS' plain products of the same shapes, then from pinned memory to pinned
+memory, then through a daemon.`,
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.Flags()
 	threads := flags.Int("threads", 1, "threads that compute")
 	tier := flags.String("tier", "auto", "instruction set: auto, avx512, avx2 or portable")
+	backend := flags.String("backend", "cpu", "cpu, or cuda for the first CUDA device")
+	path := flags.String("path", "auto", "path of products on the device: auto, fused, int8 or float64")
+	daemon := flags.String("daemon", "", "`path` of securenetsd (default: beside this program)")
 	benchFlags(cmd, func(ctx context.Context, o bench.Options) (result, error) {
 		if *threads < 1 {
 			return nil, usagef("bench kernel: --threads is %d", *threads)
+		}
+		switch *backend {
+		case "cpu":
+		case "cuda":
+			o.Daemon = *daemon
+			return benchDevice(ctx, *path, o)
+		default:
+			return nil, usagef("bench kernel: --backend is %q, want cpu or cuda", *backend)
 		}
 		b, err := cpu.Open(cpu.Options{Threads: *threads, Tier: *tier})
 		if err != nil {
@@ -53,6 +69,23 @@ products reach. Where there is no AVX-512 VNNI, limits are left out.`,
 		return r, nil
 	})
 	return cmd
+}
+
+func benchDevice(ctx context.Context, path string, o bench.Options) (_ result, err error) {
+	if o.Daemon == "" {
+		if o.Daemon, err = besideSelf("securenetsd"); err != nil {
+			return nil, err
+		}
+	}
+	b, err := cuda.Open(cuda.Options{Path: path, Pinned: bench.DevicePinned})
+	if err != nil {
+		return nil, err
+	}
+	r, err := bench.Device(ctx, b, o)
+	if err := errors.Join(err, b.Close()); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 func newBenchHost() *cobra.Command {

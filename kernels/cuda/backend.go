@@ -455,10 +455,11 @@ func (p *pinned) close() error {
 	}
 	at := unsafe.Pointer(&p.all[0])
 	p.all = nil
+	err := p.dev.workers[0].do(func() error { return cu.MemFreeHost(at) })
 	if !p.dev.usable() {
-		return nil // it goes with the context
+		return nil // what a lost device says of it is of no interest
 	}
-	return p.dev.workers[0].do(func() error { return cu.MemFreeHost(at) })
+	return err
 }
 
 // offset returns where v lies in p.all, or -1.

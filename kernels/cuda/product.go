@@ -191,6 +191,7 @@ func (w *worker) combine(r *resident, y, sums cu.DevicePtr, rows, pad int) error
 func (r *resident) load(w *worker, words []uint32) (err error) {
 	defer func() {
 		if err != nil {
+			w.stream.Synchronize() // what was queued uses what is freed
 			err = errors.Join(r.dev.check(err), r.free())
 		}
 	}()
@@ -313,7 +314,11 @@ func (r *resident) free() error {
 	if !r.dev.usable() {
 		return nil // gone with their context
 	}
-	return errors.Join(r.dev.free(&r.weights), r.dev.free(&r.places))
+	err := errors.Join(r.dev.free(&r.weights), r.dev.free(&r.places))
+	if errors.Is(err, kernels.ErrDeviceLost) {
+		return nil
+	}
+	return err
 }
 
 // Bounds of a part of a batch.
@@ -348,11 +353,17 @@ func (w *worker) evaluate(r *resident, y, x ring.Matrix, pinnedY, pinnedX bool) 
 	tile := r.tile()
 	for {
 		err := w.dev.check(w.part(r, y, x, pinnedY, pinnedX, tile))
+		if err == nil {
+			return nil
+		}
+		// What was queued still uses the buffers, and y and x.
+		if e := w.stream.Synchronize(); e != nil && !errors.Is(err, kernels.ErrDeviceLost) {
+			return errors.Join(w.dev.check(e), err)
+		}
 		if !errors.Is(err, kernels.ErrOutOfMemory) {
 			return err
 		}
-		// What was queued may still use the buffers and what is staged.
-		if e := errors.Join(w.stream.Synchronize(), w.release()); e != nil {
+		if e := w.release(); e != nil {
 			return w.dev.check(e)
 		}
 		more, e := w.dev.evict()
@@ -463,7 +474,7 @@ func (w *worker) multiplyFloat64(r *resident, y cu.DevicePtr, rows, pad int) err
 			driver.Floats(w.sums.at+cu.DevicePtr(8*i*c), c), r.pad)
 	}
 	if err := w.blas.Err(); err != nil {
-		return fmt.Errorf("Dgemm: %w", err)
+		return errors.Join(fmt.Errorf("Dgemm: %w", err), w.openBLAS())
 	}
 	return w.combine(r, y, w.sums.at, rows, pad)
 }

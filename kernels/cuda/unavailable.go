@@ -3,7 +3,12 @@
 package cuda
 
 import (
+	"context"
 	"fmt"
+	"time"
+
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
 
 	"github.com/securenets/securenets/kernels"
 )
@@ -27,3 +32,32 @@ func (*Backend) Reclaim([]uint32) bool { return false }
 
 // List returns ErrUnavailable.
 func List(Options) ([]Device, error) { return nil, errBuild }
+
+// Meter measures a device. In this build there is none: its methods return ErrUnavailable.
+type Meter struct{}
+
+// Product is a product that a Meter measures.
+type Product = unmeasured
+
+// Peer is a plain product that a Meter measures.
+type Peer = unmeasured
+
+type unmeasured struct{}
+
+func (*unmeasured) Time() (time.Duration, error) { return 0, errBuild }
+func (*unmeasured) Close() error                 { return nil }
+
+// Meter returns ErrUnavailable.
+func (*Backend) Meter(context.Context) (*Meter, error) { return nil, errBuild }
+
+// NewProduct returns ErrUnavailable.
+func (*Meter) NewProduct(ring.Ring, plan.Op, int, bool) (*Product, error) { return nil, errBuild }
+
+// NewPeer returns ErrUnavailable.
+func (*Meter) NewPeer(Kind, int, int, int) (*Peer, error) { return nil, errBuild }
+
+// Copies returns ErrUnavailable.
+func (*Meter) Copies(up, down int64) (time.Duration, error) { return 0, errBuild }
+
+// Close does nothing.
+func (*Meter) Close() {}

@@ -41,17 +41,30 @@ func (d *device) newWorker() (*worker, error) {
 		if w.stream, err = cu.MakeStream(cu.NonBlocking); err != nil {
 			return err
 		}
-		blas := new(cublas.Standard) // cublas.New panics on an error
-		if err = blas.Init(); err != nil {
-			return err
-		}
-		w.blas = blas
-		return errors.Join(driver.Pedantic(w.blas), driver.SetStream(w.blas, w.stream))
+		return w.openBLAS()
 	})
 	if err != nil {
 		return nil, errors.Join(err, w.close())
 	}
 	return w, nil
+}
+
+// openBLAS makes a handle for the stream, in the place of one that has failed:
+// cublas.Standard does nothing any more after an error.
+func (w *worker) openBLAS() error {
+	if w.blas != nil {
+		err := w.blas.Close()
+		w.blas = nil
+		if err != nil {
+			return err
+		}
+	}
+	blas := new(cublas.Standard) // cublas.New panics on an error
+	if err := blas.Init(); err != nil {
+		return err
+	}
+	w.blas = blas
+	return errors.Join(driver.Pedantic(w.blas), driver.SetStream(w.blas, w.stream))
 }
 
 func (w *worker) run() {

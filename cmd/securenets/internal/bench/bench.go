@@ -39,6 +39,8 @@ type Options struct {
 	// the products below 2^31 multiply-adds.
 	Quick    bool
 	Progress func(label string, done, total int)
+	// Daemon is the path of securenetsd, for what is measured through one; "" for not.
+	Daemon string
 }
 
 // scope is what tests make smaller.

@@ -54,31 +54,35 @@ type Kind int
 
 const (
 	Failed      Kind = iota // the call was refused: the device works on
-	OutOfMemory             // of the device or of pinned memory
 	Unsupported             // the device or library does not have it
+	OutOfMemory             // of the device or of pinned memory
 	Lost                    // the context is of no more use
 )
 
-// KindOf sorts an error of this package, of gorgonia.org/cu or of its package blas.
-// What it does not know counts as a lost device.
+// KindOf sorts an error of this package, of gorgonia.org/cu or of its package blas, the
+// worst of several. What it does not know counts as a lost device.
 func KindOf(err error) Kind {
-	var own *Error
-	if errors.As(err, &own) {
-		if own.BLAS {
-			return blasKind(own.Code)
+	switch e := err.(type) {
+	case *Error:
+		if e.BLAS {
+			return blasKind(e.Code)
 		}
-		return cudaKind(own.Code)
+		return cudaKind(e.Code)
+	case cublas.Status:
+		return blasKind(int(e))
+	case interface{ Unwrap() error }:
+		return KindOf(e.Unwrap())
+	case interface{ Cause() error }: // of github.com/pkg/errors
+		return KindOf(e.Cause())
+	case interface{ Unwrap() []error }:
+		worst := Failed
+		for _, each := range e.Unwrap() {
+			worst = max(worst, KindOf(each))
+		}
+		return worst
 	}
-	for ; err != nil; err = errors.Unwrap(err) {
-		if s, ok := err.(cublas.Status); ok {
-			return blasKind(int(s))
-		}
-		if t := reflect.TypeOf(err); t == reflect.TypeOf(error(cu.OutOfMemory)) {
-			return cudaKind(int(reflect.ValueOf(err).Int()))
-		}
-		if c, ok := err.(interface{ Cause() error }); ok && errors.Unwrap(err) == nil {
-			return KindOf(c.Cause())
-		}
+	if reflect.TypeOf(err) == reflect.TypeOf(error(cu.OutOfMemory)) { // its type has no name outside
+		return cudaKind(int(reflect.ValueOf(err).Int()))
 	}
 	return Lost
 }

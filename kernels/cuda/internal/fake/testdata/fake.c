@@ -243,7 +243,7 @@ EXPORT CUresult cuDevicePrimaryCtxRetain(CUcontext *c, CUdevice d)
 }
 EXPORT CUresult cuDevicePrimaryCtxRelease_v2(CUdevice d)
 {
-	CALL(NULL);
+	int r = call(__func__, NULL);
 	pthread_mutex_lock(&mutex);
 	struct CUctx_st *c = &contexts[d];
 	if (!c->retained) {
@@ -270,7 +270,7 @@ EXPORT CUresult cuDevicePrimaryCtxRelease_v2(CUdevice d)
 		c->lost = 0;
 	}
 	pthread_mutex_unlock(&mutex);
-	return 0;
+	return r;
 }
 EXPORT CUresult cuCtxSetCurrent(CUcontext c)
 {
@@ -302,7 +302,12 @@ EXPORT CUresult cuMemAlloc_v2(CUdeviceptr *p, size_t n)
 }
 EXPORT CUresult cuMemFree_v2(CUdeviceptr p)
 {
-	IN_CONTEXT();
+	if (!current)
+		return CUDA_ERROR_INVALID_CONTEXT;
+	/* A failure may be that of earlier work: what is to be freed is gone even so. */
+	int r = call(__func__, current);
+	if (current->lost)
+		return current->lost;
 	pthread_mutex_lock(&mutex);
 	block *b = drop(current, p);
 	if (b) {
@@ -312,7 +317,7 @@ EXPORT CUresult cuMemFree_v2(CUdeviceptr p)
 		free(b);
 	}
 	pthread_mutex_unlock(&mutex);
-	return b ? 0 : CUDA_ERROR_INVALID_VALUE;
+	return r ? r : b ? 0 : CUDA_ERROR_INVALID_VALUE;
 }
 EXPORT CUresult cuMemHostAlloc(void **p, size_t n, unsigned int flags)
 {
@@ -326,10 +331,8 @@ EXPORT CUresult cuMemHostAlloc(void **p, size_t n, unsigned int flags)
 }
 EXPORT CUresult cuMemFreeHost(void *p)
 {
-	/* It works without the context that it was made in, which may be lost. */
-	int r = call(__func__, NULL);
-	if (r)
-		return r;
+	/* It is freed even if the context is lost. */
+	int r = call(__func__, current);
 	pthread_mutex_lock(&mutex);
 	block *b = drop(NULL, (uintptr_t)p);
 	if (b) {
@@ -338,7 +341,7 @@ EXPORT CUresult cuMemFreeHost(void *p)
 		free(b);
 	}
 	pthread_mutex_unlock(&mutex);
-	return b ? 0 : CUDA_ERROR_INVALID_VALUE;
+	return r ? r : b ? 0 : CUDA_ERROR_INVALID_VALUE;
 }
 
 /* Streams. */
@@ -379,9 +382,7 @@ EXPORT CUresult cuStreamCreate(CUstream *s, unsigned int flags)
 EXPORT CUresult cuStreamDestroy_v2(CUstream s)
 {
 	int r = call(__func__, s->ctx); /* it is gone even so */
-	if (r && !s->ctx->lost)
-		return r;
-	if (!r)
+	if (!s->ctx->lost)
 		drain(s);
 	while (s->first) {
 		op *o = s->first;
@@ -740,13 +741,11 @@ EXPORT cublasStatus_t cublasCreate_v2(cublasHandle_t *h)
 EXPORT cublasStatus_t cublasDestroy_v2(cublasHandle_t h)
 {
 	int r = call(__func__, h->ctx);
-	if (r && !h->ctx->lost)
-		return blas(r);
 	free(h);
 	pthread_mutex_lock(&mutex);
 	alive.handles--;
 	pthread_mutex_unlock(&mutex);
-	return 0;
+	return blas(r);
 }
 EXPORT cublasStatus_t cublasSetStream_v2(cublasHandle_t h, cudaStream_t s)
 {
