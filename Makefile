@@ -2,6 +2,12 @@
 GO       ?= go
 FUZZTIME ?= 60s
 BIN      := bin
+# The CUDA backend is built on linux/amd64 where there is gcc. It needs no CUDA to be
+# installed: its own headers, and archives with nothing in them for the linker.
+CUDA     := $(CURDIR)/kernels/cuda/internal/driver
+GPU_ENV  := CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -Wno-deprecated-declarations -I$(CUDA)/include" CGO_LDFLAGS="-O2 -g -L$(CUDA)/lib"
+HAS_GCC  := $(shell test "$$($(GO) env GOOS)/$$($(GO) env GOARCH)" = linux/amd64 && command -v gcc)
+CLANG    ?= clang-19
 # Packages with assembly: tested without it too, and checked for another processor.
 ASSEMBLY := ./internal/prg ./kernels/... ./transform ./verify
 
@@ -12,19 +18,48 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## Build bin/securenets (trusted host) and bin/securenetsd (cloud daemon)
-	$(GO) build -trimpath -o $(BIN)/ ./cmd/securenets ./cmd/securenetsd
+build: ## Build bin/securenets (trusted host) and bin/securenetsd (cloud daemon), with CUDA where gcc is there
+ifeq ($(HAS_GCC),)
+	@echo 'no gcc, or not linux/amd64: the programs are built without CUDA'
+	$(MAKE) build-cpu
+else
+	$(GPU_ENV) $(GO) build -tags gpu -trimpath -o $(BIN)/ ./cmd/securenets ./cmd/securenetsd
+endif
+
+.PHONY: build-cpu
+build-cpu: ## Build both without CUDA and without C
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./cmd/securenets ./cmd/securenetsd
 
 .PHONY: run
 run: build ## The main job: classify real images on a daemon of our own, every product checked
 	$(BIN)/securenets demo
 
 .PHONY: test
-test: ## Run all tests, then some again: without assembly, and under the race detector
+test: test-gpu ## Run all tests, then some again: without assembly, and under the race detector
 	@command -v python3 >/dev/null || echo 'python3 is missing: docs/vectors/check.py does not run'
 	$(GO) test -count=1 ./...
 	$(GO) test -count=1 -short -tags purego $(ASSEMBLY)
 	$(GO) test -count=1 -race -short ./daemon/... ./hostclient/... ./internal/wire/... ./internal/padstock/... ./kernels/... ./transform/... ./verify/...
+
+.PHONY: test-gpu
+test-gpu: ## Test the CUDA backend on a fake driver, plain, under the race detector and with the address sanitizer
+ifeq ($(HAS_GCC),)
+	@echo 'no gcc, or not linux/amd64: THE CUDA BACKEND IS NOT TESTED'
+else
+	$(GPU_ENV) $(GO) test -count=1 -tags gpu ./kernels/cuda/... ./cmd/...
+	$(GPU_ENV) $(GO) test -count=1 -tags gpu -race -short ./kernels/cuda/...
+	$(GPU_ENV) $(GO) test -count=1 -tags gpu -asan -short ./kernels/cuda/...
+endif
+
+.PHONY: gpu-check
+gpu-check: gpu-build ## On a machine with a GPU: check the CUDA backend on it, then measure it
+	$(BIN)/gpu/gpu-check.sh out/gpu
+
+.PHONY: gpu-build
+gpu-build: ## Build bin/gpu, to be copied to a machine with a GPU: gpu-check.sh there needs no Go
+	$(GPU_ENV) $(GO) test -c -tags gpu -trimpath -ldflags '-s -w' -o $(BIN)/gpu/cuda.test ./kernels/cuda
+	$(GPU_ENV) $(GO) build -tags gpu -trimpath -buildvcs=true -ldflags '-s -w' -o $(BIN)/gpu/ ./cmd/securenets ./cmd/securenetsd
+	cp bench/gpu-check.sh $(BIN)/gpu/
 
 .PHONY: lint
 lint: generate-check ## gofmt, go vet, staticcheck, import rules, generated files
@@ -32,6 +67,10 @@ lint: generate-check ## gofmt, go vet, staticcheck, import rules, generated file
 	$(GO) vet ./...
 	GOARCH=arm64 $(GO) vet $(ASSEMBLY)
 	$(GO) tool staticcheck ./...
+ifneq ($(HAS_GCC),)
+	$(GPU_ENV) $(GO) vet -tags gpu ./kernels/cuda/... ./cmd/...
+	$(GPU_ENV) $(GO) tool staticcheck -tags gpu ./kernels/cuda/...
+endif
 	$(GO) test -count=1 ./internal/importrules
 	$(GO) mod verify
 	$(GO) mod tidy -diff
@@ -39,7 +78,18 @@ lint: generate-check ## gofmt, go vet, staticcheck, import rules, generated file
 .PHONY: generate-check
 generate-check: ## Fail where generated files are not what their sources give
 	$(GO) generate ./...
-	@git diff --exit-code --stat -- '*.pb.go' '*_amd64.s' || { echo "generated files differ: commit what go generate writes"; exit 1; }
+	@if command -v $(CLANG) >/dev/null; then $(MAKE) --no-print-directory ptx; \
+	else echo '$(CLANG) is missing: the PTX of kernels/cuda is not compared with its source'; fi
+	@git diff --exit-code --stat -- '*.pb.go' '*_amd64.s' '*_amd64.S' kernels/cuda/internal/driver '*.ptx' || { echo "generated files differ: commit what go generate writes"; exit 1; }
+
+# A cluster of two blocks is what clang-19 has no attribute for.
+.PHONY: ptx
+ptx: ## Compile the CUDA kernels to PTX (Debian package clang-19)
+	cd kernels/cuda && for k in kernels:sm_70 hopper:sm_90a; do \
+	  $(CLANG) -x cuda --cuda-device-only -nocudainc -nocudalib --cuda-gpu-arch=$${k#*:} -O3 -std=c++17 -Wall -Wextra \
+	    -S $${k%:*}.cu -o $${k%:*}.ptx || exit 1; \
+	done
+	sed -i 's/^\.minnctapersm 1$$/&\n.explicitcluster\n.reqnctapercluster 2, 1, 1/' kernels/cuda/hopper.ptx
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (60s)

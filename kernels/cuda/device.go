@@ -16,8 +16,6 @@ import (
 	"github.com/securenets/securenets/kernels/cuda/internal/driver"
 )
 
-//go:generate make -C ../.. ptx
-
 //go:embed kernels.ptx
 var kernelsPTX string
 

@@ -48,11 +48,12 @@ type scope struct {
 	shapes []shape
 	budget time.Duration // that a shape is measured for
 	memory int           // bytes that are read to measure memory
+	served []shape       // through a daemon, all of one operator
 }
 
 func (o Options) scope(shapes []shape) scope {
 	const memory = 512 << 20 // more than a last cache has
-	s := scope{shapes, 5 * time.Second, memory}
+	s := scope{shapes: shapes, budget: 5 * time.Second, memory: memory}
 	if o.Quick {
 		s.budget = time.Second
 	}

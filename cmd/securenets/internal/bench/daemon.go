@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -20,10 +19,7 @@ import (
 	"github.com/securenets/securenets/internal/wire"
 )
 
-// daemonRows are the rows of requests for a 4096x4096 layer, and daemonCallers how many
-// callers keep one in flight each.
-var daemonRows = []int{1, 64, 512}
-
+// daemonCallers is how many callers keep a request in flight each.
 const daemonCallers = 8
 
 // throughDaemon measures a dense layer through a daemon of its own, and compares it with
@@ -52,7 +48,7 @@ func (sc scope) throughDaemon(ctx context.Context, binary string, measured []Dev
 		return nil, err
 	}
 	defer conn.Close()
-	op, r, rng := plan.Dense(4096, 4096), ring.Q4(), rand.New(rand.NewPCG(4, 0))
+	op, r, rng := sc.served[0].op, ring.Q4(), rand.New(rand.NewPCG(4, 0)) // all have it
 	w := ring.NewMatrix(op.Rows(), op.Terms())
 	for i := range w.Data {
 		w.Data[i] = rng.Uint32N(r.Modulus())
@@ -66,8 +62,7 @@ func (sc scope) throughDaemon(ctx context.Context, binary string, measured []Dev
 	if err := upload(ctx, conn, digest, b); err != nil {
 		return nil, err
 	}
-	for _, n := range daemonRows {
-		s := shape{fmt.Sprintf("dense-4096-batch%d", n), op, n}
+	for _, s := range sc.served {
 		row := s.row("q4", inDaemon)
 		elapsed, socket, calls, err := load(ctx, d.Addr, digest, s, max(sc.budget, 200*time.Millisecond))
 		if err != nil {
@@ -77,7 +72,7 @@ func (sc scope) throughDaemon(ctx context.Context, binary string, measured []Dev
 		row.Socket = socket
 		for _, m := range measured {
 			if m.Where == pinned && m.Shape == s.name {
-				row.Ratio = row.TMACs / m.TMACs
+				row.Ratio = row.GMACs / m.GMACs
 			}
 		}
 		rows = append(rows, row)
