@@ -323,7 +323,7 @@ func (r *resident) free() error {
 
 // Bounds of a part of a batch.
 const (
-	partBytes = 8 << 20   // of words that go up or down, where the rows allow
+	partBytes = 4 << 20   // of words that go up or down, where the rows allow
 	partRows  = 256       // that a part has at least, so that products are large enough
 	partMost  = 64 << 20  // bytes each way, that partRows may take it to
 	tileBytes = 128 << 20 // of residues and sums
