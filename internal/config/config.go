@@ -123,7 +123,7 @@ func Default() Config {
 		StateDir:            "/var/lib/securenets",
 		Backend:             BackendAuto,
 		DrainTimeoutSeconds: 30,
-		CUDA:                CUDA{Devices: []int{}, PinnedBytes: 256 << 20, Streams: 4, Path: PathAuto},
+		CUDA:                CUDA{Devices: []int{}, PinnedBytes: 256 << 20, Streams: 8, Path: PathAuto},
 		Log:                 Log{Level: slog.LevelInfo, Format: LogText},
 		Limits: Limits{
 			MaxModels: 64, MaxModelBytes: 1 << 30, MaxLoadedBytes: 8 << 30, MaxBytesInFlight: 512 << 20,

@@ -60,7 +60,7 @@ type Options struct {
 	Memory int64
 	// Pinned are bytes of pinned memory for Lend.
 	Pinned int64
-	// Streams of a device: calls, or parts of one, in work at a time. 0 stands for 4.
+	// Streams of a device: calls, or parts of one, in work at a time. 0 stands for 8.
 	Streams int
 	// Path is the way that products take; "" and PathAuto stand for the first of
 	// fused, int8 and float64 that a device computes exactly.

@@ -105,6 +105,9 @@ func TestConformance(t *testing.T) {
 					if got := b.Devices()[0]; got.State != Ready || got.Path != path {
 						t.Fatalf("%+v", got)
 					}
+					for _, d := range b.devices {
+						d.eager = true // small as products are
+					}
 					return b
 				})
 			})

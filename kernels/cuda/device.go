@@ -57,14 +57,14 @@ const (
 
 // functions are the kernels of the loaded modules.
 type functions struct {
-	split8, split64, patch8, patch64, combine8, combine64, fused cu.Function
+	split8, split64, patch8, patch64, gather8, combine8, combine64, fused cu.Function
 }
 
 // errRefused reports a device that the backend does not use.
 var errRefused = errors.New("refused")
 
 const (
-	defaultStreams = 4
+	defaultStreams = 8
 	maxStreams     = 64
 )
 
@@ -134,7 +134,7 @@ func (d *device) load(o Options, hopper bool) error {
 		return fmt.Errorf("load kernels: %w", err)
 	}
 	for name, to := range map[string]*cu.Function{
-		"split8": &d.fns.split8, "split64": &d.fns.split64, "patch8": &d.fns.patch8, "patch64": &d.fns.patch64,
+		"split8": &d.fns.split8, "split64": &d.fns.split64, "patch8": &d.fns.patch8, "patch64": &d.fns.patch64, "gather8": &d.fns.gather8,
 		"combine8": &d.fns.combine8, "combine64": &d.fns.combine64,
 	} {
 		if *to, err = module.Function(name); err != nil {

@@ -39,6 +39,7 @@ func newLayer(op plan.Op, rows int) layer {
 var layers = []layer{
 	newLayer(plan.Dense(37, 21), 5),
 	newLayer(plan.Conv(plan.Conv2D{H: 5, W: 6, C: 4, OutC: 6, KH: 3, KW: 2, SH: 1, SW: 1, DH: 1, DW: 1, Top: 1, Left: 1, Groups: 2}), 3),
+	newLayer(plan.Conv(plan.Conv2D{H: 4, W: 5, C: 32, OutC: 6, KH: 3, KW: 2, SH: 2, SW: 1, DH: 1, DW: 2, Top: 1, Right: 1, Groups: 2}), 3),
 }
 
 // typed reports whether an error is one that callers can tell.
@@ -99,7 +100,7 @@ func TestFaults(t *testing.T) {
 						}
 						sites[name]++
 					}
-					for _, want := range []string{"cuMemAlloc_v2", "cuMemFree_v2", "cuLaunchKernel", "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize"} {
+					for _, want := range []string{"cuMemAlloc_v2", "cuMemFree_v2", "cuLaunchKernel", "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize", "cuStreamQuery"} {
 						if sites[want] == 0 {
 							t.Errorf("%s never failed", want)
 						}
@@ -208,7 +209,7 @@ func TestLostUnderLoad(t *testing.T) {
 	for i := range 6 {
 		wg.Go(func() {
 			for {
-				if err := layers[i%2].evaluate(b); err != nil {
+				if err := layers[i%len(layers)].evaluate(b); err != nil {
 					t.Error(err)
 					return
 				}

@@ -47,6 +47,16 @@ struct Patch {
 	Ring r;
 };
 
+struct Gather {
+	const s8 *maps;      // images of bytes, step apart
+	s8 *images;
+	const place *places;
+	s64 first, rows, pad, step;
+	u32 terms, ld, groups, shift;
+	int h, w, c, top, left, sh, sw, outW, positions, depth;
+	u32 count, unused;
+};
+
 struct Combine {
 	const void *sums;
 	u32 *y;
@@ -200,6 +210,43 @@ template <bool wide> DEVICE void patch(const Patch &s)
 
 KERNEL patch8(Patch s) { patch<false>(s); }
 KERNEL patch64(Patch s) { patch<true>(s); }
+
+// gather8 copies patches of maps that are residues already, 16 channels of a place at a
+// time: depth, and so terms, are multiples of 16.
+KERNEL gather8(Gather s)
+{
+	s64 row = firstRow(s.shift);
+	if (row >= s.groups * s.pad)
+		return;
+	u32 g = 0;
+	s64 j = row;
+	if (s.groups > 1) {
+		g = (u32)(row / s.pad);
+		j = row % s.pad;
+	}
+	s64 position = s.first + j, sample = position / s.positions;
+	int p = (int)(position - sample * s.positions);
+	int top = p / s.outW * s.sh - s.top, left = p % s.outW * s.sw - s.left;
+	s64 corner = sample * s.h * s.w * s.c + ((s64)top * s.w + left) * s.c + g * s.depth;
+	s64 image = s.groups * s.pad * s.ld;
+	for (u32 k = 4 * firstColumn(s.shift); k < s.ld; k += 16u << s.shift) {
+		quad v[4] = {};
+		if (j < s.rows) {
+			place e = s.places[k];
+			u32 h = top + e.row, w = left + e.column; // those outside wrap
+			if (h < (u32)s.h && w < (u32)s.w) {
+#pragma unroll
+				for (u32 i = 0; i < 4; i++)
+					if (i < s.count)
+						v[i] = *(const quad *)(s.maps + i * s.step + corner + e.offset);
+			}
+		}
+#pragma unroll
+		for (u32 i = 0; i < 4; i++)
+			if (i < s.count)
+				*(quad *)(s.images + i * image + row * s.ld + k) = v[i];
+	}
+}
 
 // word returns the word of sums modulo each prime: with c = e·sum mod p, centred,
 // Σ c·M/p = y + M·floor(Σ c/p). The quotient from float32 is short by at most one,

@@ -167,6 +167,46 @@ func (w *worker) patches(r *resident, images, x cu.DevicePtr, first, rows, pad i
 	return driver.Launch(fn, grid, w.stream, driver.Arg(&s))
 }
 
+// gather is struct Gather of kernels.cu.
+type gather struct {
+	maps, images, places                               cu.DevicePtr
+	first, rows, pad, step                             int64
+	terms, ld, groups, shift                           uint32
+	h, w, c, top, left, sh, sw, outW, positions, depth int32
+	count, _                                           uint32
+}
+
+// bytewise reports whether maps become residues first and patches are copied from
+// these, 16 channels at a time, and not made of words one by one.
+func (r *resident) bytewise() bool {
+	return !r.dense && !r.path.wide() && r.op.C/r.op.Groups%16 == 0
+}
+
+// splitMaps queues the residues of samples' maps, in w.maps.
+func (w *worker) splitMaps(r *resident, x cu.DevicePtr, samples int) error {
+	rows := int64(samples) * int64(r.op.H) * int64(r.op.W)
+	if err := w.grow(&w.maps, int64(r.images)*rows*int64(r.op.C)); err != nil {
+		return err
+	}
+	s := split{x: x, images: w.maps.at, rows: rows, pad: rows, terms: uint32(r.op.C), ld: uint32(r.op.C), groups: 1, r: r.consts}
+	var grid driver.Grid
+	s.shift, grid = blocks(rows, r.op.C/4)
+	return driver.Launch(w.dev.fns.split8, grid, w.stream, driver.Arg(&s))
+}
+
+// gather queues the patches at positions [first, first+rows) of the maps in w.maps.
+func (w *worker) gather(r *resident, images cu.DevicePtr, first, rows, pad, samples int) error {
+	c := &r.op
+	s := gather{maps: w.maps.at, images: images, places: r.places.at, first: int64(first), rows: int64(rows), pad: int64(pad),
+		step:  int64(samples) * int64(c.H) * int64(c.W) * int64(c.C),
+		terms: uint32(r.terms), ld: uint32(r.ld), groups: uint32(c.Groups),
+		h: int32(c.H), w: int32(c.W), c: int32(c.C), top: int32(c.Top), left: int32(c.Left), sh: int32(c.SH), sw: int32(c.SW),
+		outW: int32(c.OutW()), positions: int32(c.Positions()), depth: int32(c.C / c.Groups), count: uint32(r.images)}
+	var grid driver.Grid
+	s.shift, grid = blocks(int64(c.Groups)*int64(pad), r.ld/16)
+	return driver.Launch(w.dev.fns.gather8, grid, w.stream, driver.Arg(&s))
+}
+
 // combine is struct Combine of kernels.cu.
 type combine struct {
 	sums, y                 cu.DevicePtr
@@ -410,13 +450,21 @@ func (w *worker) multiply(r *resident, y, x cu.DevicePtr, samples, tile int) err
 	if err := w.grow(&w.images, int64(r.images*r.op.Groups)*int64(fill(tile, fillRows))*int64(r.ld)*r.element); err != nil {
 		return err
 	}
+	if r.bytewise() {
+		if err := w.splitMaps(r, x, samples); err != nil {
+			return err
+		}
+	}
 	for first := 0; first < positions; first += tile {
 		rows := min(tile, positions-first)
 		pad := fill(rows, fillRows)
 		var err error
-		if r.dense {
+		switch {
+		case r.dense:
 			err = w.split(r, w.images.at, x+cu.DevicePtr(first*r.terms*wordBytes), rows, pad, 1, false)
-		} else {
+		case r.bytewise():
+			err = w.gather(r, w.images.at, first, rows, pad, samples)
+		default:
 			err = w.patches(r, w.images.at, x, first, rows, pad)
 		}
 		if err != nil {

@@ -5,6 +5,7 @@ package cuda
 import (
 	"errors"
 	"runtime"
+	"time"
 	"unsafe"
 
 	"gorgonia.org/cu"
@@ -21,8 +22,8 @@ type worker struct {
 	stream cu.Stream
 	blas   *cublas.Standard
 
-	x, y, images, sums memory // buffers on the device, as large as they had to be
-	in, out            staging
+	x, y, maps, images, sums memory // buffers on the device, as large as they had to be
+	in, out                  staging
 }
 
 type task struct {
@@ -100,7 +101,7 @@ func (w *worker) close() error {
 // release frees the worker's buffers.
 func (w *worker) release() error {
 	var err error
-	for _, m := range []*memory{&w.x, &w.y, &w.images, &w.sums} {
+	for _, m := range []*memory{&w.x, &w.y, &w.maps, &w.images, &w.sums} {
 		err = errors.Join(err, w.dev.free(m))
 	}
 	for _, s := range []*staging{&w.in, &w.out} {
@@ -177,11 +178,25 @@ func (w *worker) download(words []uint32, from cu.DevicePtr, pinned bool) error 
 	if err := cu.MemcpyDtoHAsync(unsafe.Pointer(&to[0]), from, int64(len(to))*wordBytes, w.stream); err != nil {
 		return err
 	}
-	if err := w.stream.Synchronize(); err != nil {
+	if err := w.wait(); err != nil {
 		return err
 	}
 	if !pinned {
 		copy(words, to)
 	}
 	return nil
+}
+
+// eager is how long a worker asks again and again whether its stream is done before it
+// sleeps: waking up takes about as long as a small product.
+const eager = 100 * time.Microsecond
+
+// wait waits until all that was queued is done.
+func (w *worker) wait() error {
+	for start := time.Now(); time.Since(start) < eager; {
+		if err := w.stream.Query(); err != error(cu.NotReady) {
+			return err
+		}
+	}
+	return w.stream.Synchronize()
 }

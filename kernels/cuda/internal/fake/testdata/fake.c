@@ -1,6 +1,6 @@
 /* A CUDA driver, a cuBLAS and an NVML over the host's memory, for tests.
 
-   Work that is queued on a stream runs when the stream is waited for, not before, so
+   Work that is queued on a stream runs when the stream is waited for or asked, not before, so
    that what must wait and does not shows. A module is PTX text; a function is its
    kernel's twin in plain C, by name. The n-th call after fake_fail fails on demand; a
    device that is lost so stays lost until its context is gone. */
@@ -401,6 +401,12 @@ EXPORT CUresult cuStreamSynchronize(CUstream s)
 	drain(s);
 	return s->ctx->lost;
 }
+EXPORT CUresult cuStreamQuery(CUstream s)
+{
+	IN_CONTEXT();
+	drain(s); /* done by now */
+	return s->ctx->lost;
+}
 EXPORT CUresult cuCtxSynchronize(void)
 {
 	IN_CONTEXT();
@@ -569,6 +575,36 @@ static void doPatch(op *o, int wide)
 static void patch8(op *o) { doPatch(o, 0); }
 static void patch64(op *o) { doPatch(o, 1); }
 
+typedef struct {
+	const int8_t *maps;
+	int8_t *images;
+	const struct { int32_t offset, row, column, unused; } *places;
+	int64_t first, rows, pad, step;
+	uint32_t terms, ld, groups, shift;
+	int32_t h, w, c, top, left, sh, sw, outW, positions, depth;
+	uint32_t count, unused;
+} gather;
+
+static void gather8(op *o)
+{
+	gather s;
+	memcpy(&s, o->args, sizeof s);
+	for (unsigned i = 0; i < s.count; i++)
+		for (int64_t row = 0; row < s.groups * s.pad; row++)
+			for (uint32_t k = 0; k < s.ld; k++) {
+				int64_t g = row / s.pad, j = row % s.pad, position = s.first + j;
+				int8_t a = 0;
+				if (j < s.rows && k < s.terms) {
+					int p = position % s.positions / s.outW, q = position % s.positions % s.outW;
+					uint32_t tap = k / s.depth * s.depth; /* where its place is written */
+					int h = p * s.sh - s.top + s.places[tap].row, w = q * s.sw - s.left + s.places[tap].column;
+					if (h >= 0 && h < s.h && w >= 0 && w < s.w)
+						a = s.maps[i * s.step + ((position / s.positions * s.h + h) * s.w + w) * s.c + g * s.depth + k - tap];
+				}
+				s.images[(i * s.groups * s.pad + row) * s.ld + k] = a;
+			}
+}
+
 /* word returns the word with these residues. */
 static uint32_t word(const ring *r, const int64_t *sums)
 {
@@ -669,7 +705,7 @@ static const struct twin {
 } twins[] = {
 	{"split8", sizeof(split), split8}, {"split64", sizeof(split), split64}, {"patch8", sizeof(patch), patch8},
 	{"patch64", sizeof(patch), patch64}, {"combine8", sizeof(combine), combine8}, {"combine64", sizeof(combine), combine64},
-	{"fused", sizeof(fusedArgs), fused},
+	{"gather8", sizeof(gather), gather8}, {"fused", sizeof(fusedArgs), fused},
 };
 
 EXPORT CUresult cuModuleLoadData(CUmodule *m, const void *image)
