@@ -91,6 +91,8 @@ type Device struct {
 	UUID       string   `json:"uuid"`
 	Capability string   `json:"compute_capability"`
 	Processors int      `json:"multiprocessors"`
+	CUDA       string   `json:"cuda"`   // that the driver has
+	BLAS       string   `json:"cublas"` // that was opened
 	Memory     int64    `json:"memory_bytes"`
 	State      State    `json:"state"`
 	Reason     string   `json:"reason,omitempty"` // of a state that is not Ready

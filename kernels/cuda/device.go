@@ -98,6 +98,7 @@ func openDevice(ordinal int, o Options) (*device, error) {
 		}
 	}
 	d.info.Capability = fmt.Sprintf("%d.%d", major, minor)
+	d.info.CUDA = fmt.Sprintf("%d.%d", cu.Version()/1000, cu.Version()%1000/10)
 	if major < 7 {
 		return d, fmt.Errorf("%w: compute capability %s, want 7.0 or more", errRefused, d.info.Capability)
 	}
@@ -148,6 +149,9 @@ func (d *device) load(o Options, hopper bool) error {
 		} else {
 			d.path = pathFused
 		}
+	}
+	if d.info.BLAS, err = driver.BLASVersion(d.workers[0].blas); err != nil {
+		return err
 	}
 	free, _, err := cu.MemInfo()
 	if err != nil {

@@ -284,7 +284,8 @@ func (sc scope) pinned(ctx context.Context, b *cuda.Backend, s shape, device Dev
 
 // Table writes the figures for people.
 func (d *DeviceResult) Table(w io.Writer) error {
-	fmt.Fprintf(w, "%v, compute capability %s, %d MiB, path %s", d.Device, d.Device.Capability, d.Device.Memory>>20, d.Device.Path)
+	fmt.Fprintf(w, "%v, compute capability %s, %d MiB, path %s, CUDA %s, cuBLAS %s",
+		d.Device, d.Device.Capability, d.Device.Memory>>20, d.Device.Path, d.Device.CUDA, d.Device.BLAS)
 	if f := d.Device.Figures; f != nil {
 		fmt.Fprintf(w, ", driver %s", f.Driver)
 	}

@@ -234,6 +234,18 @@ func Pedantic(b *cublas.Standard) error {
 	return status("cublasSetMathMode", C.cublasSetMathMode(handle(b), C.CUBLAS_PEDANTIC_MATH))
 }
 
+// BLASVersion returns the version of cuBLAS.
+func BLASVersion(b *cublas.Standard) (string, error) {
+	var v C.int
+	if err := status("cublasGetVersion", C.cublasGetVersion(handle(b), &v)); err != nil {
+		return "", err
+	}
+	if v < 100000 { // as it was numbered until 10
+		return fmt.Sprintf("%d.%d.%d", v/1000, v%1000/100, v%100), nil
+	}
+	return fmt.Sprintf("%d.%d.%d", v/10000, v%10000/100, v%100), nil
+}
+
 // Type is that of a product's elements.
 type Type int
 

@@ -795,6 +795,12 @@ EXPORT cublasStatus_t cublasSetMathMode(cublasHandle_t h, cublasMath_t m)
 	return blas(call(__func__, h->ctx));
 }
 
+EXPORT cublasStatus_t cublasGetVersion_v2(cublasHandle_t h, int *v)
+{
+	*v = 130100;
+	return blas(call(__func__, h->ctx));
+}
+
 static double value(cudaDataType t, const void *p, int64_t at)
 {
 	switch ((int)t) {
