@@ -173,11 +173,7 @@ func (l *Layer) prepare() {
 		units[j] = invF[i]
 	}
 	l.in = newMask(l.ring, l.u, units)
-	back := make([]uint32, len(l.e)) // E^-1
-	for k, o := range l.e {
-		back[o] = uint32(k)
-	}
-	l.out = newMask(l.ring, back, inverses(l.ring, l.d))
+	l.out = newMask(l.ring, inverse(l.e), inverses(l.ring, l.d))
 }
 
 // State returns the layer's content, which stays the layer's.
@@ -187,6 +183,9 @@ func (l *Layer) State() LayerState {
 	}
 	return LayerState{Op: l.op, D: l.d, F: l.f, E: l.e, U: l.u}
 }
+
+// Op returns the host's operator.
+func (l *Layer) Op() plan.Op { return l.op }
 
 // CloudOp returns the operator that the cloud evaluates. It is Op, but a
 // convolution under InputPermute is unrolled by the host to a dense product
@@ -282,6 +281,17 @@ func newMask(r ring.Ring, from, unit []uint32) mask {
 		units = append(units, unit...)
 	}
 	return mask{unit, newTable(r, places, units)}
+}
+
+// tile returns how many elements, whole vectors, a tile has: all its steps find it
+// in the first-level cache, or the second where one vector is long.
+func (m mask) tile() int {
+	const words = 2048
+	n := len(m.table.from)
+	if n == 0 {
+		return words
+	}
+	return max(1, words/n) * n
 }
 
 // add sets dst += mask of x, for signed x of at most Max(ring) in magnitude,
