@@ -50,13 +50,6 @@
 	KMOVW AX, K7         \
 	XORL DX, DX
 
-// GATHER sets Z0 to words of SI, whose places are at R11. It clobbers Z1 and K3.
-#define GATHER \
-	VMOVDQU32 (R11)(DX*1), Z1   \
-	KXNORW K3, K3, K3           \
-	VPXORD Z0, Z0, Z0           \
-	VPGATHERDD (SI)(Z1*4), K3, Z0
-
 // NEAR sets Z0 and Z10 to 32 words of SI, whose places among themselves are at
 // R11. It clobbers Z8 and Z9.
 #define NEAR \
@@ -67,15 +60,14 @@
 	VPERMI2D Z9, Z8, Z0         \
 	VPERMI2D Z9, Z8, Z10
 
-// ADD adds the product of the factors at R8 and R9 and x to what DI holds. It
+// TAKE takes the product of the factors at R8 and R9 and x off what DI holds. It
 // clobbers x and Z2 to Z7.
-#define ADD(x) \
+#define TAKE(x) \
 	VMOVDQU32 (R8)(DX*1), Z2          \
 	VMOVDQU32 (R9)(DX*1), Z3          \
 	CANONICAL(x)                      \
 	MULTIPLY(x, Z2, Z3, Z5, Z6, Z7)   \
 	VMOVDQU32 (DI)(DX*1), Z4          \
-	VPSUBD Z7, Z31, Z7                \
 	SUBTRACT(Z7, Z4)                  \
 	VMOVDQU32 Z4, (DI)(DX*1)          \
 	ADDQ $64, DX
@@ -89,8 +81,16 @@
 	VMOVDQU32 Z7, (DI)(DX*1)          \
 	ADDQ $64, DX
 
-// TABLES sets registers to the arguments of the passes that take a table.
-#define TABLES \
+// SCALED and PLACED set registers to the arguments of passes that multiply.
+#define SCALED \
+	MODULUS(m+0(FP))       \
+	MOVQ n+8(FP), CX       \
+	MOVQ dst+16(FP), DI    \
+	MOVQ x+24(FP), SI      \
+	MOVQ high+32(FP), R8   \
+	MOVQ low+40(FP), R9
+
+#define PLACED \
 	MODULUS(m+0(FP))       \
 	MOVQ n+8(FP), CX       \
 	MOVQ dst+16(FP), DI    \
@@ -186,37 +186,37 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addFarAVX512(m uint32, n int, dst *uint32, x *int32, from *int32, high, low *uint32)
-TEXT ·addFarAVX512(SB), NOSPLIT, $0-56
-	TABLES
+// func subScaledAVX512(m uint32, n int, dst *uint32, x *int32, high, low *uint32)
+TEXT ·subScaledAVX512(SB), NOSPLIT, $0-48
+	SCALED
 	PCALIGN $32
 loop:
-	GATHER
-	ADD(Z0)
+	VMOVDQU32 (SI)(DX*1), Z0
+	TAKE(Z0)
 	SUBQ $16, CX
 	JNZ loop
 	VZEROUPPER
 	RET
 
-// func addNearAVX512(m uint32, n int, dst *uint32, x *int32, from *int32, high, low *uint32)
-TEXT ·addNearAVX512(SB), NOSPLIT, $0-56
-	TABLES
+// func subNearAVX512(m uint32, n int, dst *uint32, x *int32, from *int32, high, low *uint32)
+TEXT ·subNearAVX512(SB), NOSPLIT, $0-56
+	PLACED
 	PCALIGN $32
 loop:
 	NEAR
-	ADD(Z0)
-	ADD(Z10)
+	TAKE(Z0)
+	TAKE(Z10)
 	SUBQ $32, CX
 	JNZ loop
 	VZEROUPPER
 	RET
 
-// func liftFarAVX512(m uint32, n int, dst *int32, x *uint32, from *int32, high, low *uint32)
-TEXT ·liftFarAVX512(SB), NOSPLIT, $0-56
-	TABLES
+// func liftScaledAVX512(m uint32, n int, dst *int32, x *uint32, high, low *uint32)
+TEXT ·liftScaledAVX512(SB), NOSPLIT, $0-48
+	SCALED
 	PCALIGN $32
 loop:
-	GATHER
+	VMOVDQU32 (SI)(DX*1), Z0
 	LIFTED(Z0)
 	SUBQ $16, CX
 	JNZ loop
@@ -225,7 +225,7 @@ loop:
 
 // func liftNearAVX512(m uint32, n int, dst *int32, x *uint32, from *int32, high, low *uint32)
 TEXT ·liftNearAVX512(SB), NOSPLIT, $0-56
-	TABLES
+	PLACED
 	PCALIGN $32
 loop:
 	NEAR

@@ -193,13 +193,13 @@ func (l *Layer) mask(c *Call, pads *Pads, x tileOf) (*Call, error) {
 // add returns x' + r, n x InLen, the r of sample i being PRG(seed, first+i).
 func (l *Layer) add(x tileOf, n int, seed *prg.Expander, first uint64) Masked {
 	in, tile := l.cloud.InLen(), l.in.tile()
-	xhat := newWords(n, in)
+	xhat, moved := newWords(n, in), make([]int32, moves)
 	for i := range n {
 		row := xhat.words.Row(i)
 		seed.Fill(l.ring, row, first+uint64(i))
 		for at := 0; at < in; at += tile {
 			part := row[at:min(at+tile, in)]
-			l.in.add(l.ring, part, x(i, at, len(part)))
+			l.in.add(l.ring, part, x(i, at, len(part)), moved)
 		}
 	}
 	return xhat
@@ -210,7 +210,7 @@ func (l *Layer) add(x tileOf, n int, seed *prg.Expander, first uint64) Masked {
 func (l *Layer) permute(x tileOf, fy, uy []uint32) Masked {
 	in, each := l.cloud.InLen(), l.CloudRows(1)
 	xhat := newWords(len(uy), in)
-	patch := make([]int32, in)
+	patch, moved := make([]int32, in), make([]int32, moves)
 	k := newMontgomery(l.ring)
 	back := inverse(uy)
 	for sample := range len(uy) / each {
@@ -221,9 +221,9 @@ func (l *Layer) permute(x tileOf, fy, uy []uint32) Masked {
 			clear(row)
 			if l.unrolls() {
 				unroll(patch, l.op.Conv, vector, position)
-				l.in.add(l.ring, row, patch)
+				l.in.add(l.ring, row, patch, moved)
 			} else {
-				l.in.add(l.ring, row, vector)
+				l.in.add(l.ring, row, vector, moved)
 			}
 			high, low := k.factor(fy[i])
 			pass.scale(l.ring.Modulus(), row, row, high, low)

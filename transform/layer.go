@@ -172,7 +172,10 @@ func (l *Layer) prepare() {
 	for j, i := range l.u {
 		units[j] = invF[i]
 	}
-	l.in = newMask(l.ring, l.u, units)
+	negative := make([]uint32, len(units))
+	l.ring.SubVec(negative, negative, units)
+	l.in = newMask(l.ring, l.u, negative)
+	l.in.unit = units
 	l.out = newMask(l.ring, inverse(l.e), inverses(l.ring, l.d))
 }
 
@@ -265,8 +268,10 @@ func inRange(r ring.Ring, what string, v []int32) error {
 // vector of a sequence of vectors of one length. Under WeightNone it is y = x,
 // and its table is empty.
 type mask struct {
-	unit  []uint32
-	table table // short vectors are repeated, so that loops over them are long
+	unit []uint32
+	// Short vectors are repeated, so that loops over them are long. What is added has
+	// the units' negatives: a pass that subtracts is shorter.
+	table table
 }
 
 func newMask(r ring.Ring, from, unit []uint32) mask {
@@ -296,14 +301,15 @@ func (m mask) tile() int {
 
 // add sets dst += mask of x, for signed x of at most Max(ring) in magnitude,
 // and canonical dst of the same length, a multiple of the mask's.
-func (m mask) add(r ring.Ring, dst []uint32, x []int32) {
+// It uses moved, which has moves elements.
+func (m mask) add(r ring.Ring, dst []uint32, x, moved []int32) {
 	if m.table.from == nil {
 		pass.add(r.Modulus(), dst, x)
 		return
 	}
 	for len(dst) > 0 {
 		n := min(len(dst), len(m.table.from)) // whole vectors
-		pass.addMasked(r.Modulus(), dst[:n], x[:n], m.table)
+		pass.subMasked(r.Modulus(), dst[:n], x[:n], m.table, moved)
 		dst, x = dst[n:], x[n:]
 	}
 }

@@ -19,9 +19,10 @@ type passes struct {
 	add  func(m uint32, dst []uint32, x []int32)
 	sub  func(m uint32, dst, a, b []uint32)
 	lift func(m uint32, dst []int32, v []uint32)
-	// addMasked sets dst[i] += a[i]·x[from[i]], and liftMasked dst[i] to the signed
-	// lift of a[i]·v[from[i]], a and from being those of the table.
-	addMasked  func(m uint32, dst []uint32, x []int32, t table)
+	// subMasked sets dst[i] -= a[i]·x[from[i]], and liftMasked dst[i] to the signed
+	// lift of a[i]·v[from[i]], a and from being those of the table. dst is never what
+	// is read there. subMasked may use moved, which has moves elements.
+	subMasked  func(m uint32, dst []uint32, x []int32, t table, moved []int32)
 	liftMasked func(m uint32, dst []int32, v []uint32, t table)
 	// scale sets dst = a·v, (high, low) being the factor of a.
 	scale func(m uint32, dst, v []uint32, high, low uint32)
@@ -29,6 +30,10 @@ type passes struct {
 	// nearest integer, even where two are. It is below 2^31 - 1 in magnitude.
 	round func(dst []int32, v []float32, inverse float64)
 }
+
+// moves is how many words are moved before they are multiplied: they are still in the
+// first-level cache then.
+const moves = 1024
 
 // pass is the tier in use.
 var pass = tiers[0]
@@ -119,10 +124,11 @@ var generic = passes{
 			dst[i] = lift(m, v[i])
 		}
 	},
-	addMasked: func(m uint32, dst []uint32, x []int32, t table) {
+	subMasked: func(m uint32, dst []uint32, x []int32, t table, _ []int32) {
 		from, high, low := t.from[:len(dst)], t.high[:len(dst)], t.low[:len(dst)]
-		for i, d := range dst {
-			dst[i] = sum(m, d, multiply(m, canonical(m, x[from[i]]), high[i], low[i]))
+		for i, a := range dst {
+			d := uint64(a) - uint64(multiply(m, canonical(m, x[from[i]]), high[i], low[i]))
+			dst[i] = uint32(min(d, d+uint64(m)))
 		}
 	},
 	liftMasked: func(m uint32, dst []int32, v []uint32, t table) {
