@@ -60,15 +60,6 @@
 	VPBROADCASTD X14, Y14 \
 	XORL DX, DX
 
-// SCALED sets registers to the arguments of passes that multiply.
-#define SCALED \
-	MODULUS(m+0(FP))       \
-	MOVQ n+8(FP), CX       \
-	MOVQ dst+16(FP), DI    \
-	MOVQ x+24(FP), SI      \
-	MOVQ high+32(FP), R8   \
-	MOVQ low+40(FP), R9
-
 // func topAVX2(v *uint32, n int, bias, mask uint32) uint32
 TEXT ·topAVX2(SB), NOSPLIT, $0-28
 	MOVQ v+0(FP), SI
@@ -158,7 +149,12 @@ loop:
 
 // func subScaledAVX2(m uint32, n int, dst *uint32, x *int32, high, low *uint32)
 TEXT ·subScaledAVX2(SB), NOSPLIT, $0-48
-	SCALED
+	MODULUS(m+0(FP))
+	MOVQ n+8(FP), CX
+	MOVQ dst+16(FP), DI
+	MOVQ x+24(FP), SI
+	MOVQ high+32(FP), R8
+	MOVQ low+40(FP), R9
 	PCALIGN $32
 loop:
 	VMOVDQU (SI)(DX*1), Y0
@@ -175,14 +171,49 @@ loop:
 	VZEROUPPER
 	RET
 
-// func liftScaledAVX2(m uint32, n int, dst *int32, x *uint32, high, low *uint32)
-TEXT ·liftScaledAVX2(SB), NOSPLIT, $0-48
-	SCALED
+// func subSmallAVX2(m uint32, n int, dst *uint32, x *int32, unit *uint32, ratio *float32)
+TEXT ·subSmallAVX2(SB), NOSPLIT, $0-48
+	MODULUS(m+0(FP))
+	MOVQ n+8(FP), CX
+	MOVQ dst+16(FP), DI
+	MOVQ x+24(FP), SI
+	MOVQ unit+32(FP), R8
+	MOVQ ratio+40(FP), R9
 	PCALIGN $32
 loop:
 	VMOVDQU (SI)(DX*1), Y0
+	VCVTDQ2PS Y0, Y5
+	VMULPS (R9)(DX*1), Y5, Y5
+	VCVTPS2DQ Y5, Y5
+	VPMULLD (R8)(DX*1), Y0, Y0
+	VPMULLD Y15, Y5, Y5
+	VPSUBD Y5, Y0, Y0
+	CANONICAL(Y0, Y1)
+	VMOVDQU (DI)(DX*1), Y4
+	SUBTRACT(Y0, Y4, Y1)
+	VMOVDQU Y4, (DI)(DX*1)
+	ADDQ $32, DX
+	SUBQ $8, CX
+	JNZ loop
+	VZEROUPPER
+	RET
+
+// func liftScaledAVX2(m uint32, n int, dst *int32, v, w, high, low *uint32)
+TEXT ·liftScaledAVX2(SB), NOSPLIT, $0-56
+	MODULUS(m+0(FP))
+	MOVQ n+8(FP), CX
+	MOVQ dst+16(FP), DI
+	MOVQ v+24(FP), SI
+	MOVQ w+32(FP), BX
+	MOVQ high+40(FP), R8
+	MOVQ low+48(FP), R9
+	PCALIGN $32
+loop:
+	VMOVDQU (BX)(DX*1), Y4
+	VMOVDQU (SI)(DX*1), Y0
 	VMOVDQU (R8)(DX*1), Y2
 	VMOVDQU (R9)(DX*1), Y3
+	SUBTRACT(Y4, Y0, Y1)
 	MULTIPLY(Y0, Y2, Y3, Y5, Y6, Y7)
 	LIFT(Y7, Y1)
 	VMOVDQU Y7, (DI)(DX*1)

@@ -117,8 +117,11 @@ func (l *Layer) Mask(x []int32, n int, pads *Pads) (*Call, error) {
 	if err := inRange(l.ring, "input", x); err != nil {
 		return nil, err
 	}
-	in := l.op.InLen()
-	return l.mask(&Call{layer: l, n: n}, pads, func(i, at, count int) []int32 { return x[i*in+at:][:count] })
+	in, most := l.op.InLen(), l.ring.Max()
+	if within(x, small) {
+		most = small
+	}
+	return l.mask(&Call{layer: l, n: n}, pads, most, func(i, at, count int) []int32 { return x[i*in+at:][:count] })
 }
 
 // MaskFloats is QuantizeInputs and Mask in one, a tile at a time: the integers are
@@ -141,7 +144,7 @@ func (l *Layer) MaskFloats(x []float32, n int, xmax int32, key *verify.Key, pads
 		return nil, err
 	}
 	var q []int32
-	return l.mask(c, pads, func(i, at, count int) []int32 {
+	return l.mask(c, pads, xmax, func(i, at, count int) []int32 {
 		if len(q) < count {
 			q = make([]int32, count)
 		}
@@ -161,8 +164,8 @@ func (c *Call) Expected() verify.Expected { return c.expected }
 // Each is asked for once.
 type tileOf func(i, at, count int) []int32
 
-// mask sets what c is to hold of n samples.
-func (l *Layer) mask(c *Call, pads *Pads, x tileOf) (*Call, error) {
+// mask sets what c is to hold of samples of integers that are at most most in magnitude.
+func (l *Layer) mask(c *Call, pads *Pads, most int32, x tileOf) (*Call, error) {
 	if pads != nil && l.scheme.Inputs != InputPad {
 		return nil, fmt.Errorf("%w: scheme %v has none", ErrPads, l.scheme)
 	}
@@ -173,11 +176,11 @@ func (l *Layer) mask(c *Call, pads *Pads, x tileOf) (*Call, error) {
 			return nil, err
 		}
 		c.u = sheet.u
-		c.masked = []Masked{l.add(x, c.n, sheet.seed, sheet.first)}
+		c.masked = []Masked{l.add(x, most, c.n, sheet.seed, sheet.first)}
 	case InputSplit:
 		seed := prg.NewSeed()
 		c.masked = []Masked{
-			l.add(x, c.n, prg.New(seed), 0),
+			l.add(x, most, c.n, prg.New(seed), 0),
 			{rows: c.n, cols: l.cloud.InLen(), seed: &seed},
 		}
 	case InputPermute:
@@ -185,13 +188,13 @@ func (l *Layer) mask(c *Call, pads *Pads, x tileOf) (*Call, error) {
 		rows := l.CloudRows(c.n)
 		fy := src.units(l.ring, rows)
 		c.uy, c.invY = src.permutation(rows), inverses(l.ring, fy)
-		c.masked = []Masked{l.permute(x, fy, c.uy)}
+		c.masked = []Masked{l.permute(x, most, fy, c.uy)}
 	}
 	return c, nil
 }
 
 // add returns x' + r, n x InLen, the r of sample i being PRG(seed, first+i).
-func (l *Layer) add(x tileOf, n int, seed *prg.Expander, first uint64) Masked {
+func (l *Layer) add(x tileOf, most int32, n int, seed *prg.Expander, first uint64) Masked {
 	in, tile := l.cloud.InLen(), l.in.tile()
 	xhat, moved := newWords(n, in), make([]int32, moves)
 	for i := range n {
@@ -199,7 +202,7 @@ func (l *Layer) add(x tileOf, n int, seed *prg.Expander, first uint64) Masked {
 		seed.Fill(l.ring, row, first+uint64(i))
 		for at := 0; at < in; at += tile {
 			part := row[at:min(at+tile, in)]
-			l.in.add(l.ring, part, x(i, at, len(part)), moved)
+			l.in.add(l.ring, part, x(i, at, len(part)), most, moved)
 		}
 	}
 	return xhat
@@ -207,7 +210,7 @@ func (l *Layer) add(x tileOf, n int, seed *prg.Expander, first uint64) Masked {
 
 // permute returns xhat = U^-1 F^-1 X F_Y U_Y, a column of the paper's X being a
 // row here: row i is row uy[i] of X' multiplied by fy[i].
-func (l *Layer) permute(x tileOf, fy, uy []uint32) Masked {
+func (l *Layer) permute(x tileOf, most int32, fy, uy []uint32) Masked {
 	in, each := l.cloud.InLen(), l.CloudRows(1)
 	xhat := newWords(len(uy), in)
 	patch, moved := make([]int32, in), make([]int32, moves)
@@ -221,9 +224,9 @@ func (l *Layer) permute(x tileOf, fy, uy []uint32) Masked {
 			clear(row)
 			if l.unrolls() {
 				unroll(patch, l.op.Conv, vector, position)
-				l.in.add(l.ring, row, patch, moved)
+				l.in.add(l.ring, row, patch, most, moved)
 			} else {
-				l.in.add(l.ring, row, vector, moved)
+				l.in.add(l.ring, row, vector, most, moved)
 			}
 			high, low := k.factor(fy[i])
 			pass.scale(l.ring.Modulus(), row, row, high, low)
@@ -298,13 +301,11 @@ func (c *Call) Unmask(answers []ring.Matrix) (verify.Candidate, error) {
 
 // lazy returns the lifts of what masks leave of yhat - u, u(i) being row i of u.
 func (l *Layer) lazy(n int, yhat ring.Matrix, u func(i int) []uint32) verify.Candidate {
-	m, tile := l.ring.Modulus(), l.out.tile()
+	tile := l.out.tile()
 	return verify.LazyCandidate(n, yhat.Cols, tile, func() func([]int32, int, int) {
-		unmasked := make([]uint32, min(tile, yhat.Cols)) // but for D and E
+		moved := make([]int32, min(tile, yhat.Cols))
 		return func(dst []int32, i, at int) {
-			part := unmasked[:len(dst)]
-			pass.sub(m, part, yhat.Row(i)[at:][:len(dst)], u(i)[at:][:len(dst)])
-			l.out.lift(l.ring, dst, part)
+			l.out.lift(l.ring, dst, yhat.Row(i)[at:][:len(dst)], u(i)[at:][:len(dst)], moved)
 		}
 	})
 }
@@ -315,12 +316,12 @@ func (l *Layer) unpermute(n int, yhat ring.Matrix, uy, invY []uint32) verify.Can
 	m, k, each := l.ring.Modulus(), newMontgomery(l.ring), l.CloudRows(1)
 	back := inverse(uy)
 	return verify.LazyCandidate(n, each*yhat.Cols, yhat.Cols, func() func([]int32, int, int) {
-		unmasked := make([]uint32, yhat.Cols)
+		unmasked, zero, moved := make([]uint32, yhat.Cols), make([]uint32, yhat.Cols), make([]int32, yhat.Cols)
 		return func(dst []int32, i, at int) {
 			row := back[i*each+at/yhat.Cols]
 			high, low := k.factor(invY[row])
 			pass.scale(m, unmasked, yhat.Row(int(row)), high, low)
-			l.out.lift(l.ring, dst, unmasked)
+			l.out.lift(l.ring, dst, unmasked, zero, moved)
 		}
 	})
 }

@@ -14,7 +14,7 @@
 	ORQ b, a            \
 	MOVQ a, at(DI)
 
-// func move(n int, dst, src *uint32, from *int32)
+// func move(n int, dst, src, from *int32)
 TEXT ·move(SB), NOSPLIT, $0-32
 	MOVQ n+0(FP), CX
 	MOVQ dst+8(FP), DI

@@ -9,14 +9,14 @@ var tiers = func() (t []passes) {
 	if cpuid.AVX512() {
 		p := vector("avx512", routines{
 			lanes: 16, top: topAVX512, add: addAVX512, sub: subAVX512, lift: liftAVX512,
-			subScaled: subScaledAVX512, liftScaled: liftScaledAVX512, scale: scaleAVX512, round: roundAVX512,
+			subScaled: subScaledAVX512, subSmall: subSmallAVX512, liftScaled: liftScaledAVX512, scale: scaleAVX512, round: roundAVX512,
 		})
 		t = append(t, withNear(p))
 	}
 	if cpuid.AVX2() {
 		t = append(t, vector("avx2", routines{
 			lanes: 8, top: topAVX2, add: addAVX2, sub: subAVX2, lift: liftAVX2,
-			subScaled: subScaledAVX2, liftScaled: liftScaledAVX2, scale: scaleAVX2, round: roundAVX2,
+			subScaled: subScaledAVX2, subSmall: subSmallAVX2, liftScaled: liftScaledAVX2, scale: scaleAVX2, round: roundAVX2,
 		}))
 	}
 	return append(t, generic)
@@ -29,9 +29,10 @@ type routines struct {
 	add   func(m uint32, n int, dst *uint32, x *int32)
 	sub   func(m uint32, n int, dst, a, b *uint32)
 	lift  func(m uint32, n int, dst *int32, v *uint32)
-	// subScaled and liftScaled are subMasked and liftMasked of what is in its place.
+	// These are passes over what is in its place.
 	subScaled  func(m uint32, n int, dst *uint32, x *int32, high, low *uint32)
-	liftScaled func(m uint32, n int, dst *int32, v *uint32, high, low *uint32)
+	subSmall   func(m uint32, n int, dst *uint32, x *int32, unit *uint32, ratio *float32)
+	liftScaled func(m uint32, n int, dst *int32, v, w, high, low *uint32)
 	scale      func(m uint32, n int, dst, v *uint32, high, low uint32)
 	round      func(n int, dst *int32, v *float32, inverse float64)
 }
@@ -73,20 +74,32 @@ func vector(name string, by routines) passes {
 		// time than instructions that gather.
 		subMasked: func(m uint32, dst []uint32, x []int32, t table, moved []int32) {
 			for n := min(whole(len(dst)), moves); n > 0; n = min(whole(len(dst)), moves) {
-				move(n, &bits32(moved)[:n][0], &bits32(x)[0], &t.from[:n][0])
+				move(n, &moved[:n][0], &x[0], &t.from[:n][0])
 				by.subScaled(m, n, &dst[0], &moved[0], &t.high[:n][0], &t.low[:n][0])
 				dst, t = dst[n:], t.after(n)
 			}
 			generic.subMasked(m, dst, x, t, nil)
 		},
-		liftMasked: func(m uint32, dst []int32, v []uint32, t table) {
+		subSmall: func(m uint32, dst []uint32, x []int32, t table, moved []int32) {
 			for n := min(whole(len(dst)), moves); n > 0; n = min(whole(len(dst)), moves) {
-				moved := bits32(dst)
-				move(n, &moved[0], &v[0], &t.from[:n][0])
-				by.liftScaled(m, n, &dst[0], &moved[0], &t.high[:n][0], &t.low[:n][0])
+				move(n, &moved[:n][0], &x[0], &t.from[:n][0])
+				by.subSmall(m, n, &dst[0], &moved[0], &t.unit[:n][0], &t.ratio[:n][0])
 				dst, t = dst[n:], t.after(n)
 			}
-			generic.liftMasked(m, dst, v, t)
+			generic.subSmall(m, dst, x, t, nil)
+		},
+		liftMasked: func(m uint32, dst []int32, v, w []uint32, t table, moved []int32) {
+			n := whole(len(dst))
+			if n > 0 {
+				by.liftScaled(m, n, &moved[:n][0], &v[:n][0], &w[:n][0], &t.high[:n][0], &t.low[:n][0])
+			}
+			liftScaled(m, moved[n:len(dst)], v[n:], w[n:], t.after(n))
+			if n > 0 {
+				move(n, &dst[0], &moved[0], &t.from[:n][0])
+			}
+			for i, j := range t.from[n:len(dst)] {
+				dst[n+i] = moved[j]
+			}
 		},
 		scale: func(m uint32, dst, v []uint32, high, low uint32) {
 			n := whole(len(dst))
@@ -119,16 +132,30 @@ func withNear(p passes) passes {
 		}
 		generic.subMasked(m, dst[n:], x, t.after(n), nil)
 	}
-	p.liftMasked = func(m uint32, dst []int32, v []uint32, t table) {
+	p.subSmall = func(m uint32, dst []uint32, x []int32, t table, moved []int32) {
 		if !t.near {
-			far.liftMasked(m, dst, v, t)
+			far.subSmall(m, dst, x, t, moved)
 			return
 		}
 		n := len(dst) &^ 31
 		if n > 0 {
-			liftNearAVX512(m, n, &dst[0], &v[:n][0], &t.from[:n][0], &t.high[:n][0], &t.low[:n][0])
+			subSmallNearAVX512(m, n, &dst[0], &x[:n][0], &t.from[:n][0], &t.unit[:n][0], &t.ratio[:n][0])
 		}
-		generic.liftMasked(m, dst[n:], v, t.after(n))
+		generic.subSmall(m, dst[n:], x, t.after(n), nil)
+	}
+	p.liftMasked = func(m uint32, dst []int32, v, w []uint32, t table, moved []int32) {
+		if !t.near {
+			far.liftMasked(m, dst, v, w, t, moved)
+			return
+		}
+		n := len(dst) &^ 31
+		if n > 0 {
+			liftNearAVX512(m, n, &dst[0], &v[:n][0], &w[:n][0], &t.from[:n][0], &t.high[:n][0], &t.low[:n][0])
+		}
+		liftScaled(m, moved[n:len(dst)], v[n:], w[n:], t.after(n))
+		for i, j := range t.from[n:len(dst)] {
+			dst[n+i] = moved[j]
+		}
 	}
 	return p
 }
@@ -136,7 +163,7 @@ func withNear(p passes) passes {
 // move sets dst[i] to src[from[i]], n being a multiple of 8 that is not 0.
 //
 //go:noescape
-func move(n int, dst, src *uint32, from *int32)
+func move(n int, dst, src, from *int32)
 
 //go:noescape
 func topAVX512(v *uint32, n int, bias, mask uint32) uint32
@@ -154,7 +181,10 @@ func liftAVX512(m uint32, n int, dst *int32, v *uint32)
 func subScaledAVX512(m uint32, n int, dst *uint32, x *int32, high, low *uint32)
 
 //go:noescape
-func liftScaledAVX512(m uint32, n int, dst *int32, x *uint32, high, low *uint32)
+func subSmallAVX512(m uint32, n int, dst *uint32, x *int32, unit *uint32, ratio *float32)
+
+//go:noescape
+func liftScaledAVX512(m uint32, n int, dst *int32, v, w, high, low *uint32)
 
 //go:noescape
 func scaleAVX512(m uint32, n int, dst, v *uint32, high, low uint32)
@@ -178,7 +208,10 @@ func liftAVX2(m uint32, n int, dst *int32, v *uint32)
 func subScaledAVX2(m uint32, n int, dst *uint32, x *int32, high, low *uint32)
 
 //go:noescape
-func liftScaledAVX2(m uint32, n int, dst *int32, x *uint32, high, low *uint32)
+func subSmallAVX2(m uint32, n int, dst *uint32, x *int32, unit *uint32, ratio *float32)
+
+//go:noescape
+func liftScaledAVX2(m uint32, n int, dst *int32, v, w, high, low *uint32)
 
 //go:noescape
 func scaleAVX2(m uint32, n int, dst, v *uint32, high, low uint32)
@@ -190,4 +223,7 @@ func roundAVX2(n int, dst *int32, v *float32, inverse float64)
 func subNearAVX512(m uint32, n int, dst *uint32, x *int32, from *int32, high, low *uint32)
 
 //go:noescape
-func liftNearAVX512(m uint32, n int, dst *int32, x *uint32, from *int32, high, low *uint32)
+func subSmallNearAVX512(m uint32, n int, dst *uint32, x, from *int32, unit *uint32, ratio *float32)
+
+//go:noescape
+func liftNearAVX512(m uint32, n int, dst *int32, v, w *uint32, from *int32, high, low *uint32)
