@@ -307,7 +307,7 @@ func (ss *Session) multiply(ctx context.Context, l int, x []float32, first, n in
 			answered.Put(yhat.Data)
 		}
 	}()
-	candidate, err := call.Unmask(answers)
+	candidate, err := call.UnmaskDecoded(answers)
 	if err != nil {
 		return nil, err
 	}

@@ -169,7 +169,7 @@ func BenchmarkCall(b *testing.B) {
 					if err != nil {
 						b.Fatal(err)
 					}
-					candidate, err := call.Unmask(answers)
+					candidate, err := call.UnmaskDecoded(answers)
 					if err != nil {
 						b.Fatal(err)
 					}

@@ -285,6 +285,19 @@ func (c *Call) Unmask(answers []ring.Matrix) (verify.Candidate, error) {
 	if err := c.checkAnswers(answers); err != nil {
 		return verify.Candidate{}, err
 	}
+	return c.UnmaskDecoded(answers)
+}
+
+// UnmaskDecoded is Unmask for answers of which it was seen before that all words are
+// canonical, as decoding does: it does not read them all again for that. One that is
+// not gives some integer, which is checked as any other.
+func (c *Call) UnmaskDecoded(answers []ring.Matrix) (verify.Candidate, error) {
+	if c.done {
+		return verify.Candidate{}, ErrUnmasked
+	}
+	if err := c.checkShapes(answers); err != nil {
+		return verify.Candidate{}, err
+	}
 	l, u := c.layer, c.u
 	var candidate verify.Candidate
 	switch l.scheme.Inputs {

@@ -202,7 +202,7 @@ func (c *caller) round() error {
 			return err
 		}
 		defer call.Close()
-		if candidate, err = call.Unmask(c.answers); err != nil {
+		if candidate, err = call.UnmaskDecoded(c.answers); err != nil {
 			return err
 		}
 		return open(call.Expected(), call.Scales())()
@@ -227,7 +227,7 @@ func (c *caller) round() error {
 		return nil
 	})
 	all := clock(func() (err error) {
-		if candidate, err = call.Unmask(c.answers); err != nil {
+		if candidate, err = call.UnmaskDecoded(c.answers); err != nil {
 			return err
 		}
 		return open(expected, c.samples)()
