@@ -435,16 +435,24 @@ func TestPrintsRedacted(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := NewCandidate([]int32{987654321, 987654321}, 1)
+	e := k.Expect(1)
+	e.Add(0, 0, []int32{1, 0})
+	scale, err := NewScale([]float32{987654321}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	type holder struct {
 		K *Key
 		C Candidate
+		E Expected
+		S Scale
 	}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%x", "%X", "%d", "%s", "%q", "%o", "%b"} {
-		for _, arg := range []any{k, *k, c, &c, []Key{*k}, holder{k, c}} {
+		for _, arg := range []any{k, *k, c, &c, e, &e, scale, []Key{*k}, holder{k, c, e, scale}} {
 			mustHide(t, fmt.Sprintf(verb, arg))
 		}
 	}
-	text, err := json.Marshal(holder{k, c})
+	text, err := json.Marshal(holder{k, c, e, scale})
 	if err != nil {
 		t.Fatal(err)
 	}
