@@ -30,6 +30,10 @@ type Masked struct {
 // was masked, so that what is left over from one is what its cloud has seen.
 var masks pool.Of[uint32]
 
+// scratch lends memory for integers on their way to be masked. None of it leaves the
+// package.
+var scratch pool.Of[int32]
+
 // memory is words that serve other calls when nobody holds them any more.
 type memory struct {
 	words []uint32
@@ -143,11 +147,13 @@ func (l *Layer) MaskFloats(x []float32, n int, xmax int32, key *verify.Key, pads
 	if err := scales(c.scale, x, xmax); err != nil {
 		return nil, err
 	}
-	var q []int32
+	tile := l.in.tile()
+	if l.scheme.Inputs == InputPermute {
+		tile = in
+	}
+	q := scratch.Get(tile)
+	defer scratch.Put(q)
 	return l.mask(c, pads, xmax, func(i, at, count int) []int32 {
-		if len(q) < count {
-			q = make([]int32, count)
-		}
 		round(q[:count], x[i*in+at:][:count], c.scale[i])
 		c.expected.Add(i, at, q[:count])
 		return q[:count]
@@ -196,7 +202,8 @@ func (l *Layer) mask(c *Call, pads *Pads, most int32, x tileOf) (*Call, error) {
 // add returns x' + r, n x InLen, the r of sample i being PRG(seed, first+i).
 func (l *Layer) add(x tileOf, most int32, n int, seed *prg.Expander, first uint64) Masked {
 	in, tile := l.cloud.InLen(), l.in.tile()
-	xhat, moved := newWords(n, in), make([]int32, moves)
+	xhat, moved := newWords(n, in), scratch.Get(moves)
+	defer scratch.Put(moved)
 	for i := range n {
 		row := xhat.words.Row(i)
 		seed.Fill(l.ring, row, first+uint64(i))
@@ -213,7 +220,8 @@ func (l *Layer) add(x tileOf, most int32, n int, seed *prg.Expander, first uint6
 func (l *Layer) permute(x tileOf, most int32, fy, uy []uint32) Masked {
 	in, each := l.cloud.InLen(), l.CloudRows(1)
 	xhat := newWords(len(uy), in)
-	patch, moved := make([]int32, in), make([]int32, moves)
+	patch, moved := make([]int32, in), scratch.Get(moves)
+	defer scratch.Put(moved)
 	k := newMontgomery(l.ring)
 	back := inverse(uy)
 	for sample := range len(uy) / each {
@@ -314,12 +322,8 @@ func (c *Call) UnmaskDecoded(answers []ring.Matrix) (verify.Candidate, error) {
 
 // lazy returns the lifts of what masks leave of yhat - u, u(i) being row i of u.
 func (l *Layer) lazy(n int, yhat ring.Matrix, u func(i int) []uint32) verify.Candidate {
-	tile := l.out.tile()
-	return verify.LazyCandidate(n, yhat.Cols, tile, func() func([]int32, int, int) {
-		moved := make([]int32, min(tile, yhat.Cols))
-		return func(dst []int32, i, at int) {
-			l.out.lift(l.ring, dst, yhat.Row(i)[at:][:len(dst)], u(i)[at:][:len(dst)], moved)
-		}
+	return verify.LazyCandidate(n, yhat.Cols, l.out.tile(), func(dst, scratch []int32, i, at int) {
+		l.out.lift(l.ring, dst, yhat.Row(i)[at:][:len(dst)], u(i)[at:][:len(dst)], scratch)
 	})
 }
 
@@ -327,15 +331,12 @@ func (l *Layer) lazy(n int, yhat ring.Matrix, u func(i int) []uint32) verify.Can
 // of the host's divided by the inverse invY[i] of its unit.
 func (l *Layer) unpermute(n int, yhat ring.Matrix, uy, invY []uint32) verify.Candidate {
 	m, k, each := l.ring.Modulus(), newMontgomery(l.ring), l.CloudRows(1)
-	back := inverse(uy)
-	return verify.LazyCandidate(n, each*yhat.Cols, yhat.Cols, func() func([]int32, int, int) {
-		unmasked, zero, moved := make([]uint32, yhat.Cols), make([]uint32, yhat.Cols), make([]int32, yhat.Cols)
-		return func(dst []int32, i, at int) {
-			row := back[i*each+at/yhat.Cols]
-			high, low := k.factor(invY[row])
-			pass.scale(m, unmasked, yhat.Row(int(row)), high, low)
-			l.out.lift(l.ring, dst, unmasked, zero, moved)
-		}
+	back, zero := inverse(uy), make([]uint32, yhat.Cols)
+	return verify.LazyCandidate(n, each*yhat.Cols, yhat.Cols, func(dst, scratch []int32, i, at int) {
+		row := back[i*each+at/yhat.Cols]
+		high, low := k.factor(invY[row])
+		pass.scale(m, bits32(dst), yhat.Row(int(row)), high, low)
+		l.out.lift(l.ring, dst, bits32(dst), zero, scratch)
 	})
 }
 

@@ -25,7 +25,7 @@ type passes struct {
 	subMasked func(m uint32, dst []uint32, x []int32, t table, moved []int32)
 	subSmall  func(m uint32, dst []uint32, x []int32, t table, moved []int32)
 	// liftMasked sets dst[i] to the signed lift of a[j]·(v[j] - w[j]), j being from[i].
-	// It may use moved, which is as long as dst and neither of the others.
+	// It may use moved, which is as long as dst. dst may be v or w.
 	liftMasked func(m uint32, dst []int32, v, w []uint32, t table, moved []int32)
 	// scale sets dst = a·v, (high, low) being the factor of a.
 	scale func(m uint32, dst, v []uint32, high, low uint32)

@@ -15,14 +15,13 @@ import (
 // lazily returns a candidate of y that is read tile by tile, and counts reads.
 func lazily(y []int32, n, tile int, reads *atomic.Int64) Candidate {
 	each := len(y) / n
-	return LazyCandidate(n, each, tile, func() func([]int32, int, int) {
-		return func(dst []int32, i, at int) {
-			if at%tile != 0 || len(dst) != min(tile, each-at) {
-				panic(fmt.Sprintf("a tile of %d at %d of %d", len(dst), at, each))
-			}
-			reads.Add(int64(len(dst)))
-			copy(dst, y[i*each+at:])
+	return LazyCandidate(n, each, tile, func(dst, scratch []int32, i, at int) {
+		if at%tile != 0 || len(dst) != min(tile, each-at) || len(scratch) != len(dst) {
+			panic(fmt.Sprintf("a tile of %d at %d of %d", len(dst), at, each))
 		}
+		reads.Add(int64(len(dst)))
+		copy(scratch, y[i*each+at:])
+		copy(dst, scratch)
 	})
 }
 

@@ -47,13 +47,14 @@ func spotCheck(op plan.Op, w, x []int32, candidate Candidate, c int, source io.R
 	if err != nil {
 		return false, err
 	}
-	read, tile := candidate.reader(), make([]int32, min(candidate.tile, out))
+	tile, scratch := make([]int32, min(candidate.tile, out)), make([]int32, candidate.tile)
 	passed = true
 	for _, e := range entries {
 		i, e := e/out, e%out
 		at := e / len(tile) * len(tile)
-		read(tile[:min(len(tile), out-at)], i, at)
-		passed = entry(op, w, x[i*op.InLen():][:op.InLen()], e) == int64(tile[e-at]) && passed
+		part := tile[:min(len(tile), out-at)]
+		candidate.read(part, scratch[:len(part)], i, at)
+		passed = entry(op, w, x[i*op.InLen():][:op.InLen()], e) == int64(part[e-at]) && passed
 	}
 	return passed, nil
 }

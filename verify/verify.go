@@ -29,6 +29,7 @@ import (
 	"sync"
 
 	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/pool"
 )
 
 // ErrRejected is what errors.Is finds in every rejection.
@@ -191,7 +192,7 @@ func (Key) Format(f fmt.State, _ rune) { io.WriteString(f, redactedKey) }
 type Candidate struct {
 	n, each int // samples, elements of one
 	tile    int
-	reader  func() func(dst []int32, i, at int)
+	read    func(dst, scratch []int32, i, at int)
 }
 
 // NewCandidate wraps y, n samples of signed integers with |y| <= (M-1)/2. It
@@ -201,18 +202,16 @@ func NewCandidate(y []int32, n int) Candidate {
 		return Candidate{}
 	}
 	each := len(y) / n
-	return LazyCandidate(n, each, max(each, 1), func() func([]int32, int, int) {
-		return func(dst []int32, i, at int) { copy(dst, y[i*each+at:]) }
-	})
+	return LazyCandidate(n, each, max(each, 1), func(dst, _ []int32, i, at int) { copy(dst, y[i*each+at:]) })
 }
 
 // LazyCandidate is NewCandidate for products, n samples of as many elements each,
-// that are unmasked a tile at a time as they are checked, and kept nowhere. A
-// function that reader returns sets dst to elements of sample i from at on, which
-// is a multiple of tile; there are tile of them, or what is left. Each serves one
-// goroutine.
-func LazyCandidate(n, each, tile int, reader func() func(dst []int32, i, at int)) Candidate {
-	return Candidate{n, each, tile, reader}
+// that are unmasked a tile at a time as they are checked, and kept nowhere. Read sets
+// dst to elements of sample i from at on, which is a multiple of tile; there are tile
+// of them, or what is left. It may use scratch, which is as long. Several goroutines
+// call it at once.
+func LazyCandidate(n, each, tile int, read func(dst, scratch []int32, i, at int)) Candidate {
+	return Candidate{n, each, tile, read}
 }
 
 // Format prints a candidate redacted, whatever the verb.
@@ -308,13 +307,15 @@ func (k *Key) OpenFloats(dst []float32, c Candidate, expected Expected, sample [
 func (k *Key) check(c Candidate, expected Expected, use func(i, at int, tile []int32)) error {
 	diff := make([]uint64, c.n)
 	out := len(k.s)
-	each(c.n, c.n*(len(k.v)+out), func() func(i int) {
-		read, tile := c.reader(), make([]int32, min(c.tile, out))
-		return func(i int) {
+	workers(c.n, c.n*(len(k.v)+out), func(from, to int) {
+		length := min(c.tile, out)
+		both := tiles.Get(2 * length)
+		defer tiles.Put(both)
+		for i := from; i < to; i++ {
 			var sy sum
-			for at := 0; at < out; at += len(tile) {
-				y := tile[:min(len(tile), out-at)]
-				read(y, i, at)
+			for at := 0; at < out; at += length {
+				y := both[:min(length, out-at)]
+				c.read(y, both[length:][:len(y)], i, at)
 				sy.add(tiers[0], k.s[at:at+len(y)], y)
 				use(i, at, y)
 			}
@@ -333,26 +334,21 @@ func (k *Key) check(c Candidate, expected Expected, use func(i, at int, tile []i
 	return nil
 }
 
-// each calls do(i) for every i in [0, n), on several goroutines where the words
-// of work are worth it. Every goroutine has a do of its own.
-func each(n, words int, worker func() (do func(i int))) {
+// tiles lends memory for products that are not checked yet. None of it leaves check.
+var tiles pool.Of[int32]
+
+// workers calls do for all of [0, n) in parts, on several goroutines where the words
+// of work are worth it.
+func workers(n, words int, do func(from, to int)) {
 	const worth = 1 << 16 // words for a goroutine: about 20 us
-	workers := min(n, runtime.GOMAXPROCS(0), words/worth)
-	if workers <= 1 {
-		do := worker()
-		for i := range n {
-			do(i)
-		}
+	k := min(n, runtime.GOMAXPROCS(0), words/worth)
+	if k <= 1 {
+		do(0, n)
 		return
 	}
 	var wg sync.WaitGroup
-	for g := range workers {
-		wg.Go(func() {
-			do := worker()
-			for i := g * n / workers; i < (g+1)*n/workers; i++ {
-				do(i)
-			}
-		})
+	for g := range k {
+		wg.Go(func() { do(g*n/k, (g+1)*n/k) })
 	}
 	wg.Wait()
 }

@@ -70,7 +70,7 @@ var only = map[string][]string{
 	"internal/config":      {"internal/ring", "internal/plan", "internal/wire", "api"},
 	"internal/version":     {},
 	"internal/reference":   {"internal/ring", "internal/plan", "internal/graph"},
-	"verify":               {"internal/ring", "internal/plan", "internal/cpuid"},
+	"verify":               {"internal/ring", "internal/plan", "internal/cpuid", "internal/pool"},
 	"transform":            {"internal/ring", "internal/plan", "internal/cpuid", "internal/prg", "internal/pool", "verify"},
 	"internal/padstock":    {"internal/ring", "internal/plan", "internal/cpuid", "internal/prg", "internal/pool", "verify", "transform"},
 	"hostclient": {"internal/ring", "internal/plan", "internal/cpuid", "internal/prg", "internal/pool", "verify", "transform", "internal/padstock", "internal/graph",
