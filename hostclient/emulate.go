@@ -9,6 +9,7 @@ import (
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/transform"
+	"github.com/securenets/securenets/verify"
 )
 
 // Preview describes what Seal would make of an ONNX model, without doing it. It
@@ -157,7 +158,13 @@ func (e *Emulator) multiply(ctx context.Context, l int, x []float32, n int) ([]f
 	for i, a := range y.Data {
 		signed[i] = e.ring.Lift(a)
 	}
-	return dequantize(signed, scale, w.Scale, linear.Bias()), nil
+	to, err := verify.NewScale(w.Scale, linear.Bias())
+	if err != nil {
+		return nil, err
+	}
+	out := floats.Get(len(signed))
+	to.Floats(out, signed, scale)
+	return out, nil
 }
 
 // words returns the rows x cols matrix of v mod M, |v| <= (M-1)/2.
