@@ -32,7 +32,7 @@ func Preview(model []byte, s transform.Scheme) (Description, error) {
 		if err != nil {
 			return Description{}, fmt.Errorf("hostclient: layer %d: %w", l, err)
 		}
-		secret.layers = append(secret.layers, layer{masks: masks, xmax: transform.ChooseXMax(secret.ring, op, linear.Weights(), 0)})
+		secret.add(layer{masks: masks, xmax: transform.ChooseXMax(secret.ring, op, linear.Weights(), 0)})
 	}
 	return secret.Describe(), nil
 }
@@ -149,22 +149,27 @@ func (e *Emulator) multiply(ctx context.Context, l int, x []float32, n int) ([]f
 	if err := transform.QuantizeInputs(q, scale, x, n, w.XMax); err != nil {
 		return nil, fmt.Errorf("%w: activations: %w", ErrInput, err)
 	}
-	y := ring.NewMatrix(n, op.OutLen())
-	if err := e.products[l].Evaluate(ctx, y, words(e.ring, n, op.InLen(), q)); err != nil {
+	y, err := inClear(ctx, e.ring, e.products[l], op, q, n)
+	if err != nil {
 		return nil, err
 	}
-	signed := make([]int32, len(y.Data))
-	for i, a := range y.Data {
-		signed[i] = e.ring.Lift(a)
-	}
-	return dequantize(signed, scale, w.Scale, linear.Bias()), nil
+	return dequantize(y, scale, w.Scale, linear.Bias()), nil
 }
 
 // words returns the rows x cols matrix of v mod M, |v| <= (M-1)/2.
 func words(r ring.Ring, rows, cols int, v []int32) ring.Matrix {
 	m := ring.NewMatrix(rows, cols)
-	for i, x := range v {
-		m.Data[i] = r.FromSigned(x)
-	}
+	transform.ToRing(r, m.Data, v)
 	return m
+}
+
+// inClear computes y = W q of n samples, with a product that holds W itself.
+func inClear(ctx context.Context, r ring.Ring, w plan.Product, op plan.Op, q []int32, n int) ([]int32, error) {
+	y := ring.NewMatrix(n, op.OutLen())
+	if err := w.Evaluate(ctx, y, words(r, n, op.InLen(), q)); err != nil {
+		return nil, err
+	}
+	signed := make([]int32, len(y.Data))
+	transform.FromRing(r, signed, y.Data)
+	return signed, nil
 }

@@ -34,3 +34,9 @@ var UnmarshalSecret = unmarshalSecret
 
 // SealGraph is Seal without ONNX.
 var SealGraph = seal
+
+// Keep returns o with PlaceAuto to keep the layers that keep says.
+func (o SealOptions) Keep(keep func(l int, c LayerCost) bool) SealOptions {
+	o.Place, o.keep = PlaceAuto, keep
+	return o
+}
