@@ -94,11 +94,11 @@ type meter struct {
 	known      map[plan.Op]LayerCost // what costs the same is measured once
 }
 
-func newMeter(ctx context.Context, r ring.Ring, s transform.Scheme, m plan.Multiplier, layers []graph.Linear) (*meter, error) {
-	if m == nil {
+func newMeter(ctx context.Context, r ring.Ring, o SealOptions, layers []graph.Linear) (*meter, error) {
+	if o.Multiplier == nil {
 		return nil, fmt.Errorf("%w for what layers cost here", ErrMultiplier)
 	}
-	t, err := measureTransport(ctx, r)
+	t, err := measureTransport(ctx, r, o.Echo)
 	if err != nil {
 		return nil, fmt.Errorf("what sending costs: %w", err)
 	}
@@ -107,7 +107,7 @@ func newMeter(ctx context.Context, r ring.Ring, s transform.Scheme, m plan.Multi
 		distinct[l.Plan()] = true
 	}
 	return &meter{
-		ring: r, scheme: s, multiplier: m, transport: t,
+		ring: r, scheme: o.Scheme, multiplier: o.Multiplier, transport: t,
 		budget: placeTime / time.Duration(len(distinct)), known: map[plan.Op]LayerCost{},
 	}, nil
 }

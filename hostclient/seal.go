@@ -29,6 +29,10 @@ type SealOptions struct {
 	// Multiplier computes the calibration's products, and those that PlaceAuto
 	// measures; needed with either. PlaceAuto takes it for the one of sessions.
 	Multiplier plan.Multiplier
+	// Echo is the address of an echo (ServeEcho) in another process, for PlaceAuto to
+	// measure what sending costs. Without one it is in this process, where a connection
+	// costs about half of what it costs between two.
+	Echo string
 	// Progress is called after each linear layer. May be nil.
 	Progress func(done, total int)
 
@@ -74,7 +78,7 @@ func seal(ctx context.Context, g *graph.Graph, o SealOptions) ([]SealedModel, *S
 	}
 	var costs *meter
 	if o.Place == PlaceAuto {
-		if costs, err = newMeter(ctx, r, o.Scheme, o.Multiplier, nw.layers); err != nil {
+		if costs, err = newMeter(ctx, r, o, nw.layers); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -25,25 +25,28 @@ type transport struct {
 	word    float64 // a word sent or received
 }
 
-// measureTransport measures a connection to an echo in this process, over a unix
-// socket of its own. Both ends do the same, encoding and decoding included, so that
+// measureTransport measures a connection to the echo at addr, in another process.
+// Without an address it starts one in this process: both ends do the same, so that
 // each has half of what the process spends.
-func measureTransport(ctx context.Context, r ring.Ring) (_ transport, err error) {
-	dir, err := os.MkdirTemp("", "sn") // short: a socket's path is at most 107 bytes
-	if err != nil {
-		return transport{}, err
+func measureTransport(ctx context.Context, r ring.Ring, addr string) (_ transport, err error) {
+	ends := 1.0 // in this process
+	if addr == "" {
+		ends = 2
+		dir, err := os.MkdirTemp("", "sn") // short: a socket's path is at most 107 bytes
+		if err != nil {
+			return transport{}, err
+		}
+		defer os.RemoveAll(dir)
+		addr = scheme + filepath.Join(dir, "s")
+		l, err := net.Listen("unix", filepath.Join(dir, "s"))
+		if err != nil {
+			return transport{}, err
+		}
+		server := newEcho()
+		go server.Serve(l)
+		defer server.Stop()
 	}
-	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "s")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return transport{}, err
-	}
-	server := grpc.NewServer(append(wire.ServerOptions(), grpc.WaitForHandlers(true))...)
-	pb.RegisterSecureNetsServer(server, echo{ring: r})
-	go server.Serve(l)
-	defer server.Stop()
-	client, err := Dial(scheme + path)
+	client, err := Dial(addr)
 	if err != nil {
 		return transport{}, err
 	}
@@ -58,7 +61,21 @@ func measureTransport(ctx context.Context, r ring.Ring) (_ transport, err error)
 	if err != nil {
 		return transport{}, err
 	}
-	return transport{message: small / 2, word: max(0, large-small) / 2 / (2 * rows * cols)}, nil
+	return transport{message: small / ends, word: max(0, large-small) / ends / (2 * rows * cols)}, nil
+}
+
+// ServeEcho answers requests that come in at l with the words that they hold, until
+// ctx ends: the far end that SealOptions.Echo asks for, in a process of its own.
+func ServeEcho(ctx context.Context, l net.Listener) error {
+	server := newEcho()
+	defer context.AfterFunc(ctx, server.Stop)()
+	return server.Serve(l)
+}
+
+func newEcho() *grpc.Server {
+	server := grpc.NewServer(append(wire.ServerOptions(), grpc.WaitForHandlers(true))...)
+	pb.RegisterSecureNetsServer(server, echo{ring: defaultRing()})
+	return server
 }
 
 // echoed returns the CPU time of a call that sends rows of words and has them back:
@@ -93,7 +110,7 @@ func echoed(ctx context.Context, c *Client, r ring.Ring, rows, cols, calls int) 
 	return float64(median(took)) / float64(calls), nil
 }
 
-// echo answers every request with its words.
+// echo answers every request with its words, decoded and encoded as a host does.
 type echo struct {
 	pb.UnimplementedSecureNetsServer
 	ring ring.Ring

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/peer"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/dataset"
@@ -95,7 +96,7 @@ would keep here.`,
 		if where == hostclient.PlaceAuto {
 			// Sealed here and thrown away: that is what is measured.
 			o := hostclient.SealOptions{Scheme: s, Place: where, Multiplier: cpu.New(cpu.Options{})}
-			_, secret, err := hostclient.Seal(cmd.Context(), model, o)
+			_, secret, err := peer.Seal(cmd.Context(), model, o)
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}

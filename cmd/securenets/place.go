@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/peer"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/hostclient"
 )
@@ -29,6 +30,16 @@ func parsePlace(text string) (hostclient.Place, error) {
 		return p, usageError{err}
 	}
 	return p, nil
+}
+
+// newEcho returns the command that peer.Start runs.
+func newEcho() *cobra.Command {
+	return &cobra.Command{
+		Use: peer.Command + " SOCKET", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return peer.Serve(cmd.Context(), args[0], cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
 }
 
 // printPlacement writes why each linear layer is where it is, and what that saves;

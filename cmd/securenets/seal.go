@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/peer"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/onnx"
@@ -75,7 +76,7 @@ for bit. "inspect" shows the figures. Seal on the machine that is to infer.`,
 		if err != nil {
 			return err
 		}
-		models, secret, err := hostclient.Seal(cmd.Context(), model, o)
+		models, secret, err := peer.Seal(cmd.Context(), model, o)
 		if err != nil {
 			return fmt.Errorf("%s: %w", args[0], err)
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/child"
+	"github.com/securenets/securenets/cmd/securenets/internal/peer"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/dataset"
@@ -166,7 +167,7 @@ func (r *run) start(ctx context.Context) error {
 
 // seal masks the network's weights.
 func (r *run) seal(ctx context.Context) (err error) {
-	r.models, r.secret, err = hostclient.Seal(ctx, r.onnx, hostclient.SealOptions{
+	r.models, r.secret, err = peer.Seal(ctx, r.onnx, hostclient.SealOptions{
 		Scheme: r.Scheme, Place: r.Place, Multiplier: r.multiply,
 		Progress: func(done, total int) { r.Progress("sealing layers", done, total) },
 	})
