@@ -36,8 +36,11 @@ type SealOptions struct {
 	// Progress is called after each linear layer. May be nil.
 	Progress func(done, total int)
 
-	keep func(l int, c LayerCost) bool // what PlaceAuto keeps; nil: what saves
+	measure costs // for tests; nil: what is measured here
 }
+
+// costs measures what a layer costs here, given what sealLayer made of it.
+type costs func(ctx context.Context, l layer, op plan.Op, w, what ring.Matrix) (LayerCost, error)
 
 // SealedModel is the file for one role's cloud: public to that cloud.
 type SealedModel struct {
@@ -76,14 +79,12 @@ func seal(ctx context.Context, g *graph.Graph, o SealOptions) ([]SealedModel, *S
 	if err != nil {
 		return nil, nil, err
 	}
-	var costs *meter
-	if o.Place == PlaceAuto {
-		if costs, err = newMeter(ctx, r, o, nw.layers); err != nil {
+	if o.Place == PlaceAuto && o.measure == nil {
+		m, err := newMeter(ctx, r, o, nw.layers)
+		if err != nil {
 			return nil, nil, err
 		}
-	}
-	if o.keep == nil {
-		o.keep = func(_ int, c LayerCost) bool { return c.Saving() > 0 }
+		o.measure = m.cost
 	}
 	if o.Progress == nil {
 		o.Progress = func(int, int) {}
@@ -113,14 +114,14 @@ func seal(ctx context.Context, g *graph.Graph, o SealOptions) ([]SealedModel, *S
 		if err != nil {
 			return nil, nil, fmt.Errorf("layer %d: %w", l, err)
 		}
-		if costs != nil {
+		if o.Place == PlaceAuto {
 			weights := words(r, op.Plan().Rows(), op.Plan().Terms(), w)
-			c, err := costs.cost(ctx, layer, op.Plan(), weights, whats[0])
+			c, err := o.measure(ctx, layer, op.Plan(), weights, whats[0]) // every role holds the same What
 			if err != nil {
 				return nil, nil, fmt.Errorf("layer %d: what it costs: %w", l, err)
 			}
 			layer.cost = &c
-			if o.keep(l, c) {
+			if c.Saving() > 0 {
 				layer.masks, layer.key, layer.weights = nil, nil, &weights
 			}
 		}
