@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/onnx"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
@@ -127,7 +128,8 @@ func (e *Emulator) run(ctx context.Context, x []float32, n int, see func(l, n in
 		k := min(e.block, n-i)
 		y, err := e.net.run(x[i*in:(i+k)*in], k, func(l int, x []float32) ([]float32, error) {
 			see(l, k, x)
-			y, err := e.multiply(ctx, l, x, k)
+			w := e.weights[l]
+			y, err := inClear(ctx, e.ring, e.products[l], e.net.layers[l], w.Scale, w.XMax, x, k)
 			if err != nil {
 				return nil, fmt.Errorf("layer %d: %w", l, err)
 			}
@@ -141,21 +143,6 @@ func (e *Emulator) run(ctx context.Context, x []float32, n int, see func(l, n in
 	return out, nil
 }
 
-// multiply computes layer l of n samples.
-func (e *Emulator) multiply(ctx context.Context, l int, x []float32, n int) ([]float32, error) {
-	w, linear := e.weights[l], e.net.layers[l]
-	op := linear.Plan()
-	q, scale := make([]int32, len(x)), make([]float32, n)
-	if err := transform.QuantizeInputs(q, scale, x, n, w.XMax); err != nil {
-		return nil, fmt.Errorf("%w: activations: %w", ErrInput, err)
-	}
-	y, err := inClear(ctx, e.ring, e.products[l], op, q, n)
-	if err != nil {
-		return nil, err
-	}
-	return dequantize(y, scale, w.Scale, linear.Bias()), nil
-}
-
 // words returns the rows x cols matrix of v mod M, |v| <= (M-1)/2.
 func words(r ring.Ring, rows, cols int, v []int32) ring.Matrix {
 	m := ring.NewMatrix(rows, cols)
@@ -163,13 +150,19 @@ func words(r ring.Ring, rows, cols int, v []int32) ring.Matrix {
 	return m
 }
 
-// inClear computes y = W q of n samples, with a product that holds W itself.
-func inClear(ctx context.Context, r ring.Ring, w plan.Product, op plan.Op, q []int32, n int) ([]int32, error) {
+// inClear computes a layer of n samples without clouds: W x + bias, in the integers
+// that they would compute with. The product holds W; scale has one a row.
+func inClear(ctx context.Context, r ring.Ring, w plan.Product, linear graph.Linear, scale []float32, xmax int32, x []float32, n int) ([]float32, error) {
+	op := linear.Plan()
+	q, samples := make([]int32, len(x)), make([]float32, n)
+	if err := transform.QuantizeInputs(q, samples, x, n, xmax); err != nil {
+		return nil, fmt.Errorf("%w: activations: %w", ErrInput, err)
+	}
 	y := ring.NewMatrix(n, op.OutLen())
 	if err := w.Evaluate(ctx, y, words(r, n, op.InLen(), q)); err != nil {
 		return nil, err
 	}
 	signed := make([]int32, len(y.Data))
 	transform.FromRing(r, signed, y.Data)
-	return signed, nil
+	return dequantize(signed, samples, scale, linear.Bias()), nil
 }

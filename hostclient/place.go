@@ -113,11 +113,12 @@ func newMeter(ctx context.Context, r ring.Ring, o SealOptions, layers []graph.Li
 }
 
 // cost measures a layer with integer weights w, and what as its masked ones.
-func (m *meter) cost(ctx context.Context, l layer, op plan.Op, w, what ring.Matrix) (LayerCost, error) {
+func (m *meter) cost(ctx context.Context, l layer, linear graph.Linear, w, what ring.Matrix) (LayerCost, error) {
+	op := linear.Plan()
 	if c, ok := m.known[op]; ok {
 		return c, nil
 	}
-	t, err := m.newTrial(ctx, l, op, w, what)
+	t, err := m.newTrial(ctx, l, linear, w, what)
 	if err != nil {
 		return LayerCost{}, err
 	}
@@ -155,7 +156,7 @@ func median(v []time.Duration) int64 {
 // trial is one call of a layer, again and again, sent and kept.
 type trial struct {
 	layer
-	op      plan.Op
+	linear  graph.Linear
 	ring    ring.Ring
 	padded  bool
 	n       int // samples
@@ -165,10 +166,26 @@ type trial struct {
 	passes, pads, keep, product []time.Duration // one a round
 }
 
-func (m *meter) newTrial(ctx context.Context, l layer, op plan.Op, w, what ring.Matrix) (*trial, error) {
+// unbiased is a layer without its bias, which would hide small differences.
+type unbiased struct{ graph.Linear }
+
+func (unbiased) Bias() []float32 { return nil }
+
+// timedProduct tells what Evaluate takes.
+type timedProduct struct {
+	plan.Product
+	took *[]time.Duration
+}
+
+func (p timedProduct) Evaluate(ctx context.Context, y, x ring.Matrix) error {
+	return timed(p.took, func() error { return p.Product.Evaluate(ctx, y, x) })
+}
+
+func (m *meter) newTrial(ctx context.Context, l layer, linear graph.Linear, w, what ring.Matrix) (*trial, error) {
+	op := linear.Plan()
 	cloud, rows := l.masks.CloudOp(), l.masks.CloudRows(1)
 	words := rows * (cloud.InLen() + cloud.OutLen())
-	t := &trial{layer: l, op: op, ring: m.ring, padded: m.scheme.Inputs == transform.InputPad}
+	t := &trial{layer: l, linear: unbiased{linear}, ring: m.ring, padded: m.scheme.Inputs == transform.InputPad}
 	t.n = max(1, min(placeBatch, placeWords/words, int(placeMulAdds/op.MulAdds())))
 	t.x = make([]float32, t.n*op.InLen())
 	rnd := rand.New(rand.NewPCG(0, 0)) // values that decide nothing: time depends on shapes
@@ -200,18 +217,14 @@ func (t *trial) round(ctx context.Context) error {
 		t.pads = append(t.pads, 0)
 	}
 	var (
-		q            []int32
-		scale        []float32
+		q            = make([]int32, len(t.x))
+		scale        = make([]float32, t.n)
 		call         *transform.Call
 		sent, kept   []float32
 		before, then []time.Duration
 	)
-	quantize := func() error {
-		q, scale = make([]int32, len(t.x)), make([]float32, t.n)
-		return transform.QuantizeInputs(q, scale, t.x, t.n, t.xmax)
-	}
 	err := timed(&before, func() (err error) {
-		if err = quantize(); err == nil {
+		if err = transform.QuantizeInputs(q, scale, t.x, t.n, t.xmax); err == nil {
 			call, err = t.masks.Mask(q, t.n, pads)
 		}
 		return err
@@ -239,18 +252,9 @@ func (t *trial) round(ctx context.Context) error {
 		return err
 	}
 	t.passes = append(t.passes, before[0]+then[0])
-
-	err = timed(&t.keep, func() error {
-		if err := quantize(); err != nil {
-			return err
-		}
-		var y []int32
-		err := timed(&t.product, func() (err error) { y, err = inClear(ctx, t.ring, t.w, t.op, q, t.n); return err })
-		if err != nil {
-			return err
-		}
-		kept = dequantize(y, scale, t.scale, nil)
-		return nil
+	err = timed(&t.keep, func() (err error) {
+		kept, err = inClear(ctx, t.ring, timedProduct{t.w, &t.product}, t.linear, t.scale, t.xmax, t.x, t.n)
+		return err
 	})
 	if err == nil && !slices.Equal(sent, kept) {
 		err = errors.New("a layer that is sent differs from itself")

@@ -135,10 +135,11 @@ func (ss *Session) load(ctx context.Context, roles []*sealed.Model) error {
 		if ss.options.Multiplier == nil {
 			return fmt.Errorf("%w for pads or layers that are kept", ErrMultiplier)
 		}
-		var err error
-		if ss.products[l], err = ss.options.Multiplier.Load(ctx, s.ring, op, w); err != nil {
+		p, err := ss.options.Multiplier.Load(ctx, s.ring, op, w)
+		if err != nil {
 			return fmt.Errorf("hostclient: layer %d: %w", l, err)
 		}
+		ss.products[l] = p
 	}
 	return nil
 }
@@ -272,11 +273,7 @@ func (ss *Session) Infer(ctx context.Context, x []float32, n int) ([]float32, er
 		}
 		k = sh.n
 		y, err := ss.secret.net.run(x[i*in:(i+k)*in], k, func(l int, x []float32) ([]float32, error) {
-			var pads *transform.Pads
-			if layer := &ss.secret.layers[l]; padded && !layer.kept() {
-				pads = sh.pads[layer.at]
-			}
-			y, err := ss.multiply(ctx, l, x, i, k, pads)
+			y, err := ss.layer(ctx, l, x, i, k, sh)
 			if err != nil {
 				return nil, fmt.Errorf("layer %d: %w", l, err)
 			}
@@ -294,24 +291,40 @@ func (ss *Session) Infer(ctx context.Context, x []float32, n int) ([]float32, er
 	return out, nil
 }
 
-// multiply computes layer l of n samples: W x + bias, by the clouds, checked, or on
-// the host where the layer is kept. The first is the batch's sample first.
+// layer computes layer l of n samples where it is placed, with its pads of sh.
+func (ss *Session) layer(ctx context.Context, l int, x []float32, first, n int, sh sheet) ([]float32, error) {
+	layer := &ss.secret.layers[l]
+	if layer.kept() {
+		return ss.keep(ctx, l, x, n)
+	}
+	var pads *transform.Pads
+	if ss.secret.padded() {
+		pads = sh.pads[layer.at]
+	}
+	return ss.multiply(ctx, l, x, first, n, pads)
+}
+
+// keep computes layer l of n samples on the host.
+func (ss *Session) keep(ctx context.Context, l int, x []float32, n int) ([]float32, error) {
+	layer := &ss.secret.layers[l]
+	y, err := inClear(ctx, ss.secret.ring, ss.products[l], ss.secret.net.layers[l], layer.scale, layer.xmax, x, n)
+	if err != nil && ctx.Err() != nil {
+		err = stopped(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	ss.kept.Add(int64(n))
+	return y, nil
+}
+
+// multiply computes layer l of n samples: W x + bias, by the clouds, checked. The
+// first is the batch's sample first.
 func (ss *Session) multiply(ctx context.Context, l int, x []float32, first, n int, pads *transform.Pads) ([]float32, error) {
 	layer := &ss.secret.layers[l]
 	q, scale := make([]int32, len(x)), make([]float32, n)
 	if err := transform.QuantizeInputs(q, scale, x, n, layer.xmax); err != nil {
 		return nil, fmt.Errorf("%w: activations: %w", ErrInput, err)
-	}
-	if layer.kept() {
-		y, err := inClear(ctx, ss.secret.ring, ss.products[l], ss.secret.net.layers[l].Plan(), q, n)
-		if err != nil {
-			if ctx.Err() != nil {
-				err = stopped(ctx)
-			}
-			return nil, err
-		}
-		ss.kept.Add(int64(n))
-		return dequantize(y, scale, layer.scale, ss.secret.net.layers[l].Bias()), nil
 	}
 	call, err := layer.masks.Mask(q, n, pads)
 	if err != nil {

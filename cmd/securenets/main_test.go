@@ -110,14 +110,13 @@ func setup(env *testscript.Env) error {
 	for _, n := range []uint32{10, 28, 28} {
 		idx = binary.BigEndian.AppendUint32(idx, n)
 	}
-	// A layer whose product takes next to nothing: no host sends it.
+	// A layer that scheme permute unrolls to 25 times its input, and that has next to
+	// nothing to multiply: no host sends it.
+	window := plan.Conv2D{H: 28, W: 28, C: 1, OutC: 1, KH: 5, KW: 5, SH: 1, SW: 1, DH: 1, DW: 1, Top: 2, Left: 2, Bot: 2, Right: 2, Groups: 1}
 	light, err := onnx.Marshal(&graph.Graph{
-		Input: graph.Shape{H: 28, W: 28, C: 1},
-		Nodes: []graph.Node{
-			{Op: graph.Reshape{To: graph.Vector(784)}, Inputs: []graph.Value{0}},
-			{Op: &graph.Dense{In: 784, Out: 1, W: slices.Repeat([]float32{0.5}, 784)}, Inputs: []graph.Value{1}},
-		},
-		Output: 2,
+		Input:  graph.Shape{H: 28, W: 28, C: 1},
+		Nodes:  []graph.Node{{Op: &graph.Conv2D{Geometry: window, W: slices.Repeat([]float32{0.5}, 25)}, Inputs: []graph.Value{0}}},
+		Output: 1,
 	})
 	if err != nil {
 		return err
