@@ -11,6 +11,9 @@
 // A scheme of several roles has a sealed model and a client for each, of clouds
 // that must not collude. Which provider has which role is written to the secret
 // before its model is pushed there, for good: secret.Bind(i, client.Provider()).
+//
+// With PlaceAuto, layers that are cheaper to compute than to send stay on the host;
+// secret.Roles tells how many clouds are needed then.
 package hostclient
 
 import (
