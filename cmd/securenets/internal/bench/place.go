@@ -136,7 +136,7 @@ func (o PlaceOptions) network(ctx context.Context, network string, rounds int) (
 			} else if !sameBits(first, y) {
 				return nil, fmt.Errorf("bench: %s with %s differs from %s with %s", c.row.Scheme, c.row.Place, all[0].row.Scheme, all[0].row.Place)
 			}
-			if round > 0 { // the first connects, and takes memory
+			if round > 0 { // the first connects
 				c.online, c.offline = append(c.online, each(online)), append(c.offline, each(offline))
 				c.total = append(c.total, each(online+offline))
 			}
@@ -182,7 +182,8 @@ func (p *PlaceResult) Table(w io.Writer) error {
 	}
 	_, err := fmt.Fprintf(w, `
 Processor time of the host's process, system time and garbage collection included, in
-microseconds an image: one thread, %d images a call, medians over %d rounds in turn.
+microseconds an image: one thread, %d images a call, two calls in a row after one that
+does not count; medians over %d rounds in turn.
 Offline: pads. Local float32 is the reference, gorgonia on gonum BLAS, which is not
 the fastest there is. Expected saving: online, of "auto" over "all", as sealing
 measured it. All rows of a network gave the same results bit for bit.
