@@ -8,8 +8,10 @@ import (
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/onnx"
 	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/pool"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/transform"
+	"github.com/securenets/securenets/verify"
 )
 
 // Preview describes what Seal would make of an ONNX model, without doing it. It
@@ -44,7 +46,8 @@ func Preview(model []byte, s transform.Scheme) (Description, error) {
 type Emulator struct {
 	net      *network
 	ring     ring.Ring
-	weights  []*transform.Quantized
+	xmax     []int32 // by layer
+	scales   []verify.Scale
 	products []plan.Product
 	block    int // samples that are in work at once
 }
@@ -78,19 +81,32 @@ func newEmulator(ctx context.Context, r ring.Ring, nw *network, rho []float64, m
 	for l, linear := range nw.layers {
 		op := linear.Plan()
 		xmax := transform.ChooseXMax(r, op, linear.Weights(), rho[l])
-		w, err := transform.QuantizeWeights(r, op, linear.Weights(), xmax)
-		if err == nil {
-			var p plan.Product
-			if p, err = m.Load(ctx, r, op, words(r, op.Rows(), op.Terms(), w.W)); err == nil {
-				e.weights, e.products = append(e.weights, w), append(e.products, p)
-			}
-		}
+		err := e.add(ctx, linear, xmax, m)
 		if err != nil {
 			e.Close()
 			return nil, fmt.Errorf("layer %d: %w", l, err)
 		}
 	}
 	return e, nil
+}
+
+// add loads a layer.
+func (e *Emulator) add(ctx context.Context, linear graph.Linear, xmax int32, m plan.Multiplier) error {
+	op := linear.Plan()
+	q, err := transform.QuantizeWeights(e.ring, op, linear.Weights(), xmax)
+	if err != nil {
+		return err
+	}
+	scale, err := verify.NewScale(q.Scale, linear.Bias())
+	if err != nil {
+		return err
+	}
+	p, err := m.Load(ctx, e.ring, op, words(e.ring, op.Rows(), op.Terms(), q.W))
+	if err != nil {
+		return err
+	}
+	e.xmax, e.scales, e.products = append(e.xmax, xmax), append(e.scales, scale), append(e.products, p)
+	return nil
 }
 
 // Close frees what the multiplier holds. Nothing else may run meanwhile.
@@ -128,8 +144,7 @@ func (e *Emulator) run(ctx context.Context, x []float32, n int, see func(l, n in
 		k := min(e.block, n-i)
 		y, err := e.net.run(x[i*in:(i+k)*in], k, func(l int, x []float32) ([]float32, error) {
 			see(l, k, x)
-			w := e.weights[l]
-			y, err := inClear(ctx, e.ring, e.products[l], e.net.layers[l], w.Scale, w.XMax, x, k)
+			y, err := inClear(ctx, e.ring, e.products[l], e.net.layers[l].Plan(), e.scales[l], e.xmax[l], x, k)
 			if err != nil {
 				return nil, fmt.Errorf("layer %d: %w", l, err)
 			}
@@ -150,19 +165,36 @@ func words(r ring.Ring, rows, cols int, v []int32) ring.Matrix {
 	return m
 }
 
+// inner lends the words of layers that are computed in the clear. They never leave
+// the host.
+var inner pool.Of[uint32]
+
 // inClear computes a layer of n samples without clouds: W x + bias, in the integers
-// that they would compute with. The product holds W; scale has one a row.
-func inClear(ctx context.Context, r ring.Ring, w plan.Product, linear graph.Linear, scale []float32, xmax int32, x []float32, n int) ([]float32, error) {
-	op := linear.Plan()
-	q, samples := make([]int32, len(x)), make([]float32, n)
-	if err := transform.QuantizeInputs(q, samples, x, n, xmax); err != nil {
-		return nil, fmt.Errorf("%w: activations: %w", ErrInput, err)
+// that they would compute with, to memory of floats. The product holds W.
+func inClear(ctx context.Context, r ring.Ring, w plan.Product, op plan.Op, to verify.Scale, xmax int32, x []float32, n int) ([]float32, error) {
+	in, out := op.InLen(), op.OutLen()
+	scale, tile := make([]float32, n), make([]int32, max(in, out)) // of one sample
+	words := ring.Matrix{Rows: n, Cols: in, Data: inner.Get(n * in)}
+	defer inner.Put(words.Data)
+	for i := range n {
+		err := transform.QuantizeInputs(tile[:in], scale[i:i+1], x[i*in:(i+1)*in], 1, xmax)
+		if wrong := (*transform.NotFiniteError)(nil); errors.As(err, &wrong) {
+			err = &transform.NotFiniteError{What: wrong.What, Index: i}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: activations: %w", ErrInput, err)
+		}
+		transform.ToRing(r, words.Row(i), tile[:in])
 	}
-	y := ring.NewMatrix(n, op.OutLen())
-	if err := w.Evaluate(ctx, y, words(r, n, op.InLen(), q)); err != nil {
+	products := ring.Matrix{Rows: n, Cols: out, Data: inner.Get(n * out)}
+	defer inner.Put(products.Data)
+	if err := w.Evaluate(ctx, products, words); err != nil {
 		return nil, err
 	}
-	signed := make([]int32, len(y.Data))
-	transform.FromRing(r, signed, y.Data)
-	return dequantize(signed, samples, scale, linear.Bias()), nil
+	y := floats.Get(n * out)
+	for i := range n {
+		transform.FromRing(r, tile[:out], products.Row(i))
+		to.Floats(y[i*out:(i+1)*out], tile[:out], scale[i:i+1])
+	}
+	return y, nil
 }

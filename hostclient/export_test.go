@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 )
 
@@ -44,7 +44,7 @@ var SealGraph = seal
 // Costing returns o with PlaceAuto, as if layer l cost costs[l].
 func (o SealOptions) Costing(costs ...LayerCost) SealOptions {
 	o.Place = PlaceAuto
-	o.measure = func(context.Context, layer, graph.Linear, ring.Matrix, ring.Matrix) (LayerCost, error) {
+	o.measure = func(context.Context, layer, plan.Op, ring.Matrix, ring.Matrix) (LayerCost, error) {
 		c := costs[0]
 		costs = costs[1:]
 		return c, nil

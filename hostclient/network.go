@@ -43,12 +43,12 @@ func (nw *network) widest() int {
 }
 
 // run takes n samples in C, H, W order through the network and returns its
-// outputs in that order. multiply computes layer l, bias included; it may not
-// keep x. Values are computed in place where they may be, and freed after their
-// last use.
+// outputs in that order. multiply computes layer l, bias included, to memory of
+// floats; it may not keep x. Values are computed in place where they may be, and
+// their memory serves others after their last use.
 func (nw *network) run(x []float32, n int, multiply func(l int, x []float32) ([]float32, error)) ([]float32, error) {
 	values := make([][]float32, len(nw.shapes))
-	values[0] = make([]float32, len(x))
+	values[0] = floats.Get(len(x))
 	graph.CHWToHWC(values[0], x, n, nw.Input)
 	l := 0
 	for i, node := range nw.Nodes {
@@ -69,11 +69,14 @@ func (nw *network) run(x []float32, n int, multiply func(l int, x []float32) ([]
 			if op.InPlace() && slices.Contains(nw.dies[i], node.Inputs[0]) {
 				out = in[0]
 			} else {
-				out = make([]float32, n*nw.shapes[i+1].Len())
+				out = floats.Get(n * nw.shapes[i+1].Len())
 			}
 			op.Apply(out, n, shapes, in...)
 		}
 		for _, v := range nw.dies[i] {
+			if &values[v][0] != &out[0] { // else it lives on in its place
+				floats.Put(values[v])
+			}
 			values[v] = nil
 		}
 		values[i+1] = out
@@ -81,5 +84,6 @@ func (nw *network) run(x []float32, n int, multiply func(l int, x []float32) ([]
 	shape := nw.shapes[nw.Output]
 	y := make([]float32, n*shape.Len())
 	graph.HWCToCHW(y, values[nw.Output], n, shape)
+	floats.Put(values[nw.Output])
 	return y, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/securenets/securenets/internal/prg"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/transform"
+	"github.com/securenets/securenets/verify"
 )
 
 // Place says which linear layers are sent to clouds. Those that are kept are
@@ -113,12 +114,11 @@ func newMeter(ctx context.Context, r ring.Ring, o SealOptions, layers []graph.Li
 }
 
 // cost measures a layer with integer weights w, and what as its masked ones.
-func (m *meter) cost(ctx context.Context, l layer, linear graph.Linear, w, what ring.Matrix) (LayerCost, error) {
-	op := linear.Plan()
+func (m *meter) cost(ctx context.Context, l layer, op plan.Op, w, what ring.Matrix) (LayerCost, error) {
 	if c, ok := m.known[op]; ok {
 		return c, nil
 	}
-	t, err := m.newTrial(ctx, l, linear, w, what)
+	t, err := m.newTrial(ctx, l, op, w, what)
 	if err != nil {
 		return LayerCost{}, err
 	}
@@ -156,7 +156,8 @@ func median(v []time.Duration) int64 {
 // trial is one call of a layer, again and again, sent and kept.
 type trial struct {
 	layer
-	linear  graph.Linear
+	op      plan.Op
+	to      verify.Scale // without the bias, which would hide small differences
 	ring    ring.Ring
 	padded  bool
 	n       int // samples
@@ -165,11 +166,6 @@ type trial struct {
 
 	passes, pads, keep, product []time.Duration // one a round
 }
-
-// unbiased is a layer without its bias, which would hide small differences.
-type unbiased struct{ graph.Linear }
-
-func (unbiased) Bias() []float32 { return nil }
 
 // timedProduct tells what Evaluate takes.
 type timedProduct struct {
@@ -181,11 +177,10 @@ func (p timedProduct) Evaluate(ctx context.Context, y, x ring.Matrix) error {
 	return timed(p.took, func() error { return p.Product.Evaluate(ctx, y, x) })
 }
 
-func (m *meter) newTrial(ctx context.Context, l layer, linear graph.Linear, w, what ring.Matrix) (*trial, error) {
-	op := linear.Plan()
+func (m *meter) newTrial(ctx context.Context, l layer, op plan.Op, w, what ring.Matrix) (*trial, error) {
 	cloud, rows := l.masks.CloudOp(), l.masks.CloudRows(1)
 	words := rows * (cloud.InLen() + cloud.OutLen())
-	t := &trial{layer: l, linear: unbiased{linear}, ring: m.ring, padded: m.scheme.Inputs == transform.InputPad}
+	t := &trial{layer: l, op: op, ring: m.ring, padded: m.scheme.Inputs == transform.InputPad}
 	t.n = max(1, min(placeBatch, placeWords/words, int(placeMulAdds/op.MulAdds())))
 	t.x = make([]float32, t.n*op.InLen())
 	rnd := rand.New(rand.NewPCG(0, 0)) // values that decide nothing: time depends on shapes
@@ -193,6 +188,9 @@ func (m *meter) newTrial(ctx context.Context, l layer, linear graph.Linear, w, w
 		t.x[i] = float32(rnd.NormFloat64())
 	}
 	var err error
+	if t.to, err = verify.NewScale(l.scale, nil); err != nil {
+		return nil, err
+	}
 	if t.w, err = m.multiplier.Load(ctx, m.ring, op, w); err != nil {
 		return nil, err
 	}
@@ -217,21 +215,18 @@ func (t *trial) round(ctx context.Context) error {
 		t.pads = append(t.pads, 0)
 	}
 	var (
-		q            = make([]int32, len(t.x))
-		scale        = make([]float32, t.n)
 		call         *transform.Call
 		sent, kept   []float32
 		before, then []time.Duration
 	)
 	err := timed(&before, func() (err error) {
-		if err = transform.QuantizeInputs(q, scale, t.x, t.n, t.xmax); err == nil {
-			call, err = t.masks.Mask(q, t.n, pads)
-		}
+		call, err = t.masks.MaskFloats(t.x, t.n, t.xmax, t.key, pads)
 		return err
 	})
 	if err != nil {
 		return err
 	}
+	defer call.Close()
 	answers, err := t.answer(ctx, call)
 	if err != nil {
 		return err
@@ -241,21 +236,19 @@ func (t *trial) round(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		y, err := t.key.Open(candidate, q)
-		if err != nil {
-			return err
-		}
-		sent = dequantize(y, scale, t.scale, nil)
-		return nil
+		sent = floats.Get(t.n * t.op.OutLen())
+		return t.key.OpenFloats(sent, candidate, call.Expected(), call.Scales(), t.to)
 	})
+	defer func() { floats.Put(sent) }()
 	if err != nil {
 		return err
 	}
 	t.passes = append(t.passes, before[0]+then[0])
 	err = timed(&t.keep, func() (err error) {
-		kept, err = inClear(ctx, t.ring, timedProduct{t.w, &t.product}, t.linear, t.scale, t.xmax, t.x, t.n)
+		kept, err = inClear(ctx, t.ring, timedProduct{t.w, &t.product}, t.op, t.to, t.xmax, t.x, t.n)
 		return err
 	})
+	defer func() { floats.Put(kept) }()
 	if err == nil && !slices.Equal(sent, kept) {
 		err = errors.New("a layer that is sent differs from itself")
 	}

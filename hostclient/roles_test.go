@@ -477,3 +477,63 @@ func TestOneSocketOfTwoNames(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestWordsInFlight: what a call that was given up has yet to send arrives as it was
+// masked, though calls since then were masked in memory of the same kind.
+func TestWordsInFlight(t *testing.T) {
+	const in, n = 1 << 12, 200 // 3 MiB: more than a cloud that does not read takes
+	rnd := rand.New(rand.NewPCG(23, 1))
+	g := chain(graph.Vector(in), dense(rnd, in, 2))
+	r, other := newRig(t, g, split), newRig(t, g, split)
+	s, more := r.open(t, hostclient.Options{}), other.open(t, hostclient.Options{})
+	x := gaussian(rnd, n*in)
+	// difference is what request i was masked from, of those since the last time.
+	difference := func(i, of int) []uint32 {
+		t.Helper()
+		words, seeds := r.clouds[0].take(), r.clouds[1].take()
+		if len(words) != of || len(seeds) != of {
+			t.Fatalf("%d and %d requests, want %d", len(words), len(seeds), of)
+		}
+		sub := make([]uint32, n*in)
+		ring.Q4().SubVec(sub, words[i].words.Data, seeds[i].words.Data)
+		return sub
+	}
+	infer(t, s, x, n)
+	want := difference(0, 1)
+
+	// Of two calls at once the cloud answers the first late, and reads the second then.
+	asked, gate := make(chan struct{}, 1), make(chan struct{})
+	r.clouds[0].behave(func(c *call) error {
+		asked <- struct{}{}
+		<-gate
+		return c.honest()
+	})
+	var first sync.WaitGroup
+	first.Go(func() {
+		if _, err := s.Infer(t.Context(), x[:in], 1); err != nil {
+			t.Error(err)
+		}
+	})
+	<-asked
+	r.clouds[0].behave(nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		_, err := s.Infer(ctx, x, n)
+		done <- err
+	}()
+	time.Sleep(100 * time.Millisecond) // until the words are on their way
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	for range 5 {
+		infer(t, more, gaussian(rnd, n*in), n)
+	}
+	close(gate)
+	first.Wait()
+	infer(t, s, x[:in], 1) // after the call that was given up
+	if !slices.Equal(difference(1, 3), want) {
+		t.Error("other words arrived than were masked")
+	}
+}

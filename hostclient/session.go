@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/pool"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/transform"
@@ -49,6 +50,7 @@ type Session struct {
 	options  Options
 	products []plan.Product // one a layer: with W where it is kept, with What where it needs pads, else nil
 	models   []SealedModel  // one a role
+	scales   []verify.Scale // one a layer
 	block    int            // samples that are in work at once
 	stock    stock
 
@@ -76,10 +78,16 @@ func Open(ctx context.Context, s *Secret, models []SealedModel, clients []*Clien
 	ss := &Session{secret: s, clients: slices.Clone(clients), models: slices.Clone(models), options: o}
 	ss.closing, ss.close = context.WithCancel(context.Background())
 	widest := s.net.widest()
-	for _, l := range s.sent {
-		masks := s.layers[l].masks
-		op := masks.CloudOp()
-		widest = max(widest, masks.CloudRows(1)*max(op.InLen(), op.OutLen()))
+	for i, l := range s.layers {
+		if !l.kept() {
+			op := l.masks.CloudOp()
+			widest = max(widest, l.masks.CloudRows(1)*max(op.InLen(), op.OutLen()))
+		}
+		scale, err := verify.NewScale(l.scale, s.net.layers[i].Bias())
+		if err != nil {
+			return nil, fmt.Errorf("hostclient: layer %d: %w", i, err)
+		}
+		ss.scales = append(ss.scales, scale)
 	}
 	ss.block = blockRows(widest)
 	roles := make([]*sealed.Model, len(models))
@@ -307,7 +315,7 @@ func (ss *Session) layer(ctx context.Context, l int, x []float32, first, n int, 
 // keep computes layer l of n samples on the host.
 func (ss *Session) keep(ctx context.Context, l int, x []float32, n int) ([]float32, error) {
 	layer := &ss.secret.layers[l]
-	y, err := inClear(ctx, ss.secret.ring, ss.products[l], ss.secret.net.layers[l], layer.scale, layer.xmax, x, n)
+	y, err := inClear(ctx, ss.secret.ring, ss.products[l], ss.secret.net.layers[l].Plan(), ss.scales[l], layer.xmax, x, n)
 	if err != nil && ctx.Err() != nil {
 		err = stopped(ctx)
 	}
@@ -318,33 +326,49 @@ func (ss *Session) keep(ctx context.Context, l int, x []float32, n int) ([]float
 	return y, nil
 }
 
-// multiply computes layer l of n samples: W x + bias, by the clouds, checked. The
-// first is the batch's sample first.
+// multiply computes layer l of n samples: W x + bias, by the clouds, checked, to
+// memory of floats. The first is the batch's sample first.
 func (ss *Session) multiply(ctx context.Context, l int, x []float32, first, n int, pads *transform.Pads) ([]float32, error) {
 	layer := &ss.secret.layers[l]
-	q, scale := make([]int32, len(x)), make([]float32, n)
-	if err := transform.QuantizeInputs(q, scale, x, n, layer.xmax); err != nil {
+	call, err := layer.masks.MaskFloats(x, n, layer.xmax, layer.key, pads)
+	if errors.As(err, new(*transform.NotFiniteError)) {
 		return nil, fmt.Errorf("%w: activations: %w", ErrInput, err)
-	}
-	call, err := layer.masks.Mask(q, n, pads)
-	if err != nil {
+	} else if err != nil {
 		return nil, err
 	}
+	defer call.Close()
 	answers, err := ss.evaluate(ctx, l, call.Masked())
 	if err != nil {
 		return nil, err
 	}
-	candidate, err := call.Unmask(answers)
+	defer func() {
+		for _, yhat := range answers {
+			answered.Put(yhat.Data)
+		}
+	}()
+	candidate, err := call.UnmaskDecoded(answers)
 	if err != nil {
 		return nil, err
 	}
-	y, err := layer.key.Open(candidate, q)
+	y := floats.Get(n * layer.masks.Op().OutLen())
+	err = layer.key.OpenFloats(y, candidate, call.Expected(), call.Scales(), ss.scales[l])
 	ss.checked.Add(int64(n))
 	if err != nil {
+		floats.Put(y)
 		return nil, ss.reject(ctx, err, l, first, call, answers)
 	}
-	return dequantize(y, scale, layer.scale, ss.secret.net.layers[l].Bias()), nil
+	return y, nil
 }
+
+// What follows lends memory to calls, one kind to each, of all sessions: memory that
+// is new to the process takes longer to write than what there is to compute.
+var (
+	// floats are values of networks. They never leave the host.
+	floats pool.Of[float32]
+	// answered are the words of answers. Those of a call that failed are left to the
+	// garbage collector: answers may still be written there.
+	answered pool.Of[uint32]
+)
 
 // reject bars the clouds that answered wrongly for layer l. It returns err with
 // their names, and with the samples counted from the batch's start, where err
@@ -424,7 +448,7 @@ func (ss *Session) evaluate(ctx context.Context, l int, masked []transform.Maske
 	var wg sync.WaitGroup
 	for role, m := range masked {
 		wg.Go(func() {
-			answers[role] = ring.NewMatrix(m.Rows(), cols)
+			answers[role] = ring.Matrix{Rows: m.Rows(), Cols: cols, Data: answered.Get(m.Rows() * cols)}
 			t, err := ss.clients[role].evaluate(ctx, ss.secret.ring, ss.secret.digests[role], layer.at, m, answers[role])
 			ss.up.Add(t.up)
 			ss.down.Add(t.down)
@@ -436,26 +460,6 @@ func (ss *Session) evaluate(ctx context.Context, l int, masked []transform.Maske
 	}
 	wg.Wait()
 	return answers, errors.Join(errs...)
-}
-
-// dequantize returns y·row·sample + bias for one scale a sample, and one scale
-// and bias a row of the weight matrix, the rows being innermost in y.
-func dequantize(y []int32, sample, row, bias []float32) []float32 {
-	if bias == nil {
-		bias = make([]float32, len(row))
-	}
-	out := make([]float32, len(y))
-	each := len(y) / len(sample)
-	for s, b := range sample {
-		for i := s * each; i < (s+1)*each; i += len(row) {
-			dst, src, bias := out[i:][:len(row)], y[i:][:len(row)], bias[:len(row)]
-			for j, a := range row {
-				// The conversion keeps the product from being fused: one result on every machine.
-				dst[j] = float32(float32(src[j])*(a*b)) + bias[j]
-			}
-		}
-	}
-	return out
 }
 
 // Stats are a session's counters.

@@ -187,8 +187,7 @@ func (c *Client) evaluate(ctx context.Context, r ring.Ring, model sealed.Digest,
 		id := s.expect(&answer{ring: r, dst: dst.RowRange(i, j).Data, done: done})
 		req := &wire.Request{ID: id, Model: model[:], Layer: uint32(layer), Rows: uint32(j - i)}
 		if haveWords {
-			// Nothing ever writes there again, so nothing waits for a release.
-			req.Words = wire.EncodeWords(r, words.RowRange(i, j).Data, nil)
+			req.Words = wire.EncodeWords(r, words.RowRange(i, j).Data, m.Hold())
 			t.up += int64((j - i) * words.Cols * r.WordBytes())
 		} else {
 			req.Seed = &pb.Seed{Key: seed[:], First: uint64(i)}

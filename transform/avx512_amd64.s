@@ -50,54 +50,63 @@
 	KMOVW AX, K7         \
 	XORL DX, DX
 
-// GATHER sets Z0 to words of SI, whose places are at R11. It clobbers Z1 and K3.
-#define GATHER \
-	VMOVDQU32 (R11)(DX*1), Z1   \
-	KXNORW K3, K3, K3           \
-	VPXORD Z0, Z0, Z0           \
-	VPGATHERDD (SI)(Z1*4), K3, Z0
+// NEAR moves 32 words of a and b, to the places among themselves that are at R11. It
+// clobbers Z8 and Z9.
+#define NEAR(a, b) \
+	VMOVDQA64 a, Z8                  \
+	VMOVDQA64 b, Z9                  \
+	VMOVDQU32 -128(R11)(DX*1), a     \
+	VMOVDQU32 -64(R11)(DX*1), b      \
+	VPERMI2D Z9, Z8, a               \
+	VPERMI2D Z9, Z8, b
 
-// NEAR sets Z0 and Z10 to 32 words of SI, whose places among themselves are at
-// R11. It clobbers Z8 and Z9.
-#define NEAR \
-	VMOVDQU32 (SI)(DX*1), Z8    \
-	VMOVDQU32 64(SI)(DX*1), Z9  \
-	VMOVDQU32 (R11)(DX*1), Z0   \
-	VMOVDQU32 64(R11)(DX*1), Z10 \
-	VPERMI2D Z9, Z8, Z0         \
-	VPERMI2D Z9, Z8, Z10
+// NEXT sets a and b to the next 32 words at SI, moved.
+#define NEXT(a, b) \
+	VMOVDQU32 (SI)(DX*1), Z8         \
+	VMOVDQU32 64(SI)(DX*1), Z9       \
+	VMOVDQU32 (R11)(DX*1), a         \
+	VMOVDQU32 64(R11)(DX*1), b       \
+	VPERMI2D Z9, Z8, a               \
+	VPERMI2D Z9, Z8, b
 
-// ADD adds the product of the factors at R8 and R9 and x to what DI holds. It
+// TAKE takes the product of the factors at R8 and R9 and x off what DI holds. It
 // clobbers x and Z2 to Z7.
-#define ADD(x) \
+#define TAKE(x) \
 	VMOVDQU32 (R8)(DX*1), Z2          \
 	VMOVDQU32 (R9)(DX*1), Z3          \
 	CANONICAL(x)                      \
 	MULTIPLY(x, Z2, Z3, Z5, Z6, Z7)   \
 	VMOVDQU32 (DI)(DX*1), Z4          \
-	VPSUBD Z7, Z31, Z7                \
 	SUBTRACT(Z7, Z4)                  \
 	VMOVDQU32 Z4, (DI)(DX*1)          \
 	ADDQ $64, DX
 
-// LIFTED sets what DI holds to the lifted product of the factors and x.
-#define LIFTED(x) \
-	VMOVDQU32 (R8)(DX*1), Z2          \
-	VMOVDQU32 (R9)(DX*1), Z3          \
-	MULTIPLY(x, Z2, Z3, Z5, Z6, Z7)   \
-	LIFT(Z7)                          \
-	VMOVDQU32 Z7, (DI)(DX*1)          \
+// TAKE_SMALL is TAKE for small x, units at R8 and ratios at R9. It clobbers x and Z4
+// to Z6.
+#define TAKE_SMALL(x) \
+	VCVTDQ2PS x, Z5              \
+	VMULPS (R9)(DX*1), Z5, Z5    \
+	VCVTPS2DQ Z5, Z5             \
+	VPMULLD (R8)(DX*1), x, x     \
+	VPMULLD Z31, Z5, Z5          \
+	VPSUBD Z5, x, x              \
+	CANONICAL(x)                 \
+	VMOVDQU32 (DI)(DX*1), Z4     \
+	SUBTRACT(x, Z4)              \
+	VMOVDQU32 Z4, (DI)(DX*1)     \
 	ADDQ $64, DX
 
-// TABLES sets registers to the arguments of the passes that take a table.
-#define TABLES \
-	MODULUS(m+0(FP))       \
-	MOVQ n+8(FP), CX       \
-	MOVQ dst+16(FP), DI    \
-	MOVQ x+24(FP), SI      \
-	MOVQ from+32(FP), R11  \
-	MOVQ high+40(FP), R8   \
-	MOVQ low+48(FP), R9
+// LIFTED sets t to the lift of the product of the factors at R8 and R9 and what SI
+// holds less what BX holds. It clobbers Z0 and Z2 to Z6.
+#define LIFTED(t) \
+	VMOVDQU32 (BX)(DX*1), Z4          \
+	VMOVDQU32 (SI)(DX*1), Z0          \
+	VMOVDQU32 (R8)(DX*1), Z2          \
+	VMOVDQU32 (R9)(DX*1), Z3          \
+	SUBTRACT(Z4, Z0)                  \
+	MULTIPLY(Z0, Z2, Z3, Z5, Z6, t)   \
+	LIFT(t)                           \
+	ADDQ $64, DX
 
 // func topAVX512(v *uint32, n int, bias, mask uint32) uint32
 TEXT ·topAVX512(SB), NOSPLIT, $0-28
@@ -186,51 +195,113 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addFarAVX512(m uint32, n int, dst *uint32, x *int32, from *int32, high, low *uint32)
-TEXT ·addFarAVX512(SB), NOSPLIT, $0-56
-	TABLES
+// func subScaledAVX512(m uint32, n int, dst *uint32, x *int32, high, low *uint32)
+TEXT ·subScaledAVX512(SB), NOSPLIT, $0-48
+	MODULUS(m+0(FP))
+	MOVQ n+8(FP), CX
+	MOVQ dst+16(FP), DI
+	MOVQ x+24(FP), SI
+	MOVQ high+32(FP), R8
+	MOVQ low+40(FP), R9
 	PCALIGN $32
 loop:
-	GATHER
-	ADD(Z0)
+	VMOVDQU32 (SI)(DX*1), Z0
+	TAKE(Z0)
 	SUBQ $16, CX
 	JNZ loop
 	VZEROUPPER
 	RET
 
-// func addNearAVX512(m uint32, n int, dst *uint32, x *int32, from *int32, high, low *uint32)
-TEXT ·addNearAVX512(SB), NOSPLIT, $0-56
-	TABLES
+// func subNearAVX512(m uint32, n int, dst *uint32, x *int32, from *int32, high, low *uint32)
+TEXT ·subNearAVX512(SB), NOSPLIT, $0-56
+	MODULUS(m+0(FP))
+	MOVQ n+8(FP), CX
+	MOVQ dst+16(FP), DI
+	MOVQ x+24(FP), SI
+	MOVQ from+32(FP), R11
+	MOVQ high+40(FP), R8
+	MOVQ low+48(FP), R9
 	PCALIGN $32
 loop:
-	NEAR
-	ADD(Z0)
-	ADD(Z10)
+	NEXT(Z0, Z10)
+	TAKE(Z0)
+	TAKE(Z10)
 	SUBQ $32, CX
 	JNZ loop
 	VZEROUPPER
 	RET
 
-// func liftFarAVX512(m uint32, n int, dst *int32, x *uint32, from *int32, high, low *uint32)
-TEXT ·liftFarAVX512(SB), NOSPLIT, $0-56
-	TABLES
+// func subSmallAVX512(m uint32, n int, dst *uint32, x *int32, unit *uint32, ratio *float32)
+TEXT ·subSmallAVX512(SB), NOSPLIT, $0-48
+	MODULUS(m+0(FP))
+	MOVQ n+8(FP), CX
+	MOVQ dst+16(FP), DI
+	MOVQ x+24(FP), SI
+	MOVQ unit+32(FP), R8
+	MOVQ ratio+40(FP), R9
 	PCALIGN $32
 loop:
-	GATHER
-	LIFTED(Z0)
+	VMOVDQU32 (SI)(DX*1), Z0
+	TAKE_SMALL(Z0)
 	SUBQ $16, CX
 	JNZ loop
 	VZEROUPPER
 	RET
 
-// func liftNearAVX512(m uint32, n int, dst *int32, x *uint32, from *int32, high, low *uint32)
-TEXT ·liftNearAVX512(SB), NOSPLIT, $0-56
-	TABLES
+// func subSmallNearAVX512(m uint32, n int, dst *uint32, x, from *int32, unit *uint32, ratio *float32)
+TEXT ·subSmallNearAVX512(SB), NOSPLIT, $0-56
+	MODULUS(m+0(FP))
+	MOVQ n+8(FP), CX
+	MOVQ dst+16(FP), DI
+	MOVQ x+24(FP), SI
+	MOVQ from+32(FP), R11
+	MOVQ unit+40(FP), R8
+	MOVQ ratio+48(FP), R9
 	PCALIGN $32
 loop:
-	NEAR
-	LIFTED(Z0)
+	NEXT(Z0, Z10)
+	TAKE_SMALL(Z0)
+	TAKE_SMALL(Z10)
+	SUBQ $32, CX
+	JNZ loop
+	VZEROUPPER
+	RET
+
+// func liftScaledAVX512(m uint32, n int, dst *int32, v, w, high, low *uint32)
+TEXT ·liftScaledAVX512(SB), NOSPLIT, $0-56
+	MODULUS(m+0(FP))
+	MOVQ n+8(FP), CX
+	MOVQ dst+16(FP), DI
+	MOVQ v+24(FP), SI
+	MOVQ w+32(FP), BX
+	MOVQ high+40(FP), R8
+	MOVQ low+48(FP), R9
+	PCALIGN $32
+loop:
+	LIFTED(Z7)
+	VMOVDQU32 Z7, -64(DI)(DX*1)
+	SUBQ $16, CX
+	JNZ loop
+	VZEROUPPER
+	RET
+
+// func liftNearAVX512(m uint32, n int, dst *int32, v, w *uint32, from *int32, high, low *uint32)
+TEXT ·liftNearAVX512(SB), NOSPLIT, $0-64
+	MODULUS(m+0(FP))
+	MOVQ n+8(FP), CX
+	MOVQ dst+16(FP), DI
+	MOVQ v+24(FP), SI
+	MOVQ w+32(FP), BX
+	MOVQ from+40(FP), R11
+	MOVQ high+48(FP), R8
+	MOVQ low+56(FP), R9
+	PCALIGN $32
+loop:
+	LIFTED(Z7)
 	LIFTED(Z10)
+	NEAR(Z7, Z10)
+	VMOVDQU32 Z7, -128(DI)(DX*1)
+	VMOVDQU32 Z10, -64(DI)(DX*1)
 	SUBQ $32, CX
 	JNZ loop
 	VZEROUPPER

@@ -3,9 +3,7 @@ package transform_test
 import (
 	"context"
 	"fmt"
-	"slices"
 	"testing"
-	"time"
 
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
@@ -121,9 +119,9 @@ func BenchmarkChooseXMax(b *testing.B) {
 	}
 }
 
-// BenchmarkHost is the host's online work for a call, one pass after the other, in
-// ns per word sent and received; medians, and the least in all.
-func BenchmarkHost(b *testing.B) {
+// BenchmarkCall is the host's online work for a call, from floats to floats, in ns
+// per word sent and received.
+func BenchmarkCall(b *testing.B) {
 	for _, s := range transform.Schemes() {
 		for _, c := range benched {
 			b.Run(fmt.Sprintf("%v/%s", s, c.name), func(b *testing.B) {
@@ -132,51 +130,55 @@ func BenchmarkHost(b *testing.B) {
 					b.Fatal(err)
 				}
 				in, out := c.op.InLen(), c.op.OutLen()
+				// Of zeros, any answer passes.
 				key, err := verify.RestoreKey(verify.DefaultField(), c.op, make([]uint64, out), make([]uint64, in))
 				if err != nil {
 					b.Fatal(err)
 				}
-				values, x, scale := make([]float32, c.n*in), make([]int32, c.n*in), make([]float32, c.n)
-				for i := range values {
-					values[i] = float32(i%1001-500) / 7
+				scale, err := verify.NewScale(make([]float32, c.op.Rows()), nil)
+				if err != nil {
+					b.Fatal(err)
 				}
-				answers := slices.Repeat([]ring.Matrix{ring.NewMatrix(l.CloudRows(c.n), l.CloudOp().OutLen())}, s.Roles())
+				x, y := make([]float32, c.n*in), make([]float32, c.n*out)
+				for i := range x {
+					x[i] = float32(i%1001-500) / 7
+				}
+				var answers []ring.Matrix
+				for range s.Roles() {
+					answers = append(answers, ring.NewMatrix(l.CloudRows(c.n), l.CloudOp().OutLen()))
+				}
+				var state transform.PadsState
+				if s.Inputs == transform.InputPad {
+					pads, err := l.NewPads(b.Context(), zeroProduct{}, c.n)
+					if err != nil {
+						b.Fatal(err)
+					}
+					state = pads.State()
+				}
 				words := float64(l.CloudRows(c.n) * (l.CloudOp().InLen() + l.CloudOp().OutLen()))
-
-				names := []string{"quantize", "mask", "unmask", "check", "total"}
-				times := make([][]float64, len(names))
 				for b.Loop() {
+					b.StopTimer()
 					var pads *transform.Pads
 					if s.Inputs == transform.InputPad {
-						if pads, err = l.NewPads(b.Context(), zeroProduct{}, c.n); err != nil {
+						if pads, err = l.RestorePads(state); err != nil {
 							b.Fatal(err)
 						}
 					}
-					var call *transform.Call
-					var candidate verify.Candidate
-					total := 0.0
-					for i, do := range []func() error{
-						func() error { return transform.QuantizeInputs(x, scale, values, c.n, 2047) },
-						func() (err error) { call, err = l.Mask(x, c.n, pads); return err },
-						func() (err error) { candidate, err = call.Unmask(answers); return err },
-						func() (err error) { _, err = key.Open(candidate, x); return err },
-					} {
-						start := time.Now()
-						err := do()
-						ns := float64(time.Since(start)) / words
-						if err != nil {
-							b.Fatal(err)
-						}
-						times[i] = append(times[i], ns)
-						total += ns
+					b.StartTimer()
+					call, err := l.MaskFloats(x, c.n, 2047, key, pads)
+					if err != nil {
+						b.Fatal(err)
 					}
-					times[4] = append(times[4], total)
+					candidate, err := call.UnmaskDecoded(answers)
+					if err != nil {
+						b.Fatal(err)
+					}
+					if err := key.OpenFloats(y, candidate, call.Expected(), call.Scales(), scale); err != nil {
+						b.Fatal(err)
+					}
+					call.Close()
 				}
-				for i, t := range times {
-					slices.Sort(t)
-					b.ReportMetric(t[len(t)/2], names[i]+"-ns/word")
-				}
-				b.ReportMetric(times[4][0], "least-ns/word")
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/words, "ns/word")
 			})
 		}
 	}

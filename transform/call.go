@@ -7,8 +7,10 @@ import (
 	"io"
 	"math"
 	"slices"
+	"sync/atomic"
 
 	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/pool"
 	"github.com/securenets/securenets/internal/prg"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/verify"
@@ -20,10 +22,50 @@ import (
 type Masked struct {
 	rows, cols int
 	words      ring.Matrix
+	memory     *memory   // of words
 	seed       *prg.Seed // nil where there are words
 }
 
-func ofWords(m ring.Matrix) Masked { return Masked{rows: m.Rows, cols: m.Cols, words: m} }
+// masks lends the memory of masked words. Nothing else is ever there once a call
+// was masked, so that what is left over from one is what its cloud has seen.
+var masks pool.Of[uint32]
+
+// scratch lends memory for integers on their way to be masked. None of it leaves the
+// package.
+var scratch pool.Of[int32]
+
+// memory is words that serve other calls when nobody holds them any more.
+type memory struct {
+	words []uint32
+	held  atomic.Int32 // by how many
+}
+
+// newWords returns words of arbitrary content, held by their call.
+func newWords(rows, cols int) Masked {
+	m := &memory{words: masks.Get(rows * cols)}
+	m.held.Store(1)
+	return Masked{rows: rows, cols: cols, words: ring.Matrix{Rows: rows, Cols: cols, Data: m.words}, memory: m}
+}
+
+func (m *memory) release() {
+	switch left := m.held.Add(-1); {
+	case left == 0:
+		masks.Put(m.words)
+	case left < 0:
+		panic("transform: masked words released twice")
+	}
+}
+
+// Hold keeps the words as they are past the end of their call, until release is
+// called, once, from any goroutine. Where that never happens the garbage collector
+// has them. It must be called before the call's Close.
+func (m Masked) Hold() (release func()) {
+	if m.memory == nil {
+		return func() {}
+	}
+	m.memory.held.Add(1)
+	return m.memory.release
+}
 
 // Format prints m redacted, whatever the verb.
 func (Masked) Format(f fmt.State, _ rune) { io.WriteString(f, "transform.Masked(redacted)") }
@@ -50,10 +92,12 @@ var ErrUnmasked = errors.New("transform: call unmasked before")
 
 // Call is the host's secret of one masked call. It prints redacted.
 type Call struct {
-	layer  *Layer
-	n      int
-	masked []Masked
-	done   bool
+	layer    *Layer
+	n        int
+	masked   []Masked
+	done     bool
+	scale    []float32 // of samples, where they were floats
+	expected verify.Expected
 
 	u    [][]uint32 // InputPad: What·r, one a sample
 	uy   []uint32   // InputPermute: row i of the batch is row uy[i] of the host's,
@@ -77,66 +121,124 @@ func (l *Layer) Mask(x []int32, n int, pads *Pads) (*Call, error) {
 	if err := inRange(l.ring, "input", x); err != nil {
 		return nil, err
 	}
+	in, most := l.op.InLen(), l.ring.Max()
+	if within(x, small) {
+		most = small
+	}
+	return l.mask(&Call{layer: l, n: n}, pads, most, func(i, at, count int) []int32 { return x[i*in+at:][:count] })
+}
+
+// MaskFloats is QuantizeInputs and Mask in one, a tile at a time: the integers are
+// kept nowhere. What their products must sum to under key, that of the layer's
+// check, and the scales of samples are the call's. On any error nothing is masked
+// and pads are as they were.
+func (l *Layer) MaskFloats(x []float32, n int, xmax int32, key *verify.Key, pads *Pads) (*Call, error) {
+	in := l.op.InLen()
+	if err := wantLen("inputs", len(x), n, in); err != nil {
+		return nil, err
+	}
+	if xmax < 1 || xmax > l.ring.Max() {
+		return nil, fmt.Errorf("%w: largest input %d, want 1 to %d", ErrRange, xmax, l.ring.Max())
+	}
+	if key.Op() != l.op {
+		return nil, fmt.Errorf("%w: a key of another layer", ErrShape)
+	}
+	c := &Call{layer: l, n: n, scale: make([]float32, n), expected: key.Expect(n)}
+	if err := scales(c.scale, x, xmax); err != nil {
+		return nil, err
+	}
+	tile := l.in.tile()
+	if l.scheme.Inputs == InputPermute {
+		tile = in
+	}
+	q := scratch.Get(tile)
+	defer scratch.Put(q)
+	return l.mask(c, pads, xmax, func(i, at, count int) []int32 {
+		round(q[:count], x[i*in+at:][:count], c.scale[i])
+		c.expected.Add(i, at, q[:count])
+		return q[:count]
+	})
+}
+
+// Scales returns the scales of the samples that MaskFloats masked.
+func (c *Call) Scales() []float32 { return c.scale }
+
+// Expected returns what the products of what MaskFloats masked are to sum to.
+func (c *Call) Expected() verify.Expected { return c.expected }
+
+// tileOf gives integers of sample i from at on, so many, until it is called again.
+// Each is asked for once.
+type tileOf func(i, at, count int) []int32
+
+// mask sets what c is to hold of samples of integers that are at most most in magnitude.
+func (l *Layer) mask(c *Call, pads *Pads, most int32, x tileOf) (*Call, error) {
 	if pads != nil && l.scheme.Inputs != InputPad {
 		return nil, fmt.Errorf("%w: scheme %v has none", ErrPads, l.scheme)
 	}
-	c := &Call{layer: l, n: n}
 	switch l.scheme.Inputs {
 	case InputPad:
-		sheet, err := pads.claim(l, n)
+		sheet, err := pads.claim(l, c.n)
 		if err != nil {
 			return nil, err
 		}
 		c.u = sheet.u
-		c.masked = []Masked{ofWords(l.add(x, n, sheet.seed, sheet.first))}
+		c.masked = []Masked{l.add(x, most, c.n, sheet.seed, sheet.first)}
 	case InputSplit:
 		seed := prg.NewSeed()
 		c.masked = []Masked{
-			ofWords(l.add(x, n, prg.New(seed), 0)),
-			{rows: n, cols: l.cloud.InLen(), seed: &seed},
+			l.add(x, most, c.n, prg.New(seed), 0),
+			{rows: c.n, cols: l.cloud.InLen(), seed: &seed},
 		}
 	case InputPermute:
 		var src source
-		rows := l.CloudRows(n)
+		rows := l.CloudRows(c.n)
 		fy := src.units(l.ring, rows)
 		c.uy, c.invY = src.permutation(rows), inverses(l.ring, fy)
-		c.masked = []Masked{ofWords(l.permute(x, fy, c.uy))}
+		c.masked = []Masked{l.permute(x, most, fy, c.uy)}
 	}
 	return c, nil
 }
 
 // add returns x' + r, n x InLen, the r of sample i being PRG(seed, first+i).
-func (l *Layer) add(x []int32, n int, seed *prg.Expander, first uint64) ring.Matrix {
-	in := l.cloud.InLen()
-	xhat := ring.NewMatrix(n, in)
+func (l *Layer) add(x tileOf, most int32, n int, seed *prg.Expander, first uint64) Masked {
+	in, tile := l.cloud.InLen(), l.in.tile()
+	xhat, moved := newWords(n, in), scratch.Get(moves)
+	defer scratch.Put(moved)
 	for i := range n {
-		row := xhat.Row(i)
+		row := xhat.words.Row(i)
 		seed.Fill(l.ring, row, first+uint64(i))
-		l.in.add(l.ring, row, x[i*in:(i+1)*in])
+		for at := 0; at < in; at += tile {
+			part := row[at:min(at+tile, in)]
+			l.in.add(l.ring, part, x(i, at, len(part)), most, moved)
+		}
 	}
 	return xhat
 }
 
 // permute returns xhat = U^-1 F^-1 X F_Y U_Y, a column of the paper's X being a
 // row here: row i is row uy[i] of X' multiplied by fy[i].
-func (l *Layer) permute(x []int32, fy, uy []uint32) ring.Matrix {
-	in := l.cloud.InLen()
-	xhat := ring.NewMatrix(len(uy), in)
-	patch := make([]int32, in)
+func (l *Layer) permute(x tileOf, most int32, fy, uy []uint32) Masked {
+	in, each := l.cloud.InLen(), l.CloudRows(1)
+	xhat := newWords(len(uy), in)
+	patch, moved := make([]int32, in), scratch.Get(moves)
+	defer scratch.Put(moved)
 	k := newMontgomery(l.ring)
-	for i, from := range uy {
-		vector := patch
-		if l.unrolls() {
-			each, positions := l.op.InLen(), l.op.Conv.Positions()
-			sample := int(from) / positions
-			unroll(patch, l.op.Conv, x[sample*each:(sample+1)*each], int(from)%positions)
-		} else {
-			vector = x[int(from)*in:][:in]
+	back := inverse(uy)
+	for sample := range len(uy) / each {
+		vector := x(sample, 0, l.op.InLen())
+		for position := range each {
+			i := back[sample*each+position]
+			row := xhat.words.Row(int(i))
+			clear(row)
+			if l.unrolls() {
+				unroll(patch, l.op.Conv, vector, position)
+				l.in.add(l.ring, row, patch, most, moved)
+			} else {
+				l.in.add(l.ring, row, vector, most, moved)
+			}
+			high, low := k.factor(fy[i])
+			pass.scale(l.ring.Modulus(), row, row, high, low)
 		}
-		row := xhat.Row(i) // zero
-		l.in.add(l.ring, row, vector)
-		high, low := k.factor(fy[i])
-		pass.scale(l.ring.Modulus(), row, row, high, low)
 	}
 	return xhat
 }
@@ -164,43 +266,78 @@ func unroll(dst []int32, c plan.Conv2D, x []int32, position int) {
 // words: nothing is ever masked again under one pad.
 func (c *Call) Masked() []Masked { return c.masked }
 
+// Close ends the call: its masked words may then serve another one, once nobody
+// holds them, and there is nothing to send again. It must not run beside another
+// method; a second time it does nothing. Without it the garbage collector has the
+// words.
+func (c *Call) Close() {
+	for _, m := range c.masked {
+		if m.memory != nil {
+			m.memory.release()
+		}
+	}
+	c.masked, c.done = nil, true
+	c.u, c.uy, c.invY = nil, nil, nil
+}
+
 // Unmask takes one answer a role, canonical words, CloudRows(n) x CloudOp().OutLen(),
-// and returns the signed products. Malformed answers are refused with an error
-// wrapping ErrShape, a *ring.ShapeError or a *ring.NonCanonicalError, and the
+// and returns the signed products, which are unmasked as they are checked: the
+// answers must stay as they are until then. Malformed answers are refused with an
+// error wrapping ErrShape, a *ring.ShapeError or a *ring.NonCanonicalError, and the
 // call may be unmasked with others; once it succeeded it is over
-// (ErrUnmasked). The answers stay as they are, for Liars.
+// (ErrUnmasked).
 func (c *Call) Unmask(answers []ring.Matrix) (verify.Candidate, error) {
+	if c.done {
+		return verify.Candidate{}, ErrUnmasked
+	}
+	if err := c.checkAnswers(answers); err != nil {
+		return verify.Candidate{}, err
+	}
+	return c.UnmaskDecoded(answers)
+}
+
+// UnmaskDecoded is Unmask for answers of which it was seen before that all words are
+// canonical, as decoding does: it does not read them all again for that. One that is
+// not gives some integer, which is checked as any other.
+func (c *Call) UnmaskDecoded(answers []ring.Matrix) (verify.Candidate, error) {
 	if c.done {
 		return verify.Candidate{}, ErrUnmasked
 	}
 	if err := c.checkShapes(answers); err != nil {
 		return verify.Candidate{}, err
 	}
-	l, yhat := c.layer, answers[0]
-	m, k := l.ring.Modulus(), newMontgomery(l.ring)
-	y := make([]int32, len(yhat.Data))
-	unmasked := make([]uint32, yhat.Cols) // of one row, but for D and E
-	for i := range yhat.Rows {
-		for _, answer := range answers {
-			if pass.top(answer.Row(i), 0, math.MaxUint32) >= m {
-				return verify.Candidate{}, c.checkAnswers(answers) // names the word
-			}
-		}
-		to := i
-		switch l.scheme.Inputs {
-		case InputPad:
-			pass.sub(m, unmasked, yhat.Row(i), c.u[i])
-		case InputSplit:
-			pass.sub(m, unmasked, yhat.Row(i), answers[1].Row(i))
-		case InputPermute:
-			high, low := k.factor(c.invY[i])
-			pass.scale(m, unmasked, yhat.Row(i), high, low)
-			to = int(c.uy[i])
-		}
-		l.out.lift(l.ring, y[to*yhat.Cols:(to+1)*yhat.Cols], unmasked)
+	l, u := c.layer, c.u
+	var candidate verify.Candidate
+	switch l.scheme.Inputs {
+	case InputPad:
+		candidate = l.lazy(c.n, answers[0], func(i int) []uint32 { return u[i] })
+	case InputSplit:
+		candidate = l.lazy(c.n, answers[0], answers[1].Row)
+	case InputPermute:
+		candidate = l.unpermute(c.n, answers[0], c.uy, c.invY)
 	}
 	c.done, c.u, c.invY = true, nil, nil
-	return verify.NewCandidate(y, c.n), nil
+	return candidate, nil
+}
+
+// lazy returns the lifts of what masks leave of yhat - u, u(i) being row i of u.
+func (l *Layer) lazy(n int, yhat ring.Matrix, u func(i int) []uint32) verify.Candidate {
+	return verify.LazyCandidate(n, yhat.Cols, l.out.tile(), func(dst, scratch []int32, i, at int) {
+		l.out.lift(l.ring, dst, yhat.Row(i)[at:][:len(dst)], u(i)[at:][:len(dst)], scratch)
+	})
+}
+
+// unpermute returns the lifts of what masks leave of yhat, whose row i is row uy[i]
+// of the host's divided by the inverse invY[i] of its unit.
+func (l *Layer) unpermute(n int, yhat ring.Matrix, uy, invY []uint32) verify.Candidate {
+	m, k, each := l.ring.Modulus(), newMontgomery(l.ring), l.CloudRows(1)
+	back, zero := inverse(uy), make([]uint32, yhat.Cols)
+	return verify.LazyCandidate(n, each*yhat.Cols, yhat.Cols, func(dst, scratch []int32, i, at int) {
+		row := back[i*each+at/yhat.Cols]
+		high, low := k.factor(invY[row])
+		pass.scale(m, bits32(dst), yhat.Row(int(row)), high, low)
+		l.out.lift(l.ring, dst, bits32(dst), zero, scratch)
+	})
 }
 
 // checkShapes refuses answers whose number or shape is not the call's.
@@ -221,10 +358,12 @@ func (c *Call) checkAnswers(answers []ring.Matrix) error {
 	if err := c.checkShapes(answers); err != nil {
 		return err
 	}
+	r := c.layer.ring
 	for role, yhat := range answers {
-		if err := c.layer.ring.CheckCanonical(yhat.Data); err != nil {
-			return fmt.Errorf("role %d: %w", role, err)
+		if pass.top(yhat.Data, 0, math.MaxUint32) < r.Modulus() {
+			continue
 		}
+		return fmt.Errorf("role %d: %w", role, r.CheckCanonical(yhat.Data)) // names the word
 	}
 	return nil
 }
@@ -232,8 +371,8 @@ func (c *Call) checkAnswers(answers []ring.Matrix) error {
 // Liars returns the roles whose answer is wrong for one sample, which the check
 // rejected: it computes What·xhat of that sample for every role with product,
 // which must hold What. That takes Roles()·CloudRows(1)·CloudOp().MulAdds()
-// multiply-adds. It serves before and after Unmask, and refuses malformed answers
-// with Unmask's errors.
+// multiply-adds. It serves before and after Unmask, until Close, and refuses malformed
+// answers with Unmask's errors.
 func (c *Call) Liars(ctx context.Context, product plan.Product, answers []ring.Matrix, sample int) ([]int, error) {
 	if sample < 0 || sample >= c.n {
 		return nil, fmt.Errorf("%w: sample %d of %d", ErrShape, sample, c.n)

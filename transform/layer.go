@@ -172,12 +172,16 @@ func (l *Layer) prepare() {
 	for j, i := range l.u {
 		units[j] = invF[i]
 	}
-	l.in = newMask(l.ring, l.u, units)
-	back := make([]uint32, len(l.e)) // E^-1
+	negative := make([]uint32, len(units))
+	l.ring.SubVec(negative, negative, units)
+	l.in = newMask(l.ring, l.u, negative)
+	l.in.unit = units
+	invD, ofRow := inverses(l.ring, l.d), make([]uint32, len(l.e))
 	for k, o := range l.e {
-		back[o] = uint32(k)
+		ofRow[k] = invD[o]
 	}
-	l.out = newMask(l.ring, back, inverses(l.ring, l.d))
+	l.out = newMask(l.ring, inverse(l.e), ofRow)
+	l.out.unit = invD
 }
 
 // State returns the layer's content, which stays the layer's.
@@ -187,6 +191,9 @@ func (l *Layer) State() LayerState {
 	}
 	return LayerState{Op: l.op, D: l.d, F: l.f, E: l.e, U: l.u}
 }
+
+// Op returns the host's operator.
+func (l *Layer) Op() plan.Op { return l.op }
 
 // CloudOp returns the operator that the cloud evaluates. It is Op, but a
 // convolution under InputPermute is unrolled by the host to a dense product
@@ -255,19 +262,27 @@ func (l *Layer) Unseal(what ring.Matrix) ([]int32, error) {
 // inRange returns an error wrapping ErrRange unless all of v are at most
 // Max(ring) in magnitude.
 func inRange(r ring.Ring, what string, v []int32) error {
-	most := uint32(r.Max())
-	if pass.top(bits32(v), most, math.MaxUint32) > 2*most { // e + Max mod 2^32 is in [0, 2·Max]
-		return fmt.Errorf("%w: a %s above %d in magnitude", ErrRange, what, most)
+	if !within(v, r.Max()) {
+		return fmt.Errorf("%w: a %s above %d in magnitude", ErrRange, what, r.Max())
 	}
 	return nil
 }
 
-// mask is a permutation with units, y[i] = unit[i] · x[from[i]], applied to every
-// vector of a sequence of vectors of one length. Under WeightNone it is y = x,
-// and its table is empty.
+// within reports whether all of v are at most most in magnitude.
+func within(v []int32, most int32) bool {
+	return pass.top(bits32(v), uint32(most), math.MaxUint32) <= 2*uint32(most) // e + most mod 2^32
+}
+
+// mask is a permutation with units, applied to every vector of a sequence of vectors
+// of one length: y[i] = unit[i] · x[from[i]]. Under WeightNone it is y = x, and its
+// table is empty.
+//
+// Short vectors are repeated in the table, so that loops over them are long. That of
+// the mask of inputs has the units' negatives, as a pass that subtracts is shorter;
+// that of the mask of outputs has them in the places of x, where they are multiplied.
 type mask struct {
 	unit  []uint32
-	table table // short vectors are repeated, so that loops over them are long
+	table table
 }
 
 func newMask(r ring.Ring, from, unit []uint32) mask {
@@ -284,30 +299,47 @@ func newMask(r ring.Ring, from, unit []uint32) mask {
 	return mask{unit, newTable(r, places, units)}
 }
 
-// add sets dst += mask of x, for signed x of at most Max(ring) in magnitude,
-// and canonical dst of the same length, a multiple of the mask's.
-func (m mask) add(r ring.Ring, dst []uint32, x []int32) {
+// tile returns how many elements, whole vectors, a tile has: all its steps find it
+// in the first-level cache, or the second where one vector is long.
+func (m mask) tile() int {
+	const words = 2048
+	n := len(m.table.from)
+	if n == 0 {
+		return words
+	}
+	return max(1, words/n) * n
+}
+
+// add sets dst += mask of x, for signed x of at most most in magnitude and canonical
+// dst of the same length, a multiple of the mask's. It uses moved, which has moves
+// elements.
+func (m mask) add(r ring.Ring, dst []uint32, x []int32, most int32, moved []int32) {
 	if m.table.from == nil {
 		pass.add(r.Modulus(), dst, x)
 		return
 	}
+	sub := pass.subMasked
+	if most <= small {
+		sub = pass.subSmall
+	}
 	for len(dst) > 0 {
 		n := min(len(dst), len(m.table.from)) // whole vectors
-		pass.addMasked(r.Modulus(), dst[:n], x[:n], m.table)
+		sub(r.Modulus(), dst[:n], x[:n], m.table, moved)
 		dst, x = dst[n:], x[n:]
 	}
 }
 
-// lift sets dst to the signed lift of the mask of x, canonical and of the same
-// length, a multiple of the mask's.
-func (m mask) lift(r ring.Ring, dst []int32, x []uint32) {
+// lift sets dst to the signed lift of the mask of v - w, canonical and of the same
+// length, a multiple of the mask's. It uses moved, which is as long.
+func (m mask) lift(r ring.Ring, dst []int32, v, w []uint32, moved []int32) {
 	if m.table.from == nil {
-		pass.lift(r.Modulus(), dst, x)
+		pass.sub(r.Modulus(), bits32(dst), v, w)
+		pass.lift(r.Modulus(), dst, bits32(dst))
 		return
 	}
 	for len(dst) > 0 {
 		n := min(len(dst), len(m.table.from)) // whole vectors
-		pass.liftMasked(r.Modulus(), dst[:n], x[:n], m.table)
-		dst, x = dst[n:], x[n:]
+		pass.liftMasked(r.Modulus(), dst[:n], v[:n], w[:n], m.table, moved)
+		dst, v, w = dst[n:], v[n:], w[n:]
 	}
 }

@@ -19,16 +19,24 @@ type passes struct {
 	add  func(m uint32, dst []uint32, x []int32)
 	sub  func(m uint32, dst, a, b []uint32)
 	lift func(m uint32, dst []int32, v []uint32)
-	// addMasked sets dst[i] += a[i]·x[from[i]], and liftMasked dst[i] to the signed
-	// lift of a[i]·v[from[i]], a and from being those of the table.
-	addMasked  func(m uint32, dst []uint32, x []int32, t table)
-	liftMasked func(m uint32, dst []int32, v []uint32, t table)
+	// subMasked sets dst[i] -= a[i]·x[from[i]], a and from being those of the table.
+	// subSmall does so for x of at most small in magnitude. They may use moved, which
+	// has moves elements.
+	subMasked func(m uint32, dst []uint32, x []int32, t table, moved []int32)
+	subSmall  func(m uint32, dst []uint32, x []int32, t table, moved []int32)
+	// liftMasked sets dst[i] to the signed lift of a[j]·(v[j] - w[j]), j being from[i].
+	// It may use moved, which is as long as dst. dst may be v or w.
+	liftMasked func(m uint32, dst []int32, v, w []uint32, t table, moved []int32)
 	// scale sets dst = a·v, (high, low) being the factor of a.
 	scale func(m uint32, dst, v []uint32, high, low uint32)
 	// round sets dst = v·inverse, the product rounded to float64 and that to the
 	// nearest integer, even where two are. It is below 2^31 - 1 in magnitude.
 	round func(dst []int32, v []float32, inverse float64)
 }
+
+// moves is how many words are moved before they are multiplied: they are still in the
+// first-level cache then.
+const moves = 1024
 
 // pass is the tier in use.
 var pass = tiers[0]
@@ -39,24 +47,39 @@ var pass = tiers[0]
 // 2^32. For any x < 2^32 then x·high and (x·low mod 2^32)·M agree modulo 2^32, so
 // that the difference of their high halves is x·a modulo M, and it lies between
 // -M and M (Montgomery 1985; a second factor made beforehand is Shoup's).
+//
+// For x of at most small in magnitude there is a shorter way. With q = x·a/M, taken
+// from x·ratio in float32, where ratio is a/M, and rounded, x·a - q·M is congruent to
+// x·a and at most (1/2 + 2^-23·small)·M in magnitude: an int32, so that low halves of
+// products are all it takes.
 type table struct {
 	from      []int32
 	high, low []uint32
+	unit      []uint32 // a
+	ratio     []float32
 	near      bool // every 32 places, from the first on, are among themselves
 }
 
+// small is the largest magnitude of integers that subSmall takes: the error of x·ratio,
+// two roundings to 24 bits, is then below 1/8, and (1/2 + 1/8)·M below 2^31.
+const small = 1 << 20
+
 func newTable(r ring.Ring, from []int32, a []uint32) table {
-	t := table{from: from, high: make([]uint32, len(a)), low: make([]uint32, len(a)), near: true}
+	n := len(a)
+	t := table{from: from, high: make([]uint32, n), low: make([]uint32, n), unit: a, ratio: make([]float32, n), near: true}
 	k := newMontgomery(r)
 	for i, e := range a {
 		t.high[i], t.low[i] = k.factor(e)
+		t.ratio[i] = float32(float64(e) / float64(r.Modulus()))
 		t.near = t.near && from[i]/32 == int32(i/32)
 	}
 	return t
 }
 
 // after returns t without its first n.
-func (t table) after(n int) table { return table{from: t.from[n:], high: t.high[n:], low: t.low[n:]} }
+func (t table) after(n int) table {
+	return table{from: t.from[n:], high: t.high[n:], low: t.low[n:], unit: t.unit[n:], ratio: t.ratio[n:]}
+}
 
 // montgomery makes factors for a modulus.
 type montgomery struct {
@@ -109,8 +132,7 @@ var generic = passes{
 	sub: func(m uint32, dst, a, b []uint32) {
 		a, b = a[:len(dst)], b[:len(dst)]
 		for i := range dst {
-			d := uint64(a[i]) - uint64(b[i])
-			dst[i] = uint32(min(d, d+uint64(m))) // d wraps to above 2^63 when a < b
+			dst[i] = difference(m, a[i], b[i])
 		}
 	},
 	lift: func(m uint32, dst []int32, v []uint32) {
@@ -119,16 +141,12 @@ var generic = passes{
 			dst[i] = lift(m, v[i])
 		}
 	},
-	addMasked: func(m uint32, dst []uint32, x []int32, t table) {
-		from, high, low := t.from[:len(dst)], t.high[:len(dst)], t.low[:len(dst)]
-		for i, d := range dst {
-			dst[i] = sum(m, d, multiply(m, canonical(m, x[from[i]]), high[i], low[i]))
-		}
-	},
-	liftMasked: func(m uint32, dst []int32, v []uint32, t table) {
-		from, high, low := t.from[:len(dst)], t.high[:len(dst)], t.low[:len(dst)]
-		for i := range dst {
-			dst[i] = lift(m, multiply(m, v[from[i]], high[i], low[i]))
+	subMasked: subMasked,
+	subSmall:  subMasked,
+	liftMasked: func(m uint32, dst []int32, v, w []uint32, t table, moved []int32) {
+		liftScaled(m, moved[:len(dst)], v, w, t)
+		for i, j := range t.from[:len(dst)] {
+			dst[i] = moved[j]
 		}
 	},
 	scale: func(m uint32, dst, v []uint32, high, low uint32) {
@@ -148,12 +166,32 @@ var generic = passes{
 	},
 }
 
-// sum, canonical and lift are Add, FromSigned and Lift of package ring, on a
+func subMasked(m uint32, dst []uint32, x []int32, t table, _ []int32) {
+	from, high, low := t.from[:len(dst)], t.high[:len(dst)], t.low[:len(dst)]
+	for i, a := range dst {
+		dst[i] = difference(m, a, multiply(m, canonical(m, x[from[i]]), high[i], low[i]))
+	}
+}
+
+// liftScaled sets dst to the signed lift of a·(v - w), a being that of the table.
+func liftScaled(m uint32, dst []int32, v, w []uint32, t table) {
+	v, w, high, low := v[:len(dst)], w[:len(dst)], t.high[:len(dst)], t.low[:len(dst)]
+	for i := range dst {
+		dst[i] = lift(m, multiply(m, difference(m, v[i], w[i]), high[i], low[i]))
+	}
+}
+
+// sum, difference, canonical and lift are Add, Sub, FromSigned and Lift of package ring, on a
 // modulus that fits in a register.
 
 func sum(m, a, b uint32) uint32 {
 	s := uint64(a) + uint64(b)         // < 2M < 2^33
 	return uint32(min(s, s-uint64(m))) // wraps to above s when s < M
+}
+
+func difference(m, a, b uint32) uint32 {
+	d := uint64(a) - uint64(b)
+	return uint32(min(d, d+uint64(m))) // d wraps to above 2^63 when a < b
 }
 
 func canonical(m uint32, x int32) uint32 { return uint32(x) + m&uint32(x>>31) }

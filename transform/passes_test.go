@@ -72,17 +72,26 @@ func TestPassesByDefinition(t *testing.T) {
 			tier.sub(m, got, a, b)
 			check("sub", got, func(i int) uint32 { return mod(big.NewInt(int64(a[i]) - int64(b[i]))) })
 			copy(got, a)
-			tier.addMasked(m, got, x, f)
-			check("addMasked", got, func(i int) uint32 { return mod(plus(product(units[i], int64(x[from[i]])), a[i])) })
+			tier.subMasked(m, got, x, f, make([]int32, moves))
+			check("subMasked", got, func(i int) uint32 { return mod(plus(product(units[i], -int64(x[from[i]])), a[i])) })
+			near := min(most, small)
+			for i := range x {
+				x[i] = int32(int64(x[i]) % (near + 1))
+			}
+			x[0], x[1] = int32(near), int32(-near)
+			copy(got, a)
+			tier.subSmall(m, got, x, f, make([]int32, moves))
+			check("subSmall", got, func(i int) uint32 { return mod(plus(product(units[i], -int64(x[from[i]])), a[i])) })
 			high, low := newMontgomery(r).factor(units[0])
 			tier.scale(m, got, a, high, low)
 			check("scale", got, func(i int) uint32 { return mod(product(units[0], int64(a[i]))) })
 			lifted := make([]int32, n)
 			tier.lift(m, lifted, a)
 			check("lift", bits32(lifted), func(i int) uint32 { return uint32(signed(a[i])) })
-			tier.liftMasked(m, lifted, a, f)
+			tier.liftMasked(m, lifted, a, b, f, make([]int32, n))
 			check("liftMasked", bits32(lifted), func(i int) uint32 {
-				return uint32(signed(mod(product(units[i], int64(a[from[i]])))))
+				j := from[i]
+				return uint32(signed(mod(product(units[j], int64(a[j])-int64(b[j])))))
 			})
 			if got, want := tier.top(a, 0, math.MaxUint32), slices.Max(a); got != want {
 				t.Errorf("%s: the top is %d, want %d", tier.name, got, want)
@@ -133,6 +142,7 @@ func FuzzPasses(f *testing.F) {
 		}
 		places := newTable(r, from, words())
 		places.high, places.low = fence.Of(t, places.high, atEnd), fence.Of(t, places.low, atEnd)
+		places.unit, places.ratio = fence.Of(t, places.unit, atEnd), fence.Of(t, places.ratio, atEnd)
 		high, low := newMontgomery(r).factor(rng.Uint32N(m))
 		v := fence.Slice[float32](t, size, atEnd)
 		for i := range v {
@@ -168,9 +178,18 @@ func FuzzPasses(f *testing.F) {
 		run("add", func(p passes, dst []uint32) { p.add(m, dst, x) })
 		run("sub", func(p passes, dst []uint32) { p.sub(m, dst, a, b) })
 		run("sub in place", func(p passes, dst []uint32) { p.sub(m, dst, dst, b) })
+		few, bound := fence.Slice[int32](t, size, atEnd), min(small, most)
+		for i, e := range x {
+			if few[i] = e % (bound + 1); rng.IntN(4) == 0 {
+				few[i] = []int32{bound, -bound}[rng.IntN(2)]
+			}
+		}
+		run("subSmall", func(p passes, dst []uint32) { p.subSmall(m, dst, few, places, fence.Slice[int32](t, moves, atEnd)) })
 		run("lift", func(p passes, dst []uint32) { p.lift(m, signed(dst), a) })
-		run("addMasked", func(p passes, dst []uint32) { p.addMasked(m, dst, x, places) })
-		run("liftMasked", func(p passes, dst []uint32) { p.liftMasked(m, signed(dst), a, places) })
+		run("subMasked", func(p passes, dst []uint32) { p.subMasked(m, dst, x, places, fence.Slice[int32](t, moves, atEnd)) })
+		run("liftMasked", func(p passes, dst []uint32) {
+			p.liftMasked(m, signed(dst), a, b, places, fence.Slice[int32](t, size, atEnd))
+		})
 		run("scale", func(p passes, dst []uint32) { p.scale(m, dst, a, high, low) })
 		run("scale in place", func(p passes, dst []uint32) { p.scale(m, dst, dst, high, low) })
 		run("round", func(p passes, dst []uint32) { p.round(signed(dst), v, inverse) })

@@ -132,20 +132,29 @@ func QuantizeInputs(dst []int32, scale, x []float32, n int, xmax int32) error {
 	if xmax < 1 {
 		return fmt.Errorf("%w: largest input %d", ErrRange, xmax)
 	}
+	if err := scales(scale, x, xmax); err != nil {
+		return err
+	}
 	each := len(x) / n
+	for i, s := range scale {
+		round(dst[i*each:(i+1)*each], x[i*each:(i+1)*each], s)
+	}
+	return nil
+}
+
+// scales sets one scale a sample of x, or returns a *NotFiniteError.
+func scales(scale, x []float32, xmax int32) error {
+	each := len(x) / len(scale)
 	for i := range scale {
-		q, sample := dst[i*each:(i+1)*each], x[i*each:(i+1)*each]
-		top, ok := peak(sample)
+		top, ok := peak(x[i*each : (i+1)*each])
 		switch {
 		case !ok:
 			return &NotFiniteError{"sample", i}
 		case top == 0:
-			clear(q)
 			scale[i] = 1
 		default:
 			// top/scale is at most xmax before rounding, which rounding keeps.
 			scale[i] = roundUp(float64(top) / float64(xmax))
-			round(q, sample, scale[i])
 		}
 	}
 	return nil

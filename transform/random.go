@@ -80,6 +80,15 @@ func ones(n int) []uint32 {
 	return v
 }
 
+// inverse returns the permutation that undoes v: place v[i] of it is i.
+func inverse(v []uint32) []uint32 {
+	back := make([]uint32, len(v))
+	for i, j := range v {
+		back[j] = uint32(i)
+	}
+	return back
+}
+
 // isPermutation reports whether v holds each of 0..n-1 once, n = len(v).
 func isPermutation(v []uint32) bool {
 	seen := make([]bool, len(v))

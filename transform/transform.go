@@ -8,9 +8,14 @@
 //	Unmask  yhat     ->  Candidate
 //	verify.Key.Open  ->  y = W·x
 //
+// From floats to floats it is MaskFloats, UnmaskDecoded and verify.Key.OpenFloats:
+// a tile of a sample goes through all steps at once, while the first-level cache or
+// the second holds it, and memory is lent from call to call.
+//
 // Everything random comes from crypto/rand. Drawing masks and inverting them
 // takes time that depends on them; masking and unmasking take time that depends
-// on shapes alone, but read memory in the order of the secret permutations.
+// on shapes alone (Mask's also on whether all of its integers are small), but read
+// memory in the order of the secret permutations.
 package transform
 
 import (

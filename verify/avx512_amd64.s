@@ -50,3 +50,25 @@ loop:
 	VMOVDQU64 Z4, (DX)
 	VZEROUPPER
 	RET
+
+// func floatsAVX512(dst *float32, y *int32, row, bias *float32, n int, sample float32)
+TEXT ·floatsAVX512(SB), NOSPLIT, $0-44
+	MOVQ dst+0(FP), DI
+	MOVQ y+8(FP), SI
+	MOVQ row+16(FP), R8
+	MOVQ bias+24(FP), R9
+	MOVQ n+32(FP), CX
+	VBROADCASTSS sample+40(FP), Z31
+	XORL DX, DX
+	PCALIGN $32
+loop:
+	VCVTDQ2PS (SI)(DX*1), Z0
+	VMULPS (R8)(DX*1), Z31, Z1
+	VMULPS Z1, Z0, Z0
+	VADDPS (R9)(DX*1), Z0, Z0
+	VMOVUPS Z0, (DI)(DX*1)
+	ADDQ $64, DX
+	SUBQ $16, CX
+	JNZ loop
+	VZEROUPPER
+	RET

@@ -37,7 +37,7 @@ func use(k *verify.Key, c verify.Candidate, x []int32) (y []int32, err error) {
 		t.Fatalf("the checked use does not compile: %v", err)
 	}
 	for _, c := range []struct{ body, why string }{
-		{"y = c.y", "unexported field y"},
+		{"c.read(y, y, 0, 0)", "unexported field read"},
 		{"y = c", "cannot use c"},
 		{"y = []int32(c)", "cannot convert c"},
 		{"y = c[:]", "cannot slice c"},

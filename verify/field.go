@@ -76,17 +76,22 @@ func (f Field) sum(a []uint64) uint64 {
 // bias is added to integers, to make them unsigned.
 const bias = 1 << 31
 
-// tier is one way to add up products. All give the same sums.
+// tier is one way to do the loops over products. All give the same results.
 type tier struct {
 	name string
 	// sum returns Σ a[i]·(y[i] + 2^31), in 128 bits, for elements a and any
 	// integers y of the same length. Each product is below 2^52·2^32, so 2^44 of
 	// them fit.
 	sum func(a []uint64, y []int32) (hi, lo uint64)
+	// floats sets dst to y·(row·sample) + bias, each step rounded to float32. All
+	// have the length of dst or more.
+	floats func(dst []float32, y []int32, row, bias []float32, sample float32)
 }
 
 // generic is the twin that others are compared with.
-var generic = tier{"generic", func(a []uint64, y []int32) (hi, lo uint64) {
+var generic = tier{"generic", sumGeneric, floatsGeneric}
+
+func sumGeneric(a []uint64, y []int32) (hi, lo uint64) {
 	y = y[:len(a)]
 	for i, e := range a {
 		h, l := bits.Mul64(e, uint64(uint32(y[i])^bias)) // flipping the top bit adds 2^31
@@ -95,18 +100,23 @@ var generic = tier{"generic", func(a []uint64, y []int32) (hi, lo uint64) {
 		hi, _ = bits.Add64(hi, h, c)
 	}
 	return hi, lo
-}}
-
-// dot returns Σ a[i]·y[i] mod P for elements a, whose sum is given, and any
-// integers y of the same length. No product is reduced before the end, where
-// 2^31·Σ a is taken off.
-func (f Field) dot(a []uint64, sum uint64, y []int32) uint64 {
-	return f.dotOf(tiers[0], a, sum, y)
 }
 
-func (f Field) dotOf(t tier, a []uint64, sum uint64, y []int32) uint64 {
+// sum is Σ a[i]·(y[i] + 2^31) over the terms added to it. No term is reduced before
+// the end.
+type sum struct{ hi, lo uint64 }
+
+// add adds the terms of elements a and any integers y of the same length.
+func (s *sum) add(t tier, a []uint64, y []int32) {
 	hi, lo := t.sum(a, y)
-	return f.sub(bits.Rem64(hi, lo, f.p), f.mul(sum, bias%f.p))
+	var c uint64
+	s.lo, c = bits.Add64(s.lo, lo, 0)
+	s.hi += hi + c
+}
+
+// mod returns Σ a[i]·y[i] mod P, given the sum of all a: 2^31 times that is taken off.
+func (s sum) mod(f Field, a uint64) uint64 {
+	return f.sub(bits.Rem64(s.hi, s.lo, f.p), f.mul(a, bias%f.p))
 }
 
 // wide is a vector of signed 128-bit sums, in two's complement.

@@ -34,7 +34,7 @@ func spotCheck(op plan.Op, w, x []int32, candidate Candidate, c int, source io.R
 	if err := wantLen("weights", len(w), op.Rows(), op.Terms()); err != nil {
 		return false, err
 	}
-	if err := wantLen("products", len(candidate.y), n, out); err != nil {
+	if err := candidate.want(out); err != nil {
 		return false, err
 	}
 	if err := wantLen("inputs", len(x), n, op.InLen()); err != nil {
@@ -43,14 +43,18 @@ func spotCheck(op plan.Op, w, x []int32, candidate Candidate, c int, source io.R
 	if c < 1 {
 		return false, fmt.Errorf("verify: spot check of %d entries", c)
 	}
-	entries, err := choose(len(candidate.y), c, source)
+	entries, err := choose(n*out, c, source)
 	if err != nil {
 		return false, err
 	}
+	tile, scratch := make([]int32, min(candidate.tile, out)), make([]int32, candidate.tile)
 	passed = true
 	for _, e := range entries {
-		sample := x[e/out*op.InLen():][:op.InLen()]
-		passed = entry(op, w, sample, e%out) == int64(candidate.y[e]) && passed
+		i, e := e/out, e%out
+		at := e / len(tile) * len(tile)
+		part := tile[:min(len(tile), out-at)]
+		candidate.read(part, scratch[:len(part)], i, at)
+		passed = entry(op, w, x[i*op.InLen():][:op.InLen()], e) == int64(part[e-at]) && passed
 	}
 	return passed, nil
 }

@@ -13,7 +13,7 @@
 // answers always pass. (Freivalds 1977; docs/spec.md, section 6.)
 //
 // A Candidate is an unmasked product that has not been checked: its elements
-// come out of Key.Open alone.
+// come out of Key.Open and Key.OpenFloats alone.
 //
 // The time that a check takes depends on shapes, not on values, but for the
 // processor's own divisions: one a sum. Drawing S skips words, which tells
@@ -29,6 +29,7 @@ import (
 	"sync"
 
 	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/pool"
 )
 
 // ErrRejected is what errors.Is finds in every rejection.
@@ -173,6 +174,9 @@ func (f Field) adjoint(op plan.Op, s []uint64, w []int32) []uint64 {
 	return v.reduce(f)
 }
 
+// Op returns the operator whose products k checks.
+func (k *Key) Op() plan.Op { return k.op }
+
 // Vectors returns S and V, for the host's secret file alone. They are not copies.
 func (k *Key) Vectors() (s, v []uint64) { return k.s, k.v }
 
@@ -184,18 +188,62 @@ func (Key) GoString() string { return redactedKey }
 // Format prints a key redacted, whatever the verb.
 func (Key) Format(f fmt.State, _ rune) { io.WriteString(f, redactedKey) }
 
-// Candidate holds unmasked products of a batch, not yet checked. It prints redacted.
+// Candidate is the unmasked products of a batch, not yet checked. It prints redacted.
 type Candidate struct {
-	y []int32
-	n int
+	n, each int // samples, elements of one
+	tile    int
+	read    func(dst, scratch []int32, i, at int)
 }
 
 // NewCandidate wraps y, n samples of signed integers with |y| <= (M-1)/2. It
 // keeps y, which the caller gives up.
-func NewCandidate(y []int32, n int) Candidate { return Candidate{y, n} }
+func NewCandidate(y []int32, n int) Candidate {
+	if n < 1 || len(y)%n != 0 {
+		return Candidate{}
+	}
+	each := len(y) / n
+	return LazyCandidate(n, each, max(each, 1), func(dst, _ []int32, i, at int) { copy(dst, y[i*each+at:]) })
+}
+
+// LazyCandidate is NewCandidate for products, n samples of as many elements each,
+// that are unmasked a tile at a time as they are checked, and kept nowhere. Read sets
+// dst to elements of sample i from at on, which is a multiple of tile; there are tile
+// of them, or what is left. It may use scratch, which is as long. Several goroutines
+// call it at once.
+func LazyCandidate(n, each, tile int, read func(dst, scratch []int32, i, at int)) Candidate {
+	return Candidate{n, each, tile, read}
+}
 
 // Format prints a candidate redacted, whatever the verb.
 func (Candidate) Format(f fmt.State, _ rune) { io.WriteString(f, "verify.Candidate(unchecked)") }
+
+// want returns a *LengthError unless c has products of out elements each.
+func (c Candidate) want(out int) error {
+	if c.each == out && c.n > 0 {
+		return nil
+	}
+	return &LengthError{What: "products", Got: c.n * c.each, Each: out, N: c.n}
+}
+
+// Expected is V·x of the samples of a batch, which their products are checked
+// against. It prints redacted.
+type Expected struct {
+	key  *Key
+	sums []sum
+}
+
+// Format prints e redacted, whatever the verb.
+func (Expected) Format(f fmt.State, _ rune) { io.WriteString(f, "verify.Expected(redacted)") }
+
+// Expect returns the sums of n samples, of no terms yet. Products are wrong for all
+// that is left out.
+func (k *Key) Expect(n int) Expected { return Expected{k, make([]sum, n)} }
+
+// Add adds the terms of x, elements of sample i from at on. Goroutines may add to
+// different samples at once.
+func (e Expected) Add(i, at int, x []int32) {
+	e.sums[i].add(tiers[0], e.key.v[at:at+len(x)], x)
+}
 
 // Open checks every sample of c against its input x (n samples of op.InLen()
 // integers) and returns the products, n samples of op.OutLen() integers. If any
@@ -204,16 +252,75 @@ func (Candidate) Format(f fmt.State, _ rune) { io.WriteString(f, "verify.Candida
 // depend on where an answer is wrong.
 func (k *Key) Open(c Candidate, x []int32) ([]int32, error) {
 	in, out := len(k.v), len(k.s)
-	if err := wantLen("products", len(c.y), c.n, out); err != nil {
+	if err := c.want(out); err != nil {
 		return nil, err
 	}
 	if err := wantLen("inputs", len(x), c.n, in); err != nil {
 		return nil, err
 	}
+	expected := k.Expect(c.n)
+	for i := range c.n {
+		expected.Add(i, 0, x[i*in:(i+1)*in])
+	}
+	y := make([]int32, c.n*out)
+	if err := k.check(c, expected, func(i, at int, tile []int32) { copy(y[i*out+at:], tile) }); err != nil {
+		return nil, err
+	}
+	return y, nil
+}
+
+// OpenFloats is Open for products whose inputs were added to expected, and sets dst
+// to their floats: y·row·sample + bias, with one scale a sample. On an error dst is
+// zero.
+func (k *Key) OpenFloats(dst []float32, c Candidate, expected Expected, sample []float32, to Scale) (err error) {
+	defer func() {
+		if err != nil {
+			clear(dst)
+		}
+	}()
+	out := len(k.s)
+	if err := c.want(out); err != nil {
+		return err
+	}
+	if expected.key != k {
+		return fmt.Errorf("%w of these inputs", ErrKey)
+	}
+	for _, w := range []struct {
+		what           string
+		got, n, length int
+	}{
+		{"outputs", len(dst), c.n, out}, {"sums of inputs", len(expected.sums), c.n, 1},
+		{"scales of samples", len(sample), c.n, 1}, {"scales of rows", to.rows, 1, k.op.Rows()},
+	} {
+		if err := wantLen(w.what, w.got, w.n, w.length); err != nil {
+			return err
+		}
+	}
+	return k.check(c, expected, func(i, at int, tile []int32) {
+		to.set(dst[i*out+at:][:len(tile)], tile, at, sample[i])
+	})
+}
+
+// check reads every sample of c once, calls use for its tiles, and returns a
+// *RejectedError naming those that are wrong. Goroutines call use at once, never
+// for one sample. What use is given is not checked yet.
+func (k *Key) check(c Candidate, expected Expected, use func(i, at int, tile []int32)) error {
 	diff := make([]uint64, c.n)
-	each(c.n, c.n*(in+out), func(i int) {
-		y, x := c.y[i*out:(i+1)*out], x[i*in:(i+1)*in]
-		diff[i] = k.field.sub(k.field.dot(k.s, k.sumS, y), k.field.dot(k.v, k.sumV, x))
+	out := len(k.s)
+	workers(c.n, c.n*(len(k.v)+out), func(from, to int) {
+		length := min(c.tile, out)
+		both := tiles.Get(2 * length)
+		defer tiles.Put(both)
+		for i := from; i < to; i++ {
+			var sy sum
+			for at := 0; at < out; at += length {
+				y := both[:min(length, out-at)]
+				c.read(y, both[length:][:len(y)], i, at)
+				sy.add(tiers[0], k.s[at:at+len(y)], y)
+				use(i, at, y)
+			}
+			diff[i] = k.field.sub(sy.mod(k.field, k.sumS), expected.sums[i].mod(k.field, k.sumV))
+		}
 	})
 	var wrong []int
 	for i, d := range diff {
@@ -222,29 +329,26 @@ func (k *Key) Open(c Candidate, x []int32) ([]int32, error) {
 		}
 	}
 	if wrong != nil {
-		return nil, &RejectedError{Samples: wrong}
+		return &RejectedError{Samples: wrong}
 	}
-	return c.y, nil
+	return nil
 }
 
-// each calls do(i) for every i in [0, n), on several goroutines where the words
+// tiles lends memory for products that are not checked yet. None of it leaves check.
+var tiles pool.Of[int32]
+
+// workers calls do for all of [0, n) in parts, on several goroutines where the words
 // of work are worth it.
-func each(n, words int, do func(i int)) {
-	const worth = 1 << 17 // words for a goroutine: about 15 us
-	workers := min(n, runtime.GOMAXPROCS(0), words/worth)
-	if workers <= 1 {
-		for i := range n {
-			do(i)
-		}
+func workers(n, words int, do func(from, to int)) {
+	const worth = 1 << 16 // words for a goroutine: about 20 us
+	k := min(n, runtime.GOMAXPROCS(0), words/worth)
+	if k <= 1 {
+		do(0, n)
 		return
 	}
 	var wg sync.WaitGroup
-	for g := range workers {
-		wg.Go(func() {
-			for i := g * n / workers; i < (g+1)*n/workers; i++ {
-				do(i)
-			}
-		})
+	for g := range k {
+		wg.Go(func() { do(g*n/k, (g+1)*n/k) })
 	}
 	wg.Wait()
 }

@@ -1,12 +1,8 @@
-// Package pool reuses the memory of batches, which come in few sizes and are
-// large: the garbage collector would clear and collect as many bytes as there is
-// traffic.
+// Package pool lends the memory of the daemon's batches: that of a backend's devices,
+// and of the heap.
 package pool
 
-import (
-	"math/bits"
-	"sync"
-)
+import "github.com/securenets/securenets/internal/pool"
 
 // Source has memory to lend; see kernels.Lender.
 type Source interface {
@@ -21,28 +17,11 @@ type Words struct {
 	// by themselves. It is bounded; what it has no room for comes from the heap.
 	From Source
 
-	classes [(bits.UintSize + 1) * perOctave]sync.Pool
-}
-
-// perOctave classes of sizes share a factor of two, so that a vector is at most
-// 1/perOctave larger than it was asked for.
-const perOctave = 8
-
-// class returns the number and the capacity of the smallest class for n words.
-func class(n int) (number, capacity int) {
-	shift := max(0, bits.Len(uint(n-1))-bits.Len(perOctave))
-	steps := (n-1)>>shift + 1 // of 2^shift words; at most 2·perOctave
-	return shift*perOctave + steps, steps << shift
+	heap pool.Of[uint32]
 }
 
 // Size returns the words that Get(n) takes on the heap, at most n + n/8.
-func Size(n int) int {
-	if n == 0 {
-		return 0
-	}
-	_, c := class(n)
-	return c
-}
+func Size(n int) int { return pool.Size(n) }
 
 // Get returns a vector of n words, whose content is arbitrary.
 func (p *Words) Get(n int) []uint32 {
@@ -54,11 +33,7 @@ func (p *Words) Get(n int) []uint32 {
 			return v
 		}
 	}
-	i, c := class(n)
-	if v, ok := p.classes[i].Get().(*[]uint32); ok {
-		return (*v)[:n]
-	}
-	return make([]uint32, n, c)
+	return p.heap.Get(n)
 }
 
 // Put takes a vector from Get back. No one may use it any more.
@@ -66,7 +41,5 @@ func (p *Words) Put(v []uint32) {
 	if cap(v) == 0 || p.From != nil && p.From.Reclaim(v) {
 		return
 	}
-	i, _ := class(cap(v))
-	v = v[:0]
-	p.classes[i].Put(&v)
+	p.heap.Put(v)
 }

@@ -1,52 +1,52 @@
 package pool_test
 
 import (
-	"sync"
 	"testing"
 
 	"github.com/securenets/securenets/daemon/pool"
 )
 
-// TestSizes: a vector is as long as asked, its capacity as told, at most an eighth
-// more, and vectors of one class serve one another.
-func TestSizes(t *testing.T) {
-	var p pool.Words
-	check := func(n int) {
-		v := p.Get(n)
-		if len(v) != n || cap(v) != pool.Size(n) || cap(v) > n+n/8 || pool.Size(cap(v)) != cap(v) {
-			t.Errorf("%d words: length %d, capacity %d, told %d", n, len(v), cap(v), pool.Size(n))
-		}
-		p.Put(v)
+// one lends one vector at a time.
+type one struct{ words []uint32 }
+
+func (o *one) Lend(n int) []uint32 {
+	if o.words != nil {
+		return nil
 	}
-	for n := range 5000 {
-		check(n)
-	}
-	for n := 5000; n < 1<<20; n += n/9 + 1 {
-		check(n)
-		check(n - 1)
-	}
+	o.words = make([]uint32, n)
+	return o.words
 }
 
-// TestNotShared: no vector is lent twice at a time.
-func TestNotShared(t *testing.T) {
-	var p pool.Words
-	var wg sync.WaitGroup
-	for id := range uint32(8) {
-		wg.Go(func() {
-			for i := range 2000 {
-				v := p.Get(1 + i%70)
-				for k := range v {
-					v[k] = id
-				}
-				for _, w := range v {
-					if w != id {
-						t.Error("a vector is lent twice")
-						return
-					}
-				}
-				p.Put(v)
-			}
-		})
+func (o *one) Reclaim(words []uint32) bool {
+	if o.words == nil || &o.words[0] != &words[0] {
+		return false
 	}
-	wg.Wait()
+	o.words = nil
+	return true
+}
+
+// TestSource: what a source has no room for comes from the heap, and each vector goes
+// back to where it is from.
+func TestSource(t *testing.T) {
+	source := &one{}
+	p := pool.Words{From: source}
+	a := p.Get(100)
+	if source.words == nil || &a[0] != &source.words[0] {
+		t.Error("the source is not asked first")
+	}
+	b := p.Get(100)
+	if len(b) != 100 || cap(b) != pool.Size(100) {
+		t.Errorf("from the heap: %d words of %d", len(b), cap(b))
+	}
+	p.Put(b)
+	if source.words == nil {
+		t.Error("the source got what is not its own")
+	}
+	p.Put(a)
+	if source.words != nil {
+		t.Error("the source did not get its own back")
+	}
+	if v := p.Get(0); v != nil {
+		t.Error("no words have memory")
+	}
 }

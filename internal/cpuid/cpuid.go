@@ -5,3 +5,7 @@ package cpuid
 // and Zen 4: F, BW, DQ, VL, IFMA, VBMI, VBMI2 and VAES, and BMI2 and POPCNT beside
 // them. It is false under the build tag purego.
 func AVX512() bool { return avx512 }
+
+// AVX2 reports whether they have AVX2, and BMI2 and POPCNT beside it, as of Haswell
+// and Zen. It is false under the build tag purego.
+func AVX2() bool { return avx2 }

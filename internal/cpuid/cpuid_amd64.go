@@ -11,3 +11,5 @@ var avx512 = func() bool {
 		x.HasAVX512IFMA && x.HasAVX512VBMI && x.HasAVX512VBMI2 && x.HasAVX512VAES &&
 		x.HasAES && x.HasPOPCNT && x.HasBMI2
 }()
+
+var avx2 = xcpu.X86.HasAVX2 && xcpu.X86.HasBMI2 && xcpu.X86.HasPOPCNT

@@ -2,4 +2,4 @@
 
 package cpuid
 
-const avx512 = false
+const avx512, avx2 = false, false

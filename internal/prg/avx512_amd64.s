@@ -89,6 +89,40 @@ TEXT ·expandKeyAES(SB), NOSPLIT, $0-16
 	instruction key, Z22, Z22 \
 	instruction key, Z23, Z23
 
+// ENCRYPT sets Z18 to Z23 to the next 24 blocks.
+#define ENCRYPT \
+	COUNT(Z18)              \
+	COUNT(Z19)              \
+	COUNT(Z20)              \
+	COUNT(Z21)              \
+	COUNT(Z22)              \
+	COUNT(Z23)              \
+	ROUND(VAESENC, Z1)      \
+	ROUND(VAESENC, Z2)      \
+	ROUND(VAESENC, Z3)      \
+	ROUND(VAESENC, Z4)      \
+	ROUND(VAESENC, Z5)      \
+	ROUND(VAESENC, Z6)      \
+	ROUND(VAESENC, Z7)      \
+	ROUND(VAESENC, Z8)      \
+	ROUND(VAESENC, Z9)      \
+	ROUND(VAESENC, Z10)     \
+	ROUND(VAESENC, Z11)     \
+	ROUND(VAESENC, Z12)     \
+	ROUND(VAESENC, Z13)     \
+	ROUND(VAESENCLAST, Z14)
+
+// KEEP_FULL writes the 16 words of z that are below M. It clobbers z and those after
+// them in memory, up to 16.
+#define KEEP_FULL(z) \
+	VPCMPUD $1, Z29, z, K2  \
+	VPCOMPRESSD.Z z, K2, z  \
+	VMOVDQU32 z, (DI)       \
+	KMOVW K2, AX            \
+	POPCNTL AX, AX          \
+	LEAQ (DI)(AX*4), DI     \
+	SUBQ AX, CX
+
 // KEEP sets Z24 to the next 16 words, those below M first, and AX to their number.
 #define KEEP \
 	VMOVDQU8.Z (SI), K1, Z24   \
@@ -155,28 +189,26 @@ TEXT ·fillAVX512(SB), NOSPLIT, $448-40
 	ANDQ $~63, R9
 	SUBQ $16, CX
 
+	// Words of 32 bits need no bytes put in place: of a whole turn that fits, they
+	// are kept where they are.
+	CMPL words_mask(BX), $-1
+	JNE turn
+	PCALIGN $32
+full:
+	CMPQ CX, $80 // 96 words, of which 16 are taken off
+	JLT turn
+	ENCRYPT
+	KEEP_FULL(Z18)
+	KEEP_FULL(Z19)
+	KEEP_FULL(Z20)
+	KEEP_FULL(Z21)
+	KEEP_FULL(Z22)
+	KEEP_FULL(Z23)
+	JMP full
+
 	PCALIGN $32
 turn:
-	COUNT(Z18)
-	COUNT(Z19)
-	COUNT(Z20)
-	COUNT(Z21)
-	COUNT(Z22)
-	COUNT(Z23)
-	ROUND(VAESENC, Z1)
-	ROUND(VAESENC, Z2)
-	ROUND(VAESENC, Z3)
-	ROUND(VAESENC, Z4)
-	ROUND(VAESENC, Z5)
-	ROUND(VAESENC, Z6)
-	ROUND(VAESENC, Z7)
-	ROUND(VAESENC, Z8)
-	ROUND(VAESENC, Z9)
-	ROUND(VAESENC, Z10)
-	ROUND(VAESENC, Z11)
-	ROUND(VAESENC, Z12)
-	ROUND(VAESENC, Z13)
-	ROUND(VAESENCLAST, Z14)
+	ENCRYPT
 	VMOVDQA64 Z18, (R9)
 	VMOVDQA64 Z19, 64(R9)
 	VMOVDQA64 Z20, 128(R9)

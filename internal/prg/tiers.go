@@ -52,30 +52,36 @@ var spreads = func() (s [5][64]byte) {
 
 // generic is the twin that others are compared with.
 var generic = tier{
-	name: "generic",
-	expand: func(seed Seed) fill {
-		block, err := aes.NewCipher(seed[:])
-		if err != nil {
-			panic(err) // a Seed has the length of a key
-		}
-		return func(dst []uint32, i uint64, w words) { fillGeneric(block, dst, i, w) }
-	},
+	name:   "generic",
+	expand: func(seed Seed) fill { return byLibrary(seed, words.keep) },
+}
+
+// byLibrary has the standard library make the keystream of a seed, and keep cut it.
+func byLibrary(seed Seed, keep func(w words, dst []uint32, src []byte) int) fill {
+	block, err := aes.NewCipher(seed[:])
+	if err != nil {
+		panic(err) // a Seed has the length of a key
+	}
+	return func(dst []uint32, i uint64, w words) { fillByLibrary(block, keep, dst, i, w) }
 }
 
 // chunk is the bytes of keystream made at a time: whole words of every width,
 // whole blocks, and little enough to stay in the first-level cache.
 const chunk = 3 * 2048
 
+// spare bytes are behind a chunk, for keep to read.
+const spare = 16
+
 var (
-	chunks = sync.Pool{New: func() any { return new([chunk]byte) }}
+	chunks = sync.Pool{New: func() any { return new([chunk + spare]byte) }}
 	zeros  [chunk]byte
 )
 
-func fillGeneric(block cipher.Block, dst []uint32, i uint64, w words) {
+func fillByLibrary(block cipher.Block, keep func(w words, dst []uint32, src []byte) int, dst []uint32, i uint64, w words) {
 	var iv [aes.BlockSize]byte
 	binary.BigEndian.PutUint64(iv[:], i)
 	stream := cipher.NewCTR(block, iv[:])
-	buf := chunks.Get().(*[chunk]byte)
+	buf := chunks.Get().(*[chunk + spare]byte)
 	defer chunks.Put(buf)
 
 	for len(dst) > 0 {
@@ -84,7 +90,7 @@ func fillGeneric(block cipher.Block, dst []uint32, i uint64, w words) {
 		stream.XORKeyStream(buf[:size], zeros[:size])
 		for b := buf[:size]; len(b) > 0 && len(dst) > 0; {
 			n := min(len(dst), len(b)/w.width)
-			dst = dst[w.keep(dst[:n], b[:n*w.width]):]
+			dst = dst[keep(w, dst[:n], b[:n*w.width]):]
 			b = b[n*w.width:]
 		}
 	}

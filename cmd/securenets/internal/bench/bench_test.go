@@ -150,7 +150,7 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// TestHost: a row for every pass, and a total that they add up to.
+// TestHost: a row for every pass, and a total.
 func TestHost(t *testing.T) {
 	threads := runtime.GOMAXPROCS(0)
 	result, err := tiny.host(t.Context(), func(string, int, int) {})
@@ -160,7 +160,7 @@ func TestHost(t *testing.T) {
 	if got := runtime.GOMAXPROCS(0); got != threads {
 		t.Errorf("GOMAXPROCS is %d, was %d", got, threads)
 	}
-	names := []string{"quantize", "prg", "mask", "check", "unmask", "dequantize", "total"}
+	names := []string{"quantize", "prg", "mask", "unmask", "check", "dequantize", "total"}
 	if len(result.Rows) != len(names)*len(tiny.shapes) {
 		t.Fatalf("%d rows", len(result.Rows))
 	}
@@ -168,7 +168,7 @@ func TestHost(t *testing.T) {
 		if want := names[i%len(names)]; got.Pass != want || got.Shape != tiny.shapes[i/len(names)].name || got.Threads != 1 {
 			t.Errorf("row %d is %+v, want pass %s", i, got, want)
 		}
-		if got.Pass != "mask" && got.PerWord <= 0 { // mask is a difference
+		if difference := got.Pass == "mask" || got.Pass == "unmask" || got.Pass == "check"; !difference && got.PerWord <= 0 {
 			t.Errorf("row %d takes %v ns a word", i, got.PerWord)
 		}
 	}
@@ -196,7 +196,7 @@ func TestHost(t *testing.T) {
 	}
 }
 
-// TestTimes: a round counts words sent and received, and each pass once.
+// TestTimes: a round takes each time once, of right products.
 func TestTimes(t *testing.T) {
 	c, err := newCaller(t.Context(), cpu.New(cpu.Options{}), tiny.shapes[0])
 	if err != nil {
@@ -205,12 +205,10 @@ func TestTimes(t *testing.T) {
 	if err := c.round(); err != nil {
 		t.Fatal(err)
 	}
-	sum := 0.0
-	for _, s := range c.times[:total] {
-		sum += s[0]
-	}
-	if got := c.times[total][0]; math.Abs(got-sum) > 1e-9*got {
-		t.Errorf("passes add up to %v, and the total is %v", sum, got)
+	for pass, s := range c.times {
+		if len(s) != 1 {
+			t.Errorf("%s: %d times", passNames[pass], len(s))
+		}
 	}
 	for i, s := range c.floats { // of sample i/7 and row i%7
 		want := 0.0

@@ -1,0 +1,75 @@
+//go:build !purego
+
+package prg
+
+import "github.com/securenets/securenets/internal/cpuid"
+
+// tiers are those that this machine can run, the fastest first.
+var tiers = func() (t []tier) {
+	if cpuid.AVX512() {
+		t = append(t, avx512)
+	}
+	if cpuid.AVX2() {
+		t = append(t, avx2)
+	}
+	return append(t, generic)
+}()
+
+// avx512 encrypts 4 blocks an instruction and keeps words of 16 at a time.
+var avx512 = tier{
+	name: "avx512",
+	expand: func(seed Seed) fill {
+		keys := new(roundKeys)
+		expandKeyAES(keys, &seed)
+		return func(dst []uint32, i uint64, w words) {
+			if len(dst) > 0 {
+				fillAVX512(&dst[0], len(dst), keys, i, &w)
+			}
+		}
+	},
+}
+
+// avx2 has the standard library encrypt, and keeps words of 8 at a time.
+var avx2 = tier{
+	name:   "avx2",
+	expand: func(seed Seed) fill { return byLibrary(seed, words.keepAVX2) },
+}
+
+// keepAVX2 is keep for src with spare bytes behind it.
+func (w words) keepAVX2(dst []uint32, src []byte) int {
+	n, kept := len(dst)&^7, 0
+	if n > 0 {
+		kept = keep8AVX2(&dst[0], &src[0], n, &w, &squeezes)
+	}
+	return kept + w.keep(dst[kept:][:len(dst)-n], src[n*w.width:])
+}
+
+// squeezes has, for every set of 8 words that are skipped, the places of those kept, in
+// order, then any.
+var squeezes = func() (s [256][8]byte) {
+	for skipped := range s {
+		at := 0
+		for i := range byte(8) {
+			if skipped>>i&1 == 0 {
+				s[skipped][at] = i
+				at++
+			}
+		}
+	}
+	return
+}()
+
+// keep8AVX2 is keep for n words, a multiple of 8 that is not 0. It reads up to 16 bytes
+// past src.
+//
+//go:noescape
+func keep8AVX2(dst *uint32, src *byte, n int, w *words, squeezes *[256][8]byte) (kept int)
+
+// roundKeys are those of AES-256.
+type roundKeys [15 * 16]byte
+
+//go:noescape
+func expandKeyAES(keys *roundKeys, seed *Seed)
+
+//go:noescape
+func fillAVX512(dst *uint32, n int, keys *roundKeys, i uint64, w *words)

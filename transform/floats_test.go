@@ -1,0 +1,182 @@
+package transform_test
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/transform"
+	"github.com/securenets/securenets/verify"
+)
+
+// TestMaskFloats: products of floats that were masked are those of their integers,
+// for every scheme and operator, small integers and large ones.
+func TestMaskFloats(t *testing.T) {
+	rng := rand.New(rand.NewPCG(31, 1))
+	for _, s := range transform.Schemes() {
+		for _, c := range ops {
+			if !supported(s, c.op) {
+				continue
+			}
+			for _, xmax := range []int32{1000, 1 << 20, 1<<20 + 1, 1 << 21} {
+				t.Run(fmt.Sprintf("%v/%s/%d", s, c.name, xmax), func(t *testing.T) {
+					const n = 3
+					r := ring.Q4()
+					in, out := c.op.InLen(), c.op.OutLen()
+					w := fill(rng, c.op.Rows()*c.op.Terms(), min(r.Max()/xmax/int32(c.op.Terms()), 1000))
+					l := seal(t, r, s, c.op, w)
+					x := make([]float32, n*in)
+					for i := range x {
+						x[i] = float32(rng.NormFloat64())
+					}
+					clear(x[in : 2*in])
+					q, scale := make([]int32, len(x)), make([]float32, n)
+					if err := transform.QuantizeInputs(q, scale, x, n, xmax); err != nil {
+						t.Fatal(err)
+					}
+					want := l.run(t, q, n, l.pads(t, s, n))
+
+					call, err := l.layer.MaskFloats(x, n, xmax, l.key, l.pads(t, s, n))
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer call.Close()
+					if !slices.Equal(call.Scales(), scale) {
+						t.Errorf("scales %v, want %v", call.Scales(), scale)
+					}
+					answers := l.answers(t, call)
+					candidate, err := call.UnmaskDecoded(answers)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if got, err := l.key.Open(candidate, q); err != nil || !slices.Equal(got, want) {
+						t.Fatalf("other products: %v", err)
+					}
+					row := make([]float32, c.op.Rows())
+					for i := range row {
+						row[i] = float32(rng.ExpFloat64())
+					}
+					to, err := verify.NewScale(row, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					got, floats := make([]float32, n*out), make([]float32, n*out)
+					to.Floats(floats, want, scale)
+					if err := l.key.OpenFloats(got, candidate, call.Expected(), call.Scales(), to); err != nil || !slices.Equal(got, floats) {
+						t.Errorf("other floats: %v", err)
+					}
+					answers[0].Data[len(answers[0].Data)-1] ^= 1 // candidates read them as they are opened
+					if err := l.key.OpenFloats(got, candidate, call.Expected(), call.Scales(), to); !errors.Is(err, verify.ErrRejected) {
+						t.Errorf("a wrong answer: %v", err)
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestMaskFloatsRefuses: nothing is masked, and pads stay as they were.
+func TestMaskFloatsRefuses(t *testing.T) {
+	op, s := plan.Dense(4, 2), transform.DefaultScheme()
+	l, other := seal(t, ring.Q4(), s, op, make([]int32, 8)), seal(t, ring.Q4(), s, plan.Dense(2, 4), make([]int32, 8))
+	pads := l.pads(t, s, 2)
+	good := []float32{1, 2, 3, 4, 5, 6, 7, 8}
+	for name, c := range map[string]struct {
+		x    []float32
+		xmax int32
+		key  *verify.Key
+		want error
+	}{
+		"fewer inputs":        {good[1:], 100, l.key, transform.ErrShape},
+		"no bound":            {good, 0, l.key, transform.ErrRange},
+		"past the ring":       {good, ring.Q4().Max() + 1, l.key, transform.ErrRange},
+		"another layer's key": {good, 100, other.key, transform.ErrShape},
+	} {
+		if _, err := l.layer.MaskFloats(c.x, 2, c.xmax, c.key, pads); !errors.Is(err, c.want) {
+			t.Errorf("%s: error %v, want %v", name, err, c.want)
+		}
+	}
+	for _, bad := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
+		x := slices.Clone(good)
+		x[6] = float32(bad)
+		var e *transform.NotFiniteError
+		if _, err := l.layer.MaskFloats(x, 2, 100, l.key, pads); !errors.As(err, &e) || e.Index != 1 {
+			t.Errorf("%v: error %v, want sample 1", bad, err)
+		}
+	}
+	if pads.Len() != 2 {
+		t.Errorf("pads of %d samples are left", pads.Len())
+	}
+	if _, err := l.layer.MaskFloats(good, 2, 100, l.key, pads); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestMaskedWordsLive: masked words stay as they are until their call is closed and
+// whoever holds them lets go; only then are they another call's.
+func TestMaskedWordsLive(t *testing.T) {
+	const n = 40
+	op := plan.Dense(300, 5)
+	s := transform.Scheme{Weights: transform.WeightPermute, Inputs: transform.InputSplit}
+	l := seal(t, ring.Q4(), s, op, make([]int32, 1500))
+	mask := func() (*transform.Call, []uint32) {
+		call, err := l.layer.Mask(make([]int32, n*op.In), n, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, _ := call.Masked()[0].Words()
+		return call, m.Data
+	}
+	// others masks calls at once, enough for any memory that is free to be used.
+	others := func() (used map[*uint32]bool) {
+		used = map[*uint32]bool{}
+		var calls []*transform.Call
+		for range 20 {
+			call, words := mask()
+			calls = append(calls, call)
+			if used[&words[0]] {
+				t.Error("two calls have one memory")
+			}
+			used[&words[0]] = true
+		}
+		for _, call := range calls {
+			call.Close()
+		}
+		return used
+	}
+	call, words := mask()
+	was := slices.Clone(words)
+	same := func(id string) {
+		t.Helper()
+		if others()[&words[0]] || !slices.Equal(words, was) {
+			t.Errorf("%s: the words serve another call", id)
+		}
+	}
+	release, again := call.Masked()[0].Hold(), call.Masked()[0].Hold()
+	call.Masked()[1].Hold()() // of a seed
+	same("open, held")
+	release()
+	same("open, held once")
+	call.Close()
+	same("closed, held once")
+	if call.Masked() != nil {
+		t.Error("a closed call can be sent again")
+	}
+	if _, err := call.Unmask(nil); !errors.Is(err, transform.ErrUnmasked) {
+		t.Errorf("a closed call: %v", err)
+	}
+	call.Close() // does nothing
+	same("closed twice")
+	again()
+	defer func() {
+		if recover() == nil {
+			t.Error("a hold can be let go twice")
+		}
+	}()
+	again()
+}

@@ -1,0 +1,61 @@
+package verify
+
+import (
+	"fmt"
+	"io"
+	"slices"
+)
+
+// Scale is how the products of a layer become floats: a scale and a bias for each
+// row of the weight matrix, rows being innermost in a product. It prints redacted.
+type Scale struct {
+	rows      int
+	row, bias []float32 // repeated, so that loops over them are long
+}
+
+// Format prints s redacted, whatever the verb.
+func (Scale) Format(f fmt.State, _ rune) { io.WriteString(f, "verify.Scale(redacted)") }
+
+// NewScale returns the scales and biases of a layer's rows, at least one. No bias is
+// nil, else there are as many.
+func NewScale(row, bias []float32) (Scale, error) {
+	if bias == nil {
+		bias = make([]float32, len(row))
+	}
+	if len(row) == 0 {
+		return Scale{}, &LengthError{What: "scales of rows", Each: 1, N: 1}
+	}
+	if err := wantLen("bias", len(bias), 1, len(row)); err != nil {
+		return Scale{}, err
+	}
+	const long = 1024
+	times := max(1, long/len(row))
+	return Scale{len(row), slices.Repeat(row, times), slices.Repeat(bias, times)}, nil
+}
+
+// Floats sets dst to y·row·sample + bias of products that need no check, with one
+// scale a sample, of which y has whole positions.
+func (s Scale) Floats(dst []float32, y []int32, sample []float32) {
+	each := len(y) / len(sample)
+	for i, b := range sample {
+		s.set(dst[i*each:(i+1)*each], y[i*each:(i+1)*each], 0, b)
+	}
+}
+
+// set sets dst to the floats of elements of a sample from at on.
+func (s Scale) set(dst []float32, y []int32, at int, sample float32) {
+	for at %= s.rows; len(dst) > 0; at = 0 {
+		n := min(len(dst), len(s.row)-at)
+		tiers[0].floats(dst[:n], y[:n], s.row[at:], s.bias[at:], sample)
+		dst, y = dst[n:], y[n:]
+	}
+}
+
+// floatsGeneric is the twin that others are compared with. The conversions keep products
+// from being fused: one result on every machine.
+func floatsGeneric(dst []float32, y []int32, row, bias []float32, sample float32) {
+	y, row, bias = y[:len(dst)], row[:len(dst)], bias[:len(dst)]
+	for i := range dst {
+		dst[i] = float32(float32(y[i])*float32(row[i]*sample)) + bias[i]
+	}
+}

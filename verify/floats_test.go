@@ -1,0 +1,196 @@
+package verify
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	mathrand "math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"testing"
+
+	"github.com/securenets/securenets/internal/plan"
+)
+
+// lazily returns a candidate of y that is read tile by tile, and counts reads.
+func lazily(y []int32, n, tile int, reads *atomic.Int64) Candidate {
+	each := len(y) / n
+	return LazyCandidate(n, each, tile, func(dst, scratch []int32, i, at int) {
+		if at%tile != 0 || len(dst) != min(tile, each-at) || len(scratch) != len(dst) {
+			panic(fmt.Sprintf("a tile of %d at %d of %d", len(dst), at, each))
+		}
+		reads.Add(int64(len(dst)))
+		copy(scratch, y[i*each+at:])
+		copy(dst, scratch)
+	})
+}
+
+// TestOpenFloats: floats are those of the products that Open gives, whatever tiles
+// they are read by, and none comes out where any is wrong.
+func TestOpenFloats(t *testing.T) {
+	rng := mathrand.New(mathrand.NewPCG(9, 1))
+	for _, c := range ops {
+		t.Run(c.name, func(t *testing.T) {
+			const n = 4
+			in, out, rows := c.op.InLen(), c.op.OutLen(), c.op.Rows()
+			w, x := signed(rng, rows*c.op.Terms(), 1000), signed(rng, n*in, 1000)
+			w[0], x[0] = 1, 1 // of one element each the product is not zero, which no sums are
+			k, err := NewKey(DefaultField(), c.op, w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			y := answers(c.op, w, x, n)
+			row, bias, sample := make([]float32, rows), make([]float32, rows), make([]float32, n)
+			for _, v := range [][]float32{row, bias, sample} {
+				for i := range v {
+					v[i] = float32(rng.ExpFloat64())
+				}
+			}
+			scale, err := NewScale(row, bias)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := make([]float32, n*out)
+			for i := range want {
+				product := float32(y[i]) * float32(row[i%rows]*sample[i/out])
+				want[i] = float32(product) + bias[i%rows]
+			}
+			expected := k.Expect(n)
+			for i := range n {
+				// In two parts, the second first.
+				part := x[i*in : (i+1)*in]
+				expected.Add(i, in/2, part[in/2:])
+				expected.Add(i, 0, part[:in/2])
+			}
+			dst := make([]float32, n*out)
+			for _, tile := range []int{1, 3, out, out + 1} {
+				var reads atomic.Int64
+				clear(dst)
+				if err := k.OpenFloats(dst, lazily(y, n, tile, &reads), expected, sample, scale); err != nil {
+					t.Fatal(err)
+				}
+				if !slices.Equal(dst, want) {
+					t.Fatalf("tiles of %d: other floats", tile)
+				}
+				if reads.Load() != int64(n*out) {
+					t.Errorf("tiles of %d: %d elements read of %d", tile, reads.Load(), n*out)
+				}
+				if got, err := k.Open(lazily(y, n, tile, &reads), x); err != nil || !slices.Equal(got, y) {
+					t.Errorf("tiles of %d: Open: %v", tile, err)
+				}
+			}
+			if scale.Floats(dst, y, sample); !slices.Equal(dst, want) {
+				t.Error("Floats gives others")
+			}
+
+			zero := func(id string) {
+				t.Helper()
+				if slices.ContainsFunc(dst, func(v float32) bool { return v != 0 }) {
+					t.Errorf("%s: values come out", id)
+				}
+			}
+			for i := range y {
+				for _, d := range []int32{1, math.MinInt32} {
+					bad := slices.Clone(y)
+					bad[i] += d
+					copy(dst, want)
+					err := k.OpenFloats(dst, NewCandidate(bad, n), expected, sample, scale)
+					var e *RejectedError
+					if !errors.As(err, &e) || !slices.Equal(e.Samples, []int{i / out}) {
+						t.Fatalf("element %d off by %d: %v", i, d, err)
+					}
+					zero(fmt.Sprintf("element %d off by %d", i, d))
+				}
+			}
+
+			other, err := NewKey(DefaultField(), c.op, w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wrongScale, err := NewScale(append(row, 1), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			short := k.Expect(n - 1)
+			for name, bad := range map[string]struct {
+				key      *Key
+				dst      []float32
+				n        int
+				expected Expected
+				sample   []float32
+				scale    Scale
+				want     func(error) bool
+			}{
+				"another key's sums":      {other, dst, n, expected, sample, scale, func(err error) bool { return errors.Is(err, ErrKey) }},
+				"no sums":                 {k, dst, n, Expected{}, sample, scale, func(err error) bool { return errors.Is(err, ErrKey) }},
+				"sums without terms":      {k, dst, n, k.Expect(n), sample, scale, func(err error) bool { return errors.Is(err, ErrRejected) }},
+				"sums of fewer samples":   {k, dst, n, short, sample, scale, isLength},
+				"fewer outputs":           {k, dst[1:], n, expected, sample, scale, isLength},
+				"fewer scales of samples": {k, dst, n, expected, sample[1:], scale, isLength},
+				"scales of more rows":     {k, dst, n, expected, sample, wrongScale, isLength},
+				"fewer products":          {k, dst, n - 1, expected, sample, scale, isLength},
+			} {
+				copy(dst, want)
+				err := bad.key.OpenFloats(bad.dst, NewCandidate(y[:bad.n*out], bad.n), bad.expected, bad.sample, bad.scale)
+				if !bad.want(err) {
+					t.Errorf("%s: error %v", name, err)
+				}
+				if len(bad.dst) == len(dst) {
+					zero(name)
+				}
+			}
+		})
+	}
+}
+
+func isLength(err error) bool { return errors.As(err, new(*LengthError)) }
+
+// TestOpenFloatsInParallel has work enough for several goroutines, with wrong samples
+// in the parts of all.
+func TestOpenFloatsInParallel(t *testing.T) {
+	rng := mathrand.New(mathrand.NewPCG(10, 1))
+	op, n := plan.Dense(3, 700), 400
+	w, x := signed(rng, op.In*op.Out, 1000), signed(rng, n*op.In, 1000)
+	k, err := NewKey(DefaultField(), op, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	y := answers(op, w, x, n)
+	expected, sample := k.Expect(n), slices.Repeat([]float32{1}, n)
+	for i := range n {
+		expected.Add(i, 0, x[i*op.In:(i+1)*op.In])
+	}
+	scale, err := NewScale(slices.Repeat([]float32{1}, op.Out), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dst := make([]float32, len(y))
+	var reads atomic.Int64
+	if err := k.OpenFloats(dst, lazily(y, n, 64, &reads), expected, sample, scale); err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range y {
+		if dst[i] != float32(v) {
+			t.Fatalf("element %d is %v, want %d", i, dst[i], v)
+		}
+	}
+	want := []int{0, 199, 200, 399}
+	for _, i := range want {
+		y[i*op.Out+i]++
+	}
+	var e *RejectedError
+	if err := k.OpenFloats(dst, lazily(y, n, 64, &reads), expected, sample, scale); !errors.As(err, &e) || !slices.Equal(e.Samples, want) {
+		t.Errorf("got %v, want samples %v", err, want)
+	}
+	if slices.ContainsFunc(dst, func(v float32) bool { return v != 0 }) {
+		t.Error("values come out")
+	}
+}
+
+func TestNewScaleRefuses(t *testing.T) {
+	for _, c := range []struct{ row, bias []float32 }{{nil, nil}, {nil, []float32{1}}, {[]float32{1}, []float32{1, 2}}, {[]float32{1, 2}, []float32{}}} {
+		if _, err := NewScale(c.row, c.bias); !isLength(err) {
+			t.Errorf("%d scales and %d biases: error %v", len(c.row), len(c.bias), err)
+		}
+	}
+}

@@ -1,0 +1,99 @@
+//go:build !purego
+
+package verify
+
+import (
+	"math/bits"
+
+	"github.com/securenets/securenets/internal/cpuid"
+)
+
+// tiers are those that this machine can run, the fastest first.
+var tiers = func() (t []tier) {
+	if cpuid.AVX512() {
+		t = append(t, tier{"avx512", sumAVX512, floatsBy(16, floatsAVX512)})
+	}
+	if cpuid.AVX2() {
+		t = append(t, tier{"avx2", sumAVX2, floatsBy(8, floatsAVX2)})
+	}
+	return append(t, generic)
+}()
+
+// sumAVX512 takes 32 terms at a time and leaves what is left over to generic.
+func sumAVX512(a []uint64, y []int32) (hi, lo uint64) {
+	n := len(a) &^ 31
+	hi, lo = generic.sum(a[n:], y[n:])
+	a, y = a[:n], y[:n]
+	for len(a) > 0 {
+		// Halves are below 2^52 and 2^32, and a lane takes one term in 8: 2^12 of
+		// them stay below 2^64.
+		n := min(len(a), 1<<15)
+		var low, high [8]uint64
+		dotAVX512(&a[0], &y[0], n, &low, &high)
+		a, y = a[n:], y[n:]
+
+		var top, c uint64 // top < 2^15·2^32
+		for i, l := range low {
+			top += high[i]
+			lo, c = bits.Add64(lo, l, 0)
+			hi += c
+		}
+		lo, c = bits.Add64(lo, top<<52, 0)
+		hi += top>>12 + c
+	}
+	return hi, lo
+}
+
+// sumAVX2 takes 16 terms at a time and leaves what is left over to generic.
+func sumAVX2(a []uint64, y []int32) (hi, lo uint64) {
+	n := len(a) &^ 15
+	hi, lo = generic.sum(a[n:], y[n:])
+	a, y = a[:n], y[:n]
+	for len(a) > 0 {
+		// Each 512 terms add two parts below 2^32 to a lane: it stays below 2^45.
+		n := min(len(a), 1<<20)
+		var parts [4][4]uint64
+		dotAVX2(&a[0], &y[0], n, &parts)
+		a, y = a[n:], y[n:]
+		for i, shift := range [4]uint{0, 32, 26, 58} {
+			var part, c uint64
+			for _, lane := range parts[i] {
+				part += lane
+			}
+			lo, c = bits.Add64(lo, part<<shift, 0)
+			hi += part>>(64-shift) + c // no shift leaves nothing
+		}
+	}
+	return hi, lo
+}
+
+// floatsBy is floats by a routine that takes a multiple of lanes.
+func floatsBy(lanes int, do func(dst *float32, y *int32, row, bias *float32, n int, sample float32)) func([]float32, []int32, []float32, []float32, float32) {
+	return func(dst []float32, y []int32, row, bias []float32, sample float32) {
+		n := len(dst) &^ (lanes - 1)
+		if n > 0 {
+			do(&dst[0], &y[:n][0], &row[:n][0], &bias[:n][0], n, sample)
+		}
+		floatsGeneric(dst[n:], y[n:], row[n:], bias[n:], sample)
+	}
+}
+
+// dotAVX512 sets lo and hi to the sums, one a lane, of the low 52 bits of
+// a·(y + 2^31) and of the bits above, n being a multiple of 32 that is not 0.
+//
+//go:noescape
+func dotAVX512(a *uint64, y *int32, n int, lo, hi *[8]uint64)
+
+// dotAVX2 sets parts to sums, one a lane, of which the first is to count 1, the
+// others 2^32, 2^26 and 2^58, n being a multiple of 16 that is not 0.
+//
+//go:noescape
+func dotAVX2(a *uint64, y *int32, n int, parts *[4][4]uint64)
+
+// floatsAVX512 and floatsAVX2 take n elements, a multiple of 16 or 8 that is not 0.
+//
+//go:noescape
+func floatsAVX512(dst *float32, y *int32, row, bias *float32, n int, sample float32)
+
+//go:noescape
+func floatsAVX2(dst *float32, y *int32, row, bias *float32, n int, sample float32)
