@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/onnx"
 	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/pool"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/transform"
 	"github.com/securenets/securenets/verify"
@@ -33,7 +35,7 @@ func Preview(model []byte, s transform.Scheme) (Description, error) {
 		if err != nil {
 			return Description{}, fmt.Errorf("hostclient: layer %d: %w", l, err)
 		}
-		secret.layers = append(secret.layers, layer{masks: masks, xmax: transform.ChooseXMax(secret.ring, op, linear.Weights(), 0)})
+		secret.add(layer{masks: masks, xmax: transform.ChooseXMax(secret.ring, op, linear.Weights(), 0)})
 	}
 	return secret.Describe(), nil
 }
@@ -44,7 +46,8 @@ func Preview(model []byte, s transform.Scheme) (Description, error) {
 type Emulator struct {
 	net      *network
 	ring     ring.Ring
-	weights  []*transform.Quantized
+	xmax     []int32 // by layer
+	scales   []verify.Scale
 	products []plan.Product
 	block    int // samples that are in work at once
 }
@@ -78,19 +81,32 @@ func newEmulator(ctx context.Context, r ring.Ring, nw *network, rho []float64, m
 	for l, linear := range nw.layers {
 		op := linear.Plan()
 		xmax := transform.ChooseXMax(r, op, linear.Weights(), rho[l])
-		w, err := transform.QuantizeWeights(r, op, linear.Weights(), xmax)
-		if err == nil {
-			var p plan.Product
-			if p, err = m.Load(ctx, r, op, words(r, op.Rows(), op.Terms(), w.W)); err == nil {
-				e.weights, e.products = append(e.weights, w), append(e.products, p)
-			}
-		}
+		err := e.add(ctx, linear, xmax, m)
 		if err != nil {
 			e.Close()
 			return nil, fmt.Errorf("layer %d: %w", l, err)
 		}
 	}
 	return e, nil
+}
+
+// add loads a layer.
+func (e *Emulator) add(ctx context.Context, linear graph.Linear, xmax int32, m plan.Multiplier) error {
+	op := linear.Plan()
+	q, err := transform.QuantizeWeights(e.ring, op, linear.Weights(), xmax)
+	if err != nil {
+		return err
+	}
+	scale, err := verify.NewScale(q.Scale, linear.Bias())
+	if err != nil {
+		return err
+	}
+	p, err := m.Load(ctx, e.ring, op, words(e.ring, op.Rows(), op.Terms(), q.W))
+	if err != nil {
+		return err
+	}
+	e.xmax, e.scales, e.products = append(e.xmax, xmax), append(e.scales, scale), append(e.products, p)
+	return nil
 }
 
 // Close frees what the multiplier holds. Nothing else may run meanwhile.
@@ -128,7 +144,7 @@ func (e *Emulator) run(ctx context.Context, x []float32, n int, see func(l, n in
 		k := min(e.block, n-i)
 		y, err := e.net.run(x[i*in:(i+k)*in], k, func(l int, x []float32) ([]float32, error) {
 			see(l, k, x)
-			y, err := e.multiply(ctx, l, x, k)
+			y, err := inClear(ctx, e.ring, e.products[l], e.net.layers[l].Plan(), e.scales[l], e.xmax[l], x, k)
 			if err != nil {
 				return nil, fmt.Errorf("layer %d: %w", l, err)
 			}
@@ -142,36 +158,43 @@ func (e *Emulator) run(ctx context.Context, x []float32, n int, see func(l, n in
 	return out, nil
 }
 
-// multiply computes layer l of n samples.
-func (e *Emulator) multiply(ctx context.Context, l int, x []float32, n int) ([]float32, error) {
-	w, linear := e.weights[l], e.net.layers[l]
-	op := linear.Plan()
-	q, scale := make([]int32, len(x)), make([]float32, n)
-	if err := transform.QuantizeInputs(q, scale, x, n, w.XMax); err != nil {
-		return nil, fmt.Errorf("%w: activations: %w", ErrInput, err)
-	}
-	y := ring.NewMatrix(n, op.OutLen())
-	if err := e.products[l].Evaluate(ctx, y, words(e.ring, n, op.InLen(), q)); err != nil {
-		return nil, err
-	}
-	signed := make([]int32, len(y.Data))
-	for i, a := range y.Data {
-		signed[i] = e.ring.Lift(a)
-	}
-	to, err := verify.NewScale(w.Scale, linear.Bias())
-	if err != nil {
-		return nil, err
-	}
-	out := floats.Get(len(signed))
-	to.Floats(out, signed, scale)
-	return out, nil
-}
-
 // words returns the rows x cols matrix of v mod M, |v| <= (M-1)/2.
 func words(r ring.Ring, rows, cols int, v []int32) ring.Matrix {
 	m := ring.NewMatrix(rows, cols)
-	for i, x := range v {
-		m.Data[i] = r.FromSigned(x)
-	}
+	transform.ToRing(r, m.Data, v)
 	return m
+}
+
+// inner lends the words of layers that are computed in the clear. They never leave
+// the host.
+var inner pool.Of[uint32]
+
+// inClear computes a layer of n samples without clouds: W x + bias, in the integers
+// that they would compute with, to memory of floats. The product holds W.
+func inClear(ctx context.Context, r ring.Ring, w plan.Product, op plan.Op, to verify.Scale, xmax int32, x []float32, n int) ([]float32, error) {
+	in, out := op.InLen(), op.OutLen()
+	scale, tile := make([]float32, n), make([]int32, max(in, out)) // of one sample
+	words := ring.Matrix{Rows: n, Cols: in, Data: inner.Get(n * in)}
+	defer inner.Put(words.Data)
+	for i := range n {
+		err := transform.QuantizeInputs(tile[:in], scale[i:i+1], x[i*in:(i+1)*in], 1, xmax)
+		if wrong := (*transform.NotFiniteError)(nil); errors.As(err, &wrong) {
+			err = &transform.NotFiniteError{What: wrong.What, Index: i}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: activations: %w", ErrInput, err)
+		}
+		transform.ToRing(r, words.Row(i), tile[:in])
+	}
+	products := ring.Matrix{Rows: n, Cols: out, Data: inner.Get(n * out)}
+	defer inner.Put(products.Data)
+	if err := w.Evaluate(ctx, products, words); err != nil {
+		return nil, err
+	}
+	y := floats.Get(n * out)
+	for i := range n {
+		transform.FromRing(r, tile[:out], products.Row(i))
+		to.Floats(y[i*out:(i+1)*out], tile[:out], scale[i:i+1])
+	}
+	return y, nil
 }

@@ -34,6 +34,25 @@ func ExampleSeal() {
 	// hostclient.Secret(redacted)
 }
 
+// Layers that cost the host more to send than to compute stay there, with the same
+// results. What is kept depends on the machine, so this example is not run.
+func ExampleSealOptions_place() {
+	models, secret, err := hostclient.Seal(context.Background(), tinyONNX(), hostclient.SealOptions{
+		Place:      hostclient.PlaceAuto,
+		Multiplier: cpu.New(cpu.Options{}), // the one that sessions will have
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, l := range secret.Describe().Layers {
+		if c := l.Cost; c != nil {
+			fmt.Printf("%s %s: kept %t, %d ns a sample to send, %d to keep\n", l.Name, l.Shape, l.Kept, c.Send(), c.Keep)
+		}
+	}
+	// A session needs a client for each of these, and none where all is kept.
+	fmt.Println(len(models), "sealed models for", secret.Roles(), "clouds")
+}
+
 // pushed seals the tiny network, and starts a cloud that holds it.
 func pushed(ctx context.Context) (*cloud, *hostclient.Client, []hostclient.SealedModel, *hostclient.Secret) {
 	models, secret, err := hostclient.Seal(ctx, tinyONNX(), hostclient.SealOptions{})

@@ -11,6 +11,9 @@
 // A scheme of several roles has a sealed model and a client for each, of clouds
 // that must not collude. Which provider has which role is written to the secret
 // before its model is pushed there, for good: secret.Bind(i, client.Provider()).
+//
+// With PlaceAuto, layers that are cheaper to compute than to send stay on the host;
+// secret.Roles tells how many clouds are needed then.
 package hostclient
 
 import (
@@ -35,12 +38,16 @@ var (
 	ErrNoPads = errors.New("hostclient: no pads in stock")
 	// ErrSecret: bytes that are not a secret file, or a wrong identity or passphrase.
 	ErrSecret = errors.New("hostclient: cannot open secret")
+	// ErrSecretVersion: a secret file of a format that this version does not read;
+	// beside ErrSecret.
+	ErrSecretVersion = errors.New("hostclient: unknown format version")
 	// ErrInput: inputs of the wrong length or not finite, or so large that the
 	// network's values leave the range of float32.
 	ErrInput = errors.New("hostclient: bad input")
 	// ErrTooLarge: one sample of a layer does not fit a message.
 	ErrTooLarge = errors.New("hostclient: layer too large")
-	// ErrMultiplier: pads or a calibration are to be computed, and nothing to do it with was given.
+	// ErrMultiplier: something is to be computed here (pads, a calibration, costs, a layer
+	// that is kept), and nothing to do it with was given.
 	ErrMultiplier = errors.New("hostclient: no multiplier")
 	// ErrClosed: the session was closed.
 	ErrClosed = errors.New("hostclient: session closed")

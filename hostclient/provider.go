@@ -19,7 +19,7 @@ import (
 // have nothing to bind. The error wraps ErrProvider. No other use of the secret
 // may run meanwhile.
 func (s *Secret) Bind(role int, provider string) error {
-	roles := s.scheme.Roles()
+	roles := s.Roles()
 	if role < 0 || role >= roles || provider == "" {
 		return fmt.Errorf("%w: role %d of %d for %q", ErrProvider, role, roles, provider)
 	}
@@ -63,8 +63,8 @@ func (s *Secret) bind(clients []*Client) error {
 // apart refuses clients of another number than the roles, and two of one cloud
 // or one provider.
 func (s *Secret) apart(clients []*Client) error {
-	if len(clients) != s.scheme.Roles() {
-		return fmt.Errorf("%w: %d clients for %d roles", ErrMismatch, len(clients), s.scheme.Roles())
+	if len(clients) != s.Roles() {
+		return fmt.Errorf("%w: %d clients for %d roles", ErrMismatch, len(clients), s.Roles())
 	}
 	for i, a := range clients {
 		for j, b := range clients[:i] {

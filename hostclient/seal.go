@@ -24,11 +24,23 @@ type SealOptions struct {
 	// each layer's activations are chosen. Without any, they are chosen for
 	// normally distributed activations after a ReLU.
 	Calibration []float32
-	// Multiplier computes the calibration's products; needed with Calibration.
+	// Place says which layers are sent. Zero: PlaceAll.
+	Place Place
+	// Multiplier computes the calibration's products, and those that PlaceAuto
+	// measures; needed with either. PlaceAuto takes it for the one of sessions.
 	Multiplier plan.Multiplier
+	// Echo is the address of an echo (ServeEcho) in another process, for PlaceAuto to
+	// measure what sending costs. Without one it is in this process, where a connection
+	// costs about half of what it costs between two.
+	Echo string
 	// Progress is called after each linear layer. May be nil.
 	Progress func(done, total int)
+
+	measure costs // for tests; nil: what is measured here
 }
+
+// costs measures what a layer costs here, given what sealLayer made of it.
+type costs func(ctx context.Context, l layer, op plan.Op, w, what ring.Matrix) (LayerCost, error)
 
 // SealedModel is the file for one role's cloud: public to that cloud.
 type SealedModel struct {
@@ -38,7 +50,8 @@ type SealedModel struct {
 }
 
 // Seal reads an ONNX model, quantises and masks its linear layers, and returns
-// one sealed model a role and the secret that belongs to them.
+// one sealed model a role and the secret that belongs to them. There is no sealed
+// model where PlaceAuto keeps every layer.
 func Seal(ctx context.Context, model []byte, o SealOptions) ([]SealedModel, *Secret, error) {
 	g, err := onnx.Parse(model)
 	if err != nil {
@@ -56,9 +69,22 @@ func seal(ctx context.Context, g *graph.Graph, o SealOptions) ([]SealedModel, *S
 	if o.Scheme == (transform.Scheme{}) {
 		o.Scheme = transform.DefaultScheme()
 	}
+	if o.Place == "" {
+		o.Place = PlaceAll
+	}
+	if _, err := ParsePlace(string(o.Place)); err != nil {
+		return nil, nil, err
+	}
 	nw, rho, err := prepare(ctx, r, g, o)
 	if err != nil {
 		return nil, nil, err
+	}
+	if o.Place == PlaceAuto && o.measure == nil {
+		m, err := newMeter(ctx, r, o, nw.layers)
+		if err != nil {
+			return nil, nil, err
+		}
+		o.measure = m.cost
 	}
 	if o.Progress == nil {
 		o.Progress = func(int, int) {}
@@ -84,22 +110,35 @@ func seal(ctx context.Context, g *graph.Graph, o SealOptions) ([]SealedModel, *S
 		roles[i].Plan.Ring = r
 	}
 	for l, op := range nw.layers {
-		layer, whats, err := sealLayer(r, o.Scheme, op, rho[l])
+		layer, w, whats, err := sealLayer(r, o.Scheme, op, rho[l])
 		if err != nil {
 			return nil, nil, fmt.Errorf("layer %d: %w", l, err)
 		}
-		secret.layers = append(secret.layers, layer)
+		if o.Place == PlaceAuto {
+			weights := words(r, op.Plan().Rows(), op.Plan().Terms(), w)
+			c, err := o.measure(ctx, layer, op.Plan(), weights, whats[0]) // every role holds the same What
+			if err != nil {
+				return nil, nil, fmt.Errorf("layer %d: what it costs: %w", l, err)
+			}
+			layer.cost = &c
+			if c.Saving() > 0 {
+				layer.masks, layer.key, layer.weights = nil, nil, &weights
+			}
+		}
+		secret.add(layer)
 		for i := range roles {
-			roles[i].Plan.Ops = append(roles[i].Plan.Ops, layer.masks.CloudOp())
-			roles[i].Weights = append(roles[i].Weights, whats[i])
+			if !layer.kept() {
+				roles[i].Plan.Ops = append(roles[i].Plan.Ops, layer.masks.CloudOp())
+				roles[i].Weights = append(roles[i].Weights, whats[i])
+			}
 		}
 		o.Progress(l+1, len(nw.layers))
 		if err := ctx.Err(); err != nil {
 			return nil, nil, err
 		}
 	}
-	models := make([]SealedModel, len(roles))
-	for i := range roles {
+	models := make([]SealedModel, secret.Roles())
+	for i := range models {
 		b, err := roles[i].Marshal()
 		if err != nil {
 			return nil, nil, fmt.Errorf("role %d: %w", i, err)
@@ -132,31 +171,30 @@ func prepare(ctx context.Context, r ring.Ring, g *graph.Graph, o SealOptions) (*
 	return nw, rho, nil
 }
 
-// sealLayer returns what the host keeps of one layer, and one masked weight
-// matrix a role.
-func sealLayer(r ring.Ring, s transform.Scheme, linear graph.Linear, rho float64) (layer, []ring.Matrix, error) {
+// sealLayer returns what the host keeps of one layer that is sent, its integer
+// weights, and one masked weight matrix a role.
+func sealLayer(r ring.Ring, s transform.Scheme, linear graph.Linear, rho float64) (_ layer, w []int32, whats []ring.Matrix, err error) {
 	op := linear.Plan()
 	masks, err := transform.NewLayer(r, s, op)
 	if err != nil {
-		return layer{}, nil, err
+		return layer{}, nil, nil, err
 	}
 	if err := checkSize(r, masks.CloudOp()); err != nil {
-		return layer{}, nil, err
+		return layer{}, nil, nil, err
 	}
 	xmax := transform.ChooseXMax(r, op, linear.Weights(), rho)
 	q, err := transform.QuantizeWeights(r, op, linear.Weights(), xmax)
 	if err != nil {
-		return layer{}, nil, err
+		return layer{}, nil, nil, err
 	}
 	key, err := verify.NewKey(verify.DefaultField(), op, q.W)
 	if err != nil {
-		return layer{}, nil, err
+		return layer{}, nil, nil, err
 	}
-	whats, err := masks.Seal(q.W)
-	if err != nil {
-		return layer{}, nil, err
+	if whats, err = masks.Seal(q.W); err != nil {
+		return layer{}, nil, nil, err
 	}
-	return layer{masks: masks, key: key, scale: q.Scale, xmax: xmax}, whats, nil
+	return layer{masks: masks, key: key, scale: q.Scale, xmax: xmax}, q.W, whats, nil
 }
 
 // calibrate runs samples through the quantised network in the clear and returns,

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 
 	"filippo.io/age"
@@ -30,6 +31,7 @@ type Secret struct {
 	digests []sealed.Digest // one a role
 	net     *network        // without weights of linear operators
 	layers  []layer         // one a linear operator
+	sent    []int           // the layers that clouds evaluate, in the order of the sealed model
 	stock   padstock.Key    // that durable stocks are encrypted under; schemes with pads only
 
 	providers  [][]string // by role; nil where none has one yet, and for schemes of one role
@@ -38,11 +40,40 @@ type Secret struct {
 
 // layer is what the host knows of one linear operator, beside its shape and bias.
 type layer struct {
-	masks *transform.Layer
-	key   *verify.Key
 	scale []float32 // one a row of the weight matrix
 	xmax  int32     // largest magnitude of a quantised input
+
+	// Of a layer that clouds evaluate.
+	masks *transform.Layer
+	key   *verify.Key
+	at    int // its place in the sealed model
+
+	weights *ring.Matrix // of a layer that the host keeps, W as words; else nil
+	cost    *LayerCost   // nil where it was not measured
 }
+
+func (l *layer) kept() bool { return l.weights != nil }
+
+// add appends a layer.
+func (s *Secret) add(l layer) {
+	if !l.kept() {
+		l.at = len(s.sent)
+		s.sent = append(s.sent, len(s.layers))
+	}
+	s.layers = append(s.layers, l)
+}
+
+// Roles returns how many clouds the network needs, which is also how many sealed
+// models it has: those of its scheme, and none where the host keeps every layer.
+func (s *Secret) Roles() int {
+	if len(s.sent) == 0 {
+		return 0
+	}
+	return s.scheme.Roles()
+}
+
+// padded reports whether calls need pads.
+func (s *Secret) padded() bool { return s.scheme.Inputs == transform.InputPad && len(s.sent) > 0 }
 
 // Format prints the secret redacted, whatever the verb.
 func (Secret) Format(f fmt.State, _ rune) { io.WriteString(f, "hostclient.Secret(redacted)") }
@@ -62,11 +93,18 @@ func checkSize(r ring.Ring, op plan.Op) error {
 // stocks; InputPad only) and, for layer l in order,
 //
 //	l.scale F32 · l.D l.F l.E l.U U32 (WeightPermute only) · l.S l.V U64
+//
+// or, for a layer that is kept,
+//
+//	l.scale F32 · l.W U32 (row-major words)
+//
+// Version 1 sends all layers and knows no costs; version 2 has Placement.
 const (
-	secretKey     = "securenets.secret"
-	secretVersion = 1
-	maxSecret     = 1 << 32 // bytes, of plaintext
-	ageIntro      = "age-encryption.org/v1\n"
+	secretKey    = "securenets.secret"
+	secretAll    = 1
+	secretPlaced = 2
+	maxSecret    = 1 << 32 // bytes, of plaintext
+	ageIntro     = "age-encryption.org/v1\n"
 )
 
 type secretHeader struct {
@@ -79,6 +117,14 @@ type secretHeader struct {
 	Providers [][]string `json:"providers,omitempty"`
 	// Whom the file is encrypted to; left out where that is not a list of public keys.
 	Recipients []string `json:"recipients,omitempty"`
+	// By layer; version 2 only.
+	Placement []placedLayer `json:"placement,omitempty"`
+}
+
+// placedLayer says where a layer is, and what was measured for that.
+type placedLayer struct {
+	Kept bool `json:"kept"`
+	LayerCost
 }
 
 // marshal returns the plaintext of a file that is encrypted to the recipients.
@@ -88,7 +134,7 @@ func (s *Secret) marshal(to []age.Recipient) ([]byte, error) {
 		return nil, err
 	}
 	h := secretHeader{
-		Version: secretVersion, Scheme: s.scheme.String(), Ring: s.ring.Primes(),
+		Version: secretAll, Scheme: s.scheme.String(), Ring: s.ring.Primes(),
 		Providers: s.providers, Recipients: publicKeys(to),
 	}
 	for _, d := range s.digests {
@@ -102,6 +148,14 @@ func (s *Secret) marshal(to []age.Recipient) ([]byte, error) {
 		h.XMax = append(h.XMax, layer.xmax)
 		name := func(s string) string { return strconv.Itoa(l) + "." + s }
 		f.Tensors = append(f.Tensors, safetensors.New(name("scale"), layer.scale, len(layer.scale)))
+		if layer.cost != nil {
+			h.Version = secretPlaced
+			h.Placement = append(h.Placement, placedLayer{layer.kept(), *layer.cost})
+		}
+		if layer.kept() {
+			f.Tensors = append(f.Tensors, safetensors.New(name("W"), layer.weights.Data, len(layer.weights.Data)))
+			continue
+		}
 		if st := layer.masks.State(); s.scheme.Weights == transform.WeightPermute {
 			f.Tensors = append(f.Tensors,
 				safetensors.New(name("D"), st.D, len(st.D)), safetensors.New(name("F"), st.F, len(st.F)),
@@ -153,8 +207,8 @@ func unmarshalSecret(b []byte) (*Secret, error) {
 	if json.Unmarshal(text, &h) != nil || len(f.Metadata) != 1 {
 		return nil, errors.New("no readable header")
 	}
-	if h.Version != secretVersion {
-		return nil, fmt.Errorf("format version %d, want %d", h.Version, secretVersion)
+	if h.Version != secretAll && h.Version != secretPlaced {
+		return nil, fmt.Errorf("%w: %d, want %d or %d", ErrSecretVersion, h.Version, secretAll, secretPlaced)
 	}
 	if again, err := json.Marshal(h); err != nil || !bytes.Equal(text, again) {
 		return nil, errors.New("header is not in the form that is written")
@@ -165,20 +219,6 @@ func unmarshalSecret(b []byte) (*Secret, error) {
 	}
 	if s.ring, err = ring.New(h.Ring...); err != nil {
 		return nil, err
-	}
-	if len(h.Digests) != s.scheme.Roles() {
-		return nil, fmt.Errorf("%d digests for %d roles", len(h.Digests), s.scheme.Roles())
-	}
-	if err := checkProviders(h.Providers, s.scheme.Roles()); err != nil {
-		return nil, err
-	}
-	s.digests = make([]sealed.Digest, len(h.Digests))
-	for i, d := range h.Digests {
-		b, err := hex.DecodeString(d)
-		if err != nil || len(b) != len(s.digests[i]) {
-			return nil, fmt.Errorf("digest %d is none", i)
-		}
-		copy(s.digests[i][:], b)
 	}
 	t := &tensors{left: f.Tensors}
 	structure := next[uint8](t, "structure")
@@ -200,29 +240,58 @@ func unmarshalSecret(b []byte) (*Secret, error) {
 	if len(h.XMax) != len(s.net.layers) {
 		return nil, fmt.Errorf("%d input bounds for %d layers", len(h.XMax), len(s.net.layers))
 	}
+	if placed := len(h.Placement); placed != 0 && placed != len(s.net.layers) || (placed != 0) != (h.Version == secretPlaced) {
+		return nil, fmt.Errorf("%d layers are placed, of %d, in version %d", placed, len(s.net.layers), h.Version)
+	}
 	for l, linear := range s.net.layers {
-		layer, err := s.restore(t, l, linear.Plan(), h.XMax[l])
+		var p *placedLayer
+		if h.Version == secretPlaced {
+			p = &h.Placement[l]
+		}
+		layer, err := s.restore(t, l, linear.Plan(), h.XMax[l], p)
 		if err != nil {
 			return nil, fmt.Errorf("layer %d: %w", l, err)
 		}
-		s.layers = append(s.layers, layer)
+		s.add(layer)
 	}
 	if len(t.left) != 0 {
 		return nil, errors.New("more tensors than layers have")
 	}
+	if len(h.Digests) != s.Roles() {
+		return nil, fmt.Errorf("%d digests for %d roles", len(h.Digests), s.Roles())
+	}
+	if err := checkProviders(h.Providers, s.Roles()); err != nil {
+		return nil, err
+	}
+	s.digests = make([]sealed.Digest, len(h.Digests))
+	for i, d := range h.Digests {
+		b, err := hex.DecodeString(d)
+		if err != nil || len(b) != len(s.digests[i]) {
+			return nil, fmt.Errorf("digest %d is none", i)
+		}
+		copy(s.digests[i][:], b)
+	}
 	return s, nil
 }
 
-// restore reads layer l.
-func (s *Secret) restore(t *tensors, l int, op plan.Op, xmax int32) (layer, error) {
+// restore reads layer l, placed where p says: nil stands for sent.
+func (s *Secret) restore(t *tensors, l int, op plan.Op, xmax int32, p *placedLayer) (layer, error) {
 	name := func(s string) string { return strconv.Itoa(l) + "." + s }
 	scale := next[float32](t, name("scale"))
+	kept := p != nil && p.Kept
 	st := transform.LayerState{Op: op}
-	if s.scheme.Weights == transform.WeightPermute {
+	var w []uint32
+	var vs, vv []uint64
+	switch {
+	case kept:
+		w = next[uint32](t, name("W"))
+	case s.scheme.Weights == transform.WeightPermute:
 		st.D, st.F = next[uint32](t, name("D")), next[uint32](t, name("F"))
 		st.E, st.U = next[uint32](t, name("E")), next[uint32](t, name("U"))
+		fallthrough
+	default:
+		vs, vv = next[uint64](t, name("S")), next[uint64](t, name("V"))
 	}
-	vs, vv := next[uint64](t, name("S")), next[uint64](t, name("V"))
 	if t.err != nil {
 		return layer{}, errors.New("tensors are missing, or not as they are written")
 	}
@@ -237,6 +306,20 @@ func (s *Secret) restore(t *tensors, l int, op plan.Op, xmax int32) (layer, erro
 			return layer{}, fmt.Errorf("scale %d is not positive and finite", i)
 		}
 	}
+	restored := layer{scale: scale, xmax: xmax}
+	if p != nil {
+		if !p.valid() {
+			return layer{}, errors.New("costs that nobody measured")
+		}
+		restored.cost = &p.LayerCost
+	}
+	if kept {
+		if err := checkKept(s.ring, op, w, xmax); err != nil {
+			return layer{}, err
+		}
+		restored.weights = &ring.Matrix{Rows: op.Rows(), Cols: op.Terms(), Data: w}
+		return restored, nil
+	}
 	// First: S and V are as long as the maps, so what follows takes no more
 	// memory than the file has.
 	key, err := verify.RestoreKey(verify.DefaultField(), op, vs, vv)
@@ -250,7 +333,30 @@ func (s *Secret) restore(t *tensors, l int, op plan.Op, xmax int32) (layer, erro
 	if err := checkSize(s.ring, masks.CloudOp()); err != nil {
 		return layer{}, err
 	}
-	return layer{masks: masks, key: key, scale: scale, xmax: xmax}, nil
+	restored.masks, restored.key = masks, key
+	return restored, nil
+}
+
+// checkKept refuses words that are not the weights of an operator, for inputs of at
+// most xmax in magnitude: products must not leave the range of the signed lift.
+func checkKept(r ring.Ring, op plan.Op, w []uint32, xmax int32) error {
+	if len(w) != op.Rows()*op.Terms() {
+		return fmt.Errorf("%d weights for %d by %d", len(w), op.Rows(), op.Terms())
+	}
+	if err := r.CheckCanonical(w); err != nil {
+		return errors.New("a weight is not canonical")
+	}
+	for row := range slices.Chunk(w, op.Terms()) {
+		var sum int64 // at most 2^16·2^31
+		for _, a := range row {
+			v := int64(r.Lift(a))
+			sum += max(v, -v)
+		}
+		if sum > int64(r.Max())/int64(xmax) {
+			return errors.New("products leave the ring's range")
+		}
+	}
+	return nil
 }
 
 // publicKeys returns the recipients as text that age.ParseRecipients reads, or
@@ -327,6 +433,17 @@ type Description struct {
 	Input     [3]int              `json:"input"`               // C, H, W
 	Output    int                 `json:"output"`
 	Layers    []LayerDescription  `json:"layers"`
+	// Placement sums up the costs of all layers; nil where they were not measured.
+	Placement *Placement `json:"placement,omitempty"`
+}
+
+// Placement is what the linear layers of a network cost the host for a sample, as
+// sealing measured it: CPU time in nanoseconds.
+type Placement struct {
+	AllOnline  int64 `json:"all_online_ns"`  // were every layer sent
+	AllOffline int64 `json:"all_offline_ns"` // and for its pads
+	Online     int64 `json:"online_ns"`      // as they are placed
+	Offline    int64 `json:"offline_ns"`
 }
 
 // LayerDescription describes one operator, linear or not.
@@ -334,10 +451,13 @@ type LayerDescription struct {
 	Name      string `json:"name"`            // of the operator
 	Shape     string `json:"shape"`           // of its output
 	Cloud     string `json:"cloud,omitempty"` // what the cloud evaluates; empty where the host computes it
+	Kept      bool   `json:"kept,omitempty"`  // it is linear, and the host computes it
 	XMax      int32  `json:"x_max,omitempty"` // largest magnitude of a quantised input
-	MulAdds   int64  `json:"mul_adds"`        // a sample, in each cloud
+	MulAdds   int64  `json:"mul_adds"`        // a sample, in each cloud or on the host
 	WordsUp   int64  `json:"words_up"`        // a sample, to all clouds; a seed in their place is not counted
 	WordsDown int64  `json:"words_down"`      // a sample, from all clouds
+	// Cost is why a linear layer is where it is; nil where that was not measured.
+	Cost *LayerCost `json:"cost,omitempty"`
 }
 
 // Describe returns the description.
@@ -356,19 +476,41 @@ func (s *Secret) Describe() Description {
 	l := 0
 	for i, node := range s.net.Nodes {
 		ld := LayerDescription{Name: node.Op.Name(), Shape: s.net.shapes[i+1].String()}
-		if _, ok := node.Op.(graph.Linear); ok {
+		if linear, ok := node.Op.(graph.Linear); ok {
 			layer := s.layers[l]
-			op, rows := layer.masks.CloudOp(), int64(layer.masks.CloudRows(1))
-			ld.Cloud = op.String()
-			if rows > 1 {
-				ld.Cloud = fmt.Sprintf("%v, %d rows", op, rows)
+			ld.XMax, ld.MulAdds, ld.Kept = layer.xmax, linear.Plan().MulAdds(), layer.kept()
+			if !ld.Kept {
+				op, rows := layer.masks.CloudOp(), int64(layer.masks.CloudRows(1))
+				ld.Cloud = op.String()
+				if rows > 1 {
+					ld.Cloud = fmt.Sprintf("%v, %d rows", op, rows)
+				}
+				ld.WordsUp, ld.WordsDown = rows*int64(op.InLen()), int64(s.scheme.Roles())*rows*int64(op.OutLen())
 			}
-			ld.XMax = layer.xmax
-			ld.MulAdds = rows * op.MulAdds()
-			ld.WordsUp, ld.WordsDown = rows*int64(op.InLen()), int64(s.scheme.Roles())*rows*int64(op.OutLen())
+			if layer.cost != nil {
+				cost := *layer.cost
+				ld.Cost = &cost
+				d.Placement = d.Placement.plus(cost, ld.Kept)
+			}
 			l++
 		}
 		d.Layers = append(d.Layers, ld)
 	}
 	return d
+}
+
+// plus returns p, nil for none, with another layer.
+func (p *Placement) plus(c LayerCost, kept bool) *Placement {
+	if p == nil {
+		p = &Placement{}
+	}
+	p.AllOnline += c.Send()
+	p.AllOffline += c.Pads
+	if kept {
+		p.Online += c.Keep
+	} else {
+		p.Online += c.Send()
+		p.Offline += c.Pads
+	}
+	return p
 }

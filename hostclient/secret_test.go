@@ -173,6 +173,7 @@ func TestHostileSecret(t *testing.T) {
 	f := func(v float32) []byte { return safetensors.New("", []float32{v}).Data }
 	for what, change := range map[string]func(*safetensors.File){
 		"version":           header(`"version":1`, `"version":2`),
+		"later version":     header(`"version":1`, `"version":3`),
 		"scheme":            header("permute+pad", "permute+pax"),
 		"another scheme":    header("permute+pad", "none+pad"),
 		"ring":              header("[251,", "[250,"),
@@ -242,6 +243,12 @@ func FuzzSecret(f *testing.F) {
 			f.Fatal(err)
 		}
 		f.Add(plain)
+		for _, p := range []places{0, 1} {
+			if plain, err = placed(f, g, scheme, p).secret.Marshal(); err != nil {
+				f.Fatal(err)
+			}
+			f.Add(plain)
+		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := hostclient.UnmarshalSecret(b)

@@ -28,8 +28,9 @@ func blockRows(words int) int { return max(1, blockWords/words) }
 
 // Options are the choices of a session.
 type Options struct {
-	// Multiplier computes pads; needed by schemes with pads. With several roles
-	// it also tells which of them lied: without it all count as liars.
+	// Multiplier computes pads and the layers that are kept; needed where there are
+	// such. With several roles it also tells which of them lied: without it all count
+	// as liars.
 	Multiplier plan.Multiplier
 	// RequireStock makes Infer return ErrNoPads when the stock runs dry;
 	// otherwise it makes pads on the spot, and Stats counts them.
@@ -47,7 +48,7 @@ type Session struct {
 	secret   *Secret
 	clients  []*Client // one a role
 	options  Options
-	products []plan.Product // one a layer, with What; nil under schemes without pads
+	products []plan.Product // one a layer: with W where it is kept, with What where it needs pads, else nil
 	models   []SealedModel  // one a role
 	scales   []verify.Scale // one a layer
 	block    int            // samples that are in work at once
@@ -57,15 +58,16 @@ type Session struct {
 	close   context.CancelFunc
 	mu      sync.RWMutex // held for writing by Close, for reading by all that use products
 
-	samples, checked, rejected, up, down, onTheSpot atomic.Int64
+	samples, checked, rejected, kept, up, down, onTheSpot atomic.Int64
 }
 
 // Open checks that the sealed models belong to the secret, and every client's
 // provider to its role (see Secret.Bind), and returns a session that asks
-// clients[i] for role i. The clients stay the caller's to close.
+// clients[i] for role i. The clients stay the caller's to close. There are as many of
+// both as Secret.Roles: none where every layer is kept.
 func Open(ctx context.Context, s *Secret, models []SealedModel, clients []*Client, o Options) (*Session, error) {
-	if len(models) != s.scheme.Roles() {
-		return nil, fmt.Errorf("%w: %d models for %d roles", ErrMismatch, len(models), s.scheme.Roles())
+	if len(models) != s.Roles() {
+		return nil, fmt.Errorf("%w: %d models for %d roles", ErrMismatch, len(models), s.Roles())
 	}
 	if err := s.admit(clients); err != nil {
 		return nil, err
@@ -77,8 +79,10 @@ func Open(ctx context.Context, s *Secret, models []SealedModel, clients []*Clien
 	ss.closing, ss.close = context.WithCancel(context.Background())
 	widest := s.net.widest()
 	for i, l := range s.layers {
-		op := l.masks.CloudOp()
-		widest = max(widest, l.masks.CloudRows(1)*max(op.InLen(), op.OutLen()))
+		if !l.kept() {
+			op := l.masks.CloudOp()
+			widest = max(widest, l.masks.CloudRows(1)*max(op.InLen(), op.OutLen()))
+		}
 		scale, err := verify.NewScale(l.scale, s.net.layers[i].Bias())
 		if err != nil {
 			return nil, fmt.Errorf("hostclient: layer %d: %w", i, err)
@@ -97,11 +101,9 @@ func Open(ctx context.Context, s *Secret, models []SealedModel, clients []*Clien
 	if ss.stock, err = openStock(s, o.Stock); err != nil {
 		return nil, err
 	}
-	if s.scheme.Inputs == transform.InputPad {
-		if err := ss.load(ctx, roles[0]); err != nil { // every role holds the same What
-			ss.Close()
-			return nil, err
-		}
+	if err := ss.load(ctx, roles); err != nil {
+		ss.Close()
+		return nil, err
 	}
 	return ss, nil
 }
@@ -115,25 +117,37 @@ func (s *Secret) match(i int, m SealedModel) (*sealed.Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: role %d: %w", ErrMismatch, i, err)
 	}
-	same := parsed.Plan.Ring == s.ring && slices.EqualFunc(parsed.Plan.Ops, s.layers,
-		func(op plan.Op, l layer) bool { return op == l.masks.CloudOp() })
+	same := parsed.Plan.Ring == s.ring && slices.EqualFunc(parsed.Plan.Ops, s.sent,
+		func(op plan.Op, l int) bool { return op == s.layers[l].masks.CloudOp() })
 	if !same {
 		return nil, fmt.Errorf("%w: role %d has another plan", ErrMismatch, i)
 	}
 	return parsed, nil
 }
 
-// load prepares the products that pads need.
-func (ss *Session) load(ctx context.Context, m *sealed.Model) error {
-	if ss.options.Multiplier == nil {
-		return fmt.Errorf("%w for pads", ErrMultiplier)
-	}
-	for l, op := range m.Plan.Ops {
-		p, err := ss.options.Multiplier.Load(ctx, m.Plan.Ring, op, m.Weights[l])
+// load prepares the products of layers that are kept, and those that pads need.
+func (ss *Session) load(ctx context.Context, roles []*sealed.Model) error {
+	s := ss.secret
+	ss.products = make([]plan.Product, len(s.layers))
+	for l, layer := range s.layers {
+		var op plan.Op
+		var w ring.Matrix
+		switch {
+		case layer.kept():
+			op, w = s.net.layers[l].Plan(), *layer.weights
+		case s.padded():
+			op, w = layer.masks.CloudOp(), roles[0].Weights[layer.at] // every role holds the same What
+		default:
+			continue
+		}
+		if ss.options.Multiplier == nil {
+			return fmt.Errorf("%w for pads or layers that are kept", ErrMultiplier)
+		}
+		p, err := ss.options.Multiplier.Load(ctx, s.ring, op, w)
 		if err != nil {
 			return fmt.Errorf("hostclient: layer %d: %w", l, err)
 		}
-		ss.products = append(ss.products, p)
+		ss.products[l] = p
 	}
 	return nil
 }
@@ -145,7 +159,9 @@ func (ss *Session) Close() error {
 	defer ss.mu.Unlock()
 	errs := []error{ss.stock.close()}
 	for _, p := range ss.products {
-		errs = append(errs, p.Close())
+		if p != nil {
+			errs = append(errs, p.Close())
+		}
 	}
 	ss.products = nil
 	return errors.Join(errs...)
@@ -165,14 +181,14 @@ func (ss *Session) enter(ctx context.Context) (_ context.Context, leave func(), 
 }
 
 // Precompute adds pads for n samples to the stock. On an error it may have added
-// some. It does nothing under schemes without pads.
+// some. It does nothing where no layer needs pads.
 func (ss *Session) Precompute(ctx context.Context, n int) error {
 	ctx, leave, err := ss.enter(ctx)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	if ss.secret.scheme.Inputs != transform.InputPad {
+	if !ss.secret.padded() {
 		return nil
 	}
 	for ; n > 0; n -= ss.block {
@@ -187,11 +203,11 @@ func (ss *Session) Precompute(ctx context.Context, n int) error {
 	return nil
 }
 
-// newPads makes pads of n samples for every layer.
+// newPads makes pads of n samples for every layer that is sent.
 func (ss *Session) newPads(ctx context.Context, n int) (sheet, error) {
 	sh := sheet{n: n}
-	for l, layer := range ss.secret.layers {
-		p, err := layer.masks.NewPads(ctx, ss.products[l], n)
+	for _, l := range ss.secret.sent {
+		p, err := ss.secret.layers[l].masks.NewPads(ctx, ss.products[l], n)
 		if err != nil {
 			if ctx.Err() != nil {
 				err = stopped(ctx)
@@ -243,7 +259,7 @@ func (ss *Session) Infer(ctx context.Context, x []float32, n int) ([]float32, er
 		return nil, err
 	}
 	defer leave()
-	padded := ss.secret.scheme.Inputs == transform.InputPad
+	padded := ss.secret.padded()
 	var stocked []sheet
 	if padded {
 		if stocked, err = ss.stock.take(n, ss.options.RequireStock); err != nil {
@@ -265,11 +281,7 @@ func (ss *Session) Infer(ctx context.Context, x []float32, n int) ([]float32, er
 		}
 		k = sh.n
 		y, err := ss.secret.net.run(x[i*in:(i+k)*in], k, func(l int, x []float32) ([]float32, error) {
-			var pads *transform.Pads
-			if padded {
-				pads = sh.pads[l]
-			}
-			y, err := ss.multiply(ctx, l, x, i, k, pads)
+			y, err := ss.layer(ctx, l, x, i, k, sh)
 			if err != nil {
 				return nil, fmt.Errorf("layer %d: %w", l, err)
 			}
@@ -285,6 +297,33 @@ func (ss *Session) Infer(ctx context.Context, x []float32, n int) ([]float32, er
 	}
 	ss.samples.Add(int64(n))
 	return out, nil
+}
+
+// layer computes layer l of n samples where it is placed, with its pads of sh.
+func (ss *Session) layer(ctx context.Context, l int, x []float32, first, n int, sh sheet) ([]float32, error) {
+	layer := &ss.secret.layers[l]
+	if layer.kept() {
+		return ss.keep(ctx, l, x, n)
+	}
+	var pads *transform.Pads
+	if ss.secret.padded() {
+		pads = sh.pads[layer.at]
+	}
+	return ss.multiply(ctx, l, x, first, n, pads)
+}
+
+// keep computes layer l of n samples on the host.
+func (ss *Session) keep(ctx context.Context, l int, x []float32, n int) ([]float32, error) {
+	layer := &ss.secret.layers[l]
+	y, err := inClear(ctx, ss.secret.ring, ss.products[l], ss.secret.net.layers[l].Plan(), ss.scales[l], layer.xmax, x, n)
+	if err != nil && ctx.Err() != nil {
+		err = stopped(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	ss.kept.Add(int64(n))
+	return y, nil
 }
 
 // multiply computes layer l of n samples: W x + bias, by the clouds, checked, to
@@ -374,7 +413,8 @@ func (ss *Session) liars(ctx context.Context, l, sample int, call *transform.Cal
 	if err != nil {
 		return nil
 	}
-	product, err := ss.options.Multiplier.Load(ctx, m.Plan.Ring, m.Plan.Ops[l], m.Weights[l])
+	at := ss.secret.layers[l].at
+	product, err := ss.options.Multiplier.Load(ctx, m.Plan.Ring, m.Plan.Ops[at], m.Weights[at])
 	if err != nil {
 		return nil
 	}
@@ -401,14 +441,15 @@ func (ss *Session) evaluate(ctx context.Context, l int, masked []transform.Maske
 	defer cancel()
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	cols := ss.secret.layers[l].masks.CloudOp().OutLen()
+	layer := &ss.secret.layers[l]
+	cols := layer.masks.CloudOp().OutLen()
 	answers := make([]ring.Matrix, len(masked))
 	errs := make([]error, len(masked))
 	var wg sync.WaitGroup
 	for role, m := range masked {
 		wg.Go(func() {
 			answers[role] = ring.Matrix{Rows: m.Rows(), Cols: cols, Data: answered.Get(m.Rows() * cols)}
-			t, err := ss.clients[role].evaluate(ctx, ss.secret.ring, ss.secret.digests[role], l, m, answers[role])
+			t, err := ss.clients[role].evaluate(ctx, ss.secret.ring, ss.secret.digests[role], layer.at, m, answers[role])
 			ss.up.Add(t.up)
 			ss.down.Add(t.down)
 			if err != nil && !errors.Is(err, errOther) {
@@ -426,6 +467,7 @@ type Stats struct {
 	Samples   int64 `json:"samples"`     // inferred without error
 	Checked   int64 `json:"checked"`     // products (one a layer and sample) checked
 	Rejected  int64 `json:"rejected"`    // of them, wrong
+	Kept      int64 `json:"kept"`        // products that the host computed itself
 	BytesUp   int64 `json:"bytes_up"`    // payload sent
 	BytesDown int64 `json:"bytes_down"`  // payload received
 	Stock     int   `json:"stock"`       // samples that pads are in stock for
@@ -438,6 +480,7 @@ func (ss *Session) Stats() Stats {
 		Samples:   ss.samples.Load(),
 		Checked:   ss.checked.Load(),
 		Rejected:  ss.rejected.Load(),
+		Kept:      ss.kept.Load(),
 		BytesUp:   ss.up.Load(),
 		BytesDown: ss.down.Load(),
 		Stock:     ss.stock.size(),

@@ -55,10 +55,10 @@ var (
 // a change of the durable stock is on it. The session serves no more pads.
 var ErrStockFailed = padstock.ErrFailed
 
-// sheet holds pads of n samples for every layer.
+// sheet holds pads of n samples for every layer that is sent.
 type sheet struct {
 	n    int
-	pads []*transform.Pads // one a layer; nil under schemes without pads
+	pads []*transform.Pads // one a layer that is sent; nil under schemes without pads
 }
 
 // stock is the pads made beforehand. What is taken never comes back. It may be
@@ -76,12 +76,12 @@ type stock interface {
 
 // openStock opens the stock that the options ask for.
 func openStock(s *Secret, o *DurableStock) (stock, error) {
-	if o == nil || s.scheme.Inputs != transform.InputPad {
+	if o == nil || !s.padded() {
 		return &memoryStock{}, nil
 	}
 	c := padstock.Config{Dir: o.Dir, JournalDir: o.JournalDir, MachineID: o.MachineID, Key: s.stock}
-	for _, l := range s.layers {
-		c.Words = append(c.Words, l.masks.CloudOp().OutLen())
+	for _, l := range s.sent {
+		c.Words = append(c.Words, s.layers[l].masks.CloudOp().OutLen())
 	}
 	fs := o.fs
 	if fs == nil {
@@ -91,7 +91,7 @@ func openStock(s *Secret, o *DurableStock) (stock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("hostclient: durable stock: %w", err)
 	}
-	return &durableStock{s.layers, disk}, nil
+	return &durableStock{s, disk}, nil
 }
 
 // StockDiscarded returns why a durable stock that was there was not used, or
@@ -163,7 +163,7 @@ func (st *memoryStock) close() error {
 
 // durableStock keeps pads on disk alone.
 type durableStock struct {
-	layers []layer
+	secret *Secret
 	disk   *padstock.Stock
 }
 
@@ -185,8 +185,9 @@ func (st *durableStock) take(n int, all bool) ([]sheet, error) {
 	taken := make([]sheet, len(parts))
 	for i, states := range parts {
 		taken[i] = sheet{n: len(states[0].U), pads: make([]*transform.Pads, len(states))}
-		for l, state := range states {
-			if taken[i].pads[l], err = st.layers[l].masks.RestorePads(state); err != nil {
+		for at, state := range states {
+			l := st.secret.sent[at]
+			if taken[i].pads[at], err = st.secret.layers[l].masks.RestorePads(state); err != nil {
 				return nil, fmt.Errorf("layer %d: %w", l, err)
 			}
 		}

@@ -93,7 +93,7 @@ func (s Scheme) Guarantee() Guarantee {
 		cloud, first = "each cloud", "Each cloud"
 	}
 	g := Guarantee{
-		Integrity: "Every product is checked before it is used: a wrong answer passes with probability below 2^-51 per forged call.",
+		Integrity: "Every product of " + cloud + " is checked before it is used: a wrong answer passes with probability below 2^-51 per forged call.",
 		Leakage:   first + " sees shapes, batch sizes, the layer reached, the number of calls and their timing.",
 	}
 	switch s.Weights {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -13,16 +14,18 @@ import (
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/kernels/cpu"
 	"github.com/securenets/securenets/kernels/cuda"
+	"github.com/securenets/securenets/models"
+	"github.com/securenets/securenets/transform"
 )
 
 func newBench() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench",
-		Short: "Measure the cloud's products and the host's passes on this machine",
+		Short: "Measure the cloud's products, the host's passes and whole networks on this machine",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBenchKernel(), newBenchHost())
+	cmd.AddCommand(newBenchKernel(), newBenchHost(), newBenchPlace())
 	return cmd
 }
 
@@ -99,6 +102,37 @@ computed here, which is not counted.`,
 		Args: cobra.NoArgs,
 	}
 	benchFlags(cmd, func(ctx context.Context, o bench.Options) (result, error) { return bench.Host(ctx, o) })
+	return cmd
+}
+
+func newBenchPlace() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "place",
+		Short: "Measure what whole networks cost the host, all layers sent or some kept",
+		Long: `Place runs networks on daemons of its own and measures the host's processor time an
+image, online and for pads, with every layer sent and as "seal --place auto" places
+them, and in the same rounds plain float32: all on one thread of the host.`,
+		Args: cobra.NoArgs,
+	}
+	flags := cmd.Flags()
+	var o bench.PlaceOptions
+	flags.StringArrayVar(&o.Networks, "network", []string{"mnist-cnn", "cifar-cnn"}, "one of "+strings.Join(models.Names(), ", ")+" (repeatable)")
+	flags.StringVar(&o.Daemon, "daemon", "", "`path` of securenetsd (default: beside this program)")
+	benchFlags(cmd, func(ctx context.Context, general bench.Options) (result, error) {
+		o.Options = general
+		for _, s := range transform.Schemes() {
+			if s.Weights == transform.WeightPermute {
+				o.Schemes = append(o.Schemes, s)
+			}
+		}
+		if o.Daemon == "" {
+			var err error
+			if o.Daemon, err = besideSelf("securenetsd"); err != nil {
+				return nil, err
+			}
+		}
+		return bench.Place(ctx, o)
+	})
 	return cmd
 }
 

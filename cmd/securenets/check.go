@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/peer"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/dataset"
@@ -48,16 +49,24 @@ which the host, their shapes, multiply-adds and bytes, or all that is not suppor
 
 With --data it also runs samples through the quantised network, on this machine and
 in the clear: sealing and masking change no bit of that. It compares the results
-with those of float32, and with --labels the accuracy of both.`,
+with those of float32, and with --labels the accuracy of both.
+
+With --place auto it measures what "seal" with that flag would, and shows what it
+would keep here.`,
 		Args: cobra.ExactArgs(1),
 	}
 	scheme := schemeFlag(cmd)
+	place := placeFlag(cmd)
 	data := cmd.Flags().String("data", "", "`file` of samples (npy, IDX, CIFAR-10, PNG)")
 	labels := cmd.Flags().String("labels", "", "`file` of their labels (IDX, CIFAR-10)")
 	samples := cmd.Flags().Int("samples", 256, "samples to run at most")
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		s, err := parseScheme(*scheme)
+		if err != nil {
+			return err
+		}
+		where, err := parsePlace(*place)
 		if err != nil {
 			return err
 		}
@@ -84,6 +93,16 @@ with those of float32, and with --labels the accuracy of both.`,
 		if err != nil {
 			return fmt.Errorf("%s: %w", args[0], err)
 		}
+		if where == hostclient.PlaceAuto {
+			// Sealed here and thrown away: that is what is measured.
+			o := hostclient.SealOptions{Scheme: s, Place: where, Multiplier: cpu.New(cpu.Options{})}
+			_, secret, err := peer.Seal(cmd.Context(), model, o)
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			d = secret.Describe()
+			d.Digests = nil
+		}
 		result.Description = &d
 		if *data != "" {
 			bar := newProgress(cmd)
@@ -99,6 +118,7 @@ with those of float32, and with --labels the accuracy of both.`,
 		}
 		fmt.Fprintf(w, "%s with %s\n\n", args[0], d.Scheme)
 		printLayers(w, d)
+		printPlacement(w, d)
 		if result.comparison != nil {
 			fmt.Fprintln(w)
 			result.comparison.print(w)

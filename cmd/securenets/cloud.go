@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"filippo.io/age"
 	"github.com/spf13/cobra"
@@ -42,7 +43,11 @@ func withCloud(addr string, f func(*hostclient.Client) error) error {
 }
 
 // dial returns a client for every role of a sealed network, and what closes them.
+// Where there is none, it does not matter what the flags say.
 func (c clouds) dial(models []hostclient.SealedModel) (clients []*hostclient.Client, closeAll func(), err error) {
+	if len(models) == 0 {
+		return nil, func() {}, nil
+	}
 	addrs, providers := *c.endpoints, *c.providers
 	if len(addrs) != len(models) {
 		return nil, nil, usagef("the scheme has %d roles and %d endpoints are given: give -e once a role", len(models), len(addrs))
@@ -85,6 +90,9 @@ writes to the secret who has which, for good; it is opened for that (-i).`,
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		models, err := hostclient.ReadModels(args[0])
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w (there is none where \"seal\" kept every layer)", err)
+		}
 		if err != nil {
 			return err
 		}

@@ -24,7 +24,8 @@ func newDemo() *cobra.Command {
 images of Fashion-MNIST's test set privately and locally, has the daemon's answers
 tampered with in every known way, and writes what the cloud saw of the images.
 It writes cloud-view.png and demo.json to the folder of --out. With --clouds 2 it
-runs two daemons, as if their owners never met.`,
+runs two daemons, as if their owners never met; with --place auto it keeps the layers
+that cost less here, down to asking no daemon at all.`,
 		Args: cobra.NoArgs,
 	}
 	o := demo.Options{}
@@ -32,6 +33,7 @@ runs two daemons, as if their owners never met.`,
 	flags.StringVar(&o.Network, "network", "mnist-cnn", "one of "+strings.Join(models.Names(), ", "))
 	cmd.RegisterFlagCompletionFunc("network", cobra.FixedCompletions(models.Names(), cobra.ShellCompDirectiveNoFileComp))
 	scheme := schemeFlag(cmd)
+	place := placeFlag(cmd)
 	clouds := flags.Int("clouds", 1, "number of clouds; without --scheme, the first scheme for as many is taken")
 	samples := flags.String("samples", "1000", `images to classify, or "all"`)
 	flags.IntVar(&o.Batch, "batch", 256, "images a batch")
@@ -40,6 +42,9 @@ runs two daemons, as if their owners never met.`,
 	asJSON := flags.Bool("json", false, "print the figures as JSON, and all else to standard error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if o.Scheme, err = parseScheme(*scheme); err != nil {
+			return err
+		}
+		if o.Place, err = parsePlace(*place); err != nil {
 			return err
 		}
 		if flags.Changed("clouds") {

@@ -22,7 +22,7 @@ func newInfer(endpoint string) *cobra.Command {
 		Long: `Infer reads samples from files (npy, IDX, PNG) and writes one line of JSON a
 sample: the file, the sample's index in it, the class of the highest score, and
 all scores. A wrong answer of a cloud ends it with exit status 3; nothing of the
-batch is written.`,
+batch is written. Where "seal --place auto" kept every layer, no cloud is asked.`,
 		Args: cobra.MinimumNArgs(2),
 	}
 	on := cloudsFlags(cmd, endpoint)
@@ -40,7 +40,7 @@ batch is written.`,
 			return err
 		}
 		dir, files := args[0], args[1:]
-		models, err := hostclient.ReadModels(dir)
+		secret, models, err := readSealed(cmd.Context(), dir, *identity)
 		if err != nil {
 			return err
 		}
@@ -49,14 +49,6 @@ batch is written.`,
 			return err
 		}
 		defer closeAll()
-		ids, err := identities(cmd.Context(), *identity)
-		if err != nil {
-			return err
-		}
-		secret, err := hostclient.ReadSecret(dir, ids...)
-		if err != nil {
-			return err
-		}
 		session, err := hostclient.Open(cmd.Context(), secret, models, clients,
 			hostclient.Options{Multiplier: cpu.New(cpu.Options{}), RequireStock: *onlyStock, Stock: stock})
 		if err != nil {
@@ -88,11 +80,29 @@ batch is written.`,
 		if bar.w != nil {
 			bar.clear()
 			s := session.Stats()
-			fmt.Fprintf(bar.w, "%s samples, %s products checked, %s rejected\n", render.Count(s.Samples), render.Count(s.Checked), render.Count(s.Rejected))
+			fmt.Fprintf(bar.w, "%s samples, %s products checked, %s rejected", render.Count(s.Samples), render.Count(s.Checked), render.Count(s.Rejected))
+			if s.Kept > 0 {
+				fmt.Fprintf(bar.w, ", %s computed here", render.Count(s.Kept))
+			}
+			fmt.Fprintln(bar.w)
 		}
 		return nil
 	}
 	return cmd
+}
+
+// readSealed reads the secret of a folder and the sealed models that it has.
+func readSealed(ctx context.Context, dir, identity string) (*hostclient.Secret, []hostclient.SealedModel, error) {
+	ids, err := identities(ctx, identity)
+	if err != nil {
+		return nil, nil, err
+	}
+	secret, err := hostclient.ReadSecret(dir, ids...)
+	if err != nil || secret.Roles() == 0 {
+		return secret, nil, err
+	}
+	models, err := hostclient.ReadModels(dir)
+	return secret, models, err
 }
 
 // inference runs the samples of several files in batches.

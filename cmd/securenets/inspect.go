@@ -39,7 +39,11 @@ func newInspect() *cobra.Command {
 		render.Guarantee(w, d.Guarantee)
 		fmt.Fprintln(w)
 		printLayers(w, d)
+		printPlacement(w, d)
 		fmt.Fprintln(w)
+		if len(d.Digests) == 0 {
+			fmt.Fprintln(w, nothingSent)
+		}
 		for role, digest := range d.Digests {
 			fmt.Fprintf(w, "role %d: %s", role, digest)
 			if d.Providers != nil {
@@ -60,13 +64,17 @@ func printLayers(w io.Writer, d hostclient.Description) {
 	fmt.Fprintf(t, "input\t%dx%dx%d\t\t\t\t\t\t\n", d.Input[1], d.Input[2], d.Input[0])
 	var sum hostclient.LayerDescription
 	for _, l := range d.Layers {
+		sum.MulAdds += l.MulAdds
+		if l.Kept {
+			fmt.Fprintf(t, "%s\t%s\thost\t%d\t%s\t\t\t\n", l.Name, l.Shape, l.XMax, render.Count(l.MulAdds))
+			continue
+		}
 		if l.Cloud == "" {
 			fmt.Fprintf(t, "%s\t%s\thost\t\t\t\t\t\n", l.Name, l.Shape)
 			continue
 		}
 		fmt.Fprintf(t, "%s\t%s\tcloud\t%d\t%s\t%s\t%s\t   %s\n", l.Name, l.Shape, l.XMax,
 			render.Count(l.MulAdds), render.Count(l.WordsUp*wordBytes), render.Count(l.WordsDown*wordBytes), l.Cloud)
-		sum.MulAdds += l.MulAdds
 		sum.WordsUp += l.WordsUp
 		sum.WordsDown += l.WordsDown
 	}

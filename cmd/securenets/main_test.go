@@ -30,6 +30,8 @@ import (
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/adversary"
 	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/onnx"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/models"
@@ -108,7 +110,19 @@ func setup(env *testscript.Env) error {
 	for _, n := range []uint32{10, 28, 28} {
 		idx = binary.BigEndian.AppendUint32(idx, n)
 	}
+	// A layer that scheme permute unrolls to 25 times its input, and that has next to
+	// nothing to multiply: no host sends it.
+	window := plan.Conv2D{H: 28, W: 28, C: 1, OutC: 1, KH: 5, KW: 5, SH: 1, SW: 1, DH: 1, DW: 1, Top: 2, Left: 2, Bot: 2, Right: 2, Groups: 1}
+	light, err := onnx.Marshal(&graph.Graph{
+		Input:  graph.Shape{H: 28, W: 28, C: 1},
+		Nodes:  []graph.Node{{Op: &graph.Conv2D{Geometry: window, W: slices.Repeat([]float32{0.5}, 25)}, Inputs: []graph.Value{0}}},
+		Output: 1,
+	})
+	if err != nil {
+		return err
+	}
 	files := map[string][]byte{
+		"light.onnx":     light,
 		"mnist-cnn.onnx": model,
 		"truncated.onnx": model[:len(model)/2],
 		"unknown.onnx":   unknown,
@@ -291,7 +305,7 @@ func TestDemo(t *testing.T) {
 		}
 		within := map[string][2]float64{
 			"samples": {n, n}, "accuracy_float": {0.7, 1}, "accuracy_private": {0.7, 1}, "agreement": {0.97, 1},
-			"checked": {3 * n, 3 * n}, "rejected": {0, 0}, "host_online_ns": {1e3, 1e9}, "host_offline_ns": {0, 1e9}, "local_ns": {1e3, 1e9},
+			"layers_sent": {3, 3}, "layers_kept": {0, 0}, "checked": {3 * n, 3 * n}, "rejected": {0, 0}, "host_online_ns": {1e3, 1e9}, "host_offline_ns": {0, 1e9}, "local_ns": {1e3, 1e9},
 			// Words of 4 bytes: 28·28 + 12·12·16 + 4·4·32 up, 24·24·16 + 8·8·32 + 10 down.
 			"bytes_up": {14400, 14400}, "bytes_down": {45096, 45096}, "images_per_s": {1, 1e6},
 			"tamper_tried": {17, 17}, "tamper_caught": {17, 17},

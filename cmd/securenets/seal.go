@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/peer"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/onnx"
@@ -23,11 +24,17 @@ func newSeal() *cobra.Command {
   DIR/role-N.safetensors   the masked weights for the cloud of role N, for "push"
 
 The secret is encrypted to the recipients (-r) and the identity file's owner (-i),
-or else to a passphrase, which is asked for at the terminal.`,
+or else to a passphrase, which is asked for at the terminal.
+
+With --place auto it measures, on this machine, what each linear layer costs the host
+online, sent to the cloud and computed here, and keeps those that cost less here: their
+weights stay in the secret and no cloud learns that they exist. Results are the same bit
+for bit. "inspect" shows the figures. Seal on the machine that is to infer.`,
 		Args: cobra.ExactArgs(1),
 	}
 	out := cmd.Flags().StringP("out", "o", "", "`folder` to write")
 	scheme := schemeFlag(cmd)
+	place := placeFlag(cmd)
 	calibrate := cmd.Flags().String("calibrate", "", "`file` of samples (npy, IDX, PNG) to choose each layer's bits from")
 	keys := cmd.Flags().StringArrayP("recipient", "r", nil, "age public `key` that can open the secret (repeatable)")
 	identity := identityFlag(cmd)
@@ -40,13 +47,20 @@ or else to a passphrase, which is asked for at the terminal.`,
 		if err != nil {
 			return err
 		}
+		where, err := parsePlace(*place)
+		if err != nil {
+			return err
+		}
 		model, err := os.ReadFile(args[0])
 		if err != nil {
 			return err
 		}
 		bar := newProgress(cmd)
 		defer bar.clear()
-		o := hostclient.SealOptions{Scheme: s, Progress: func(done, total int) { bar.step("sealing layers", int64(done), int64(total)) }}
+		o := hostclient.SealOptions{
+			Scheme: s, Place: where, Multiplier: cpu.New(cpu.Options{}),
+			Progress: func(done, total int) { bar.step("sealing layers", int64(done), int64(total)) },
+		}
 		if *calibrate != "" {
 			g, err := onnx.Parse(model)
 			if err != nil {
@@ -56,13 +70,13 @@ or else to a passphrase, which is asked for at the terminal.`,
 			if err != nil {
 				return err
 			}
-			o.Calibration, o.Multiplier = images.Data, cpu.New(cpu.Options{})
+			o.Calibration = images.Data
 		}
 		to, err := recipients(cmd.Context(), *keys, *identity)
 		if err != nil {
 			return err
 		}
-		models, secret, err := hostclient.Seal(cmd.Context(), model, o)
+		models, secret, err := peer.Seal(cmd.Context(), model, o)
 		if err != nil {
 			return fmt.Errorf("%s: %w", args[0], err)
 		}
@@ -99,9 +113,13 @@ func printSealed(cmd *cobra.Command, dir string, d hostclient.Description, model
 	render.Guarantee(w, d.Guarantee)
 	fmt.Fprintln(w)
 	printLayers(w, d)
+	printPlacement(w, d)
 	fmt.Fprintln(w)
 	for _, r := range roles {
 		fmt.Fprintf(w, "role %d: %s bytes, %s\n", r.Role, render.Count(r.Bytes), r.Digest)
+	}
+	if len(roles) == 0 {
+		fmt.Fprintln(w, nothingSent)
 	}
 	return nil
 }

@@ -74,20 +74,15 @@ twice shows the difference of two inputs.`,
 		if stock == nil || *samples < 0 {
 			return usagef("pads: --stock and --journal are needed, and --samples is %d", *samples)
 		}
-		models, err := hostclient.ReadModels(args[0])
+		secret, models, err := readSealed(cmd.Context(), args[0], *identity)
 		if err != nil {
 			return err
+		}
+		if len(models) == 0 {
+			return usagef("pads: every layer of %s is kept on the host, and none needs pads", args[0])
 		}
 		if len(models) > 1 {
 			return usagef("pads: the scheme has %d roles, and none with several has pads", len(models))
-		}
-		ids, err := identities(cmd.Context(), *identity)
-		if err != nil {
-			return err
-		}
-		secret, err := hostclient.ReadSecret(args[0], ids...)
-		if err != nil {
-			return err
 		}
 		client, err := hostclient.Dial(endpoint) // it connects when first used
 		if err != nil {

@@ -10,10 +10,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/child"
+	"github.com/securenets/securenets/cmd/securenets/internal/peer"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/dataset"
@@ -29,6 +29,7 @@ import (
 type Options struct {
 	Network  string // one of models.Names
 	Scheme   transform.Scheme
+	Place    hostclient.Place
 	Samples  int    // test images; 0: all
 	Batch    int    // images a batch
 	OutDir   string // where cloud-view.png and demo.json go
@@ -42,8 +43,10 @@ type Result struct {
 	Samples         int     `json:"samples"`
 	AccuracyFloat   float64 `json:"accuracy_float"` // fractions
 	AccuracyPrivate float64 `json:"accuracy_private"`
-	Agreement       float64 `json:"agreement"` // images that both put in one class
-	Checked         int64   `json:"checked"`   // products, one a layer and image
+	Agreement       float64 `json:"agreement"`   // images that both put in one class
+	LayersSent      int     `json:"layers_sent"` // linear ones
+	LayersKept      int     `json:"layers_kept"`
+	Checked         int64   `json:"checked"` // products, one a layer that is sent and image
 	Rejected        int64   `json:"rejected"`
 	TamperTried     int     `json:"tamper_tried"`
 	TamperCaught    int     `json:"tamper_caught"`
@@ -103,7 +106,7 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		r.promise, r.start, r.seal, r.inferPrivately, r.inferLocally, r.report, r.tamper, r.write,
+		r.promise, r.seal, r.start, r.push, r.inferPrivately, r.inferLocally, r.report, r.tamper, r.write,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -112,11 +115,16 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	return &r.result, nil
 }
 
-// load reads the network and the images, and makes the folder to write to.
-func (r *run) load() (err error) {
+// load reads what there is to run, and makes the folder to write to.
+func (r *run) load() error {
 	if err := os.MkdirAll(r.OutDir, 0o755); err != nil {
 		return err
 	}
+	return r.read()
+}
+
+// read reads the network and the images.
+func (r *run) read() (err error) {
 	if r.onnx, err = models.ONNX(r.Network); err != nil {
 		return err
 	}
@@ -142,7 +150,7 @@ func (r *run) load() (err error) {
 
 // start runs a daemon for every role.
 func (r *run) start(ctx context.Context) error {
-	for role := range r.Scheme.Roles() {
+	for role := range r.models {
 		c, err := child.Start(r.Daemon, filepath.Join(r.dir, fmt.Sprint("cloud-", role)))
 		if err != nil {
 			return err
@@ -157,16 +165,33 @@ func (r *run) start(ctx context.Context) error {
 	return nil
 }
 
-// seal masks the network's weights and gives each cloud its own.
+// seal masks the network's weights.
 func (r *run) seal(ctx context.Context) (err error) {
-	r.models, r.secret, err = hostclient.Seal(ctx, r.onnx, hostclient.SealOptions{
-		Scheme:   r.Scheme,
+	r.models, r.secret, err = peer.Seal(ctx, r.onnx, hostclient.SealOptions{
+		Scheme: r.Scheme, Place: r.Place, Multiplier: r.multiply,
 		Progress: func(done, total int) { r.Progress("sealing layers", done, total) },
 	})
 	if err != nil {
 		return err
 	}
-	r.layers = slices.DeleteFunc(r.secret.Describe().Layers, func(l hostclient.LayerDescription) bool { return l.Cloud == "" })
+	for _, l := range r.secret.Describe().Layers {
+		switch {
+		case l.Kept:
+			r.result.LayersKept++
+		case l.Cloud != "":
+			r.layers = append(r.layers, l)
+		}
+	}
+	r.result.LayersSent = len(r.layers)
+	return nil
+}
+
+// push gives each cloud its own masked weights.
+func (r *run) push(ctx context.Context) error {
+	if r.result.LayersKept > 0 {
+		fmt.Fprintf(r.Out, "Of %d linear layers %d are kept on this host, where they cost it less; their products are its own, and not checked.\n",
+			r.result.LayersKept+r.result.LayersSent, r.result.LayersKept)
+	}
 	for i, m := range r.models {
 		client, err := hostclient.DialProvider(r.clouds[i].Addr, provider(i))
 		if err != nil {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/reference"
-	"github.com/securenets/securenets/transform"
 )
 
 // padBatches is for how many batches pads are made at a time: the stock holds
@@ -74,7 +73,7 @@ func (r *run) inferPrivately(ctx context.Context) error {
 	for from := 0; from < r.Samples; from += padBatches * r.Batch {
 		to := min(from+padBatches*r.Batch, r.Samples)
 		r.Progress("private inference", from, r.Samples)
-		if r.Scheme.Inputs == transform.InputPad { // others have no offline part
+		if r.padded() { // others have no offline part
 			if err := offline.measure(func() error { return s.Precompute(ctx, to-from) }); err != nil {
 				return err
 			}

@@ -27,9 +27,12 @@ func (r *run) promise(context.Context) error {
 	return nil
 }
 
+// padded reports whether there is work beforehand.
+func (r *run) padded() bool { return r.Scheme.Inputs == transform.InputPad && r.result.LayersSent > 0 }
+
 // report writes the figures of both inferences.
 func (r *run) report(context.Context) error {
-	padded := r.Scheme.Inputs == transform.InputPad
+	padded := r.padded()
 	percent := func(f float64) string { return fmt.Sprintf("%.2f %%", 100*f) }
 	micros := func(ns int64) string { return fmt.Sprintf("%.1f us", float64(ns)/float64(time.Microsecond)) }
 	t := render.Table(r.Out)
@@ -75,7 +78,10 @@ func (r *run) write(context.Context) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	fmt.Fprintf(r.Out, "What the cloud saw: %s. All figures: %s.\n", filepath.Join(r.OutDir, viewFile), path)
+	if len(r.clouds) > 0 {
+		fmt.Fprintf(r.Out, "What the cloud saw: %s. ", filepath.Join(r.OutDir, viewFile))
+	}
+	fmt.Fprintf(r.Out, "All figures: %s.\n", path)
 	if r.result.TamperCaught < r.result.TamperTried {
 		return fmt.Errorf("%w: %d of %d", ErrMissed, r.result.TamperTried-r.result.TamperCaught, r.result.TamperTried)
 	}

@@ -24,6 +24,10 @@ const (
 // tamper puts a proxy before every cloud, which tells each kind of lie once, and
 // draws what an honest one saw.
 func (r *run) tamper(ctx context.Context) error {
+	if len(r.clouds) == 0 {
+		fmt.Fprint(r.Out, "No layer is sent, so no cloud could lie or see anything.\n\n")
+		return nil
+	}
 	var proxies []*adversary.Proxy
 	defer func() {
 		for _, p := range proxies {

@@ -1,0 +1,127 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/reference"
+	"github.com/securenets/securenets/kernels/cpu"
+)
+
+// Costs runs batches of a network on daemons of its own, for what they cost the host
+// to be measured.
+type Costs struct {
+	r       *run
+	session *session
+}
+
+// OpenCosts seals a network as o says, and starts and loads its daemons. The host
+// multiplies on so many threads.
+func OpenCosts(ctx context.Context, o Options, threads int) (_ *Costs, err error) {
+	c := &Costs{r: &run{Options: o, multiply: cpu.New(cpu.Options{Threads: threads})}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.Close())
+		}
+	}()
+	if err := c.r.read(); err != nil {
+		return nil, err
+	}
+	if c.r.dir, err = os.MkdirTemp("", "securenets-costs-"); err != nil {
+		return nil, err
+	}
+	for _, step := range []func(context.Context) error{c.r.seal, c.r.start, c.r.push} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	c.session, err = c.r.openSession(ctx, c.r.addrs(), 0)
+	return c, err
+}
+
+// Description is what the network was sealed to.
+func (c *Costs) Description() hostclient.Description { return c.r.secret.Describe() }
+
+// Batch runs batch i of the test set, which begins again at its end, a few times: pads
+// first, then the rest. It returns the CPU time of one, and the results.
+func (c *Costs) Batch(ctx context.Context, i int) (offline, online time.Duration, y []float32, err error) {
+	from, n := c.r.batch(i), c.r.Batch
+	if c.r.padded() {
+		if offline, err = steady(func() error { return c.session.Precompute(ctx, n) }); err != nil {
+			return 0, 0, nil, err
+		}
+	}
+	online, err = steady(func() (err error) { y, err = c.session.Infer(ctx, c.r.images.Range(from, from+n), n); return err })
+	return offline, online, y, err
+}
+
+// steady returns the CPU time that f takes when it runs again and again: without the
+// first, which takes memory.
+func steady(f func() error) (time.Duration, error) {
+	runtime.GC() // nobody pays for another's garbage
+	if err := f(); err != nil {
+		return 0, err
+	}
+	const times = 2
+	start := cpuTime()
+	for range times {
+		if err := f(); err != nil {
+			return 0, err
+		}
+	}
+	return (cpuTime() - start) / times, nil
+}
+
+// Close stops the daemons.
+func (c *Costs) Close() error {
+	var errs []error
+	if c.session != nil {
+		errs = append(errs, c.session.Close())
+	}
+	for _, cloud := range c.r.clouds {
+		errs = append(errs, cloud.Stop())
+	}
+	if c.r.dir != "" {
+		errs = append(errs, os.RemoveAll(c.r.dir))
+	}
+	return errors.Join(errs...)
+}
+
+// batch returns where batch i of the test set begins.
+func (r *run) batch(i int) int { return i % (r.images.N / r.Batch) * r.Batch }
+
+// Local runs the same batches in float32 and without a cloud.
+type Local struct {
+	r     *run
+	model *reference.Model
+}
+
+// OpenLocal compiles a network for batches as o says.
+func OpenLocal(o Options) (*Local, error) {
+	l := &Local{r: &run{Options: o}}
+	if err := l.r.read(); err != nil {
+		return nil, err
+	}
+	var err error
+	if l.model, err = reference.New(l.r.graph, o.Batch); err != nil {
+		return nil, fmt.Errorf("demo: local inference: %w", err)
+	}
+	return l, nil
+}
+
+// Batch is that of Costs.
+func (l *Local) Batch(i int) (time.Duration, error) {
+	from, in := l.r.batch(i), l.r.graph.Input
+	x := make([]float32, l.r.Batch*in.Len())
+	graph.CHWToHWC(x, l.r.images.Range(from, from+l.r.Batch), l.r.Batch, in)
+	return steady(func() error { _, err := l.model.Forward(x); return err })
+}
+
+// Close frees the compiled network.
+func (l *Local) Close() error { return l.model.Close() }

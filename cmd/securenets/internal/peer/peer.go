@@ -1,0 +1,75 @@
+// Package peer seals with a second process of this program as the far end of a
+// connection, so that what sending costs is measured as it will be.
+package peer
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/securenets/securenets/hostclient"
+)
+
+// Command is the name of the hidden command that serves, with a socket's path.
+const Command = "echo"
+
+// Seal is hostclient.Seal with o.Echo set where it is of use.
+func Seal(ctx context.Context, model []byte, o hostclient.SealOptions) ([]hostclient.SealedModel, *hostclient.Secret, error) {
+	if o.Place == hostclient.PlaceAuto {
+		addr, stop, err := start()
+		if err != nil {
+			return nil, nil, fmt.Errorf("echo: %w", err)
+		}
+		defer stop() // it has done what it is for
+		o.Echo = addr
+	}
+	return hostclient.Seal(ctx, model, o)
+}
+
+// start runs the command and returns its address, and what ends it.
+func start() (addr string, stop func() error, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", nil, err
+	}
+	dir, err := os.MkdirTemp("", "sn") // short: a socket's path is at most 107 bytes
+	if err != nil {
+		return "", nil, err
+	}
+	path := filepath.Join(dir, "s")
+	cmd := exec.Command(self, Command, path)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	out, err2 := cmd.StdoutPipe()
+	if err := errors.Join(err, err2, cmd.Start()); err != nil {
+		return "", nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	stop = func() error { return errors.Join(in.Close(), cmd.Wait(), os.RemoveAll(dir)) }
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		return "", nil, errors.Join(err, stop())
+	}
+	return "unix:" + path, stop, nil
+}
+
+// Serve is the command: it says on out that it serves, and does so until in ends,
+// which it does with the process that holds its other end.
+func Serve(ctx context.Context, path string, in io.Reader, out io.Writer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return err
+	}
+	go func() {
+		io.Copy(io.Discard, in)
+		cancel()
+	}()
+	fmt.Fprintln(out, "serving")
+	return hostclient.ServeEcho(ctx, l)
+}

@@ -1,0 +1,295 @@
+package hostclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/prg"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/transform"
+	"github.com/securenets/securenets/verify"
+)
+
+// Place says which linear layers are sent to clouds. Those that are kept are
+// computed on the host, in the same integers, so that results are the same bit for
+// bit. They are not in the sealed models: no cloud learns that they exist. Their
+// products are the host's own, and not checked.
+type Place string
+
+const (
+	// PlaceAll sends every layer.
+	PlaceAll Place = "all"
+	// PlaceAuto keeps a layer where that costs the host less processor time online.
+	// Sealing measures both, on the machine and the Multiplier that it runs with. What
+	// pads cost beforehand is measured and told, and decides nothing: a pad takes the
+	// product itself, so by the total no scheme with pads would send anything.
+	PlaceAuto Place = "auto"
+)
+
+// ErrPlace reports a Place that does not exist.
+var ErrPlace = errors.New("hostclient: unknown placement")
+
+// ParsePlace reads a Place's text.
+func ParsePlace(s string) (Place, error) {
+	if p := Place(s); p == PlaceAll || p == PlaceAuto {
+		return p, nil
+	}
+	return "", fmt.Errorf("%w %.32q, want %s or %s", ErrPlace, s, PlaceAll, PlaceAuto)
+}
+
+// LayerCost is what a layer costs the host for a sample, sent and kept, as sealing
+// measured it: the process's CPU time in nanoseconds, medians over a few rounds. Both
+// ways begin with float activations and end with them.
+type LayerCost struct {
+	Batch     int   `json:"batch"`        // samples a call that was measured
+	WordsUp   int64 `json:"words_up"`     // a sample, where it is sent; to all clouds
+	WordsDown int64 `json:"words_down"`   // from all clouds
+	Passes    int64 `json:"passes_ns"`    // sent: quantisation, masks, the check and back to floats
+	Transport int64 `json:"transport_ns"` // sent: this end of the connection
+	Pads      int64 `json:"pads_ns"`      // sent: pads, beforehand
+	Keep      int64 `json:"keep_ns"`      // kept: quantisation, the product and back to floats
+	Product   int64 `json:"product_ns"`   // of it the product
+}
+
+// Send returns what the layer costs online where it is sent.
+func (c LayerCost) Send() int64 { return c.Passes + c.Transport }
+
+// Saving returns what keeping the layer saves online; below 0, what sending it does.
+func (c LayerCost) Saving() int64 { return c.Send() - c.Keep }
+
+// valid reports whether c can have been measured.
+func (c LayerCost) valid() bool {
+	const most = 1 << 53 // so that sums over all layers fit
+	return c.Batch >= 1 && !slices.ContainsFunc(
+		[]int64{c.WordsUp, c.WordsDown, c.Passes, c.Transport, c.Pads, c.Keep, c.Product},
+		func(v int64) bool { return v < 0 || v > most })
+}
+
+const (
+	// placeBatch, placeWords and placeMulAdds bound a call that is measured: as many
+	// samples as a batch usually has, unless they take more words or work.
+	placeBatch   = 256
+	placeWords   = 1 << 20
+	placeMulAdds = 1 << 28
+	// placeRounds is how many rounds a median is of; the least where they take long.
+	placeRounds, placeLeast = 7, 3
+	// placeTime is for all layers of a network, where it is enough for placeLeast.
+	placeTime = time.Second
+)
+
+// meter measures what layers cost the host.
+type meter struct {
+	ring       ring.Ring
+	scheme     transform.Scheme
+	multiplier plan.Multiplier
+	transport  transport
+	budget     time.Duration         // for a layer
+	known      map[plan.Op]LayerCost // what costs the same is measured once
+}
+
+func newMeter(ctx context.Context, r ring.Ring, o SealOptions, layers []graph.Linear) (*meter, error) {
+	if o.Multiplier == nil {
+		return nil, fmt.Errorf("%w for what layers cost here", ErrMultiplier)
+	}
+	t, err := measureTransport(ctx, r, o.Echo)
+	if err != nil {
+		return nil, fmt.Errorf("what sending costs: %w", err)
+	}
+	distinct := map[plan.Op]bool{}
+	for _, l := range layers {
+		distinct[l.Plan()] = true
+	}
+	return &meter{
+		ring: r, scheme: o.Scheme, multiplier: o.Multiplier, transport: t,
+		budget: placeTime / time.Duration(len(distinct)), known: map[plan.Op]LayerCost{},
+	}, nil
+}
+
+// cost measures a layer with integer weights w, and what as its masked ones.
+func (m *meter) cost(ctx context.Context, l layer, op plan.Op, w, what ring.Matrix) (LayerCost, error) {
+	if c, ok := m.known[op]; ok {
+		return c, nil
+	}
+	t, err := m.newTrial(ctx, l, op, w, what)
+	if err != nil {
+		return LayerCost{}, err
+	}
+	start := time.Now()
+	for i := 1; err == nil && i <= placeRounds && (i <= placeLeast || time.Since(start) < m.budget); i++ {
+		err = t.round(ctx)
+	}
+	if err := errors.Join(err, t.close()); err != nil {
+		return LayerCost{}, err
+	}
+	n, rows := int64(t.n), int64(l.masks.CloudRows(1))
+	cloud, roles := l.masks.CloudOp(), int64(m.scheme.Roles())
+	c := LayerCost{
+		Batch:     t.n,
+		WordsUp:   rows * int64(cloud.InLen()),
+		WordsDown: roles * rows * int64(cloud.OutLen()),
+		Passes:    median(t.passes) / n,
+		Pads:      median(t.pads) / n,
+		Keep:      median(t.keep) / n,
+		Product:   median(t.product) / n,
+	}
+	bytes := m.ring.WordBytes()
+	step := int64(rowsPerMessage(cloud.InLen()*bytes, cloud.OutLen()*bytes))
+	messages := roles * ((n*rows + step - 1) / step)
+	c.Transport = int64(m.transport.message*float64(messages)/float64(n) + m.transport.word*float64(c.WordsUp+c.WordsDown))
+	m.known[op] = c
+	return c, nil
+}
+
+func median(v []time.Duration) int64 {
+	v = slices.Sorted(slices.Values(v))
+	return v[(len(v)-1)/2].Nanoseconds()
+}
+
+// trial is one call of a layer, again and again, sent and kept.
+type trial struct {
+	layer
+	op      plan.Op
+	to      verify.Scale // without the bias, which would hide small differences
+	ring    ring.Ring
+	padded  bool
+	n       int // samples
+	x       []float32
+	w, what plan.Product
+
+	passes, pads, keep, product []time.Duration // one a round
+}
+
+// timedProduct tells what Evaluate takes.
+type timedProduct struct {
+	plan.Product
+	took *[]time.Duration
+}
+
+func (p timedProduct) Evaluate(ctx context.Context, y, x ring.Matrix) error {
+	return timed(p.took, func() error { return p.Product.Evaluate(ctx, y, x) })
+}
+
+func (m *meter) newTrial(ctx context.Context, l layer, op plan.Op, w, what ring.Matrix) (*trial, error) {
+	cloud, rows := l.masks.CloudOp(), l.masks.CloudRows(1)
+	words := rows * (cloud.InLen() + cloud.OutLen())
+	t := &trial{layer: l, op: op, ring: m.ring, padded: m.scheme.Inputs == transform.InputPad}
+	t.n = max(1, min(placeBatch, placeWords/words, int(placeMulAdds/op.MulAdds())))
+	t.x = make([]float32, t.n*op.InLen())
+	rnd := rand.New(rand.NewPCG(0, 0)) // values that decide nothing: time depends on shapes
+	for i := range t.x {
+		t.x[i] = float32(rnd.NormFloat64())
+	}
+	var err error
+	if t.to, err = verify.NewScale(l.scale, nil); err != nil {
+		return nil, err
+	}
+	if t.w, err = m.multiplier.Load(ctx, m.ring, op, w); err != nil {
+		return nil, err
+	}
+	if t.what, err = m.multiplier.Load(ctx, m.ring, cloud, what); err != nil {
+		return nil, errors.Join(err, t.w.Close())
+	}
+	return t, nil
+}
+
+func (t *trial) close() error { return errors.Join(t.w.Close(), t.what.Close()) }
+
+// round sends the call to itself, which shows that masks and check are right, and
+// keeps it, which gives the same.
+func (t *trial) round(ctx context.Context) error {
+	var pads *transform.Pads
+	if t.padded {
+		err := timed(&t.pads, func() (err error) { pads, err = t.masks.NewPads(ctx, t.what, t.n); return err })
+		if err != nil {
+			return err
+		}
+	} else {
+		t.pads = append(t.pads, 0)
+	}
+	var (
+		call         *transform.Call
+		sent, kept   []float32
+		before, then []time.Duration
+	)
+	err := timed(&before, func() (err error) {
+		call, err = t.masks.MaskFloats(t.x, t.n, t.xmax, t.key, pads)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer call.Close()
+	answers, err := t.answer(ctx, call)
+	if err != nil {
+		return err
+	}
+	err = timed(&then, func() error {
+		candidate, err := call.Unmask(answers)
+		if err != nil {
+			return err
+		}
+		sent = floats.Get(t.n * t.op.OutLen())
+		return t.key.OpenFloats(sent, candidate, call.Expected(), call.Scales(), t.to)
+	})
+	defer func() { floats.Put(sent) }()
+	if err != nil {
+		return err
+	}
+	t.passes = append(t.passes, before[0]+then[0])
+	err = timed(&t.keep, func() (err error) {
+		kept, err = inClear(ctx, t.ring, timedProduct{t.w, &t.product}, t.op, t.to, t.xmax, t.x, t.n)
+		return err
+	})
+	defer func() { floats.Put(kept) }()
+	if err == nil && !slices.Equal(sent, kept) {
+		err = errors.New("a layer that is sent differs from itself")
+	}
+	return err
+}
+
+// answer computes what honest clouds would, which costs the host nothing.
+func (t *trial) answer(ctx context.Context, call *transform.Call) ([]ring.Matrix, error) {
+	var answers []ring.Matrix
+	for _, m := range call.Masked() {
+		x, _ := m.Words()
+		if seed, ok := m.Seed(); ok {
+			x = ring.NewMatrix(m.Rows(), m.Cols())
+			expand := prg.New(seed)
+			for i := range x.Rows {
+				expand.Fill(t.ring, x.Row(i), uint64(i))
+			}
+		}
+		y := ring.NewMatrix(x.Rows, t.masks.CloudOp().OutLen())
+		if err := t.what.Evaluate(ctx, y, x); err != nil {
+			return nil, err
+		}
+		answers = append(answers, y)
+	}
+	return answers, nil
+}
+
+// timed appends the CPU time that the process takes while f runs.
+func timed(to *[]time.Duration, f func() error) error {
+	start := cpuTime()
+	err := f()
+	*to = append(*to, cpuTime()-start)
+	return err
+}
+
+// cpuTime returns the CPU time of all threads of this process, the system's
+// share included.
+func cpuTime() time.Duration {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil { // it fails for bad arguments alone
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
