@@ -250,10 +250,7 @@ func products(r *Result, rounds int, only string) error {
 	for _, p := range peers {
 		r.Peers = append(r.Peers, Version{p.name, p.version})
 	}
-	memory := make([]byte, 512<<20) // more than a last cache has
-	for i := range memory {
-		memory[i] = byte(i) // pages that nobody wrote are all one
-	}
+	memory := roofline.Memory(512 << 20) // more than a last cache has
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var l limits

@@ -7,6 +7,7 @@ import (
 
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/kernels/internal/pages"
 )
 
 // A vectorUnit multiplies residues of 8 bits: for each prime a product of
@@ -482,21 +483,8 @@ func (p *residues) band(st *stage, y []uint32, g, first, n int) {
 	}
 }
 
-// largePage is the size of a large page of memory.
-const largePage = 2 << 20
-
-// alignedBytes returns n zeros from the beginning of a cache line on. Many begin with
-// a large page and, where the system grants it, lie on such pages: weights that are
-// read once a call are then met with fewer misses of the processor's address cache.
+// alignedBytes is pages.Zeros for signed bytes.
 func alignedBytes(n int) []int8 {
-	align := 64
-	if n >= largePage {
-		align = largePage
-	}
-	b := make([]int8, n+align-1)
-	b = b[-uintptr(unsafe.Pointer(&b[0]))&uintptr(align-1):][:n:n]
-	if whole := n &^ (largePage - 1); whole > 0 {
-		adviseLarge(b[:whole])
-	}
-	return b
+	b := pages.Zeros(n)
+	return unsafe.Slice((*int8)(unsafe.Pointer(unsafe.SliceData(b))), n)
 }

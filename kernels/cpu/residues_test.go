@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
-	"unsafe"
 
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
@@ -158,26 +157,6 @@ func TestCut(t *testing.T) {
 		st.cut()
 		if got := fmt.Sprint(st.spans); got != test.want {
 			t.Errorf("%v: %s, want %s", test.at, got, test.want)
-		}
-	}
-}
-
-// TestAlignedBytes: weights begin with a cache line, many with a large page, and are zeros.
-func TestAlignedBytes(t *testing.T) {
-	for _, n := range []int{1, 64, 4095, largePage - 1, largePage, largePage + 1, 3*largePage + 7} {
-		b := alignedBytes(n)
-		align := uintptr(64)
-		if n >= largePage {
-			align = largePage
-		}
-		if len(b) != n || cap(b) != n || uintptr(unsafe.Pointer(&b[0]))%align != 0 {
-			t.Errorf("%d bytes: %d of them, at %p", n, len(b), b)
-		}
-		for i, a := range b {
-			if a != 0 {
-				t.Fatalf("%d bytes: %d at %d", n, a, i)
-			}
-			b[i] = 1
 		}
 	}
 }
