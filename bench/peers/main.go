@@ -93,7 +93,7 @@ func main() {
 	flag.StringVar(&n.securenets, "securenets", "", "path of `securenets`, beside securenetsd; without it no networks are run")
 	flag.StringVar(&n.python, "python", "", "path of a `python` that has onnxruntime; without it that is left out")
 	flag.StringVar(&n.script, "script", "networks.py", "path of networks.py")
-	flag.IntVar(&n.rounds, "network-rounds", 3, "rounds of each network")
+	flag.IntVar(&n.rounds, "network-rounds", 5, "rounds of each network")
 	flag.IntVar(&n.samples, "samples", 1000, "test images a network classifies")
 	flag.Parse()
 	for _, name := range []string{"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"} {

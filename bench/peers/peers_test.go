@@ -92,6 +92,9 @@ func TestQuartiles(t *testing.T) {
 	if s.median() != 3 || s.spread() != [2]float64{2, 4} {
 		t.Errorf("median %v, spread %v", s.median(), s.spread())
 	}
+	if s := (series{2, 1, 3}); s.spread() != [2]float64{1, 3} {
+		t.Errorf("of three: spread %v", s.spread())
+	}
 }
 
 // TestNPY: the product's own reader reads what is written.

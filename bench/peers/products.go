@@ -199,8 +199,12 @@ type series []float64
 // decimals.
 func (s series) quartile(q int) float64 {
 	v := slices.Sorted(slices.Values(s))
+	at := (len(v) - 1) * q / 4
+	if q == 3 {
+		at = len(v) - 1 - (len(v)-1)/4
+	}
 	const decimals = 1e4
-	return math.Round(v[(len(v)-1)*q/4]*decimals) / decimals
+	return math.Round(v[at]*decimals) / decimals
 }
 
 func (s series) median() float64 { return s.quartile(2) }
