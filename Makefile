@@ -39,6 +39,7 @@ test: test-gpu ## Run all tests, then some again: without assembly, and under th
 	@command -v python3 >/dev/null || echo 'python3 is missing: docs/vectors/check.py does not run'
 	$(GO) test -count=1 ./...
 	$(GO) test -count=1 -short -tags purego $(ASSEMBLY)
+	cd bench/peers && $(GO) test -count=1 .
 	$(GO) test -count=1 -race -short ./daemon/... ./hostclient/... ./internal/wire/... ./internal/padstock/... ./kernels/... ./transform/... ./verify/...
 
 .PHONY: test-gpu
@@ -74,6 +75,7 @@ endif
 	$(GO) test -count=1 ./internal/importrules
 	$(GO) mod verify
 	$(GO) mod tidy -diff
+	cd bench/peers && $(GO) vet . && $(GO) mod tidy -diff
 
 .PHONY: generate-check
 generate-check: ## Fail where generated files are not what their sources give
@@ -102,6 +104,14 @@ fuzz: ## Run every fuzz target for FUZZTIME (60s)
 .PHONY: bench
 bench: ## Run the benchmarks of the kernels and of the host's passes
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./internal/prg ./kernels/... ./transform ./verify
+
+.PHONY: bench-peers
+bench-peers: build ## Compare products and networks with those of others, see bench/peers
+	GO=$(GO) bench/peers/run.sh
+
+.PHONY: bench-peers-packages
+bench-peers-packages: ## Install what bench-peers compares with (Debian, as root)
+	apt-get install -y --no-install-recommends g++ python3-venv libopenblas-dev fflas-ffpack libdnnl-dev
 
 .PHONY: data
 data: ## Fetch the Fashion-MNIST training set (a Debian package) into data/

@@ -7,6 +7,7 @@ import (
 
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/kernels/internal/pages"
 )
 
 // A vectorUnit multiplies residues of 8 bits: for each prime a product of
@@ -271,6 +272,7 @@ func (p *residues) panels() int { return p.op.Groups * ((p.rows + maxLanes - 1) 
 // Sizes for a second-level cache of 1 MiB or more.
 const (
 	stageBytes     = 1 << 19 // of x, held split, to be read again for every panel
+	denseBytes     = 3 << 17 // of x with one position a sample: its panels need the rest
 	stagePositions = 96      // at least, as long as one plane fits
 	bandFrom       = 3 << 18 // of what is staged and a panel, from which on panels go in bands
 	bandBytes      = 1 << 18 // of the sums of a band
@@ -281,10 +283,14 @@ const (
 // where positions are long, more than fit, as weights are read anew for each part.
 func (p *residues) high() int {
 	c := &p.op
-	rows := stageBytes / len(p.split) / p.line // of maps
+	budget := stageBytes
+	if c.Positions() == 1 {
+		budget = denseBytes
+	}
+	rows := budget / len(p.split) / p.line // of maps
 	kernel := (c.KH-1)*c.DH + 1
 	if sample := (c.OutH()-1)*c.SH + kernel; sample <= rows || c.Positions() == 1 {
-		least := min(stagePositions, stageBytes/p.line/sample)
+		least := min(stagePositions, budget/p.line/sample)
 		return max(rows/sample*c.Positions(), least, maxRows)
 	}
 	return max(maxRows, max(1, (rows-kernel)/c.SH+1)*c.OutW())
@@ -477,8 +483,8 @@ func (p *residues) band(st *stage, y []uint32, g, first, n int) {
 	}
 }
 
-// alignedBytes returns n zeros from the beginning of a cache line on.
+// alignedBytes is pages.Zeros for signed bytes.
 func alignedBytes(n int) []int8 {
-	b := make([]int8, n+63)
-	return b[-uintptr(unsafe.Pointer(&b[0]))&63:][:n:n]
+	b := pages.Zeros(n)
+	return unsafe.Slice((*int8)(unsafe.Pointer(unsafe.SliceData(b))), n)
 }

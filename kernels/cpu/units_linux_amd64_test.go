@@ -9,39 +9,19 @@ import (
 	"testing"
 	"unsafe"
 
-	"golang.org/x/sys/unix"
+	"github.com/securenets/securenets/internal/fence"
 )
 
 // units are the vector units that this machine has.
 var units = vectorUnits()
 
-// fence returns n bytes that end, or begin, where the process may not read. It
-// fills them, as those that are left on their pages, with b.
-func fence(t testing.TB, n int, atEnd bool, b byte) []byte {
-	page := unix.Getpagesize()
-	size := (n + page - 1) / page * page
-	all, err := unix.Mmap(-1, 0, size+2*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Munmap(all); err != nil {
-			t.Error(err)
-		}
-	})
-	for _, fence := range [][]byte{all[:page], all[page+size:]} {
-		if err := unix.Mprotect(fence, unix.PROT_NONE); err != nil {
-			t.Fatal(err)
-		}
-	}
-	data := all[page:][:size]
+// fenced returns n bytes of b that end, or begin, where the process may not touch memory.
+func fenced(t testing.TB, n int, atEnd bool, b byte) []byte {
+	data := fence.Slice[byte](t, n, atEnd)
 	for i := range data {
 		data[i] = b
 	}
-	if atEnd {
-		return data[size-n:][:n:n]
-	}
-	return data[:n:n]
+	return data
 }
 
 // as returns the elements that b holds.
@@ -65,14 +45,14 @@ func FuzzSplit(f *testing.F) {
 		if n == 0 {
 			return
 		}
-		src := fence(t, 4*n, atEnd, 0)
+		src := fenced(t, 4*n, atEnd, 0)
 		copy(src, words)
 		plane := n + int(gap)
 		size := (len(c)-1)*plane + n
 		want := bytes.Repeat([]byte{0xa5}, size)
 		splitTwin(want, plane, as[uint32](src), c)
 		for _, unit := range units {
-			got := fence(t, size, atEnd, 0xa5)
+			got := fenced(t, size, atEnd, 0xa5)
 			unit.split(got, plane, as[uint32](src), c)
 			if !bytes.Equal(got, want) {
 				t.Errorf("%s: %d words modulo %d primes: differs from the twin", unit.name, n, len(c))
@@ -146,8 +126,8 @@ func FuzzMultiply(f *testing.F) {
 			}
 			return b
 		}
-		tl.w = as[int8](fill(fence(t, images*image, atEnd, 0)))
-		tl.x = fill(fence(t, tl.primes*tl.plane, atEnd, 0))
+		tl.w = as[int8](fill(fenced(t, images*image, atEnd, 0)))
+		tl.x = fill(fenced(t, tl.primes*tl.plane, atEnd, 0))
 		size := (tl.rows-1)*tl.yStride + 4*lanes
 
 		want, sums := tl, *tl.sums
@@ -157,7 +137,7 @@ func FuzzMultiply(f *testing.F) {
 		for _, unit := range units {
 			got, sums := tl, *tl.sums
 			got.sums = &sums
-			y := fence(t, size, atEnd, 0xa5)
+			y := fenced(t, size, atEnd, 0xa5)
 			got.y = as[uint32](y)
 			unit.multiply(&got)
 			if *got.sums != *want.sums {

@@ -4,6 +4,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/securenets/securenets/kernels/internal/pages"
 )
 
 // Rates are what was done in one round, a nanosecond: 1 is 10^9 a second.
@@ -27,12 +29,18 @@ type Meter struct {
 func NewMeter(threads, bytes int) *Meter {
 	m := &Meter{threads: threads}
 	if available {
-		m.memory = make([]byte, bytes)
-		for i := range m.memory { // pages that nobody wrote are all one
-			m.memory[i] = byte(i)
-		}
+		m.memory = Memory(bytes)
 	}
 	return m
+}
+
+// Memory returns so many bytes to Read, on large pages where the system grants them.
+func Memory(bytes int) []byte {
+	b := pages.Zeros(bytes)
+	for i := range b { // pages that nobody wrote are all one
+		b[i] = byte(i)
+	}
+	return b
 }
 
 // Round measures the limits between calls of work, which returns how much it did.
