@@ -341,8 +341,14 @@ func (m *matrix) evaluate(ctx context.Context, y, x ring.Matrix) error {
 // run computes y on r's device, parts of it on several streams.
 func (b *Backend) run(ctx context.Context, r *resident, y, x ring.Matrix) error {
 	pinnedX, pinnedY := b.pinned.holds(x.Data), b.pinned.holds(y.Data)
+	// The first part and the last are halves: nothing overlaps with copying the first
+	// in and the last out.
 	each := r.samples()
-	parts := (x.Rows + each - 1) / each
+	parts, early := (x.Rows+each-1)/each, 0
+	if parts > 2 {
+		early = each / 2
+		parts = (x.Rows + early + each - 1) / each
+	}
 	var next atomic.Int64
 	work := func() error {
 		w, err := r.dev.take(ctx)
@@ -352,14 +358,14 @@ func (b *Backend) run(ctx context.Context, r *resident, y, x ring.Matrix) error 
 		defer r.dev.give(w)
 		return w.do(func() error {
 			for {
-				i := int(next.Add(1)-1) * each
-				if i >= x.Rows {
+				part := int(next.Add(1) - 1)
+				if part >= parts {
 					return nil
 				}
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				j := min(i+each, x.Rows)
+				i, j := max(0, part*each-early), min((part+1)*each-early, x.Rows)
 				if err := w.evaluate(r, y.RowRange(i, j), x.RowRange(i, j), pinnedY, pinnedX); err != nil {
 					next.Store(int64(parts)) // no more of it
 					return err

@@ -40,6 +40,8 @@ type device struct {
 	state     State
 	reason    string
 	budget    int64
+	tileBytes int64           // of residues and sums that a stream has at a time
+	partBytes int             // of words that go up or down at a time, where the rows allow
 	held      [purposes]int64 // bytes, by purpose
 	residents []*resident
 	clock     int64 // of uses
@@ -160,6 +162,8 @@ func (d *device) load(o Options, hopper bool) error {
 	if d.budget = o.Memory; d.budget <= 0 {
 		d.budget = free / 10 * 9
 	}
+	d.partBytes = partBytes
+	d.tileBytes = min(tileBytes, d.budget/int64(4*cap(d.idle)))
 	return nil
 }
 

@@ -316,6 +316,24 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
+// TestParts: batches that go in parts, on several streams at once, whatever their rows.
+func TestParts(t *testing.T) {
+	machine(t, fake.Hopper(1))
+	o := options(PathInt8)
+	o.Pinned = 4 << 20
+	b := mustOpen(t, o)
+	b.devices[0].partBytes = 1
+	for _, rows := range []int{2*partRows - 1, 2 * partRows, 2*partRows + 1, 3 * partRows, 3*partRows + 1, 4*partRows - partRows/2, 1100} {
+		if err := newLayer(plan.Dense(9, 7), rows).evaluate(b); err != nil {
+			t.Errorf("%d rows: %v", rows, err)
+		}
+	}
+	l := newLayer(plan.Conv(plan.Conv2D{H: 5, W: 4, C: 16, OutC: 3, KH: 2, KW: 2, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}), 100)
+	if err := l.evaluate(b); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestDevices: what devices are like, and why they are refused.
 func TestDevices(t *testing.T) {
 	for name, test := range map[string]struct {

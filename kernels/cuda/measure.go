@@ -136,7 +136,7 @@ func (m *Meter) NewProduct(r ring.Ring, op plan.Op, samples int, small bool) (*P
 	}
 	// All at once where that leaves room for others.
 	p.tile = samples * p.r.op.Positions()
-	if each := p.r.tile(); int64(p.tile)*tileBytes/int64(each) > m.dev.budget/4 {
+	if each := p.r.tile(); int64(p.tile)*m.dev.tileBytes/int64(each) > m.dev.budget/4 {
 		p.tile = each
 	}
 	return p, nil

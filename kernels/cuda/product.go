@@ -53,9 +53,6 @@ type resident struct {
 	gone  bool
 }
 
-// place is struct place of kernels.cu: where a term lies from its patch's corner.
-type place struct{ offset, row, column, _ int32 }
-
 // Filling: cuBLAS wants bytes in fours, the copy engine rows in 16 bytes, combine8
 // sums in fours.
 const (
@@ -314,7 +311,8 @@ func (w *worker) loadGroups(r *resident, words []uint32) error {
 	return w.stream.Synchronize()
 }
 
-// loadPlaces puts the places of the terms on the device.
+// loadPlaces puts the places of the terms on the device: struct place of kernels.cu,
+// where each lies from its patch's corner.
 func (r *resident) loadPlaces(w *worker) error {
 	c := &r.op
 	depth := c.C / c.Groups
@@ -366,13 +364,13 @@ const (
 	partBytes = 4 << 20   // of words that go up or down, where the rows allow
 	partRows  = 256       // that a part has at least, so that products are large enough
 	partMost  = 64 << 20  // bytes each way, that partRows may take it to
-	tileBytes = 128 << 20 // of residues and sums
+	tileBytes = 128 << 20 // of residues and sums, on a device with memory enough
 )
 
 // samples returns how many samples of a batch go at a time.
 func (r *resident) samples() int {
 	words := max(r.op.H*r.op.W*r.op.C, r.op.Positions()*r.op.OutC)
-	n := max(1, partBytes/(wordBytes*words))
+	n := max(1, r.dev.partBytes/(wordBytes*words))
 	if n*r.op.Positions() < partRows {
 		n = max(n, min(partRows, partMost/(wordBytes*words)))
 	}
@@ -383,7 +381,7 @@ func (r *resident) samples() int {
 func (r *resident) tile() int {
 	each := int64(r.images*r.op.Groups) * int64(r.ld) * r.element
 	each += int64(r.images*r.op.Groups*r.pad) * 4 * max(1, r.element/4) // fused products may still go the other way
-	return max(fillRows, int(tileBytes/each))
+	return max(fillRows, int(r.dev.tileBytes/each))
 }
 
 // evaluate computes rows of y from rows of x and waits for it. Where the device has no
@@ -522,7 +520,7 @@ func (w *worker) multiplyFloat64(r *resident, y cu.DevicePtr, rows, pad int) err
 			driver.Floats(w.sums.at+cu.DevicePtr(8*i*c), c), r.pad)
 	}
 	if err := w.blas.Err(); err != nil {
-		return errors.Join(fmt.Errorf("Dgemm: %w", err), w.openBLAS())
+		return errors.Join(fmt.Errorf("product in float64: %w", err), w.openBLAS())
 	}
 	return w.combine(r, y, w.sums.at, rows, pad)
 }
