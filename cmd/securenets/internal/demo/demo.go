@@ -153,13 +153,13 @@ func (r *run) start(ctx context.Context) error {
 	for role := range r.models {
 		c, err := child.Start(r.Daemon, filepath.Join(r.dir, fmt.Sprint("cloud-", role)))
 		if err != nil {
-			return err
+			return fmt.Errorf("demo: %w", err)
 		}
 		r.clouds = append(r.clouds, c)
 	}
 	for _, c := range r.clouds {
 		if err := c.Ready(ctx); err != nil {
-			return err
+			return fmt.Errorf("demo: %w", err)
 		}
 	}
 	return nil
