@@ -28,11 +28,15 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"securenetsd": main})
 }
 
-func TestScripts(t *testing.T) {
+func TestScripts(t *testing.T) { runScripts(t, "testdata/script") }
+
+// runScripts runs the scripts in a folder, with more variables.
+func runScripts(t *testing.T, dir string, vars ...string) {
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+		Dir:                 dir,
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
+			env.Vars = append(env.Vars, vars...)
 			// A socket's path is short; a test's folder may not be.
 			env.Setenv("SOCKET", t.TempDir()+"/s")
 			return nil

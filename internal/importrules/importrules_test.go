@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -22,10 +23,12 @@ type listed struct {
 	Standard   bool
 }
 
-// packages returns the project's packages, test files left out.
-func packages(t *testing.T) []listed {
+// packages returns the project's packages as they are built with some tags, test files
+// left out.
+func packages(t *testing.T, tags string) []listed {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Imports,Deps,Standard", module+"...")
+	cmd := exec.Command("go", "list", "-tags", tags, "-deps", "-json=ImportPath,Imports,Deps,Standard", module+"...")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=1") // what is built with C counts too
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -85,7 +88,9 @@ var only = map[string][]string{
 // confined: only packages below these reach the module or package of the key.
 var confined = map[string][]string{
 	"gorgonia.org/gorgonia":            {"internal/reference", "models/train", "cmd/securenets"},
-	"gonum.org/v1/gonum":               {"kernels/gonum", "internal/reference", "models/train", "cmd/securenets", "cmd/securenetsd"},
+	"gonum.org/v1/gonum":               {"kernels/gonum", "kernels/cuda", "internal/reference", "models/train", "cmd/securenets", "cmd/securenetsd"},
+	"gorgonia.org/cu":                  {"kernels/cuda", "cmd/securenets", "cmd/securenetsd"},
+	"github.com/NVIDIA/go-nvml":        {"kernels/cuda", "cmd/securenets", "cmd/securenetsd"},
 	"filippo.io/age":                   {"hostclient", "cmd/securenets"},
 	module + "daemon":                  {"daemon", "cmd/securenetsd"},
 	module + "internal/adversary":      {"internal/adversary", "cmd/securenets"},
@@ -97,7 +102,12 @@ var confined = map[string][]string{
 }
 
 func TestImportRules(t *testing.T) {
-	own := packages(t)
+	for _, tags := range []string{"", "gpu"} {
+		t.Run(tags, func(t *testing.T) { testImportRules(t, packages(t, tags)) })
+	}
+}
+
+func testImportRules(t *testing.T, own []listed) {
 	if len(own) < len(only) {
 		t.Fatalf("go list names %d packages of the module", len(own))
 	}
@@ -137,7 +147,7 @@ func TestImportRules(t *testing.T) {
 
 // The ring is the bottom: the standard library alone.
 func TestRingIsStandardLibraryOnly(t *testing.T) {
-	for _, p := range packages(t) {
+	for _, p := range packages(t, "") {
 		if p.ImportPath != module+"internal/ring" {
 			continue
 		}
