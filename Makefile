@@ -88,7 +88,7 @@ generate-check: ## Fail where generated files are not what their sources give
 .PHONY: ptx
 ptx: ## Compile the CUDA kernels to PTX (Debian package clang-19)
 	cd kernels/cuda && for k in kernels:sm_70 hopper:sm_90a; do \
-	  $(CLANG) -x cuda --cuda-device-only -nocudainc -nocudalib --cuda-gpu-arch=$${k#*:} -O3 -std=c++17 -Wall -Wextra \
+	  $(CLANG) -x cuda --cuda-device-only --cuda-path=/nonexistent -nocudainc -nocudalib --cuda-gpu-arch=$${k#*:} -O3 -std=c++17 -Wall -Wextra \
 	    -S $${k%:*}.cu -o $${k%:*}.ptx || exit 1; \
 	done
 	sed -i 's/^\.minnctapersm 1$$/&\n.explicitcluster\n.reqnctapercluster 2, 1, 1/' kernels/cuda/hopper.ptx
