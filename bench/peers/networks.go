@@ -25,11 +25,15 @@ type networks struct {
 
 const batch = 256
 
-// schemes are those that are run, and the number of clouds that each takes.
-var schemes = []struct {
-	name   string
-	clouds int
-}{{"permute+pad", 1}, {"permute+split", 2}}
+// schemes are those that are run, and the number of clouds that each takes; places are
+// which layers are sent.
+var (
+	schemes = []struct {
+		name   string
+		clouds int
+	}{{"permute", 1}, {"permute+pad", 1}, {"permute+split", 2}}
+	places = []string{"all", "auto"}
+)
 
 func (n networks) run(r *Result) error {
 	if n.securenets == "" {
@@ -112,22 +116,24 @@ func (n networks) round(r *Result, name, dir string, labels []uint8, add func(ru
 		}
 	}
 	for _, s := range schemes {
-		var got struct {
-			Private float64 `json:"accuracy_private"`
-			Float   float64 `json:"accuracy_float"`
-			Online  int64   `json:"host_online_ns"`
-			Offline int64   `json:"host_offline_ns"`
-			Local   int64   `json:"local_ns"`
+		for _, place := range places {
+			var got struct {
+				Private float64 `json:"accuracy_private"`
+				Float   float64 `json:"accuracy_float"`
+				Online  int64   `json:"host_online_ns"`
+				Offline int64   `json:"host_offline_ns"`
+				Local   int64   `json:"local_ns"`
+			}
+			cmd := exec.Command(n.securenets, "demo", "--json", "--network", name, "--samples", strconv.Itoa(n.samples), "--batch", strconv.Itoa(batch),
+				"--scheme", s.name, "--clouds", strconv.Itoa(s.clouds), "--place", place, "--out", dir)
+			cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+			if err := output(cmd, &got); err != nil {
+				return err
+			}
+			add("gorgonia float32", got.Local, got.Float)
+			add("securenets "+s.name+", "+place+", online", got.Online, got.Private)
+			add("securenets "+s.name+", "+place+", in total", got.Online+got.Offline, got.Private)
 		}
-		cmd := exec.Command(n.securenets, "demo", "--json", "--network", name, "--samples", strconv.Itoa(n.samples), "--batch", strconv.Itoa(batch),
-			"--scheme", s.name, "--clouds", strconv.Itoa(s.clouds), "--out", dir)
-		cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
-		if err := output(cmd, &got); err != nil {
-			return err
-		}
-		add("gorgonia float32", got.Local, got.Float)
-		add("securenets "+s.name+", online", got.Online, got.Private)
-		add("securenets "+s.name+", in total", got.Online+got.Offline, got.Private)
 	}
 	return nil
 }
