@@ -13,7 +13,7 @@ import (
 // ErrWrong reports a backend whose product is not the exact one.
 var ErrWrong = errors.New("kernels: wrong product")
 
-// SelfTest loads and evaluates a small dense operator and a small convolution
+// SelfTest loads and evaluates a small dense operator and small convolutions
 // on b and compares every word. It returns an error wrapping ErrWrong where
 // one differs. A daemon runs it on each backend before it serves.
 func SelfTest(ctx context.Context, b Backend) error {
@@ -24,6 +24,9 @@ func SelfTest(ctx context.Context, b Backend) error {
 		plan.Conv(plan.Conv2D{
 			H: 11, W: 9, C: 6, OutC: 10, KH: 3, KW: 2, SH: 2, SW: 1, DH: 1, DW: 2,
 			Top: 1, Left: 0, Bot: 2, Right: 1, Groups: 2,
+		}),
+		plan.Conv(plan.Conv2D{ // of as many channels as vectors have bytes
+			H: 4, W: 5, C: 32, OutC: 6, KH: 2, KW: 3, SH: 1, SW: 1, DH: 1, DW: 1, Left: 1, Bot: 1, Groups: 2,
 		}),
 	} {
 		const rows = 5

@@ -14,7 +14,7 @@ typedef signed char s8;
 typedef unsigned u32;
 typedef long long s64;
 typedef unsigned long long u64;
-struct alignas(16) quad { u32 a, b, c, d; };
+typedef u32 quad __attribute__((ext_vector_type(4)));
 struct alignas(16) place { int offset, row, column, unused; };
 
 // Ring has the constants of up to four primes. See ring_gpu.go.
@@ -43,17 +43,21 @@ struct Patch {
 	const place *places; // of each term
 	s64 first, rows, pad;
 	u32 terms, ld, groups, shift;
-	int h, w, c, top, left, sh, sw, outW, positions, depth;
+	int h, w, c, top, left, sh, sw;
+	u32 outW, positions;
+	int depth;
 	Ring r;
 };
 
 struct Gather {
 	const s8 *maps;      // images of bytes, step apart
 	s8 *images;
-	const place *places;
+	const place *places; // of each 16 terms
 	s64 first, rows, pad, step;
 	u32 terms, ld, groups, shift;
-	int h, w, c, top, left, sh, sw, outW, positions, depth;
+	int h, w, c, top, left, sh, sw;
+	u32 outW, positions;
+	int depth;
 	u32 count, unused;
 };
 
@@ -186,10 +190,9 @@ template <bool wide> DEVICE void patch(const Patch &s)
 		g = (u32)(row / s.pad);
 		j = row % s.pad;
 	}
-	s64 position = s.first + j, sample = position / s.positions;
-	int p = (int)(position - sample * s.positions);
-	int top = p / s.outW * s.sh - s.top, left = p % s.outW * s.sw - s.left;
-	const u32 *x = s.x + sample * s.h * s.w * s.c + ((s64)top * s.w + left) * s.c + g * s.depth;
+	u32 position = (u32)(s.first + j), sample = position / s.positions, p = position % s.positions;
+	int top = (int)(p / s.outW) * s.sh - s.top, left = (int)(p % s.outW) * s.sw - s.left;
+	const u32 *x = s.x + (s64)sample * s.h * s.w * s.c + ((s64)top * s.w + left) * s.c + g * s.depth;
 	s64 image = s.groups * s.pad * s.ld;
 	for (u32 k = firstColumn(s.shift); k < s.ld; k += 4u << s.shift) {
 		u32 a[4] = {0, 0, 0, 0};
@@ -224,27 +227,34 @@ KERNEL gather8(Gather s)
 		g = (u32)(row / s.pad);
 		j = row % s.pad;
 	}
-	s64 position = s.first + j, sample = position / s.positions;
-	int p = (int)(position - sample * s.positions);
-	int top = p / s.outW * s.sh - s.top, left = p % s.outW * s.sw - s.left;
-	s64 corner = sample * s.h * s.w * s.c + ((s64)top * s.w + left) * s.c + g * s.depth;
+	u32 position = (u32)(s.first + j), sample = position / s.positions, p = position % s.positions;
+	int top = (int)(p / s.outW) * s.sh - s.top, left = (int)(p % s.outW) * s.sw - s.left;
+	s64 corner = (s64)sample * s.h * s.w * s.c + ((s64)top * s.w + left) * s.c + g * s.depth;
 	s64 image = s.groups * s.pad * s.ld;
 	for (u32 k = 4 * firstColumn(s.shift); k < s.ld; k += 16u << s.shift) {
-		quad v[4] = {};
-		if (j < s.rows) {
-			place e = s.places[k];
-			u32 h = top + e.row, w = left + e.column; // those outside wrap
-			if (h < (u32)s.h && w < (u32)s.w) {
-#pragma unroll
-				for (u32 i = 0; i < 4; i++)
-					if (i < s.count)
-						v[i] = *(const quad *)(s.maps + i * s.step + corner + e.offset);
-			}
+		place e = s.places[k / 16];
+		u32 h = top + e.row, w = left + e.column; // those outside wrap
+		bool inside = j < s.rows && h < (u32)s.h && w < (u32)s.w;
+		const s8 *from = s.maps + corner + e.offset;
+		s8 *to = s.images + row * s.ld + k;
+		// All are under way before the first is stored.
+		quad a = 0, b = 0, c = 0, d = 0;
+		if (inside) {
+			a = *(const quad *)from;
+			if (s.count > 1)
+				b = *(const quad *)(from + s.step);
+			if (s.count > 2)
+				c = *(const quad *)(from + 2 * s.step);
+			if (s.count > 3)
+				d = *(const quad *)(from + 3 * s.step);
 		}
-#pragma unroll
-		for (u32 i = 0; i < 4; i++)
-			if (i < s.count)
-				*(quad *)(s.images + i * image + row * s.ld + k) = v[i];
+		*(quad *)to = a;
+		if (s.count > 1)
+			*(quad *)(to + image) = b;
+		if (s.count > 2)
+			*(quad *)(to + 2 * image) = c;
+		if (s.count > 3)
+			*(quad *)(to + 3 * image) = d;
 	}
 }
 
@@ -278,26 +288,26 @@ KERNEL combine8(Combine s)
 	for (u32 at = firstColumn(s.shift); at < s.groups * padded; at += 4u << s.shift) {
 		u32 g = s.groups > 1 ? at / padded : 0, o = at - g * padded;
 		const u32 *sums = (const u32 *)s.sums + (g * s.pad + j) * s.ld + o;
-		quad v[4] = {};
+		quad v[4] = {0, 0, 0, 0};
 #pragma unroll
 		for (u32 i = 0; i < 4; i++)
 			if (i < s.r.primes)
 				v[i] = *(const quad *)(sums + i * image);
-		u32 a[4] = {v[0].a, v[1].a, v[2].a, v[3].a}, b[4] = {v[0].b, v[1].b, v[2].b, v[3].b};
-		u32 c[4] = {v[0].c, v[1].c, v[2].c, v[3].c}, d[4] = {v[0].d, v[1].d, v[2].d, v[3].d};
+		u32 a[4] = {v[0].x, v[1].x, v[2].x, v[3].x}, b[4] = {v[0].y, v[1].y, v[2].y, v[3].y};
+		u32 c[4] = {v[0].z, v[1].z, v[2].z, v[3].z}, d[4] = {v[0].w, v[1].w, v[2].w, v[3].w};
 		quad y = {word(s.r, a), word(s.r, b), word(s.r, c), word(s.r, d)};
 		u32 *out = s.y + (j * s.groups + g) * s.outs + o;
 		if (s.outs % 4 == 0) {
 			*(quad *)out = y;
 			continue;
 		}
-		out[0] = y.a;
+		out[0] = y.x;
 		if (o + 1 < s.outs)
-			out[1] = y.b;
+			out[1] = y.y;
 		if (o + 2 < s.outs)
-			out[2] = y.c;
+			out[2] = y.z;
 		if (o + 3 < s.outs)
-			out[3] = y.d;
+			out[3] = y.w;
 	}
 }
 

@@ -311,15 +311,18 @@ func (w *worker) loadGroups(r *resident, words []uint32) error {
 	return w.stream.Synchronize()
 }
 
-// loadPlaces puts the places of the terms on the device: struct place of kernels.cu,
-// where each lies from its patch's corner.
+// loadPlaces puts the places of the terms on the device, or of each 16 terms: struct
+// place of kernels.cu, where each lies from its patch's corner.
 func (r *resident) loadPlaces(w *worker) error {
 	c := &r.op
-	depth := c.C / c.Groups
-	words := make([]uint32, 0, 4*r.terms)
+	depth, step := c.C/c.Groups, 1
+	if r.bytewise() {
+		step = 16
+	}
+	words := make([]uint32, 0, 4*r.terms/step)
 	for a := range c.KH {
 		for b := range c.KW {
-			for i := range depth {
+			for i := 0; i < depth; i += step {
 				row, column := a*c.DH, b*c.DW
 				words = append(words, uint32((row*c.W+column)*c.C+i), uint32(row), uint32(column), 0)
 			}

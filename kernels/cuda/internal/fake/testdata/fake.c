@@ -596,10 +596,9 @@ static void gather8(op *o)
 				int8_t a = 0;
 				if (j < s.rows && k < s.terms) {
 					int p = position % s.positions / s.outW, q = position % s.positions % s.outW;
-					uint32_t tap = k / s.depth * s.depth; /* where its place is written */
-					int h = p * s.sh - s.top + s.places[tap].row, w = q * s.sw - s.left + s.places[tap].column;
+					int h = p * s.sh - s.top + s.places[k / 16].row, w = q * s.sw - s.left + s.places[k / 16].column;
 					if (h >= 0 && h < s.h && w >= 0 && w < s.w)
-						a = s.maps[i * s.step + ((position / s.positions * s.h + h) * s.w + w) * s.c + g * s.depth + k - tap];
+						a = s.maps[i * s.step + ((position / s.positions * s.h + h) * s.w + w) * s.c + g * s.depth + k % s.depth];
 				}
 				s.images[(i * s.groups * s.pad + row) * s.ld + k] = a;
 			}
