@@ -9,23 +9,7 @@
 //
 // The images' rows are read through tensor maps: what lies outside counts as zeros.
 
-#define KERNEL extern "C" __attribute__((global)) void
-#define DEVICE static inline __attribute__((device, always_inline))
-
-typedef unsigned u32;
-typedef long long s64;
-typedef unsigned long long u64;
-
-// Ring is that of kernels.cu.
-struct Ring {
-	u32 primes, modulus, half, lift;
-	u32 powers[4];
-	float p[4], inverse[4];
-	u32 unitPowers[4], unitBias[4];
-	u32 rest[4], correction;
-	u32 modulus64[2], unused;
-	u64 idempotent[2];
-};
+#include "ring.cuh"
 
 struct alignas(64) Map { u64 opaque[16]; };
 
@@ -37,9 +21,6 @@ struct Fused {
 	u32 steps;           // stages of one prime
 	Ring r;              // r.lift: the weights have one image
 };
-
-#define MAGIC 12582912.0f
-#define MAGIC_BITS 0x4B400000u
 
 enum {
 	ROWS = 128, OUTS = 192, BYTES = 128, // of a stage
@@ -152,17 +133,10 @@ DEVICE void multiply(int (&d)[SUMS], u64 x, u64 w, u32 add)
 		: "l"(x), "l"(w), "r"(add));
 }
 
-DEVICE float asFloat(u32 a) { return __builtin_bit_cast(float, a); }
-DEVICE u32 asBits(float a) { return __builtin_bit_cast(u32, a); }
-
 // unit returns in its low byte e·sum mod p, centred. See kernels.cu.
 DEVICE u32 unit(u32 sum, u32 powers, u32 bias, float p, float inverse)
 {
-	u32 d;
-	asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(sum ^ 0x80000000u), "r"(powers), "r"(bias));
-	float v = asFloat(d);
-	float q = __builtin_fmaf(v - MAGIC, inverse, MAGIC) - MAGIC;
-	return asBits(__builtin_fmaf(-p, q, v));
+	return asBits(centred(asFloat(dot(sum ^ 0x80000000u, powers, bias)), p, inverse));
 }
 
 // word returns the word of four units' low bytes, 128 added to each.

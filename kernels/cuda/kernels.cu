@@ -1,33 +1,15 @@
 // The kernels around cuBLAS: words into residues, patches of maps into residues, and
-// sums into words. Kernels_gpu.go says what they compute; each has a twin in plain C
-// in internal/fake.
+// sums into words. product.go queues them; each has a twin in plain C,
+// in internal/fake/testdata.
 //
 // Indices: image b = prime·groups + group, row j of an image (a weight row or a
 // position), column k of ld, which is terms filled up with zeros. A thread takes four
 // columns at a time of one row; 2^shift threads of a block share a row.
 
-#define KERNEL extern "C" __attribute__((global)) void
-#define DEVICE static inline __attribute__((device))
+#include "ring.cuh"
 
-typedef unsigned char u8;
-typedef signed char s8;
-typedef unsigned u32;
-typedef long long s64;
-typedef unsigned long long u64;
 typedef u32 quad __attribute__((ext_vector_type(4)));
 struct alignas(16) place { int offset, row, column, unused; };
-
-// Ring has the constants of up to four primes. See ring_gpu.go.
-struct Ring {
-	u32 primes, modulus, half, lift;
-	u32 powers[4];            // 256^j mod p, centred, one a byte
-	float p[4], inverse[4];   // and 1/p
-	u32 unitPowers[4];        // e·256^j mod p, centred, with e = (M/p)^-1 mod p
-	u32 unitBias[4];          // -e·2^31 mod p, and MAGIC's bits
-	u32 rest[4], correction;  // M/p; what the bits of MAGIC add up to
-	u32 modulus64[2], unused; // for float64: products of two primes, and
-	u64 idempotent[2];        // 1 modulo one of them, 0 modulo the other
-};
 
 struct Split {
 	const u32 *x;
@@ -69,11 +51,6 @@ struct Combine {
 	Ring r;
 };
 
-// A float32 between 2^23 and 2^24 holds an integer in its low bits: MAGIC + v has v
-// there for |v| < 2^22, and adding MAGIC rounds to the nearest integer.
-#define MAGIC 12582912.0f
-#define MAGIC_BITS 0x4B400000u
-
 DEVICE s64 firstRow(u32 shift)
 {
 	u32 thread = __nvvm_read_ptx_sreg_tid_x(), rows = __nvvm_read_ptx_sreg_ntid_x() >> shift;
@@ -81,24 +58,6 @@ DEVICE s64 firstRow(u32 shift)
 }
 
 DEVICE u32 firstColumn(u32 shift) { return 4 * (__nvvm_read_ptx_sreg_tid_x() & ((1u << shift) - 1)); }
-
-// dot returns sum + Σ_j (byte j of a)·(signed byte j of b).
-DEVICE u32 dot(u32 a, u32 b, u32 sum)
-{
-	u32 d;
-	asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(sum));
-	return d;
-}
-
-DEVICE float asFloat(u32 a) { return __builtin_bit_cast(float, a); }
-DEVICE u32 asBits(float a) { return __builtin_bit_cast(u32, a); }
-
-// centred returns MAGIC + (v mod p), in [-p/2, p/2], of MAGIC + v.
-DEVICE float centred(float v, float p, float inverse)
-{
-	float q = __builtin_fmaf(v - MAGIC, inverse, MAGIC) - MAGIC;
-	return __builtin_fmaf(-p, q, v);
-}
 
 // residue returns the low byte of word a modulo prime i, centred.
 DEVICE u32 residue(const Ring &r, u32 a, int i)
