@@ -30,8 +30,11 @@ func (c *Client) Entries() int {
 	return len(c.stream.waiting)
 }
 
-// SetBlock sets how many samples are in work at once.
-func (ss *Session) SetBlock(n int) { ss.block = n }
+// SetBlock sets how many samples a part of a batch has, and has one in work at a time.
+func (ss *Session) SetBlock(n int) { ss.block, ss.parts = n, 1 }
+
+// SetParts sets how many parts of a batch are in work at once.
+func (ss *Session) SetParts(n int) { ss.parts = n }
 
 // Marshal returns the plaintext of a secret file, UnmarshalSecret reads it.
 func (s *Secret) Marshal() ([]byte, error) { return s.marshal(nil) }

@@ -67,6 +67,8 @@ type CloudError struct {
 	Role int
 	Addr string // as it was given to Dial
 	Err  error
+
+	cloud *Client // nil outside of sessions
 }
 
 func (e *CloudError) Error() string { return fmt.Sprintf("role %d at %s: %v", e.Role, e.Addr, e.Err) }

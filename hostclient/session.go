@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/pool"
 	"github.com/securenets/securenets/internal/ring"
@@ -38,27 +40,42 @@ type Options struct {
 	// Stock keeps the pads that Precompute makes on disk. Nil: the stock lives in
 	// memory and dies with the session.
 	Stock *DurableStock
-	// Timeout bounds the wait for one layer's answers. Zero: 30 s.
+	// Timeout bounds the wait for one layer's answers, of each try. Zero: 30 s.
 	Timeout time.Duration
+	// Retries is how often a layer's call is made again, at most, where a cloud cannot be
+	// reached, does not answer in time or as it should, refuses for the time being, or
+	// lies. A spare is asked where there is one, else the same cloud after a pause; one
+	// that lied is not asked again. No pad serves twice: see docs/threat-model.md. Zero: never.
+	Retries int
+	// Spares are more clouds for each role, which have its sealed model too. One takes
+	// the place of a cloud that failed, for the rest of the session. A provider of a
+	// spare is bound to its role as any is. They stay the caller's to close.
+	Spares [][]*Client
+	// PadMemory are bytes of pads that the session keeps in stock, making more in the
+	// background as they are used. Secret.PadBytes says what a sample takes. Zero: none
+	// but those of Precompute.
+	PadMemory int64
 }
 
 // Session runs inference of one sealed network. It may be used by several
 // goroutines at once.
 type Session struct {
 	secret   *Secret
-	clients  []*Client // one a role
+	clients  []*cloudsOf // one a role
 	options  Options
 	products []plan.Product // one a layer: with W where it is kept, with What where it needs pads, else nil
 	models   []SealedModel  // one a role
 	scales   []verify.Scale // one a layer
-	block    int            // samples that are in work at once
+	block    int            // samples of a part of a batch
+	parts    int            // of a batch that are in work at once
 	stock    stock
 
 	closing context.Context // ends with Close
 	close   context.CancelFunc
+	filler  *filler      // nil without Options.PadMemory
 	mu      sync.RWMutex // held for writing by Close, for reading by all that use products
 
-	samples, checked, rejected, kept, up, down, onTheSpot atomic.Int64
+	samples, checked, rejected, kept, up, down, onTheSpot, retried atomic.Int64
 }
 
 // Open checks that the sealed models belong to the secret, and every client's
@@ -75,7 +92,11 @@ func Open(ctx context.Context, s *Secret, models []SealedModel, clients []*Clien
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout
 	}
-	ss := &Session{secret: s, clients: slices.Clone(clients), models: slices.Clone(models), options: o}
+	all, err := s.withSpares(clients, o.Spares)
+	if err != nil {
+		return nil, err
+	}
+	ss := &Session{secret: s, clients: all, models: slices.Clone(models), options: o}
 	ss.closing, ss.close = context.WithCancel(context.Background())
 	widest := s.net.widest()
 	for i, l := range s.layers {
@@ -89,7 +110,7 @@ func Open(ctx context.Context, s *Secret, models []SealedModel, clients []*Clien
 		}
 		ss.scales = append(ss.scales, scale)
 	}
-	ss.block = blockRows(widest)
+	ss.block, ss.parts = blockRows(widest), pipelined
 	roles := make([]*sealed.Model, len(models))
 	for i, m := range models {
 		var err error
@@ -97,7 +118,6 @@ func Open(ctx context.Context, s *Secret, models []SealedModel, clients []*Clien
 			return nil, err
 		}
 	}
-	var err error
 	if ss.stock, err = openStock(s, o.Stock); err != nil {
 		return nil, err
 	}
@@ -105,6 +125,7 @@ func Open(ctx context.Context, s *Secret, models []SealedModel, clients []*Clien
 		ss.Close()
 		return nil, err
 	}
+	ss.fill()
 	return ss, nil
 }
 
@@ -152,12 +173,14 @@ func (ss *Session) load(ctx context.Context, roles []*sealed.Model) error {
 	return nil
 }
 
-// Close ends what runs, and discards a stock in memory.
+// Close ends what runs, and discards a stock in memory. It also returns why pads could
+// not be made in the background.
 func (ss *Session) Close() error {
 	ss.close()
+	errs := []error{ss.filler.wait()}
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	errs := []error{ss.stock.close()}
+	errs = append(errs, ss.stock.close())
 	for _, p := range ss.products {
 		if p != nil {
 			errs = append(errs, p.Close())
@@ -207,12 +230,9 @@ func (ss *Session) Precompute(ctx context.Context, n int) error {
 func (ss *Session) newPads(ctx context.Context, n int) (sheet, error) {
 	sh := sheet{n: n}
 	for _, l := range ss.secret.sent {
-		p, err := ss.secret.layers[l].masks.NewPads(ctx, ss.products[l], n)
+		p, err := ss.newPadsOf(ctx, l, n)
 		if err != nil {
-			if ctx.Err() != nil {
-				err = stopped(ctx)
-			}
-			return sheet{}, fmt.Errorf("pads of layer %d: %w", l, err)
+			return sheet{}, err
 		}
 		sh.pads = append(sh.pads, p)
 	}
@@ -266,37 +286,58 @@ func (ss *Session) Infer(ctx context.Context, x []float32, n int) ([]float32, er
 			return nil, err
 		}
 	}
-	in := ss.secret.net.Input.Len()
-	out := make([]float32, 0, n*ss.secret.net.shapes[ss.secret.net.Output].Len())
-	for i, k := 0, 0; i < n; i += k {
+	ss.filler.wake()
+	in, each := ss.secret.net.Input.Len(), ss.secret.net.shapes[ss.secret.net.Output].Len()
+	out := make([]float32, n*each)
+	blocks, blocksCtx := errgroup.WithContext(ctx)
+	blocks.SetLimit(ss.parts)
+	for i, k := 0, 0; i < n && blocksCtx.Err() == nil; i += k {
 		sh := sheet{n: min(n-i, ss.block)}
-		switch {
-		case len(stocked) > 0:
+		if len(stocked) > 0 {
 			sh, stocked = stocked[0], stocked[1:]
-		case padded:
-			if sh, err = ss.newPads(ctx, sh.n); err != nil {
-				return nil, err
-			}
-			ss.onTheSpot.Add(int64(sh.n))
 		}
 		k = sh.n
-		y, err := ss.secret.net.run(x[i*in:(i+k)*in], k, func(l int, x []float32) ([]float32, error) {
-			y, err := ss.layer(ctx, l, x, i, k, sh)
-			if err != nil {
-				return nil, fmt.Errorf("layer %d: %w", l, err)
-			}
-			return y, nil
+		blocks.Go(func() error {
+			y, err := ss.infer(blocksCtx, x[i*in:(i+k)*in], i, sh)
+			copy(out[i*each:], y)
+			return err
 		})
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, y...)
+	}
+	if err := blocks.Wait(); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, stopped(ctx)
 	}
 	if err := checkOutputs(out, n); err != nil {
 		return nil, err
 	}
 	ss.samples.Add(int64(n))
 	return out, nil
+}
+
+// pipelined is how many blocks of a batch are in work at once: while the cloud has a
+// layer of one, the host has time for the other.
+const pipelined = 2
+
+// infer runs one block of a batch, which begins with the batch's sample first, with
+// the pads of sh or, where there are none, with new ones.
+func (ss *Session) infer(ctx context.Context, x []float32, first int, sh sheet) ([]float32, error) {
+	n := sh.n
+	if ss.secret.padded() && sh.pads == nil {
+		var err error
+		if sh, err = ss.newPads(ctx, n); err != nil {
+			return nil, err
+		}
+		ss.onTheSpot.Add(int64(n))
+	}
+	return ss.secret.net.run(x, n, func(l int, x []float32) ([]float32, error) {
+		y, err := ss.layer(ctx, l, x, first, n, sh)
+		if err != nil {
+			return nil, fmt.Errorf("layer %d: %w", l, err)
+		}
+		return y, nil
+	})
 }
 
 // layer computes layer l of n samples where it is placed, with its pads of sh.
@@ -309,7 +350,7 @@ func (ss *Session) layer(ctx context.Context, l int, x []float32, first, n int, 
 	if ss.secret.padded() {
 		pads = sh.pads[layer.at]
 	}
-	return ss.multiply(ctx, l, x, first, n, pads)
+	return ss.repeat(ctx, l, x, first, n, pads)
 }
 
 // keep computes layer l of n samples on the host.
@@ -327,8 +368,9 @@ func (ss *Session) keep(ctx context.Context, l int, x []float32, n int) ([]float
 }
 
 // multiply computes layer l of n samples: W x + bias, by the clouds, checked, to
-// memory of floats. The first is the batch's sample first.
-func (ss *Session) multiply(ctx context.Context, l int, x []float32, first, n int, pads *transform.Pads) ([]float32, error) {
+// memory of floats. The first is the batch's sample first. With one role it sends what
+// it masked again, as long as there are tries.
+func (ss *Session) multiply(ctx context.Context, l int, x []float32, first, n int, pads *transform.Pads, tries *attempts) ([]float32, error) {
 	layer := &ss.secret.layers[l]
 	call, err := layer.masks.MaskFloats(x, n, layer.xmax, layer.key, pads)
 	if errors.As(err, new(*transform.NotFiniteError)) {
@@ -337,7 +379,16 @@ func (ss *Session) multiply(ctx context.Context, l int, x []float32, first, n in
 		return nil, err
 	}
 	defer call.Close()
-	answers, err := ss.evaluate(ctx, l, call.Masked())
+	asked := ss.asked()
+	answers, err := ss.evaluate(ctx, l, call.Masked(), asked)
+	for err != nil && len(asked) == 1 {
+		if err := tries.again(ctx, err); err != nil {
+			return nil, err
+		}
+		ss.retried.Add(1)
+		asked = ss.asked()
+		answers, err = ss.evaluate(ctx, l, call.Masked(), asked)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -355,7 +406,7 @@ func (ss *Session) multiply(ctx context.Context, l int, x []float32, first, n in
 	ss.checked.Add(int64(n))
 	if err != nil {
 		floats.Put(y)
-		return nil, ss.reject(ctx, err, l, first, call, answers)
+		return nil, ss.reject(ctx, err, l, first, call, answers, asked)
 	}
 	return y, nil
 }
@@ -373,7 +424,7 @@ var (
 // reject bars the clouds that answered wrongly for layer l. It returns err with
 // their names, and with the samples counted from the batch's start, where err
 // counts from first.
-func (ss *Session) reject(ctx context.Context, err error, l, first int, call *transform.Call, answers []ring.Matrix) error {
+func (ss *Session) reject(ctx context.Context, err error, l, first int, call *transform.Call, answers []ring.Matrix, asked []*Client) error {
 	var wrong *verify.RejectedError
 	if !errors.As(err, &wrong) {
 		return err
@@ -386,13 +437,13 @@ func (ss *Session) reject(ctx context.Context, err error, l, first int, call *tr
 	if liars := ss.liars(ctx, l, wrong.Samples[0], call, answers); len(liars) > 0 {
 		errs := make([]error, len(liars))
 		for i, role := range liars {
-			ss.clients[role].bar(ErrQuarantined)
-			errs[i] = ss.blame(role, moved)
+			asked[role].bar(ErrQuarantined)
+			errs[i] = blame(asked, role, moved)
 		}
 		return errors.Join(errs...)
 	}
-	names := make([]string, len(ss.clients))
-	for role, c := range ss.clients {
+	names := make([]string, len(asked))
+	for role, c := range asked {
 		c.bar(ErrQuarantined)
 		names[role] = fmt.Sprintf("role %d at %s", role, c.addr)
 	}
@@ -427,16 +478,16 @@ func (ss *Session) liars(ctx context.Context, l, sample int, call *transform.Cal
 }
 
 // blame returns err as that of a role's cloud.
-func (ss *Session) blame(role int, err error) error {
-	return &CloudError{Role: role, Addr: ss.clients[role].addr, Err: err}
+func blame(asked []*Client, role int, err error) error {
+	return &CloudError{Role: role, Addr: asked[role].addr, Err: err, cloud: asked[role]}
 }
 
 // errOther ends the wait for one role's answer when another one's failed.
 var errOther = errors.New("hostclient: another role failed")
 
-// evaluate has every role's cloud multiply its masked input with layer l's
-// weights, all at once. The first that fails ends the call.
-func (ss *Session) evaluate(ctx context.Context, l int, masked []transform.Masked) ([]ring.Matrix, error) {
+// evaluate has every role's cloud of those asked multiply its masked input with layer
+// l's weights, all at once. The first that fails ends the call.
+func (ss *Session) evaluate(ctx context.Context, l int, masked []transform.Masked, asked []*Client) ([]ring.Matrix, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, ss.options.Timeout, errHung)
 	defer cancel()
 	ctx, fail := context.WithCancelCause(ctx)
@@ -449,11 +500,11 @@ func (ss *Session) evaluate(ctx context.Context, l int, masked []transform.Maske
 	for role, m := range masked {
 		wg.Go(func() {
 			answers[role] = ring.Matrix{Rows: m.Rows(), Cols: cols, Data: answered.Get(m.Rows() * cols)}
-			t, err := ss.clients[role].evaluate(ctx, ss.secret.ring, ss.secret.digests[role], layer.at, m, answers[role])
+			t, err := asked[role].evaluate(ctx, ss.secret.ring, ss.secret.digests[role], layer.at, m, answers[role])
 			ss.up.Add(t.up)
 			ss.down.Add(t.down)
 			if err != nil && !errors.Is(err, errOther) {
-				errs[role] = ss.blame(role, err)
+				errs[role] = blame(asked, role, err)
 				fail(errOther)
 			}
 		})
@@ -472,6 +523,7 @@ type Stats struct {
 	BytesDown int64 `json:"bytes_down"`  // payload received
 	Stock     int   `json:"stock"`       // samples that pads are in stock for
 	OnTheSpot int64 `json:"on_the_spot"` // samples whose pads were made during Infer
+	Retried   int64 `json:"retried"`     // calls made again
 }
 
 // Stats returns the counters.
@@ -485,5 +537,6 @@ func (ss *Session) Stats() Stats {
 		BytesDown: ss.down.Load(),
 		Stock:     ss.stock.size(),
 		OnTheSpot: ss.onTheSpot.Load(),
+		Retried:   ss.retried.Load(),
 	}
 }

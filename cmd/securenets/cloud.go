@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
 
 	"filippo.io/age"
 	"github.com/spf13/cobra"
@@ -70,6 +73,36 @@ func (c clouds) dial(models []hostclient.SealedModel) (clients []*hostclient.Cli
 			return nil, nil, err
 		}
 		clients = append(clients, c)
+	}
+	return clients, closeAll, nil
+}
+
+// dialSpares returns clients of more clouds for some roles, given as ADDRESS or
+// ROLE=ADDRESS, and what closes them.
+func dialSpares(spares []string, roles int) (clients [][]*hostclient.Client, closeAll func(), err error) {
+	clients = make([][]*hostclient.Client, roles)
+	closeAll = func() {
+		for _, c := range slices.Concat(clients...) {
+			c.Close()
+		}
+	}
+	for _, s := range spares {
+		role, addr := 0, s
+		if before, after, ok := strings.Cut(s, "="); ok {
+			if n, err := strconv.Atoi(before); err == nil {
+				role, addr = n, after
+			}
+		}
+		if role < 0 || role >= roles {
+			closeAll()
+			return nil, nil, usagef("--spare %s: there are %d roles", s, roles)
+		}
+		c, err := hostclient.Dial(addr)
+		if err != nil {
+			closeAll()
+			return nil, nil, err
+		}
+		clients[role] = append(clients[role], c)
 	}
 	return clients, closeAll, nil
 }

@@ -30,10 +30,13 @@ batch is written. Where "seal --place auto" kept every layer, no cloud is asked.
 	batch := cmd.Flags().Int("batch", 256, "samples a batch")
 	pads := cmd.Flags().Int("pads", 0, "samples to make pads for beforehand; for others they are made on the way")
 	onlyStock := cmd.Flags().Bool("require-stock", false, "fail where no pads are in stock, rather than make them on the way")
+	padMemory := cmd.Flags().Int64("pad-memory", 0, "bytes of pads to keep in stock, made in the background")
+	retries := cmd.Flags().Int("retries", 0, "times that a layer is asked for again, where a cloud fails or lies")
+	spares := cmd.Flags().StringArray("spare", nil, "`address` of another cloud with the sealed network, asked where the first fails; ROLE=ADDRESS where there are several roles")
 	flags := addStockFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
-		if *batch < 1 || *pads < 0 {
-			return usagef("infer: --batch is %d and --pads is %d", *batch, *pads)
+		if *batch < 1 || *pads < 0 || *retries < 0 || *padMemory < 0 {
+			return usagef("infer: --batch is %d, --pads %d, --retries %d and --pad-memory %d", *batch, *pads, *retries, *padMemory)
 		}
 		stock, err := flags.stock()
 		if err != nil {
@@ -49,8 +52,15 @@ batch is written. Where "seal --place auto" kept every layer, no cloud is asked.
 			return err
 		}
 		defer closeAll()
-		session, err := hostclient.Open(cmd.Context(), secret, models, clients,
-			hostclient.Options{Multiplier: cpu.New(cpu.Options{}), RequireStock: *onlyStock, Stock: stock})
+		others, closeOthers, err := dialSpares(*spares, len(models))
+		if err != nil {
+			return err
+		}
+		defer closeOthers()
+		session, err := hostclient.Open(cmd.Context(), secret, models, clients, hostclient.Options{
+			Multiplier: cpu.New(cpu.Options{}), RequireStock: *onlyStock, Stock: stock,
+			Retries: *retries, Spares: others, PadMemory: *padMemory,
+		})
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,323 @@
+package hostclient_test
+
+import (
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/verify"
+)
+
+// withSpare adds a cloud that holds the sealed model of a role, too.
+func (r *rig) withSpare(t testing.TB, role int) (*cloud, *hostclient.Client) {
+	t.Helper()
+	c := newCloud(t)
+	client := dial(t, c)
+	if len(r.models) > 1 {
+		if err := r.secret.Bind(role, client.Provider()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := client.Push(t.Context(), r.models[role], nil); err != nil {
+		t.Fatal(err)
+	}
+	return c, client
+}
+
+// failing answers the first n requests with fail, the others honestly.
+func failing(n int64, fail func(*call) error) func(*call) error {
+	var calls atomic.Int64
+	return func(c *call) error {
+		if calls.Add(1) <= n {
+			return fail(c)
+		}
+		return c.honest()
+	}
+}
+
+// want returns what an undisturbed session infers.
+func (r *rig) want(t testing.TB, x []float32, n int) []float32 {
+	t.Helper()
+	s := r.open(t, hostclient.Options{Multiplier: kernel})
+	y := infer(t, s, x, n)
+	for _, c := range r.clouds {
+		c.take()
+	}
+	return y
+}
+
+var overloaded = &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, Message: "later"}
+
+// TestRetry: what the same cloud did not answer it is sent again, word for word, and
+// results are as if nothing had been.
+func TestRetry(t *testing.T) {
+	for name, fail := range map[string]func(*call) error{
+		"refuses":     func(c *call) error { return c.refuse(overloaded) },
+		"ends":        func(c *call) error { return errEnd },
+		"short":       func(c *call) error { return c.reply(c.req.ID, c.y.Data[1:]) },
+		"not canonic": func(c *call) error { c.y.Data[1] = c.ring.Modulus(); return c.honest() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nets()["mlp"], permutePad)
+			x := gaussian(rand.New(rand.NewPCG(1, 2)), 3*7)
+			want := r.want(t, x, 3)
+			s := r.open(t, hostclient.Options{Multiplier: kernel, Retries: 2})
+			r.clouds[0].behave(failing(2, fail))
+			if y := infer(t, s, x, 3); !slices.Equal(bits(y), bits(want)) {
+				t.Error("another result")
+			}
+			if st := s.Stats(); st.Retried != 2 || st.OnTheSpot != 3 || st.Rejected != 0 {
+				t.Errorf("%+v", st)
+			}
+			got := r.clouds[0].take()
+			if len(got) != 5 { // three layers, the first of them three times
+				t.Fatalf("%d requests", len(got))
+			}
+			for _, again := range got[1:3] {
+				if again.layer != 0 || !slices.Equal(again.words.Data, got[0].words.Data) {
+					t.Error("other words were sent again: one pad masks two inputs, or two pads one")
+				}
+			}
+		})
+	}
+}
+
+// TestRetriesEnd: there are as many as allowed, and then the cloud's error.
+func TestRetriesEnd(t *testing.T) {
+	for _, retries := range []int{0, 1, 3} {
+		c, _, _, s := setup(t, nets()["mlp"], permutePad, hostclient.Options{Retries: retries})
+		c.behave(func(c *call) error { return c.refuse(overloaded) })
+		y, err := s.Infer(t.Context(), make([]float32, 7), 1)
+		var refused *wire.Error
+		if y != nil || !errors.As(err, &refused) || *refused != *overloaded {
+			t.Errorf("%d retries: %v", retries, err)
+		}
+		if n := c.requests.Load(); n != int64(retries)+1 {
+			t.Errorf("%d retries: %d requests", retries, n)
+		}
+	}
+	// What will be refused again is not asked again.
+	c, _, _, s := setup(t, nets()["mlp"], permutePad, hostclient.Options{Retries: 3})
+	c.behave(func(c *call) error {
+		return c.refuse(&wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge})
+	})
+	if _, err := s.Infer(t.Context(), make([]float32, 7), 1); err == nil || c.requests.Load() != 1 {
+		t.Errorf("%v after %d requests", err, c.requests.Load())
+	}
+	// A liar is not asked again, by whatever name.
+	c, _, _, s = setup(t, nets()["mlp"], permutePad, hostclient.Options{Retries: 3})
+	c.behave(func(c *call) error { c.y.Data[0] = c.ring.Add(c.y.Data[0], 1); return c.honest() })
+	if _, err := s.Infer(t.Context(), make([]float32, 7), 1); !errors.Is(err, verify.ErrRejected) || c.requests.Load() != 1 {
+		t.Errorf("%v after %d requests", err, c.requests.Load())
+	}
+}
+
+// TestSpare: a spare takes over from a cloud that fails, and stays.
+func TestSpare(t *testing.T) {
+	for name, answer := range map[string]func(*call) error{
+		"hangs": func(c *call) error { <-c.stream.Context().Done(); return nil },
+		"gone":  func(c *call) error { go c.stop(); <-c.stream.Context().Done(); return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nets()["mlp"], permutePad)
+			x := gaussian(rand.New(rand.NewPCG(3, 4)), 2*7)
+			want := r.want(t, x, 2)
+			spare, client := r.withSpare(t, 0)
+			s := r.open(t, hostclient.Options{Multiplier: kernel, Retries: 1, Timeout: 500 * time.Millisecond, Spares: [][]*hostclient.Client{{client}}})
+			r.clouds[0].behave(answer)
+			if y := infer(t, s, x, 2); !slices.Equal(bits(y), bits(want)) {
+				t.Error("another result")
+			}
+			first, second := r.clouds[0].take(), spare.take()
+			if len(first) != 1 || len(second) != 3 || !slices.Equal(first[0].words.Data, second[0].words.Data) {
+				t.Errorf("%d and %d requests, or other words", len(first), len(second))
+			}
+			infer(t, s, x, 2)
+			if n := len(r.clouds[0].take()); n != 0 || s.Stats().Retried != 1 {
+				t.Errorf("%d more requests to the first, %+v", n, s.Stats())
+			}
+		})
+	}
+}
+
+// TestSpareAfterLie: a spare is asked in the place of a liar, with words under other
+// pads. Where pads may come from the stock alone, there is no other try.
+func TestSpareAfterLie(t *testing.T) {
+	for _, onlyStock := range []bool{false, true} {
+		r := newRig(t, nets()["mlp"], permutePad)
+		x := gaussian(rand.New(rand.NewPCG(5, 6)), 2*7)
+		want := r.want(t, x, 2)
+		spare, client := r.withSpare(t, 0)
+		s := r.open(t, hostclient.Options{Multiplier: kernel, Retries: 1, RequireStock: onlyStock, Spares: [][]*hostclient.Client{{client}}})
+		if err := s.Precompute(t.Context(), 2); err != nil {
+			t.Fatal(err)
+		}
+		r.clouds[0].behave(failing(1, func(c *call) error { c.y.Data[3] = c.ring.Add(c.y.Data[3], 1); return c.honest() }))
+		y, err := s.Infer(t.Context(), x, 2)
+		if onlyStock {
+			if y != nil || !errors.Is(err, verify.ErrRejected) || len(spare.take()) != 0 {
+				t.Errorf("from the stock alone: %v", err)
+			}
+			continue
+		}
+		if err != nil || !slices.Equal(bits(y), bits(want)) {
+			t.Errorf("another result: %v", err)
+		}
+		first, second := r.clouds[0].take(), spare.take()
+		if len(first) != 1 || len(second) != 3 {
+			t.Fatalf("%d and %d requests", len(first), len(second))
+		}
+		same := 0
+		for i, a := range first[0].words.Data {
+			if a == second[0].words.Data[i] {
+				same++
+			}
+		}
+		if same > 1 {
+			t.Errorf("%d of %d words are the same: a pad served twice", same, len(first[0].words.Data))
+		}
+		if st := s.Stats(); st.OnTheSpot != 2 || st.Rejected != 1 || st.Retried != 1 {
+			t.Errorf("%+v", st)
+		}
+		if _, err := r.open(t, hostclient.Options{Multiplier: kernel}).Infer(t.Context(), x, 2); !errors.Is(err, hostclient.ErrQuarantined) {
+			t.Errorf("the liar is asked again: %v", err)
+		}
+	}
+}
+
+// TestSplitAgain: under split a call is never made again with the same share, to
+// whomever it goes.
+func TestSplitAgain(t *testing.T) {
+	for role := range 2 {
+		r := newRig(t, nets()["mlp"], split)
+		x := gaussian(rand.New(rand.NewPCG(7, 8)), 2*7)
+		want := r.want(t, x, 2)
+		spare, client := r.withSpare(t, role)
+		spares := make([][]*hostclient.Client, 2)
+		spares[role] = []*hostclient.Client{client}
+		s := r.open(t, hostclient.Options{Multiplier: kernel, Retries: 2, Spares: spares})
+		r.clouds[role].behave(func(c *call) error { return errEnd })
+		if y := infer(t, s, x, 2); !slices.Equal(bits(y), bits(want)) {
+			t.Error("another result")
+		}
+		seeds, words := map[string]int{}, map[uint32]int{}
+		for _, c := range []*cloud{r.clouds[0], r.clouds[1], spare} {
+			for _, q := range c.take() {
+				if q.seed != nil {
+					seeds[string(q.seed.Key)]++
+				} else if q.layer == 0 {
+					words[q.words.Data[0]]++
+				}
+			}
+		}
+		for _, n := range seeds {
+			if n != 1 {
+				t.Errorf("role %d: a share was sent %d times", role, n)
+			}
+		}
+		for _, n := range words {
+			if n != 1 {
+				t.Errorf("role %d: words were sent %d times", role, n)
+			}
+		}
+		if st := s.Stats(); st.Retried != 1 {
+			t.Errorf("%+v", st)
+		}
+	}
+}
+
+// TestSparesApart: a spare is refused for what a cloud of its role is refused for.
+func TestSparesApart(t *testing.T) {
+	r := newRig(t, nets()["mlp"], split)
+	stranger := dial(t, newCloud(t))
+	for name, spares := range map[string][][]*hostclient.Client{
+		"not bound":          {{stranger}},
+		"of the other role":  {{r.clients[1]}},
+		"of the other role ": {nil, {r.clients[0]}},
+	} {
+		s, err := hostclient.Open(t.Context(), r.secret, r.models, r.clients, hostclient.Options{Multiplier: kernel, Spares: spares})
+		if s != nil || !errors.Is(err, hostclient.ErrProvider) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := hostclient.Open(t.Context(), r.secret, r.models, r.clients, hostclient.Options{Spares: make([][]*hostclient.Client, 3)}); !errors.Is(err, hostclient.ErrMismatch) {
+		t.Errorf("three roles: %v", err)
+	}
+}
+
+// TestPipelined: parts of a batch are in work at once, and come back in order.
+func TestPipelined(t *testing.T) {
+	r := newRig(t, nets()["mlp"], permutePad)
+	const n = 40
+	x := gaussian(rand.New(rand.NewPCG(9, 10)), n*7)
+	want := r.want(t, x, n)
+	s := r.open(t, hostclient.Options{Multiplier: kernel})
+	s.SetBlock(3)
+	s.SetParts(2)
+	var mu sync.Mutex
+	var in, most int
+	r.clouds[0].behave(func(c *call) error {
+		mu.Lock()
+		in++
+		most = max(most, in)
+		mu.Unlock()
+		time.Sleep(time.Millisecond)
+		mu.Lock()
+		in--
+		mu.Unlock()
+		return c.honest()
+	})
+	if y := infer(t, s, x, n); !slices.Equal(bits(y), bits(want)) {
+		t.Error("another result")
+	}
+	// One fails: nothing of the batch comes back, and nothing is left running.
+	r.clouds[0].behave(func(c *call) error {
+		if c.requests.Load()%7 == 0 {
+			return c.refuse(overloaded)
+		}
+		return c.honest()
+	})
+	if y, err := s.Infer(t.Context(), x, n); y != nil || err == nil {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestPadMemory: the stock is filled in the background, up to what is allowed, and
+// again after use.
+func TestPadMemory(t *testing.T) {
+	r := newRig(t, nets()["mlp"], permutePad)
+	each := r.secret.PadBytes()
+	if each <= 0 {
+		t.Fatal(each)
+	}
+	const most = 10
+	s := r.open(t, hostclient.Options{Multiplier: kernel, RequireStock: true, PadMemory: most*each + each/2})
+	s.SetBlock(4)
+	filled := func() {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); s.Stats().Stock != most; time.Sleep(time.Millisecond) {
+			if s.Stats().Stock > most || time.Now().After(deadline) {
+				t.Fatalf("%d in stock", s.Stats().Stock)
+			}
+		}
+	}
+	for range 5 {
+		filled()
+		infer(t, s, make([]float32, 7*7), 7)
+	}
+	if st := s.Stats(); st.OnTheSpot != 0 {
+		t.Errorf("%+v", st)
+	}
+	// Schemes without pads need none.
+	if n := newRig(t, nets()["mlp"], split).secret.PadBytes(); n != 0 {
+		t.Errorf("%d bytes under split", n)
+	}
+}
