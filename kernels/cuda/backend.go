@@ -480,7 +480,9 @@ func (p *pinned) offset(v []uint32) int {
 	return int(at / wordBytes)
 }
 
-func (p *pinned) holds(v []uint32) bool { return p.offset(v) >= 0 }
+// holds reports whether devices may copy v themselves: not any more once the device is
+// lost whose context has the memory.
+func (p *pinned) holds(v []uint32) bool { return p.offset(v) >= 0 && p.dev.usable() }
 
 // Lend implements kernels.Lender.
 func (b *Backend) Lend(n int) []uint32 { return b.pinned.lend(n) }
