@@ -270,11 +270,13 @@ func (k *Key) Open(c Candidate, x []int32) ([]int32, error) {
 }
 
 // OpenFloats is Open for products whose inputs were added to expected, and sets dst
-// to their floats: y·row·sample + bias, with one scale a sample. On an error dst is
-// zero.
-func (k *Key) OpenFloats(dst []float32, c Candidate, expected Expected, sample []float32, to Scale) (err error) {
+// to their floats: y·row·sample + bias, with one scale a sample. Until it returns dst
+// holds what is not checked yet; on an error, or a panic of c's read in the calling
+// goroutine, it is zero.
+func (k *Key) OpenFloats(dst []float32, c Candidate, expected Expected, sample []float32, to Scale) error {
+	right := false
 	defer func() {
-		if err != nil {
+		if !right {
 			clear(dst)
 		}
 	}()
@@ -296,9 +298,11 @@ func (k *Key) OpenFloats(dst []float32, c Candidate, expected Expected, sample [
 			return err
 		}
 	}
-	return k.check(c, expected, func(i, at int, tile []int32) {
+	err := k.check(c, expected, func(i, at int, tile []int32) {
 		to.set(dst[i*out+at:][:len(tile)], tile, at, sample[i])
 	})
+	right = err == nil
+	return err
 }
 
 // check reads every sample of c once, calls use for its tiles, and returns a
