@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -709,6 +710,36 @@ func TestCancel(t *testing.T) {
 	cancel()
 	if err := s.Precompute(ctx, 5); err == nil || s.Stats().Stock != 0 {
 		t.Error(err)
+	}
+}
+
+// TestAnswerOfFailedCall: what a call that failed waited for may still come, so its
+// memory is no other call's.
+func TestAnswerOfFailedCall(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // memory goes to who asks next
+	c, client, _, s := setup(t, nets()["mlp"], permutePad, hostclient.Options{})
+	infer(t, s, make([]float32, 7), 1)
+	waiting := make(chan *call, 1)
+	c.behave(func(c *call) error { waiting <- c; return nil })
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		_, err := s.Infer(ctx, make([]float32, 7), 1)
+		done <- err
+	}()
+	<-waiting
+	places := client.Destinations()
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if len(places) != 1 {
+		t.Fatalf("%d answers are waited for", len(places))
+	}
+	for range 100 {
+		if &hostclient.AnswerMemory(len(places[0]))[0] == &places[0][0] {
+			t.Fatal("another call has the memory")
+		}
 	}
 }
 
