@@ -20,8 +20,9 @@ import (
 
 // Place says which linear layers are sent to clouds. Those that are kept are
 // computed on the host, in the same integers, so that results are the same bit for
-// bit. They are not in the sealed models: no cloud learns that they exist. Their
-// products are the host's own, and not checked.
+// bit. They are not in the sealed models, and no cloud receives anything of them; that
+// there are such can show in shapes and times (docs/threat-model.md). Their products
+// are the host's own, and not checked.
 type Place string
 
 const (

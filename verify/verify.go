@@ -16,7 +16,8 @@
 // come out of Key.Open and Key.OpenFloats alone.
 //
 // The time that a check takes depends on shapes, not on values, but for the
-// processor's own divisions: one a sum. Drawing S skips words, which tells
+// processor's own divisions, one a sum, and for floats that are too small to be
+// normal, which it may take longer for. Drawing S skips words, which tells
 // nothing of those kept.
 package verify
 
