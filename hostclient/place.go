@@ -246,7 +246,7 @@ func (t *trial) round(ctx context.Context) error {
 	}
 	t.passes = append(t.passes, before[0]+then[0])
 	err = timed(&t.keep, func() (err error) {
-		kept, err = inClear(ctx, t.ring, timedProduct{t.w, &t.product}, t.op, t.to, t.xmax, t.x, t.n)
+		kept, err = inClear(ctx, t.ring, timedProduct{t.w, &t.product}, t.op, t.to, t.xmax, t.x, 0, t.n)
 		return err
 	})
 	defer func() { floats.Put(kept) }()

@@ -262,15 +262,23 @@ func TestInput(t *testing.T) {
 	}
 }
 
-// An activation that overflows is an error that names the sample, not a result.
+// An activation that overflows is an error that names the sample, not a result, in
+// layers that are sent and kept, whatever block the sample is in.
 func TestOverflow(t *testing.T) {
-	_, _, _, s := setup(t, nets()["squares"], permutePad, hostclient.Options{})
-	x := make([]float32, 2*36)
+	x := make([]float32, 4*36)
 	for i := range 36 {
-		x[36+i] = 1e30
+		x[3*36+i] = 1e30
 	}
-	if _, err := s.Infer(t.Context(), x, 2); !errors.Is(err, hostclient.ErrInput) {
-		t.Error(err)
+	for _, p := range []places{0b00, 0b11} {
+		s := placed(t, nets()["squares"], permutePad, p).open(t, hostclient.Options{Multiplier: kernel})
+		for _, block := range []int{1, 2, 3, 4} {
+			s.SetBlock(block)
+			_, err := s.Infer(t.Context(), x, 4)
+			var sample *transform.NotFiniteError
+			if !errors.Is(err, hostclient.ErrInput) || !errors.As(err, &sample) || sample.Index != 3 {
+				t.Errorf("kept %b, blocks of %d: %v", p, block, err)
+			}
+		}
 	}
 }
 

@@ -207,10 +207,10 @@ func NewCandidate(y []int32, n int) Candidate {
 }
 
 // LazyCandidate is NewCandidate for products, n samples of as many elements each,
-// that are unmasked a tile at a time as they are checked, and kept nowhere. Read sets
-// dst to elements of sample i from at on, which is a multiple of tile; there are tile
-// of them, or what is left. It may use scratch, which is as long. Several goroutines
-// call it at once.
+// that are unmasked a tile of at least one element at a time as they are checked, and
+// kept nowhere. Read sets dst to elements of sample i from at on, which is a multiple
+// of tile; there are tile of them, or what is left. It may use scratch, which is as
+// long. Several goroutines call it at once.
 func LazyCandidate(n, each, tile int, read func(dst, scratch []int32, i, at int)) Candidate {
 	return Candidate{n, each, tile, read}
 }
