@@ -144,7 +144,7 @@ func (e *Emulator) run(ctx context.Context, x []float32, n int, see func(l, n in
 		k := min(e.block, n-i)
 		y, err := e.net.run(x[i*in:(i+k)*in], k, func(l int, x []float32) ([]float32, error) {
 			see(l, k, x)
-			y, err := inClear(ctx, e.ring, e.products[l], e.net.layers[l].Plan(), e.scales[l], e.xmax[l], x, k)
+			y, err := inClear(ctx, e.ring, e.products[l], e.net.layers[l].Plan(), e.scales[l], e.xmax[l], x, i, k)
 			if err != nil {
 				return nil, fmt.Errorf("layer %d: %w", l, err)
 			}
@@ -156,6 +156,15 @@ func (e *Emulator) run(ctx context.Context, x []float32, n int, see func(l, n in
 		out = append(out, y...)
 	}
 	return out, nil
+}
+
+// badActivations returns err of samples that are counted from first on.
+func badActivations(err error, first int) error {
+	var wrong *transform.NotFiniteError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	return fmt.Errorf("%w: activations: %w", ErrInput, &transform.NotFiniteError{What: wrong.What, Index: first + wrong.Index})
 }
 
 // words returns the rows x cols matrix of v mod M, |v| <= (M-1)/2.
@@ -170,19 +179,17 @@ func words(r ring.Ring, rows, cols int, v []int32) ring.Matrix {
 var inner pool.Of[uint32]
 
 // inClear computes a layer of n samples without clouds: W x + bias, in the integers
-// that they would compute with, to memory of floats. The product holds W.
-func inClear(ctx context.Context, r ring.Ring, w plan.Product, op plan.Op, to verify.Scale, xmax int32, x []float32, n int) ([]float32, error) {
+// that they would compute with, to memory of floats. The product holds W. The first is
+// the batch's sample first.
+func inClear(ctx context.Context, r ring.Ring, w plan.Product, op plan.Op, to verify.Scale, xmax int32, x []float32, first, n int) ([]float32, error) {
 	in, out := op.InLen(), op.OutLen()
 	scale, tile := make([]float32, n), make([]int32, max(in, out)) // of one sample
 	words := ring.Matrix{Rows: n, Cols: in, Data: inner.Get(n * in)}
 	defer inner.Put(words.Data)
 	for i := range n {
 		err := transform.QuantizeInputs(tile[:in], scale[i:i+1], x[i*in:(i+1)*in], 1, xmax)
-		if wrong := (*transform.NotFiniteError)(nil); errors.As(err, &wrong) {
-			err = &transform.NotFiniteError{What: wrong.What, Index: i}
-		}
 		if err != nil {
-			return nil, fmt.Errorf("%w: activations: %w", ErrInput, err)
+			return nil, badActivations(err, first+i)
 		}
 		transform.ToRing(r, words.Row(i), tile[:in])
 	}

@@ -23,6 +23,21 @@ func (c *Client) Waiting() (n int) {
 	return n
 }
 
+// Destinations returns the places of the answers that have one.
+func (c *Client) Destinations() (words [][]uint32) {
+	c.stream.mu.Lock()
+	defer c.stream.mu.Unlock()
+	for _, a := range c.stream.waiting {
+		if a != nil {
+			words = append(words, a.dst)
+		}
+	}
+	return words
+}
+
+// AnswerMemory returns memory for the next answer of so many words, for good.
+func AnswerMemory(n int) []uint32 { return answered.Get(n) }
+
 // Entries returns how many ids the stream keeps.
 func (c *Client) Entries() int {
 	c.stream.mu.Lock()

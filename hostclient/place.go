@@ -20,8 +20,9 @@ import (
 
 // Place says which linear layers are sent to clouds. Those that are kept are
 // computed on the host, in the same integers, so that results are the same bit for
-// bit. They are not in the sealed models: no cloud learns that they exist. Their
-// products are the host's own, and not checked.
+// bit. They are not in the sealed models, and no cloud receives anything of them; that
+// there are such can show in shapes and times (docs/threat-model.md). Their products
+// are the host's own, and not checked.
 type Place string
 
 const (
@@ -245,7 +246,7 @@ func (t *trial) round(ctx context.Context) error {
 	}
 	t.passes = append(t.passes, before[0]+then[0])
 	err = timed(&t.keep, func() (err error) {
-		kept, err = inClear(ctx, t.ring, timedProduct{t.w, &t.product}, t.op, t.to, t.xmax, t.x, t.n)
+		kept, err = inClear(ctx, t.ring, timedProduct{t.w, &t.product}, t.op, t.to, t.xmax, t.x, 0, t.n)
 		return err
 	})
 	defer func() { floats.Put(kept) }()

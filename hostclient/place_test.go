@@ -3,6 +3,7 @@ package hostclient_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -10,8 +11,10 @@ import (
 	"net"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/securenets/securenets/hostclient"
@@ -174,6 +177,48 @@ func TestPlaceLiar(t *testing.T) {
 	var from *hostclient.CloudError
 	if !errors.Is(err, verify.ErrRejected) || !errors.As(err, &from) || from.Role != 1 || !strings.HasPrefix(err.Error(), "layer 2: ") {
 		t.Error(err)
+	}
+}
+
+// yielding lets others run after each product.
+type yielding struct{ plan.Multiplier }
+
+type yieldingProduct struct{ plan.Product }
+
+func (m yielding) Load(ctx context.Context, r ring.Ring, op plan.Op, w ring.Matrix) (plan.Product, error) {
+	p, err := m.Multiplier.Load(ctx, r, op, w)
+	return yieldingProduct{p}, err
+}
+
+func (p yieldingProduct) Evaluate(ctx context.Context, y, x ring.Matrix) error {
+	err := p.Product.Evaluate(ctx, y, x)
+	runtime.Gosched()
+	return err
+}
+
+// Layers that are kept and sent by many calls at once share no memory.
+func TestPlaceConcurrently(t *testing.T) {
+	for _, name := range []string{"mlp", "cnn"} {
+		g := nets()[name]
+		r := placed(t, g, split, 0b101)
+		s := r.open(t, hostclient.Options{Multiplier: yielding{kernel}})
+		const n = 6
+		x := gaussian(rand.New(rand.NewPCG(44, 1)), n*g.Input.Len())
+		want := infer(t, s, x, n)
+		var wg sync.WaitGroup
+		for range 6 {
+			wg.Go(func() {
+				for i := range 30 {
+					k := 1 + i%n
+					y, err := s.Infer(t.Context(), x[:k*len(x)/n], k)
+					if err != nil || !slices.Equal(bits(y), bits(want[:k*len(want)/n])) {
+						t.Errorf("%s, %d samples: other results, or %v", name, k, err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
 	}
 }
 
@@ -446,6 +491,7 @@ func TestHostilePlacement(t *testing.T) {
 			t.Data = t.Data[:len(t.Data)-4]
 		}),
 		"weights not canonical": weights(func(t *safetensors.Tensor) { copy(t.Data, []byte{0xff, 0xff, 0xff, 0xff}) }),
+		"a weight of M, for 0":  weights(func(t *safetensors.Tensor) { binary.LittleEndian.PutUint32(t.Data, ring.Q4().Modulus()) }),
 		"weights too large":     weights(func(t *safetensors.Tensor) { copy(t.Data, []byte{0, 0, 0, 0x40}) }),
 		"weights as integers":   weights(func(t *safetensors.Tensor) { t.DType = safetensors.I32 }),
 		"weights of the layer before": func(f *safetensors.File) {

@@ -344,7 +344,7 @@ func (ss *Session) infer(ctx context.Context, x []float32, first int, sh sheet) 
 func (ss *Session) layer(ctx context.Context, l int, x []float32, first, n int, sh sheet) ([]float32, error) {
 	layer := &ss.secret.layers[l]
 	if layer.kept() {
-		return ss.keep(ctx, l, x, n)
+		return ss.keep(ctx, l, x, first, n)
 	}
 	var pads *transform.Pads
 	if ss.secret.padded() {
@@ -353,10 +353,10 @@ func (ss *Session) layer(ctx context.Context, l int, x []float32, first, n int, 
 	return ss.repeat(ctx, l, x, first, n, pads)
 }
 
-// keep computes layer l of n samples on the host.
-func (ss *Session) keep(ctx context.Context, l int, x []float32, n int) ([]float32, error) {
+// keep computes layer l of n samples on the host. The first is the batch's sample first.
+func (ss *Session) keep(ctx context.Context, l int, x []float32, first, n int) ([]float32, error) {
 	layer := &ss.secret.layers[l]
-	y, err := inClear(ctx, ss.secret.ring, ss.products[l], ss.secret.net.layers[l].Plan(), ss.scales[l], layer.xmax, x, n)
+	y, err := inClear(ctx, ss.secret.ring, ss.products[l], ss.secret.net.layers[l].Plan(), ss.scales[l], layer.xmax, x, first, n)
 	if err != nil && ctx.Err() != nil {
 		err = stopped(ctx)
 	}
@@ -373,10 +373,8 @@ func (ss *Session) keep(ctx context.Context, l int, x []float32, n int) ([]float
 func (ss *Session) multiply(ctx context.Context, l int, x []float32, first, n int, pads *transform.Pads, tries *attempts) ([]float32, error) {
 	layer := &ss.secret.layers[l]
 	call, err := layer.masks.MaskFloats(x, n, layer.xmax, layer.key, pads)
-	if errors.As(err, new(*transform.NotFiniteError)) {
-		return nil, fmt.Errorf("%w: activations: %w", ErrInput, err)
-	} else if err != nil {
-		return nil, err
+	if err != nil {
+		return nil, badActivations(err, first)
 	}
 	defer call.Close()
 	asked := ss.asked()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -261,15 +262,23 @@ func TestInput(t *testing.T) {
 	}
 }
 
-// An activation that overflows is an error that names the sample, not a result.
+// An activation that overflows is an error that names the sample, not a result, in
+// layers that are sent and kept, whatever block the sample is in.
 func TestOverflow(t *testing.T) {
-	_, _, _, s := setup(t, nets()["squares"], permutePad, hostclient.Options{})
-	x := make([]float32, 2*36)
+	x := make([]float32, 4*36)
 	for i := range 36 {
-		x[36+i] = 1e30
+		x[3*36+i] = 1e30
 	}
-	if _, err := s.Infer(t.Context(), x, 2); !errors.Is(err, hostclient.ErrInput) {
-		t.Error(err)
+	for _, p := range []places{0b00, 0b11} {
+		s := placed(t, nets()["squares"], permutePad, p).open(t, hostclient.Options{Multiplier: kernel})
+		for _, block := range []int{1, 2, 3, 4} {
+			s.SetBlock(block)
+			_, err := s.Infer(t.Context(), x, 4)
+			var sample *transform.NotFiniteError
+			if !errors.Is(err, hostclient.ErrInput) || !errors.As(err, &sample) || sample.Index != 3 {
+				t.Errorf("kept %b, blocks of %d: %v", p, block, err)
+			}
+		}
 	}
 }
 
@@ -709,6 +718,36 @@ func TestCancel(t *testing.T) {
 	cancel()
 	if err := s.Precompute(ctx, 5); err == nil || s.Stats().Stock != 0 {
 		t.Error(err)
+	}
+}
+
+// TestAnswerOfFailedCall: what a call that failed waited for may still come, so its
+// memory is no other call's.
+func TestAnswerOfFailedCall(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // memory goes to who asks next
+	c, client, _, s := setup(t, nets()["mlp"], permutePad, hostclient.Options{})
+	infer(t, s, make([]float32, 7), 1)
+	waiting := make(chan *call, 1)
+	c.behave(func(c *call) error { waiting <- c; return nil })
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		_, err := s.Infer(ctx, make([]float32, 7), 1)
+		done <- err
+	}()
+	<-waiting
+	places := client.Destinations()
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if len(places) != 1 {
+		t.Fatalf("%d answers are waited for", len(places))
+	}
+	for range 100 {
+		if &hostclient.AnswerMemory(len(places[0]))[0] == &places[0][0] {
+			t.Fatal("another call has the memory")
+		}
 	}
 }
 

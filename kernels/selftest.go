@@ -65,10 +65,7 @@ func evaluateOnce(ctx context.Context, b Backend, r ring.Ring, op plan.Op, w, y,
 // multiply-add and one reduction at a time. It is what backends are compared
 // with. The arguments must be those that a backend would accept.
 func Direct(r ring.Ring, op plan.Op, w, x ring.Matrix) ring.Matrix {
-	c := op.Conv
-	if op.Kind == plan.KindDense { // a 1x1 convolution of a 1x1 map
-		c = plan.Conv2D{H: 1, W: 1, C: op.In, OutC: op.Out, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}
-	}
+	c := op.AsConv()
 	y := ring.NewMatrix(x.Rows, op.OutLen())
 	depth, width := c.C/c.Groups, c.OutC/c.Groups
 	at := 0

@@ -14,21 +14,45 @@ import (
 	"github.com/securenets/securenets/verify"
 )
 
+// tiled are operators whose inputs or products take more than one tile, or one longer
+// than others are.
+var tiled = []struct {
+	name string
+	op   plan.Op
+}{
+	{"dense 2600->2", plan.Dense(2600, 2)},
+	{"dense 2->2600", plan.Dense(2, 2600)},
+	{"conv of tiles", plan.Conv(plan.Conv2D{H: 30, W: 45, C: 3, OutC: 4, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1})},
+}
+
+// within returns weights with sums over rows of at most budget in magnitude.
+func within(rng *rand.Rand, op plan.Op, budget int32) []int32 {
+	terms := op.Terms()
+	if each := min(budget/int32(terms), 1000); each > 0 {
+		return fill(rng, op.Rows()*terms, each)
+	}
+	w := make([]int32, op.Rows()*terms)
+	for row := range slices.Chunk(w, terms) {
+		row[rng.IntN(terms)] = budget - 2*budget*rng.Int32N(2)
+	}
+	return w
+}
+
 // TestMaskFloats: products of floats that were masked are those of their integers,
 // for every scheme and operator, small integers and large ones.
 func TestMaskFloats(t *testing.T) {
 	rng := rand.New(rand.NewPCG(31, 1))
 	for _, s := range transform.Schemes() {
-		for _, c := range ops {
+		for _, c := range slices.Concat(ops, tiled) {
 			if !supported(s, c.op) {
 				continue
 			}
-			for _, xmax := range []int32{1000, 1 << 20, 1<<20 + 1, 1 << 21} {
+			for _, xmax := range []int32{1000, 1 << 20, 1<<20 + 1, ring.Q4().Max()} {
 				t.Run(fmt.Sprintf("%v/%s/%d", s, c.name, xmax), func(t *testing.T) {
 					const n = 3
 					r := ring.Q4()
 					in, out := c.op.InLen(), c.op.OutLen()
-					w := fill(rng, c.op.Rows()*c.op.Terms(), min(r.Max()/xmax/int32(c.op.Terms()), 1000))
+					w := within(rng, c.op, r.Max()/xmax)
 					l := seal(t, r, s, c.op, w)
 					x := make([]float32, n*in)
 					for i := range x {

@@ -400,11 +400,13 @@ func TestUnmaskRefuses(t *testing.T) {
 				"no matrix": {}, "fewer rows": answer.RowRange(0, answer.Rows-1), "short": short,
 				"turned": answer.T(), "another shape": ring.NewMatrix(answer.Cols, answer.Rows+1),
 			} {
-				var shape *ring.ShapeError
-				if _, err := call.Unmask(with(bad)); !errors.As(err, &shape) {
-					t.Errorf("%v, role %d, %s: error %v, want a *ring.ShapeError", s, role, name, err)
-				} else if strings.Contains(err.Error(), fmt.Sprint(answer.Data[0])) {
-					t.Errorf("%v: the error names words", s)
+				for _, unmask := range []func([]ring.Matrix) (verify.Candidate, error){call.Unmask, call.UnmaskDecoded} {
+					var shape *ring.ShapeError
+					if _, err := unmask(with(bad)); !errors.As(err, &shape) {
+						t.Errorf("%v, role %d, %s: error %v, want a *ring.ShapeError", s, role, name, err)
+					} else if strings.Contains(err.Error(), fmt.Sprint(answer.Data[0])) {
+						t.Errorf("%v: the error names words", s)
+					}
 				}
 			}
 			for _, word := range []uint32{r.Modulus(), math.MaxUint32} {

@@ -108,6 +108,33 @@ func TestPassesByDefinition(t *testing.T) {
 	}
 }
 
+// TestSmallBound: integers as large as small is, times units of all sizes, leave no
+// remainder that an int32 does not hold. Of numbers a few times as large some would.
+func TestSmallBound(t *testing.T) {
+	const n = 1 << 17
+	r := ring.Q4() // the largest there is
+	rng := rand.New(rand.NewPCG(2, 1))
+	units, from, x, dst := make([]uint32, n), make([]int32, n), make([]int32, n), make([]uint32, n)
+	for i := range n {
+		units[i], from[i] = rng.Uint32N(r.Modulus()), int32(i)
+		x[i] = (small - rng.Int32N(1<<10)) * (1 - 2*rng.Int32N(2))
+		dst[i] = rng.Uint32N(r.Modulus())
+	}
+	places := newTable(r, from, units)
+	want := slices.Clone(dst)
+	generic.subMasked(r.Modulus(), want, x, places, nil)
+	for _, tier := range tiers {
+		for _, near := range []bool{false, true} {
+			got := slices.Clone(dst)
+			places.near = near
+			tier.subSmall(r.Modulus(), got, x, places, make([]int32, moves))
+			if !slices.Equal(got, want) {
+				t.Errorf("%s, near %v: other words", tier.name, near)
+			}
+		}
+	}
+}
+
 // FuzzPasses compares every tier with the generic one, with all that is read or
 // written fenced on one side, and words beside what is written on the other.
 func FuzzPasses(f *testing.F) {

@@ -14,8 +14,9 @@
 //
 // Everything random comes from crypto/rand. Drawing masks and inverting them
 // takes time that depends on them; masking and unmasking take time that depends
-// on shapes alone (Mask's also on whether all of its integers are small), but read
-// memory in the order of the secret permutations.
+// on shapes alone (Mask's also on whether all of its integers are small, MaskFloats'
+// on whether xmax is), but read memory in the order of the secret permutations. Of
+// quantisation that is not promised: processors may take longer for some floats.
 package transform
 
 import (

@@ -187,6 +187,82 @@ func TestOpenFloatsInParallel(t *testing.T) {
 	}
 }
 
+// one is a layer that repeats its one input, its right products of n samples of 1, and
+// what else OpenFloats takes.
+func one(t *testing.T, size, n int) (k *Key, y []int32, expected Expected, sample []float32, to Scale) {
+	t.Helper()
+	op := plan.Dense(1, size)
+	k, err := NewKey(DefaultField(), op, slices.Repeat([]int32{1}, size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	expected = k.Expect(n)
+	for i := range n {
+		expected.Add(i, 0, []int32{1})
+	}
+	if to, err = NewScale(slices.Repeat([]float32{1}, size), nil); err != nil {
+		t.Fatal(err)
+	}
+	return k, slices.Repeat([]int32{1}, size*n), expected, slices.Repeat([]float32{1}, n), to
+}
+
+// TestOpenFloatsPanics: what was read before a candidate panics does not come out, and
+// samples of another length are none of the layer's.
+func TestOpenFloatsPanics(t *testing.T) {
+	const size, n = 6, 2
+	k, y, expected, sample, to := one(t, size, n)
+	dst := make([]float32, size*n)
+	c := LazyCandidate(n, size, 4, func(part, _ []int32, i, at int) {
+		if i == 1 && at == 4 {
+			panic("no more")
+		}
+		copy(part, y[i*size+at:])
+	})
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("no panic")
+			}
+		}()
+		k.OpenFloats(dst, c, expected, sample, to)
+	}()
+	if slices.ContainsFunc(dst, func(v float32) bool { return v != 0 }) {
+		t.Error("values come out")
+	}
+	long := append(slices.Clone(y), y...)
+	if err := k.OpenFloats(dst, NewCandidate(long, n), expected, sample, to); !isLength(err) {
+		t.Errorf("samples twice as long: %v", err)
+	}
+}
+
+// TestTilesAreLentOnce: a tile is no other check's before its own is done with it.
+func TestTilesAreLentOnce(t *testing.T) {
+	const size, n = 64, 3
+	k, y, expected, sample, to := one(t, size, n)
+	dst, inside := make([]float32, size*n), make([]float32, size*n)
+	inner := LazyCandidate(n, size, 16, func(part, scratch []int32, i, at int) {
+		for _, v := range [][]int32{part, scratch} {
+			for j := range v {
+				v[j] = -1
+			}
+		}
+	})
+	outer := LazyCandidate(n, size, 16, func(part, scratch []int32, i, at int) {
+		copy(part, y[i*size+at:])
+		copy(scratch, part)
+		// A pool lends first what it was given last.
+		if err := k.OpenFloats(inside, inner, expected, sample, to); !errors.Is(err, ErrRejected) {
+			t.Error(err)
+		}
+		if !slices.Equal(part, scratch) || part[0] != 1 {
+			t.Error("another check has the tile")
+		}
+	})
+	if err := k.OpenFloats(dst, outer, expected, sample, to); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNewScaleRefuses(t *testing.T) {
 	for _, c := range []struct{ row, bias []float32 }{{nil, nil}, {nil, []float32{1}}, {[]float32{1}, []float32{1, 2}}, {[]float32{1, 2}, []float32{}}} {
 		if _, err := NewScale(c.row, c.bias); !isLength(err) {

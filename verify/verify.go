@@ -16,7 +16,8 @@
 // come out of Key.Open and Key.OpenFloats alone.
 //
 // The time that a check takes depends on shapes, not on values, but for the
-// processor's own divisions: one a sum. Drawing S skips words, which tells
+// processor's own divisions, one a sum, and for floats that are too small to be
+// normal, which it may take longer for. Drawing S skips words, which tells
 // nothing of those kept.
 package verify
 
@@ -206,10 +207,10 @@ func NewCandidate(y []int32, n int) Candidate {
 }
 
 // LazyCandidate is NewCandidate for products, n samples of as many elements each,
-// that are unmasked a tile at a time as they are checked, and kept nowhere. Read sets
-// dst to elements of sample i from at on, which is a multiple of tile; there are tile
-// of them, or what is left. It may use scratch, which is as long. Several goroutines
-// call it at once.
+// that are unmasked a tile of at least one element at a time as they are checked, and
+// kept nowhere. Read sets dst to elements of sample i from at on, which is a multiple
+// of tile; there are tile of them, or what is left. It may use scratch, which is as
+// long. Several goroutines call it at once.
 func LazyCandidate(n, each, tile int, read func(dst, scratch []int32, i, at int)) Candidate {
 	return Candidate{n, each, tile, read}
 }
@@ -270,11 +271,13 @@ func (k *Key) Open(c Candidate, x []int32) ([]int32, error) {
 }
 
 // OpenFloats is Open for products whose inputs were added to expected, and sets dst
-// to their floats: y·row·sample + bias, with one scale a sample. On an error dst is
-// zero.
-func (k *Key) OpenFloats(dst []float32, c Candidate, expected Expected, sample []float32, to Scale) (err error) {
+// to their floats: y·row·sample + bias, with one scale a sample. Until it returns dst
+// holds what is not checked yet; on an error, or a panic of c's read in the calling
+// goroutine, it is zero.
+func (k *Key) OpenFloats(dst []float32, c Candidate, expected Expected, sample []float32, to Scale) error {
+	right := false
 	defer func() {
-		if err != nil {
+		if !right {
 			clear(dst)
 		}
 	}()
@@ -296,9 +299,11 @@ func (k *Key) OpenFloats(dst []float32, c Candidate, expected Expected, sample [
 			return err
 		}
 	}
-	return k.check(c, expected, func(i, at int, tile []int32) {
+	err := k.check(c, expected, func(i, at int, tile []int32) {
 		to.set(dst[i*out+at:][:len(tile)], tile, at, sample[i])
 	})
+	right = err == nil
+	return err
 }
 
 // check reads every sample of c once, calls use for its tiles, and returns a

@@ -28,8 +28,8 @@ or else to a passphrase, which is asked for at the terminal.
 
 With --place auto it measures, on this machine, what each linear layer costs the host
 online, sent to the cloud and computed here, and keeps those that cost less here: their
-weights stay in the secret and no cloud learns that they exist. Results are the same bit
-for bit. "inspect" shows the figures. Seal on the machine that is to infer.`,
+weights stay in the secret, and no cloud receives anything of them. Results are the same
+bit for bit. "inspect" shows the figures. Seal on the machine that is to infer.`,
 		Args: cobra.ExactArgs(1),
 	}
 	out := cmd.Flags().StringP("out", "o", "", "`folder` to write")

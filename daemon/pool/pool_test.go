@@ -46,6 +46,12 @@ func TestSource(t *testing.T) {
 	if source.words != nil {
 		t.Error("the source did not get its own back")
 	}
+	source.words = make([]uint32, 1) // no room
+	for range 10 {
+		if c := p.Get(100); &c[0] == &a[0] {
+			t.Fatal("the heap has what is the source's")
+		}
+	}
 	if v := p.Get(0); v != nil {
 		t.Error("no words have memory")
 	}

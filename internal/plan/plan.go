@@ -66,6 +66,14 @@ func Dense(in, out int) Op { return Op{Kind: KindDense, In: in, Out: out} }
 // Conv returns the convolution of the given geometry.
 func Conv(c Conv2D) Op { return Op{Kind: KindConv2D, Conv: c} }
 
+// AsConv returns the operator as a convolution: a dense one is that of a 1x1 map.
+func (o Op) AsConv() Conv2D {
+	if o.Kind == KindConv2D {
+		return o.Conv
+	}
+	return Conv2D{H: 1, W: 1, C: o.In, OutC: o.Out, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}
+}
+
 // OutH returns the rows of the output map.
 func (c Conv2D) OutH() int { return (c.H+c.Top+c.Bot-c.DH*(c.KH-1)-1)/c.SH + 1 }
 
@@ -222,7 +230,8 @@ func (p Plan) Validate() error {
 type Product interface {
 	// Evaluate sets y = W x over the ring for a batch: row s of x (InLen
 	// words) gives row s of y (OutLen words). Both are row-major; x is
-	// canonical and y comes out canonical. y and x must not overlap.
+	// canonical and y comes out canonical. y and x must not overlap. Nothing
+	// reads x or writes y once it returned, whatever it returned.
 	Evaluate(ctx context.Context, y, x ring.Matrix) error
 	// Close frees what the product holds. No Evaluate may run or follow.
 	Close() error

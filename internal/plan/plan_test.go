@@ -89,6 +89,21 @@ func TestDense(t *testing.T) {
 	}
 }
 
+// TestAsConv: a dense operator is a convolution of the same sizes, which is its own.
+func TestAsConv(t *testing.T) {
+	op := plan.Dense(784, 10)
+	conv := plan.Conv(op.AsConv())
+	if err := conv.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if conv.InLen() != 784 || conv.OutLen() != 10 || conv.Rows() != 10 || conv.Terms() != 784 || conv.Conv.Positions() != 1 {
+		t.Errorf("%v", conv)
+	}
+	if conv.AsConv() != conv.Conv {
+		t.Errorf("%v became %v", conv, conv.AsConv())
+	}
+}
+
 // TestLimits takes the largest operators, in each direction, and one step beyond.
 func TestLimits(t *testing.T) {
 	line := func(c plan.Conv2D) plan.Op { // sizes left out are 1

@@ -16,6 +16,9 @@ func FuzzFill(f *testing.F) {
 	for n := range uint16(35) {
 		f.Add([]byte{byte(n)}, uint64(n), 37*n, uint8(n), n%2 == 0)
 	}
+	for n := range uint16(64) { // the last whole turns that fit, and those that do not
+		f.Add([]byte{byte(n)}, uint64(n), 64+n, uint8(0), true)
+	}
 	all := []ring.Ring{ring.Q4(), ring.Q3(), mustRing(f, 3, 5), mustRing(f, 251, 241), mustRing(f, 3), mustRing(f, 5, 13), mustRing(f, 251, 3, 89)}
 	f.Fuzz(func(t *testing.T, key []byte, i uint64, n uint16, which uint8, atEnd bool) {
 		r := all[int(which)%len(all)]

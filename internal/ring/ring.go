@@ -209,6 +209,16 @@ func (r Ring) Lift(a uint32) int32 {
 	return int32(a - r.m&over)
 }
 
+// LiftsToInt8 reports whether every word of v lifts to 8 bits. Its time depends on the words.
+func (r Ring) LiftsToInt8(v []uint32) bool {
+	for _, a := range v {
+		if e := r.Lift(a); e != int32(int8(e)) {
+			return false
+		}
+	}
+	return true
+}
+
 // Residues writes a mod p_i to dst[i], for each prime and any a.
 func (r Ring) Residues(dst []uint8, a uint32) {
 	for i, p := 0, r.primes; p != 0; i, p = i+1, p>>8 {

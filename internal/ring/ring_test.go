@@ -242,6 +242,19 @@ func TestSigned(t *testing.T) {
 	})
 }
 
+func TestLiftsToInt8(t *testing.T) {
+	r := ring.Q4()
+	for x := int32(-300); x <= 300; x++ {
+		want := x >= -128 && x <= 127
+		if r.LiftsToInt8([]uint32{0, 1, r.FromSigned(x)}) != want || r.LiftsToInt8([]uint32{r.FromSigned(x), 1}) != want {
+			t.Errorf("%d: not %v", x, want)
+		}
+	}
+	if !r.LiftsToInt8(nil) {
+		t.Error("a word of none does not")
+	}
+}
+
 func TestResidues(t *testing.T) {
 	each(t, func(t *testing.T, r ring.Ring) {
 		primes := r.Primes()

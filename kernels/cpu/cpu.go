@@ -137,14 +137,6 @@ func (b *Backend) load(ctx context.Context, r ring.Ring, op plan.Op, w ring.Matr
 	return kernels.Loaded{Bytes: m.weights.bytes(), Evaluate: m.evaluate}, ctx.Err()
 }
 
-// convolution returns an operator as a convolution: a dense one is that of a 1x1 map.
-func convolution(op plan.Op) plan.Conv2D {
-	if op.Kind == plan.KindDense {
-		return plan.Conv2D{H: 1, W: 1, C: op.In, OutC: op.Out, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}
-	}
-	return op.Conv
-}
-
 // evaluate covers y with units: blocks of positions by shares of the panels.
 func (m *matrix) evaluate(ctx context.Context, y, x ring.Matrix) error {
 	rows := m.op.Rows()

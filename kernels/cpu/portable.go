@@ -38,7 +38,7 @@ type words struct {
 }
 
 func packWords(r ring.Ring, op plan.Op, w ring.Matrix) weights {
-	groups := convolution(op).Groups
+	groups := op.AsConv().Groups
 	rows := w.Rows / groups
 	p := &words{r: r, op: op, groups: groups, rows: rows, terms: w.Cols, perGroup: (rows + lanes - 1) / lanes}
 	p.packed = make([][lanes]uint32, p.panels()*p.terms)

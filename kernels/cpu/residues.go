@@ -167,7 +167,7 @@ func loadResidues(unit vectorUnit) func(ring.Ring, plan.Op, ring.Matrix) weights
 }
 
 func newResidues(unit vectorUnit, r ring.Ring, op plan.Op) *residues {
-	c := convolution(op)
+	c := op.AsConv()
 	p := &residues{unit: unit, op: c, split: splittings(r), crt: newReconstruction(r), rows: c.OutC / c.Groups}
 	p.line = (c.Left + c.W + c.Right) * c.C
 
@@ -195,7 +195,7 @@ func newResidues(unit vectorUnit, r ring.Ring, op plan.Op) *residues {
 // pack lays the weights out in panels.
 func (p *residues) pack(r ring.Ring, w ring.Matrix) {
 	p.images = len(p.split)
-	if small(r, w.Data) {
+	if r.LiftsToInt8(w.Data) {
 		p.images = 1
 	}
 	p.packed = alignedBytes(p.op.Groups * p.groupBytes())
@@ -226,16 +226,6 @@ func (p *residues) pack(r ring.Ring, w ring.Matrix) {
 			lane[k/4*lanes*4+k%4] = int8(a)
 		}
 	}
-}
-
-// small reports whether every word lifts to 8 bits. Its time depends on the words.
-func small(r ring.Ring, words []uint32) bool {
-	for _, a := range words {
-		if v := r.Lift(a); v != int32(int8(v)) {
-			return false
-		}
-	}
-	return true
 }
 
 // imageSteps returns the steps of one prime.

@@ -207,7 +207,7 @@ type matrix struct {
 }
 
 func (b *Backend) load(ctx context.Context, r ring.Ring, op plan.Op, w ring.Matrix) (kernels.Loaded, error) {
-	m := &matrix{b: b, ring: r, op: op, words: slices.Clone(w.Data), small: small(r, w.Data)}
+	m := &matrix{b: b, ring: r, op: op, words: slices.Clone(w.Data), small: r.LiftsToInt8(w.Data)}
 	// A first use, so that weights that no device takes are refused here.
 	use, err := m.acquire(ctx)
 	if err != nil {

@@ -64,10 +64,7 @@ func fill(n, to int) int { return (n + to - 1) / to * to }
 
 // newResident returns the weights of op for a device, not yet loaded.
 func (d *device) newResident(r ring.Ring, op plan.Op, lift bool) *resident {
-	c := op.Conv
-	if op.Kind == plan.KindDense {
-		c = plan.Conv2D{H: 1, W: 1, C: op.In, OutC: op.Out, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}
-	}
+	c := op.AsConv()
 	res := &resident{
 		dev: d, path: d.path, op: c, dense: op.Kind == plan.KindDense, consts: newConstants(r),
 		terms: c.Patch(), ld: fill(c.Patch(), fillTerms), outs: c.OutC / c.Groups, pad: fill(c.OutC/c.Groups, fillRows),

@@ -58,13 +58,3 @@ func powersOf(first, p uint32) (powers uint32) {
 	}
 	return powers
 }
-
-// small reports whether every word lifts to 8 bits. Its time depends on the words.
-func small(r ring.Ring, words []uint32) bool {
-	for _, a := range words {
-		if v := r.Lift(a); v != int32(int8(v)) {
-			return false
-		}
-	}
-	return true
-}
