@@ -51,13 +51,17 @@ type ServeResult struct {
 	Gain     float64 `json:"batching_gain_of_kernel"`
 	// Overload is goodput at twice the load that saturates, over the peak.
 	Overload float64 `json:"goodput_at_twice"`
+	// GainCPU and OverloadCPU are Gain and Overload of requests a second of the daemon's
+	// processor time in the place of goodput: what else runs here matters less to them.
+	GainCPU     float64 `json:"batching_gain_of_kernel_cpu"`
+	OverloadCPU float64 `json:"goodput_at_twice_cpu"`
 	// Jain is Jain's index of what ten callers get, of whom one asks for ten times as much as
 	// each other, and Least and Most what the others get of a tenth.
 	Jain  float64 `json:"jain"`
 	Least float64 `json:"least_share"`
 	Most  float64 `json:"most_share"`
 
-	overhead, gain [2]float64 // quartiles
+	overhead, gain, overload [2]float64 // quartiles
 }
 
 // ServeRow is one load: the columns of perf_analyzer, and what else there is to say.
@@ -151,7 +155,7 @@ func (o ServeOptions) serve(ctx context.Context, op plan.Op, rounds int, budget 
 		loads[name] = append(loads[name], row)
 		return row, err
 	}
-	var alone, merged, overhead, batching, gain, overload, jain, least, most series
+	var alone, merged, overhead, batching, gain, gainCPU, overload, overloadCPU, jain, least, most series
 	for range rounds {
 		k1, err := s.kernel(ctx, 1)
 		if err != nil {
@@ -178,6 +182,7 @@ func (o ServeOptions) serve(ctx context.Context, op plan.Op, rounds int, budget 
 		overhead = append(overhead, closed.Daemon/kn)
 		batching = append(batching, closed.Goodput/single.Goodput)
 		gain = append(gain, closed.Goodput/single.Goodput/(k1/kn))
+		gainCPU = append(gainCPU, single.Daemon/closed.Daemon/(k1/kn))
 		if _, err := run(loadAlone, same(1, 0, s.merged)); err != nil {
 			return nil, err
 		}
@@ -193,6 +198,7 @@ func (o ServeOptions) serve(ctx context.Context, op plan.Op, rounds int, budget 
 			return nil, err
 		}
 		overload = append(overload, twice.Goodput/peak)
+		overloadCPU = append(overloadCPU, closed.Daemon/twice.Daemon)
 		// All have more waiting than a product takes of them: a tenth is their fair share.
 		const others = 9
 		unfair := same(others+1, 0, s.contended)
@@ -219,7 +225,9 @@ func (o ServeOptions) serve(ctx context.Context, op plan.Op, rounds int, budget 
 	result.KernelAlone, result.KernelMerged = alone.median(), merged.median()
 	result.Overhead, result.overhead = overhead.median(), overhead.spread()
 	result.Batching, result.Gain, result.gain = batching.median(), gain.median(), gain.spread()
-	result.Overload, result.Jain, result.Least, result.Most = overload.median(), jain.median(), least.median(), most.median()
+	result.Overload, result.overload = overload.median(), overload.spread()
+	result.GainCPU, result.OverloadCPU = gainCPU.median(), overloadCPU.median()
+	result.Jain, result.Least, result.Most = jain.median(), least.median(), most.median()
 	return result, nil
 }
 
@@ -463,8 +471,10 @@ func (s *ServeResult) Table(w io.Writer) error {
 	fmt.Fprintln(t)
 	fmt.Fprintf(t, "bare kernel\t%.0f us alone, %.0f us merged\n", s.KernelAlone, s.KernelMerged)
 	fmt.Fprintf(t, "daemon CPU over the bare kernel's\t%.2f (%.2f-%.2f)\n", s.Overhead, s.overhead[0], s.overhead[1])
-	fmt.Fprintf(t, "batching multiplies goodput by\t%.2f, %.2f (%.2f-%.2f) of the bare kernel's gain\n", s.Batching, s.Gain, s.gain[0], s.gain[1])
-	fmt.Fprintf(t, "goodput at twice the peak's load\t%.2f of the peak\n", s.Overload)
+	fmt.Fprintf(t, "batching multiplies goodput by\t%.2f, %.2f (%.2f-%.2f) of the bare kernel's gain; %.2f by the daemon's CPU\n",
+		s.Batching, s.Gain, s.gain[0], s.gain[1], s.GainCPU)
+	fmt.Fprintf(t, "goodput at twice the peak's load\t%.2f (%.2f-%.2f) of the peak; %.2f by the daemon's CPU\n",
+		s.Overload, s.overload[0], s.overload[1], s.OverloadCPU)
 	fmt.Fprintf(t, "shares beside a caller with ten times the load\tJain index %.3f; %.3f to %.3f of a tenth\n", s.Jain, s.Least, s.Most)
 	if err := t.Flush(); err != nil {
 		return err
@@ -477,7 +487,8 @@ back. Times are in microseconds, medians over rounds, in which all loads take tu
 Latency is counted from when a request was due, network is what of it is neither
 queue nor compute. Daemon CPU is its process' time for a request that is answered, with
 %d thread(s) that compute; of the bare kernel, beside the load, with as many. Merged: a
-request of every caller. The peak is the closed loop's goodput of the round.
+request of every caller. The peak is the closed loop's goodput of the round. By the
+daemon's CPU: requests answered for a second of it, not of elapsed time.
 `, s.Rows, s.Threads)
 	return err
 }
