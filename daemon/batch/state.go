@@ -19,7 +19,7 @@ import (
 // round grants every caller that has calls waiting one quantum of credit. Of those
 // with a call that may begin, the caller who can pay for it after the fewest rounds
 // leads the next product; of several, the one with most credit, and then the one who
-// was served longest ago. The rest of the product is filled likewise, call by call,
+// has had calls waiting for longest. The rest of the product is filled likewise, call by call,
 // from what waits for the same operator. Rounds are counted, not walked: granted is a
 // caller's income since the start, and its credit is what of it the caller has not
 // spent since it last had nothing waiting. As everyone who waits is granted the same,
@@ -35,7 +35,7 @@ type state struct {
 	lines   map[plan.Product]*line
 	callers map[Caller]*member // with calls waiting
 	members []*member          // all of callers, in any order
-	turns   uint64             // so far
+	came    uint64             // members so far
 	granted int64              // multiply-adds; it wraps around, and only differences are used
 	largest int64              // work of a call or product that there was
 
@@ -65,8 +65,8 @@ type line struct {
 type member struct {
 	name   Caller
 	at     int    // in members
+	came   uint64 // its number
 	spent  int64  // granted, less the credit
-	turn   uint64 // when it came or was last served
 	shares []*share
 }
 
@@ -97,7 +97,8 @@ func (s *state) arrive(now time.Time, c *call) (refused *call) {
 	}
 	m, ok := s.callers[c.Caller]
 	if !ok {
-		m = &member{name: c.Caller, at: len(s.members), spent: s.granted, turn: s.turn()}
+		s.came++
+		m = &member{name: c.Caller, at: len(s.members), came: s.came, spent: s.granted}
 		s.callers[c.Caller] = m
 		s.members = append(s.members, m)
 	}
@@ -126,12 +127,6 @@ func (s *state) arrive(now time.Time, c *call) (refused *call) {
 		s.remove(refused)
 	}
 	return refused
-}
-
-// turn returns the number of the next turn.
-func (s *state) turn() uint64 {
-	s.turns++
-	return s.turns
 }
 
 // in returns what m has waiting in l, nil for nothing.
@@ -289,7 +284,7 @@ func (s *state) consider(best *choice, sh *share) {
 	if o := best.share; o != nil {
 		// Of two credits the larger one is that of who has spent less.
 		m, o := sh.member, o.member
-		if n > best.rounds || n == best.rounds && (m.spent-o.spent > 0 || m.spent == o.spent && m.turn > o.turn) {
+		if n > best.rounds || n == best.rounds && (m.spent-o.spent > 0 || m.spent == o.spent && m.came > o.came) {
 			return
 		}
 	}
@@ -314,7 +309,6 @@ func (s *state) pay(of choice) *call {
 	c, m := of.share.calls[0], of.share.member
 	s.granted += of.rounds * quantum
 	m.spent += c.work
-	m.turn = s.turn()
 	s.take(c)
 	return c
 }

@@ -487,6 +487,30 @@ func TestFairShares(t *testing.T) {
 	}
 }
 
+// TestCreditIsBounded: a caller whose operator is busy gathers no claim without end.
+func TestCreditIsBounded(t *testing.T) {
+	p := &Policy{MaxRows: 1, MaxCalls: 1000}
+	s := newScript(2, map[string]*Policy{"L": p, "M": p})
+	s.event("0s B1 L 1")
+	s.event("0s B2 L 1") // waits for long
+	s.event("0s X1 M 1")
+	for i := range 200 {
+		s.event(fmt.Sprintf("1ms A%d M 1", 1+i))
+	}
+	for range 100 {
+		s.event("2ms done M")
+	}
+	for i := range 20 {
+		s.event(fmt.Sprintf("3ms B%d M 1", 3+i))
+	}
+	n := 0
+	for ; strings.HasPrefix(s.event("4ms done M"), "M: B"); n++ {
+	}
+	if n == 0 || n > 4 {
+		t.Errorf("B was served %d times in a row", n)
+	}
+}
+
 // TestRetry: the hint is what waits over what was done of late, within bounds.
 func TestRetry(t *testing.T) {
 	s := newScript(1, map[string]*Policy{"L": {MaxRows: 1, MaxCalls: 100}})
