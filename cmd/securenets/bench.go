@@ -156,22 +156,21 @@ By default half of the processors compute: the rest is for the load.`,
 	flags.IntVar(&o.Threads, "threads", max(1, runtime.NumCPU()/2), "threads of the daemon that compute")
 	flags.IntVar(&o.Callers, "callers", 64, "connections")
 	flags.IntVar(&o.Rows, "rows", 1, "rows of a request")
-	flags.StringVar(&o.Daemon, "daemon", "", "`path` of securenetsd (default: beside this program)")
+	daemon := flags.String("daemon", "", "`path` of securenetsd (default: beside this program)")
 	benchFlags(cmd, func(ctx context.Context, general bench.Options) (result, error) {
-		daemon := o.Daemon
-		o.Options = general
-		if o.Daemon = daemon; o.Daemon == "" {
-			var err error
-			if o.Daemon, err = besideSelf("securenetsd"); err != nil {
-				return nil, err
-			}
-		}
 		for _, f := range []struct {
 			name        string
 			value, most int
 		}{{"threads", o.Threads, 1024}, {"callers", o.Callers, 4096}, {"rows", o.Rows, 64}} {
 			if f.value < 1 || f.value > f.most {
 				return nil, usagef("bench serve: --%s is %d, want 1 to %d", f.name, f.value, f.most)
+			}
+		}
+		o.Options = general
+		if o.Daemon = *daemon; o.Daemon == "" {
+			var err error
+			if o.Daemon, err = besideSelf("securenetsd"); err != nil {
+				return nil, err
 			}
 		}
 		return bench.Serve(ctx, o)
