@@ -261,9 +261,13 @@ func (s *state) next(now time.Time) []*call {
 		b, rows, work = append(b, c), rows+c.Rows, work+c.work
 		s.largest = max(s.largest, work)
 		lead = choice{}
-		if rows < l.most {
+		switch left := l.most - rows; {
+		case len(l.shares) == 0 || left <= 0:
+		case l.rows <= left: // all goes, and the order makes no difference
+			lead = choice{l.shares[0], s.rounds(l.shares[0])}
+		default:
 			for _, sh := range l.shares {
-				if sh.calls[0].Rows <= l.most-rows {
+				if sh.calls[0].Rows <= left {
 					s.consider(&lead, sh)
 				}
 			}

@@ -511,6 +511,32 @@ func TestCreditIsBounded(t *testing.T) {
 	}
 }
 
+// BenchmarkState: a call of each of many callers, merged into one product or into
+// many.
+func BenchmarkState(b *testing.B) {
+	for _, rows := range []int{64, 4096} {
+		b.Run(fmt.Sprintf("1000 callers, %d rows", rows), func(b *testing.B) {
+			p := &Policy{MaxRows: rows, MaxCalls: 1000}
+			product := &named{"L"}
+			now := time.Unix(0, 0)
+			callers := make([]Caller, 1000)
+			for i := range callers {
+				callers[i] = Caller(fmt.Sprintf("uid 1000, connection %d", i))
+			}
+			s := newState(1)
+			for b.Loop() {
+				for _, name := range callers {
+					s.arrive(now, &call{Call: &Call{Caller: name, Product: product, Op: plan.Dense(1, 1), Policy: p, Rows: 1}, work: 16 * quantum})
+				}
+				for batch := s.next(now); batch != nil; batch = s.next(now) {
+					s.done(s.lines[product], len(batch), 1, time.Millisecond)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/call")
+		})
+	}
+}
+
 // TestRetry: the hint is what waits over what was done of late, within bounds.
 func TestRetry(t *testing.T) {
 	s := newScript(1, map[string]*Policy{"L": {MaxRows: 1, MaxCalls: 100}})
