@@ -9,9 +9,12 @@ package daemon
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -24,6 +27,7 @@ import (
 	"github.com/securenets/securenets/daemon/model"
 	"github.com/securenets/securenets/daemon/pool"
 	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/kernels"
 )
@@ -60,21 +64,11 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 
 	work, cancelWork := context.WithCancel(context.Background())
 	defer cancelWork()
-	var lender pool.Source
-	if l, ok := backend.(kernels.Lender); ok {
-		lender = l
-	}
-	s.inputs.From = lender
-	queue := batch.New(work, batch.Options{
-		Lender:   lender,
-		MaxRows:  cfg.Batching.MaxBatchSize,
-		MaxDelay: cfg.Batching.MaxQueueDelay(),
-		MaxCalls: cfg.Batching.MaxQueueSize,
-	})
-	defer queue.Close()
-	s.batcher = queue
+	s.batcher = batch.New(work, batch.Options{Parallel: parallel(cfg, backend), Lender: lender(backend)})
+	defer s.batcher.Close()
+	s.policy = policies(cfg.Batching)
 	server := grpc.NewServer(append(wire.ServerOptions(),
-		grpc.Creds(local{insecure.NewCredentials()}),
+		grpc.Creds(local{insecure.NewCredentials(), new(atomic.Uint64)}),
 		grpc.MaxRecvMsgSize(maxUnary),
 		grpc.InTapHandle(s.tap),
 		grpc.WaitForHandlers(true),
@@ -120,8 +114,48 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	server.GracefulStop()
 	late.Stop()
 	<-served
-	log.Info("stopped")
+	log.Info("stopped", "requests", s.counts.requests.Load(), "payload_bytes", s.counts.payload.Load(), "copied_bytes", s.counts.copied.Load())
 	return nil
+}
+
+// parallel returns how many products to have in progress at a time.
+func parallel(cfg config.Config, backend kernels.Backend) int {
+	if p, ok := backend.(interface{ Parallel() int }); ok {
+		return p.Parallel()
+	}
+	if cfg.Threads > 0 {
+		return cfg.Threads
+	}
+	return runtime.GOMAXPROCS(0)
+}
+
+// lender returns the memory that a backend lends, nil for none.
+func lender(backend kernels.Backend) pool.Source {
+	if l, ok := backend.(kernels.Lender); ok {
+		return l
+	}
+	return nil
+}
+
+// policies returns what looks a model's policy up.
+func policies(b config.Batching) func(sealed.Digest) *batch.Policy {
+	policy := func(p config.Policy) *batch.Policy {
+		return &batch.Policy{
+			MaxRows: p.MaxBatchSize, MaxDelay: p.MaxQueueDelay(), MaxCalls: p.MaxQueueSize,
+			Timeout: p.DefaultTimeout(), Levels: uint32(p.PriorityLevels), Level: uint32(p.DefaultPriorityLevel),
+		}
+	}
+	all, some := policy(b.Policy), map[sealed.Digest]*batch.Policy{}
+	for model := range b.Models {
+		digest, _ := hex.DecodeString(model) // as it was validated
+		some[sealed.Digest(digest)] = policy(b.For(model))
+	}
+	return func(model sealed.Digest) *batch.Policy {
+		if p, ok := some[model]; ok {
+			return p
+		}
+		return all
+	}
 }
 
 // prepare does what must be done before the first call.

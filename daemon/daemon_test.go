@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -277,11 +278,17 @@ func TestOverload(t *testing.T) {
 		e.send(m.request(1, 1, 1+id))
 	}
 	r, err := e.receive()
-	if err != nil || r.Err.GetReason() != string(wire.ReasonOverloaded) || codes.Code(r.Err.GetCode()) != codes.ResourceExhausted {
+	if err != nil || r.Err.GetReason() != string(wire.ReasonOverloaded) || codes.Code(r.Err.GetCode()) != codes.ResourceExhausted || r.Err.RetryNs == 0 {
+		t.Errorf("answer %v, %v", r, err)
+	}
+	// Another connection is another caller: it has room, at the cost of who has most.
+	other := evaluate(t, d.ctx(), d.connect())
+	other.send(m.request(1, 1, 7))
+	if r, err = e.receive(); err != nil || r.Err.GetReason() != string(wire.ReasonOverloaded) {
 		t.Errorf("answer %v, %v", r, err)
 	}
 	close(resume)
-	for range 3 {
+	for _, e := range []*evaluation{e, e, other} {
 		r, err := e.receive()
 		if err != nil {
 			t.Fatal(err)
@@ -290,6 +297,99 @@ func TestOverload(t *testing.T) {
 	}
 	h.set(nil)
 	e.works(m)
+}
+
+// TestQueue: a request's timeout and priority, and what a configuration says of one
+// model.
+func TestQueue(t *testing.T) {
+	h := newHooked()
+	m, other := smallModel(t), newModel(t, ring.Q4(), plan.Dense(3, 5))
+	d := start(t, h, func(c *config.Config) {
+		c.Threads = 1
+		c.Batching.MaxBatchSize, c.Batching.PriorityLevels, c.Batching.DefaultPriorityLevel = 1, 3, 2
+		timeout, levels := 1000, 0
+		c.Batching.Models = map[string]config.Override{other.digest.String(): {
+			DefaultTimeoutMicroseconds: &timeout, PriorityLevels: &levels, DefaultPriorityLevel: &levels}}
+	})
+	d.push(m)
+	d.push(other)
+	begun, resume := make(chan struct{}, 10), make(chan struct{})
+	h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
+	e := evaluate(t, d.ctx(), d.cc)
+	e.send(m.request(1, 1, 0))
+	<-begun
+	late := m.request(1, 1, 100)
+	late.TimeoutNS = 1
+	e.send(late)
+	e.send(other.request(0, 1, 101))
+	for range 2 {
+		r, err := e.receive()
+		if err != nil || r.ID < 100 || r.Err.GetReason() != string(wire.ReasonTimeout) || codes.Code(r.Err.GetCode()) != codes.DeadlineExceeded {
+			t.Errorf("answer %v, %v", r, err)
+		}
+	}
+	for id, priority := range []uint32{1: 3, 2: 0, 3: 1, 4: 9} { // 0 and 9 are 2
+		if id > 0 {
+			r := m.request(1, 1, uint64(id))
+			r.Priority = priority
+			e.send(r)
+			d.waitForQueue(e)
+		}
+	}
+	var order []uint64
+	for range 5 {
+		resume <- struct{}{}
+		r, err := e.receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.check(t, r, 1, m.input(1, 1, r.ID))
+		order = append(order, r.ID)
+	}
+	if want := []uint64{0, 3, 2, 4, 1}; !slices.Equal(order, want) {
+		t.Errorf("answered in the order %v, want %v", order, want)
+	}
+}
+
+// TestCopies: the words of a request are copied once, from the transport's memory to
+// the product's, and those of its answer not at all, alone or merged with others.
+func TestCopies(t *testing.T) {
+	const in, out, merged = 300, 500, 5
+	for _, alone := range []bool{true, false} {
+		h := newHooked()
+		d := start(t, h, nil)
+		m := newModel(t, ring.Q4(), plan.Dense(in, out))
+		d.push(m)
+		begun, resume := make(chan struct{}, 10), make(chan struct{})
+		h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
+		e := evaluate(t, d.ctx(), d.cc)
+		e.send(m.request(0, 1, 0))
+		<-begun
+		requests := 1
+		if !alone {
+			for id := range uint64(merged) {
+				e.send(m.request(0, 1, 1+id))
+				d.waitForQueue(e)
+			}
+			requests += merged
+		}
+		close(resume)
+		for range requests {
+			r, err := e.receive()
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.check(t, r, 0, m.input(0, 1, r.ID))
+		}
+		if products := 1 + len(begun); products != min(requests, 2) {
+			t.Errorf("%d products of %d requests", products, requests)
+		}
+		d.wait()
+		want := fmt.Sprintf("requests=%d payload_bytes=%d copied_bytes=%d\n", requests, requests*4*(in+out), requests*4*in)
+		if !strings.Contains(d.log.String(), want) {
+			t.Errorf("%d requests: want %s in %s", requests, want, d.log.String())
+		}
+	}
 }
 
 // TestDrain: what was received is answered, no more is taken, the socket goes.

@@ -7,13 +7,15 @@ import (
 	"io"
 	"math"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/daemon/batch"
 	"github.com/securenets/securenets/daemon/model"
-	"github.com/securenets/securenets/daemon/pool"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/prg"
 	"github.com/securenets/securenets/internal/ring"
@@ -31,14 +33,14 @@ const wordSize = 4
 // error of one is its answer and leaves the others alone.
 //
 // Memory is taken in a fixed order, so that no two requests wait for each other:
-// for the message, then for the work, after which the message is let go of.
+// for the message, then for the work, which is then the message's too.
 func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
 	ctx := stream.Context()
 	in, err := s.inbox(ctx)
 	if err != nil {
 		return err
 	}
-	e := &evaluation{service: s, stream: stream}
+	e := &evaluation{service: s, stream: stream, caller: callerOf(ctx)}
 	defer e.work.Wait()
 	slots := make(chan struct{}, maxInFlight)
 	for {
@@ -54,21 +56,16 @@ func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, p
 		if err := in.receive(r, int64(size)); err != nil {
 			return err
 		}
-		received := func() {
-			r.Free()
-			s.incoming.Release(int64(size))
-		}
 		j, err := e.admit(ctx, r)
-		if err != nil {
-			received()
-		}
+		s.incoming.Release(int64(size))
 		e.work.Go(func() {
 			defer func() { <-slots }()
 			if err != nil {
+				r.Free()
 				e.send(&wire.Response{ID: r.ID, Err: s.report(err).Proto()}, nil)
 				return
 			}
-			e.answer(ctx, j, received)
+			e.answer(ctx, j)
 		})
 	}
 }
@@ -77,6 +74,7 @@ func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, p
 type evaluation struct {
 	*service
 	stream  grpc.ServerStream
+	caller  batch.Caller
 	work    sync.WaitGroup // requests being answered
 	sending sync.Mutex
 }
@@ -104,9 +102,17 @@ func (e *evaluation) send(r *wire.Response, written <-chan struct{}) {
 // job is a request whose sizes are good and whose memory is set aside.
 type job struct {
 	*wire.Request
-	model *model.Model
-	op    plan.Op
-	bytes int64 // of the service's memory
+	model  *model.Model
+	op     plan.Op
+	charge charge
+	// Bytes of words: received, and copied between the transport and the product.
+	received, copied int
+}
+
+// freeWords lets go of the message. It may be called again.
+func (j *job) freeWords() {
+	j.Words.Free()
+	j.Words = nil
 }
 
 // overhead is more than the bytes that a request of no words holds: its goroutine
@@ -124,19 +130,19 @@ func (e *evaluation) admit(ctx context.Context, r *wire.Request) (*job, error) {
 	if !ok {
 		return nil, model.NotFound(digest)
 	}
-	j := &job{Request: r, model: m}
+	j := &job{Request: r, model: m, received: r.Words.Len()}
 	if err := e.check(j); err != nil {
 		m.Release()
 		return nil, err
 	}
-	if err := e.memory.Acquire(ctx, j.bytes); err != nil {
+	if err := e.memory.Acquire(ctx, j.charge.total()); err != nil {
 		m.Release()
 		return nil, err
 	}
 	return j, nil
 }
 
-// check sets op and bytes of j.
+// check sets op and charge of j.
 func (s *service) check(j *job) error {
 	if int64(j.Layer) >= int64(len(j.model.Plan.Ops)) {
 		return &wire.Error{Code: codes.NotFound, Reason: wire.ReasonLayerNotFound,
@@ -147,7 +153,7 @@ func (s *service) check(j *job) error {
 	}
 	j.op = j.model.Plan.Ops[j.Layer]
 	var err error
-	if j.bytes, err = s.charge(j.model.Plan.Ring, j.op, j.Rows); err != nil {
+	if j.charge, err = s.chargeOf(j.model.Plan.Ring, j.op, j.Rows); err != nil {
 		return err
 	}
 	want := int(j.Rows) * j.op.InLen() * j.model.Plan.Ring.WordBytes()
@@ -168,13 +174,19 @@ func (s *service) check(j *job) error {
 	return nil
 }
 
-// charge returns the bytes that a request holds between its admission and the
-// end of its answer, at most: words in and out, their copies in a merged product,
-// and the answer as it is sent, where that is not the words' own memory. It
-// returns a *wire.Error where a limit is passed.
-func (s *service) charge(r ring.Ring, op plan.Op, rows uint32) (bytes int64, err error) {
-	tooLarge := func(format string, a ...any) (int64, error) {
-		return 0, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge, Message: fmt.Sprintf(format, a...)}
+// charge is the bytes that a request holds of the service's memory.
+type charge struct {
+	in  int64 // until its product is done: the words as they came, and as they go in
+	out int64 // until its answer, and all others of its product, are sent or given up
+}
+
+func (c charge) total() int64 { return c.in + c.out }
+
+// chargeOf returns what a request is charged. It returns a *wire.Error where a limit is
+// passed.
+func (s *service) chargeOf(r ring.Ring, op plan.Op, rows uint32) (c charge, err error) {
+	tooLarge := func(format string, a ...any) (charge, error) {
+		return charge{}, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge, Message: fmt.Sprintf(format, a...)}
 	}
 	width := int64(r.WordBytes())
 	// rows < 2^32 and a sample has at most 2^31 words (plan.MaxExtent).
@@ -186,18 +198,16 @@ func (s *service) charge(r ring.Ring, op plan.Op, rows uint32) (bytes int64, err
 	if work, most := out*int64(op.Terms()), s.limits.MaxMultiplyAdds; work > most {
 		return tooLarge("%d multiply-adds, want at most %d", work, most)
 	}
-	words := in + out
-	if s.batcher.Copies(op, int(rows)) {
-		words *= 2
-	}
-	bytes = overhead + wordSize*(words+words/8) // see pool.Size
+	message, encoded := in*width, int64(0)
 	if width != wordSize {
-		bytes += out * width
+		encoded = out * width
 	}
-	if most := s.limits.MaxBytesInFlight - incomingBytes(s.limits); bytes > most {
-		return tooLarge("%d bytes of memory, want at most %d", bytes, most)
+	c.in = wordSize*(in+in/8) + max(0, message-encoded) // see pool.Size; out's part is for the message, meanwhile
+	c.out = overhead + wordSize*(out+out/8) + encoded
+	if most := s.limits.MaxBytesInFlight - incomingBytes(s.limits); c.total() > most {
+		return tooLarge("%d bytes of memory, want at most %d", c.total(), most)
 	}
-	return bytes, nil
+	return c, nil
 }
 
 // checkPlan returns a *wire.Error for a plan with an operator that not even one
@@ -205,7 +215,7 @@ func (s *service) charge(r ring.Ring, op plan.Op, rows uint32) (bytes int64, err
 func (s *service) checkPlan(p plan.Plan) error {
 	for i, op := range p.Ops {
 		var refused *wire.Error
-		if _, err := s.charge(p.Ring, op, 1); errors.As(err, &refused) {
+		if _, err := s.chargeOf(p.Ring, op, 1); errors.As(err, &refused) {
 			return &wire.Error{Code: refused.Code, Reason: refused.Reason, Message: fmt.Sprintf("operator %d: %s", i, refused.Message)}
 		}
 	}
@@ -213,44 +223,40 @@ func (s *service) checkPlan(p plan.Plan) error {
 }
 
 // answer evaluates an admitted request, answers it, and gives back what it holds.
-// It calls decoded when the words of the request are not needed any more.
-func (e *evaluation) answer(ctx context.Context, j *job, decoded func()) {
-	defer e.memory.Release(j.bytes)
+func (e *evaluation) answer(ctx context.Context, j *job) {
 	resp := &wire.Response{ID: j.ID}
-	x := matrix(&e.inputs, int(j.Rows), j.op.InLen())
-	err := guard(func() error { return j.input(x) })
-	decoded()
-	y := matrix(&e.outputs, int(j.Rows), j.op.OutLen())
-	if err == nil {
-		err = guard(func() error { return e.evaluate(ctx, j, y, x, resp) })
-	}
-	e.inputs.Put(x.Data)
+	answer, timing, err := e.batcher.Evaluate(ctx, batch.Call{
+		Caller: e.caller, Layer: batch.Layer{Model: j.model.Digest, Index: j.Layer},
+		Op: j.op, Product: j.model.Product(int(j.Layer)), Policy: e.policy(j.model.Digest), Rows: int(j.Rows),
+		Fill: j.input, Priority: j.Priority, Timeout: time.Duration(min(j.TimeoutNS, math.MaxInt64)),
+	})
+	j.freeWords()
 	j.model.Release()
+	e.memory.Release(j.charge.in)
 	if err != nil {
-		e.outputs.Put(y.Data)
+		e.memory.Release(j.charge.out)
 		resp.Err = e.report(err).Proto()
 		e.send(resp, nil)
 		return
 	}
+	defer answer.Drop(func() { e.memory.Release(j.charge.out) })
+	resp.QueueNS, resp.ComputeNS = uint64(timing.Queue.Nanoseconds()), uint64(timing.Compute.Nanoseconds())
+	r, y := j.model.Plan.Ring, answer.Y.Data
+	e.counts.answered(len(y)*r.WordBytes(), j.received, j.copied+wire.Copies(r, len(y)))
 	written := make(chan struct{})
-	resp.Words = wire.EncodeWords(j.model.Plan.Ring, y.Data, func() {
-		e.outputs.Put(y.Data)
+	resp.Words = wire.EncodeWords(r, y, func() {
+		answer.Read()
 		close(written)
 	})
 	e.send(resp, written)
 }
 
-// evaluate sets y and the times of resp.
-func (s *service) evaluate(ctx context.Context, j *job, y, x ring.Matrix, resp *wire.Response) error {
-	timing, err := s.batcher.Evaluate(ctx, j.model.Product(int(j.Layer)), y, x)
-	resp.QueueNS, resp.ComputeNS = uint64(timing.Queue.Nanoseconds()), uint64(timing.Compute.Nanoseconds())
-	return err
-}
-
-// input fills x.
+// input fills x and lets go of the message.
 func (j *job) input(x ring.Matrix) error {
 	r := j.model.Plan.Ring
 	if j.Seed == nil {
+		defer j.freeWords()
+		j.copied += j.Words.Len()
 		return wire.DecodeWords(r, x.Data, j.Words)
 	}
 	e := prg.New(prg.Seed(j.Seed.Key))
@@ -260,6 +266,13 @@ func (j *job) input(x ring.Matrix) error {
 	return nil
 }
 
-func matrix(from *pool.Words, rows, cols int) ring.Matrix {
-	return ring.Matrix{Rows: rows, Cols: cols, Data: from.Get(rows * cols)}
+// counts are totals of the requests that were answered with words.
+type counts struct {
+	requests, payload, copied atomic.Int64 // bytes: of words received and sent, and copied on the way
+}
+
+func (c *counts) answered(sent, received, copied int) {
+	c.requests.Add(1)
+	c.payload.Add(int64(sent + received))
+	c.copied.Add(int64(copied))
 }

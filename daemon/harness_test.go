@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -189,6 +190,18 @@ func (d *running) waitForPart(m *testModel, size int64) {
 			d.t.Fatal("the upload does not arrive")
 		}
 	}
+}
+
+// waitForQueue waits until what was sent on a stream is in the queue: the daemon
+// handles a stream's messages in turn, and refuses this one, but for what it does
+// with it, which takes it a moment.
+func (d *running) waitForQueue(e *evaluation) {
+	d.t.Helper()
+	e.send(&wire.Request{ID: math.MaxUint64})
+	if r, err := e.receive(); err != nil || r.ID != math.MaxUint64 {
+		d.t.Fatalf("answer %v, %v", r, err)
+	}
+	time.Sleep(20 * time.Millisecond)
 }
 
 func (d *running) client() pb.SecureNetsClient { return pb.NewSecureNetsClient(d.cc) }

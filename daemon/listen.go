@@ -9,10 +9,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+
+	"github.com/securenets/securenets/daemon/batch"
 )
 
 // ErrAddressInUse reports a socket that another process serves.
@@ -91,19 +94,41 @@ func (l *localListener) Accept() (net.Conn, error) {
 // shows calls the connection that they came by, so that one can end it.
 type local struct {
 	credentials.TransportCredentials
+	connections *atomic.Uint64 // so far
 }
 
-// caller is the connection of a call.
+// caller is the connection of a call. Each one is a caller of its own to the queue,
+// whoever the user: shares are between the programs of a user, too.
 type caller struct {
 	credentials.CommonAuthInfo
 	conn net.Conn
+	name batch.Caller
 }
 
 func (caller) AuthType() string { return "local" }
 
 // ServerHandshake implements credentials.TransportCredentials.
-func (local) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return c, caller{credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}, c}, nil
+func (l local) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	unixConn, ok := c.(*net.UnixConn)
+	if !ok {
+		return nil, nil, fmt.Errorf("daemon: a connection of %s", c.LocalAddr().Network())
+	}
+	uid, err := user(unixConn)
+	if err != nil {
+		return nil, nil, err
+	}
+	name := batch.Caller(fmt.Sprintf("uid %d, connection %d", uid, l.connections.Add(1)))
+	return c, caller{credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}, c, name}, nil
+}
+
+// callerOf returns who a call comes from.
+func callerOf(call context.Context) batch.Caller {
+	if p, ok := peer.FromContext(call); ok {
+		if c, ok := p.AuthInfo.(caller); ok {
+			return c.name
+		}
+	}
+	return ""
 }
 
 // hangUp ends the connection of a call. Only then does gRPC let go of what the

@@ -20,7 +20,6 @@ import (
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/daemon/batch"
 	"github.com/securenets/securenets/daemon/model"
-	"github.com/securenets/securenets/daemon/pool"
 	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/version"
@@ -37,13 +36,13 @@ type service struct {
 	log     *slog.Logger
 	limits  config.Limits
 	store   *model.Store
-	batcher batch.Batcher
+	batcher *batch.Queue
+	policy  func(sealed.Digest) *batch.Policy
+	counts  counts
 	// max_bytes_in_flight is in two parts, for what is received and for what is admitted.
 	incoming *semaphore.Weighted // bytes of messages, from their first to when they are decoded
 	memory   *semaphore.Weighted // bytes of requests: see charge
 	calls    *semaphore.Weighted // in progress
-	inputs   pool.Words          // which the backend's devices may read themselves
-	outputs  pool.Words          // which gRPC may keep when a connection breaks: the heap's alone
 	ready    chan struct{}       // closed once calls can be served
 	draining context.Context     // done once no more are taken
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -25,7 +26,7 @@ func newBench() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBenchKernel(), newBenchHost(), newBenchPlace())
+	cmd.AddCommand(newBenchKernel(), newBenchHost(), newBenchPlace(), newBenchServe())
 	return cmd
 }
 
@@ -132,6 +133,47 @@ them, and in the same rounds plain float32: all on one thread of the host.`,
 			}
 		}
 		return bench.Place(ctx, o)
+	})
+	return cmd
+}
+
+func newBenchServe() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Measure a daemon under load, beside the bare kernel",
+		Long: `Serve starts a daemon on the processor and loads it from this process: callers who
+wait for each answer, and callers who ask at random times, at half and at twice what the
+daemon can do, of one model or several, all alike or one with ten times the load. It
+says what of it was answered and when, in the columns of perf_analyzer, and what the
+daemon costs beside the bare kernel, what batching gains, what is left of goodput under
+overload, and how fair the shares are.
+
+By default half of the processors compute: the rest is for the load.`,
+		Args: cobra.NoArgs,
+	}
+	flags := cmd.Flags()
+	var o bench.ServeOptions
+	flags.IntVar(&o.Threads, "threads", max(1, runtime.NumCPU()/2), "threads of the daemon that compute")
+	flags.IntVar(&o.Callers, "callers", 64, "connections")
+	flags.IntVar(&o.Rows, "rows", 1, "rows of a request")
+	daemon := flags.String("daemon", "", "`path` of securenetsd (default: beside this program)")
+	benchFlags(cmd, func(ctx context.Context, general bench.Options) (result, error) {
+		for _, f := range []struct {
+			name        string
+			value, most int
+		}{{"threads", o.Threads, 1024}, {"callers", o.Callers, 4096}, {"rows", o.Rows, 64}} {
+			if f.value < 1 || f.value > f.most {
+				return nil, usagef("bench serve: --%s is %d, want 1 to %d", f.name, f.value, f.most)
+			}
+		}
+		o.Options = general
+		if o.Daemon = *daemon; o.Daemon == "" {
+			var err error
+			if o.Daemon, err = besideSelf("securenetsd"); err != nil {
+				return nil, err
+			}
+		}
+		return bench.Serve(ctx, o)
 	})
 	return cmd
 }

@@ -32,7 +32,7 @@ func openBackend(cfg config.Config, log *slog.Logger) (kernels.Backend, error) {
 		for _, d := range devices.Devices() {
 			log.Info("device", "ordinal", d.Ordinal, "name", d.Name, "state", d.State, "path", d.Path, "budget_bytes", d.Budget, "reason", d.Reason)
 		}
-		return withProcessor{devices, processor}, nil
+		return withProcessor{devices, processor, cfg.CUDA.Streams}, nil
 	}
 	if cfg.Backend == config.BackendAuto && errors.Is(err, cuda.ErrUnavailable) {
 		log.Info("no CUDA device: the processor multiplies", "reason", err)
@@ -53,6 +53,18 @@ func cudaOptions(c config.CUDA, log *slog.Logger) cuda.Options {
 type withProcessor struct {
 	*cuda.Backend
 	processor kernels.Backend
+	streams   int // of each device
+}
+
+// Parallel is how many products keep the devices busy.
+func (b withProcessor) Parallel() int {
+	n := 0
+	for _, d := range b.Devices() {
+		if d.State == cuda.Ready {
+			n += b.streams
+		}
+	}
+	return max(1, n)
 }
 
 func (b withProcessor) Close() error {

@@ -1,13 +1,13 @@
 // Package batch merges what waits for one operator into one product: rows of
 // many callers, one after the other, as a product's rows are independent. No row
-// changes by it.
+// changes by it. state decides what runs when; Queue gives it a clock and
+// goroutines, and moves the words.
 package batch
 
 import (
 	"context"
 	"fmt"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"time"
 
@@ -16,76 +16,122 @@ import (
 	"github.com/securenets/securenets/daemon/pool"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
 )
 
+// Caller names who asks. Callers have equal shares of the daemon's multiply-adds.
+type Caller string
+
+// Layer names an operator of a model.
+type Layer struct {
+	Model sealed.Digest
+	Index uint32
+}
+
+// Policy says how calls for one operator are merged.
+type Policy struct {
+	MaxRows  int           // of a merged product, if maxWords is not less; a larger call goes alone
+	MaxDelay time.Duration // that a product waits for more rows, where there is other work
+	MaxCalls int           // waiting
+	Timeout  time.Duration // that a call waits at most; 0: no limit
+	Levels   uint32        // of priority, 1 first; 0: there are none
+	Level    uint32        // of calls that name none of them
+}
+
+// Call asks for a product. Product, Op, Layer and Policy go together.
+type Call struct {
+	Caller  Caller
+	Layer   Layer
+	Op      plan.Op
+	Product plan.Product
+	Policy  *Policy
+	Rows    int // at least 1
+	// Fill sets x, Rows x Op.InLen(), canonical. It is called at most once and not after
+	// Evaluate has returned. Its error is the call's own.
+	Fill     func(x ring.Matrix) error
+	Priority uint32        // one of the policy's levels; else the policy's own counts
+	Timeout  time.Duration // where it is shorter than the policy's; 0: none
+}
+
 // Timing says where a call's time went.
 type Timing struct {
-	Queue   time.Duration // from its arrival to the start of its product
+	Queue   time.Duration // from its arrival to the start of its product, or to its end
 	Compute time.Duration // of the product that it was part of
 }
 
-// Batcher evaluates calls, several at once where it sees fit.
-type Batcher interface {
-	// Evaluate sets y = W x, as p.Evaluate does. It returns a *wire.Error where
-	// it refuses the call, and ctx's error if that ends before the product has
-	// begun. The caller keeps p open, and y and x to itself, until it returns.
-	Evaluate(ctx context.Context, p plan.Product, y, x ring.Matrix) (Timing, error)
-	// Copies reports whether it may copy the rows of a call for an operator, in
-	// and out, while it evaluates it.
-	Copies(op plan.Op, rows int) bool
+// Observer is told what a Queue does, for metrics. It is called with the queue
+// locked, so events come in order: it must be quick, and not call the queue.
+type Observer interface {
+	// Waiting tells how many calls wait for a layer, after each change.
+	Waiting(of Layer, calls int)
+	// Computed tells of a product that has ended: how many calls and rows it had, its
+	// multiply-adds, and how long it took.
+	Computed(of Layer, calls, rows int, mulAdds int64, took time.Duration, err error)
+	// Answered tells of every call, once, however it ended. Refusals and timeouts are
+	// *wire.Error.
+	Answered(of Layer, rows int, t Timing, err error)
 }
 
 // Options of a Queue.
 type Options struct {
-	MaxRows  int           // of a merged product, if maxWords is not less; a larger call goes alone
-	MaxDelay time.Duration // that a call waits for company; see Queue
-	MaxCalls int           // waiting for one product
-	// Lender, where it is not nil, has memory for merged products.
+	// Parallel is how many products are in progress at a time, each of another operator.
+	Parallel int
+	// Lender, where it is not nil, has memory for inputs.
 	Lender pool.Source
+	// Observer may be nil.
+	Observer Observer
 }
 
-// maxWords bounds the words of a merged product, in and out: with more, copying
-// them costs what merging gains.
+// maxWords bounds the words of a merged product, in and out: by then nothing is
+// left to gain, and one product is one pause for all others.
 const maxWords = 2 << 20
 
-// Queue is a Batcher with one first-in first-out line a product. The product's
-// next batch is what stands at the front when the last one is done, up to MaxRows.
-// While the Queue has other work, a batch that is not full waits until its first
-// call has waited MaxDelay.
+// Queue evaluates calls, several at once where it sees fit.
 type Queue struct {
-	o      Options
-	ctx    context.Context
-	cancel context.CancelFunc
-	work   sync.WaitGroup // a goroutine for each line
-	words  pool.Words
-
-	mu    sync.Mutex
-	lines map[plan.Product]*line
-	calls int // waiting or being evaluated, of all lines
-}
-
-// line is what waits for one product. It exists while something does or runs.
-type line struct {
-	waiting []*call
-	changed chan struct{} // holds a token after waiting changed
-}
-
-type call struct {
+	o       Options
 	ctx     context.Context
-	y, x    ring.Matrix
+	cancel  context.CancelFunc
+	work    sync.WaitGroup // products, and what closes the queue
+	inputs  pool.Words
+	outputs pool.Words // which gRPC may keep when a connection breaks: the heap's alone
+
+	mu     sync.Mutex
+	state  *state
+	closed bool
+	timer  *time.Timer // pumps when the state wants to be asked
+}
+
+// call is a Call in the queue.
+type call struct {
+	*Call
+	ctx      context.Context
+	work     int64 // multiply-adds
+	level    uint32
+	deadline time.Time // zero: none
+
+	// The state's.
 	arrived time.Time
-	alone   bool // found the queue empty: nothing to wait for
-	done    chan struct{}
-	timing  Timing // set, as err is, before done is closed
-	err     error
+	share   *share // where it waits; nil: it does not
+	place   int    // in the heap of deadlines
+	alone   bool   // found the queue empty: nothing to wait for
+
+	x      ring.Matrix   // filled beforehand, where it goes alone anyway
+	done   chan struct{} // closed once what follows is set
+	timing Timing
+	answer Answer
+	err    error
 }
 
 // New returns an empty queue. When ctx ends, what is left in it is cancelled.
 func New(ctx context.Context, o Options) *Queue {
-	ctx, cancel := context.WithCancel(ctx)
-	q := &Queue{o: o, ctx: ctx, cancel: cancel, lines: map[plan.Product]*line{}}
-	q.words.From = o.Lender
+	q := &Queue{o: o, state: newState(o.Parallel)}
+	q.ctx, q.cancel = context.WithCancel(ctx)
+	q.inputs.From = o.Lender
+	q.timer = time.AfterFunc(time.Hour, q.wake)
+	q.timer.Stop() // until the state wants it
+	q.work.Add(1)
+	context.AfterFunc(q.ctx, q.drop)
 	return q
 }
 
@@ -95,139 +141,182 @@ func (q *Queue) Close() {
 	q.work.Wait()
 }
 
-// Evaluate implements Batcher.
-func (q *Queue) Evaluate(ctx context.Context, p plan.Product, y, x ring.Matrix) (Timing, error) {
-	c := &call{ctx: ctx, y: y, x: x, arrived: time.Now(), done: make(chan struct{})}
-	l, err := q.join(p, c)
-	if err != nil {
-		return Timing{}, err
-	}
-	select {
-	case <-c.done:
-	case <-ctx.Done():
-		if q.leave(l, c) {
-			return Timing{Queue: time.Since(c.arrived)}, ctx.Err()
+// Evaluate returns W x for the rows of c. It returns a *wire.Error where it refuses
+// the call, c.Fill's error, the backend's, or ctx's if that ends before the product
+// has begun. The caller keeps c.Product open until it returns.
+func (q *Queue) Evaluate(ctx context.Context, c Call) (Answer, Timing, error) {
+	k := q.prepare(ctx, &c)
+	if c.Rows >= mostRows(c.Policy, c.Op) {
+		// No one waits for it to be filled, and it need not wait then.
+		k.x = matrix(&q.inputs, c.Rows, c.Op.InLen())
+		defer q.inputs.Put(k.x.Data)
+		if err := guard(func() error { return c.Fill(k.x) }); err != nil {
+			q.refuse(k, err)
+			return Answer{}, k.timing, err
 		}
-		<-c.done // its product has begun and uses y and x
 	}
-	return c.timing, c.err
-}
-
-// Copies implements Batcher.
-func (q *Queue) Copies(op plan.Op, rows int) bool { return rows < q.maxRows(op.InLen()+op.OutLen()) }
-
-// maxRows returns the most rows of a merged product, given the words of one.
-func (q *Queue) maxRows(words int) int { return min(q.o.MaxRows, maxWords/words) }
-
-// join puts c at the end of p's line.
-func (q *Queue) join(p plan.Product, c *call) (*line, error) {
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	l, ok := q.lines[p]
-	if !ok {
-		l = &line{changed: make(chan struct{}, 1)}
-		q.lines[p] = l
-	} else if len(l.waiting) >= q.o.MaxCalls {
-		return nil, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded,
-			Message: fmt.Sprintf("%d calls wait for this layer", len(l.waiting))}
-	}
-	c.alone = q.calls == 0
-	q.calls++
-	l.waiting = append(l.waiting, c)
-	if !ok {
-		q.work.Go(func() { q.serve(p, l) })
-	}
-	l.signal()
-	return l, nil
-}
-
-// leave takes c out of its line, unless its product has begun.
-func (q *Queue) leave(l *line, c *call) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	i := slices.Index(l.waiting, c)
-	if i < 0 {
-		return false
-	}
-	l.waiting = slices.Delete(l.waiting, i, i+1)
-	q.calls--
-	l.signal()
-	return true
-}
-
-func (l *line) signal() {
-	select {
-	case l.changed <- struct{}{}:
-	default:
-	}
-}
-
-// serve evaluates a line's batches until none is left.
-func (q *Queue) serve(p plan.Product, l *line) {
-	for {
-		b := q.next(p, l)
-		if b == nil {
-			return
+	now := time.Now()
+	k.arrived = now
+	if q.closed {
+		q.end(k, now, context.Canceled)
+	} else {
+		if refused := q.state.arrive(now, k); refused != nil {
+			q.end(refused, now, q.overloaded(refused))
 		}
-		q.evaluate(p, b)
+		q.waiting(k.Layer, k.Product)
+		q.pump(now)
 	}
-}
-
-// next waits until a batch is due and takes it out of the line. When the line is
-// empty it closes it and returns nil.
-func (q *Queue) next(p plan.Product, l *line) []*call {
-	for {
-		q.mu.Lock()
-		if len(l.waiting) == 0 {
-			delete(q.lines, p)
-			q.mu.Unlock()
-			return nil
-		}
-		n, full := q.front(l)
-		first := l.waiting[0]
-		wait := q.o.MaxDelay - time.Since(first.arrived)
-		if full || first.alone || wait <= 0 || q.ctx.Err() != nil {
-			b := slices.Clone(l.waiting[:n])
-			l.waiting = slices.Delete(l.waiting, 0, n)
-			q.mu.Unlock()
-			return b
-		}
-		q.mu.Unlock()
-		timer := time.NewTimer(wait)
-		select {
-		case <-l.changed:
-		case <-timer.C:
-		case <-q.ctx.Done():
-		}
-		timer.Stop()
-	}
-}
-
-// front returns how many calls the next batch has, and whether no more fit.
-func (q *Queue) front(l *line) (n int, full bool) {
-	rows, most := 0, q.maxRows(l.waiting[0].x.Cols+l.waiting[0].y.Cols)
-	for _, c := range l.waiting {
-		if n > 0 && c.x.Rows > most-rows {
-			return n, true
-		}
-		rows += c.x.Rows
-		n++
-	}
-	return n, rows >= most
-}
-
-// evaluate runs one product and gives each call of b its rows.
-func (q *Queue) evaluate(p plan.Product, b []*call) {
-	start := time.Now()
-	err := q.product(p, b)
-	compute := time.Since(start)
-	q.mu.Lock()
-	q.calls -= len(b)
 	q.mu.Unlock()
+	select {
+	case <-k.done:
+	case <-ctx.Done():
+		q.leave(k)
+		<-k.done // at once, unless its product has begun
+	}
+	return k.answer, k.timing, k.err
+}
+
+func (q *Queue) prepare(ctx context.Context, c *Call) *call {
+	k := &call{Call: c, ctx: ctx, work: int64(c.Rows) * c.Op.MulAdds(), arrived: time.Now(), done: make(chan struct{})}
+	if p := c.Policy; p.Levels > 0 {
+		k.level = p.Level
+		if c.Priority > 0 && c.Priority <= p.Levels {
+			k.level = c.Priority
+		}
+	}
+	timeout := c.Policy.Timeout
+	if c.Timeout > 0 && (timeout == 0 || c.Timeout < timeout) {
+		timeout = c.Timeout
+	}
+	if timeout > 0 {
+		k.deadline = k.arrived.Add(timeout)
+	}
+	return k
+}
+
+// mostRows returns the most rows of a product of several calls.
+func mostRows(p *Policy, op plan.Op) int { return min(p.MaxRows, maxWords/(op.InLen()+op.OutLen())) }
+
+func (q *Queue) overloaded(c *call) error {
+	return &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, RetryAfter: q.state.retry(),
+		Message: fmt.Sprintf("%d calls wait for this layer", c.Policy.MaxCalls)}
+}
+
+// refuse ends a call that never was in the queue.
+func (q *Queue) refuse(c *call, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.end(c, time.Now(), err)
+}
+
+// leave ends c, unless its product has begun or it has ended.
+func (q *Queue) leave(c *call) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.state.leave(c) {
+		now := time.Now()
+		q.end(c, now, c.ctx.Err())
+		q.waiting(c.Layer, c.Product)
+		q.pump(now)
+	}
+}
+
+// drop ends what waits, when the queue is closed.
+func (q *Queue) drop() {
+	defer q.work.Done()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.timer.Stop()
+	now := time.Now()
+	for _, l := range q.state.lines {
+		for len(l.shares) > 0 {
+			c := l.shares[0].calls[0]
+			q.state.leave(c)
+			q.end(c, now, context.Canceled)
+		}
+		q.waiting(l.layer, l.product)
+	}
+}
+
+// wake pumps when it is time.
+func (q *Queue) wake() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.closed {
+		q.pump(time.Now())
+	}
+}
+
+// pump ends the calls that are late and begins the products that are due. The queue
+// is locked.
+func (q *Queue) pump(now time.Time) {
+	for _, c := range q.state.expire(now) {
+		q.end(c, now, &wire.Error{Code: codes.DeadlineExceeded, Reason: wire.ReasonTimeout, Message: "the request waited for too long"})
+		q.waiting(c.Layer, c.Product)
+	}
+	for {
+		b := q.state.next(now)
+		if b == nil {
+			break
+		}
+		q.waiting(b[0].Layer, b[0].Product)
+		l := q.state.lines[b[0].Product]
+		q.work.Go(func() { q.run(l, b) })
+	}
+	if at := q.state.wake(); at.IsZero() {
+		q.timer.Stop()
+	} else {
+		q.timer.Reset(max(at.Sub(now), 1)) // a timer of 0 is not one of the past
+	}
+}
+
+// end tells a call's goroutine how it ended. The queue is locked.
+func (q *Queue) end(c *call, now time.Time, err error) {
+	c.timing = Timing{Queue: now.Sub(c.arrived)}
+	c.err = err
+	q.answered(c)
+}
+
+func (q *Queue) answered(c *call) {
+	if o := q.o.Observer; o != nil {
+		o.Answered(c.Layer, c.Rows, c.timing, c.err)
+	}
+	close(c.done)
+}
+
+// waiting tells the observer how many wait for a layer.
+func (q *Queue) waiting(of Layer, p plan.Product) {
+	if o := q.o.Observer; o != nil {
+		calls := 0
+		if l := q.state.lines[p]; l != nil {
+			calls = l.calls
+		}
+		o.Waiting(of, calls)
+	}
+}
+
+// run evaluates a product and answers its calls.
+func (q *Queue) run(l *line, b []*call) {
+	start, err := q.product(b)
+	now := time.Now()
+	rows, work := 0, int64(0)
 	for _, c := range b {
-		c.timing = Timing{Queue: start.Sub(c.arrived), Compute: compute}
-		c.err = err
-		close(c.done)
+		rows, work = rows+c.Rows, work+c.work
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.state.done(l, len(b), work, now.Sub(start))
+	if o := q.o.Observer; o != nil {
+		o.Computed(l.layer, len(b), rows, work, now.Sub(start), err)
+	}
+	for _, c := range b {
+		c.timing = Timing{Queue: start.Sub(c.arrived), Compute: now.Sub(start)}
+		q.answered(c)
+	}
+	if !q.closed {
+		q.pump(now)
 	}
 }
 
@@ -239,40 +328,115 @@ type PanicError struct {
 
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
-func (q *Queue) product(p plan.Product, b []*call) (err error) {
+// product sets the answers of the calls of a product, or their errors, and returns
+// when it began. Words are copied on the way in, by Fill to their rows of x, and not
+// on the way out: an answer is its rows of y.
+func (q *Queue) product(b []*call) (start time.Time, err error) {
+	ctx := q.ctx
+	if len(b) == 1 { // which can be cancelled
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(b[0].ctx)
+		defer cancel()
+		defer context.AfterFunc(q.ctx, cancel)()
+	}
+	op := b[0].Op
+	x := b[0].x
+	if x.Data == nil {
+		rows := 0
+		for _, c := range b {
+			rows += c.Rows
+		}
+		x = matrix(&q.inputs, rows, op.InLen())
+		defer q.inputs.Put(x.Data)
+		rows = 0
+		var good []*call // a call with bad words leaves its rows to the next one
+		for _, c := range b {
+			if c.err = guard(func() error { return c.Fill(x.RowRange(rows, rows+c.Rows)) }); c.err == nil {
+				good, rows = append(good, c), rows+c.Rows
+			}
+		}
+		b, x = good, x.RowRange(0, rows)
+	}
+	start = time.Now()
+	if len(b) == 0 {
+		return start, nil
+	}
+	y := matrix(&q.outputs, x.Rows, op.OutLen())
+	if err := guard(func() error { return b[0].Product.Evaluate(ctx, y, x) }); err != nil {
+		q.outputs.Put(y.Data)
+		for _, c := range b {
+			c.err = err
+		}
+		return start, err
+	}
+	m := &memory{pool: &q.outputs, words: y.Data, unread: len(b), held: len(b)}
+	at := 0
+	for _, c := range b {
+		c.answer = Answer{Y: y.RowRange(at, at+c.Rows), memory: m}
+		at += c.Rows
+	}
+	return start, nil
+}
+
+// guard runs f and returns its panic as a *PanicError.
+func guard(f func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = &PanicError{v, debug.Stack()}
 		}
 	}()
-	if len(b) == 1 {
-		// Alone there is no copy, and the caller can cancel.
-		ctx, cancel := context.WithCancel(b[0].ctx)
-		defer cancel()
-		defer context.AfterFunc(q.ctx, cancel)()
-		return p.Evaluate(ctx, b[0].y, b[0].x)
-	}
-	rows := 0
-	for _, c := range b {
-		rows += c.x.Rows
-	}
-	x, y := q.matrix(rows, b[0].x.Cols), q.matrix(rows, b[0].y.Cols)
-	defer q.words.Put(x.Data)
-	defer q.words.Put(y.Data)
-	at := 0
-	for _, c := range b {
-		at += copy(x.Data[at:], c.x.Data)
-	}
-	if err := p.Evaluate(q.ctx, y, x); err != nil {
-		return err
-	}
-	at = 0
-	for _, c := range b {
-		at += copy(c.y.Data, y.Data[at:])
-	}
-	return nil
+	return f()
 }
 
-func (q *Queue) matrix(rows, cols int) ring.Matrix {
-	return ring.Matrix{Rows: rows, Cols: cols, Data: q.words.Get(rows * cols)}
+func matrix(from *pool.Words, rows, cols int) ring.Matrix {
+	return ring.Matrix{Rows: rows, Cols: cols, Data: from.Get(rows * cols)}
+}
+
+// Answer is the result of a call: rows of memory that all calls of a product share.
+// Who gets one calls Read, unless the words may still be read by then, and Drop.
+type Answer struct {
+	Y      ring.Matrix
+	memory *memory
+}
+
+// memory is that of a product's outputs.
+type memory struct {
+	pool  *pool.Words
+	words []uint32
+
+	mu     sync.Mutex
+	unread int // answers that may still be read
+	held   int // answers that have not been dropped
+	drop   []func()
+}
+
+// Read says that Y is not used any more. Once all answers of the product were read,
+// their memory is used again; without it the garbage collector takes it.
+func (a Answer) Read() {
+	m := a.memory
+	m.mu.Lock()
+	m.unread--
+	last := m.unread == 0
+	m.mu.Unlock()
+	if last {
+		m.pool.Put(m.words)
+	}
+}
+
+// Drop says that its caller is done with the answer, read or not. When all of the
+// product's have been dropped, so that its memory is free, every release is called:
+// what is set aside for a part of it is held as long as all of it is.
+func (a Answer) Drop(release func()) {
+	m := a.memory
+	m.mu.Lock()
+	m.held--
+	m.drop = append(m.drop, release)
+	var all []func()
+	if m.held == 0 {
+		all, m.drop = m.drop, nil
+	}
+	m.mu.Unlock()
+	for _, f := range all {
+		f()
+	}
 }

@@ -76,16 +76,35 @@ func (p *product) began() []int {
 }
 
 // call evaluates n seeded rows and checks the result against the product itself.
-func call(ctx context.Context, t *testing.T, b batch.Batcher, p *product, n int, seed uint64) (batch.Timing, error) {
+func call(ctx context.Context, t *testing.T, q *batch.Queue, po batch.Policy, p *product, n int, seed uint64) (batch.Timing, error) {
 	t.Helper()
-	x, y := ring.NewMatrix(n, p.op.InLen()), ring.NewMatrix(n, p.op.OutLen())
+	return callAs(ctx, t, q, po, p, n, seed, batch.Call{Caller: "c"})
+}
+
+// callAs is call with all that a test does not leave to it.
+func callAs(ctx context.Context, t *testing.T, q *batch.Queue, po batch.Policy, p *product, n int, seed uint64, c batch.Call) (batch.Timing, error) {
+	t.Helper()
 	rnd := rand.New(rand.NewPCG(seed, 2))
+	x := ring.NewMatrix(n, p.op.InLen())
 	for i := range x.Data {
 		x.Data[i] = rnd.Uint32N(r.Modulus())
 	}
-	timing, err := b.Evaluate(ctx, p, y, x)
-	if err == nil && !slices.Equal(y.Data, kernels.Direct(r, p.op, p.w, x).Data) {
-		t.Errorf("wrong product for %d rows", n)
+	c.Op, c.Product, c.Policy, c.Rows = p.op, p, &po, n
+	if c.Fill == nil {
+		c.Fill = func(to ring.Matrix) error {
+			if to.Rows != n || copy(to.Data, x.Data) != len(x.Data) {
+				t.Errorf("%d rows of %d words for %d", to.Rows, len(to.Data), n)
+			}
+			return nil
+		}
+	}
+	a, timing, err := q.Evaluate(ctx, c)
+	if err == nil {
+		if !slices.Equal(a.Y.Data, kernels.Direct(r, p.op, p.w, x).Data) {
+			t.Errorf("wrong product for %d rows", n)
+		}
+		a.Read()
+		a.Drop(func() {})
 	}
 	return timing, err
 }
@@ -93,7 +112,8 @@ func call(ctx context.Context, t *testing.T, b batch.Batcher, p *product, n int,
 // TestRowsStayApart: batched equals single, with many callers, sizes and products.
 func TestRowsStayApart(t *testing.T) {
 	for _, delay := range []time.Duration{0, 200 * time.Microsecond} {
-		q := batch.New(t.Context(), batch.Options{MaxRows: 16, MaxDelay: delay, MaxCalls: 1000})
+		q := batch.New(t.Context(), batch.Options{Parallel: 4})
+		po := batch.Policy{MaxRows: 16, MaxDelay: delay, MaxCalls: 1000}
 		products := []*product{newProduct(1), newProduct(2), newProduct(3)}
 		var wg sync.WaitGroup
 		for id := range uint64(12) {
@@ -104,7 +124,7 @@ func TestRowsStayApart(t *testing.T) {
 					if rnd.IntN(8) == 0 { // some give up
 						time.AfterFunc(time.Duration(rnd.IntN(100))*time.Microsecond, cancel)
 					}
-					_, err := call(ctx, t, q, products[rnd.IntN(3)], rnd.IntN(20), id<<32|i)
+					_, err := call(ctx, t, q, po, products[rnd.IntN(3)], 1+rnd.IntN(19), id<<32|i)
 					if err != nil && !errors.Is(err, context.Canceled) {
 						t.Error(err)
 					}
@@ -125,13 +145,14 @@ func TestRowsStayApart(t *testing.T) {
 // TestMerge: what waits while a product runs becomes the next one, up to MaxRows.
 func TestMerge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := batch.New(t.Context(), batch.Options{MaxRows: 10, MaxCalls: 100})
+		q := batch.New(t.Context(), batch.Options{Parallel: 4})
+		po := batch.Policy{MaxRows: 10, MaxCalls: 100}
 		p := newProduct(1)
 		p.gate = make(chan struct{})
 		var wg sync.WaitGroup
 		for i, n := range []int{1, 4, 5, 2, 30, 3, 3, 3, 2} {
 			wg.Go(func() {
-				timing, err := call(t.Context(), t, q, p, n, uint64(i))
+				timing, err := call(t.Context(), t, q, po, p, n, uint64(i))
 				if err != nil {
 					t.Error(err)
 				}
@@ -156,23 +177,16 @@ func TestMerge(t *testing.T) {
 	})
 }
 
-// TestWide: what is copied to merge calls is bounded in words too.
+// TestWide: a merged product is bounded in words too.
 func TestWide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := batch.New(t.Context(), batch.Options{MaxRows: 10, MaxCalls: 100})
+		q := batch.New(t.Context(), batch.Options{Parallel: 4})
+		po := batch.Policy{MaxRows: 10, MaxCalls: 100}
 		p := &product{op: plan.Dense(1<<19, 1), w: ring.NewMatrix(1, 1<<19), gate: make(chan struct{}, 9)}
-		for rows, want := range []bool{true, true, true, false, false} {
-			if got := q.Copies(p.op, rows); got != want {
-				t.Errorf("%d rows: copied %v", rows, got)
-			}
-		}
-		if q.Copies(plan.Dense(1, 1), 10) || !q.Copies(plan.Dense(1, 1), 9) {
-			t.Error("narrow rows")
-		}
 		var wg sync.WaitGroup
 		for i, n := range []int{1, 2, 2, 1, 3, 4, 1} {
 			wg.Go(func() {
-				if _, err := call(t.Context(), t, q, p, n, uint64(i)); err != nil {
+				if _, err := call(t.Context(), t, q, po, p, n, uint64(i)); err != nil {
 					t.Error(err)
 				}
 			})
@@ -193,7 +207,8 @@ func TestWide(t *testing.T) {
 // company until they fill a product or the first of them has waited MaxDelay.
 func TestDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := batch.New(t.Context(), batch.Options{MaxRows: 4, MaxDelay: time.Minute, MaxCalls: 100})
+		q := batch.New(t.Context(), batch.Options{Parallel: 4})
+		po := batch.Policy{MaxRows: 4, MaxDelay: time.Minute, MaxCalls: 100}
 		defer q.Close()
 		start := time.Now()
 		slow, p := newProduct(1), newProduct(2)
@@ -201,7 +216,7 @@ func TestDelay(t *testing.T) {
 		var wg sync.WaitGroup
 		submit := func(p *product, n int) {
 			wg.Go(func() {
-				if _, err := call(t.Context(), t, q, p, n, 1); err != nil {
+				if _, err := call(t.Context(), t, q, po, p, n, 1); err != nil {
 					t.Error(err)
 				}
 			})
@@ -241,29 +256,30 @@ func TestDelay(t *testing.T) {
 // TestOverload: the line is bounded, and typed so; what was refused leaves room.
 func TestOverload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := batch.New(t.Context(), batch.Options{MaxRows: 1, MaxCalls: 2})
+		q := batch.New(t.Context(), batch.Options{Parallel: 4})
+		po := batch.Policy{MaxRows: 1, MaxCalls: 2}
 		defer q.Close()
 		p := newProduct(1)
 		p.gate = make(chan struct{})
 		var wg sync.WaitGroup
 		for i := range uint64(3) { // one runs, two wait
 			wg.Go(func() {
-				if _, err := call(t.Context(), t, q, p, 1, i); err != nil {
+				if _, err := call(t.Context(), t, q, po, p, 1, i); err != nil {
 					t.Error(err)
 				}
 			})
 			synctest.Wait()
 		}
 		var e *wire.Error
-		if _, err := call(t.Context(), t, q, p, 1, 9); !errors.As(err, &e) || e.Reason != wire.ReasonOverloaded {
+		if _, err := call(t.Context(), t, q, po, p, 1, 9); !errors.As(err, &e) || e.Reason != wire.ReasonOverloaded {
 			t.Errorf("error %v", err)
 		}
-		if _, err := call(t.Context(), t, q, newProduct(2), 1, 9); err != nil {
+		if _, err := call(t.Context(), t, q, po, newProduct(2), 1, 9); err != nil {
 			t.Errorf("another product: %v", err)
 		}
 		close(p.gate)
 		wg.Wait()
-		if _, err := call(t.Context(), t, q, p, 1, 9); err != nil {
+		if _, err := call(t.Context(), t, q, po, p, 1, 9); err != nil {
 			t.Errorf("afterwards: %v", err)
 		}
 	})
@@ -273,7 +289,8 @@ func TestOverload(t *testing.T) {
 // one that runs alone is cancelled; one that runs merged is waited for.
 func TestCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := batch.New(t.Context(), batch.Options{MaxRows: 100, MaxCalls: 10})
+		q := batch.New(t.Context(), batch.Options{Parallel: 4})
+		po := batch.Policy{MaxRows: 100, MaxCalls: 10}
 		defer q.Close()
 		p := newProduct(1)
 		p.gate = make(chan struct{})
@@ -281,7 +298,7 @@ func TestCancel(t *testing.T) {
 		submit := func(n int, want error) context.CancelFunc {
 			ctx, cancel := context.WithCancel(t.Context())
 			wg.Go(func() {
-				if _, err := call(ctx, t, q, p, n, uint64(n)); !errors.Is(err, want) {
+				if _, err := call(ctx, t, q, po, p, n, uint64(n)); !errors.Is(err, want) {
 					t.Errorf("%d rows: error %v, want %v", n, err, want)
 				}
 			})
@@ -311,7 +328,8 @@ func TestCancel(t *testing.T) {
 // and no other.
 func TestFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := batch.New(t.Context(), batch.Options{MaxRows: 100, MaxCalls: 10})
+		q := batch.New(t.Context(), batch.Options{Parallel: 4})
+		po := batch.Policy{MaxRows: 100, MaxCalls: 10}
 		defer q.Close()
 		lost := errors.New("device lost")
 		for _, n := range []int{1, 3} {
@@ -322,7 +340,7 @@ func TestFailure(t *testing.T) {
 				var wg sync.WaitGroup
 				for range n {
 					wg.Go(func() {
-						_, err := call(t.Context(), t, q, p, 1, 1)
+						_, err := call(t.Context(), t, q, po, p, 1, 1)
 						var panicked *batch.PanicError
 						if boom != errors.As(err, &panicked) || boom == errors.Is(err, lost) {
 							t.Errorf("error %v", err)
@@ -332,7 +350,7 @@ func TestFailure(t *testing.T) {
 				synctest.Wait()
 				close(p.gate)
 				wg.Wait()
-				if _, err := call(t.Context(), t, q, newProduct(2), 1, 1); err != nil {
+				if _, err := call(t.Context(), t, q, po, newProduct(2), 1, 1); err != nil {
 					t.Errorf("another product: %v", err)
 				}
 			}
@@ -340,17 +358,182 @@ func TestFailure(t *testing.T) {
 	})
 }
 
+// TestBadWords: a call whose words are bad fails alone, and its rows are not
+// multiplied; a panic over them is its own, too.
+func TestBadWords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := batch.New(t.Context(), batch.Options{Parallel: 4})
+		defer q.Close()
+		bad := errors.New("bad words")
+		var panicked *batch.PanicError
+		for _, most := range []int{100, 2} { // merged, or filled beforehand
+			po := batch.Policy{MaxRows: most, MaxCalls: 10}
+			p := newProduct(1)
+			p.gate = make(chan struct{})
+			var wg sync.WaitGroup
+			submit := func(n int, fill func(ring.Matrix) error, good func(error) bool) {
+				wg.Go(func() {
+					_, err := callAs(t.Context(), t, q, po, p, n, uint64(n), batch.Call{Caller: "c", Fill: fill})
+					if !good(err) {
+						t.Errorf("%d rows: error %v", n, err)
+					}
+				})
+				synctest.Wait()
+			}
+			fine := func(err error) bool { return err == nil }
+			submit(1, nil, fine)
+			submit(2, nil, fine)
+			submit(3, func(x ring.Matrix) error { x.Data[0] = r.Modulus(); return bad }, func(err error) bool { return errors.Is(err, bad) })
+			submit(4, nil, fine)
+			submit(5, func(ring.Matrix) error { panic("words") }, func(err error) bool { return errors.As(err, &panicked) })
+			close(p.gate)
+			wg.Wait()
+			want := []int{1, 6}
+			if most == 2 {
+				want = []int{1, 2, 4}
+			}
+			if got := p.began(); !slices.Equal(got, want) {
+				t.Errorf("products of %v rows, want %v", got, want)
+			}
+			only := newProduct(2)
+			if _, err := callAs(t.Context(), t, q, po, only, 1, 1, batch.Call{Fill: func(ring.Matrix) error { return bad }}); !errors.Is(err, bad) || len(only.began()) != 0 {
+				t.Errorf("alone: %v, products of %v rows", err, only.began())
+			}
+		}
+	})
+}
+
+// TestAnswers: answers of one product lie in one memory, without a copy, which is
+// lent again once all have been read; what is held for it is held until all are dropped.
+func TestAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := batch.New(t.Context(), batch.Options{Parallel: 4})
+		defer q.Close()
+		po := batch.Policy{MaxRows: 100, MaxCalls: 10}
+		p := newProduct(1)
+		p.gate = make(chan struct{})
+		answers := make([]batch.Answer, 4)
+		var wg sync.WaitGroup
+		for i := range answers {
+			wg.Go(func() {
+				var err error
+				answers[i], _, err = q.Evaluate(t.Context(), batch.Call{Op: p.op, Product: p, Policy: &po, Rows: 1 + i,
+					Fill: func(x ring.Matrix) error { clear(x.Data); return nil }})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		close(p.gate)
+		wg.Wait()
+		merged := answers[1:]
+		if &merged[0].Y.Data[:4:4][3] == &merged[1].Y.Data[0] || cap(merged[0].Y.Data) != len(merged[0].Y.Data) {
+			t.Error("an answer reaches into another")
+		}
+		dropped := 0
+		for i, a := range merged {
+			if dropped != 0 {
+				t.Errorf("released after %d of %d answers", i, len(merged))
+			}
+			a.Read()
+			a.Drop(func() { dropped++ })
+		}
+		if dropped != len(merged) {
+			t.Errorf("%d of %d released", dropped, len(merged))
+		}
+	})
+}
+
+// TestTimeout: a call waits no longer than its policy and itself allow, and is told so.
+func TestTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := batch.New(t.Context(), batch.Options{Parallel: 4})
+		defer q.Close()
+		p := newProduct(1)
+		p.gate = make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := call(t.Context(), t, q, batch.Policy{MaxRows: 1, MaxCalls: 10, Timeout: time.Second}, p, 1, 0); err != nil {
+				t.Errorf("what has begun: %v", err)
+			}
+		})
+		synctest.Wait()
+		for _, test := range []struct{ policy, own, want time.Duration }{
+			{time.Minute, 0, time.Minute}, {time.Minute, time.Second, time.Second}, {time.Minute, time.Hour, time.Minute}, {0, time.Hour, time.Hour},
+		} {
+			po := batch.Policy{MaxRows: 1, MaxCalls: 10, Timeout: test.policy}
+			var e *wire.Error
+			timing, err := callAs(t.Context(), t, q, po, p, 1, 1, batch.Call{Timeout: test.own})
+			if !errors.As(err, &e) || e.Reason != wire.ReasonTimeout || timing.Queue != test.want {
+				t.Errorf("%+v: %v after %v", test, err, timing.Queue)
+			}
+		}
+		close(p.gate)
+		wg.Wait()
+	})
+}
+
+// seen is an Observer that adds up.
+type seen struct {
+	waiting, products, calls, rows int
+	mulAdds                        int64
+	answers, refused               int
+}
+
+func (s *seen) Waiting(_ batch.Layer, calls int) { s.waiting = calls }
+
+func (s *seen) Computed(_ batch.Layer, calls, rows int, mulAdds int64, took time.Duration, err error) {
+	s.products, s.calls, s.rows, s.mulAdds = s.products+1, s.calls+calls, s.rows+rows, s.mulAdds+mulAdds
+}
+
+func (s *seen) Answered(_ batch.Layer, rows int, t batch.Timing, err error) {
+	s.answers++
+	if err != nil {
+		s.refused++
+	}
+}
+
+// TestObserver: every call is told of once.
+func TestObserver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s seen
+		q := batch.New(t.Context(), batch.Options{Parallel: 4, Observer: &s})
+		po := batch.Policy{MaxRows: 100, MaxCalls: 3}
+		p := newProduct(1)
+		p.gate = make(chan struct{})
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		for i, c := range []context.Context{t.Context(), t.Context(), ctx, t.Context(), t.Context()} { // the last one is refused
+			wg.Go(func() { call(c, t, q, po, p, 2, uint64(i)) })
+			synctest.Wait()
+		}
+		if s.waiting != 3 || s.answers != 1 {
+			t.Errorf("%+v", s)
+		}
+		cancel()
+		synctest.Wait()
+		close(p.gate)
+		wg.Wait()
+		q.Close()
+		if want := (seen{products: 2, calls: 3, rows: 6, mulAdds: 6 * p.op.MulAdds(), answers: 5, refused: 2}); s != want {
+			t.Errorf("%+v, want %+v", s, want)
+		}
+	})
+}
+
 // TestClose cancels what runs and what waits.
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := batch.New(t.Context(), batch.Options{MaxRows: 2, MaxDelay: time.Hour, MaxCalls: 10})
+		q := batch.New(t.Context(), batch.Options{Parallel: 4})
+		po := batch.Policy{MaxRows: 2, MaxDelay: time.Hour, MaxCalls: 10}
 		p, other := newProduct(1), newProduct(2)
 		p.gate = make(chan struct{})
 		other.gate = p.gate
 		var wg sync.WaitGroup
 		for i := range 5 {
 			wg.Go(func() {
-				if _, err := call(t.Context(), t, q, []*product{p, other}[i%2], 1, 1); !errors.Is(err, context.Canceled) {
+				if _, err := call(t.Context(), t, q, po, []*product{p, other}[i%2], 1, 1); !errors.Is(err, context.Canceled) {
 					t.Errorf("error %v", err)
 				}
 			})

@@ -3,10 +3,14 @@
 package config
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -89,12 +93,49 @@ type Limits struct {
 	StallTimeoutSeconds int `toml:"stall_timeout_seconds"`
 }
 
-// Batching says how requests for one operator of one model are merged. The keys
-// have Triton's names.
+// Batching says how requests for one operator of one model are merged.
 type Batching struct {
-	MaxBatchSize              int `toml:"max_batch_size"` // rows
-	MaxQueueDelayMicroseconds int `toml:"max_queue_delay_microseconds"`
-	MaxQueueSize              int `toml:"max_queue_size"` // requests waiting, of one operator
+	Policy
+	// Models has what is different for some models, by digest in hexadecimal.
+	Models map[string]Override `toml:"models"`
+}
+
+// Policy is that of one model. The keys have Triton's names and meaning.
+type Policy struct {
+	MaxBatchSize               int `toml:"max_batch_size"` // rows
+	MaxQueueDelayMicroseconds  int `toml:"max_queue_delay_microseconds"`
+	MaxQueueSize               int `toml:"max_queue_size"`               // requests waiting, of one operator
+	DefaultTimeoutMicroseconds int `toml:"default_timeout_microseconds"` // that a request waits; 0: no limit
+	PriorityLevels             int `toml:"priority_levels"`              // 0: there are none
+	DefaultPriorityLevel       int `toml:"default_priority_level"`
+}
+
+// Override is a Policy in which what is nil is that of all models.
+type Override struct {
+	MaxBatchSize               *int `toml:"max_batch_size"`
+	MaxQueueDelayMicroseconds  *int `toml:"max_queue_delay_microseconds"`
+	MaxQueueSize               *int `toml:"max_queue_size"`
+	DefaultTimeoutMicroseconds *int `toml:"default_timeout_microseconds"`
+	PriorityLevels             *int `toml:"priority_levels"`
+	DefaultPriorityLevel       *int `toml:"default_priority_level"`
+}
+
+// For returns the policy of a model, named by its digest in hexadecimal.
+func (b Batching) For(model string) Policy {
+	p, o := b.Policy, b.Models[model]
+	for _, v := range []struct{ to, from *int }{
+		{&p.MaxBatchSize, o.MaxBatchSize},
+		{&p.MaxQueueDelayMicroseconds, o.MaxQueueDelayMicroseconds},
+		{&p.MaxQueueSize, o.MaxQueueSize},
+		{&p.DefaultTimeoutMicroseconds, o.DefaultTimeoutMicroseconds},
+		{&p.PriorityLevels, o.PriorityLevels},
+		{&p.DefaultPriorityLevel, o.DefaultPriorityLevel},
+	} {
+		if v.from != nil {
+			*v.to = *v.from
+		}
+	}
+	return p
 }
 
 // DrainTimeout returns DrainTimeoutSeconds as a duration.
@@ -108,8 +149,13 @@ func (l Limits) StallTimeout() time.Duration {
 }
 
 // MaxQueueDelay returns MaxQueueDelayMicroseconds as a duration.
-func (b Batching) MaxQueueDelay() time.Duration {
-	return time.Duration(b.MaxQueueDelayMicroseconds) * time.Microsecond
+func (p Policy) MaxQueueDelay() time.Duration {
+	return time.Duration(p.MaxQueueDelayMicroseconds) * time.Microsecond
+}
+
+// DefaultTimeout returns DefaultTimeoutMicroseconds as a duration.
+func (p Policy) DefaultTimeout() time.Duration {
+	return time.Duration(p.DefaultTimeoutMicroseconds) * time.Microsecond
 }
 
 // minBytesInFlight lets one message of an upload pass and, beside it, the largest
@@ -129,7 +175,7 @@ func Default() Config {
 			MaxModels: 64, MaxModelBytes: 1 << 30, MaxLoadedBytes: 8 << 30, MaxBytesInFlight: 512 << 20,
 			MaxMultiplyAdds: 1 << 37, MaxCalls: 16384, StallTimeoutSeconds: 30,
 		},
-		Batching: Batching{MaxBatchSize: 4096, MaxQueueDelayMicroseconds: 0, MaxQueueSize: 256},
+		Batching: Batching{Policy: Policy{MaxBatchSize: 4096, MaxQueueSize: 256}},
 	}
 }
 
@@ -214,8 +260,22 @@ func (c Config) Validate() error {
 	within("limits.max_multiply_adds", c.Limits.MaxMultiplyAdds, 1, 1<<50)
 	within("limits.max_calls", int64(c.Limits.MaxCalls), 1, 1<<20)
 	within("limits.stall_timeout_seconds", int64(c.Limits.StallTimeoutSeconds), 1, 3600)
-	within("batching.max_batch_size", int64(c.Batching.MaxBatchSize), 1, 1<<20)
-	within("batching.max_queue_delay_microseconds", int64(c.Batching.MaxQueueDelayMicroseconds), 0, 10_000_000)
-	within("batching.max_queue_size", int64(c.Batching.MaxQueueSize), 1, 1<<16)
+	policy := func(table string, p Policy) {
+		within(table+".max_batch_size", int64(p.MaxBatchSize), 1, 1<<20)
+		within(table+".max_queue_delay_microseconds", int64(p.MaxQueueDelayMicroseconds), 0, 10_000_000)
+		within(table+".max_queue_size", int64(p.MaxQueueSize), 1, 1<<16)
+		within(table+".default_timeout_microseconds", int64(p.DefaultTimeoutMicroseconds), 0, 3_600_000_000)
+		within(table+".priority_levels", int64(p.PriorityLevels), 0, 1<<16)
+		within(table+".default_priority_level", int64(p.DefaultPriorityLevel), min(1, int64(p.PriorityLevels)), max(0, int64(p.PriorityLevels)))
+	}
+	policy("batching", c.Batching.Policy)
+	for _, model := range slices.Sorted(maps.Keys(c.Batching.Models)) {
+		table := "batching.models." + model
+		if b, err := hex.DecodeString(model); err != nil || len(b) != sha256.Size || model != strings.ToLower(model) {
+			bad(table, "is no digest of a model: want 64 hexadecimal digits in lower case")
+			continue
+		}
+		policy(table, c.Batching.For(model))
+	}
 	return errors.Join(wrong...)
 }

@@ -43,6 +43,8 @@ func TestGood(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(c, config.Default()) {
 		t.Errorf("empty: %+v, %v", c, err)
 	}
+	const model = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+	eight, none := 8, 0
 	want := config.Config{
 		Listen: "unix:/tmp/s", StateDir: "state", Backend: config.BackendGonum, Threads: 3,
 		CUDA: config.CUDA{Devices: []int{0, 2}, MemoryBytes: 1 << 30, PinnedBytes: 4096, Streams: 2, Path: config.PathInt8},
@@ -51,7 +53,11 @@ func TestGood(t *testing.T) {
 			MaxModels: 1, MaxModelBytes: 4096, MaxLoadedBytes: 8192, MaxBytesInFlight: 128 << 20,
 			MaxMultiplyAdds: 1000, MaxCalls: 7, StallTimeoutSeconds: 5,
 		},
-		Batching: config.Batching{MaxBatchSize: 1, MaxQueueDelayMicroseconds: 500, MaxQueueSize: 2},
+		Batching: config.Batching{
+			Policy: config.Policy{MaxBatchSize: 1, MaxQueueDelayMicroseconds: 500, MaxQueueSize: 2,
+				DefaultTimeoutMicroseconds: 7000, PriorityLevels: 3, DefaultPriorityLevel: 2},
+			Models: map[string]config.Override{model: {MaxBatchSize: &eight, DefaultTimeoutMicroseconds: &none}},
+		},
 	}
 	c, err = config.Load("testdata/good/all.toml")
 	if err != nil || !reflect.DeepEqual(c, want) {
@@ -59,6 +65,17 @@ func TestGood(t *testing.T) {
 	}
 	if d := c.Batching.MaxQueueDelay(); d != 500*time.Microsecond {
 		t.Errorf("queue delay %v", d)
+	}
+	if d := c.Batching.DefaultTimeout(); d != 7*time.Millisecond {
+		t.Errorf("default timeout %v", d)
+	}
+	own := want.Batching.Policy
+	if got := c.Batching.For("another"); got != own {
+		t.Errorf("another model has %+v", got)
+	}
+	own.MaxBatchSize, own.DefaultTimeoutMicroseconds = 8, 0
+	if got := c.Batching.For(model); got != own {
+		t.Errorf("the model has %+v, want %+v", got, own)
 	}
 	if d := c.Limits.StallTimeout(); d != 5*time.Second {
 		t.Errorf("stall timeout %v", d)

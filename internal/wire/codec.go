@@ -19,7 +19,7 @@ var ErrMessage = errors.New("wire: bad message")
 
 // Field numbers of EvaluateRequest and EvaluateResponse.
 const (
-	requestID, requestModel, requestLayer, requestRows, requestWords, requestSeed = 1, 2, 3, 4, 5, 6
+	requestID, requestModel, requestLayer, requestRows, requestWords, requestSeed, requestTimeout, requestPriority = 1, 2, 3, 4, 5, 6, 7, 8
 
 	responseID, responseWords, responseError, responseQueue, responseCompute = 1, 2, 3, 4, 5
 )
@@ -69,6 +69,8 @@ func (r *Request) marshal() (mem.BufferSlice, error) {
 	}
 	h = appendUint(h, requestLayer, uint64(r.Layer))
 	h = appendUint(h, requestRows, uint64(r.Rows))
+	h = appendUint(h, requestTimeout, r.TimeoutNS)
+	h = appendUint(h, requestPriority, uint64(r.Priority))
 	if r.Seed != nil {
 		return appendMessage(h, requestSeed, r.Seed)
 	}
@@ -138,6 +140,10 @@ func (r *Request) unmarshal(b mem.BufferSlice) error {
 				r.Seed = new(pb.Seed)
 			}
 			err = c.message(r.Seed)
+		case num == requestTimeout && typ == protowire.VarintType:
+			r.TimeoutNS, err = c.varint()
+		case num == requestPriority && typ == protowire.VarintType:
+			r.Priority, err = c.uint32()
 		default:
 			return false, nil
 		}

@@ -57,7 +57,7 @@ type message interface{ Free() }
 func toProto(m message) proto.Message {
 	switch m := m.(type) {
 	case *wire.Request:
-		p := &pb.EvaluateRequest{Id: m.ID, Model: m.Model, Layer: m.Layer, Rows: m.Rows}
+		p := &pb.EvaluateRequest{Id: m.ID, Model: m.Model, Layer: m.Layer, Rows: m.Rows, TimeoutNs: m.TimeoutNS, Priority: m.Priority}
 		if m.Words != nil {
 			p.Input = &pb.EvaluateRequest_Words{Words: m.Words.Materialize()}
 		}
@@ -105,12 +105,13 @@ func drawMessage(t *rapid.T, p *pool) message {
 		case "words":
 			m.Words = words()
 		case "message":
-			m.Err = &pb.Error{Code: rapid.Int32().Draw(t, "code"), Reason: rapid.String().Draw(t, "reason")}
+			m.Err = &pb.Error{Code: rapid.Int32().Draw(t, "code"), Reason: rapid.String().Draw(t, "reason"), RetryNs: rapid.Uint64().Draw(t, "retry")}
 		}
 		return m
 	}
 	m := &wire.Request{ID: rapid.Uint64().Draw(t, "id"), Model: rapid.SliceOf(rapid.Byte()).Draw(t, "model"),
-		Layer: rapid.Uint32().Draw(t, "layer"), Rows: rapid.Uint32().Draw(t, "rows")}
+		Layer: rapid.Uint32().Draw(t, "layer"), Rows: rapid.Uint32().Draw(t, "rows"),
+		TimeoutNS: rapid.Uint64().Draw(t, "timeout"), Priority: rapid.Uint32().Draw(t, "priority")}
 	switch oneof.Draw(t, "input") {
 	case "words":
 		m.Words = words()

@@ -1,12 +1,16 @@
 package wire
 
 import (
+	"math"
 	"strings"
+	"time"
 	"unicode"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 )
@@ -24,7 +28,7 @@ const (
 	ReasonBadModel      Reason = "BAD_MODEL"       // the upload is no sealed model, or not the one it is named
 	ReasonBadOffset     Reason = "BAD_OFFSET"      // an upload goes on at another place than where it stopped
 	ReasonOverloaded    Reason = "OVERLOADED"      // a queue is full; try again later
-	ReasonTimeout       Reason = "TIMEOUT"         // the caller kept the daemon waiting for too long
+	ReasonTimeout       Reason = "TIMEOUT"         // the caller kept the daemon waiting for too long, or a request waited longer than it may
 	ReasonShuttingDown  Reason = "SHUTTING_DOWN"   // the daemon drains
 	ReasonStorage       Reason = "STORAGE"         // the daemon's disk failed or is full
 	ReasonInternal      Reason = "INTERNAL"        // the backend failed
@@ -38,15 +42,22 @@ type Error struct {
 	Code    codes.Code
 	Reason  Reason
 	Message string
+	// RetryAfter is how long to wait before another try; 0 where there is no telling.
+	RetryAfter time.Duration
 }
 
 func (e *Error) Error() string { return string(e.Reason) + ": " + e.Message }
 
 // Status returns e as a gRPC status error with a google.rpc.ErrorInfo
-// (domain "securenets"), so that stock clients can read the reason.
+// (domain "securenets"), so that stock clients can read the reason, and a
+// google.rpc.RetryInfo where there is something to say.
 func (e *Error) Status() error {
 	s := status.New(e.Code, strings.ToValidUTF8(e.Message, "\uFFFD"))
-	d, err := s.WithDetails(&errdetails.ErrorInfo{Reason: string(e.Reason), Domain: domain})
+	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: string(e.Reason), Domain: domain}}
+	if e.RetryAfter > 0 {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(e.RetryAfter)})
+	}
+	d, err := s.WithDetails(details...)
 	if err != nil { // only for codes.OK
 		return status.Error(codes.Internal, err.Error())
 	}
@@ -55,7 +66,8 @@ func (e *Error) Status() error {
 
 // Proto returns e as the error of one request of a stream.
 func (e *Error) Proto() *pb.Error {
-	return &pb.Error{Code: int32(e.Code), Reason: string(e.Reason), Message: strings.ToValidUTF8(e.Message, "\uFFFD")}
+	return &pb.Error{Code: int32(e.Code), Reason: string(e.Reason), Message: strings.ToValidUTF8(e.Message, "\uFFFD"),
+		RetryNs: uint64(max(0, e.RetryAfter))}
 }
 
 // FromStatus returns the *Error that a gRPC status error carries, or err itself
@@ -65,12 +77,22 @@ func FromStatus(err error) error {
 	if !ok {
 		return err
 	}
+	var info *errdetails.ErrorInfo
+	var retry time.Duration
 	for _, d := range s.Details() {
-		if info, ok := d.(*errdetails.ErrorInfo); ok && info.Domain == domain {
-			return received(s.Code(), info.Reason, s.Message())
+		switch d := d.(type) {
+		case *errdetails.ErrorInfo:
+			if d.Domain == domain {
+				info = d
+			}
+		case *errdetails.RetryInfo:
+			retry = d.RetryDelay.AsDuration()
 		}
 	}
-	return err
+	if info == nil {
+		return err
+	}
+	return received(s.Code(), info.Reason, s.Message(), retry)
 }
 
 // FromProto returns the *Error that the error of one request of a stream
@@ -79,15 +101,16 @@ func FromProto(p *pb.Error) error {
 	if p == nil {
 		return nil
 	}
-	return received(codes.Code(p.Code), p.Reason, p.Message)
+	return received(codes.Code(p.Code), p.Reason, p.Message, time.Duration(min(p.RetryNs, math.MaxInt64)))
 }
 
 // received makes an Error of what the other side, which may lie, says.
-func received(c codes.Code, reason, message string) *Error {
+func received(c codes.Code, reason, message string, retry time.Duration) *Error {
 	if c == codes.OK || c > codes.Unauthenticated {
 		c = codes.Unknown
 	}
-	return &Error{c, Reason(printable(reason)), printable(message)}
+	const longest = time.Minute
+	return &Error{c, Reason(printable(reason)), printable(message), min(max(0, retry), longest)}
 }
 
 // printable keeps a foreign text from steering the terminal or flooding the log

@@ -4,20 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/internal/wire"
 )
 
 func TestErrorRoundTrip(t *testing.T) {
-	e := &wire.Error{Code: codes.NotFound, Reason: wire.ReasonModelNotFound, Message: "no model 12ab"}
+	e := &wire.Error{Code: codes.NotFound, Reason: wire.ReasonModelNotFound, Message: "no model 12ab", RetryAfter: 1500 * time.Millisecond}
 	for name, err := range map[string]error{
 		"status":         wire.FromStatus(e.Status()),
 		"wrapped status": wire.FromStatus(fmt.Errorf("push: %w", e.Status())),
@@ -28,7 +31,7 @@ func TestErrorRoundTrip(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if got.Code != e.Code || got.Reason != e.Reason || !strings.Contains(got.Message, e.Message) {
+		if got.Code != e.Code || got.Reason != e.Reason || got.RetryAfter != e.RetryAfter || !strings.Contains(got.Message, e.Message) {
 			t.Errorf("%s: got %+v", name, got)
 		}
 	}
@@ -37,6 +40,13 @@ func TestErrorRoundTrip(t *testing.T) {
 	info, ok := s.Details()[0].(*errdetails.ErrorInfo)
 	if s.Code() != codes.NotFound || !ok || info.Reason != "MODEL_NOT_FOUND" || info.Domain != "securenets" {
 		t.Errorf("status %v with %v", s, s.Details())
+	}
+	if retry, ok := s.Details()[1].(*errdetails.RetryInfo); !ok || retry.RetryDelay.AsDuration() != e.RetryAfter {
+		t.Errorf("details %v", s.Details())
+	}
+	e.RetryAfter = 0
+	if d := status.Convert(e.Status()).Details(); len(d) != 1 || e.Proto().RetryNs != 0 {
+		t.Errorf("no time to retry became %v", d)
 	}
 }
 
@@ -69,6 +79,18 @@ func TestHostileErrors(t *testing.T) {
 	err := wire.FromProto(&pb.Error{Code: 5, Reason: "\x1b[2J", Message: "a\nb\x00" + strings.Repeat("é", 1<<20)})
 	if s := err.Error(); strings.ContainsAny(s, "\x1b\n\x00") || len(s) > 2048 {
 		t.Errorf("%d bytes: %.60q", len(s), s)
+	}
+	var e *wire.Error
+	if err := wire.FromProto(&pb.Error{Code: 8, RetryNs: math.MaxUint64}); !errors.As(err, &e) || e.RetryAfter != time.Minute {
+		t.Errorf("a retry in 584 years became %+v", e)
+	}
+	negative, err := status.New(codes.ResourceExhausted, "x").WithDetails(&errdetails.ErrorInfo{Reason: "R", Domain: "securenets"},
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(-time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !errors.As(wire.FromStatus(negative.Err()), &e) || e.RetryAfter != 0 {
+		t.Errorf("a retry in the past became %+v", e)
 	}
 	p := (&wire.Error{Code: 5, Message: "\xff"}).Proto()
 	if _, err := proto.Marshal(p); err != nil {

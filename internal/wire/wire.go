@@ -39,6 +39,10 @@ type Request struct {
 	// Exactly one of Words (may be empty but not nil) and Seed is set.
 	Words mem.BufferSlice
 	Seed  *pb.Seed
+	// How long it may wait for its product in nanoseconds, and its place among the
+	// caller's own requests; 0: the daemon's affair.
+	TimeoutNS uint64
+	Priority  uint32
 }
 
 // Free drops the caller's hold on the words, received or to be sent. The

@@ -24,6 +24,15 @@ func asBytes(r ring.Ring, v []uint32) ([]byte, bool) {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(v))), 4*len(v)), true
 }
 
+// Copies returns how many bytes EncodeWords copies of n words.
+func Copies(r ring.Ring, n int) int {
+	bytes := n * r.WordBytes()
+	if littleEndian && r.WordBytes() == 4 && !mem.IsBelowBufferPoolingThreshold(bytes) {
+		return 0
+	}
+	return bytes
+}
+
 // releasePool makes a callback of a buffer's return to its pool.
 type releasePool func()
 
@@ -77,7 +86,7 @@ func EncodeWords(r ring.Ring, v []uint32, release func()) mem.BufferSlice {
 // with ReasonBadLength or ReasonNonCanonical; dst is then not to be used.
 func DecodeWords(r ring.Ring, dst []uint32, b mem.BufferSlice) error {
 	if got, want := b.Len(), len(dst)*r.WordBytes(); got != want {
-		return &Error{codes.InvalidArgument, ReasonBadLength, fmt.Sprintf("%d bytes of words, want %d", got, want)}
+		return &Error{Code: codes.InvalidArgument, Reason: ReasonBadLength, Message: fmt.Sprintf("%d bytes of words, want %d", got, want)}
 	}
 	if d, ok := asBytes(r, dst); ok {
 		b.CopyTo(d)
@@ -90,7 +99,7 @@ func DecodeWords(r ring.Ring, dst []uint32, b mem.BufferSlice) error {
 		n := min(len(dst)-at, len(part)/r.WordBytes())
 		p := part[:n*r.WordBytes()]
 		if _, err := io.ReadFull(reader, p); err != nil {
-			return &Error{codes.InvalidArgument, ReasonBadLength, err.Error()}
+			return &Error{Code: codes.InvalidArgument, Reason: ReasonBadLength, Message: err.Error()}
 		}
 		if err := r.Words(dst[at:at+n], p); err != nil {
 			return nonCanonical(err, at)
@@ -106,5 +115,5 @@ func nonCanonical(err error, at int) error {
 	if !errors.As(err, &word) {
 		return err
 	}
-	return &Error{codes.InvalidArgument, ReasonNonCanonical, fmt.Sprintf("word %d is not canonical", at+word.Index)}
+	return &Error{Code: codes.InvalidArgument, Reason: ReasonNonCanonical, Message: fmt.Sprintf("word %d is not canonical", at+word.Index)}
 }

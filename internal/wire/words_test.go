@@ -42,6 +42,15 @@ func TestWords(t *testing.T) {
 			if b == nil || string(b.Materialize()) != string(want) {
 				t.Fatalf("%v, %d words: wrong bytes", r, n)
 			}
+			if n > 0 {
+				copied := len(want)
+				if data := b[0].ReadOnlyData(); len(data) > 0 && unsafe.Pointer(&data[0]) == unsafe.Pointer(&v[0]) {
+					copied = 0
+				}
+				if got := wire.Copies(r, n); got != copied {
+					t.Fatalf("%v, %d words: told of %d bytes copied, %d were", r, n, got, copied)
+				}
+			}
 			b.Ref()
 			b.Free()
 			b.Free()

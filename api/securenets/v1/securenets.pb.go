@@ -162,7 +162,11 @@ type EvaluateRequest struct {
 	//
 	//	*EvaluateRequest_Words
 	//	*EvaluateRequest_Seed
-	Input         isEvaluateRequest_Input `protobuf_oneof:"input"`
+	Input isEvaluateRequest_Input `protobuf_oneof:"input"`
+	// Nanoseconds that the request may wait for its product; 0: as long as the daemon lets it.
+	TimeoutNs uint64 `protobuf:"varint,7,opt,name=timeout_ns,json=timeoutNs,proto3" json:"timeout_ns,omitempty"`
+	// 1 goes first among the caller's own requests; 0: what the daemon takes it for.
+	Priority      uint32 `protobuf:"varint,8,opt,name=priority,proto3" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -248,6 +252,20 @@ func (x *EvaluateRequest) GetSeed() *Seed {
 		}
 	}
 	return nil
+}
+
+func (x *EvaluateRequest) GetTimeoutNs() uint64 {
+	if x != nil {
+		return x.TimeoutNs
+	}
+	return 0
+}
+
+func (x *EvaluateRequest) GetPriority() uint32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
 }
 
 type isEvaluateRequest_Input interface {
@@ -431,9 +449,10 @@ func (*EvaluateResponse_Error) isEvaluateResponse_Result() {}
 // Error is the failure of one request of a stream; the stream goes on.
 type Error struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Code          int32                  `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`      // a gRPC status code
-	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`   // stable, for programs, for example MODEL_NOT_FOUND
-	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"` // for people
+	Code          int32                  `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`                      // a gRPC status code
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`                   // stable, for programs, for example MODEL_NOT_FOUND
+	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`                 // for people
+	RetryNs       uint64                 `protobuf:"varint,4,opt,name=retry_ns,json=retryNs,proto3" json:"retry_ns,omitempty"` // how long to wait before another try; 0: no telling
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -487,6 +506,13 @@ func (x *Error) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *Error) GetRetryNs() uint64 {
+	if x != nil {
+		return x.RetryNs
+	}
+	return 0
 }
 
 type ListRequest struct {
@@ -817,14 +843,17 @@ const file_securenets_v1_securenets_proto_rawDesc = "" +
 	"\x04data\x18\x04 \x01(\fR\x04data\"H\n" +
 	"\x0eUploadResponse\x12\x1a\n" +
 	"\breceived\x18\x01 \x01(\x04R\breceived\x12\x1a\n" +
-	"\bcomplete\x18\x02 \x01(\bR\bcomplete\"\xad\x01\n" +
+	"\bcomplete\x18\x02 \x01(\bR\bcomplete\"\xe8\x01\n" +
 	"\x0fEvaluateRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\fR\x05model\x12\x14\n" +
 	"\x05layer\x18\x03 \x01(\rR\x05layer\x12\x12\n" +
 	"\x04rows\x18\x04 \x01(\rR\x04rows\x12\x16\n" +
 	"\x05words\x18\x05 \x01(\fH\x00R\x05words\x12)\n" +
-	"\x04seed\x18\x06 \x01(\v2\x13.securenets.v1.SeedH\x00R\x04seedB\a\n" +
+	"\x04seed\x18\x06 \x01(\v2\x13.securenets.v1.SeedH\x00R\x04seed\x12\x1d\n" +
+	"\n" +
+	"timeout_ns\x18\a \x01(\x04R\ttimeoutNs\x12\x1a\n" +
+	"\bpriority\x18\b \x01(\rR\bpriorityB\a\n" +
 	"\x05input\".\n" +
 	"\x04Seed\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
@@ -836,11 +865,12 @@ const file_securenets_v1_securenets_proto_rawDesc = "" +
 	"\bqueue_ns\x18\x04 \x01(\x04R\aqueueNs\x12\x1d\n" +
 	"\n" +
 	"compute_ns\x18\x05 \x01(\x04R\tcomputeNsB\b\n" +
-	"\x06result\"M\n" +
+	"\x06result\"h\n" +
 	"\x05Error\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\r\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x19\n" +
+	"\bretry_ns\x18\x04 \x01(\x04R\aretryNs\"\r\n" +
 	"\vListRequest\"<\n" +
 	"\fListResponse\x12,\n" +
 	"\x06models\x18\x01 \x03(\v2\x14.securenets.v1.ModelR\x06models\"K\n" +

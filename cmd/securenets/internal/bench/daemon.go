@@ -3,18 +3,11 @@ package bench
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-
-	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/cmd/securenets/internal/child"
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
 )
@@ -48,12 +41,7 @@ func (sc scope) throughDaemon(ctx context.Context, binary string, measured []Dev
 		return nil, err
 	}
 	defer conn.Close()
-	op, r, rng := sc.served[0].op, ring.Q4(), rand.New(rand.NewPCG(4, 0)) // all have it
-	w := ring.NewMatrix(op.Rows(), op.Terms())
-	for i := range w.Data {
-		w.Data[i] = rng.Uint32N(r.Modulus())
-	}
-	model := sealed.Model{Plan: plan.Plan{Ring: r, Ops: []plan.Op{op}}, Weights: []ring.Matrix{w}}
+	model := randomModel(0, sc.served[0].op) // all have this operator
 	b, err := model.Marshal()
 	if err != nil {
 		return nil, err
@@ -64,12 +52,21 @@ func (sc scope) throughDaemon(ctx context.Context, binary string, measured []Dev
 	}
 	for _, s := range sc.served {
 		row := s.row("q4", inDaemon)
-		elapsed, socket, calls, err := load(ctx, d.Addr, digest, s, max(sc.budget, 200*time.Millisecond))
+		callers := make([]traffic, daemonCallers)
+		for i := range callers {
+			callers[i] = traffic{targets: []target{{digest: digest, op: s.op, x: randomRows(s.op, s.n)}}, depth: 1}
+		}
+		start := time.Now()
+		answers, err := drive(ctx, d.Addr, callers, start.Add(max(sc.budget, 200*time.Millisecond)))
 		if err != nil {
 			return nil, err
 		}
-		row.set(series{elapsed.Seconds() / float64(calls)})
-		row.Socket = socket
+		row.set(series{time.Since(start).Seconds() / float64(len(answers))})
+		var total, computed time.Duration
+		for _, a := range answers {
+			total, computed = total+a.done.Sub(a.due), computed+a.compute
+		}
+		row.Socket = float64(total-computed) / float64(total) // the part of requests' time that was not their product's
 		for _, m := range measured {
 			if m.Where == pinned && m.Shape == s.name {
 				row.Ratio = row.GMACs / m.GMACs
@@ -78,98 +75,4 @@ func (sc scope) throughDaemon(ctx context.Context, binary string, measured []Dev
 		rows = append(rows, row)
 	}
 	return rows, nil
-}
-
-// upload sends a sealed model.
-func upload(ctx context.Context, conn *grpc.ClientConn, digest sealed.Digest, b []byte) error {
-	stream, err := pb.NewSecureNetsClient(conn).Upload(ctx)
-	if err != nil {
-		return err
-	}
-	const part = 4 << 20
-	first := &pb.UploadRequest{Digest: digest[:], Size: uint64(len(b))}
-	for m := first; ; m = new(pb.UploadRequest) {
-		n := min(part, len(b))
-		m.Data, b = b[:n], b[n:]
-		if err := stream.Send(m); err != nil || len(b) == 0 {
-			break // CloseAndRecv has the reason
-		}
-	}
-	_, err = stream.CloseAndRecv()
-	return wire.FromStatus(err)
-}
-
-// load has callers evaluate a shape for a time, one request after the other each. It
-// returns the time it took, the part of requests' time that was not their product's,
-// and how many there were.
-func load(ctx context.Context, addr string, digest sealed.Digest, s shape, budget time.Duration) (elapsed time.Duration, socket float64, calls int, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var (
-		wg              sync.WaitGroup
-		mu              sync.Mutex
-		total, computed time.Duration
-		errs            []error
-	)
-	start := time.Now()
-	for range daemonCallers {
-		wg.Go(func() {
-			n, t, c, err := call(ctx, addr, digest, s, start.Add(budget))
-			if err != nil {
-				cancel()
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			calls, total, computed, errs = calls+n, total+t, computed+c, append(errs, err)
-		})
-	}
-	wg.Wait()
-	elapsed = time.Since(start)
-	if err := errors.Join(errs...); err != nil {
-		return 0, 0, 0, err
-	}
-	return elapsed, float64(total-computed) / float64(total), calls, nil
-}
-
-// call is one caller: it returns how many requests it made, how long they took, and
-// how long of it their products did.
-func call(ctx context.Context, addr string, digest sealed.Digest, s shape, until time.Time) (calls int, total, computed time.Duration, err error) {
-	conn, err := wire.Dial(addr)
-	if err != nil {
-		return 0, 0, 0, err
-	}
-	defer conn.Close()
-	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, pb.SecureNets_Evaluate_FullMethodName)
-	if err != nil {
-		return 0, 0, 0, err
-	}
-	r, rng := ring.Q4(), rand.New(rand.NewPCG(5, 0))
-	x, y := make([]uint32, s.n*s.op.InLen()), make([]uint32, s.n*s.op.OutLen())
-	for i := range x {
-		x[i] = rng.Uint32N(r.Modulus())
-	}
-	for time.Now().Before(until) {
-		start := time.Now()
-		req := wire.Request{ID: uint64(calls + 1), Model: digest[:], Rows: uint32(s.n), Words: wire.EncodeWords(r, x, nil)}
-		err := stream.SendMsg(&req)
-		req.Free()
-		if err != nil {
-			return 0, 0, 0, err
-		}
-		var resp wire.Response
-		if err := stream.RecvMsg(&resp); err != nil {
-			return 0, 0, 0, wire.FromStatus(err)
-		}
-		if resp.Err != nil {
-			return 0, 0, 0, wire.FromProto(resp.Err)
-		}
-		if err := wire.DecodeWords(r, y, resp.Words); err != nil {
-			return 0, 0, 0, err
-		}
-		calls++
-		total += time.Since(start)
-		computed += time.Duration(resp.ComputeNS)
-		resp.Free()
-	}
-	return calls, total, computed, stream.CloseSend()
 }

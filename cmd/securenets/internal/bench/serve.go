@@ -1,0 +1,494 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/child"
+	"github.com/securenets/securenets/cmd/securenets/internal/render"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/kernels/cpu"
+)
+
+// ServeOptions say how to load a daemon.
+type ServeOptions struct {
+	Options
+	Threads int // of the daemon that compute, and of the bare kernel
+	Callers int
+	Rows    int // of a request
+}
+
+// ServeResult are the figures of a daemon under load.
+type ServeResult struct {
+	CPU     string     `json:"cpu"`
+	Threads int        `json:"threads"`
+	Rows    int        `json:"rows"` // of a request
+	Loads   []ServeRow `json:"loads"`
+	// Kernel is the processor time in microseconds of a request's rows in the bare
+	// kernel, in products of one request and of one of every caller.
+	KernelAlone  float64 `json:"kernel_alone_us"`
+	KernelMerged float64 `json:"kernel_merged_us"`
+	// Overhead is the daemon's processor time for a request over the bare kernel's in
+	// merged products, measured beside it.
+	Overhead float64 `json:"cpu_over_kernel"`
+	// Batching is what batching multiplies the goodput by, and Gain the part of it of
+	// what merging multiplies the bare kernel's by.
+	Batching float64 `json:"batching_gain"`
+	Gain     float64 `json:"batching_gain_of_kernel"`
+	// Overload is goodput at twice the load that saturates, over the peak.
+	Overload float64 `json:"goodput_at_twice"`
+	// GainCPU and OverloadCPU are Gain and Overload of requests a second of the daemon's
+	// processor time in the place of goodput: what else runs here matters less to them.
+	GainCPU     float64 `json:"batching_gain_of_kernel_cpu"`
+	OverloadCPU float64 `json:"goodput_at_twice_cpu"`
+	// Jain is Jain's index of what ten callers get, of whom one asks for ten times as much as
+	// each other, and Least and Most what the others get of a tenth.
+	Jain  float64 `json:"jain"`
+	Least float64 `json:"least_share"`
+	Most  float64 `json:"most_share"`
+
+	overhead, gain, overload [2]float64 // quartiles
+}
+
+// ServeRow is one load: the columns of perf_analyzer, and what else there is to say.
+// Times are in microseconds.
+type ServeRow struct {
+	Load    string  `json:"load"`
+	Callers int     `json:"concurrency"`
+	Offered float64 `json:"offered_per_second,omitzero"`
+	Goodput float64 `json:"inferences_per_second"` // requests answered
+	Refused float64 `json:"refused_per_second"`    // OVERLOADED, with a time to come back
+	Rest    float64 `json:"network_and_server_send_recv_us"`
+	Queue   float64 `json:"server_queue_us"`
+	Compute float64 `json:"server_compute_infer_us"`
+	P50     float64 `json:"p50_latency_us"`
+	P90     float64 `json:"p90_latency_us"`
+	P95     float64 `json:"p95_latency_us"`
+	P99     float64 `json:"p99_latency_us"`
+	Daemon  float64 `json:"daemon_cpu_us"` // processor time of the daemon's process, a request
+
+	shares []float64 // goodput of each caller
+}
+
+// Names of loads.
+const (
+	loadClosed    = "closed"
+	loadUnbatched = "closed, batches of one request"
+	loadAlone     = "closed, one caller"
+	loadMixed     = "closed, mixed models"
+	loadHalf      = "poisson, half the peak"
+	loadTwice     = "poisson, twice the peak"
+	loadUnfair    = "closed, one of ten callers asks for ten times as much"
+)
+
+// serveOp is what most loads ask for.
+var serveOp = plan.Dense(4096, 4096)
+
+// Where callers compete, a product has so many requests and each caller but the
+// greedy one so many without an answer.
+const contendedBatch, contendedDepth = 20, 6
+
+// mixedOps are the layers of another model that mixed loads ask for, too.
+var mixedOps = []plan.Op{conv(28, 1, 16, 5, 0), conv(12, 16, 32, 5, 0), plan.Dense(512, 10)}
+
+// Serve loads a daemon of its own from this process.
+func Serve(ctx context.Context, o ServeOptions) (*ServeResult, error) {
+	rounds, budget := 5, 4*time.Second
+	if o.Quick {
+		rounds, budget = 3, time.Second
+	}
+	return o.serve(ctx, serveOp, rounds, budget)
+}
+
+// served is a daemon with models, and the bare kernel with the same weights.
+type served struct {
+	daemon    *child.Daemon
+	backend   *cpu.Backend
+	product   plan.Product // of the first model
+	op        plan.Op
+	rows      int
+	merged    target   // batched
+	single    target   // one request a product
+	contended target   // in products of contendedBatch requests
+	mixed     []target // of several models
+	budget    time.Duration
+}
+
+func (o ServeOptions) serve(ctx context.Context, op plan.Op, rounds int, budget time.Duration) (_ *ServeResult, err error) {
+	dir, err := os.MkdirTemp("", "securenets-bench")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	s := &served{op: op, rows: o.Rows, budget: budget}
+	if s.backend, err = cpu.Open(cpu.Options{Threads: o.Threads}); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.backend.Close()) }()
+	stop, err := s.start(ctx, o, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+
+	result := &ServeResult{CPU: processor(), Threads: o.Threads, Rows: o.Rows}
+	loads := map[string][]ServeRow{}
+	step := 0
+	run := func(name string, callers []traffic) (ServeRow, error) {
+		o.Progress(name, step, 7*rounds)
+		step++
+		row, err := s.load(ctx, name, callers)
+		loads[name] = append(loads[name], row)
+		return row, err
+	}
+	var alone, merged, overhead, batching, gain, gainCPU, overload, overloadCPU, jain, least, most series
+	for range rounds {
+		k1, err := s.kernel(ctx, 1)
+		if err != nil {
+			return nil, err
+		}
+		before, err := s.kernel(ctx, o.Callers)
+		if err != nil {
+			return nil, err
+		}
+		closed, err := run(loadClosed, same(o.Callers, 0, s.merged))
+		if err != nil {
+			return nil, err
+		}
+		after, err := s.kernel(ctx, o.Callers)
+		if err != nil {
+			return nil, err
+		}
+		single, err := run(loadUnbatched, same(o.Callers, 0, s.single))
+		if err != nil {
+			return nil, err
+		}
+		kn := (before + after) / 2
+		alone, merged = append(alone, k1), append(merged, kn)
+		overhead = append(overhead, closed.Daemon/kn)
+		batching = append(batching, closed.Goodput/single.Goodput)
+		gain = append(gain, closed.Goodput/single.Goodput/(k1/kn))
+		gainCPU = append(gainCPU, single.Daemon/closed.Daemon/(k1/kn))
+		if _, err := run(loadAlone, same(1, 0, s.merged)); err != nil {
+			return nil, err
+		}
+		if _, err := run(loadMixed, s.spread(o.Callers)); err != nil {
+			return nil, err
+		}
+		peak := closed.Goodput
+		if _, err := run(loadHalf, same(o.Callers, peak/2/float64(o.Callers), s.merged)); err != nil {
+			return nil, err
+		}
+		twice, err := run(loadTwice, same(o.Callers, 2*peak/float64(o.Callers), s.merged))
+		if err != nil {
+			return nil, err
+		}
+		overload = append(overload, twice.Goodput/peak)
+		overloadCPU = append(overloadCPU, closed.Daemon/twice.Daemon)
+		// All have more waiting than a product takes of them: a tenth is their fair share.
+		const others = 9
+		unfair := same(others+1, 0, s.contended)
+		for i := range unfair {
+			unfair[i].depth = contendedDepth
+		}
+		unfair[0].depth *= 10
+		row, err := run(loadUnfair, unfair)
+		if err != nil {
+			return nil, err
+		}
+		fair, sum, squares := 0.0, 0.0, 0.0
+		for _, v := range row.shares {
+			fair += v / (others + 1)
+			sum, squares = sum+v, squares+v*v
+		}
+		jain = append(jain, sum*sum/((others+1)*squares))
+		least = append(least, slices.Min(row.shares[1:])/fair)
+		most = append(most, slices.Max(row.shares[1:])/fair)
+	}
+	for _, name := range []string{loadAlone, loadUnbatched, loadClosed, loadMixed, loadHalf, loadTwice, loadUnfair} {
+		result.Loads = append(result.Loads, medianRow(loads[name]))
+	}
+	result.KernelAlone, result.KernelMerged = alone.median(), merged.median()
+	result.Overhead, result.overhead = overhead.median(), overhead.spread()
+	result.Batching, result.Gain, result.gain = batching.median(), gain.median(), gain.spread()
+	result.Overload, result.overload = overload.median(), overload.spread()
+	result.GainCPU, result.OverloadCPU = gainCPU.median(), overloadCPU.median()
+	result.Jain, result.Least, result.Most = jain.median(), least.median(), most.median()
+	return result, nil
+}
+
+// start runs the daemon with its models, and loads the bare kernel.
+func (s *served) start(ctx context.Context, o ServeOptions, dir string) (stop func() error, err error) {
+	models := []sealed.Model{randomModel(0, s.op), randomModel(1, s.op), randomModel(2, s.op), randomModel(3, mixedOps...)}
+	var files [][]byte
+	var digests []sealed.Digest
+	for i := range models {
+		b, err := models[i].Marshal()
+		if err != nil {
+			return nil, err
+		}
+		files, digests = append(files, b), append(digests, sealed.Sum(b))
+	}
+	// While one half of the callers is computed for, the other half sends.
+	text := fmt.Sprintf("backend = \"cpu\"\nthreads = %d\n", o.Threads)
+	for i, rows := range []int{max(1, o.Callers/2) * s.rows, 1, contendedBatch * s.rows} {
+		text += fmt.Sprintf("[batching.models.%v]\nmax_batch_size = %d\n", digests[i], rows)
+	}
+	config := filepath.Join(dir, "config.toml")
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	if s.daemon, err = child.Start(o.Daemon, filepath.Join(dir, "daemon"), "--config", config); err != nil {
+		return nil, err
+	}
+	var opened []plan.Product
+	stop = func() (err error) {
+		for _, p := range opened {
+			err = errors.Join(err, p.Close())
+		}
+		return errors.Join(err, s.daemon.Stop())
+	}
+	defer func() {
+		if err != nil {
+			s.daemon.ShowLog(os.Stderr)
+			err = errors.Join(err, stop())
+		}
+	}()
+	if err := s.daemon.Ready(ctx); err != nil {
+		return nil, err
+	}
+	conn, err := wire.Dial(s.daemon.Addr)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	for i, m := range models {
+		if err := upload(ctx, conn, digests[i], files[i]); err != nil {
+			return nil, err
+		}
+		for layer, op := range m.Plan.Ops {
+			p, err := s.backend.Load(ctx, m.Plan.Ring, op, m.Weights[layer])
+			if err != nil {
+				return nil, err
+			}
+			opened = append(opened, p)
+			x := randomRows(op, s.rows)
+			y := ring.NewMatrix(s.rows, op.OutLen())
+			if err := p.Evaluate(ctx, y, x); err != nil {
+				return nil, err
+			}
+			s.mixed = append(s.mixed, target{digests[i], layer, op, x, y.Data})
+		}
+	}
+	s.product, s.merged, s.single, s.contended = opened[0], s.mixed[0], s.mixed[1], s.mixed[2]
+	s.mixed = slices.Delete(s.mixed, 1, 3)
+	return stop, nil
+}
+
+// same returns callers who all ask alike.
+func same(callers int, rate float64, of target) []traffic {
+	all := make([]traffic, callers)
+	for i := range all {
+		all[i] = traffic{targets: []target{of}, rate: rate, depth: 1}
+	}
+	return all
+}
+
+// spread returns callers of whom every other asks for one model, and the rest for the
+// layers of another, in turn.
+func (s *served) spread(callers int) []traffic {
+	all := make([]traffic, callers)
+	for i := range all {
+		all[i] = traffic{targets: s.mixed[:1], depth: 1}
+		if i%2 == 1 {
+			all[i].targets = s.mixed[1:]
+		}
+	}
+	return all
+}
+
+// load measures a load for the budget, once it has run for a while.
+func (s *served) load(ctx context.Context, name string, callers []traffic) (ServeRow, error) {
+	type reading struct {
+		at  time.Time
+		cpu time.Duration
+		err error
+	}
+	read := func(at time.Time) reading {
+		time.Sleep(time.Until(at))
+		cpu, err := s.daemon.CPUTime()
+		if errors.Is(err, errors.ErrUnsupported) {
+			err = nil
+		}
+		return reading{time.Now(), cpu, err}
+	}
+	begin := time.Now().Add(s.budget / 4)
+	end := begin.Add(s.budget)
+	readings := make(chan [2]reading, 1)
+	go func() { readings <- [2]reading{read(begin), read(end)} }()
+	answers, err := drive(ctx, s.daemon.Addr, callers, end.Add(s.budget/20))
+	r := <-readings
+	if err := errors.Join(err, r[0].err, r[1].err); err != nil {
+		return ServeRow{}, fmt.Errorf("%s: %w", name, err)
+	}
+	row := ServeRow{Load: name, Callers: len(callers), shares: make([]float64, len(callers))}
+	for _, t := range callers {
+		row.Offered += t.rate
+	}
+	seconds := r[1].at.Sub(r[0].at).Seconds()
+	var latency, queue, compute, rest series
+	refused := 0
+	for _, a := range answers {
+		if a.done.Before(r[0].at) || a.done.After(r[1].at) {
+			continue
+		}
+		if a.refused {
+			refused++
+			continue
+		}
+		row.shares[a.caller] += 1 / seconds
+		took := a.done.Sub(a.due)
+		latency, queue, compute = append(latency, micros(took)), append(queue, micros(a.queue)), append(compute, micros(a.compute))
+		rest = append(rest, micros(took-a.queue-a.compute))
+	}
+	n := float64(len(latency))
+	if n == 0 {
+		return ServeRow{}, fmt.Errorf("bench: %s: no answer in %v", name, s.budget)
+	}
+	row.Goodput, row.Refused = n/seconds, float64(refused)/seconds
+	row.Queue, row.Compute, row.Rest = queue.mean(), compute.mean(), rest.mean()
+	slices.Sort(latency)
+	at := func(q float64) float64 { return latency[int(q*(n-1))] }
+	row.P50, row.P90, row.P95, row.P99 = at(0.5), at(0.9), at(0.95), at(0.99)
+	row.Daemon = micros(r[1].cpu-r[0].cpu) / n
+	return row, nil
+}
+
+func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }
+
+func (s series) mean() float64 {
+	sum := 0.0
+	for _, v := range s {
+		sum += v
+	}
+	return sum / float64(len(s))
+}
+
+// kernel returns the bare kernel's processor time for one request's rows, in products
+// of so many requests: this process does nothing else meanwhile.
+func (s *served) kernel(ctx context.Context, requests int) (float64, error) {
+	x, y := randomRows(s.op, requests*s.rows), ring.NewMatrix(requests*s.rows, s.op.OutLen())
+	used := func() (time.Duration, error) {
+		var u unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+			return 0, err
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
+	}
+	if err := s.product.Evaluate(ctx, y, x); err != nil { // once for the caches
+		return 0, err
+	}
+	before, err := used()
+	if err != nil {
+		return 0, err
+	}
+	products := 0
+	for start := time.Now(); time.Since(start) < s.budget/4; products++ {
+		if err := s.product.Evaluate(ctx, y, x); err != nil {
+			return 0, err
+		}
+	}
+	after, err := used()
+	return micros(after-before) / float64(products*requests), err
+}
+
+// medianRow returns the medians of one load's rounds, each figure for itself.
+func medianRow(rows []ServeRow) ServeRow {
+	r := rows[0]
+	for _, figure := range []func(*ServeRow) *float64{
+		func(r *ServeRow) *float64 { return &r.Offered }, func(r *ServeRow) *float64 { return &r.Goodput },
+		func(r *ServeRow) *float64 { return &r.Refused }, func(r *ServeRow) *float64 { return &r.Rest },
+		func(r *ServeRow) *float64 { return &r.Queue }, func(r *ServeRow) *float64 { return &r.Compute },
+		func(r *ServeRow) *float64 { return &r.P50 }, func(r *ServeRow) *float64 { return &r.P90 },
+		func(r *ServeRow) *float64 { return &r.P95 }, func(r *ServeRow) *float64 { return &r.P99 },
+		func(r *ServeRow) *float64 { return &r.Daemon },
+	} {
+		var s series
+		for i := range rows {
+			s = append(s, *figure(&rows[i]))
+		}
+		*figure(&r) = math.Round(s.median()*10) / 10
+	}
+	return r
+}
+
+var serveColumns = []string{
+	"Load", "Concurrency", "Offered/Second", "Inferences/Second", "Refused/Second", "Network+Server Send/Recv", "Server Queue",
+	"Server Compute Infer", "p50 latency", "p90 latency", "p95 latency", "p99 latency", "Daemon CPU",
+}
+
+func (r ServeRow) record() []string {
+	f := []string{r.Load, strconv.Itoa(r.Callers), ""}
+	if r.Offered > 0 {
+		f[2] = decimal(r.Offered)
+	}
+	for _, v := range []float64{r.Goodput, r.Refused, r.Rest, r.Queue, r.Compute, r.P50, r.P90, r.P95, r.P99, r.Daemon} {
+		f = append(f, decimal(v))
+	}
+	return f
+}
+
+// CSV writes the rows.
+func (s *ServeResult) CSV(w io.Writer) error { return writeCSV(w, serveColumns, s.Loads) }
+
+// Table writes the figures for people.
+func (s *ServeResult) Table(w io.Writer) error {
+	t := render.Table(w)
+	fmt.Fprintln(t, "load\tcallers\toffered/s\tgoodput/s\trefused/s\tnetwork\tqueue\tcompute\tp50\tp90\tp95\tp99\tdaemon CPU")
+	for _, r := range s.Loads {
+		f := r.record()
+		for i := 2; i < len(f); i++ {
+			if whole, _, ok := strings.Cut(f[i], "."); ok {
+				f[i] = whole
+			}
+		}
+		fmt.Fprintln(t, strings.Join(f, "\t"))
+	}
+	fmt.Fprintln(t)
+	fmt.Fprintf(t, "bare kernel\t%.0f us alone, %.0f us merged\n", s.KernelAlone, s.KernelMerged)
+	fmt.Fprintf(t, "daemon CPU over the bare kernel's\t%.2f (%.2f-%.2f)\n", s.Overhead, s.overhead[0], s.overhead[1])
+	fmt.Fprintf(t, "batching multiplies goodput by\t%.2f, %.2f (%.2f-%.2f) of the bare kernel's gain; %.2f by the daemon's CPU\n",
+		s.Batching, s.Gain, s.gain[0], s.gain[1], s.GainCPU)
+	fmt.Fprintf(t, "goodput at twice the peak's load\t%.2f (%.2f-%.2f) of the peak; %.2f by the daemon's CPU\n",
+		s.Overload, s.overload[0], s.overload[1], s.OverloadCPU)
+	fmt.Fprintf(t, "shares beside a caller with ten times the load\tJain index %.3f; %.3f to %.3f of a tenth\n", s.Jain, s.Least, s.Most)
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, `
+Requests are of %d row(s) of a dense layer of 4096 by 4096, or, mixed, half of them of
+the layers of mnist-cnn, from one process over a connection for each caller. Every
+answer is compared with the product; a refusal is one only if it says when to come
+back. Times are in microseconds, medians over rounds, in which all loads take turns.
+Latency is counted from when a request was due, network is what of it is neither
+queue nor compute. Daemon CPU is its process' time for a request that is answered, with
+%d thread(s) that compute; of the bare kernel, beside the load, with as many. Merged: a
+request of every caller. The peak is the closed loop's goodput of the round. By the
+daemon's CPU: requests answered for a second of it, not of elapsed time.
+`, s.Rows, s.Threads)
+	return err
+}
