@@ -21,6 +21,7 @@ import (
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/daemon/batch"
+	"github.com/securenets/securenets/daemon/metrics"
 	"github.com/securenets/securenets/daemon/model"
 	"github.com/securenets/securenets/daemon/pool"
 	"github.com/securenets/securenets/internal/config"
@@ -47,16 +48,17 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	s.store, err = model.Open(model.Options{
 		Dir: cfg.StateDir, Backend: backend, Check: s.checkPlan, Log: log,
 		MaxModels: cfg.Limits.MaxModels, MaxBytes: cfg.Limits.MaxModelBytes, MaxLoaded: cfg.Limits.MaxLoadedBytes,
-		Loaded: func() int64 { return backend.Stats().Bytes },
+		Loaded: func() int64 { return backend.Stats().Bytes }, Metrics: s.metrics,
 	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.store.Close()) }()
-	socket, err := listen(path, log)
+	socket, err := listen(path, log, func() { s.metrics.Refused(metrics.Stranger) })
 	if err != nil {
 		return err
 	}
+	defer socket.Close()
 
 	work, cancelWork := context.WithCancel(context.Background())
 	defer cancelWork()
@@ -73,6 +75,16 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	})
 	defer queue.Close()
 	s.batcher = queue
+	s.metrics.Watch(metrics.Sources{
+		Ready:   s.serving.Load,
+		Waiting: queue.Waiting, Models: s.store.Size, Backend: backend,
+		Messages: s.incoming, Requests: s.memory,
+	})
+	stopMetrics, err := s.serveMetrics(cfg.Metrics)
+	if err != nil {
+		return err
+	}
+	defer stopMetrics()
 	server := grpc.NewServer(append(wire.ServerOptions(),
 		grpc.Creds(local{insecure.NewCredentials()}),
 		grpc.MaxRecvMsgSize(maxUnary),
@@ -81,11 +93,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 		grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream))...)
 	pb.RegisterSecureNetsServer(server, s)
 	status := health.NewServer()
-	serving := func(v healthpb.HealthCheckResponse_ServingStatus) {
-		status.SetServingStatus("", v)
-		status.SetServingStatus(pb.SecureNets_ServiceDesc.ServiceName, v)
-	}
-	serving(healthpb.HealthCheckResponse_NOT_SERVING)
+	setHealth(status, backend, false)
 	healthpb.RegisterHealthServer(server, status)
 
 	served := make(chan error, 1)
@@ -99,7 +107,17 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 		return err
 	}
 	close(s.ready)
-	serving(healthpb.HealthCheckResponse_SERVING)
+	s.serving.Store(true)
+	setHealth(status, backend, true)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		watchDevices(draining, backend, status)
+	}()
+	defer func() {
+		drain()
+		<-watched
+	}()
 	log.Info("serving", "address", cfg.Listen, "backend", backend.Name())
 
 	select {
@@ -110,6 +128,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	}
 	log.Info("draining", "timeout", cfg.DrainTimeout())
 	status.Shutdown()
+	s.serving.Store(false)
 	socket.Close() // before anyone is told
 	drain()
 	late := time.AfterFunc(cfg.DrainTimeout(), func() {

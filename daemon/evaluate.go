@@ -7,11 +7,13 @@ import (
 	"io"
 	"math"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/daemon/metrics"
 	"github.com/securenets/securenets/daemon/model"
 	"github.com/securenets/securenets/daemon/pool"
 	"github.com/securenets/securenets/internal/plan"
@@ -51,21 +53,22 @@ func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, p
 		}
 		slots <- struct{}{} // freed by work that ends with the stream at the latest
 		r := new(wire.Request)
-		if err := in.receive(r, int64(size)); err != nil {
+		if err := in.receive(r, size, int64(size)); err != nil {
 			return err
 		}
+		j := &job{Request: r, arrived: time.Now()}
 		received := func() {
 			r.Free()
 			s.incoming.Release(int64(size))
 		}
-		j, err := e.admit(ctx, r)
+		err = e.admit(ctx, j)
 		if err != nil {
 			received()
 		}
 		e.work.Go(func() {
 			defer func() { <-slots }()
 			if err != nil {
-				e.send(&wire.Response{ID: r.ID, Err: s.report(err).Proto()}, nil)
+				e.refuse(j, err)
 				return
 			}
 			e.answer(ctx, j, received)
@@ -81,32 +84,44 @@ type evaluation struct {
 	sending sync.Mutex
 }
 
+// refuse answers a request with an error.
+func (e *evaluation) refuse(j *job, err error) {
+	told, why := e.report(err)
+	e.metrics.Refused(why)
+	if j.model != nil {
+		j.model.Metrics.Failed(why)
+	}
+	e.send(&wire.Response{ID: j.ID, Err: told.Proto()}, nil)
+}
+
 // send sends a response and frees it. It returns when the transport holds the
 // words no more: written is closed, or the stream has ended. Receiving says so
 // too. A caller that does not take the response in time loses its connection.
-func (e *evaluation) send(r *wire.Response, written <-chan struct{}) {
+func (e *evaluation) send(r *wire.Response, written <-chan struct{}) (ok bool) {
 	e.sending.Lock()
 	defer e.sending.Unlock()
 	ctx := e.stream.Context()
 	stalled := e.onStall(ctx, "does not read answers")
 	defer stalled.Stop()
-	_ = e.stream.SendMsg(r)
+	err := e.stream.SendMsg(r)
 	r.Free()
 	if written == nil {
-		return
+		return err == nil
 	}
 	select {
 	case <-written:
 	case <-ctx.Done():
 	}
+	return err == nil && ctx.Err() == nil
 }
 
 // job is a request whose sizes are good and whose memory is set aside.
 type job struct {
 	*wire.Request
-	model *model.Model
-	op    plan.Op
-	bytes int64 // of the service's memory
+	model   *model.Model // in use until the product is there, or the job is refused
+	op      plan.Op
+	bytes   int64     // of the service's memory
+	arrived time.Time // when the request's last byte did
 }
 
 // overhead is more than the bytes that a request of no words holds: its goroutine
@@ -115,25 +130,23 @@ const overhead = 8 << 10
 
 // admit checks all of a request but its words, and waits for the memory that it
 // needs, a seed counted as what it expands to. No size is used before it is checked.
-func (e *evaluation) admit(ctx context.Context, r *wire.Request) (*job, error) {
-	digest, err := parseDigest(r.Model)
+func (e *evaluation) admit(ctx context.Context, j *job) error {
+	digest, err := parseDigest(j.Model)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	m, ok := e.store.Acquire(digest)
-	if !ok {
-		return nil, model.NotFound(digest)
+	var ok bool
+	if j.model, ok = e.store.Acquire(digest); !ok {
+		return model.NotFound(digest)
 	}
-	j := &job{Request: r, model: m}
-	if err := e.check(j); err != nil {
-		m.Release()
-		return nil, err
+	err = e.check(j)
+	if err == nil {
+		err = e.memory.Acquire(ctx, j.bytes)
 	}
-	if err := e.memory.Acquire(ctx, j.bytes); err != nil {
-		m.Release()
-		return nil, err
+	if err != nil {
+		j.model.Release()
 	}
-	return j, nil
+	return err
 }
 
 // check sets op and bytes of j.
@@ -216,34 +229,45 @@ func (s *service) checkPlan(p plan.Plan) error {
 // It calls decoded when the words of the request are not needed any more.
 func (e *evaluation) answer(ctx context.Context, j *job, decoded func()) {
 	defer e.memory.Release(j.bytes)
-	resp := &wire.Response{ID: j.ID}
 	x := matrix(&e.inputs, int(j.Rows), j.op.InLen())
+	took := metrics.Request{Rows: int(j.Rows)}
+	begun := time.Now()
 	err := guard(func() error { return j.input(x) })
+	took.Input = time.Since(begun)
 	decoded()
 	y := matrix(&e.outputs, int(j.Rows), j.op.OutLen())
 	if err == nil {
-		err = guard(func() error { return e.evaluate(ctx, j, y, x, resp) })
+		err = guard(func() error { return e.evaluate(ctx, j, y, x, &took) })
 	}
 	e.inputs.Put(x.Data)
 	j.model.Release()
 	if err != nil {
 		e.outputs.Put(y.Data)
-		resp.Err = e.report(err).Proto()
-		e.send(resp, nil)
+		e.refuse(j, err)
 		return
 	}
+	resp := &wire.Response{ID: j.ID, QueueNS: uint64(took.Queue.Nanoseconds()), ComputeNS: uint64(took.Compute.Nanoseconds())}
+	begun = time.Now()
 	written := make(chan struct{})
 	resp.Words = wire.EncodeWords(j.model.Plan.Ring, y.Data, func() {
 		e.outputs.Put(y.Data)
 		close(written)
 	})
-	e.send(resp, written)
+	bytes := resp.Words.Len()
+	if !e.send(resp, written) {
+		e.metrics.Refused(metrics.Cancelled)
+		j.model.Metrics.Failed(metrics.Cancelled)
+		return
+	}
+	e.metrics.Sent(bytes, time.Since(begun))
+	took.Total = time.Since(j.arrived)
+	j.model.Metrics.Answered(took)
 }
 
-// evaluate sets y and the times of resp.
-func (s *service) evaluate(ctx context.Context, j *job, y, x ring.Matrix, resp *wire.Response) error {
+// evaluate sets y and the times that it took.
+func (s *service) evaluate(ctx context.Context, j *job, y, x ring.Matrix, took *metrics.Request) error {
 	timing, err := s.batcher.Evaluate(ctx, j.model.Product(int(j.Layer)), y, x)
-	resp.QueueNS, resp.ComputeNS = uint64(timing.Queue.Nanoseconds()), uint64(timing.Compute.Nanoseconds())
+	took.Queue, took.Compute, took.Batch = timing.Queue, timing.Compute, timing.Batch
 	return err
 }
 

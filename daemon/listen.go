@@ -19,8 +19,8 @@ import (
 var ErrAddressInUse = errors.New("daemon: another process serves this address")
 
 // listen makes the socket, mode 0600, in the place of one that a daemon left
-// behind when it died.
-func listen(path string, log *slog.Logger) (net.Listener, error) {
+// behind when it died. turnedAway is told of connections of who may not call.
+func listen(path string, log *slog.Logger, turnedAway func()) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
@@ -37,7 +37,7 @@ func listen(path string, log *slog.Logger) (net.Listener, error) {
 		return nil, err
 	}
 	own := uint32(os.Geteuid())
-	return &localListener{l, log, func(uid uint32) bool { return uid == own || uid == 0 }}, nil
+	return &localListener{l, log, turnedAway, func(uid uint32) bool { return uid == own || uid == 0 }}, nil
 }
 
 // removeStale removes a socket that no one listens on.
@@ -68,8 +68,9 @@ func removeStale(path string) error {
 // credentials that the kernel vouches for.
 type localListener struct {
 	*net.UnixListener
-	log   *slog.Logger
-	admit func(uid uint32) bool
+	log        *slog.Logger
+	turnedAway func() // is told of each
+	admit      func(uid uint32) bool
 }
 
 func (l *localListener) Accept() (net.Conn, error) {
@@ -83,6 +84,7 @@ func (l *localListener) Accept() (net.Conn, error) {
 			return c, nil
 		}
 		l.log.Warn("caller turned away", "uid", uid, "error", err)
+		l.turnedAway()
 		c.Close()
 	}
 }

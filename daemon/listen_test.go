@@ -16,8 +16,9 @@ import (
 // kernel names.
 func TestPeers(t *testing.T) {
 	var log bytes.Buffer
+	var turnedAway atomic.Int32
 	path := filepath.Join(t.TempDir(), "run", "s")
-	l, err := listen(path, slog.New(slog.NewTextHandler(&log, nil)))
+	l, err := listen(path, slog.New(slog.NewTextHandler(&log, nil)), func() { turnedAway.Add(1) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,6 +66,9 @@ func TestPeers(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), "turned away") {
 		t.Errorf("log %q", log.String())
+	}
+	if n := turnedAway.Load(); n != 1 {
+		t.Errorf("%d turned away, want 1", n)
 	}
 	if c, err := local.Accept(); err == nil {
 		c.Close()

@@ -23,6 +23,8 @@ import (
 type Timing struct {
 	Queue   time.Duration // from its arrival to the start of its product
 	Compute time.Duration // of the product that it was part of
+	// Batch is the rows of that product in one of its calls, 0 in the others.
+	Batch int
 }
 
 // Batcher evaluates calls, several at once where it sees fit.
@@ -111,6 +113,17 @@ func (q *Queue) Evaluate(ctx context.Context, p plan.Product, y, x ring.Matrix) 
 		<-c.done // its product has begun and uses y and x
 	}
 	return c.timing, c.err
+}
+
+// Waiting returns how many calls wait for their product to begin.
+func (q *Queue) Waiting() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := 0
+	for _, l := range q.lines {
+		n += len(l.waiting)
+	}
+	return n
 }
 
 // Copies implements Batcher.
@@ -224,10 +237,15 @@ func (q *Queue) evaluate(p plan.Product, b []*call) {
 	q.mu.Lock()
 	q.calls -= len(b)
 	q.mu.Unlock()
+	rows := 0
 	for _, c := range b {
-		c.timing = Timing{Queue: start.Sub(c.arrived), Compute: compute}
+		rows += c.x.Rows
+	}
+	for _, c := range b {
+		c.timing = Timing{Queue: start.Sub(c.arrived), Compute: compute, Batch: rows}
 		c.err = err
 		close(c.done)
+		rows = 0
 	}
 }
 

@@ -29,6 +29,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 
+	"github.com/securenets/securenets/daemon/metrics"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/sealed"
@@ -55,8 +56,9 @@ type Options struct {
 	MaxLoaded int64           // bytes that the backend may hold
 	Loaded    func() int64    // bytes that it holds
 	// Check returns a *wire.Error for a plan that would not be of use to any caller.
-	Check func(plan.Plan) error
-	Log   *slog.Logger
+	Check   func(plan.Plan) error
+	Metrics *metrics.Metrics
+	Log     *slog.Logger
 }
 
 // Store is a state directory and its models. Methods may be called by several
@@ -84,6 +86,8 @@ type Model struct {
 	Digest sealed.Digest
 	Bytes  int64 // of the sealed model
 	Plan   plan.Plan
+	// Metrics are shown until the model is removed.
+	Metrics *metrics.Model
 
 	products []plan.Product
 	refs     atomic.Int64
@@ -285,6 +289,7 @@ func loadedBytes(op plan.Op) int64 {
 
 // publish makes a loaded model visible.
 func (s *Store) publish(m *Model) {
+	m.Metrics = s.o.Metrics.Model(m.Digest)
 	s.mu.Lock()
 	s.models[m.Digest] = m
 	s.mu.Unlock()
@@ -321,6 +326,16 @@ func (s *Store) List() []Info {
 	return list
 }
 
+// Size returns how many models there are, and the bytes of their files.
+func (s *Store) Size() (models int, bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range s.models {
+		bytes += m.Bytes
+	}
+	return len(s.models), bytes
+}
+
 // Remove deletes a model, or an upload that has not finished, which it cancels.
 // Uses under way finish first; new ones do not find it.
 func (s *Store) Remove(ctx context.Context, d sealed.Digest) error {
@@ -346,6 +361,7 @@ func (s *Store) Remove(ctx context.Context, d sealed.Digest) error {
 	delete(s.models, d)
 	s.mu.Unlock()
 	if ok {
+		m.Metrics.Drop()
 		m.Release()
 	}
 	if !ok && !removed {
@@ -578,6 +594,7 @@ func (u *Upload) Finish() error {
 	}
 	u.stored = true
 	u.s.publish(m)
+	u.s.o.Metrics.Uploaded()
 	return nil
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/securenets/securenets/daemon/metrics"
 	"github.com/securenets/securenets/daemon/model"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
@@ -102,7 +103,7 @@ func open(t *testing.T) *fixture {
 	f := &fixture{t: t, backend: b, log: l, o: model.Options{
 		Dir: filepath.Join(t.TempDir(), "state"), Backend: b, MaxModels: 3, MaxBytes: 1 << 20,
 		MaxLoaded: 1 << 30, Loaded: func() int64 { return 1000 * b.open.Load() }, Check: func(plan.Plan) error { return nil },
-		Log: slog.New(slog.NewTextHandler(l, nil)),
+		Log: slog.New(slog.NewTextHandler(l, nil)), Metrics: metrics.New(),
 	}}
 	f.open()
 	t.Cleanup(func() {

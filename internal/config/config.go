@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -33,6 +34,7 @@ type Config struct {
 	Log      Log      `toml:"log"`
 	Limits   Limits   `toml:"limits"`
 	Batching Batching `toml:"batching"`
+	Metrics  Metrics  `toml:"metrics"`
 }
 
 // Backends that a configuration can name.
@@ -95,6 +97,36 @@ type Batching struct {
 	MaxBatchSize              int `toml:"max_batch_size"` // rows
 	MaxQueueDelayMicroseconds int `toml:"max_queue_delay_microseconds"`
 	MaxQueueSize              int `toml:"max_queue_size"` // requests waiting, of one operator
+}
+
+// Metrics says where the daemon's figures can be read over HTTP.
+type Metrics struct {
+	// Listen is "unix:/path", "tcp:ADDRESS:PORT" with an address of the loopback
+	// interface, or "" for nowhere. Port 0 stands for one that is free.
+	Listen string `toml:"listen"`
+}
+
+// Address returns what Listen stands for, as net.Listen takes it; "" twice for nowhere.
+func (m Metrics) Address() (network, address string, err error) {
+	if m.Listen == "" {
+		return "", "", nil
+	}
+	hostport, ok := strings.CutPrefix(m.Listen, "tcp:")
+	if !ok {
+		path, err := wire.SocketPath(m.Listen)
+		if err != nil {
+			return "", "", fmt.Errorf("%w, or tcp:ADDRESS:PORT", err)
+		}
+		return "unix", path, nil
+	}
+	at, err := netip.ParseAddrPort(hostport)
+	if err != nil {
+		return "", "", fmt.Errorf("%q: want the number of an address, and a port", m.Listen)
+	}
+	if !at.Addr().IsLoopback() {
+		return "", "", fmt.Errorf("%q: want an address of the loopback interface, as figures are not encrypted", m.Listen)
+	}
+	return "tcp", at.String(), nil
 }
 
 // DrainTimeout returns DrainTimeoutSeconds as a duration.
@@ -217,5 +249,8 @@ func (c Config) Validate() error {
 	within("batching.max_batch_size", int64(c.Batching.MaxBatchSize), 1, 1<<20)
 	within("batching.max_queue_delay_microseconds", int64(c.Batching.MaxQueueDelayMicroseconds), 0, 10_000_000)
 	within("batching.max_queue_size", int64(c.Batching.MaxQueueSize), 1, 1<<16)
+	if _, _, err := c.Metrics.Address(); err != nil {
+		bad("metrics.listen", "is no address: %v", err)
+	}
 	return errors.Join(wrong...)
 }

@@ -52,6 +52,7 @@ func TestGood(t *testing.T) {
 			MaxMultiplyAdds: 1000, MaxCalls: 7, StallTimeoutSeconds: 5,
 		},
 		Batching: config.Batching{MaxBatchSize: 1, MaxQueueDelayMicroseconds: 500, MaxQueueSize: 2},
+		Metrics:  config.Metrics{Listen: "tcp:[::1]:9000"},
 	}
 	c, err = config.Load("testdata/good/all.toml")
 	if err != nil || !reflect.DeepEqual(c, want) {
@@ -99,6 +100,29 @@ func TestEveryErrorIsListed(t *testing.T) {
 	for _, want := range []string{"threads", "key x", "batching.max_queue_size", "key batching.y"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %s", err, want)
+		}
+	}
+}
+
+func TestMetricsAddress(t *testing.T) {
+	for listen, want := range map[string][2]string{
+		"":                   {},
+		"unix:/run/m":        {"unix", "/run/m"},
+		"tcp:127.0.0.1:8002": {"tcp", "127.0.0.1:8002"},
+		"tcp:127.9.0.1:0":    {"tcp", "127.9.0.1:0"},
+		"tcp:[::1]:8002":     {"tcp", "[::1]:8002"},
+	} {
+		network, address, err := config.Metrics{Listen: listen}.Address()
+		if err != nil || network != want[0] || address != want[1] {
+			t.Errorf("%q: %q %q, %v", listen, network, address, err)
+		}
+	}
+	for _, listen := range []string{
+		"unix:", "unix:@m", "/run/m", "tcp:", "tcp:127.0.0.1", "tcp::8002", "tcp:0.0.0.0:8002", "tcp:10.0.0.1:8002", "tcp:[::]:8002",
+		"tcp:localhost:8002", "tcp:127.0.0.1:65536", "127.0.0.1:8002", "http://127.0.0.1:8002",
+	} {
+		if _, _, err := (config.Metrics{Listen: listen}).Address(); err == nil {
+			t.Errorf("%q is accepted", listen)
 		}
 	}
 }
