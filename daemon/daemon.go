@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"time"
 
 	"google.golang.org/grpc"
@@ -47,7 +48,9 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	s := newService(cfg.Limits, log, backend.Name(), draining)
 	s.store, err = model.Open(model.Options{
 		Dir: cfg.StateDir, Backend: backend, Check: s.checkPlan, Log: log,
+		Own:       model.User(uint32(os.Geteuid())),
 		MaxModels: cfg.Limits.MaxModels, MaxBytes: cfg.Limits.MaxModelBytes, MaxLoaded: cfg.Limits.MaxLoadedBytes,
+		CallerModels: cfg.Limits.MaxModelsPerCaller, CallerBytes: cfg.Limits.MaxModelBytesPerCaller,
 		Loaded: func() int64 { return backend.Stats().Bytes }, Metrics: s.metrics,
 	})
 	if err != nil {

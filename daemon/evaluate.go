@@ -40,7 +40,11 @@ func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, p
 	if err != nil {
 		return err
 	}
-	e := &evaluation{service: s, stream: stream}
+	owner, err := ownerOf(ctx)
+	if err != nil {
+		return err
+	}
+	e := &evaluation{service: s, stream: stream, models: s.store.Of(owner)}
 	defer e.work.Wait()
 	slots := make(chan struct{}, maxInFlight)
 	for {
@@ -80,6 +84,7 @@ func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, p
 type evaluation struct {
 	*service
 	stream  grpc.ServerStream
+	models  model.Space    // the caller's
 	work    sync.WaitGroup // requests being answered
 	sending sync.Mutex
 }
@@ -136,7 +141,7 @@ func (e *evaluation) admit(ctx context.Context, j *job) error {
 		return err
 	}
 	var ok bool
-	if j.model, ok = e.store.Acquire(digest); !ok {
+	if j.model, ok = e.models.Acquire(digest); !ok {
 		return model.NotFound(digest)
 	}
 	err = e.check(j)

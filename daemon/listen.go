@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+
+	"github.com/securenets/securenets/daemon/model"
 )
 
 // ErrAddressInUse reports a socket that another process serves.
@@ -95,17 +97,32 @@ type local struct {
 	credentials.TransportCredentials
 }
 
-// caller is the connection of a call.
+// caller is who calls, and the connection of the call.
 type caller struct {
 	credentials.CommonAuthInfo
-	conn net.Conn
+	owner model.Owner
+	conn  net.Conn
 }
 
 func (caller) AuthType() string { return "local" }
 
 // ServerHandshake implements credentials.TransportCredentials.
 func (local) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return c, caller{credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}, c}, nil
+	uid, err := user(c.(*net.UnixConn))
+	if err != nil {
+		return nil, nil, err
+	}
+	return c, caller{credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}, model.User(uid), c}, nil
+}
+
+// ownerOf returns who makes a call.
+func ownerOf(call context.Context) (model.Owner, error) {
+	if p, ok := peer.FromContext(call); ok {
+		if c, ok := p.AuthInfo.(caller); ok {
+			return c.owner, nil
+		}
+	}
+	return "", errors.New("a call of nobody")
 }
 
 // hangUp ends the connection of a call. Only then does gRPC let go of what the

@@ -42,6 +42,7 @@ type service struct {
 	store   *model.Store
 	batcher batch.Batcher
 	metrics *metrics.Metrics
+	pacer   pacer
 	// max_bytes_in_flight is in two parts, for what is received and for what is admitted.
 	incoming *budget             // bytes of messages, from their first to when they are decoded
 	memory   *budget             // bytes of requests: see charge
@@ -59,6 +60,7 @@ func newService(l config.Limits, log *slog.Logger, backend string, draining cont
 	return &service{
 		backend: backend, log: log, limits: l,
 		metrics:  metrics.New(),
+		pacer:    pacer{rate: l.MaxUploadBytesPerSecond, paid: map[model.Owner]time.Time{}},
 		incoming: newBudget(incoming),
 		memory:   newBudget(l.MaxBytesInFlight - incoming),
 		calls:    semaphore.NewWeighted(int64(l.MaxCalls)),
@@ -327,12 +329,18 @@ const uploadCopies = 3
 // Upload implements the protocol.
 func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]) error {
 	ctx := stream.Context()
+	owner, err := ownerOf(ctx)
+	if err != nil {
+		return err
+	}
 	in, err := s.inbox(ctx)
 	if err != nil {
 		return err
 	}
 	var held int64 // of the memory for messages
 	defer func() { s.incoming.Release(held) }()
+	idle := time.NewTimer(0) // until the upload has begun
+	idle.Stop()
 	next := func(ctx context.Context) (*pb.UploadRequest, error) {
 		s.incoming.Release(held)
 		held = 0
@@ -341,6 +349,10 @@ func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.
 			return nil, nil
 		}
 		if err != nil {
+			return nil, err
+		}
+		idle.Stop()
+		if err := s.pace(ctx, owner, size); err != nil {
 			return nil, err
 		}
 		m, bytes := new(pb.UploadRequest), uploadCopies*int64(size)
@@ -361,15 +373,15 @@ func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.
 	if err != nil {
 		return err
 	}
-	u, err := s.store.Upload(ctx, digest, int64(min(first.Size, math.MaxInt64)))
+	u, err := s.store.Of(owner).Upload(ctx, digest, int64(min(first.Size, math.MaxInt64)))
 	if err != nil {
 		return err
 	}
 	defer u.Close()
-	idle := time.AfterFunc(s.limits.StallTimeout(), func() {
+	idle = time.AfterFunc(s.limits.StallTimeout(), func() {
 		u.Cancel(&wire.Error{Code: codes.DeadlineExceeded, Reason: wire.ReasonTimeout, Message: "the upload does not go on"})
 	})
-	defer idle.Stop()
+	defer func() { idle.Stop() }()
 	begun := false
 	for m := first; m != nil && !u.Stored(); {
 		if len(m.Data) > 0 {
@@ -398,9 +410,13 @@ func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.
 }
 
 // List implements the protocol.
-func (s *service) List(context.Context, *pb.ListRequest) (*pb.ListResponse, error) {
+func (s *service) List(ctx context.Context, _ *pb.ListRequest) (*pb.ListResponse, error) {
+	owner, err := ownerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
 	resp := &pb.ListResponse{}
-	for _, m := range s.store.List() {
+	for _, m := range s.store.Of(owner).List() {
 		resp.Models = append(resp.Models, &pb.Model{Digest: m.Digest[:], Size: uint64(m.Bytes), Layers: uint32(m.Layers)})
 	}
 	return resp, nil
@@ -408,11 +424,15 @@ func (s *service) List(context.Context, *pb.ListRequest) (*pb.ListResponse, erro
 
 // Remove implements the protocol.
 func (s *service) Remove(ctx context.Context, req *pb.RemoveRequest) (*pb.RemoveResponse, error) {
+	owner, err := ownerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
 	digest, err := parseDigest(req.Digest)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.store.Remove(ctx, digest); err != nil {
+	if err := s.store.Of(owner).Remove(ctx, digest); err != nil {
 		return nil, err
 	}
 	return &pb.RemoveResponse{}, nil

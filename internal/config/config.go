@@ -78,6 +78,12 @@ const (
 type Limits struct {
 	MaxModels     int   `toml:"max_models"`      // stored or being uploaded
 	MaxModelBytes int64 `toml:"max_model_bytes"` // of one sealed model
+	// MaxModelsPerCaller and MaxModelBytesPerCaller bound what one caller has stored
+	// and is uploading.
+	MaxModelsPerCaller     int   `toml:"max_models_per_caller"`
+	MaxModelBytesPerCaller int64 `toml:"max_model_bytes_per_caller"`
+	// MaxUploadBytesPerSecond is the rate of one caller's uploads; 0: any.
+	MaxUploadBytesPerSecond int64 `toml:"max_upload_bytes_per_second"`
 	// MaxLoadedBytes bounds what the backend holds of all models.
 	MaxLoadedBytes int64 `toml:"max_loaded_bytes"`
 	// MaxBytesInFlight bounds the memory of all requests and uploads at a time, but
@@ -148,6 +154,9 @@ func (b Batching) MaxQueueDelay() time.Duration {
 // request over a ring of 3- or 4-byte words.
 const minBytesInFlight = 2 * 4 * wire.MaxMessage
 
+// minUploadRate keeps an upload's next message from taking longer than a host waits.
+const minUploadRate = 1 << 20
+
 // Default returns the configuration of an empty file.
 func Default() Config {
 	return Config{
@@ -158,7 +167,8 @@ func Default() Config {
 		CUDA:                CUDA{Devices: []int{}, PinnedBytes: 256 << 20, Streams: 8, Path: PathAuto},
 		Log:                 Log{Level: slog.LevelInfo, Format: LogText},
 		Limits: Limits{
-			MaxModels: 64, MaxModelBytes: 1 << 30, MaxLoadedBytes: 8 << 30, MaxBytesInFlight: 512 << 20,
+			MaxModels: 64, MaxModelBytes: 1 << 30, MaxModelsPerCaller: 64, MaxModelBytesPerCaller: 64 << 30,
+			MaxLoadedBytes: 8 << 30, MaxBytesInFlight: 512 << 20,
 			MaxMultiplyAdds: 1 << 37, MaxCalls: 16384, StallTimeoutSeconds: 30,
 		},
 		Batching: Batching{MaxBatchSize: 4096, MaxQueueDelayMicroseconds: 0, MaxQueueSize: 256},
@@ -241,6 +251,11 @@ func (c Config) Validate() error {
 	among("log.format", c.Log.Format, LogText, LogJSON)
 	within("limits.max_models", int64(c.Limits.MaxModels), 1, 1<<16)
 	within("limits.max_model_bytes", c.Limits.MaxModelBytes, 1, plan.MaxExtent*4)
+	within("limits.max_models_per_caller", int64(c.Limits.MaxModelsPerCaller), 1, 1<<16)
+	within("limits.max_model_bytes_per_caller", c.Limits.MaxModelBytesPerCaller, 1, 1<<50)
+	if c.Limits.MaxUploadBytesPerSecond != 0 {
+		within("limits.max_upload_bytes_per_second", c.Limits.MaxUploadBytesPerSecond, minUploadRate, 1<<50)
+	}
 	within("limits.max_bytes_in_flight", c.Limits.MaxBytesInFlight, minBytesInFlight, 1<<50)
 	within("limits.max_loaded_bytes", c.Limits.MaxLoadedBytes, 1, 1<<50)
 	within("limits.max_multiply_adds", c.Limits.MaxMultiplyAdds, 1, 1<<50)

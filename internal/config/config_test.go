@@ -48,7 +48,8 @@ func TestGood(t *testing.T) {
 		CUDA: config.CUDA{Devices: []int{0, 2}, MemoryBytes: 1 << 30, PinnedBytes: 4096, Streams: 2, Path: config.PathInt8},
 		Log:  config.Log{Level: slog.LevelDebug, Format: config.LogJSON},
 		Limits: config.Limits{
-			MaxModels: 1, MaxModelBytes: 4096, MaxLoadedBytes: 8192, MaxBytesInFlight: 128 << 20,
+			MaxModels: 1, MaxModelBytes: 4096, MaxModelsPerCaller: 2, MaxModelBytesPerCaller: 5000, MaxUploadBytesPerSecond: 1 << 20,
+			MaxLoadedBytes: 8192, MaxBytesInFlight: 128 << 20,
 			MaxMultiplyAdds: 1000, MaxCalls: 7, StallTimeoutSeconds: 5,
 		},
 		Batching: config.Batching{MaxBatchSize: 1, MaxQueueDelayMicroseconds: 500, MaxQueueSize: 2},
