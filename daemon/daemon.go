@@ -1,5 +1,5 @@
 // Package daemon is the cloud's side: it stores sealed models and multiplies
-// masked inputs with them, for callers on a unix socket. It trusts no byte that
+// masked inputs with them, for callers on a unix socket or by TLS. It trusts no byte that
 // it receives, and it is trusted with nothing: it sees masked matrices, shapes
 // and traffic.
 //
@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"time"
 
@@ -33,6 +34,9 @@ import (
 // maxUnary is the largest message in bytes that gRPC itself receives, unasked: a
 // request that is no stream's. Streams have an inbox.
 const maxUnary = 64 << 10
+
+// handshakeTimeout is how long a connection may take to say who it is of.
+const handshakeTimeout = 20 * time.Second
 
 // Run serves until ctx ends. Then it stops accepting, answers what it has
 // received, for up to the drain timeout, and returns nil. An error means that it
@@ -57,11 +61,25 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 		return err
 	}
 	defer func() { err = errors.Join(err, s.store.Close()) }()
-	socket, err := listen(path, log, func() { s.metrics.Refused(metrics.Stranger) })
+	who, err := accessOf(cfg)
+	if err != nil {
+		return err
+	}
+	socket, err := listen(path, who, log, func() { s.metrics.Refused(metrics.Stranger) })
 	if err != nil {
 		return err
 	}
 	defer socket.Close()
+	listeners := []net.Listener{socket}
+	port, secure, err := listenTLS(cfg.TLS)
+	if err != nil {
+		return err
+	}
+	if port != nil {
+		defer port.Close()
+		listeners = append(listeners, port)
+		log.Info("tls", "address", port.Addr().String())
+	}
 
 	work, cancelWork := context.WithCancel(context.Background())
 	defer cancelWork()
@@ -89,7 +107,11 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	}
 	defer stopMetrics()
 	server := grpc.NewServer(append(wire.ServerOptions(),
-		grpc.Creds(local{insecure.NewCredentials()}),
+		grpc.Creds(transport{insecure.NewCredentials(), secure, func(from net.Addr, why error) {
+			s.metrics.Refused(metrics.Stranger)
+			log.Warn("caller turned away", "address", from, "error", why)
+		}}),
+		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.MaxRecvMsgSize(maxUnary),
 		grpc.InTapHandle(s.tap),
 		grpc.WaitForHandlers(true),
@@ -99,11 +121,15 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	setHealth(status, backend, false)
 	healthpb.RegisterHealthServer(server, status)
 
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(socket) }()
+	served := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() { served <- server.Serve(l) }()
+	}
 	if err := prepare(ctx, backend, s.store); err != nil {
 		server.Stop()
-		<-served
+		for range listeners {
+			<-served
+		}
 		if ctx.Err() != nil {
 			return nil // told to stop before it was ready
 		}
@@ -126,13 +152,18 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	select {
 	case err := <-served:
 		server.Stop()
+		for range len(listeners) - 1 {
+			<-served
+		}
 		return fmt.Errorf("daemon: serve: %w", err)
 	case <-ctx.Done():
 	}
 	log.Info("draining", "timeout", cfg.DrainTimeout())
 	status.Shutdown()
 	s.serving.Store(false)
-	socket.Close() // before anyone is told
+	for _, l := range listeners { // before anyone is told
+		l.Close()
+	}
 	drain()
 	late := time.AfterFunc(cfg.DrainTimeout(), func() {
 		log.Warn("drain timeout has passed: calls in flight are cancelled")
@@ -141,7 +172,9 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	})
 	server.GracefulStop()
 	late.Stop()
-	<-served
+	for range listeners {
+		<-served
+	}
 	log.Info("stopped")
 	return nil
 }

@@ -8,22 +8,46 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/user"
 	"path/filepath"
+	"slices"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 
 	"github.com/securenets/securenets/daemon/model"
+	"github.com/securenets/securenets/internal/config"
 )
 
 // ErrAddressInUse reports a socket that another process serves.
 var ErrAddressInUse = errors.New("daemon: another process serves this address")
 
-// listen makes the socket, mode 0600, in the place of one that a daemon left
-// behind when it died. turnedAway is told of connections of who may not call.
-func listen(path string, log *slog.Logger, turnedAway func()) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+// access says who may connect to a unix socket.
+type access struct {
+	mode  fs.FileMode // of the socket
+	group string      // its group, a name or a number; "": the daemon's
+	uids  []int       // beside the daemon's own user and root
+}
+
+// private is for the daemon's user and root.
+var private = access{mode: 0o600}
+
+// accessOf returns that to the daemon's own socket.
+func accessOf(c config.Config) (access, error) {
+	mode, err := strconv.ParseUint(c.SocketMode, 8, 9)
+	return access{fs.FileMode(mode), c.SocketGroup, c.AllowedUIDs}, err
+}
+
+// listen makes a socket in the place of one that a daemon left behind when it died.
+// turnedAway is told of connections of who may not call.
+func listen(path string, to access, log *slog.Logger, turnedAway func()) (net.Listener, error) {
+	dirMode := fs.FileMode(0o700)
+	if to.mode != private.mode {
+		dirMode = 0o711 // others find the socket, and nothing else
+	}
+	if err := os.MkdirAll(filepath.Dir(path), dirMode); err != nil {
 		return nil, err
 	}
 	if err := removeStale(path); err != nil {
@@ -34,12 +58,36 @@ func listen(path string, log *slog.Logger, turnedAway func()) (net.Listener, err
 		return nil, err
 	}
 	// Who connected before this is turned away by its credentials.
-	if err := os.Chmod(path, 0o600); err != nil {
+	if err := to.apply(path); err != nil {
 		l.Close()
 		return nil, err
 	}
 	own := uint32(os.Geteuid())
-	return &localListener{l, log, turnedAway, func(uid uint32) bool { return uid == own || uid == 0 }}, nil
+	return &localListener{l, log, turnedAway, func(uid uint32) bool {
+		return uid == own || uid == 0 || slices.Contains(to.uids, int(uid))
+	}}, nil
+}
+
+// apply sets group and mode of a socket.
+func (a access) apply(path string) error {
+	if a.group != "" {
+		id := a.group
+		if _, err := strconv.ParseUint(id, 10, 31); err != nil {
+			g, err := user.LookupGroup(a.group)
+			if err != nil {
+				return err
+			}
+			id = g.Gid
+		}
+		gid, err := strconv.Atoi(id)
+		if err != nil {
+			return err
+		}
+		if err := os.Chown(path, -1, gid); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(path, a.mode)
 }
 
 // removeStale removes a socket that no one listens on.
@@ -81,7 +129,7 @@ func (l *localListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		uid, err := user(c)
+		uid, err := peerUser(c)
 		if err == nil && l.admit(uid) {
 			return c, nil
 		}
@@ -91,10 +139,13 @@ func (l *localListener) Accept() (net.Conn, error) {
 	}
 }
 
-// local is what gRPC needs to know of a unix socket: nothing is encrypted. It
-// shows calls the connection that they came by, so that one can end it.
-type local struct {
-	credentials.TransportCredentials
+// transport finds out who connects, by a unix socket or by TLS, and shows calls the
+// connection that they came by, so that one can end it. On a unix socket nothing is
+// encrypted.
+type transport struct {
+	credentials.TransportCredentials // of what this type leaves out
+	tls                              credentials.TransportCredentials
+	turnedAway                       func(from net.Addr, why error)
 }
 
 // caller is who calls, and the connection of the call.
@@ -104,15 +155,23 @@ type caller struct {
 	conn  net.Conn
 }
 
-func (caller) AuthType() string { return "local" }
+func (caller) AuthType() string { return "securenets" }
 
 // ServerHandshake implements credentials.TransportCredentials.
-func (local) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	uid, err := user(c.(*net.UnixConn))
+func (t transport) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if local, ok := c.(*net.UnixConn); ok {
+		uid, err := peerUser(local)
+		if err != nil {
+			return nil, nil, err
+		}
+		return c, caller{credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}, model.User(uid), c}, nil
+	}
+	secured, owner, err := t.handshake(c)
 	if err != nil {
+		t.turnedAway(c.RemoteAddr(), err)
 		return nil, nil, err
 	}
-	return c, caller{credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}, model.User(uid), c}, nil
+	return secured, caller{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, owner, c}, nil
 }
 
 // ownerOf returns who makes a call.
@@ -135,8 +194,8 @@ func hangUp(call context.Context) {
 	}
 }
 
-// user returns the user of the process at the other end.
-func user(c *net.UnixConn) (uint32, error) {
+// peerUser returns the user of the process at the other end.
+func peerUser(c *net.UnixConn) (uint32, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return 0, err

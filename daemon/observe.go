@@ -67,7 +67,7 @@ func (s *service) serveMetrics(c config.Metrics) (stop func(), err error) {
 	}
 	var l net.Listener
 	if network == "unix" {
-		l, err = listen(address, s.log, func() { s.metrics.Refused(metrics.Stranger) })
+		l, err = listen(address, private, s.log, func() { s.metrics.Refused(metrics.Stranger) })
 	} else {
 		l, err = net.Listen(network, address)
 	}

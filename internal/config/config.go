@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/netip"
 	"os"
 	"strings"
@@ -23,13 +24,20 @@ var ErrInvalid = errors.New("config: invalid")
 
 // Config is a valid configuration, by value: nothing changes it after Parse.
 type Config struct {
-	Listen   string `toml:"listen"`    // "unix:/path"
+	Listen string `toml:"listen"` // "unix:/path"
+	// SocketMode and SocketGroup are those of the socket of Listen; AllowedUIDs are the
+	// users who may call, beside the daemon's own and root.
+	SocketMode  string `toml:"socket_mode"`  // "0600", "0660" or "0666"
+	SocketGroup string `toml:"socket_group"` // a name or a number; "": the daemon's
+	AllowedUIDs []int  `toml:"allowed_uids"`
+
 	StateDir string `toml:"state_dir"` // sealed models and uploads
 	Backend  string `toml:"backend"`   // BackendAuto or a backend's name
 	Threads  int    `toml:"threads"`   // that compute at a time; 0: one a processor
 	// DrainTimeoutSeconds bounds the time from a signal to the exit.
 	DrainTimeoutSeconds int `toml:"drain_timeout_seconds"`
 
+	TLS      TLS      `toml:"tls"`
 	CUDA     CUDA     `toml:"cuda"`
 	Log      Log      `toml:"log"`
 	Limits   Limits   `toml:"limits"`
@@ -44,6 +52,18 @@ const (
 	BackendCPU   = "cpu"
 	BackendGonum = "gonum"
 )
+
+// TLS says where callers of other machines are served: with TLS 1.3, both sides with
+// a certificate.
+type TLS struct {
+	Listen      string `toml:"listen"`      // "tls:ADDRESS:PORT"; "": nowhere
+	Certificate string `toml:"certificate"` // file of the daemon's own chain, PEM
+	Key         string `toml:"key"`         // file of its key, PEM
+	ClientCA    string `toml:"client_ca"`   // file of those who vouch for callers, PEM
+	// AllowedNames are the callers who may call, as daemon.CallerName names them;
+	// empty: all that ClientCA vouches for.
+	AllowedNames []string `toml:"allowed_names"`
+}
 
 // CUDA says which devices multiply, and with how much memory.
 type CUDA struct {
@@ -162,6 +182,9 @@ func Default() Config {
 	return Config{
 		Listen:              "unix:/run/securenets/securenetsd.sock",
 		StateDir:            "/var/lib/securenets",
+		SocketMode:          "0600",
+		AllowedUIDs:         []int{},
+		TLS:                 TLS{AllowedNames: []string{}},
 		Backend:             BackendAuto,
 		DrainTimeoutSeconds: 30,
 		CUDA:                CUDA{Devices: []int{}, PinnedBytes: 256 << 20, Streams: 8, Path: PathAuto},
@@ -234,6 +257,25 @@ func (c Config) Validate() error {
 	}
 	if _, err := wire.SocketPath(c.Listen); err != nil {
 		bad("listen", "is no address: %v", err)
+	}
+	among("socket_mode", c.SocketMode, "0600", "0660", "0666")
+	for i, u := range c.AllowedUIDs {
+		within(fmt.Sprintf("allowed_uids[%d]", i), int64(u), 0, math.MaxUint32-1)
+	}
+	if c.TLS.Listen != "" {
+		if _, _, err := wire.HostPort(c.TLS.Listen); err != nil {
+			bad("tls.listen", "is no address: %v", err)
+		}
+		for key, file := range map[string]string{"certificate": c.TLS.Certificate, "key": c.TLS.Key, "client_ca": c.TLS.ClientCA} {
+			if file == "" {
+				bad("tls."+key, "is empty: over TCP both sides have a certificate")
+			}
+		}
+	}
+	for i, name := range c.TLS.AllowedNames {
+		if kind, rest, _ := strings.Cut(name, ":"); rest == "" || kind != "uri" && kind != "dns" && kind != "cn" {
+			bad(fmt.Sprintf("tls.allowed_names[%d]", i), "is %q, want uri:, dns: or cn: and a name", name)
+		}
 	}
 	if c.StateDir == "" {
 		bad("state_dir", "is empty")

@@ -44,7 +44,9 @@ func TestGood(t *testing.T) {
 		t.Errorf("empty: %+v, %v", c, err)
 	}
 	want := config.Config{
-		Listen: "unix:/tmp/s", StateDir: "state", Backend: config.BackendGonum, Threads: 3,
+		Listen: "unix:/tmp/s", SocketMode: "0660", SocketGroup: "users", AllowedUIDs: []int{1000, 1001},
+		TLS:      config.TLS{Listen: "tls:[::]:7443", Certificate: "c.pem", Key: "k.pem", ClientCA: "ca.pem", AllowedNames: []string{"dns:host.example", "cn:a"}},
+		StateDir: "state", Backend: config.BackendGonum, Threads: 3,
 		CUDA: config.CUDA{Devices: []int{0, 2}, MemoryBytes: 1 << 30, PinnedBytes: 4096, Streams: 2, Path: config.PathInt8},
 		Log:  config.Log{Level: slog.LevelDebug, Format: config.LogJSON},
 		Limits: config.Limits{
