@@ -1,5 +1,5 @@
 // Package daemon is the cloud's side: it stores sealed models and multiplies
-// masked inputs with them, for callers on a unix socket. It trusts no byte that
+// masked inputs with them, for callers on a unix socket or by TLS. It trusts no byte that
 // it receives, and it is trusted with nothing: it sees masked matrices, shapes
 // and traffic.
 //
@@ -13,6 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"os"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -24,6 +26,7 @@ import (
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/daemon/batch"
+	"github.com/securenets/securenets/daemon/metrics"
 	"github.com/securenets/securenets/daemon/model"
 	"github.com/securenets/securenets/daemon/pool"
 	"github.com/securenets/securenets/internal/config"
@@ -35,6 +38,9 @@ import (
 // maxUnary is the largest message in bytes that gRPC itself receives, unasked: a
 // request that is no stream's. Streams have an inbox.
 const maxUnary = 64 << 10
+
+// handshakeTimeout is how long a connection may take to say who it is of.
+const handshakeTimeout = 20 * time.Second
 
 // Run serves until ctx ends. Then it stops accepting, answers what it has
 // received, for up to the drain timeout, and returns nil. An error means that it
@@ -50,61 +56,108 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	s := newService(cfg.Limits, log, backend.Name(), draining)
 	s.store, err = model.Open(model.Options{
 		Dir: cfg.StateDir, Backend: backend, Check: s.checkPlan, Log: log,
+		Own:       model.User(uint32(os.Geteuid())),
 		MaxModels: cfg.Limits.MaxModels, MaxBytes: cfg.Limits.MaxModelBytes, MaxLoaded: cfg.Limits.MaxLoadedBytes,
-		Loaded: func() int64 { return backend.Stats().Bytes },
+		CallerModels: cfg.Limits.MaxModelsPerCaller, CallerBytes: cfg.Limits.MaxModelBytesPerCaller,
+		Loaded: func() int64 { return backend.Stats().Bytes }, Metrics: s.metrics,
 	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.store.Close()) }()
-	socket, err := listen(path, log)
+	who, err := accessOf(cfg)
 	if err != nil {
 		return err
+	}
+	socket, err := listen(path, who, log, func() { s.metrics.Refused(metrics.Stranger) })
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	listeners := []net.Listener{socket}
+	port, secure, err := listenTLS(cfg.TLS)
+	if err != nil {
+		return err
+	}
+	if port != nil {
+		defer port.Close()
+		listeners = append(listeners, port)
+		log.Info("tls", "address", port.Addr().String())
 	}
 
 	work, cancelWork := context.WithCancel(context.Background())
 	defer cancelWork()
-	s.batcher = batch.New(work, batch.Options{Parallel: parallel(cfg, backend), Lender: lender(backend)})
-	defer s.batcher.Close()
-	s.policy = policies(cfg.Batching)
+	queue := batch.New(work, batch.Options{Parallel: parallel(cfg, backend), Lender: lender(backend)})
+	defer queue.Close()
+	s.batcher, s.policy = queue, policies(cfg.Batching)
+	s.metrics.Watch(metrics.Sources{
+		Ready:   s.serving.Load,
+		Waiting: queue.Waiting, Models: s.store.Size, Backend: backend,
+		Messages: s.incoming, Requests: s.memory,
+	})
+	stopMetrics, err := s.serveMetrics(cfg.Metrics)
+	if err != nil {
+		return err
+	}
+	defer stopMetrics()
 	server := grpc.NewServer(append(wire.ServerOptions(),
-		grpc.Creds(local{insecure.NewCredentials(), new(atomic.Uint64)}),
+		grpc.Creds(transport{insecure.NewCredentials(), secure, func(from net.Addr, why error) {
+			s.metrics.Refused(metrics.Stranger)
+			log.Warn("caller turned away", "address", from, "error", why)
+		}, new(atomic.Uint64)}),
+		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.MaxRecvMsgSize(maxUnary),
 		grpc.InTapHandle(s.tap),
 		grpc.WaitForHandlers(true),
 		grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream))...)
 	pb.RegisterSecureNetsServer(server, s)
 	status := health.NewServer()
-	serving := func(v healthpb.HealthCheckResponse_ServingStatus) {
-		status.SetServingStatus("", v)
-		status.SetServingStatus(pb.SecureNets_ServiceDesc.ServiceName, v)
-	}
-	serving(healthpb.HealthCheckResponse_NOT_SERVING)
+	setHealth(status, backend, false)
 	healthpb.RegisterHealthServer(server, status)
 
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(socket) }()
+	served := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() { served <- server.Serve(l) }()
+	}
 	if err := prepare(ctx, backend, s.store); err != nil {
 		server.Stop()
-		<-served
+		for range listeners {
+			<-served
+		}
 		if ctx.Err() != nil {
 			return nil // told to stop before it was ready
 		}
 		return err
 	}
 	close(s.ready)
-	serving(healthpb.HealthCheckResponse_SERVING)
+	s.serving.Store(true)
+	setHealth(status, backend, true)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		watchDevices(draining, backend, status)
+	}()
+	defer func() {
+		drain()
+		<-watched
+	}()
 	log.Info("serving", "address", cfg.Listen, "backend", backend.Name())
 
 	select {
 	case err := <-served:
 		server.Stop()
+		for range len(listeners) - 1 {
+			<-served
+		}
 		return fmt.Errorf("daemon: serve: %w", err)
 	case <-ctx.Done():
 	}
 	log.Info("draining", "timeout", cfg.DrainTimeout())
 	status.Shutdown()
-	socket.Close() // before anyone is told
+	s.serving.Store(false)
+	for _, l := range listeners { // before anyone is told
+		l.Close()
+	}
 	drain()
 	late := time.AfterFunc(cfg.DrainTimeout(), func() {
 		log.Warn("drain timeout has passed: calls in flight are cancelled")
@@ -113,7 +166,9 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	})
 	server.GracefulStop()
 	late.Stop()
-	<-served
+	for range listeners {
+		<-served
+	}
 	log.Info("stopped", "requests", s.counts.requests.Load(), "payload_bytes", s.counts.payload.Load(), "copied_bytes", s.counts.copied.Load())
 	return nil
 }

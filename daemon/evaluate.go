@@ -15,6 +15,7 @@ import (
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/daemon/batch"
+	"github.com/securenets/securenets/daemon/metrics"
 	"github.com/securenets/securenets/daemon/model"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/prg"
@@ -40,7 +41,11 @@ func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, p
 	if err != nil {
 		return err
 	}
-	e := &evaluation{service: s, stream: stream, caller: callerOf(ctx)}
+	owner, name, err := callerOf(ctx)
+	if err != nil {
+		return err
+	}
+	e := &evaluation{service: s, stream: stream, caller: name, models: s.store.Of(owner)}
 	defer e.work.Wait()
 	slots := make(chan struct{}, maxInFlight)
 	for {
@@ -53,16 +58,17 @@ func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, p
 		}
 		slots <- struct{}{} // freed by work that ends with the stream at the latest
 		r := new(wire.Request)
-		if err := in.receive(r, int64(size)); err != nil {
+		if err := in.receive(r, size, int64(size)); err != nil {
 			return err
 		}
-		j, err := e.admit(ctx, r)
+		j := &job{Request: r, arrived: time.Now(), received: r.Words.Len()}
+		err = e.admit(ctx, j)
 		s.incoming.Release(int64(size))
 		e.work.Go(func() {
 			defer func() { <-slots }()
 			if err != nil {
 				r.Free()
-				e.send(&wire.Response{ID: r.ID, Err: s.report(err).Proto()}, nil)
+				e.refuse(j, err)
 				return
 			}
 			e.answer(ctx, j)
@@ -75,36 +81,49 @@ type evaluation struct {
 	*service
 	stream  grpc.ServerStream
 	caller  batch.Caller
+	models  model.Space    // the caller's
 	work    sync.WaitGroup // requests being answered
 	sending sync.Mutex
+}
+
+// refuse answers a request with an error.
+func (e *evaluation) refuse(j *job, err error) {
+	told, why := e.report(err)
+	e.metrics.Refused(why)
+	if j.model != nil {
+		j.model.Metrics.Failed(why)
+	}
+	e.send(&wire.Response{ID: j.ID, Err: told.Proto()}, nil)
 }
 
 // send sends a response and frees it. It returns when the transport holds the
 // words no more: written is closed, or the stream has ended. Receiving says so
 // too. A caller that does not take the response in time loses its connection.
-func (e *evaluation) send(r *wire.Response, written <-chan struct{}) {
+func (e *evaluation) send(r *wire.Response, written <-chan struct{}) (ok bool) {
 	e.sending.Lock()
 	defer e.sending.Unlock()
 	ctx := e.stream.Context()
 	stalled := e.onStall(ctx, "does not read answers")
 	defer stalled.Stop()
-	_ = e.stream.SendMsg(r)
+	err := e.stream.SendMsg(r)
 	r.Free()
 	if written == nil {
-		return
+		return err == nil
 	}
 	select {
 	case <-written:
 	case <-ctx.Done():
 	}
+	return err == nil && ctx.Err() == nil
 }
 
 // job is a request whose sizes are good and whose memory is set aside.
 type job struct {
 	*wire.Request
-	model  *model.Model
-	op     plan.Op
-	charge charge
+	model   *model.Model // in use until the product is there, or the job is refused
+	op      plan.Op
+	charge  charge
+	arrived time.Time // when the request's last byte did
 	// Bytes of words: received, and copied between the transport and the product.
 	received, copied int
 }
@@ -121,25 +140,23 @@ const overhead = 8 << 10
 
 // admit checks all of a request but its words, and waits for the memory that it
 // needs, a seed counted as what it expands to. No size is used before it is checked.
-func (e *evaluation) admit(ctx context.Context, r *wire.Request) (*job, error) {
-	digest, err := parseDigest(r.Model)
+func (e *evaluation) admit(ctx context.Context, j *job) error {
+	digest, err := parseDigest(j.Model)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	m, ok := e.store.Acquire(digest)
-	if !ok {
-		return nil, model.NotFound(digest)
+	var ok bool
+	if j.model, ok = e.models.Acquire(digest); !ok {
+		return model.NotFound(digest)
 	}
-	j := &job{Request: r, model: m, received: r.Words.Len()}
-	if err := e.check(j); err != nil {
-		m.Release()
-		return nil, err
+	err = e.check(j)
+	if err == nil {
+		err = e.memory.Acquire(ctx, j.charge.total())
 	}
-	if err := e.memory.Acquire(ctx, j.charge.total()); err != nil {
-		m.Release()
-		return nil, err
+	if err != nil {
+		j.model.Release()
 	}
-	return j, nil
+	return err
 }
 
 // check sets op and charge of j.
@@ -224,31 +241,46 @@ func (s *service) checkPlan(p plan.Plan) error {
 
 // answer evaluates an admitted request, answers it, and gives back what it holds.
 func (e *evaluation) answer(ctx context.Context, j *job) {
-	resp := &wire.Response{ID: j.ID}
+	took := metrics.Request{Rows: int(j.Rows)}
+	fill := func(x ring.Matrix) error {
+		begun := time.Now()
+		err := j.input(x)
+		took.Input = time.Since(begun)
+		return err
+	}
 	answer, timing, err := e.batcher.Evaluate(ctx, batch.Call{
 		Caller: e.caller, Layer: batch.Layer{Model: j.model.Digest, Index: j.Layer},
 		Op: j.op, Product: j.model.Product(int(j.Layer)), Policy: e.policy(j.model.Digest), Rows: int(j.Rows),
-		Fill: j.input, Priority: j.Priority, Timeout: time.Duration(min(j.TimeoutNS, math.MaxInt64)),
+		Fill: fill, Priority: j.Priority, Timeout: time.Duration(min(j.TimeoutNS, math.MaxInt64)),
 	})
+	took.Queue, took.Compute, took.Batch = timing.Queue, timing.Compute, timing.Batch
 	j.freeWords()
 	j.model.Release()
 	e.memory.Release(j.charge.in)
 	if err != nil {
 		e.memory.Release(j.charge.out)
-		resp.Err = e.report(err).Proto()
-		e.send(resp, nil)
+		e.refuse(j, err)
 		return
 	}
 	defer answer.Drop(func() { e.memory.Release(j.charge.out) })
-	resp.QueueNS, resp.ComputeNS = uint64(timing.Queue.Nanoseconds()), uint64(timing.Compute.Nanoseconds())
+	resp := &wire.Response{ID: j.ID, QueueNS: uint64(took.Queue.Nanoseconds()), ComputeNS: uint64(took.Compute.Nanoseconds())}
 	r, y := j.model.Plan.Ring, answer.Y.Data
 	e.counts.answered(len(y)*r.WordBytes(), j.received, j.copied+wire.Copies(r, len(y)))
+	begun := time.Now()
 	written := make(chan struct{})
 	resp.Words = wire.EncodeWords(r, y, func() {
 		answer.Read()
 		close(written)
 	})
-	e.send(resp, written)
+	bytes := resp.Words.Len()
+	if !e.send(resp, written) {
+		e.metrics.Refused(metrics.Cancelled)
+		j.model.Metrics.Failed(metrics.Cancelled)
+		return
+	}
+	e.metrics.Sent(bytes, time.Since(begun))
+	took.Total = time.Since(j.arrived)
+	j.model.Metrics.Answered(took)
 }
 
 // input fills x and lets go of the message.

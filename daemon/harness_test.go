@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"math"
@@ -183,7 +184,7 @@ func (d *running) waitForLog(text string, n int) {
 func (d *running) waitForPart(m *testModel, size int64) {
 	d.t.Helper()
 	for ctx := d.ctx(); ; time.Sleep(time.Millisecond) {
-		if info, err := os.Stat(filepath.Join(d.cfg.StateDir, m.digest.String()+".part")); err == nil && info.Size() == size {
+		if info, err := os.Stat(filepath.Join(d.cfg.StateDir, "callers", fmt.Sprintf("uid-%d", os.Geteuid()), m.digest.String()+".part")); err == nil && info.Size() == size {
 			return
 		}
 		if ctx.Err() != nil {

@@ -8,7 +8,10 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/user"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -16,15 +19,37 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/securenets/securenets/daemon/batch"
+	"github.com/securenets/securenets/daemon/model"
+	"github.com/securenets/securenets/internal/config"
 )
 
 // ErrAddressInUse reports a socket that another process serves.
 var ErrAddressInUse = errors.New("daemon: another process serves this address")
 
-// listen makes the socket, mode 0600, in the place of one that a daemon left
-// behind when it died.
-func listen(path string, log *slog.Logger) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+// access says who may connect to a unix socket.
+type access struct {
+	mode  fs.FileMode // of the socket
+	group string      // its group, a name or a number; "": the daemon's
+	uids  []int       // beside the daemon's own user and root
+}
+
+// private is for the daemon's user and root.
+var private = access{mode: 0o600}
+
+// accessOf returns that to the daemon's own socket.
+func accessOf(c config.Config) (access, error) {
+	mode, err := strconv.ParseUint(c.SocketMode, 8, 9)
+	return access{fs.FileMode(mode), c.SocketGroup, c.AllowedUIDs}, err
+}
+
+// listen makes a socket in the place of one that a daemon left behind when it died.
+// turnedAway is told of connections of who may not call.
+func listen(path string, to access, log *slog.Logger, turnedAway func()) (net.Listener, error) {
+	dirMode := fs.FileMode(0o700)
+	if to.mode != private.mode {
+		dirMode = 0o711 // others find the socket, and nothing else
+	}
+	if err := os.MkdirAll(filepath.Dir(path), dirMode); err != nil {
 		return nil, err
 	}
 	if err := removeStale(path); err != nil {
@@ -35,12 +60,36 @@ func listen(path string, log *slog.Logger) (net.Listener, error) {
 		return nil, err
 	}
 	// Who connected before this is turned away by its credentials.
-	if err := os.Chmod(path, 0o600); err != nil {
+	if err := to.apply(path); err != nil {
 		l.Close()
 		return nil, err
 	}
 	own := uint32(os.Geteuid())
-	return &localListener{l, log, func(uid uint32) bool { return uid == own || uid == 0 }}, nil
+	return &localListener{l, log, turnedAway, func(uid uint32) bool {
+		return uid == own || uid == 0 || slices.Contains(to.uids, int(uid))
+	}}, nil
+}
+
+// apply sets group and mode of a socket.
+func (a access) apply(path string) error {
+	if a.group != "" {
+		id := a.group
+		if _, err := strconv.ParseUint(id, 10, 31); err != nil {
+			g, err := user.LookupGroup(a.group)
+			if err != nil {
+				return err
+			}
+			id = g.Gid
+		}
+		gid, err := strconv.Atoi(id)
+		if err != nil {
+			return err
+		}
+		if err := os.Chown(path, -1, gid); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(path, a.mode)
 }
 
 // removeStale removes a socket that no one listens on.
@@ -71,8 +120,9 @@ func removeStale(path string) error {
 // credentials that the kernel vouches for.
 type localListener struct {
 	*net.UnixListener
-	log   *slog.Logger
-	admit func(uid uint32) bool
+	log        *slog.Logger
+	turnedAway func() // is told of each
+	admit      func(uid uint32) bool
 }
 
 func (l *localListener) Accept() (net.Conn, error) {
@@ -81,54 +131,66 @@ func (l *localListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		uid, err := user(c)
+		uid, err := peerUser(c)
 		if err == nil && l.admit(uid) {
 			return c, nil
 		}
 		l.log.Warn("caller turned away", "uid", uid, "error", err)
+		l.turnedAway()
 		c.Close()
 	}
 }
 
-// local is what gRPC needs to know of a unix socket: nothing is encrypted. It
-// shows calls the connection that they came by, so that one can end it.
-type local struct {
-	credentials.TransportCredentials
-	connections *atomic.Uint64 // so far
+// transport finds out who connects, by a unix socket or by TLS, and shows calls the
+// connection that they came by, so that one can end it. On a unix socket nothing is
+// encrypted.
+type transport struct {
+	credentials.TransportCredentials // of what this type leaves out
+	tls                              credentials.TransportCredentials
+	turnedAway                       func(from net.Addr, why error)
+	connections                      *atomic.Uint64 // so far
 }
 
-// caller is the connection of a call. Each one is a caller of its own to the queue,
-// whoever the user: shares are between the programs of a user, too.
+// caller is who calls, and the connection of the call. To the queue each connection is
+// a caller of its own, whoever the owner: shares are between the programs of an owner, too.
 type caller struct {
 	credentials.CommonAuthInfo
-	conn net.Conn
-	name batch.Caller
+	owner model.Owner
+	conn  net.Conn
+	name  batch.Caller
 }
 
-func (caller) AuthType() string { return "local" }
+func (caller) AuthType() string { return "securenets" }
 
 // ServerHandshake implements credentials.TransportCredentials.
-func (l local) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	unixConn, ok := c.(*net.UnixConn)
-	if !ok {
-		return nil, nil, fmt.Errorf("daemon: a connection of %s", c.LocalAddr().Network())
+func (t transport) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	level, owner := credentials.PrivacyAndIntegrity, model.Owner("")
+	if local, ok := c.(*net.UnixConn); ok {
+		uid, err := peerUser(local)
+		if err != nil {
+			return nil, nil, err
+		}
+		level, owner = credentials.NoSecurity, model.User(uid)
+	} else {
+		secured, by, err := t.handshake(c)
+		if err != nil {
+			t.turnedAway(c.RemoteAddr(), err)
+			return nil, nil, err
+		}
+		c, owner = secured, by
 	}
-	uid, err := user(unixConn)
-	if err != nil {
-		return nil, nil, err
-	}
-	name := batch.Caller(fmt.Sprintf("uid %d, connection %d", uid, l.connections.Add(1)))
-	return c, caller{credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}, c, name}, nil
+	name := batch.Caller(fmt.Sprintf("%s, connection %d", owner, t.connections.Add(1)))
+	return c, caller{credentials.CommonAuthInfo{SecurityLevel: level}, owner, c, name}, nil
 }
 
-// callerOf returns who a call comes from.
-func callerOf(call context.Context) batch.Caller {
+// callerOf returns who makes a call: whose models it may use, and who it is to the queue.
+func callerOf(call context.Context) (model.Owner, batch.Caller, error) {
 	if p, ok := peer.FromContext(call); ok {
 		if c, ok := p.AuthInfo.(caller); ok {
-			return c.name
+			return c.owner, c.name, nil
 		}
 	}
-	return ""
+	return "", "", errors.New("a call of nobody")
 }
 
 // hangUp ends the connection of a call. Only then does gRPC let go of what the
@@ -141,8 +203,8 @@ func hangUp(call context.Context) {
 	}
 }
 
-// user returns the user of the process at the other end.
-func user(c *net.UnixConn) (uint32, error) {
+// peerUser returns the user of the process at the other end.
+func peerUser(c *net.UnixConn) (uint32, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return 0, err

@@ -16,14 +16,15 @@ import (
 // kernel names.
 func TestPeers(t *testing.T) {
 	var log bytes.Buffer
+	var turnedAway atomic.Int32
 	path := filepath.Join(t.TempDir(), "run", "s")
-	l, err := listen(path, slog.New(slog.NewTextHandler(&log, nil)))
+	l, err := listen(path, access{mode: 0o600, uids: []int{12345}}, slog.New(slog.NewTextHandler(&log, nil)), func() { turnedAway.Add(1) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	local := l.(*localListener)
 	own := uint32(os.Geteuid())
-	for uid, want := range map[uint32]bool{own: true, 0: true, own + 1: false, 65534: own == 65534} {
+	for uid, want := range map[uint32]bool{own: true, 0: true, own + 1: false, 12345: true, 12346: false, 65534: own == 65534} {
 		if local.admit(uid) != want {
 			t.Errorf("user %d: admitted %v", uid, !want)
 		}
@@ -65,6 +66,9 @@ func TestPeers(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), "turned away") {
 		t.Errorf("log %q", log.String())
+	}
+	if n := turnedAway.Load(); n != 1 {
+		t.Errorf("%d turned away, want 1", n)
 	}
 	if c, err := local.Accept(); err == nil {
 		c.Close()

@@ -7,8 +7,10 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"path"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -19,6 +21,7 @@ import (
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/daemon/batch"
+	"github.com/securenets/securenets/daemon/metrics"
 	"github.com/securenets/securenets/daemon/model"
 	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/sealed"
@@ -39,11 +42,14 @@ type service struct {
 	batcher *batch.Queue
 	policy  func(sealed.Digest) *batch.Policy
 	counts  counts
+	metrics *metrics.Metrics
+	pacer   pacer
 	// max_bytes_in_flight is in two parts, for what is received and for what is admitted.
-	incoming *semaphore.Weighted // bytes of messages, from their first to when they are decoded
-	memory   *semaphore.Weighted // bytes of requests: see charge
+	incoming *budget             // bytes of messages, from their first to when they are decoded
+	memory   *budget             // bytes of requests: see charge
 	calls    *semaphore.Weighted // in progress
 	ready    chan struct{}       // closed once calls can be served
+	serving  atomic.Bool         // from then until it drains
 	draining context.Context     // done once no more are taken
 }
 
@@ -52,8 +58,10 @@ func newService(l config.Limits, log *slog.Logger, backend string, draining cont
 	incoming := incomingBytes(l)
 	return &service{
 		backend: backend, log: log, limits: l,
-		incoming: semaphore.NewWeighted(incoming),
-		memory:   semaphore.NewWeighted(l.MaxBytesInFlight - incoming),
+		metrics:  metrics.New(),
+		pacer:    pacer{rate: l.MaxUploadBytesPerSecond, paid: map[model.Owner]time.Time{}},
+		incoming: newBudget(incoming),
+		memory:   newBudget(l.MaxBytesInFlight - incoming),
 		calls:    semaphore.NewWeighted(int64(l.MaxCalls)),
 		ready:    make(chan struct{}), draining: draining,
 	}
@@ -63,6 +71,38 @@ func newService(l config.Limits, log *slog.Logger, backend string, draining cont
 func incomingBytes(l config.Limits) int64 {
 	return max(uploadCopies*wire.MaxMessage, l.MaxBytesInFlight/4)
 }
+
+// budget is memory that is set aside before it is used, and how much of it is.
+type budget struct {
+	*semaphore.Weighted
+	limit int64
+	used  atomic.Int64
+}
+
+func newBudget(limit int64) *budget {
+	return &budget{Weighted: semaphore.NewWeighted(limit), limit: limit}
+}
+
+// Acquire waits for n bytes.
+func (b *budget) Acquire(ctx context.Context, n int64) error {
+	err := b.Weighted.Acquire(ctx, n)
+	if err == nil {
+		b.used.Add(n)
+	}
+	return err
+}
+
+// Release gives n bytes back.
+func (b *budget) Release(n int64) {
+	b.used.Add(-n)
+	b.Weighted.Release(n)
+}
+
+// Used and Limit implement metrics.Budget.
+func (b *budget) Used() int64 { return b.used.Load() }
+
+// Limit implements metrics.Budget.
+func (b *budget) Limit() int64 { return b.limit }
 
 func badRequest(format string, a ...any) error {
 	return &wire.Error{Code: codes.InvalidArgument, Reason: wire.ReasonBadRequest, Message: fmt.Sprintf(format, a...)}
@@ -75,9 +115,14 @@ func shuttingDown() *wire.Error {
 // tap takes a call, before anything of it but its headers is there, or refuses it.
 func (s *service) tap(ctx context.Context, _ *tap.Info) (context.Context, error) {
 	if !s.calls.TryAcquire(1) {
+		s.metrics.Refused(wire.ReasonOverloaded)
 		return nil, (&wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, Message: "too many calls at a time"}).Status()
 	}
-	context.AfterFunc(ctx, func() { s.calls.Release(1) })
+	s.metrics.CallBegan()
+	context.AfterFunc(ctx, func() {
+		s.metrics.CallEnded()
+		s.calls.Release(1)
+	})
 	return ctx, nil
 }
 
@@ -121,17 +166,22 @@ func (s *service) call(ctx context.Context, method string, handler func() error)
 		select {
 		case <-s.ready:
 		case <-ctx.Done():
+			s.metrics.Refused(metrics.Cancelled)
 			return status.FromContextError(ctx.Err()).Err()
 		}
 	}
 	err := guard(handler)
 	if _, ok := status.FromError(err); !ok {
+		told, why := s.report(err)
+		s.metrics.Refused(why)
+		err = told.Status()
 		if ctx.Err() != nil {
 			err = status.FromContextError(ctx.Err()).Err()
-		} else {
-			err = s.report(err).Status()
 		}
+	} else if err != nil && own(method) {
+		s.metrics.Refused(metrics.Protocol)
 	}
+	s.metrics.Called(path.Base(method), status.Code(err).String())
 	s.log.Debug("call", "method", method, "code", status.Code(err), "duration", time.Since(start))
 	return err
 }
@@ -146,26 +196,30 @@ func guard(f func() error) (err error) {
 	return f()
 }
 
-// report returns what a caller is told of an error. What is the daemon's own
-// affair is logged; a panic's value is not, as it may hold a caller's words.
-func (s *service) report(err error) *wire.Error {
+// report returns what a caller is told of an error, and as what it counts. What is
+// the daemon's own affair is logged; a panic's value is not, as it may hold a
+// caller's words.
+func (s *service) report(err error) (told *wire.Error, why wire.Reason) {
 	var reported *wire.Error
 	var panicked *batch.PanicError
 	switch {
 	case errors.As(err, &reported):
-		return reported
+		return reported, reported.Reason
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		// At the end of the drain, or the caller is gone and does not read this.
-		return shuttingDown()
+		if s.draining.Err() != nil {
+			return shuttingDown(), wire.ReasonShuttingDown
+		}
+		return shuttingDown(), metrics.Cancelled
 	case errors.Is(err, kernels.ErrOutOfMemory):
 		s.log.Warn("no room on a device", "error", err)
-		return &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, Message: "no device has room for this now"}
+		return &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, Message: "no device has room for this now"}, wire.ReasonOverloaded
 	case errors.As(err, &panicked):
 		s.log.Error("panic", "type", fmt.Sprintf("%T", panicked.Value), "stack", string(panicked.Stack))
 	default:
 		s.log.Error("internal error", "error", err)
 	}
-	return &wire.Error{Code: codes.Internal, Reason: wire.ReasonInternal, Message: "internal error"}
+	return &wire.Error{Code: codes.Internal, Reason: wire.ReasonInternal, Message: "internal error"}, wire.ReasonInternal
 }
 
 // inbox is what a stream's caller sends.
@@ -228,19 +282,22 @@ func (in *inbox) next(ctx context.Context) (size int, err error) {
 }
 
 // receive reads the message that next has announced to m, once there is memory
-// for its bytes, to be released by the caller. A message that does not come in
+// for it, of so many bytes, to be released by the caller. A message that does not come in
 // time costs its sender the connection: the memory is wanted by others.
-func (in *inbox) receive(m any, bytes int64) error {
+func (in *inbox) receive(m any, size int, bytes int64) error {
 	if err := in.incoming.Acquire(in.ctx, bytes); err != nil {
 		return err
 	}
 	stalled := in.onStall(in.ctx, "does not send the rest of a message")
+	begun := time.Now()
 	err := in.receiver.Read(m)
+	took := time.Since(begun)
 	stalled.Stop()
 	if err != nil {
 		in.incoming.Release(bytes)
 		return err
 	}
+	in.metrics.Received(size, took)
 	select {
 	case in.read <- struct{}{}:
 	case <-in.ctx.Done():
@@ -252,6 +309,7 @@ func (in *inbox) receive(m any, bytes int64) error {
 func (s *service) onStall(ctx context.Context, what string) *time.Timer {
 	return time.AfterFunc(s.limits.StallTimeout(), func() {
 		s.log.Warn("connection ended: its caller " + what)
+		s.metrics.Refused(metrics.Stalled)
 		hangUp(ctx)
 	})
 }
@@ -270,12 +328,18 @@ const uploadCopies = 3
 // Upload implements the protocol.
 func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]) error {
 	ctx := stream.Context()
+	owner, _, err := callerOf(ctx)
+	if err != nil {
+		return err
+	}
 	in, err := s.inbox(ctx)
 	if err != nil {
 		return err
 	}
 	var held int64 // of the memory for messages
 	defer func() { s.incoming.Release(held) }()
+	idle := time.NewTimer(0) // until the upload has begun
+	idle.Stop()
 	next := func(ctx context.Context) (*pb.UploadRequest, error) {
 		s.incoming.Release(held)
 		held = 0
@@ -286,8 +350,12 @@ func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.
 		if err != nil {
 			return nil, err
 		}
+		idle.Stop()
+		if err := s.pace(ctx, owner, size); err != nil {
+			return nil, err
+		}
 		m, bytes := new(pb.UploadRequest), uploadCopies*int64(size)
-		if err := in.receive(m, bytes); err != nil {
+		if err := in.receive(m, size, bytes); err != nil {
 			return nil, err
 		}
 		held = bytes
@@ -304,15 +372,15 @@ func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.
 	if err != nil {
 		return err
 	}
-	u, err := s.store.Upload(ctx, digest, int64(min(first.Size, math.MaxInt64)))
+	u, err := s.store.Of(owner).Upload(ctx, digest, int64(min(first.Size, math.MaxInt64)))
 	if err != nil {
 		return err
 	}
 	defer u.Close()
-	idle := time.AfterFunc(s.limits.StallTimeout(), func() {
+	idle = time.AfterFunc(s.limits.StallTimeout(), func() {
 		u.Cancel(&wire.Error{Code: codes.DeadlineExceeded, Reason: wire.ReasonTimeout, Message: "the upload does not go on"})
 	})
-	defer idle.Stop()
+	defer func() { idle.Stop() }()
 	begun := false
 	for m := first; m != nil && !u.Stored(); {
 		if len(m.Data) > 0 {
@@ -341,9 +409,13 @@ func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.
 }
 
 // List implements the protocol.
-func (s *service) List(context.Context, *pb.ListRequest) (*pb.ListResponse, error) {
+func (s *service) List(ctx context.Context, _ *pb.ListRequest) (*pb.ListResponse, error) {
+	owner, _, err := callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
 	resp := &pb.ListResponse{}
-	for _, m := range s.store.List() {
+	for _, m := range s.store.Of(owner).List() {
 		resp.Models = append(resp.Models, &pb.Model{Digest: m.Digest[:], Size: uint64(m.Bytes), Layers: uint32(m.Layers)})
 	}
 	return resp, nil
@@ -351,11 +423,15 @@ func (s *service) List(context.Context, *pb.ListRequest) (*pb.ListResponse, erro
 
 // Remove implements the protocol.
 func (s *service) Remove(ctx context.Context, req *pb.RemoveRequest) (*pb.RemoveResponse, error) {
+	owner, _, err := callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
 	digest, err := parseDigest(req.Digest)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.store.Remove(ctx, digest); err != nil {
+	if err := s.store.Of(owner).Remove(ctx, digest); err != nil {
 		return nil, err
 	}
 	return &pb.RemoveResponse{}, nil

@@ -2,11 +2,15 @@ package hostclient
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -66,20 +70,56 @@ func DialProvider(addr, provider string) (*Client, error) {
 		conn.Close()
 		return nil, fmt.Errorf("hostclient: %w", err)
 	}
-	c := &Client{
-		addr: addr, place: scheme + path, provider: provider,
-		conn: conn, rpc: pb.NewSecureNetsClient(conn), timeout: defaultTimeout,
+	return newClient(conn, addr, scheme+path, provider), nil
+}
+
+// DialTLS is DialProvider for a daemon at "tls:HOST:PORT". config has the host's
+// certificate and those who vouch for the daemon's: see LoadTLS. TLS 1.3 is used
+// whatever it says, and no proxy.
+func DialTLS(addr, provider string, config *tls.Config) (*Client, error) {
+	conn, err := wire.DialTLS(addr, config)
+	if err != nil {
+		return nil, fmt.Errorf("hostclient: %w", err)
 	}
-	if provider == "" {
-		c.provider = c.place
+	return newClient(conn, addr, strings.ToLower(addr), provider), nil
+}
+
+// LoadTLS reads files of PEM: the host's certificate, its key, and the certificates
+// of those who vouch for clouds. "" for the last stands for the system's.
+func LoadTLS(certificate, key, ca string) (*tls.Config, error) {
+	own, err := tls.LoadX509KeyPair(certificate, key)
+	if err != nil {
+		return nil, fmt.Errorf("hostclient: certificate and key: %w", err)
+	}
+	c := &tls.Config{Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS13}
+	if ca == "" {
+		return c, nil
+	}
+	pem, err := os.ReadFile(ca)
+	if err != nil {
+		return nil, fmt.Errorf("hostclient: %w", err)
+	}
+	c.RootCAs = x509.NewCertPool()
+	if !c.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("hostclient: %s has no certificate", ca)
 	}
 	return c, nil
 }
 
-// scheme begins every address.
+func newClient(conn *grpc.ClientConn, addr, place, provider string) *Client {
+	if provider == "" {
+		provider = place
+	}
+	return &Client{
+		addr: addr, place: place, provider: provider,
+		conn: conn, rpc: pb.NewSecureNetsClient(conn), timeout: defaultTimeout,
+	}
+}
+
+// scheme begins the address of a unix socket.
 const scheme = "unix:"
 
-// Addr returns the address given to Dial.
+// Addr returns the address given to Dial or DialTLS.
 func (c *Client) Addr() string { return c.addr }
 
 // Provider returns the name of who runs the cloud.

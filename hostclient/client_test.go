@@ -2,6 +2,7 @@ package hostclient_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"path/filepath"
@@ -181,9 +182,33 @@ func TestSilence(t *testing.T) {
 }
 
 func TestDial(t *testing.T) {
-	for _, bad := range []string{"", "localhost:1", "tcp:localhost:1", "unix:"} {
+	for _, bad := range []string{"", "localhost:1", "tcp:localhost:1", "unix:", "tls:localhost:1"} {
 		if _, err := hostclient.Dial(bad); !errors.Is(err, wire.ErrAddress) {
 			t.Errorf("%q: %v", bad, err)
 		}
+	}
+	for _, bad := range []string{"", "unix:/s", "tls:localhost", "tls::1"} {
+		if _, err := hostclient.DialTLS(bad, "", new(tls.Config)); !errors.Is(err, wire.ErrAddress) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+// TestTLSPlace: one address is one place, however it is spelled.
+func TestTLSPlace(t *testing.T) {
+	var clients []*hostclient.Client
+	for _, addr := range []string{"tls:Host.Example:7443", "tls:host.example:7443"} {
+		c, err := hostclient.DialTLS(addr, "", new(tls.Config))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if c.Addr() != addr || c.Provider() != "tls:host.example:7443" {
+			t.Errorf("%s is %s of %s", addr, c.Addr(), c.Provider())
+		}
+		clients = append(clients, c)
+	}
+	if clients[0].Provider() != clients[1].Provider() {
+		t.Error("one address is two providers")
 	}
 }

@@ -52,3 +52,31 @@ type Stats struct {
 	MulAdds   int64 // ring multiply-adds in them, padding counted
 	ComputeNS int64 // time spent in them, elapsed nanoseconds
 }
+
+// A Reporter is a Backend that knows its devices one by one.
+type Reporter interface {
+	// Report describes the devices, those that are not in use included.
+	Report() []Device
+}
+
+// Device describes one device of a Backend.
+type Device struct {
+	Name   string // short and the same at every start, for example "cuda0"
+	ID     string // of the hardware, for example a UUID; "" where it has none
+	Ready  bool   // it takes work
+	Budget int64  // bytes of its memory that the backend may hold
+	// Weights and Work are what the backend holds of it, in bytes.
+	Weights, Work int64
+	Evicted       int64 // times that weights made room for others
+	Memory        int64 // its bytes
+	// Usage is that of all who use it; nil where nothing measures it.
+	Usage *Usage
+}
+
+// Usage is what a device's own instruments say.
+type Usage struct {
+	Utilisation float64 // of 1
+	UsedBytes   int64
+	PowerWatts  float64
+	Celsius     float64
+}

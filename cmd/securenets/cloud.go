@@ -12,37 +12,76 @@ import (
 
 	"filippo.io/age"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/sealed"
 )
 
-const endpointUsage = "a cloud's `address`; $SECURENETS_ENDPOINT sets another default"
+const endpointUsage = "a cloud's `address`, unix:/path or tls:HOST:PORT; $SECURENETS_ENDPOINT sets another default"
 
-// endpointFlag gives cmd the flag -e for one cloud.
-func endpointFlag(cmd *cobra.Command, endpoint string) *string {
-	return cmd.PersistentFlags().StringP("endpoint", "e", endpoint, endpointUsage)
+// tlsFiles are those that endpoints tls:HOST:PORT need.
+type tlsFiles struct{ certificate, key, ca *string }
+
+func tlsFlags(f *pflag.FlagSet) tlsFiles {
+	return tlsFiles{
+		f.String("tls-certificate", "", "`file` with this host's certificate, PEM, for endpoints tls:HOST:PORT"),
+		f.String("tls-key", "", "`file` with its key, PEM"),
+		f.String("tls-ca", "", "`file` with the certificates of who vouches for clouds, PEM; without one, the system's"),
+	}
+}
+
+// dial returns a client of the daemon at an address.
+func (t tlsFiles) dial(addr, provider string) (*hostclient.Client, error) {
+	if !strings.HasPrefix(addr, "tls:") {
+		return hostclient.DialProvider(addr, provider)
+	}
+	if *t.certificate == "" || *t.key == "" {
+		return nil, usagef("%s asks for a certificate: give --tls-certificate and --tls-key", addr)
+	}
+	config, err := hostclient.LoadTLS(*t.certificate, *t.key, *t.ca)
+	if err != nil {
+		return nil, err
+	}
+	return hostclient.DialTLS(addr, provider, config)
+}
+
+// cloud says where one cloud is.
+type cloud struct {
+	addr *string
+	tls  tlsFiles
+}
+
+// endpointFlag gives cmd the flag -e for one cloud, and those of its certificates.
+func endpointFlag(cmd *cobra.Command, endpoint string) cloud {
+	f := cmd.PersistentFlags()
+	return cloud{f.StringP("endpoint", "e", endpoint, endpointUsage), tlsFlags(f)}
 }
 
 // clouds says where the roles' clouds are, and who runs them.
-type clouds struct{ endpoints, providers *[]string }
+type clouds struct {
+	endpoints, providers *[]string
+	tls                  tlsFiles
+}
 
-// cloudsFlags gives cmd the flags -e and --provider for one cloud a role.
+// cloudsFlags gives cmd the flags -e and --provider for one cloud a role, and those
+// of certificates.
 func cloudsFlags(cmd *cobra.Command, endpoint string) clouds {
 	return clouds{
-		cmd.Flags().StringArrayP("endpoint", "e", []string{endpoint}, endpointUsage+"; repeat it for each role in order"),
-		cmd.Flags().StringArray("provider", nil, "`name` of who runs that cloud (default: its address); repeat it for each role in order"),
+		tls:       tlsFlags(cmd.Flags()),
+		endpoints: cmd.Flags().StringArrayP("endpoint", "e", []string{endpoint}, endpointUsage+"; repeat it for each role in order"),
+		providers: cmd.Flags().StringArray("provider", nil, "`name` of who runs that cloud (default: its address); repeat it for each role in order"),
 	}
 }
 
-// withCloud calls f with a client of the daemon at an address.
-func withCloud(addr string, f func(*hostclient.Client) error) error {
-	c, err := hostclient.Dial(addr)
+// use calls f with a client of the cloud.
+func (c cloud) use(f func(*hostclient.Client) error) error {
+	client, err := c.tls.dial(*c.addr, "")
 	if err != nil {
 		return err
 	}
-	return errors.Join(f(c), c.Close())
+	return errors.Join(f(client), client.Close())
 }
 
 // dial returns a client for every role of a sealed network, and what closes them.
@@ -67,23 +106,23 @@ func (c clouds) dial(models []hostclient.SealedModel) (clients []*hostclient.Cli
 		}
 	}
 	for role, addr := range addrs {
-		c, err := hostclient.DialProvider(addr, providers[role])
+		client, err := c.tls.dial(addr, providers[role])
 		if err != nil {
 			closeAll()
 			return nil, nil, err
 		}
-		clients = append(clients, c)
+		clients = append(clients, client)
 	}
 	return clients, closeAll, nil
 }
 
 // dialSpares returns clients of more clouds for some roles, given as ADDRESS or
 // ROLE=ADDRESS, and what closes them.
-func dialSpares(spares []string, roles int) (clients [][]*hostclient.Client, closeAll func(), err error) {
+func (c clouds) dialSpares(spares []string, roles int) (clients [][]*hostclient.Client, closeAll func(), err error) {
 	clients = make([][]*hostclient.Client, roles)
 	closeAll = func() {
-		for _, c := range slices.Concat(clients...) {
-			c.Close()
+		for _, client := range slices.Concat(clients...) {
+			client.Close()
 		}
 	}
 	for _, s := range spares {
@@ -97,12 +136,12 @@ func dialSpares(spares []string, roles int) (clients [][]*hostclient.Client, clo
 			closeAll()
 			return nil, nil, usagef("--spare %s: there are %d roles", s, roles)
 		}
-		c, err := hostclient.Dial(addr)
+		client, err := c.tls.dial(addr, "")
 		if err != nil {
 			closeAll()
 			return nil, nil, err
 		}
-		clients[role] = append(clients[role], c)
+		clients[role] = append(clients[role], client)
 	}
 	return clients, closeAll, nil
 }
@@ -199,10 +238,10 @@ func newModels(endpoint string) *cobra.Command {
 		Short: "List the sealed models that a cloud holds",
 		Args:  cobra.NoArgs,
 	}
-	addr := endpointFlag(cmd, endpoint)
+	at := endpointFlag(cmd, endpoint)
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return withCloud(*addr, func(c *hostclient.Client) error {
+		return at.use(func(c *hostclient.Client) error {
 			models, err := c.Models(cmd.Context())
 			if err != nil {
 				return err
@@ -219,11 +258,11 @@ func newModels(endpoint string) *cobra.Command {
 			return t.Flush()
 		})
 	}
-	cmd.AddCommand(newRemove(addr))
+	cmd.AddCommand(newRemove(at))
 	return cmd
 }
 
-func newRemove(addr *string) *cobra.Command {
+func newRemove(at cloud) *cobra.Command {
 	return &cobra.Command{
 		Use:   "remove DIGEST",
 		Short: "Remove a sealed model from a cloud",
@@ -235,7 +274,7 @@ func newRemove(addr *string) *cobra.Command {
 				return usagef("digest %q: want %d hexadecimal digits", args[0], 2*len(digest))
 			}
 			copy(digest[:], b)
-			return withCloud(*addr, func(c *hostclient.Client) error { return c.Remove(cmd.Context(), digest) })
+			return at.use(func(c *hostclient.Client) error { return c.Remove(cmd.Context(), digest) })
 		},
 	}
 }
@@ -246,10 +285,10 @@ func newStatus(endpoint string) *cobra.Command {
 		Short: "Ask a cloud what it is and whether it serves",
 		Args:  cobra.NoArgs,
 	}
-	addr := endpointFlag(cmd, endpoint)
+	at := endpointFlag(cmd, endpoint)
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return withCloud(*addr, func(c *hostclient.Client) error {
+		return at.use(func(c *hostclient.Client) error {
 			info, err := c.Info(cmd.Context())
 			if err != nil {
 				return err
@@ -258,11 +297,11 @@ func newStatus(endpoint string) *cobra.Command {
 				err = render.JSON(cmd.OutOrStdout(), info)
 			} else {
 				t := render.Table(cmd.OutOrStdout())
-				fmt.Fprintf(t, "endpoint\t%s\nversion\t%s\nbackend\t%s\nserving\t%t\n", *addr, info.Version, info.Backend, info.Serving)
+				fmt.Fprintf(t, "endpoint\t%s\nversion\t%s\nbackend\t%s\nserving\t%t\n", *at.addr, info.Version, info.Backend, info.Serving)
 				err = t.Flush()
 			}
 			if err == nil && !info.Serving {
-				err = fmt.Errorf("%s does not serve now", *addr)
+				err = fmt.Errorf("%s does not serve now", *at.addr)
 			}
 			return err
 		})

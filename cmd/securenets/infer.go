@@ -52,7 +52,7 @@ batch is written. Where "seal --place auto" kept every layer, no cloud is asked.
 			return err
 		}
 		defer closeAll()
-		others, closeOthers, err := dialSpares(*spares, len(models))
+		others, closeOthers, err := on.dialSpares(*spares, len(models))
 		if err != nil {
 			return err
 		}

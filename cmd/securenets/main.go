@@ -80,7 +80,7 @@ multiply the masked matrices, and checks every product before it uses it.`,
 	if e := os.Getenv("SECURENETS_ENDPOINT"); e != "" {
 		endpoint = e
 	}
-	root.AddCommand(newCheck(), newSeal(), newPush(endpoint), newPads(endpoint), newInfer(endpoint), newInspect(),
+	root.AddCommand(newCheck(), newSeal(), newPush(endpoint), newPads(), newInfer(endpoint), newInspect(),
 		newModels(endpoint), newStatus(endpoint), newVersion(), newDemo(), newBench(), newSchemes(), newMan(), newEcho())
 	root.InitDefaultCompletionCmd()
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {

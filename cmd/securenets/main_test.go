@@ -11,9 +11,11 @@ import (
 	"image/color"
 	"image/png"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,6 +36,7 @@ import (
 	"github.com/securenets/securenets/internal/onnx"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/tlstest"
 	"github.com/securenets/securenets/models"
 	"github.com/securenets/securenets/transform"
 )
@@ -65,7 +68,7 @@ func (w withDaemon) Run() int {
 // TestScripts runs testdata/*.txtar. Beside what Setup makes, they have commands:
 //
 //	exits STATUS COMMAND...   run it, which must exit with that status
-//	daemon NAME               serve at unix:NAME.sock, until the script ends
+//	daemon NAME [tls]         serve at unix:NAME.sock, until the script ends; with tls also at $TLS
 //	liar NAME UPSTREAM LIE    serve the daemon at unix:UPSTREAM.sock as unix:NAME.sock, lying
 //	empty DIR                 it must hold nothing
 func TestScripts(t *testing.T) {
@@ -119,6 +122,9 @@ func setup(env *testscript.Env) error {
 		Output: 1,
 	})
 	if err != nil {
+		return err
+	}
+	if err := certificates(env.WorkDir); err != nil {
 		return err
 	}
 	files := map[string][]byte{
@@ -186,10 +192,35 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// certificates writes those of a CA, a daemon and two hosts.
+func certificates(dir string) error {
+	ca, err := tlstest.NewCA()
+	if err != nil {
+		return err
+	}
+	if _, err := ca.WriteCA(dir); err != nil {
+		return err
+	}
+	for name, l := range map[string]tlstest.Leaf{
+		"daemon": {Server: true, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}, "alice": {CommonName: "alice"}, "bob": {CommonName: "bob"},
+	} {
+		if _, _, err := ca.Write(dir, name, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func startDaemon(ts *testscript.TestScript, _ bool, args []string) {
 	dir, socket := ts.MkAbs(args[0]), ts.MkAbs(args[0]+".sock")
 	ts.Check(os.MkdirAll(dir, 0o700))
 	cmd := exec.Command(securenetsd, "serve", "--listen", "unix:"+socket, "--state-dir", filepath.Join(dir, "state"))
+	if len(args) > 1 {
+		config := fmt.Sprintf("[tls]\nlisten = \"tls:127.0.0.1:0\"\ncertificate = %q\nkey = %q\nclient_ca = %q\n",
+			ts.MkAbs("daemon.pem"), ts.MkAbs("daemon.key"), ts.MkAbs("ca.pem"))
+		ts.Check(os.WriteFile(filepath.Join(dir, "config.toml"), []byte(config), 0o600))
+		cmd.Args = append(cmd.Args, "--config", filepath.Join(dir, "config.toml"))
+	}
 	log, err := os.Create(filepath.Join(dir, "log"))
 	ts.Check(err)
 	defer log.Close()
@@ -203,6 +234,9 @@ func startDaemon(ts *testscript.TestScript, _ bool, args []string) {
 	})
 	for range 1000 {
 		if serves("unix:" + socket) {
+			if at := regexp.MustCompile(`msg=tls address=(\S+)`).FindStringSubmatch(ts.ReadFile(filepath.Join(dir, "log"))); at != nil {
+				ts.Setenv("TLS", "tls:"+at[1])
+			}
 			return
 		}
 		time.Sleep(10 * time.Millisecond)

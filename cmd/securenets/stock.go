@@ -49,7 +49,7 @@ func warnDiscarded(cmd *cobra.Command, s *hostclient.Session) {
 	}
 }
 
-func newPads(endpoint string) *cobra.Command {
+func newPads() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pads DIR",
 		Short: "Make pads beforehand, for a stock on disk",
@@ -84,7 +84,7 @@ twice shows the difference of two inputs.`,
 		if len(models) > 1 {
 			return usagef("pads: the scheme has %d roles, and none with several has pads", len(models))
 		}
-		client, err := hostclient.Dial(endpoint) // it connects when first used
+		client, err := hostclient.Dial(defaultEndpoint) // it is not used, and so does not connect
 		if err != nil {
 			return err
 		}

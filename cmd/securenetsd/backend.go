@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"runtime"
 
@@ -65,6 +66,25 @@ func (b withProcessor) Parallel() int {
 		}
 	}
 	return max(1, n)
+}
+
+// Report implements kernels.Reporter.
+func (b withProcessor) Report() []kernels.Device { return report(b.Devices()) }
+
+func report(list []cuda.Device) []kernels.Device {
+	devices := make([]kernels.Device, len(list))
+	for i, d := range list {
+		devices[i] = kernels.Device{
+			Name: fmt.Sprintf("cuda%d", d.Ordinal), ID: d.UUID, Ready: d.State == cuda.Ready,
+			Budget: d.Budget, Weights: d.Weights, Work: d.Work, Evicted: d.Evicted, Memory: d.Memory,
+		}
+		if f := d.Figures; f != nil {
+			devices[i].Usage = &kernels.Usage{
+				Utilisation: float64(f.Utilisation) / 100, UsedBytes: f.UsedBytes, PowerWatts: f.PowerWatts, Celsius: float64(f.Celsius),
+			}
+		}
+	}
+	return devices
 }
 
 func (b withProcessor) Close() error {

@@ -58,6 +58,8 @@ type Call struct {
 type Timing struct {
 	Queue   time.Duration // from its arrival to the start of its product, or to its end
 	Compute time.Duration // of the product that it was part of
+	// Batch is the rows of that product in one of its calls, 0 in the others.
+	Batch int
 }
 
 // Observer is told what a Queue does, for metrics. It is called with the queue
@@ -198,6 +200,17 @@ func (q *Queue) prepare(ctx context.Context, c *Call) *call {
 // mostRows returns the most rows of a product of several calls.
 func mostRows(p *Policy, op plan.Op) int { return min(p.MaxRows, maxWords/(op.InLen()+op.OutLen())) }
 
+// Waiting returns how many calls wait for their product to begin.
+func (q *Queue) Waiting() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := 0
+	for _, l := range q.state.lines {
+		n += l.calls
+	}
+	return n
+}
+
 func (q *Queue) overloaded(c *call) error {
 	return &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, RetryAfter: q.state.retry(),
 		Message: fmt.Sprintf("%d calls wait for this layer", c.Policy.MaxCalls)}
@@ -312,7 +325,8 @@ func (q *Queue) run(l *line, b []*call) {
 		o.Computed(l.layer, len(b), rows, work, now.Sub(start), err)
 	}
 	for _, c := range b {
-		c.timing = Timing{Queue: start.Sub(c.arrived), Compute: now.Sub(start)}
+		c.timing = Timing{Queue: start.Sub(c.arrived), Compute: now.Sub(start), Batch: rows}
+		rows = 0
 		q.answered(c)
 	}
 	if !q.closed {

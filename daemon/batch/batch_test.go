@@ -156,14 +156,20 @@ func TestMerge(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-				if i == 0 && timing != (batch.Timing{Compute: time.Second}) {
+				if i == 0 && timing != (batch.Timing{Compute: time.Second, Batch: 1}) {
 					t.Errorf("first call: %+v", timing)
 				}
-				if i == 1 && timing != (batch.Timing{Queue: time.Second, Compute: time.Second}) {
+				if i == 1 && timing != (batch.Timing{Queue: time.Second, Compute: time.Second, Batch: 9}) {
 					t.Errorf("second call: %+v", timing)
+				}
+				if i == 2 && timing.Batch != 0 { // the call before it counted the product
+					t.Errorf("third call: %+v", timing)
 				}
 			})
 			synctest.Wait() // in this order
+		}
+		if n := q.Waiting(); n != 8 {
+			t.Errorf("%d calls wait, want 8", n)
 		}
 		for range 6 {
 			time.Sleep(time.Second)

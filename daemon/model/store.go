@@ -1,7 +1,9 @@
 // Package model keeps sealed models: on disk, so that they survive a restart,
 // and loaded in a backend, ready to evaluate.
 //
-// The state directory is flat. A file's name is the digest in hex and a suffix:
+// Each caller has a folder of its own in the state directory, callers/OWNER, and
+// nothing in it is shared with others: two callers with one model have it twice. A
+// file's name is the digest in hex and a suffix:
 //
 //	.safetensors  a model: digest and content were good when it got the name
 //	.part         an upload: the first bytes of a model, to be gone on with
@@ -20,6 +22,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -29,6 +32,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 
+	"github.com/securenets/securenets/daemon/metrics"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/sealed"
@@ -41,6 +45,7 @@ const (
 	uploadSuffix = ".part"
 	badSuffix    = ".bad"
 	lockName     = "lock"
+	callersName  = "callers"
 )
 
 // ErrLocked reports a state directory that another process holds.
@@ -50,13 +55,19 @@ var ErrLocked = errors.New("model: state directory is in use by another process"
 type Options struct {
 	Dir       string          // created where it is missing
 	Backend   plan.Multiplier // that weights are loaded in
+	Own       Owner           // who has the models of a directory that is not divided yet
 	MaxModels int             // stored or being uploaded
 	MaxBytes  int64           // of one model
-	MaxLoaded int64           // bytes that the backend may hold
-	Loaded    func() int64    // bytes that it holds
+	// CallerModels and CallerBytes are the most of one caller, uploads included; an
+	// upload counts as the model that it is to be.
+	CallerModels int
+	CallerBytes  int64
+	MaxLoaded    int64        // bytes that the backend may hold
+	Loaded       func() int64 // bytes that it holds
 	// Check returns a *wire.Error for a plan that would not be of use to any caller.
-	Check func(plan.Plan) error
-	Log   *slog.Logger
+	Check   func(plan.Plan) error
+	Metrics *metrics.Metrics
+	Log     *slog.Logger
 }
 
 // Store is a state directory and its models. Methods may be called by several
@@ -69,14 +80,30 @@ type Store struct {
 	loading sync.Mutex
 
 	mu     sync.Mutex
-	models map[sealed.Digest]*Model
-	busy   map[sealed.Digest]*claim // being uploaded or removed
+	models map[key]*Model
+	busy   map[key]*claim // being uploaded or removed
 }
+
+// key names a model.
+type key struct {
+	owner  Owner
+	digest sealed.Digest
+}
+
+// Space is what one caller has of a Store. It is made by Of.
+type Space struct {
+	s     *Store
+	owner Owner
+}
+
+// Of returns what a caller has.
+func (s *Store) Of(o Owner) Space { return Space{s, o} }
 
 // claim keeps others from a model that someone uploads or removes.
 type claim struct {
 	done   chan struct{}           // closed when it is given up
 	cancel context.CancelCauseFunc // of an upload; nil for a removal
+	size   int64                   // of the model, once bytes of an upload come; guarded by Store.mu
 }
 
 // Model is a loaded model, usable until Release.
@@ -84,6 +111,8 @@ type Model struct {
 	Digest sealed.Digest
 	Bytes  int64 // of the sealed model
 	Plan   plan.Plan
+	// Metrics are shown until the model is removed.
+	Metrics *metrics.Model
 
 	products []plan.Product
 	refs     atomic.Int64
@@ -106,7 +135,8 @@ func (m *Model) Release() {
 	}
 }
 
-// Open locks the state directory. Load has yet to be called. Its error wraps
+// Open locks the state directory, and divides one that an earlier version left
+// undivided. Load has yet to be called. Its error wraps
 // ErrLocked where another process has the directory.
 func Open(o Options) (*Store, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
@@ -123,11 +153,46 @@ func Open(o Options) (*Store, error) {
 		}
 		return nil, &fs.PathError{Op: "flock", Path: lock.Name(), Err: err}
 	}
-	return &Store{
-		o: o, lock: lock,
-		models: map[sealed.Digest]*Model{},
-		busy:   map[sealed.Digest]*claim{},
-	}, nil
+	s := &Store{o: o, lock: lock, models: map[key]*Model{}, busy: map[key]*claim{}}
+	if err := s.divide(); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// divide moves what lies in the state directory itself to the folder of the
+// daemon's own user, one file after the other: it can be cut off anywhere.
+func (s *Store) divide() error {
+	if err := os.MkdirAll(filepath.Join(s.o.Dir, callersName), 0o700); err != nil {
+		return err
+	}
+	if err := syncDir(s.o.Dir); err != nil {
+		return err
+	}
+	moved := false
+	for _, suffix := range []string{modelSuffix, uploadSuffix, badSuffix} {
+		found, err := files(s.o.Dir, suffix)
+		if err != nil {
+			return err
+		}
+		for _, d := range found {
+			if !moved {
+				if err := s.Of(s.o.Own).makeDir(); err != nil {
+					return err
+				}
+				moved = true
+			}
+			if err := os.Rename(filepath.Join(s.o.Dir, d.String()+suffix), s.Of(s.o.Own).path(d, suffix)); err != nil {
+				return err
+			}
+			s.o.Log.Info("moved to a folder of its own", "model", d, "owner", s.o.Own)
+		}
+	}
+	if !moved {
+		return nil
+	}
+	return errors.Join(syncDir(s.Of(s.o.Own).dir()), syncDir(s.o.Dir))
 }
 
 // Close lets go of all models and of the directory. Models in use are closed by
@@ -142,13 +207,44 @@ func (s *Store) Close() error {
 	return s.lock.Close()
 }
 
-func (s *Store) path(d sealed.Digest, suffix string) string {
-	return filepath.Join(s.o.Dir, d.String()+suffix)
+func (s Space) dir() string { return filepath.Join(s.s.o.Dir, callersName, string(s.owner)) }
+
+func (s Space) path(d sealed.Digest, suffix string) string {
+	return filepath.Join(s.dir(), d.String()+suffix)
 }
 
-// files returns the digests of the files with a suffix.
-func (s *Store) files(suffix string) ([]sealed.Digest, error) {
-	entries, err := os.ReadDir(s.o.Dir)
+// makeDir makes the caller's folder, durably.
+func (s Space) makeDir() error {
+	if err := os.Mkdir(s.dir(), 0o700); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return nil
+		}
+		return err
+	}
+	return syncDir(filepath.Dir(s.dir()))
+}
+
+// spaces returns those of all callers that have a folder.
+func (s *Store) spaces() ([]Space, error) {
+	entries, err := os.ReadDir(filepath.Join(s.o.Dir, callersName))
+	if err != nil {
+		return nil, err
+	}
+	var all []Space
+	for _, e := range entries {
+		if o := Owner(e.Name()); e.IsDir() && o.valid() {
+			all = append(all, s.Of(o))
+		}
+	}
+	return all, nil
+}
+
+// files returns the digests of a folder's files with a suffix.
+func files(dir, suffix string) ([]sealed.Digest, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -166,8 +262,8 @@ func (s *Store) files(suffix string) ([]sealed.Digest, error) {
 }
 
 // syncDir makes names durable.
-func (s *Store) syncDir() error {
-	d, err := os.Open(s.o.Dir)
+func syncDir(path string) error {
+	d, err := os.Open(path)
 	if err != nil {
 		return err
 	}
@@ -179,27 +275,41 @@ func (s *Store) syncDir() error {
 // the backend or the limits do not take is logged; neither is served nor keeps
 // the others from it.
 func (s *Store) Load(ctx context.Context) error {
-	found, err := s.files(modelSuffix)
+	spaces, err := s.spaces()
 	if err != nil {
 		return err
 	}
+	for _, space := range spaces {
+		if err := space.load(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s Space) load(ctx context.Context) error {
+	found, err := files(s.dir(), modelSuffix)
+	if err != nil {
+		return err
+	}
+	log := s.s.o.Log.With("owner", s.owner)
 	for _, d := range found {
-		m, err := s.loadFile(ctx, d, s.path(d, modelSuffix))
+		m, err := s.s.loadFile(ctx, d, s.path(d, modelSuffix))
 		switch {
 		case err == nil:
 			s.publish(m)
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.Is(err, errDamaged):
-			s.o.Log.Error("damaged model put aside", "model", d, "error", err)
+			log.Error("damaged model put aside", "model", d, "error", err)
 			if err := os.Rename(s.path(d, modelSuffix), s.path(d, badSuffix)); err != nil {
 				return err
 			}
-			if err := s.syncDir(); err != nil {
+			if err := syncDir(s.dir()); err != nil {
 				return err
 			}
 		default:
-			s.o.Log.Error("model not loaded", "model", d, "error", err)
+			log.Error("model not loaded", "model", d, "error", err)
 		}
 	}
 	return nil
@@ -241,7 +351,7 @@ func (s *Store) loadFile(ctx context.Context, d sealed.Digest, path string) (*Mo
 	m := &Model{Digest: d, Bytes: info.Size(), Plan: content.Plan, log: s.o.Log}
 	m.refs.Store(1) // the store's
 	for i, w := range content.Weights {
-		p, err := s.load(ctx, m.Plan.Ring, m.Plan.Ops[i], w)
+		p, err := s.loadWeights(ctx, m.Plan.Ring, m.Plan.Ops[i], w)
 		if err != nil {
 			m.Release()
 			return nil, fmt.Errorf("load operator %d: %w", i, err)
@@ -251,12 +361,12 @@ func (s *Store) loadFile(ctx context.Context, d sealed.Digest, path string) (*Mo
 	return m, nil
 }
 
-// load loads the weights of an operator, if there is room for them.
-func (s *Store) load(ctx context.Context, r ring.Ring, op plan.Op, w ring.Matrix) (plan.Product, error) {
+// loadWeights loads those of an operator, if there is room for them.
+func (s *Store) loadWeights(ctx context.Context, r ring.Ring, op plan.Op, w ring.Matrix) (plan.Product, error) {
 	// No other loads meanwhile.
 	if have, more := s.o.Loaded(), loadedBytes(op); more > s.o.MaxLoaded-have {
 		return nil, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge,
-			Message: fmt.Sprintf("loading takes up to %d bytes, %d of %d are left", more, max(0, s.o.MaxLoaded-have), s.o.MaxLoaded)}
+			Message: fmt.Sprintf("the weights take up to %d bytes, for which there is no room", more)}
 	}
 	p, err := s.o.Backend.Load(ctx, r, op, w)
 	if errors.Is(err, kernels.ErrOutOfMemory) {
@@ -284,18 +394,19 @@ func loadedBytes(op plan.Op) int64 {
 }
 
 // publish makes a loaded model visible.
-func (s *Store) publish(m *Model) {
-	s.mu.Lock()
-	s.models[m.Digest] = m
-	s.mu.Unlock()
-	s.o.Log.Info("model loaded", "model", m.Digest, "bytes", m.Bytes, "layers", len(m.Plan.Ops))
+func (s Space) publish(m *Model) {
+	m.Metrics = s.s.o.Metrics.Model(m.Digest)
+	s.s.mu.Lock()
+	s.s.models[key{s.owner, m.Digest}] = m
+	s.s.mu.Unlock()
+	s.s.o.Log.Info("model loaded", "owner", s.owner, "model", m.Digest, "bytes", m.Bytes, "layers", len(m.Plan.Ops))
 }
 
 // Acquire returns a model, which the caller releases, or false.
-func (s *Store) Acquire(d sealed.Digest) (*Model, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	m, ok := s.models[d]
+func (s Space) Acquire(d sealed.Digest) (*Model, bool) {
+	s.s.mu.Lock()
+	defer s.s.mu.Unlock()
+	m, ok := s.s.models[key{s.owner, d}]
 	if ok {
 		m.refs.Add(1) // above 0, as the store holds one
 	}
@@ -309,26 +420,38 @@ type Info struct {
 	Layers int
 }
 
-// List describes the models, in the order of their digests.
-func (s *Store) List() []Info {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	list := make([]Info, 0, len(s.models))
-	for _, m := range s.models {
-		list = append(list, Info{m.Digest, m.Bytes, len(m.Plan.Ops)})
+// List describes the caller's models, in the order of their digests.
+func (s Space) List() []Info {
+	s.s.mu.Lock()
+	defer s.s.mu.Unlock()
+	var list []Info
+	for k, m := range s.s.models {
+		if k.owner == s.owner {
+			list = append(list, Info{m.Digest, m.Bytes, len(m.Plan.Ops)})
+		}
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].Digest.String() < list[j].Digest.String() })
 	return list
 }
 
+// Size returns how many models all callers have, and the bytes of their files.
+func (s *Store) Size() (models int, bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range s.models {
+		bytes += m.Bytes
+	}
+	return len(s.models), bytes
+}
+
 // Remove deletes a model, or an upload that has not finished, which it cancels.
 // Uses under way finish first; new ones do not find it.
-func (s *Store) Remove(ctx context.Context, d sealed.Digest) error {
-	free, err := s.claim(ctx, d, nil)
+func (s Space) Remove(ctx context.Context, d sealed.Digest) error {
+	mine, err := s.claim(ctx, d, nil)
 	if err != nil {
 		return err
 	}
-	defer free()
+	defer s.free(d, mine)
 	removed := false
 	for _, suffix := range []string{modelSuffix, uploadSuffix} {
 		switch err := os.Remove(s.path(d, suffix)); {
@@ -338,20 +461,23 @@ func (s *Store) Remove(ctx context.Context, d sealed.Digest) error {
 			return s.storage("remove", d, err)
 		}
 	}
-	if err := s.syncDir(); err != nil {
-		return s.storage("remove", d, err)
+	if removed {
+		if err := syncDir(s.dir()); err != nil {
+			return s.storage("remove", d, err)
+		}
 	}
-	s.mu.Lock()
-	m, ok := s.models[d]
-	delete(s.models, d)
-	s.mu.Unlock()
+	s.s.mu.Lock()
+	m, ok := s.s.models[key{s.owner, d}]
+	delete(s.s.models, key{s.owner, d})
+	s.s.mu.Unlock()
 	if ok {
+		m.Metrics.Drop()
 		m.Release()
 	}
 	if !ok && !removed {
 		return NotFound(d)
 	}
-	s.o.Log.Info("model removed", "model", d)
+	s.s.o.Log.Info("model removed", "owner", s.owner, "model", d)
 	return nil
 }
 
@@ -361,24 +487,19 @@ func NotFound(d sealed.Digest) error {
 }
 
 // claim waits until no one else uploads or removes a model, and keeps others
-// from it until free is called. An upload comes with a cancel, a removal without;
+// from it until it is freed. An upload comes with a cancel, a removal without;
 // a removal cancels an upload that it has to wait for.
-func (s *Store) claim(ctx context.Context, d sealed.Digest, cancel context.CancelCauseFunc) (free func(), err error) {
+func (s Space) claim(ctx context.Context, d sealed.Digest, cancel context.CancelCauseFunc) (*claim, error) {
 	for {
-		s.mu.Lock()
-		other, taken := s.busy[d]
+		s.s.mu.Lock()
+		other, taken := s.s.busy[key{s.owner, d}]
 		if !taken {
-			mine := &claim{make(chan struct{}), cancel}
-			s.busy[d] = mine
-			s.mu.Unlock()
-			return func() {
-				s.mu.Lock()
-				delete(s.busy, d)
-				s.mu.Unlock()
-				close(mine.done)
-			}, nil
+			mine := &claim{done: make(chan struct{}), cancel: cancel}
+			s.s.busy[key{s.owner, d}] = mine
+			s.s.mu.Unlock()
+			return mine, nil
 		}
-		s.mu.Unlock()
+		s.s.mu.Unlock()
 		if cancel == nil && other.cancel != nil {
 			other.cancel(NotFound(d))
 		}
@@ -390,9 +511,17 @@ func (s *Store) claim(ctx context.Context, d sealed.Digest, cancel context.Cance
 	}
 }
 
+// free gives a claim up.
+func (s Space) free(d sealed.Digest, mine *claim) {
+	s.s.mu.Lock()
+	delete(s.s.busy, key{s.owner, d})
+	s.s.mu.Unlock()
+	close(mine.done)
+}
+
 // storage logs a failure of the disk and returns what callers are told of it.
-func (s *Store) storage(what string, d sealed.Digest, err error) error {
-	s.o.Log.Error("storage failed", "operation", what, "model", d, "error", err)
+func (s Space) storage(what string, d sealed.Digest, err error) error {
+	s.s.o.Log.Error("storage failed", "owner", s.owner, "operation", what, "model", d, "error", err)
 	var path *fs.PathError
 	if errors.As(err, &path) {
 		err = path.Err // callers need not know the daemon's folders
@@ -402,12 +531,12 @@ func (s *Store) storage(what string, d sealed.Digest, err error) error {
 
 // Upload is a model on its way in. It belongs to one goroutine, which closes it.
 type Upload struct {
-	s      *Store
+	s      Space
 	digest sealed.Digest
 	size   int64
 	held   int64    // bytes there
 	file   *os.File // nil until there is one
-	free   func()
+	claim  *claim
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	// stored says that the model is complete and visible.
@@ -416,21 +545,20 @@ type Upload struct {
 
 // Upload begins or goes on with the upload of a model of size bytes. It waits
 // for another upload of the same model to end. When ctx ends the upload does.
-func (s *Store) Upload(ctx context.Context, d sealed.Digest, size int64) (*Upload, error) {
-	if size <= 0 || size > s.o.MaxBytes {
-		return nil, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge,
-			Message: fmt.Sprintf("model of %d bytes, want 1 to %d", size, s.o.MaxBytes)}
+func (s Space) Upload(ctx context.Context, d sealed.Digest, size int64) (*Upload, error) {
+	if size <= 0 || size > s.s.o.MaxBytes {
+		return nil, tooLarge("model of %d bytes, want 1 to %d", size, s.s.o.MaxBytes)
 	}
 	upload, cancel := context.WithCancelCause(ctx)
-	free, err := s.claim(ctx, d, cancel)
+	mine, err := s.claim(ctx, d, cancel)
 	if err != nil {
 		cancel(nil)
 		return nil, err
 	}
-	u := &Upload{s: s, digest: d, size: size, free: free, ctx: upload, cancel: cancel}
-	s.mu.Lock()
-	m, ok := s.models[d]
-	s.mu.Unlock()
+	u := &Upload{s: s, digest: d, size: size, claim: mine, ctx: upload, cancel: cancel}
+	s.s.mu.Lock()
+	m, ok := s.s.models[key{s.owner, d}]
+	s.s.mu.Unlock()
 	if ok {
 		u.stored, u.held = true, m.Bytes
 		return u, nil
@@ -481,12 +609,10 @@ func (u *Upload) Write(p []byte) error {
 	if int64(len(p)) > u.size-u.held {
 		return u.refuse(fmt.Errorf("more than the %d bytes announced", u.size))
 	}
-	if u.file == nil {
-		f, err := u.s.create(u.digest)
-		if err != nil {
+	if u.claim.size == 0 {
+		if err := u.reserve(); err != nil {
 			return err
 		}
-		u.file = f
 	}
 	n, err := u.file.Write(p)
 	u.held += int64(n)
@@ -504,43 +630,108 @@ func (u *Upload) refuse(why error) error {
 	return &wire.Error{Code: codes.InvalidArgument, Reason: wire.ReasonBadModel, Message: why.Error()}
 }
 
-// create makes the file of a new upload. Where there are too many models it
-// gives up the oldest upload that no one is at.
-func (s *Store) create(d sealed.Digest) (*os.File, error) {
+func tooLarge(format string, a ...any) error {
+	return &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge, Message: fmt.Sprintf(format, a...)}
+}
+
+// part is an upload that has bytes.
+type part struct {
+	digest sealed.Digest
+	bytes  int64 // it holds, or is to hold where someone is at it
+	busy   bool
+	when   time.Time // of its last change
+}
+
+// parts returns the uploads in a space. s.s.mu is held.
+func (s Space) parts() ([]part, error) {
+	found, err := files(s.dir(), uploadSuffix)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]part, 0, len(found))
+	for _, d := range found {
+		info, err := os.Stat(s.path(d, uploadSuffix))
+		if err != nil {
+			return nil, err
+		}
+		c, busy := s.s.busy[key{s.owner, d}]
+		p := part{digest: d, bytes: info.Size(), busy: busy, when: info.ModTime()}
+		if busy {
+			p.bytes = max(p.bytes, c.size)
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+// reserve sees to it that there is room for the model among the caller's own, and
+// opens the file of a new upload. Where there is none it gives up the caller's
+// oldest uploads that no one is at; those of other callers are not touched.
+func (u *Upload) reserve() error {
+	s, o := u.s.s, u.s.s.o
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	parts, err := s.files(uploadSuffix)
-	if err != nil {
-		return nil, s.storage("upload", d, err)
+	all := len(s.models) // of all callers
+	bytes := u.size
+	models := 0
+	for k, m := range s.models {
+		if k.owner == u.s.owner {
+			models++
+			bytes += m.Bytes
+		}
 	}
-	if len(s.models)+len(parts) >= s.o.MaxModels {
-		var oldest string
-		var when time.Time
+	spaces, err := s.spaces()
+	if err != nil {
+		return u.s.storage("upload", u.digest, err)
+	}
+	var idle []part // of this caller
+	for _, other := range spaces {
+		parts, err := other.parts()
+		if err != nil {
+			return u.s.storage("upload", u.digest, err)
+		}
 		for _, p := range parts {
-			if _, taken := s.busy[p]; taken {
-				continue
+			if other.owner != u.s.owner {
+				all++
+			} else if p.digest != u.digest {
+				all, models, bytes = all+1, models+1, bytes+p.bytes
+				if !p.busy {
+					idle = append(idle, p)
+				}
 			}
-			info, err := os.Stat(s.path(p, uploadSuffix))
-			if err != nil {
-				return nil, s.storage("upload", p, err)
-			}
-			if oldest == "" || info.ModTime().Before(when) {
-				oldest, when = s.path(p, uploadSuffix), info.ModTime()
-			}
-		}
-		if oldest == "" {
-			return nil, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge,
-				Message: fmt.Sprintf("%d models and uploads, which is the limit", s.o.MaxModels)}
-		}
-		if err := os.Remove(oldest); err != nil {
-			return nil, s.storage("upload", d, err)
 		}
 	}
-	f, err := os.OpenFile(s.path(d, uploadSuffix), os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return nil, s.storage("upload", d, err)
+	slices.SortFunc(idle, func(a, b part) int { return a.when.Compare(b.when) })
+	given := 0 // up
+	for ; all >= o.MaxModels || models >= o.CallerModels || bytes > o.CallerBytes; given++ {
+		switch {
+		case given < len(idle):
+		case models >= o.CallerModels:
+			return tooLarge("%d models and uploads, at most %d of a caller", models+1, o.CallerModels)
+		case bytes > o.CallerBytes:
+			return tooLarge("%d bytes of models and uploads, at most %d of a caller", bytes, o.CallerBytes)
+		default:
+			return tooLarge("the daemon has no room for another model")
+		}
+		all, models, bytes = all-1, models-1, bytes-idle[given].bytes
 	}
-	return f, nil
+	for _, p := range idle[:given] {
+		if err := os.Remove(u.s.path(p.digest, uploadSuffix)); err != nil {
+			return u.s.storage("upload", p.digest, err)
+		}
+	}
+	if u.file == nil {
+		if err := u.s.makeDir(); err != nil {
+			return u.s.storage("upload", u.digest, err)
+		}
+		u.file, err = os.OpenFile(u.s.path(u.digest, uploadSuffix), os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			u.file = nil
+			return u.s.storage("upload", u.digest, err)
+		}
+	}
+	u.claim.size = u.size
+	return nil
 }
 
 // Finish makes the bytes durable. Once all are there it checks and loads the
@@ -549,14 +740,14 @@ func (u *Upload) Finish() error {
 	if u.stored || u.file == nil {
 		return nil
 	}
-	if err := errors.Join(u.file.Sync(), u.s.syncDir()); err != nil {
+	if err := errors.Join(u.file.Sync(), syncDir(u.s.dir())); err != nil {
 		return u.s.storage("upload", u.digest, err)
 	}
 	if u.held < u.size {
 		return nil
 	}
 	part := u.s.path(u.digest, uploadSuffix)
-	m, err := u.s.loadFile(u.ctx, u.digest, part)
+	m, err := u.s.s.loadFile(u.ctx, u.digest, part)
 	switch {
 	case errors.Is(err, errDamaged):
 		return u.refuse(err)
@@ -565,12 +756,12 @@ func (u *Upload) Finish() error {
 	case errors.As(err, new(*wire.Error)):
 		return err
 	case err != nil:
-		u.s.o.Log.Error("model not loaded", "model", u.digest, "error", err)
+		u.s.s.o.Log.Error("model not loaded", "owner", u.s.owner, "model", u.digest, "error", err)
 		return &wire.Error{Code: codes.Internal, Reason: wire.ReasonInternal, Message: "cannot load the model"}
 	}
 	err = os.Rename(part, u.s.path(u.digest, modelSuffix))
 	if err == nil {
-		err = u.s.syncDir()
+		err = syncDir(u.s.dir())
 	}
 	if err != nil {
 		m.Release()
@@ -578,6 +769,7 @@ func (u *Upload) Finish() error {
 	}
 	u.stored = true
 	u.s.publish(m)
+	u.s.s.o.Metrics.Uploaded()
 	return nil
 }
 
@@ -587,5 +779,5 @@ func (u *Upload) Close() {
 	if u.file != nil {
 		u.file.Close()
 	}
-	u.free()
+	u.s.free(u.digest, u.claim)
 }

@@ -17,6 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/securenets/securenets/daemon/metrics"
 	"github.com/securenets/securenets/daemon/model"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
@@ -87,13 +88,19 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 	return l.Buffer.Write(p)
 }
 
+const someone model.Owner = "uid-1"
+
+// dir is the caller's folder.
+func (f *fixture) dir() string { return filepath.Join(f.o.Dir, "callers", string(someone)) }
+
 // fixture is a store that a test can close and open again.
 type fixture struct {
 	*model.Store
-	t       *testing.T
-	o       model.Options
-	backend *backend
-	log     *logBuffer
+	model.Space // of one caller
+	t           *testing.T
+	o           model.Options
+	backend     *backend
+	log         *logBuffer
 }
 
 func open(t *testing.T) *fixture {
@@ -101,8 +108,9 @@ func open(t *testing.T) *fixture {
 	b, l := &backend{}, &logBuffer{}
 	f := &fixture{t: t, backend: b, log: l, o: model.Options{
 		Dir: filepath.Join(t.TempDir(), "state"), Backend: b, MaxModels: 3, MaxBytes: 1 << 20,
+		Own: someone, CallerModels: 3, CallerBytes: 1 << 30,
 		MaxLoaded: 1 << 30, Loaded: func() int64 { return 1000 * b.open.Load() }, Check: func(plan.Plan) error { return nil },
-		Log: slog.New(slog.NewTextHandler(l, nil)),
+		Log: slog.New(slog.NewTextHandler(l, nil)), Metrics: metrics.New(),
 	}}
 	f.open()
 	t.Cleanup(func() {
@@ -120,7 +128,7 @@ func (f *fixture) open() {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	f.Store = s
+	f.Store, f.Space = s, s.Of(someone)
 	if err := s.Load(f.t.Context()); err != nil {
 		f.t.Fatal(err)
 	}
@@ -161,7 +169,7 @@ func (f *fixture) store(b []byte, d sealed.Digest) {
 }
 
 func (f *fixture) names() (names []string) {
-	entries, err := os.ReadDir(f.o.Dir)
+	entries, err := os.ReadDir(f.dir())
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -222,7 +230,7 @@ func TestStoreAndRestart(t *testing.T) {
 		t.Errorf("again: %v", err)
 	}
 	u.Close()
-	if info, err := os.Stat(filepath.Join(f.o.Dir, d1.String()+".safetensors")); err != nil || info.Mode().Perm() != 0o600 {
+	if info, err := os.Stat(filepath.Join(f.dir(), d1.String()+".safetensors")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
 }
@@ -294,7 +302,7 @@ func TestDamagedAtRest(t *testing.T) {
 	f.store(b2, d2)
 	damage := func(b []byte) {
 		t.Helper()
-		if err := os.WriteFile(filepath.Join(f.o.Dir, d1.String()+".safetensors"), b, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(f.dir(), d1.String()+".safetensors"), b, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		f.restart()
@@ -308,7 +316,7 @@ func TestDamagedAtRest(t *testing.T) {
 	if !strings.Contains(f.log.String(), d1.String()) {
 		t.Error("not logged")
 	}
-	if _, err := os.Stat(filepath.Join(f.o.Dir, d1.String()+".bad")); err != nil {
+	if _, err := os.Stat(filepath.Join(f.dir(), d1.String()+".bad")); err != nil {
 		t.Error(err)
 	}
 	f.restart()
@@ -316,7 +324,7 @@ func TestDamagedAtRest(t *testing.T) {
 		t.Error("a damaged model came back")
 	}
 	// A file of absurd size is not read, and may be sound: it stays.
-	big := filepath.Join(f.o.Dir, d1.String()+".safetensors")
+	big := filepath.Join(f.dir(), d1.String()+".safetensors")
 	if err := os.WriteFile(big, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -335,11 +343,11 @@ func TestDamagedAtRest(t *testing.T) {
 	}
 	// Foreign names are no business of the store.
 	for _, name := range []string{"x.safetensors", strings.Repeat("zz", 32) + ".safetensors", "readme"} {
-		if err := os.WriteFile(filepath.Join(f.o.Dir, name), nil, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(f.dir(), name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Mkdir(filepath.Join(f.o.Dir, sealed.Digest{}.String()+".safetensors"), 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(f.dir(), sealed.Digest{}.String()+".safetensors"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	f.restart()
@@ -460,7 +468,7 @@ func TestLimit(t *testing.T) {
 			t.Fatal(err)
 		}
 		when := time.Unix(int64(1000+i), 0)
-		if err := os.Chtimes(filepath.Join(f.o.Dir, d.String()+".part"), when, when); err != nil {
+		if err := os.Chtimes(filepath.Join(f.dir(), d.String()+".part"), when, when); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -614,7 +622,7 @@ func TestStorageFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A folder stands where the file should be.
-	if err := os.Mkdir(filepath.Join(f.o.Dir, d.String()+".part"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(f.dir(), d.String()+".part"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	err = u.Write(b)
@@ -625,4 +633,214 @@ func TestStorageFails(t *testing.T) {
 	}
 	_, _, err = f.upload(d, len(b), b)
 	wantReason(t, err, wire.ReasonStorage)
+}
+
+const another model.Owner = "tls-00000000000000000000000000000000000000000000000000000000000000ff"
+
+// put uploads a whole model for a caller.
+func put(t *testing.T, s model.Space, d sealed.Digest, b []byte) error {
+	t.Helper()
+	u, err := s.Upload(t.Context(), d, int64(len(b)))
+	if err != nil {
+		return err
+	}
+	defer u.Close()
+	if u.Held() != 0 || u.Stored() {
+		t.Errorf("%d bytes are there already", u.Held())
+	}
+	if err := u.Write(b); err != nil {
+		return err
+	}
+	return u.Finish()
+}
+
+// TestCallersApart: of one model that two callers have, each has its own, before and
+// after a restart; neither sees or removes the other's, finished or not.
+func TestCallersApart(t *testing.T) {
+	f := open(t)
+	f.Close()
+	f.o.MaxModels = 10
+	f.open()
+	b, d := sealedModel(t, 1)
+	b2, d2 := sealedModel(t, 2)
+	f.store(b, d)
+	other := func() model.Space { return f.Of(another) }
+	if list := other().List(); len(list) != 0 {
+		t.Errorf("another's list: %v", list)
+	}
+	if _, ok := other().Acquire(d); ok {
+		t.Error("another's model is served")
+	}
+	wantReason(t, other().Remove(t.Context(), d), wire.ReasonModelNotFound)
+	if err := put(t, other(), d, b); err != nil { // with every byte
+		t.Fatal(err)
+	}
+	if n := f.backend.open.Load(); n != 4 {
+		t.Errorf("%d products, want each caller's own", n)
+	}
+	// An upload that one is at keeps no one else from the model, and is not ended by a removal.
+	u, err := f.Upload(t.Context(), d2, int64(len(b2)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := u.Write(b2[:100]); err != nil {
+		t.Fatal(err)
+	}
+	wantReason(t, other().Remove(t.Context(), d2), wire.ReasonModelNotFound)
+	if err := put(t, other(), d2, b2); err != nil {
+		t.Error(err)
+	}
+	if u.Context().Err() != nil {
+		t.Error("an upload was ended by another caller")
+	}
+	u.Close()
+	f.restart()
+	if len(f.List()) != 1 || len(other().List()) != 2 {
+		t.Errorf("after a restart: %v, %v", f.List(), other().List())
+	}
+	if err := f.Remove(t.Context(), d); err != nil {
+		t.Error(err)
+	}
+	m, ok := other().Acquire(d)
+	if f.has(d) || !ok {
+		t.Fatal("one caller removed the other's model")
+	}
+	m.Release()
+	if held, stored, err := f.upload(d2, len(b2), b2[100:]); err != nil || !stored || held != int64(len(b2)) {
+		t.Errorf("%d held, stored %v, %v", held, stored, err)
+	}
+}
+
+// TestCallerModels: one caller's limit on models is its own, and it makes room of its
+// own uploads alone.
+func TestCallerModels(t *testing.T) {
+	f := open(t)
+	f.Close()
+	f.o.MaxModels, f.o.CallerModels = 4, 2
+	f.open()
+	var b [6][]byte
+	var d [6]sealed.Digest
+	for i := range b {
+		b[i], d[i] = sealedModel(t, uint64(i))
+	}
+	f.store(b[0], d[0])
+	f.store(b[1], d[1])
+	wantReason(t, put(t, f.Space, d[2], b[2]), wire.ReasonTooLarge)
+	other := f.Of(another)
+	if err := put(t, other, d[3], b[3]); err != nil {
+		t.Fatal(err)
+	}
+	// An upload of the other's that no one is at is given up for another one of its own,
+	u, err := other.Upload(t.Context(), d[4], int64(len(b[4])))
+	if err == nil {
+		err = u.Write(b[4][:10])
+		u.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	// but not for those of others, though there is no room for all.
+	wantReason(t, put(t, f.Of("uid-7"), d[5], b[5]), wire.ReasonTooLarge)
+	if err := put(t, other, d[5], b[5]); err != nil {
+		t.Error(err)
+	}
+	if len(f.List()) != 2 || len(other.List()) != 2 {
+		t.Errorf("%v, %v", f.List(), other.List())
+	}
+}
+
+// TestCallerBytes: one caller's limit on bytes counts its models and what its uploads
+// are to be, and nothing of others.
+func TestCallerBytes(t *testing.T) {
+	f := open(t)
+	b, d := sealedModel(t, 1)
+	b2, d2 := sealedModel(t, 2)
+	b3, d3 := sealedModel(t, 3)
+	f.Close()
+	f.o.MaxModels, f.o.CallerBytes = 10, int64(2*len(b))
+	f.open()
+	f.store(b, d)
+	u, err := f.Upload(t.Context(), d2, int64(len(b2)))
+	if err == nil {
+		err = u.Write(b2[:1])
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantReason(t, put(t, f.Space, d3, b3), wire.ReasonTooLarge)
+	for i, s := range []model.Owner{another, "uid-7"} {
+		if err := put(t, f.Of(s), d, b); err != nil {
+			t.Errorf("caller %d: %v", i, err)
+		}
+	}
+	u.Close()
+	// It is left with one byte, which makes way.
+	if err := put(t, f.Space, d3, b3); err != nil {
+		t.Error(err)
+	}
+	if held, _, err := f.upload(d2, len(b2), nil); err != nil || held != 0 {
+		t.Errorf("%d held, %v", held, err)
+	}
+	wantReason(t, put(t, f.Space, d2, b2), wire.ReasonTooLarge)
+}
+
+// TestDivide: the models of a directory of an earlier version are the daemon's own
+// user's, wherever an earlier try was cut off.
+func TestDivide(t *testing.T) {
+	b, d := sealedModel(t, 1)
+	b2, d2 := sealedModel(t, 2)
+	for cut := range 4 {
+		f := open(t)
+		f.store(b, d)
+		if _, _, err := f.upload(d2, len(b2), b2[:500]); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		old := []string{d.String() + ".safetensors", d2.String() + ".part"}
+		for i, name := range old {
+			if cut <= i { // not yet moved
+				if err := os.Rename(filepath.Join(f.dir(), name), filepath.Join(f.o.Dir, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if cut == 0 { // not even begun
+			if err := os.RemoveAll(filepath.Join(f.o.Dir, "callers")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 {
+			f.open()
+			if !f.has(d) || len(f.Of(another).List()) != 0 {
+				t.Errorf("cut %d: the model is not its owner's", cut)
+			}
+			if held, _, err := f.upload(d2, len(b2), nil); err != nil || held != 500 {
+				t.Errorf("cut %d: %d bytes of the upload, %v", cut, held, err)
+			}
+			if entries, err := os.ReadDir(f.o.Dir); err != nil || len(entries) != 2 {
+				t.Errorf("cut %d: %v, %v", cut, entries, err)
+			}
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.open()
+	}
+}
+
+// TestOwners: whatever a certificate says, its owner is the name of a folder.
+func TestOwners(t *testing.T) {
+	if o := model.User(4294967295); o != "uid-4294967295" {
+		t.Errorf("%s", o)
+	}
+	seen := map[model.Owner]bool{}
+	for _, name := range []string{"", "cn:a", "dns:a", "uri:a", "cn:../../lock", "cn:uid-0", "cn:" + strings.Repeat("x", 5000), "cn:a\x00"} {
+		o := model.Certified(name)
+		if seen[o] || len(o) != 68 || strings.ContainsAny(string(o), "/.\x00") {
+			t.Errorf("%q is %s", name, o)
+		}
+		seen[o] = true
+	}
 }

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -26,17 +28,25 @@ var ErrInvalid = errors.New("config: invalid")
 
 // Config is a valid configuration, by value: nothing changes it after Parse.
 type Config struct {
-	Listen   string `toml:"listen"`    // "unix:/path"
+	Listen string `toml:"listen"` // "unix:/path"
+	// SocketMode and SocketGroup are those of the socket of Listen; AllowedUIDs are the
+	// users who may call, beside the daemon's own and root.
+	SocketMode  string `toml:"socket_mode"`  // "0600", "0660" or "0666"
+	SocketGroup string `toml:"socket_group"` // a name or a number; "": the daemon's
+	AllowedUIDs []int  `toml:"allowed_uids"`
+
 	StateDir string `toml:"state_dir"` // sealed models and uploads
 	Backend  string `toml:"backend"`   // BackendAuto or a backend's name
 	Threads  int    `toml:"threads"`   // that compute at a time; 0: one a processor
 	// DrainTimeoutSeconds bounds the time from a signal to the exit.
 	DrainTimeoutSeconds int `toml:"drain_timeout_seconds"`
 
+	TLS      TLS      `toml:"tls"`
 	CUDA     CUDA     `toml:"cuda"`
 	Log      Log      `toml:"log"`
 	Limits   Limits   `toml:"limits"`
 	Batching Batching `toml:"batching"`
+	Metrics  Metrics  `toml:"metrics"`
 }
 
 // Backends that a configuration can name.
@@ -46,6 +56,18 @@ const (
 	BackendCPU   = "cpu"
 	BackendGonum = "gonum"
 )
+
+// TLS says where callers of other machines are served: with TLS 1.3, both sides with
+// a certificate.
+type TLS struct {
+	Listen      string `toml:"listen"`      // "tls:ADDRESS:PORT"; "": nowhere
+	Certificate string `toml:"certificate"` // file of the daemon's own chain, PEM
+	Key         string `toml:"key"`         // file of its key, PEM
+	ClientCA    string `toml:"client_ca"`   // file of those who vouch for callers, PEM
+	// AllowedNames are the callers who may call, as daemon.CallerName names them;
+	// empty: all that ClientCA vouches for.
+	AllowedNames []string `toml:"allowed_names"`
+}
 
 // CUDA says which devices multiply, and with how much memory.
 type CUDA struct {
@@ -80,6 +102,12 @@ const (
 type Limits struct {
 	MaxModels     int   `toml:"max_models"`      // stored or being uploaded
 	MaxModelBytes int64 `toml:"max_model_bytes"` // of one sealed model
+	// MaxModelsPerCaller and MaxModelBytesPerCaller bound what one caller has stored
+	// and is uploading.
+	MaxModelsPerCaller     int   `toml:"max_models_per_caller"`
+	MaxModelBytesPerCaller int64 `toml:"max_model_bytes_per_caller"`
+	// MaxUploadBytesPerSecond is the rate of one caller's uploads; 0: any.
+	MaxUploadBytesPerSecond int64 `toml:"max_upload_bytes_per_second"`
 	// MaxLoadedBytes bounds what the backend holds of all models.
 	MaxLoadedBytes int64 `toml:"max_loaded_bytes"`
 	// MaxBytesInFlight bounds the memory of all requests and uploads at a time, but
@@ -138,6 +166,36 @@ func (b Batching) For(model string) Policy {
 	return p
 }
 
+// Metrics says where the daemon's figures can be read over HTTP.
+type Metrics struct {
+	// Listen is "unix:/path", "tcp:ADDRESS:PORT" with an address of the loopback
+	// interface, or "" for nowhere. Port 0 stands for one that is free.
+	Listen string `toml:"listen"`
+}
+
+// Address returns what Listen stands for, as net.Listen takes it; "" twice for nowhere.
+func (m Metrics) Address() (network, address string, err error) {
+	if m.Listen == "" {
+		return "", "", nil
+	}
+	hostport, ok := strings.CutPrefix(m.Listen, "tcp:")
+	if !ok {
+		path, err := wire.SocketPath(m.Listen)
+		if err != nil {
+			return "", "", fmt.Errorf("%w, or tcp:ADDRESS:PORT", err)
+		}
+		return "unix", path, nil
+	}
+	at, err := netip.ParseAddrPort(hostport)
+	if err != nil {
+		return "", "", fmt.Errorf("%q: want the number of an address, and a port", m.Listen)
+	}
+	if !at.Addr().IsLoopback() {
+		return "", "", fmt.Errorf("%q: want an address of the loopback interface, as figures are not encrypted", m.Listen)
+	}
+	return "tcp", at.String(), nil
+}
+
 // DrainTimeout returns DrainTimeoutSeconds as a duration.
 func (c Config) DrainTimeout() time.Duration {
 	return time.Duration(c.DrainTimeoutSeconds) * time.Second
@@ -162,17 +220,24 @@ func (p Policy) DefaultTimeout() time.Duration {
 // request over a ring of 3- or 4-byte words.
 const minBytesInFlight = 2 * 4 * wire.MaxMessage
 
+// minUploadRate keeps an upload's next message from taking longer than a host waits.
+const minUploadRate = 1 << 20
+
 // Default returns the configuration of an empty file.
 func Default() Config {
 	return Config{
 		Listen:              "unix:/run/securenets/securenetsd.sock",
 		StateDir:            "/var/lib/securenets",
+		SocketMode:          "0600",
+		AllowedUIDs:         []int{},
+		TLS:                 TLS{AllowedNames: []string{}},
 		Backend:             BackendAuto,
 		DrainTimeoutSeconds: 30,
 		CUDA:                CUDA{Devices: []int{}, PinnedBytes: 256 << 20, Streams: 8, Path: PathAuto},
 		Log:                 Log{Level: slog.LevelInfo, Format: LogText},
 		Limits: Limits{
-			MaxModels: 64, MaxModelBytes: 1 << 30, MaxLoadedBytes: 8 << 30, MaxBytesInFlight: 512 << 20,
+			MaxModels: 64, MaxModelBytes: 1 << 30, MaxModelsPerCaller: 64, MaxModelBytesPerCaller: 64 << 30,
+			MaxLoadedBytes: 8 << 30, MaxBytesInFlight: 512 << 20,
 			MaxMultiplyAdds: 1 << 37, MaxCalls: 16384, StallTimeoutSeconds: 30,
 		},
 		Batching: Batching{Policy: Policy{MaxBatchSize: 4096, MaxQueueSize: 256}},
@@ -239,6 +304,25 @@ func (c Config) Validate() error {
 	if _, err := wire.SocketPath(c.Listen); err != nil {
 		bad("listen", "is no address: %v", err)
 	}
+	among("socket_mode", c.SocketMode, "0600", "0660", "0666")
+	for i, u := range c.AllowedUIDs {
+		within(fmt.Sprintf("allowed_uids[%d]", i), int64(u), 0, math.MaxUint32-1)
+	}
+	if c.TLS.Listen != "" {
+		if _, _, err := wire.HostPort(c.TLS.Listen); err != nil {
+			bad("tls.listen", "is no address: %v", err)
+		}
+		for key, file := range map[string]string{"certificate": c.TLS.Certificate, "key": c.TLS.Key, "client_ca": c.TLS.ClientCA} {
+			if file == "" {
+				bad("tls."+key, "is empty: over TCP both sides have a certificate")
+			}
+		}
+	}
+	for i, name := range c.TLS.AllowedNames {
+		if kind, rest, _ := strings.Cut(name, ":"); rest == "" || kind != "uri" && kind != "dns" && kind != "cn" {
+			bad(fmt.Sprintf("tls.allowed_names[%d]", i), "is %q, want uri:, dns: or cn: and a name", name)
+		}
+	}
 	if c.StateDir == "" {
 		bad("state_dir", "is empty")
 	}
@@ -255,6 +339,11 @@ func (c Config) Validate() error {
 	among("log.format", c.Log.Format, LogText, LogJSON)
 	within("limits.max_models", int64(c.Limits.MaxModels), 1, 1<<16)
 	within("limits.max_model_bytes", c.Limits.MaxModelBytes, 1, plan.MaxExtent*4)
+	within("limits.max_models_per_caller", int64(c.Limits.MaxModelsPerCaller), 1, 1<<16)
+	within("limits.max_model_bytes_per_caller", c.Limits.MaxModelBytesPerCaller, 1, 1<<50)
+	if c.Limits.MaxUploadBytesPerSecond != 0 {
+		within("limits.max_upload_bytes_per_second", c.Limits.MaxUploadBytesPerSecond, minUploadRate, 1<<50)
+	}
 	within("limits.max_bytes_in_flight", c.Limits.MaxBytesInFlight, minBytesInFlight, 1<<50)
 	within("limits.max_loaded_bytes", c.Limits.MaxLoadedBytes, 1, 1<<50)
 	within("limits.max_multiply_adds", c.Limits.MaxMultiplyAdds, 1, 1<<50)
@@ -276,6 +365,9 @@ func (c Config) Validate() error {
 			continue
 		}
 		policy(table, c.Batching.For(model))
+	}
+	if _, _, err := c.Metrics.Address(); err != nil {
+		bad("metrics.listen", "is no address: %v", err)
 	}
 	return errors.Join(wrong...)
 }

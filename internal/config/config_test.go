@@ -46,11 +46,14 @@ func TestGood(t *testing.T) {
 	const model = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 	eight, none := 8, 0
 	want := config.Config{
-		Listen: "unix:/tmp/s", StateDir: "state", Backend: config.BackendGonum, Threads: 3,
+		Listen: "unix:/tmp/s", SocketMode: "0660", SocketGroup: "users", AllowedUIDs: []int{1000, 1001},
+		TLS:      config.TLS{Listen: "tls:[::]:7443", Certificate: "c.pem", Key: "k.pem", ClientCA: "ca.pem", AllowedNames: []string{"dns:host.example", "cn:a"}},
+		StateDir: "state", Backend: config.BackendGonum, Threads: 3,
 		CUDA: config.CUDA{Devices: []int{0, 2}, MemoryBytes: 1 << 30, PinnedBytes: 4096, Streams: 2, Path: config.PathInt8},
 		Log:  config.Log{Level: slog.LevelDebug, Format: config.LogJSON},
 		Limits: config.Limits{
-			MaxModels: 1, MaxModelBytes: 4096, MaxLoadedBytes: 8192, MaxBytesInFlight: 128 << 20,
+			MaxModels: 1, MaxModelBytes: 4096, MaxModelsPerCaller: 2, MaxModelBytesPerCaller: 5000, MaxUploadBytesPerSecond: 1 << 20,
+			MaxLoadedBytes: 8192, MaxBytesInFlight: 128 << 20,
 			MaxMultiplyAdds: 1000, MaxCalls: 7, StallTimeoutSeconds: 5,
 		},
 		Batching: config.Batching{
@@ -58,6 +61,7 @@ func TestGood(t *testing.T) {
 				DefaultTimeoutMicroseconds: 7000, PriorityLevels: 3, DefaultPriorityLevel: 2},
 			Models: map[string]config.Override{model: {MaxBatchSize: &eight, DefaultTimeoutMicroseconds: &none}},
 		},
+		Metrics: config.Metrics{Listen: "tcp:[::1]:9000"},
 	}
 	c, err = config.Load("testdata/good/all.toml")
 	if err != nil || !reflect.DeepEqual(c, want) {
@@ -116,6 +120,29 @@ func TestEveryErrorIsListed(t *testing.T) {
 	for _, want := range []string{"threads", "key x", "batching.max_queue_size", "key batching.y"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %s", err, want)
+		}
+	}
+}
+
+func TestMetricsAddress(t *testing.T) {
+	for listen, want := range map[string][2]string{
+		"":                   {},
+		"unix:/run/m":        {"unix", "/run/m"},
+		"tcp:127.0.0.1:8002": {"tcp", "127.0.0.1:8002"},
+		"tcp:127.9.0.1:0":    {"tcp", "127.9.0.1:0"},
+		"tcp:[::1]:8002":     {"tcp", "[::1]:8002"},
+	} {
+		network, address, err := config.Metrics{Listen: listen}.Address()
+		if err != nil || network != want[0] || address != want[1] {
+			t.Errorf("%q: %q %q, %v", listen, network, address, err)
+		}
+	}
+	for _, listen := range []string{
+		"unix:", "unix:@m", "/run/m", "tcp:", "tcp:127.0.0.1", "tcp::8002", "tcp:0.0.0.0:8002", "tcp:10.0.0.1:8002", "tcp:[::]:8002",
+		"tcp:localhost:8002", "tcp:127.0.0.1:65536", "127.0.0.1:8002", "http://127.0.0.1:8002",
+	} {
+		if _, _, err := (config.Metrics{Listen: listen}).Address(); err == nil {
+			t.Errorf("%q is accepted", listen)
 		}
 	}
 }

@@ -97,6 +97,7 @@ var confined = map[string][]string{
 	"google.golang.org/grpc":           {"api", "internal/wire", "internal/config", "internal/adversary", "daemon", "hostclient", "cmd"},
 	"google.golang.org/protobuf":       {"api", "internal/onnx", "internal/wire", "internal/config", "internal/adversary", "internal/reference", "daemon", "hostclient", "models/train", "cmd"},
 	"github.com/BurntSushi/toml":       {"internal/config", "daemon", "cmd/securenetsd"},
+	"github.com/prometheus":            {"daemon", "cmd/securenetsd"},
 	"github.com/spf13/cobra":           {"cmd"},
 	"github.com/bufbuild/protocompile": {"api/generate"},
 }

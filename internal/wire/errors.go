@@ -34,6 +34,12 @@ const (
 	ReasonInternal      Reason = "INTERNAL"        // the backend failed
 )
 
+// Reasons are all that the protocol names.
+var Reasons = []Reason{
+	ReasonBadRequest, ReasonBadLength, ReasonNonCanonical, ReasonModelNotFound, ReasonLayerNotFound, ReasonTooLarge, ReasonBadModel,
+	ReasonBadOffset, ReasonOverloaded, ReasonTimeout, ReasonShuttingDown, ReasonStorage, ReasonInternal,
+}
+
 // domain is the ErrorInfo domain of Reasons.
 const domain = "securenets"
 

@@ -2,14 +2,17 @@ package wire
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 )
@@ -74,7 +77,7 @@ var ErrAddress = errors.New("wire: bad address")
 const maxSocketPath = 107
 
 // SocketPath returns the path in an address "unix:/path". Its errors wrap
-// ErrAddress: the scheme is another one (TCP is refused until it has mTLS), or no
+// ErrAddress: the scheme is another one, or no
 // socket of the file system can have the path.
 func SocketPath(addr string) (string, error) {
 	path, ok := strings.CutPrefix(addr, "unix:")
@@ -87,6 +90,53 @@ func SocketPath(addr string) (string, error) {
 		return "", fmt.Errorf("%w %q: path of %d bytes, at most %d", ErrAddress, addr, len(path), maxSocketPath)
 	}
 	return path, nil
+}
+
+// HostPort returns what an address "tls:HOST:PORT" names. Its errors wrap ErrAddress.
+// HOST is a name, or the number of an address, in brackets where it has colons; for
+// a server it may be empty, which stands for all addresses of the machine.
+func HostPort(addr string) (host, port string, err error) {
+	hostport, ok := strings.CutPrefix(addr, "tls:")
+	if !ok {
+		return "", "", fmt.Errorf("%w %q: want tls:HOST:PORT", ErrAddress, addr)
+	}
+	host, port, err = net.SplitHostPort(hostport)
+	if err != nil {
+		return "", "", fmt.Errorf("%w %q: want tls:HOST:PORT", ErrAddress, addr)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || strconv.FormatUint(n, 10) != port {
+		return "", "", fmt.Errorf("%w %q: no number of a port", ErrAddress, addr)
+	}
+	for _, r := range host {
+		if !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:", r) {
+			return "", "", fmt.Errorf("%w %q: no name of a host", ErrAddress, addr)
+		}
+	}
+	return host, port, nil
+}
+
+// DialTLS connects lazily to an address as HostPort takes it, with TLS 1.3 and never
+// through a proxy. The server is to have a certificate for HOST, unless config names
+// another server.
+func DialTLS(addr string, config *tls.Config) (*grpc.ClientConn, error) {
+	host, port, err := HostPort(addr)
+	if err == nil && (host == "" || port == "0") {
+		err = fmt.Errorf("%w %q: want a host and a port", ErrAddress, addr)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c := config.Clone()
+	c.MinVersion = tls.VersionTLS13
+	if c.ServerName == "" {
+		c.ServerName = host
+	}
+	dial := grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "tcp", net.JoinHostPort(host, port))
+	})
+	return grpc.NewClient("passthrough:///localhost",
+		append(DialOptions(), dial, grpc.WithTransportCredentials(credentials.NewTLS(c)))...)
 }
 
 // Dial connects lazily to an address as SocketPath takes it.

@@ -1,6 +1,7 @@
 package wire_test
 
 import (
+	"crypto/tls"
 	"errors"
 	"math/rand/v2"
 	"reflect"
@@ -109,6 +110,37 @@ func TestDecodeWordsRefuses(t *testing.T) {
 			if !errors.As(err, &e) || e.Reason != wire.ReasonNonCanonical || "ring: "+e.Message != want {
 				t.Errorf("%v, word %d: %v", r, at, err)
 			}
+		}
+	}
+}
+
+func TestHostPort(t *testing.T) {
+	for addr, want := range map[string][2]string{
+		"tls:host.example:7443": {"host.example", "7443"},
+		"tls:10.0.0.1:1":        {"10.0.0.1", "1"},
+		"tls:[fe80::1]:65535":   {"fe80::1", "65535"},
+		"tls::7443":             {"", "7443"},
+		"tls:[::]:0":            {"::", "0"},
+	} {
+		host, port, err := wire.HostPort(addr)
+		if err != nil || host != want[0] || port != want[1] {
+			t.Errorf("%s: %q %q, %v", addr, host, port, err)
+		}
+	}
+	for _, addr := range []string{
+		"", "tls:", "tls:host", "tls:host:", "tls:host:x", "tls:host:65536", "tls:host:-1", "tls:host:+1", "tls:host:01", "tls:::1:1", "tls:a b:1", "tls:a/b:1",
+		"tls:a%20:1", "tls:[fe80::1%eth0]:1", "tls:h\x00:1", "tcp:host:1", "host:1", "https://host:1", "TLS:host:1",
+	} {
+		if _, _, err := wire.HostPort(addr); !errors.Is(err, wire.ErrAddress) {
+			t.Errorf("%q: %v", addr, err)
+		}
+		if _, err := wire.DialTLS(addr, nil); !errors.Is(err, wire.ErrAddress) {
+			t.Errorf("dial %q: %v", addr, err)
+		}
+	}
+	for _, addr := range []string{"tls::7443", "tls:host:0"} { // a server's alone
+		if _, err := wire.DialTLS(addr, new(tls.Config)); !errors.Is(err, wire.ErrAddress) {
+			t.Errorf("dial %q: %v", addr, err)
 		}
 	}
 }

@@ -1,0 +1,381 @@
+package daemon_test
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/daemon"
+	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/tlstest"
+	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/kernels"
+)
+
+// certified is a daemon that serves TLS, too.
+type certified struct {
+	*running
+	ca   *tlstest.CA
+	addr string // of TLS
+}
+
+func startTLS(t *testing.T, backend kernels.Backend, change func(*config.Config)) *certified {
+	t.Helper()
+	ca, err := tlstest.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	caFile, err := ca.WriteCA(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key, err := ca.Write(dir, "daemon", tlstest.Leaf{Server: true, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := start(t, backend, func(c *config.Config) {
+		c.TLS = config.TLS{Listen: "tls:127.0.0.1:0", Certificate: cert, Key: key, ClientCA: caFile}
+		if change != nil {
+			change(c)
+		}
+	})
+	found := regexp.MustCompile(`msg=tls address=(\S+)`).FindStringSubmatch(d.log.String())
+	if found == nil {
+		t.Fatal("the log does not say where")
+	}
+	return &certified{d, ca, "tls:" + found[1]}
+}
+
+// as returns a connection with a certificate of the daemon's CA.
+func (d *certified) as(l tlstest.Leaf) *grpc.ClientConn {
+	d.t.Helper()
+	cert, err := d.ca.KeyPair(l)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return d.with(&tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: d.ca.Pool()})
+}
+
+func (d *certified) with(c *tls.Config) *grpc.ClientConn {
+	d.t.Helper()
+	cc, err := wire.DialTLS(d.addr, c)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { cc.Close() })
+	return cc
+}
+
+// by is the daemon as another caller sees it.
+func (d *certified) by(cc *grpc.ClientConn) *running {
+	other := &running{t: d.t, cfg: d.cfg, backend: d.backend, cc: cc}
+	return other
+}
+
+// TestTLS: a caller with a certificate is served as on the unix socket.
+func TestTLS(t *testing.T) {
+	d := startTLS(t, nil, nil)
+	m := smallModel(t)
+	alice := d.by(d.as(tlstest.Leaf{CommonName: "alice"}))
+	alice.push(m)
+	alice.works(m)
+	// Another connection with another certificate of the same name is the same caller.
+	d.by(d.as(tlstest.Leaf{CommonName: "alice"})).works(m)
+}
+
+// TestTLSRefused: without a certificate that the daemon's CA vouches for and that names
+// one allowed caller, and without TLS 1.3, there is no call.
+func TestTLSRefused(t *testing.T) {
+	d := startTLS(t, nil, func(c *config.Config) {
+		withMetrics(c)
+		c.TLS.AllowedNames = []string{"cn:alice", "dns:host.example", "uri:spiffe://example/host"}
+	})
+	stranger, err := tlstest.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair := func(ca *tlstest.CA, l tlstest.Leaf) []tls.Certificate {
+		c, err := ca.KeyPair(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []tls.Certificate{c}
+	}
+	alice := pair(d.ca, tlstest.Leaf{CommonName: "alice"})
+	n := 0.0
+	for name, certs := range map[string][]tls.Certificate{
+		"none":                  nil,
+		"another CA's":          pair(stranger, tlstest.Leaf{CommonName: "alice"}),
+		"expired":               pair(d.ca, tlstest.Leaf{CommonName: "alice", Expires: -time.Hour}),
+		"a server's":            pair(d.ca, tlstest.Leaf{CommonName: "alice", Server: true}),
+		"not allowed":           pair(d.ca, tlstest.Leaf{CommonName: "bob"}),
+		"of another kind":       pair(d.ca, tlstest.Leaf{CommonName: "host.example"}),
+		"two names":             pair(d.ca, tlstest.Leaf{DNS: []string{"host.example", "other.example"}, CommonName: "alice"}),
+		"a common name besides": pair(d.ca, tlstest.Leaf{DNS: []string{"other.example"}, CommonName: "alice"}),
+		"no name":               pair(d.ca, tlstest.Leaf{}),
+	} {
+		cc := d.with(&tls.Config{Certificates: certs, RootCAs: d.ca.Pool()})
+		if _, err := pb.NewSecureNetsClient(cc).List(d.ctx(), &pb.ListRequest{}); err == nil {
+			t.Errorf("%s: served", name)
+		}
+		n++
+	}
+	if got := d.scrape().value("securenets_refusals_total", "reason", "STRANGER"); got < n {
+		t.Errorf("%v connections refused, of %v and more", got, n)
+	}
+	// Not TLS 1.3; not TLS.
+	raw, err := tls.Dial("tcp", strings.TrimPrefix(d.addr, "tls:"), &tls.Config{Certificates: alice, RootCAs: d.ca.Pool(), MaxVersion: tls.VersionTLS12, NextProtos: []string{"h2"}})
+	if err == nil {
+		raw.Close()
+		t.Error("TLS 1.2 is spoken")
+	}
+	plain, err := net.Dial("tcp", strings.TrimPrefix(d.addr, "tls:"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	if _, err := io.WriteString(plain, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"); err != nil {
+		t.Error(err)
+	}
+	if b, err := io.ReadAll(plain); err == nil && len(b) > 7 { // at most an alert
+		t.Errorf("plain HTTP/2 is answered with %x", b)
+	}
+	// The host refuses a daemon that another CA vouches for.
+	cc := d.with(&tls.Config{Certificates: alice, RootCAs: stranger.Pool()})
+	if _, err := pb.NewSecureNetsClient(cc).List(d.ctx(), &pb.ListRequest{}); err == nil {
+		t.Error("another's daemon is trusted")
+	}
+	for _, l := range []tlstest.Leaf{
+		{CommonName: "alice"}, {DNS: []string{"host.example"}, CommonName: "x"}, {URIs: []string{"spiffe://example/host"}, DNS: []string{"a", "b"}},
+	} {
+		if _, err := pb.NewSecureNetsClient(d.as(l)).List(d.ctx(), &pb.ListRequest{}); err != nil {
+			t.Errorf("%+v: %v", l, err)
+		}
+	}
+}
+
+func TestCallerName(t *testing.T) {
+	uri := func(s string) *url.URL {
+		u, err := url.Parse(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+	for _, c := range []struct {
+		cert x509.Certificate
+		want string
+	}{
+		{x509.Certificate{Subject: pkix.Name{CommonName: "a"}}, "cn:a"},
+		{x509.Certificate{Subject: pkix.Name{CommonName: "dns:a"}}, "cn:dns:a"},
+		{x509.Certificate{Subject: pkix.Name{CommonName: "a"}, DNSNames: []string{"b"}}, "dns:b"},
+		{x509.Certificate{DNSNames: []string{"b", "c"}, URIs: []*url.URL{uri("spiffe://x/y")}}, "uri:spiffe://x/y"},
+		{x509.Certificate{DNSNames: []string{"b", "c"}, Subject: pkix.Name{CommonName: "a"}}, ""},
+		{x509.Certificate{URIs: []*url.URL{uri("spiffe://x/y"), uri("spiffe://x/z")}}, ""},
+		{x509.Certificate{EmailAddresses: []string{"a@b"}, Subject: pkix.Name{Organization: []string{"a"}}}, ""},
+	} {
+		got, err := daemon.CallerName(&c.cert)
+		if got != c.want || errors.Is(err, daemon.ErrNoName) != (c.want == "") {
+			t.Errorf("%q, %v, want %q", got, err, c.want)
+		}
+	}
+}
+
+// TestCallersSeeTheirOwn: what a caller has is to another as if it were not there, in
+// every call, and each keeps its own whatever the other does.
+func TestCallersSeeTheirOwn(t *testing.T) {
+	d := startTLS(t, nil, nil)
+	m := smallModel(t)
+	unfinished := newModel(t, ring.Q4(), plan.Dense(5, 6))
+	alice := d.by(d.as(tlstest.Leaf{CommonName: "alice"}))
+	alice.push(m)
+	if _, err := send(d.ctx(), alice.cc, unfinished.digest, len(unfinished.bytes), 0, unfinished.bytes[:50]); err != nil {
+		t.Fatal(err)
+	}
+	for name, other := range map[string]*running{"bob": d.by(d.as(tlstest.Leaf{CommonName: "bob"})), "a user": d.running} {
+		// The answers are those about a model that no one has.
+		nobodys := newModel(t, ring.Q4(), plan.Dense(7, 8))
+		list, err := other.client().List(d.ctx(), &pb.ListRequest{})
+		if err != nil || len(list.Models) != 0 {
+			t.Errorf("%s: list %v, %v", name, list, err)
+		}
+		e := evaluate(t, d.ctx(), other.cc)
+		var told []string
+		for _, digest := range [][]byte{m.digest[:], unfinished.digest[:], nobodys.digest[:]} {
+			r := m.request(1, 1, 1)
+			r.Model = digest
+			e.send(r)
+			resp, err := e.receive()
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := strings.ReplaceAll(fmt.Sprint(wire.FromProto(resp.Err)), fmt.Sprintf("%x", digest), "X")
+			_, err = other.client().Remove(d.ctx(), &pb.RemoveRequest{Digest: digest})
+			text += strings.ReplaceAll(fmt.Sprint(wire.FromStatus(err)), fmt.Sprintf("%x", digest), "X")
+			told = append(told, text)
+		}
+		if told[0] != told[2] || told[1] != told[2] || !strings.Contains(told[0], string(wire.ReasonModelNotFound)) {
+			t.Errorf("%s is told %q", name, told)
+		}
+		for _, of := range []*testModel{m, unfinished, nobodys} {
+			resp, err := send(d.ctx(), other.cc, of.digest, len(of.bytes), 0)
+			if err != nil || resp.Received != 0 || resp.Complete {
+				t.Errorf("%s asks for %d bytes: %v, %v", name, len(of.bytes), resp, err)
+			}
+		}
+		other.push(m)
+		other.works(m)
+		if _, err := other.client().Remove(d.ctx(), &pb.RemoveRequest{Digest: m.digest[:]}); err != nil {
+			t.Error(err)
+		}
+		alice.works(m)
+	}
+	resp, err := send(d.ctx(), alice.cc, unfinished.digest, len(unfinished.bytes), 50, unfinished.bytes[50:])
+	if err != nil || !resp.Complete {
+		t.Errorf("%v, %v", resp, err)
+	}
+}
+
+// TestLimitOfModels and those that follow: one caller reaches a limit, and another does not.
+func TestLimitOfModels(t *testing.T) {
+	d := startTLS(t, nil, func(c *config.Config) { c.Limits.MaxModelsPerCaller = 1 })
+	a, b := newModel(t, ring.Q4(), plan.Dense(3, 4)), newModel(t, ring.Q4(), plan.Dense(4, 5))
+	alice, bob := d.by(d.as(tlstest.Leaf{CommonName: "alice"})), d.by(d.as(tlstest.Leaf{CommonName: "bob"}))
+	alice.push(a)
+	_, err := send(d.ctx(), alice.cc, b.digest, len(b.bytes), 0, b.bytes)
+	wantReason(t, err, codes.ResourceExhausted, wire.ReasonTooLarge)
+	bob.push(b)
+	bob.works(b)
+	alice.works(a)
+}
+
+func TestLimitOfBytes(t *testing.T) {
+	a, b := newModel(t, ring.Q4(), plan.Dense(3, 4)), newModel(t, ring.Q4(), plan.Dense(4, 5))
+	d := startTLS(t, nil, func(c *config.Config) { c.Limits.MaxModelBytesPerCaller = int64(len(a.bytes) + len(b.bytes) - 1) })
+	alice, bob := d.by(d.as(tlstest.Leaf{CommonName: "alice"})), d.by(d.as(tlstest.Leaf{CommonName: "bob"}))
+	alice.push(a)
+	_, err := send(d.ctx(), alice.cc, b.digest, len(b.bytes), 0, b.bytes)
+	wantReason(t, err, codes.ResourceExhausted, wire.ReasonTooLarge)
+	bob.push(b)
+	bob.works(b)
+	alice.works(a)
+}
+
+func TestLimitOfUploadRate(t *testing.T) {
+	const rate = 1 << 20
+	d := startTLS(t, nil, func(c *config.Config) {
+		withMetrics(c)
+		c.Limits.MaxUploadBytesPerSecond = rate
+		c.Limits.StallTimeoutSeconds = 1 // waiting for its turn is no stalling
+	})
+	m := newModel(t, ring.Q4(), plan.Dense(512, 768)) // 1.5 MiB
+	alice, bob := d.by(d.as(tlstest.Leaf{CommonName: "alice"})), d.by(d.as(tlstest.Leaf{CommonName: "bob"}))
+	half := len(m.bytes) / 2
+	begun := time.Now()
+	done := make(chan time.Duration, 1)
+	go func() {
+		_, err := send(d.ctx(), alice.cc, m.digest, len(m.bytes), 0, m.bytes[:1<<20], m.bytes[1<<20:half+half/2], m.bytes[half+half/2:])
+		if err != nil {
+			t.Error(err)
+		}
+		done <- time.Since(begun)
+	}()
+	for d.scrape().value("securenets_received_bytes_total") < 1<<20 { // alice's first message
+		time.Sleep(time.Millisecond)
+	}
+	other := smallModel(t)
+	bob.push(other)
+	bob.works(other)
+	select {
+	case took := <-done:
+		t.Fatalf("alice took %v, and bob longer", took)
+	default:
+	}
+	// The last message begins when those before it are worked off.
+	least := time.Duration(float64(half+half/2) / rate * float64(time.Second))
+	if took := <-done; took < least {
+		t.Errorf("alice took %v, want %v and more", took, least)
+	}
+	alice.works(m)
+}
+
+// TestSocketAccess: mode and group of the socket, and who may call.
+func TestSocketAccess(t *testing.T) {
+	group := os.Getegid()
+	if os.Geteuid() == 0 {
+		group = 12345
+	}
+	d := start(t, nil, func(c *config.Config) {
+		c.Listen = "unix:" + filepath.Join(t.TempDir(), "run", "s")
+		c.SocketMode, c.SocketGroup = "0660", fmt.Sprint(group)
+	})
+	path := strings.TrimPrefix(d.cfg.Listen, "unix:")
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mode, gid := info.Mode().Perm(), int(info.Sys().(*syscall.Stat_t).Gid); mode != 0o660 || gid != group {
+		t.Errorf("mode %v, group %d", mode, gid)
+	}
+	if info, err := os.Stat(filepath.Dir(path)); err != nil || info.Mode().Perm() != 0o711 {
+		t.Errorf("its folder: %v, %v", info.Mode(), err)
+	}
+	m := smallModel(t)
+	d.push(m)
+	d.works(m)
+}
+
+// TestCannotStartTLS: files that are no certificates keep the daemon from starting.
+func TestCannotStartTLS(t *testing.T) {
+	d := startTLS(t, nil, nil)
+	junk := filepath.Join(t.TempDir(), "junk")
+	if err := os.WriteFile(junk, []byte("junk"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cert, key, err := d.ca.Write(t.TempDir(), "other", tlstest.Leaf{Server: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		change func(*config.Config)
+		want   string
+	}{
+		"no file":       {func(c *config.Config) { c.TLS.ClientCA = junk + "x" }, "client_ca"},
+		"no CA":         {func(c *config.Config) { c.TLS.ClientCA = junk }, "has no certificate"},
+		"no key":        {func(c *config.Config) { c.TLS.Key = junk }, "certificate and key"},
+		"another key":   {func(c *config.Config) { c.TLS.Key = key }, "certificate and key"},
+		"used":          {func(c *config.Config) { c.TLS.Listen, c.TLS.Certificate, c.TLS.Key = d.addr, cert, key }, "in use"},
+		"no such group": {func(c *config.Config) { c.TLS = config.TLS{}; c.SocketGroup = "no-such-group" }, "no-such-group"},
+	} {
+		cfg := d.cfg
+		cfg.Listen, cfg.StateDir = "unix:"+filepath.Join(t.TempDir(), "s"), t.TempDir()
+		c.change(&cfg)
+		if err := daemon.Run(t.Context(), cfg, slog.New(slog.DiscardHandler), d.backend); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := os.Stat(strings.TrimPrefix(cfg.Listen, "unix:")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: the socket is left", name)
+		}
+	}
+}

@@ -1,0 +1,277 @@
+// Package metrics counts what the daemon does, for Prometheus. docs/operations.md
+// describes every figure.
+//
+// Names that begin with nv_ are those of Triton Inference Server, with its meaning
+// and units, so that what reads Triton's figures reads these. All others are the
+// daemon's own.
+//
+// Labels are bounded: digests by the models that are stored, all others by lists in
+// the program or by the hardware. Of what a caller chooses nothing becomes a label
+// but the digest of a model that is stored, and none says who a caller is.
+package metrics
+
+import (
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/internal/version"
+	"github.com/securenets/securenets/internal/wire"
+)
+
+// Reasons of refusals beside those that the protocol names.
+const (
+	Cancelled wire.Reason = "CANCELLED" // the caller left before it was answered
+	Protocol  wire.Reason = "PROTOCOL"  // what came is not the protocol's, or exceeds a message
+	Stalled   wire.Reason = "STALLED"   // a connection whose caller did not read, or not send, for too long
+	Stranger  wire.Reason = "STRANGER"  // a connection of someone who may not call
+)
+
+// reasons are all values of the label; others count as INTERNAL.
+var reasons = append([]wire.Reason{Cancelled, Protocol, Stalled, Stranger}, wire.Reasons...)
+
+// Reasons of Triton's for requests that failed.
+const (
+	tritonRejected  = "REJECTED"
+	tritonCancelled = "CANCELED"
+	tritonBackend   = "BACKEND"
+	tritonOther     = "OTHER"
+)
+
+// Metrics are the figures of one daemon. Methods may be called by several
+// goroutines at once.
+type Metrics struct {
+	registry *prometheus.Registry
+
+	calls          *prometheus.CounterVec
+	inProgress     prometheus.Gauge
+	refusals       map[wire.Reason]prometheus.Counter
+	uploads        prometheus.Counter
+	received, sent prometheus.Counter
+	receiving      prometheus.Observer
+	sending        prometheus.Observer
+	batch          prometheus.Histogram
+
+	// By model.
+	success, failure, rows, products           *prometheus.CounterVec
+	requestUS, queueUS, inputUS, inferUS       *prometheus.CounterVec
+	requestSeconds, queueSeconds, inferSeconds *prometheus.HistogramVec
+
+	mu     sync.Mutex
+	models map[sealed.Digest]*Model
+}
+
+// native returns the options of a histogram with buckets that are at most a tenth
+// wider than the one before, as many as are needed, up to 160.
+func native(name, help string) prometheus.HistogramOpts {
+	return prometheus.HistogramOpts{
+		Name: name, Help: help,
+		NativeHistogramBucketFactor:    1.1,
+		NativeHistogramMaxBucketNumber: 160,
+		// With too many buckets they are reset, at most this often, or made wider.
+		NativeHistogramMinResetDuration: time.Hour,
+	}
+}
+
+// New returns figures that are all 0.
+func New() *Metrics {
+	m := &Metrics{registry: prometheus.NewRegistry(), models: map[sealed.Digest]*Model{}}
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+		m.registry.MustRegister(c)
+		return c
+	}
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+		m.registry.MustRegister(c)
+		return c
+	}
+	histograms := func(name, help string, labels ...string) *prometheus.HistogramVec {
+		h := prometheus.NewHistogramVec(native(name, help), labels)
+		m.registry.MustRegister(h)
+		return h
+	}
+
+	m.success = counters("nv_inference_request_success", "Requests that were answered with their product.", "model")
+	m.failure = counters("nv_inference_request_failure", "Requests for a model of their caller's that were not, by reason.", "model", "reason")
+	m.rows = counters("nv_inference_count", "Samples of requests that were answered.", "model")
+	m.products = counters("nv_inference_exec_count", "Products that were computed; one has the samples of one request or of several.", "model")
+	m.requestUS = counters("nv_inference_request_duration_us", "Microseconds from the last byte of a request to the last of its answer, of requests that were answered.", "model")
+	m.queueUS = counters("nv_inference_queue_duration_us", "Microseconds of these from a request's arrival in the queue to the begin of its product.", "model")
+	m.inputUS = counters("nv_inference_compute_input_duration_us", "Microseconds of these in which words were decoded or a seed was expanded.", "model")
+	m.inferUS = counters("nv_inference_compute_infer_duration_us", "Microseconds of these in which the product was computed that the request was part of.", "model")
+
+	m.requestSeconds = histograms("securenets_request_duration_seconds", "Time from the last byte of a request to the last of its answer, of requests that were answered.", "model")
+	m.queueSeconds = histograms("securenets_queue_duration_seconds", "Time of these from a request's arrival in the queue to the begin of its product.", "model")
+	m.inferSeconds = histograms("securenets_compute_duration_seconds", "Time of these in which the product was computed that the request was part of.", "model")
+	transfer := histograms("securenets_transfer_duration_seconds", "Time in which a message was received once it had begun, or an answer was sent once it was there.", "direction")
+	m.receiving, m.sending = transfer.WithLabelValues("received"), transfer.WithLabelValues("sent")
+	m.batch = prometheus.NewHistogram(native("securenets_batch_rows", "Samples of a product."))
+	m.registry.MustRegister(m.batch)
+
+	m.calls = counters("securenets_calls_total", "Calls that ended, by method and by code of gRPC.", "method", "code")
+	m.inProgress = prometheus.NewGauge(prometheus.GaugeOpts{Name: "securenets_calls", Help: "Calls in progress, idle streams included."})
+	m.registry.MustRegister(m.inProgress)
+	refusals := counters("securenets_refusals_total", "Calls, requests and connections that were refused or failed, by reason.", "reason")
+	m.refusals = map[wire.Reason]prometheus.Counter{}
+	for _, r := range reasons {
+		m.refusals[r] = refusals.WithLabelValues(string(r))
+	}
+	m.uploads = counter("securenets_uploads_total", "Models that an upload has made visible.")
+	m.received = counter("securenets_received_bytes_total", "Bytes of messages of requests and of uploads.")
+	m.sent = counter("securenets_sent_bytes_total", "Bytes of words in answers.")
+
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "securenets_build_info", Help: "1; the label has the version.",
+		ConstLabels: prometheus.Labels{"version": version.Version}})
+	build.Set(1)
+	m.registry.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Handler serves the figures. It is for whoever runs the daemon, not for callers.
+func (m *Metrics) Handler(log *slog.Logger) http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
+		MaxRequestsInFlight: 4,
+		ErrorLog:            slog.NewLogLogger(log.Handler(), slog.LevelError),
+		ErrorHandling:       promhttp.ContinueOnError,
+		// What promhttp counts of itself.
+		Registry: m.registry,
+	})
+}
+
+// CallBegan and CallEnded count calls in progress.
+func (m *Metrics) CallBegan() { m.inProgress.Inc() }
+
+// CallEnded is CallBegan's counterpart.
+func (m *Metrics) CallEnded() { m.inProgress.Dec() }
+
+// Called counts a call of a method that the daemon has.
+func (m *Metrics) Called(method, code string) { m.calls.WithLabelValues(method, code).Inc() }
+
+// Refused counts a call, request or connection that was refused.
+func (m *Metrics) Refused(why wire.Reason) {
+	c, ok := m.refusals[why]
+	if !ok {
+		c = m.refusals[wire.ReasonInternal]
+	}
+	c.Inc()
+}
+
+// Uploaded counts a model that an upload made visible.
+func (m *Metrics) Uploaded() { m.uploads.Inc() }
+
+// Received counts a message of so many bytes that took so long.
+func (m *Metrics) Received(bytes int, took time.Duration) {
+	m.received.Add(float64(bytes))
+	m.receiving.Observe(took.Seconds())
+}
+
+// Sent counts an answer with so many bytes of words.
+func (m *Metrics) Sent(bytes int, took time.Duration) {
+	m.sent.Add(float64(bytes))
+	m.sending.Observe(took.Seconds())
+}
+
+// Model are the figures of one model, however often it is stored.
+type Model struct {
+	m       *Metrics
+	digest  sealed.Digest
+	holders int // guarded by m.mu
+
+	success, rows, products            prometheus.Counter
+	requestUS, queueUS, inputUS, infUS prometheus.Counter
+	requestS, queueS, inferS           prometheus.Observer
+	failure                            map[string]prometheus.Counter
+}
+
+// Model returns the figures of a model, which Drop gives back.
+func (m *Metrics) Model(d sealed.Digest) *Model {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f, ok := m.models[d]
+	if !ok {
+		name := d.String()
+		f = &Model{
+			m: m, digest: d,
+			success: m.success.WithLabelValues(name), rows: m.rows.WithLabelValues(name), products: m.products.WithLabelValues(name),
+			requestUS: m.requestUS.WithLabelValues(name), queueUS: m.queueUS.WithLabelValues(name),
+			inputUS: m.inputUS.WithLabelValues(name), infUS: m.inferUS.WithLabelValues(name),
+			requestS: m.requestSeconds.WithLabelValues(name), queueS: m.queueSeconds.WithLabelValues(name), inferS: m.inferSeconds.WithLabelValues(name),
+			failure: map[string]prometheus.Counter{},
+		}
+		for _, r := range []string{tritonRejected, tritonCancelled, tritonBackend, tritonOther} {
+			f.failure[r] = m.failure.WithLabelValues(name, r)
+		}
+		m.models[d] = f
+	}
+	f.holders++
+	return f
+}
+
+// Drop forgets the figures with the last one who holds them. What is counted in
+// them afterwards, of requests under way, is not shown.
+func (f *Model) Drop() {
+	m := f.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f.holders--; f.holders > 0 {
+		return
+	}
+	delete(m.models, f.digest)
+	only := prometheus.Labels{"model": f.digest.String()}
+	for _, v := range []interface{ DeletePartialMatch(prometheus.Labels) int }{
+		m.success, m.failure, m.rows, m.products, m.requestUS, m.queueUS, m.inputUS, m.inferUS, m.requestSeconds, m.queueSeconds, m.inferSeconds,
+	} {
+		v.DeletePartialMatch(only)
+	}
+}
+
+// Request is what an answered request took.
+type Request struct {
+	Rows  int
+	Batch int // rows of the product, where this request stands for it; else 0
+	// Total is from the request's last byte to the last one of its answer; the
+	// others are parts of it.
+	Total, Input, Queue, Compute time.Duration
+}
+
+// Answered counts a request that was answered with its product.
+func (f *Model) Answered(r Request) {
+	f.success.Inc()
+	f.rows.Add(float64(r.Rows))
+	if r.Batch > 0 {
+		f.products.Inc()
+		f.m.batch.Observe(float64(r.Batch))
+	}
+	for _, of := range []struct {
+		us      prometheus.Counter
+		seconds prometheus.Observer
+		took    time.Duration
+	}{{f.requestUS, f.requestS, r.Total}, {f.queueUS, f.queueS, r.Queue}, {f.infUS, f.inferS, r.Compute}} {
+		of.us.Add(microseconds(of.took))
+		of.seconds.Observe(of.took.Seconds())
+	}
+	f.inputUS.Add(microseconds(r.Input))
+}
+
+func microseconds(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+
+// Failed counts a request that was not.
+func (f *Model) Failed(why wire.Reason) {
+	reason := tritonOther
+	switch why {
+	case wire.ReasonOverloaded:
+		reason = tritonRejected
+	case Cancelled:
+		reason = tritonCancelled
+	case wire.ReasonInternal:
+		reason = tritonBackend
+	}
+	f.failure[reason].Inc()
+}

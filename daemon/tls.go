@@ -1,0 +1,107 @@
+package daemon
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+
+	"google.golang.org/grpc/credentials"
+
+	"github.com/securenets/securenets/daemon/model"
+	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/internal/wire"
+)
+
+// ErrNoName reports a certificate that does not say in one way who has it.
+var ErrNoName = errors.New("daemon: the certificate names no one caller")
+
+// errNotAllowed reports a caller who is not among those that the configuration lists.
+var errNotAllowed = errors.New("daemon: not among tls.allowed_names")
+
+// CallerName returns whom a certificate names: "uri:" and its URI, else "dns:" and
+// its DNS name, else "cn:" and the common name of its subject. The kind is part of
+// the name, so that no kind stands for another. Its error wraps ErrNoName where there
+// are several of the first kind that there is, or none of any.
+func CallerName(cert *x509.Certificate) (string, error) {
+	switch {
+	case len(cert.URIs) > 1, len(cert.URIs) == 0 && len(cert.DNSNames) > 1:
+		return "", fmt.Errorf("%w: it has several", ErrNoName)
+	case len(cert.URIs) == 1:
+		return "uri:" + cert.URIs[0].String(), nil
+	case len(cert.DNSNames) == 1:
+		return "dns:" + cert.DNSNames[0], nil
+	case cert.Subject.CommonName != "":
+		return "cn:" + cert.Subject.CommonName, nil
+	}
+	return "", fmt.Errorf("%w: it has none", ErrNoName)
+}
+
+// listenTLS returns the listener that c asks for, and its credentials; nil where it
+// asks for none.
+func listenTLS(c config.TLS) (net.Listener, credentials.TransportCredentials, error) {
+	if c.Listen == "" {
+		return nil, nil, nil
+	}
+	host, port, err := wire.HostPort(c.Listen)
+	if err != nil {
+		return nil, nil, err
+	}
+	own, err := tls.LoadX509KeyPair(c.Certificate, c.Key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("daemon: tls: certificate and key: %w", err)
+	}
+	pem, err := os.ReadFile(c.ClientCA)
+	if err != nil {
+		return nil, nil, fmt.Errorf("daemon: tls: client_ca: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, nil, fmt.Errorf("daemon: tls: client_ca: %s has no certificate", c.ClientCA)
+	}
+	secure := credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{own},
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+		ClientCAs:    roots,
+		MinVersion:   tls.VersionTLS13,
+		// Every connection shows its certificate, and the time that it is good for.
+		SessionTicketsDisabled: true,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			name, err := CallerName(s.PeerCertificates[0])
+			if err == nil && len(c.AllowedNames) > 0 && !slices.Contains(c.AllowedNames, name) {
+				err = fmt.Errorf("%w: %q", errNotAllowed, name)
+			}
+			return err
+		},
+	})
+	l, err := net.Listen("tcp", net.JoinHostPort(host, port))
+	if err != nil {
+		return nil, nil, err
+	}
+	return l, secure, nil
+}
+
+// handshake finds out who connects by TLS.
+func (t transport) handshake(c net.Conn) (net.Conn, model.Owner, error) {
+	if t.tls == nil {
+		return nil, "", errors.New("daemon: neither a unix socket nor TLS")
+	}
+	secured, info, err := t.tls.ServerHandshake(c)
+	if err != nil {
+		return nil, "", err
+	}
+	state := info.(credentials.TLSInfo).State
+	if len(state.VerifiedChains) == 0 {
+		secured.Close()
+		return nil, "", errors.New("daemon: a certificate that no one vouches for")
+	}
+	name, err := CallerName(state.PeerCertificates[0])
+	if err != nil {
+		secured.Close()
+		return nil, "", err
+	}
+	return secured, model.Certified(name), nil
+}
