@@ -217,6 +217,47 @@ func FuzzPasses(f *testing.F) {
 		run("liftMasked", func(p passes, dst []uint32) {
 			p.liftMasked(m, signed(dst), a, b, places, fence.Slice[int32](t, size, atEnd))
 		})
+		// Of pairs, twins are those of one sample alone.
+		sides := func(first, second []int32) []int32 {
+			v := fence.Slice[int32](t, 2*size, atEnd)
+			for i := range first {
+				v[2*i], v[2*i+1] = first[i], second[i]
+			}
+			return v
+		}
+		c, d, v1 := words(), words(), fence.Slice[float32](t, size, atEnd)
+		for i := range v1 {
+			v1[i] = float32(rng.NormFloat64())
+		}
+		other, inverse1 := fence.Slice[int32](t, size, atEnd), inverse/3
+		for i := range other {
+			other[i] = few[size-1-i]
+		}
+		var want0, want1 = slices.Clone(a), slices.Clone(b)
+		generic.subSmall(m, want0, few, places, nil)
+		generic.subSmall(m, want1, other, places, nil)
+		lift0, lift1 := make([]int32, size), make([]int32, size)
+		generic.liftMasked(m, lift0, a, b, places, make([]int32, size))
+		generic.liftMasked(m, lift1, c, d, places, make([]int32, size))
+		round0, round1 := make([]int32, size), make([]int32, size)
+		generic.round(round0, v, inverse)
+		generic.round(round1, v1, inverse1)
+		for _, tier := range tiers {
+			got0, got1 := fence.Of(t, a, atEnd), fence.Of(t, b, atEnd)
+			tier.subPairs(m, got0, got1, sides(few, other), places, fence.Slice[int32](t, 2*moves, atEnd))
+			if !slices.Equal(got0, want0) || !slices.Equal(got1, want1) {
+				t.Errorf("%s: subPairs of %d over %v: differs from single ones", tier.name, size, r)
+			}
+			got := fence.Slice[int32](t, 2*size, atEnd)
+			tier.liftPairs(m, got, a, b, c, d, places, fence.Slice[int32](t, 2*size, atEnd))
+			if !slices.Equal(got, sides(lift0, lift1)) {
+				t.Errorf("%s: liftPairs of %d over %v: differs from single ones", tier.name, size, r)
+			}
+			tier.roundPairs(got, v, v1, [2]float64{inverse, inverse1})
+			if !slices.Equal(got, sides(round0, round1)) {
+				t.Errorf("%s: roundPairs of %d: differs from single ones", tier.name, size)
+			}
+		}
 		run("scale", func(p passes, dst []uint32) { p.scale(m, dst, a, high, low) })
 		run("scale in place", func(p passes, dst []uint32) { p.scale(m, dst, dst, high, low) })
 		run("round", func(p passes, dst []uint32) { p.round(signed(dst), v, inverse) })
