@@ -226,6 +226,11 @@ start:
 	JMP next
 	PCALIGN $32
 full:
+	PREFETCHT0 1024(DI) // dst of a later turn, to be there when it is written
+	PREFETCHT0 1088(DI)
+	PREFETCHT0 1152(DI)
+	PREFETCHT0 1216(DI)
+	PREFETCHT0 1280(DI)
 	COUNT_ALL
 	ROUND(VAESENC, Z1)
 	KEEP_FULL(Z24)
