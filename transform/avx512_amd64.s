@@ -431,31 +431,80 @@ loop:
 	SUBTRACT(x, Z4)              \
 	VMOVDQU32 Z4, (dst)(DX*1)
 
-// func subPairsAVX512(m uint32, n int, dst0, dst1 *uint32, x *int32, unit *uint32, ratio *float32)
-TEXT ·subPairsAVX512(SB), NOSPLIT, $0-56
+// MOVE_TWO moves the pairs at two places that are at bytes from R11 and DX on, and
+// MOVE_BLOCK those at 16. They clobber AX and R12.
+#define MOVE_TWO(at) \
+	MOVQ at(R11)(DX*1), AX           \
+	MOVL AX, R12                     \
+	SHRQ $32, AX                     \
+	MOVQ (SI)(R12*8), R12            \
+	MOVQ (SI)(AX*8), AX              \
+	MOVQ R12, (2*(at))(R10)(DX*2)    \
+	MOVQ AX, (2*(at)+8)(R10)(DX*2)
+
+#define MOVE_BLOCK(at) \
+	MOVE_TWO(at)        \
+	MOVE_TWO(at+8)      \
+	MOVE_TWO(at+16)     \
+	MOVE_TWO(at+24)     \
+	MOVE_TWO(at+32)     \
+	MOVE_TWO(at+40)     \
+	MOVE_TWO(at+48)     \
+	MOVE_TWO(at+56)
+
+// TAKE_PAIRS takes 16 pairs that were moved.
+#define TAKE_PAIRS \
+	VMOVDQU32 (R10)(DX*2), Z0    \
+	VMOVDQU32 64(R10)(DX*2), Z6  \
+	VMOVDQA64 Z0, Z1             \
+	VPERMT2D Z6, Z29, Z0         \
+	VPERMT2D Z6, Z28, Z1         \
+	VMOVDQU32 (R8)(DX*1), Z2     \
+	VMOVUPS (R9)(DX*1), Z3       \
+	TAKE_FROM(Z0, DI)            \
+	TAKE_FROM(Z1, BX)
+
+// func subPairsAVX512(m uint32, n int, dst0, dst1 *uint32, x, from *int32, unit *uint32, ratio *float32, moved *int32)
+//
+// Pairs are moved 4 blocks ahead: that takes other parts of the processor than products
+// do, and what was just written in pieces cannot be read as a whole yet.
+TEXT ·subPairsAVX512(SB), NOSPLIT, $0-72
 	MODULUS(m+0(FP))
 	MOVQ n+8(FP), CX
 	MOVQ dst0+16(FP), DI
 	MOVQ dst1+24(FP), BX
 	MOVQ x+32(FP), SI
-	MOVQ unit+40(FP), R8
-	MOVQ ratio+48(FP), R9
+	MOVQ from+40(FP), R11
+	MOVQ unit+48(FP), R8
+	MOVQ ratio+56(FP), R9
+	MOVQ moved+64(FP), R10
 	VMOVDQU32 firsts<>(SB), Z29
 	SHIFTED(1, Z29, Z28)
+	MOVQ $64, R13
+	CMPQ CX, R13
+	CMOVQLT CX, R13
+	SUBQ R13, CX
+	MOVQ R13, DX
+	SHLQ $2, DX
+first:
+	SUBQ $64, DX
+	MOVE_BLOCK(0)
+	TESTQ DX, DX
+	JNZ first
+	TESTQ CX, CX
+	JZ last
 	PCALIGN $32
-loop:
-	VMOVDQU32 (SI)(DX*2), Z0
-	VMOVDQU32 64(SI)(DX*2), Z6
-	VMOVDQA64 Z0, Z1
-	VPERMT2D Z6, Z29, Z0
-	VPERMT2D Z6, Z28, Z1
-	VMOVDQU32 (R8)(DX*1), Z2
-	VMOVUPS (R9)(DX*1), Z3
-	TAKE_FROM(Z0, DI)
-	TAKE_FROM(Z1, BX)
+both:
+	MOVE_BLOCK(256)
+	TAKE_PAIRS
 	ADDQ $64, DX
 	SUBQ $16, CX
-	JNZ loop
+	JNZ both
+last:
+	TAKE_PAIRS
+	ADDQ $64, DX
+	SUBQ $16, R13
+	JNZ last
 	VZEROUPPER
 	RET
 

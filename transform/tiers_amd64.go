@@ -132,8 +132,7 @@ func withPairs(p passes) passes {
 	}
 	p.subPairs = func(m uint32, dst0, dst1 []uint32, x []int32, t table, moved []int32) {
 		for n := min(whole(len(dst0)), moves); n > 0; n = min(whole(len(dst0)), moves) {
-			movePairs(n, &moved[:2*n][0], &x[0], &t.from[:n][0])
-			subPairsAVX512(m, n, &dst0[0], &dst1[:n][0], &moved[0], &t.unit[:n][0], &t.ratio[:n][0])
+			subPairsAVX512(m, n, &dst0[0], &dst1[:n][0], &x[0], &t.from[:n][0], &t.unit[:n][0], &t.ratio[:n][0], &moved[:2*n][0])
 			dst0, dst1, t = dst0[n:], dst1[n:], t.after(n)
 		}
 		generic.subPairs(m, dst0, dst1, x, t, nil)
@@ -210,7 +209,7 @@ func movePairs(n int, dst, src, from *int32)
 func roundPairsAVX512(n int, dst *int32, v0, v1 *float32, inverse0, inverse1 float64)
 
 //go:noescape
-func subPairsAVX512(m uint32, n int, dst0, dst1 *uint32, x *int32, unit *uint32, ratio *float32)
+func subPairsAVX512(m uint32, n int, dst0, dst1 *uint32, x, from *int32, unit *uint32, ratio *float32, moved *int32)
 
 //go:noescape
 func liftPairsAVX512(m uint32, n int, dst *int32, v0, w0, v1, w1, high, low *uint32)
