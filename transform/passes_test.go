@@ -233,7 +233,7 @@ func FuzzPasses(f *testing.F) {
 		for i := range other {
 			other[i] = few[size-1-i]
 		}
-		var want0, want1 = slices.Clone(a), slices.Clone(b)
+		want0, want1 := slices.Clone(a), slices.Clone(b)
 		generic.subSmall(m, want0, few, places, nil)
 		generic.subSmall(m, want1, other, places, nil)
 		lift0, lift1 := make([]int32, size), make([]int32, size)
@@ -242,21 +242,37 @@ func FuzzPasses(f *testing.F) {
 		round0, round1 := make([]int32, size), make([]int32, size)
 		generic.round(round0, v, inverse)
 		generic.round(round1, v1, inverse1)
+		const guard = 0x5a5a5a5a
+		guarded := func(v []uint32) (got, beside []uint32) {
+			all := slices.Repeat([]uint32{guard}, len(v)+16)
+			all = fence.Of(t, all, atEnd)
+			if got, beside = all[16:], all[:16]; !atEnd {
+				got, beside = all[:len(v)], all[len(v):]
+			}
+			copy(got, v)
+			return got, beside
+		}
+		check := func(name string, got, beside, want []uint32) {
+			t.Helper()
+			if !slices.Equal(got, want) {
+				t.Errorf("%s of %d over %v: differs from those of single ones", name, size, r)
+			}
+			if slices.ContainsFunc(beside, func(a uint32) bool { return a != guard }) {
+				t.Errorf("%s of %d: wrote beside them", name, size)
+			}
+		}
 		for _, tier := range tiers {
-			got0, got1 := fence.Of(t, a, atEnd), fence.Of(t, b, atEnd)
+			got0, beside0 := guarded(a)
+			got1, beside1 := guarded(b)
 			tier.subPairs(m, got0, got1, sides(few, other), places, fence.Slice[int32](t, 2*moves, atEnd))
-			if !slices.Equal(got0, want0) || !slices.Equal(got1, want1) {
-				t.Errorf("%s: subPairs of %d over %v: differs from single ones", tier.name, size, r)
-			}
-			got := fence.Slice[int32](t, 2*size, atEnd)
-			tier.liftPairs(m, got, a, b, c, d, places, fence.Slice[int32](t, 2*size, atEnd))
-			if !slices.Equal(got, sides(lift0, lift1)) {
-				t.Errorf("%s: liftPairs of %d over %v: differs from single ones", tier.name, size, r)
-			}
-			tier.roundPairs(got, v, v1, [2]float64{inverse, inverse1})
-			if !slices.Equal(got, sides(round0, round1)) {
-				t.Errorf("%s: roundPairs of %d: differs from single ones", tier.name, size)
-			}
+			check(tier.name+": subPairs, first", got0, beside0, want0)
+			check(tier.name+": subPairs, second", got1, beside1, want1)
+			got, beside := guarded(make([]uint32, 2*size))
+			tier.liftPairs(m, signed(got), a, b, c, d, places, fence.Slice[int32](t, 2*size, atEnd))
+			check(tier.name+": liftPairs", got, beside, bits32(sides(lift0, lift1)))
+			got, beside = guarded(make([]uint32, 2*size))
+			tier.roundPairs(signed(got), v, v1, [2]float64{inverse, inverse1})
+			check(tier.name+": roundPairs", got, beside, bits32(sides(round0, round1)))
 		}
 		run("scale", func(p passes, dst []uint32) { p.scale(m, dst, a, high, low) })
 		run("scale in place", func(p passes, dst []uint32) { p.scale(m, dst, dst, high, low) })

@@ -338,7 +338,11 @@ func (k *Key) check(c Candidate, expected Expected, use func(i, at int, tile []i
 	out := len(k.s)
 	workers(c.n, c.n*(len(k.v)+out), func(from, to int) {
 		length := min(c.tile, out)
-		both := tiles.Get(4 * length)
+		width := 1
+		if c.pairs != nil {
+			width = 2
+		}
+		both := tiles.Get(2 * width * length)
 		defer tiles.Put(both)
 		compare := func(i int, sy sum) {
 			diff[i] = k.field.sub(sy.mod(k.field, k.sumS), expected.sums[i].mod(k.field, k.sumV))

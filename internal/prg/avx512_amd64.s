@@ -149,7 +149,9 @@ TEXT ·expandKeyAES(SB), NOSPLIT, $0-16
 // func fillAVX512(dst *uint32, n int, keys *roundKeys, i uint64, w *words)
 //
 // Turn by turn it encrypts 24 blocks onto the stack, whole words of every width,
-// and keeps words of them: one is done while the other waits.
+// and keeps words of them: one is done while the other waits. Words of 32 bits stay in
+// registers, Z24 to Z28 and Z30, and those of one turn are kept between the rounds of
+// the next.
 //
 //	DI, CX  dst, words left of it           Z0-Z14   round keys
 //	SI, DX  blocks, 16 words each; left     Z15      counters: i and number of each block
