@@ -132,6 +132,14 @@ func TestSmallBound(t *testing.T) {
 				t.Errorf("%s, near %v: other words", tier.name, near)
 			}
 		}
+		got0, got1, pairs := slices.Clone(dst), slices.Clone(dst), make([]int32, 2*n)
+		for i, e := range x {
+			pairs[2*i], pairs[2*i+1] = e, e
+		}
+		tier.subPairs(r.Modulus(), got0, got1, pairs, places, make([]int32, 2*moves))
+		if !slices.Equal(got0, want) || !slices.Equal(got1, want) {
+			t.Errorf("%s, in pairs: other words", tier.name)
+		}
 	}
 }
 
