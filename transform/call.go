@@ -125,7 +125,7 @@ func (l *Layer) Mask(x []int32, n int, pads *Pads) (*Call, error) {
 	if within(x, small) {
 		most = small
 	}
-	return l.mask(&Call{layer: l, n: n}, pads, most, func(i, at, count int) []int32 { return x[i*in+at:][:count] })
+	return l.mask(&Call{layer: l, n: n}, pads, tiles{most: most, of: func(i, at, count int) []int32 { return x[i*in+at:][:count] }})
 }
 
 // MaskFloats is QuantizeInputs and Mask in one, a tile at a time: the integers are
@@ -151,12 +151,20 @@ func (l *Layer) MaskFloats(x []float32, n int, xmax int32, key *verify.Key, pads
 	if l.scheme.Inputs == InputPermute {
 		tile = in
 	}
-	q := scratch.Get(tile)
+	q := scratch.Get(2 * tile)
 	defer scratch.Put(q)
-	return l.mask(c, pads, xmax, func(i, at, count int) []int32 {
-		round(q[:count], x[i*in+at:][:count], c.scale[i])
-		c.expected.Add(i, at, q[:count])
-		return q[:count]
+	return l.mask(c, pads, tiles{
+		most: xmax,
+		of: func(i, at, count int) []int32 {
+			round(q[:count], x[i*in+at:][:count], c.scale[i])
+			c.expected.Add(i, at, q[:count])
+			return q[:count]
+		},
+		pairs: func(i, at, count int) []int32 {
+			pass.roundPairs(q[:2*count], x[i*in+at:][:count], x[(i+1)*in+at:][:count], [2]float64{1 / float64(c.scale[i]), 1 / float64(c.scale[i+1])})
+			c.expected.AddPairs(i, at, q[:2*count])
+			return q[:2*count]
+		},
 	})
 }
 
@@ -166,12 +174,18 @@ func (c *Call) Scales() []float32 { return c.scale }
 // Expected returns what the products of what MaskFloats masked are to sum to.
 func (c *Call) Expected() verify.Expected { return c.expected }
 
-// tileOf gives integers of sample i from at on, so many, until it is called again.
-// Each is asked for once.
-type tileOf func(i, at, count int) []int32
+// tiles are the integers of samples, at most most in magnitude. Each is asked for once.
+type tiles struct {
+	most int32
+	// of gives those of sample i from at on, so many, until it is called again.
+	of func(i, at, count int) []int32
+	// pairs gives those of samples i and i+1 side by side, so many of each. It is nil
+	// where there are none.
+	pairs func(i, at, count int) []int32
+}
 
-// mask sets what c is to hold of samples of integers that are at most most in magnitude.
-func (l *Layer) mask(c *Call, pads *Pads, most int32, x tileOf) (*Call, error) {
+// mask sets what c is to hold of samples of integers x.
+func (l *Layer) mask(c *Call, pads *Pads, x tiles) (*Call, error) {
 	if pads != nil && l.scheme.Inputs != InputPad {
 		return nil, fmt.Errorf("%w: scheme %v has none", ErrPads, l.scheme)
 	}
@@ -182,11 +196,11 @@ func (l *Layer) mask(c *Call, pads *Pads, most int32, x tileOf) (*Call, error) {
 			return nil, err
 		}
 		c.u = sheet.u
-		c.masked = []Masked{l.add(x, most, c.n, sheet.seed, sheet.first)}
+		c.masked = []Masked{l.add(x, c.n, sheet.seed, sheet.first)}
 	case InputSplit:
 		seed := prg.NewSeed()
 		c.masked = []Masked{
-			l.add(x, most, c.n, prg.New(seed), 0),
+			l.add(x, c.n, prg.New(seed), 0),
 			{rows: c.n, cols: l.cloud.InLen(), seed: &seed},
 		}
 	case InputPermute:
@@ -194,22 +208,34 @@ func (l *Layer) mask(c *Call, pads *Pads, most int32, x tileOf) (*Call, error) {
 		rows := l.CloudRows(c.n)
 		fy := src.units(l.ring, rows)
 		c.uy, c.invY = src.permutation(rows), inverses(l.ring, fy)
-		c.masked = []Masked{l.permute(x, most, fy, c.uy)}
+		c.masked = []Masked{l.permute(x, fy, c.uy)}
 	}
 	return c, nil
 }
 
 // add returns x' + r, n x InLen, the r of sample i being PRG(seed, first+i).
-func (l *Layer) add(x tileOf, most int32, n int, seed *prg.Expander, first uint64) Masked {
+func (l *Layer) add(x tiles, n int, seed *prg.Expander, first uint64) Masked {
 	in, tile := l.cloud.InLen(), l.in.tile()
-	xhat, moved := newWords(n, in), scratch.Get(moves)
+	xhat, moved := newWords(n, in), scratch.Get(2*moves)
 	defer scratch.Put(moved)
-	for i := range n {
+	expanded := func(i int) []uint32 {
 		row := xhat.words.Row(i)
 		seed.Fill(l.ring, row, first+uint64(i))
+		return row
+	}
+	i := 0
+	for pairs := x.pairs != nil && l.in.pairs() && x.most <= small; pairs && i+1 < n; i += 2 {
+		row0, row1 := expanded(i), expanded(i+1)
 		for at := 0; at < in; at += tile {
-			part := row[at:min(at+tile, in)]
-			l.in.add(l.ring, part, x(i, at, len(part)), most, moved)
+			count := min(tile, in-at)
+			l.in.addPairs(l.ring, row0[at:][:count], row1[at:][:count], x.pairs(i, at, count), moved)
+		}
+	}
+	for ; i < n; i++ {
+		row := expanded(i)
+		for at := 0; at < in; at += tile {
+			count := min(tile, in-at)
+			l.in.add(l.ring, row[at:][:count], x.of(i, at, count), x.most, moved)
 		}
 	}
 	return xhat
@@ -217,7 +243,7 @@ func (l *Layer) add(x tileOf, most int32, n int, seed *prg.Expander, first uint6
 
 // permute returns xhat = U^-1 F^-1 X F_Y U_Y, a column of the paper's X being a
 // row here: row i is row uy[i] of X' multiplied by fy[i].
-func (l *Layer) permute(x tileOf, most int32, fy, uy []uint32) Masked {
+func (l *Layer) permute(x tiles, fy, uy []uint32) Masked {
 	in, each := l.cloud.InLen(), l.CloudRows(1)
 	xhat := newWords(len(uy), in)
 	patch, moved := make([]int32, in), scratch.Get(moves)
@@ -225,16 +251,16 @@ func (l *Layer) permute(x tileOf, most int32, fy, uy []uint32) Masked {
 	k := newMontgomery(l.ring)
 	back := inverse(uy)
 	for sample := range len(uy) / each {
-		vector := x(sample, 0, l.op.InLen())
+		vector := x.of(sample, 0, l.op.InLen())
 		for position := range each {
 			i := back[sample*each+position]
 			row := xhat.words.Row(int(i))
 			clear(row)
 			if l.unrolls() {
 				unroll(patch, l.op.Conv, vector, position)
-				l.in.add(l.ring, row, patch, most, moved)
+				l.in.add(l.ring, row, patch, x.most, moved)
 			} else {
-				l.in.add(l.ring, row, vector, most, moved)
+				l.in.add(l.ring, row, vector, x.most, moved)
 			}
 			high, low := k.factor(fy[i])
 			pass.scale(l.ring.Modulus(), row, row, high, low)
@@ -322,8 +348,15 @@ func (c *Call) UnmaskDecoded(answers []ring.Matrix) (verify.Candidate, error) {
 
 // lazy returns the lifts of what masks leave of yhat - u, u(i) being row i of u.
 func (l *Layer) lazy(n int, yhat ring.Matrix, u func(i int) []uint32) verify.Candidate {
-	return verify.LazyCandidate(n, yhat.Cols, l.out.tile(), func(dst, scratch []int32, i, at int) {
+	c := verify.LazyCandidate(n, yhat.Cols, l.out.tile(), func(dst, scratch []int32, i, at int) {
 		l.out.lift(l.ring, dst, yhat.Row(i)[at:][:len(dst)], u(i)[at:][:len(dst)], scratch)
+	})
+	if !l.out.pairs() {
+		return c
+	}
+	return c.InPairs(func(dst, scratch []int32, i, at int) {
+		of := func(row []uint32) []uint32 { return row[at:][:len(dst)/2] }
+		l.out.liftPairs(l.ring, dst, of(yhat.Row(i)), of(u(i)), of(yhat.Row(i+1)), of(u(i+1)), scratch)
 	})
 }
 

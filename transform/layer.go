@@ -329,6 +329,29 @@ func (m mask) add(r ring.Ring, dst []uint32, x []int32, most int32, moved []int3
 	}
 }
 
+// pairs reports whether addPairs and liftPairs are to be used, where two samples are
+// at hand.
+func (m mask) pairs() bool { return pass.pairs && m.table.from != nil && !m.table.near }
+
+// addPairs is add for two samples at once, whose x are side by side and small. It uses
+// moved, which has twice as many elements.
+func (m mask) addPairs(r ring.Ring, dst0, dst1 []uint32, x []int32, moved []int32) {
+	for len(dst0) > 0 {
+		n := min(len(dst0), len(m.table.from)) // whole vectors
+		pass.subPairs(r.Modulus(), dst0[:n], dst1[:n], x[:2*n], m.table, moved)
+		dst0, dst1, x = dst0[n:], dst1[n:], x[2*n:]
+	}
+}
+
+// liftPairs is lift for two samples at once, whose integers come side by side.
+func (m mask) liftPairs(r ring.Ring, dst []int32, v0, w0, v1, w1 []uint32, moved []int32) {
+	for len(dst) > 0 {
+		n := min(len(v0), len(m.table.from)) // whole vectors
+		pass.liftPairs(r.Modulus(), dst[:2*n], v0[:n], w0[:n], v1[:n], w1[:n], m.table, moved[:2*n])
+		dst, v0, w0, v1, w1 = dst[2*n:], v0[n:], w0[n:], v1[n:], w1[n:]
+	}
+}
+
 // lift sets dst to the signed lift of the mask of v - w, canonical and of the same
 // length, a multiple of the mask's. It uses moved, which is as long.
 func (m mask) lift(r ring.Ring, dst []int32, v, w []uint32, moved []int32) {

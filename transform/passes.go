@@ -32,9 +32,17 @@ type passes struct {
 	// round sets dst = v·inverse, the product rounded to float64 and that to the
 	// nearest integer, even where two are. It is below 2^31 - 1 in magnitude.
 	round func(dst []int32, v []float32, inverse float64)
+
+	// These are round, subSmall and liftMasked for two samples at once, whose integers
+	// are side by side: element i of the first at 2i, that of the second at 2i+1. The
+	// table is read once for both.
+	roundPairs func(dst []int32, v0, v1 []float32, inverse [2]float64)
+	subPairs   func(m uint32, dst0, dst1 []uint32, x []int32, t table, moved []int32)
+	liftPairs  func(m uint32, dst []int32, v0, w0, v1, w1 []uint32, t table, moved []int32)
+	pairs      bool // they take less time than two of those
 }
 
-// moves is how many words are moved before they are multiplied: they are still in the
+// moves is how many words, or pairs of them, are moved before they are multiplied: they are still in the
 // first-level cache then.
 const moves = 1024
 
@@ -158,12 +166,37 @@ var generic = passes{
 	round: func(dst []int32, v []float32, inverse float64) {
 		v = v[:len(dst)]
 		for i := range dst {
-			// At 1.5·2^52 floats are integers: the addition rounds, and leaves the
-			// result in the low bits. The product is rounded to float64 first on
-			// every machine, with no fused multiply-add.
-			dst[i] = int32(math.Float64bits(float64(float64(v[i])*inverse) + 0x1.8p52))
+			dst[i] = rounded(v[i], inverse)
 		}
 	},
+	roundPairs: func(dst []int32, v0, v1 []float32, inverse [2]float64) {
+		v1, dst = v1[:len(v0)], dst[:2*len(v0)]
+		for i := range v0 {
+			dst[2*i], dst[2*i+1] = rounded(v0[i], inverse[0]), rounded(v1[i], inverse[1])
+		}
+	},
+	subPairs: func(m uint32, dst0, dst1 []uint32, x []int32, t table, _ []int32) {
+		dst1, high, low := dst1[:len(dst0)], t.high[:len(dst0)], t.low[:len(dst0)]
+		for i, j := range t.from[:len(dst0)] {
+			dst0[i] = difference(m, dst0[i], multiply(m, canonical(m, x[2*j]), high[i], low[i]))
+			dst1[i] = difference(m, dst1[i], multiply(m, canonical(m, x[2*j+1]), high[i], low[i]))
+		}
+	},
+	liftPairs: func(m uint32, dst []int32, v0, w0, v1, w1 []uint32, t table, moved []int32) {
+		liftScaledPairs(m, moved[:len(dst)], v0, w0, v1, w1, t)
+		for i, j := range t.from[:len(v0)] {
+			dst[2*i], dst[2*i+1] = moved[2*j], moved[2*j+1]
+		}
+	},
+}
+
+// rounded returns v·inverse, rounded.
+//
+// At 1.5·2^52 floats are integers: the addition rounds, and leaves the result in the
+// low bits. The product is rounded to float64 first on every machine, with no fused
+// multiply-add.
+func rounded(v float32, inverse float64) int32 {
+	return int32(math.Float64bits(float64(float64(v)*inverse) + 0x1.8p52))
 }
 
 func subMasked(m uint32, dst []uint32, x []int32, t table, _ []int32) {
@@ -178,6 +211,16 @@ func liftScaled(m uint32, dst []int32, v, w []uint32, t table) {
 	v, w, high, low := v[:len(dst)], w[:len(dst)], t.high[:len(dst)], t.low[:len(dst)]
 	for i := range dst {
 		dst[i] = lift(m, multiply(m, difference(m, v[i], w[i]), high[i], low[i]))
+	}
+}
+
+// liftScaledPairs is liftScaled for two samples, side by side.
+func liftScaledPairs(m uint32, dst []int32, v0, w0, v1, w1 []uint32, t table) {
+	n := len(v0)
+	dst, w0, v1, w1, high, low := dst[:2*n], w0[:n], v1[:n], w1[:n], t.high[:n], t.low[:n]
+	for i := range n {
+		dst[2*i] = lift(m, multiply(m, difference(m, v0[i], w0[i]), high[i], low[i]))
+		dst[2*i+1] = lift(m, multiply(m, difference(m, v1[i], w1[i]), high[i], low[i]))
 	}
 }
 

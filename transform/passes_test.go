@@ -132,6 +132,14 @@ func TestSmallBound(t *testing.T) {
 				t.Errorf("%s, near %v: other words", tier.name, near)
 			}
 		}
+		got0, got1, pairs := slices.Clone(dst), slices.Clone(dst), make([]int32, 2*n)
+		for i, e := range x {
+			pairs[2*i], pairs[2*i+1] = e, e
+		}
+		tier.subPairs(r.Modulus(), got0, got1, pairs, places, make([]int32, 2*moves))
+		if !slices.Equal(got0, want) || !slices.Equal(got1, want) {
+			t.Errorf("%s, in pairs: other words", tier.name)
+		}
 	}
 }
 
@@ -217,6 +225,63 @@ func FuzzPasses(f *testing.F) {
 		run("liftMasked", func(p passes, dst []uint32) {
 			p.liftMasked(m, signed(dst), a, b, places, fence.Slice[int32](t, size, atEnd))
 		})
+		// Of pairs, twins are those of one sample alone.
+		sides := func(first, second []int32) []int32 {
+			v := fence.Slice[int32](t, 2*size, atEnd)
+			for i := range first {
+				v[2*i], v[2*i+1] = first[i], second[i]
+			}
+			return v
+		}
+		c, d, v1 := words(), words(), fence.Slice[float32](t, size, atEnd)
+		for i := range v1 {
+			v1[i] = float32(rng.NormFloat64())
+		}
+		other, inverse1 := fence.Slice[int32](t, size, atEnd), inverse/3
+		for i := range other {
+			other[i] = few[size-1-i]
+		}
+		want0, want1 := slices.Clone(a), slices.Clone(b)
+		generic.subSmall(m, want0, few, places, nil)
+		generic.subSmall(m, want1, other, places, nil)
+		lift0, lift1 := make([]int32, size), make([]int32, size)
+		generic.liftMasked(m, lift0, a, b, places, make([]int32, size))
+		generic.liftMasked(m, lift1, c, d, places, make([]int32, size))
+		round0, round1 := make([]int32, size), make([]int32, size)
+		generic.round(round0, v, inverse)
+		generic.round(round1, v1, inverse1)
+		const guard = 0x5a5a5a5a
+		guarded := func(v []uint32) (got, beside []uint32) {
+			all := slices.Repeat([]uint32{guard}, len(v)+16)
+			all = fence.Of(t, all, atEnd)
+			if got, beside = all[16:], all[:16]; !atEnd {
+				got, beside = all[:len(v)], all[len(v):]
+			}
+			copy(got, v)
+			return got, beside
+		}
+		check := func(name string, got, beside, want []uint32) {
+			t.Helper()
+			if !slices.Equal(got, want) {
+				t.Errorf("%s of %d over %v: differs from those of single ones", name, size, r)
+			}
+			if slices.ContainsFunc(beside, func(a uint32) bool { return a != guard }) {
+				t.Errorf("%s of %d: wrote beside them", name, size)
+			}
+		}
+		for _, tier := range tiers {
+			got0, beside0 := guarded(a)
+			got1, beside1 := guarded(b)
+			tier.subPairs(m, got0, got1, sides(few, other), places, fence.Slice[int32](t, 2*moves, atEnd))
+			check(tier.name+": subPairs, first", got0, beside0, want0)
+			check(tier.name+": subPairs, second", got1, beside1, want1)
+			got, beside := guarded(make([]uint32, 2*size))
+			tier.liftPairs(m, signed(got), a, b, c, d, places, fence.Slice[int32](t, 2*size, atEnd))
+			check(tier.name+": liftPairs", got, beside, bits32(sides(lift0, lift1)))
+			got, beside = guarded(make([]uint32, 2*size))
+			tier.roundPairs(signed(got), v, v1, [2]float64{inverse, inverse1})
+			check(tier.name+": roundPairs", got, beside, bits32(sides(round0, round1)))
+		}
 		run("scale", func(p passes, dst []uint32) { p.scale(m, dst, a, high, low) })
 		run("scale in place", func(p passes, dst []uint32) { p.scale(m, dst, dst, high, low) })
 		run("round", func(p passes, dst []uint32) { p.round(signed(dst), v, inverse) })

@@ -11,7 +11,7 @@ var tiers = func() (t []passes) {
 			lanes: 16, top: topAVX512, add: addAVX512, sub: subAVX512, lift: liftAVX512,
 			subScaled: subScaledAVX512, subSmall: subSmallAVX512, liftScaled: liftScaledAVX512, scale: scaleAVX512, round: roundAVX512,
 		})
-		t = append(t, withNear(p))
+		t = append(t, withPairs(withNear(p)))
 	}
 	if cpuid.AVX2() {
 		t = append(t, vector("avx2", routines{
@@ -115,7 +115,42 @@ func vector(name string, by routines) passes {
 			}
 			generic.round(dst[n:], v[n:], inverse)
 		},
+		roundPairs: generic.roundPairs, subPairs: generic.subPairs, liftPairs: generic.liftPairs,
 	}
+}
+
+// withPairs returns p with routines of AVX-512 for two samples at once.
+func withPairs(p passes) passes {
+	whole := func(n int) int { return n &^ 15 }
+	p.pairs = true
+	p.roundPairs = func(dst []int32, v0, v1 []float32, inverse [2]float64) {
+		n := whole(len(v0))
+		if n > 0 {
+			roundPairsAVX512(n, &dst[:2*n][0], &v0[0], &v1[:n][0], inverse[0], inverse[1])
+		}
+		generic.roundPairs(dst[2*n:], v0[n:], v1[n:], inverse)
+	}
+	p.subPairs = func(m uint32, dst0, dst1 []uint32, x []int32, t table, moved []int32) {
+		for n := min(whole(len(dst0)), moves); n > 0; n = min(whole(len(dst0)), moves) {
+			subPairsAVX512(m, n, &dst0[0], &dst1[:n][0], &x[0], &t.from[:n][0], &t.unit[:n][0], &t.ratio[:n][0], &moved[:2*n][0])
+			dst0, dst1, t = dst0[n:], dst1[n:], t.after(n)
+		}
+		generic.subPairs(m, dst0, dst1, x, t, nil)
+	}
+	p.liftPairs = func(m uint32, dst []int32, v0, w0, v1, w1 []uint32, t table, moved []int32) {
+		n := whole(len(v0))
+		if n > 0 {
+			liftPairsAVX512(m, n, &moved[:2*n][0], &v0[0], &w0[:n][0], &v1[:n][0], &w1[:n][0], &t.high[:n][0], &t.low[:n][0])
+		}
+		liftScaledPairs(m, moved[2*n:], v0[n:], w0[n:], v1[n:], w1[n:], t.after(n))
+		if n > 0 {
+			movePairs(n, &dst[:2*n][0], &moved[0], &t.from[:n][0])
+		}
+		for i, j := range t.from[n:len(v0)] {
+			dst[2*(n+i)], dst[2*(n+i)+1] = moved[2*j], moved[2*j+1]
+		}
+	}
+	return p
 }
 
 // withNear returns p with routines of AVX-512 for tables whose places are near.
@@ -164,6 +199,20 @@ func withNear(p passes) passes {
 //
 //go:noescape
 func move(n int, dst, src, from *int32)
+
+// movePairs is move for pairs of words.
+//
+//go:noescape
+func movePairs(n int, dst, src, from *int32)
+
+//go:noescape
+func roundPairsAVX512(n int, dst *int32, v0, v1 *float32, inverse0, inverse1 float64)
+
+//go:noescape
+func subPairsAVX512(m uint32, n int, dst0, dst1 *uint32, x, from *int32, unit *uint32, ratio *float32, moved *int32)
+
+//go:noescape
+func liftPairsAVX512(m uint32, n int, dst *int32, v0, w0, v1, w1, high, low *uint32)
 
 //go:noescape
 func topAVX512(v *uint32, n int, bias, mask uint32) uint32

@@ -86,10 +86,14 @@ type tier struct {
 	// floats sets dst to y·(row·sample) + bias, each step rounded to float32. All
 	// have the length of dst or more.
 	floats func(dst []float32, y []int32, row, bias []float32, sample float32)
+	// sumPairs and floatsPairs are sum and floats for two samples at once, whose
+	// integers are side by side: y[2i] is of the first, y[2i+1] of the second.
+	sumPairs    func(a []uint64, y []int32) [2]sum
+	floatsPairs func(dst0, dst1 []float32, y []int32, row, bias []float32, sample [2]float32)
 }
 
 // generic is the twin that others are compared with.
-var generic = tier{"generic", sumGeneric, floatsGeneric}
+var generic = tier{"generic", sumGeneric, floatsGeneric, sumPairsGeneric, floatsPairsGeneric}
 
 func sumGeneric(a []uint64, y []int32) (hi, lo uint64) {
 	y = y[:len(a)]
@@ -102,6 +106,17 @@ func sumGeneric(a []uint64, y []int32) (hi, lo uint64) {
 	return hi, lo
 }
 
+func sumPairsGeneric(a []uint64, y []int32) (s [2]sum) {
+	y = y[:2*len(a)]
+	for i, e := range a {
+		for k := range s {
+			h, l := bits.Mul64(e, uint64(uint32(y[2*i+k])^bias))
+			s[k].addWide(h, l)
+		}
+	}
+	return s
+}
+
 // sum is Σ a[i]·(y[i] + 2^31) over the terms added to it. No term is reduced before
 // the end.
 type sum struct{ hi, lo uint64 }
@@ -109,6 +124,11 @@ type sum struct{ hi, lo uint64 }
 // add adds the terms of elements a and any integers y of the same length.
 func (s *sum) add(t tier, a []uint64, y []int32) {
 	hi, lo := t.sum(a, y)
+	s.addWide(hi, lo)
+}
+
+// addWide adds hi·2^64 + lo.
+func (s *sum) addWide(hi, lo uint64) {
 	var c uint64
 	s.lo, c = bits.Add64(s.lo, lo, 0)
 	s.hi += hi + c

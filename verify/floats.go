@@ -51,11 +51,28 @@ func (s Scale) set(dst []float32, y []int32, at int, sample float32) {
 	}
 }
 
+// setPairs is set for two samples at once, whose integers are side by side.
+func (s Scale) setPairs(dst0, dst1 []float32, y []int32, at int, sample [2]float32) {
+	for at %= s.rows; len(dst0) > 0; at = 0 {
+		n := min(len(dst0), len(s.row)-at)
+		tiers[0].floatsPairs(dst0[:n], dst1[:n], y[:2*n], s.row[at:], s.bias[at:], sample)
+		dst0, dst1, y = dst0[n:], dst1[n:], y[2*n:]
+	}
+}
+
 // floatsGeneric is the twin that others are compared with. The conversions keep products
 // from being fused: one result on every machine.
 func floatsGeneric(dst []float32, y []int32, row, bias []float32, sample float32) {
 	y, row, bias = y[:len(dst)], row[:len(dst)], bias[:len(dst)]
 	for i := range dst {
 		dst[i] = float32(float32(y[i])*float32(row[i]*sample)) + bias[i]
+	}
+}
+
+func floatsPairsGeneric(dst0, dst1 []float32, y []int32, row, bias []float32, sample [2]float32) {
+	dst1, y, row, bias = dst1[:len(dst0)], y[:2*len(dst0)], row[:len(dst0)], bias[:len(dst0)]
+	for i := range dst0 {
+		dst0[i] = float32(float32(y[2*i])*float32(row[i]*sample[0])) + bias[i]
+		dst1[i] = float32(float32(y[2*i+1])*float32(row[i]*sample[1])) + bias[i]
 	}
 }

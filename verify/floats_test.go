@@ -25,13 +25,35 @@ func lazily(y []int32, n, tile int, reads *atomic.Int64) Candidate {
 	})
 }
 
+// inPairs is lazily with samples read in pairs where there are two.
+func inPairs(y []int32, n, tile int, reads *atomic.Int64) Candidate {
+	each := len(y) / n
+	return lazily(y, n, tile, reads).InPairs(func(dst, scratch []int32, i, at int) {
+		if at%tile != 0 || len(dst) != 2*min(tile, each-at) || len(scratch) != len(dst) {
+			panic(fmt.Sprintf("a tile of %d at %d of %d, in pairs", len(dst), at, each))
+		}
+		reads.Add(int64(len(dst)))
+		clear(scratch)
+		copy(dst, sides(y[i*each+at:][:len(dst)/2], y[(i+1)*each+at:]))
+	})
+}
+
+// sides returns the elements of two samples, as many as the first has, side by side.
+func sides(first, second []int32) []int32 {
+	var v []int32
+	for i, e := range first {
+		v = append(v, e, second[i])
+	}
+	return v
+}
+
 // TestOpenFloats: floats are those of the products that Open gives, whatever tiles
 // they are read by, and none comes out where any is wrong.
 func TestOpenFloats(t *testing.T) {
 	rng := mathrand.New(mathrand.NewPCG(9, 1))
 	for _, c := range ops {
 		t.Run(c.name, func(t *testing.T) {
-			const n = 4
+			const n = 5
 			in, out, rows := c.op.InLen(), c.op.OutLen(), c.op.Rows()
 			w, x := signed(rng, rows*c.op.Terms(), 1000), signed(rng, n*in, 1000)
 			w[0], x[0] = 1, 1 // of one element each the product is not zero, which no sums are
@@ -62,21 +84,33 @@ func TestOpenFloats(t *testing.T) {
 				expected.Add(i, in/2, part[in/2:])
 				expected.Add(i, 0, part[:in/2])
 			}
+			paired := k.Expect(n)
+			for i := 0; i < n-1; i += 2 {
+				a, b := x[i*in:(i+1)*in], x[(i+1)*in:(i+2)*in]
+				paired.AddPairs(i, in/2, sides(a[in/2:], b[in/2:]))
+				paired.AddPairs(i, 0, sides(a[:in/2], b))
+			}
+			paired.Add(n-1, 0, x[(n-1)*in:])
+			if !slices.Equal(paired.sums, expected.sums) {
+				t.Fatal("AddPairs gives other sums")
+			}
 			dst := make([]float32, n*out)
-			for _, tile := range []int{1, 3, out, out + 1} {
-				var reads atomic.Int64
-				clear(dst)
-				if err := k.OpenFloats(dst, lazily(y, n, tile, &reads), expected, sample, scale); err != nil {
-					t.Fatal(err)
-				}
-				if !slices.Equal(dst, want) {
-					t.Fatalf("tiles of %d: other floats", tile)
-				}
-				if reads.Load() != int64(n*out) {
-					t.Errorf("tiles of %d: %d elements read of %d", tile, reads.Load(), n*out)
-				}
-				if got, err := k.Open(lazily(y, n, tile, &reads), x); err != nil || !slices.Equal(got, y) {
-					t.Errorf("tiles of %d: Open: %v", tile, err)
+			for _, read := range []func([]int32, int, int, *atomic.Int64) Candidate{lazily, inPairs} {
+				for _, tile := range []int{1, 3, out, out + 1} {
+					var reads atomic.Int64
+					clear(dst)
+					if err := k.OpenFloats(dst, read(y, n, tile, &reads), expected, sample, scale); err != nil {
+						t.Fatal(err)
+					}
+					if !slices.Equal(dst, want) {
+						t.Fatalf("tiles of %d: other floats", tile)
+					}
+					if reads.Load() != int64(n*out) {
+						t.Errorf("tiles of %d: %d elements read of %d", tile, reads.Load(), n*out)
+					}
+					if got, err := k.Open(read(y, n, tile, &reads), x); err != nil || !slices.Equal(got, y) {
+						t.Errorf("tiles of %d: Open: %v", tile, err)
+					}
 				}
 			}
 			if scale.Floats(dst, y, sample); !slices.Equal(dst, want) {
@@ -93,13 +127,15 @@ func TestOpenFloats(t *testing.T) {
 				for _, d := range []int32{1, math.MinInt32} {
 					bad := slices.Clone(y)
 					bad[i] += d
-					copy(dst, want)
-					err := k.OpenFloats(dst, NewCandidate(bad, n), expected, sample, scale)
-					var e *RejectedError
-					if !errors.As(err, &e) || !slices.Equal(e.Samples, []int{i / out}) {
-						t.Fatalf("element %d off by %d: %v", i, d, err)
+					for _, c := range []Candidate{NewCandidate(bad, n), inPairs(bad, n, out, new(atomic.Int64))} {
+						copy(dst, want)
+						err := k.OpenFloats(dst, c, expected, sample, scale)
+						var e *RejectedError
+						if !errors.As(err, &e) || !slices.Equal(e.Samples, []int{i / out}) {
+							t.Fatalf("element %d off by %d: %v", i, d, err)
+						}
+						zero(fmt.Sprintf("element %d off by %d", i, d))
 					}
-					zero(fmt.Sprintf("element %d off by %d", i, d))
 				}
 			}
 
@@ -149,7 +185,7 @@ func isLength(err error) bool { return errors.As(err, new(*LengthError)) }
 // in the parts of all.
 func TestOpenFloatsInParallel(t *testing.T) {
 	rng := mathrand.New(mathrand.NewPCG(10, 1))
-	op, n := plan.Dense(3, 700), 400
+	op, n := plan.Dense(3, 700), 401
 	w, x := signed(rng, op.In*op.Out, 1000), signed(rng, n*op.In, 1000)
 	k, err := NewKey(DefaultField(), op, w)
 	if err != nil {
@@ -164,26 +200,28 @@ func TestOpenFloatsInParallel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dst := make([]float32, len(y))
-	var reads atomic.Int64
-	if err := k.OpenFloats(dst, lazily(y, n, 64, &reads), expected, sample, scale); err != nil {
-		t.Fatal(err)
-	}
-	for i, v := range y {
-		if dst[i] != float32(v) {
-			t.Fatalf("element %d is %v, want %d", i, dst[i], v)
-		}
-	}
-	want := []int{0, 199, 200, 399}
+	wrong, want := slices.Clone(y), []int{0, 199, 200, 399}
 	for _, i := range want {
-		y[i*op.Out+i]++
+		wrong[i*op.Out+i]++
 	}
-	var e *RejectedError
-	if err := k.OpenFloats(dst, lazily(y, n, 64, &reads), expected, sample, scale); !errors.As(err, &e) || !slices.Equal(e.Samples, want) {
-		t.Errorf("got %v, want samples %v", err, want)
-	}
-	if slices.ContainsFunc(dst, func(v float32) bool { return v != 0 }) {
-		t.Error("values come out")
+	var reads atomic.Int64
+	for _, read := range []func([]int32, int, int, *atomic.Int64) Candidate{lazily, inPairs} {
+		dst := make([]float32, len(y))
+		if err := k.OpenFloats(dst, read(y, n, 64, &reads), expected, sample, scale); err != nil {
+			t.Fatal(err)
+		}
+		for i, v := range y {
+			if dst[i] != float32(v) {
+				t.Fatalf("element %d is %v, want %d", i, dst[i], v)
+			}
+		}
+		var e *RejectedError
+		if err := k.OpenFloats(dst, read(wrong, n, 64, &reads), expected, sample, scale); !errors.As(err, &e) || !slices.Equal(e.Samples, want) {
+			t.Errorf("got %v, want samples %v", err, want)
+		}
+		if slices.ContainsFunc(dst, func(v float32) bool { return v != 0 }) {
+			t.Error("values come out")
+		}
 	}
 }
 

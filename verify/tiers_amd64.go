@@ -11,10 +11,10 @@ import (
 // tiers are those that this machine can run, the fastest first.
 var tiers = func() (t []tier) {
 	if cpuid.AVX512() {
-		t = append(t, tier{"avx512", sumAVX512, floatsBy(16, floatsAVX512)})
+		t = append(t, tier{"avx512", sumAVX512, floatsBy(16, floatsAVX512), sumPairs512, floatsPairs512})
 	}
 	if cpuid.AVX2() {
-		t = append(t, tier{"avx2", sumAVX2, floatsBy(8, floatsAVX2)})
+		t = append(t, tier{"avx2", sumAVX2, floatsBy(8, floatsAVX2), sumPairsGeneric, floatsPairsGeneric})
 	}
 	return append(t, generic)
 }()
@@ -24,24 +24,54 @@ func sumAVX512(a []uint64, y []int32) (hi, lo uint64) {
 	n := len(a) &^ 31
 	hi, lo = generic.sum(a[n:], y[n:])
 	a, y = a[:n], y[:n]
+	s := sum{hi, lo}
 	for len(a) > 0 {
-		// Halves are below 2^52 and 2^32, and a lane takes one term in 8: 2^12 of
-		// them stay below 2^64.
-		n := min(len(a), 1<<15)
+		n := min(len(a), most512)
 		var low, high [8]uint64
 		dotAVX512(&a[0], &y[0], n, &low, &high)
 		a, y = a[n:], y[n:]
-
-		var top, c uint64 // top < 2^15·2^32
-		for i, l := range low {
-			top += high[i]
-			lo, c = bits.Add64(lo, l, 0)
-			hi += c
-		}
-		lo, c = bits.Add64(lo, top<<52, 0)
-		hi += top>>12 + c
+		s.addLanes(&low, &high)
 	}
-	return hi, lo
+	return s.hi, s.lo
+}
+
+// most512 is how many terms are summed in lanes: their halves are below 2^52 and 2^32,
+// and a lane takes one term in 8, so that 2^12 of them stay below 2^64.
+const most512 = 1 << 15
+
+// addLanes adds low + high·2^52, of all lanes.
+func (s *sum) addLanes(low, high *[8]uint64) {
+	var top uint64 // < 2^15·2^32
+	for i, l := range low {
+		top += high[i]
+		s.addWide(0, l)
+	}
+	s.addWide(top>>12, top<<52)
+}
+
+// sumPairs512 takes 16 terms of each at a time and leaves what is left over to generic.
+func sumPairs512(a []uint64, y []int32) [2]sum {
+	n := len(a) &^ 15
+	s := generic.sumPairs(a[n:], y[2*n:])
+	a, y = a[:n], y[:2*n]
+	for len(a) > 0 {
+		n := min(len(a), most512)
+		var lanes [4][8]uint64
+		dotPairsAVX512(&a[0], &y[0], n, &lanes)
+		a, y = a[n:], y[2*n:]
+		s[0].addLanes(&lanes[0], &lanes[1])
+		s[1].addLanes(&lanes[2], &lanes[3])
+	}
+	return s
+}
+
+// floatsPairs512 takes 16 at a time and leaves what is left over to generic.
+func floatsPairs512(dst0, dst1 []float32, y []int32, row, bias []float32, sample [2]float32) {
+	n := len(dst0) &^ 15
+	if n > 0 {
+		floatsPairsAVX512(&dst0[0], &dst1[:n][0], &y[:2*n][0], &row[:n][0], &bias[:n][0], n, sample[0], sample[1])
+	}
+	floatsPairsGeneric(dst0[n:], dst1[n:], y[2*n:], row[n:], bias[n:], sample)
 }
 
 // sumAVX2 takes 16 terms at a time and leaves what is left over to generic.
@@ -83,6 +113,17 @@ func floatsBy(lanes int, do func(dst *float32, y *int32, row, bias *float32, n i
 //
 //go:noescape
 func dotAVX512(a *uint64, y *int32, n int, lo, hi *[8]uint64)
+
+// dotPairsAVX512 is dotAVX512 for pairs: lanes are low and high of the first of each,
+// then of the second. n is a multiple of 16 that is not 0.
+//
+//go:noescape
+func dotPairsAVX512(a *uint64, y *int32, n int, lanes *[4][8]uint64)
+
+// floatsPairsAVX512 takes n pairs, a multiple of 16 that is not 0.
+//
+//go:noescape
+func floatsPairsAVX512(dst0, dst1 *float32, y *int32, row, bias *float32, n int, sample0, sample1 float32)
 
 // dotAVX2 sets parts to sums, one a lane, of which the first is to count 1, the
 // others 2^32, 2^26 and 2^58, n being a multiple of 16 that is not 0.

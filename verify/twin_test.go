@@ -31,6 +31,19 @@ func FuzzSum(f *testing.F) {
 				t.Errorf("%s: %d terms: %d·2^64 + %d, want %d and %d", tier.name, size, h, l, hi, lo)
 			}
 		}
+		second := signed(rng, size, 0)
+		pairs := fence.Slice[int32](t, 2*size, atEnd)
+		for i := range second {
+			pairs[2*i], pairs[2*i+1] = y[i], second[i]
+		}
+		var want [2]sum
+		want[0].add(generic, a, y)
+		want[1].add(generic, a, second)
+		for _, tier := range tiers {
+			if got := tier.sumPairs(a, pairs); got != want {
+				t.Errorf("%s: %d pairs: %v, want %v", tier.name, size, got, want)
+			}
+		}
 	})
 }
 
@@ -54,25 +67,43 @@ func FuzzFloats(f *testing.F) {
 		sample := float32(rng.ExpFloat64())
 		want := make([]float32, size)
 		floatsGeneric(want, y, row, bias, sample)
+		second, sample2, want2 := signed(rng, size, 0), float32(rng.ExpFloat64()), make([]float32, size)
+		floatsGeneric(want2, second, row, bias, sample2)
+		pairs := fence.Slice[int32](t, 2*size, atEnd)
+		for i := range second {
+			pairs[2*i], pairs[2*i+1] = y[i], second[i]
+		}
 		const guard = 0x1p100
-		for _, tier := range tiers {
+		guarded := func() (got, beside []float32) {
 			all := fence.Slice[float32](t, size+16, atEnd)
 			for i := range all {
 				all[i] = guard
 			}
-			got, beside := all[16:], all[:16]
 			if !atEnd {
-				got, beside = all[:size], all[size:]
+				return all[:size], all[size:]
 			}
-			tier.floats(got, y, row, bias, sample)
+			return all[16:], all[:16]
+		}
+		check := func(name string, got, beside, want []float32) {
+			t.Helper()
 			for i, w := range want {
 				if math.Float32bits(got[i]) != math.Float32bits(w) {
-					t.Fatalf("%s: %d floats: number %d is %v, want %v", tier.name, size, i, got[i], w)
+					t.Fatalf("%s: %d floats: number %d is %v, want %v", name, size, i, got[i], w)
 				}
 			}
 			if slices.ContainsFunc(beside, func(v float32) bool { return v != guard }) {
-				t.Errorf("%s: %d floats: wrote beside them", tier.name, size)
+				t.Errorf("%s: %d floats: wrote beside them", name, size)
 			}
+		}
+		for _, tier := range tiers {
+			got, beside := guarded()
+			tier.floats(got, y, row, bias, sample)
+			check(tier.name, got, beside, want)
+			got, beside = guarded()
+			got2, beside2 := guarded()
+			tier.floatsPairs(got, got2, pairs, row, bias, [2]float32{sample, sample2})
+			check(tier.name+", first of pairs", got, beside, want)
+			check(tier.name+", second of pairs", got2, beside2, want2)
 		}
 	})
 }

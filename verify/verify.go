@@ -194,6 +194,7 @@ type Candidate struct {
 	n, each int // samples, elements of one
 	tile    int
 	read    func(dst, scratch []int32, i, at int)
+	pairs   func(dst, scratch []int32, i, at int) // nil where there is none
 }
 
 // NewCandidate wraps y, n samples of signed integers with |y| <= (M-1)/2. It
@@ -212,7 +213,15 @@ func NewCandidate(y []int32, n int) Candidate {
 // of tile; there are tile of them, or what is left. It may use scratch, which is as
 // long. Several goroutines call it at once.
 func LazyCandidate(n, each, tile int, read func(dst, scratch []int32, i, at int)) Candidate {
-	return Candidate{n, each, tile, read}
+	return Candidate{n: n, each: each, tile: tile, read: read}
+}
+
+// InPairs returns c, whose samples i and i+1 are read at once where that can be: by
+// pairs, which is read for dst and scratch of twice the length. Element at+k of
+// sample i goes to dst[2k], that of sample i+1 beside it.
+func (c Candidate) InPairs(pairs func(dst, scratch []int32, i, at int)) Candidate {
+	c.pairs = pairs
+	return c
 }
 
 // Format prints a candidate redacted, whatever the verb.
@@ -246,6 +255,14 @@ func (e Expected) Add(i, at int, x []int32) {
 	e.sums[i].add(tiers[0], e.key.v[at:at+len(x)], x)
 }
 
+// AddPairs is Add for samples i and i+1, whose elements are side by side: x[2k] is
+// element at+k of sample i, x[2k+1] that of sample i+1.
+func (e Expected) AddPairs(i, at int, x []int32) {
+	for k, s := range tiers[0].sumPairs(e.key.v[at:at+len(x)/2], x) {
+		e.sums[i+k].addWide(s.hi, s.lo)
+	}
+}
+
 // Open checks every sample of c against its input x (n samples of op.InLen()
 // integers) and returns the products, n samples of op.OutLen() integers. If any
 // sample fails it returns a *RejectedError naming all that do, and no value.
@@ -264,7 +281,8 @@ func (k *Key) Open(c Candidate, x []int32) ([]int32, error) {
 		expected.Add(i, 0, x[i*in:(i+1)*in])
 	}
 	y := make([]int32, c.n*out)
-	if err := k.check(c, expected, func(i, at int, tile []int32) { copy(y[i*out+at:], tile) }); err != nil {
+	c.pairs = nil // samples come apart
+	if err := k.check(c, expected, func(i, at int, tile []int32, _ bool) { copy(y[i*out+at:], tile) }); err != nil {
 		return nil, err
 	}
 	return y, nil
@@ -299,7 +317,12 @@ func (k *Key) OpenFloats(dst []float32, c Candidate, expected Expected, sample [
 			return err
 		}
 	}
-	err := k.check(c, expected, func(i, at int, tile []int32) {
+	err := k.check(c, expected, func(i, at int, tile []int32, paired bool) {
+		if paired {
+			n := len(tile) / 2
+			to.setPairs(dst[i*out+at:][:n], dst[(i+1)*out+at:][:n], tile, at, [2]float32{sample[i], sample[i+1]})
+			return
+		}
 		to.set(dst[i*out+at:][:len(tile)], tile, at, sample[i])
 	})
 	right = err == nil
@@ -308,23 +331,50 @@ func (k *Key) OpenFloats(dst []float32, c Candidate, expected Expected, sample [
 
 // check reads every sample of c once, calls use for its tiles, and returns a
 // *RejectedError naming those that are wrong. Goroutines call use at once, never
-// for one sample. What use is given is not checked yet.
-func (k *Key) check(c Candidate, expected Expected, use func(i, at int, tile []int32)) error {
+// for one sample. What use is given is not checked yet; it is of samples i and i+1,
+// side by side, where it is paired.
+func (k *Key) check(c Candidate, expected Expected, use func(i, at int, tile []int32, paired bool)) error {
 	diff := make([]uint64, c.n)
 	out := len(k.s)
 	workers(c.n, c.n*(len(k.v)+out), func(from, to int) {
 		length := min(c.tile, out)
-		both := tiles.Get(2 * length)
+		width := 1
+		if c.pairs != nil {
+			width = 2
+		}
+		both := tiles.Get(2 * width * length)
 		defer tiles.Put(both)
-		for i := from; i < to; i++ {
+		compare := func(i int, sy sum) {
+			diff[i] = k.field.sub(sy.mod(k.field, k.sumS), expected.sums[i].mod(k.field, k.sumV))
+		}
+		i := from
+		for ; c.pairs != nil && i+1 < to; i += 2 {
+			var sy [2]sum
+			for at := 0; at < out; at += length {
+				n := min(length, out-at)
+				y := both[:2*n]
+				c.pairs(y, both[2*length:][:2*n], i, at)
+				for part := 0; part < n; part += near {
+					size := min(near, n-part)
+					y, at := y[2*part:][:2*size], at+part
+					for k, s := range tiers[0].sumPairs(k.s[at:at+size], y) {
+						sy[k].addWide(s.hi, s.lo)
+					}
+					use(i, at, y, true)
+				}
+			}
+			compare(i, sy[0])
+			compare(i+1, sy[1])
+		}
+		for ; i < to; i++ {
 			var sy sum
 			for at := 0; at < out; at += length {
 				y := both[:min(length, out-at)]
 				c.read(y, both[length:][:len(y)], i, at)
 				sy.add(tiers[0], k.s[at:at+len(y)], y)
-				use(i, at, y)
+				use(i, at, y, false)
 			}
-			diff[i] = k.field.sub(sy.mod(k.field, k.sumS), expected.sums[i].mod(k.field, k.sumV))
+			compare(i, sy)
 		}
 	})
 	var wrong []int
@@ -338,6 +388,10 @@ func (k *Key) check(c Candidate, expected Expected, use func(i, at int, tile []i
 	}
 	return nil
 }
+
+// near is how many pairs are summed and then used: they are still in the first-level
+// cache then.
+const near = 1024
 
 // tiles lends memory for products that are not checked yet. None of it leaves check.
 var tiles pool.Of[int32]

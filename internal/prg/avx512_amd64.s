@@ -89,14 +89,17 @@ TEXT ·expandKeyAES(SB), NOSPLIT, $0-16
 	instruction key, Z22, Z22 \
 	instruction key, Z23, Z23
 
+#define COUNT_ALL \
+	COUNT(Z18) \
+	COUNT(Z19) \
+	COUNT(Z20) \
+	COUNT(Z21) \
+	COUNT(Z22) \
+	COUNT(Z23)
+
 // ENCRYPT sets Z18 to Z23 to the next 24 blocks.
 #define ENCRYPT \
-	COUNT(Z18)              \
-	COUNT(Z19)              \
-	COUNT(Z20)              \
-	COUNT(Z21)              \
-	COUNT(Z22)              \
-	COUNT(Z23)              \
+	COUNT_ALL               \
 	ROUND(VAESENC, Z1)      \
 	ROUND(VAESENC, Z2)      \
 	ROUND(VAESENC, Z3)      \
@@ -111,6 +114,15 @@ TEXT ·expandKeyAES(SB), NOSPLIT, $0-16
 	ROUND(VAESENC, Z12)     \
 	ROUND(VAESENC, Z13)     \
 	ROUND(VAESENCLAST, Z14)
+
+// LAST does the last round, to Z24 to Z28 and Z30.
+#define LAST \
+	VAESENCLAST Z14, Z18, Z24 \
+	VAESENCLAST Z14, Z19, Z25 \
+	VAESENCLAST Z14, Z20, Z26 \
+	VAESENCLAST Z14, Z21, Z27 \
+	VAESENCLAST Z14, Z22, Z28 \
+	VAESENCLAST Z14, Z23, Z30
 
 // KEEP_FULL writes the 16 words of z that are below M. It clobbers z and those after
 // them in memory, up to 16.
@@ -137,7 +149,9 @@ TEXT ·expandKeyAES(SB), NOSPLIT, $0-16
 // func fillAVX512(dst *uint32, n int, keys *roundKeys, i uint64, w *words)
 //
 // Turn by turn it encrypts 24 blocks onto the stack, whole words of every width,
-// and keeps words of them: one is done while the other waits.
+// and keeps words of them: one is done while the other waits. Words of 32 bits stay in
+// registers, Z24 to Z28 and Z30, and those of one turn are kept between the rounds of
+// the next.
 //
 //	DI, CX  dst, words left of it           Z0-Z14   round keys
 //	SI, DX  blocks, 16 words each; left     Z15      counters: i and number of each block
@@ -190,21 +204,67 @@ TEXT ·fillAVX512(SB), NOSPLIT, $448-40
 	SUBQ $16, CX
 
 	// Words of 32 bits need no bytes put in place: of a whole turn that fits, they
-	// are kept where they are.
+	// are kept where they are, while the next turn is encrypted.
 	CMPL words_mask(BX), $-1
 	JNE turn
-	PCALIGN $32
-full:
+start:
 	CMPQ CX, $80 // 96 words, of which 16 are taken off
 	JLT turn
-	ENCRYPT
-	KEEP_FULL(Z18)
-	KEEP_FULL(Z19)
-	KEEP_FULL(Z20)
-	KEEP_FULL(Z21)
-	KEEP_FULL(Z22)
-	KEEP_FULL(Z23)
-	JMP full
+	COUNT_ALL
+	ROUND(VAESENC, Z1)
+	ROUND(VAESENC, Z2)
+	ROUND(VAESENC, Z3)
+	ROUND(VAESENC, Z4)
+	ROUND(VAESENC, Z5)
+	ROUND(VAESENC, Z6)
+	ROUND(VAESENC, Z7)
+	ROUND(VAESENC, Z8)
+	ROUND(VAESENC, Z9)
+	ROUND(VAESENC, Z10)
+	ROUND(VAESENC, Z11)
+	ROUND(VAESENC, Z12)
+	ROUND(VAESENC, Z13)
+	LAST
+	JMP next
+	PCALIGN $32
+full:
+	PREFETCHT0 1024(DI) // dst of a later turn, to be there when it is written
+	PREFETCHT0 1088(DI)
+	PREFETCHT0 1152(DI)
+	PREFETCHT0 1216(DI)
+	PREFETCHT0 1280(DI)
+	COUNT_ALL
+	ROUND(VAESENC, Z1)
+	KEEP_FULL(Z24)
+	ROUND(VAESENC, Z2)
+	ROUND(VAESENC, Z3)
+	KEEP_FULL(Z25)
+	ROUND(VAESENC, Z4)
+	ROUND(VAESENC, Z5)
+	KEEP_FULL(Z26)
+	ROUND(VAESENC, Z6)
+	ROUND(VAESENC, Z7)
+	KEEP_FULL(Z27)
+	ROUND(VAESENC, Z8)
+	ROUND(VAESENC, Z9)
+	KEEP_FULL(Z28)
+	ROUND(VAESENC, Z10)
+	ROUND(VAESENC, Z11)
+	KEEP_FULL(Z30)
+	ROUND(VAESENC, Z12)
+	ROUND(VAESENC, Z13)
+	LAST
+next:
+	CMPQ CX, $176 // two turns fit
+	JGE full
+	KEEP_FULL(Z24)
+	KEEP_FULL(Z25)
+	KEEP_FULL(Z26)
+	KEEP_FULL(Z27)
+	KEEP_FULL(Z28)
+	KEEP_FULL(Z30)
+	VPTERNLOGD $0xff, Z30, Z30, Z30 // the mask, of all bits
+	JMP start
 
 	PCALIGN $32
 turn:
