@@ -330,7 +330,7 @@ func (q *Queue) run(l *line, b []*call) {
 		q.answered(c)
 	}
 	if !q.closed {
-		q.pump(now)
+		q.pump(time.Now()) // calls may have come since the product ended
 	}
 }
 
