@@ -127,8 +127,12 @@ func (a *attempts) again(ctx context.Context, err error) error {
 		}
 	}
 	a.left--
-	same := false
+	same, pause := false, a.pause
 	for _, e := range failed {
+		var refused *wire.Error
+		if errors.As(e.Err, &refused) {
+			pause = max(pause, min(refused.RetryAfter, lastPause)) // as it was told
+		}
 		if a.ss.clients[e.Role].next(e.cloud) {
 			continue
 		}
@@ -141,7 +145,7 @@ func (a *attempts) again(ctx context.Context, err error) error {
 		return nil
 	}
 	select {
-	case <-time.After(a.pause):
+	case <-time.After(pause):
 	case <-ctx.Done():
 		return err
 	}
