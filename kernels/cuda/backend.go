@@ -169,15 +169,6 @@ func (d *device) test() error {
 	return kernels.SelfTest(context.Background(), alone)
 }
 
-// Parallel returns how many products, or parts of one, the devices have in work at once.
-func (b *Backend) Parallel() int {
-	n := 0
-	for _, d := range b.devices {
-		n += cap(d.idle)
-	}
-	return n
-}
-
 // Devices describes the devices, those that were refused last.
 func (b *Backend) Devices() []Device {
 	var list []Device
