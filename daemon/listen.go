@@ -151,8 +151,9 @@ type transport struct {
 	connections                      *atomic.Uint64 // so far
 }
 
-// caller is who calls, and the connection of the call. To the queue each connection is
-// a caller of its own, whoever the owner: shares are between the programs of an owner, too.
+// caller is who calls, and the connection of the call. To the queue each connection of a
+// unix socket is a caller of its own, so that shares are between the programs of a user,
+// too; by TLS an owner has one share, whatever it opens.
 type caller struct {
 	credentials.CommonAuthInfo
 	owner model.Owner
@@ -164,22 +165,22 @@ func (caller) AuthType() string { return "securenets" }
 
 // ServerHandshake implements credentials.TransportCredentials.
 func (t transport) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	level, owner := credentials.PrivacyAndIntegrity, model.Owner("")
+	level, owner, name := credentials.PrivacyAndIntegrity, model.Owner(""), batch.Caller("")
 	if local, ok := c.(*net.UnixConn); ok {
 		uid, err := peerUser(local)
 		if err != nil {
 			return nil, nil, err
 		}
 		level, owner = credentials.NoSecurity, model.User(uid)
+		name = batch.Caller(fmt.Sprintf("%s, connection %d", owner, t.connections.Add(1)))
 	} else {
 		secured, by, err := t.handshake(c)
 		if err != nil {
 			t.turnedAway(c.RemoteAddr(), err)
 			return nil, nil, err
 		}
-		c, owner = secured, by
+		c, owner, name = secured, by, batch.Caller(by)
 	}
-	name := batch.Caller(fmt.Sprintf("%s, connection %d", owner, t.connections.Add(1)))
 	return c, caller{credentials.CommonAuthInfo{SecurityLevel: level}, owner, c, name}, nil
 }
 
