@@ -32,7 +32,7 @@ func parsePlace(text string) (hostclient.Place, error) {
 	return p, nil
 }
 
-// newEcho returns the command that peer.Start runs.
+// newEcho returns the command that peer.Seal runs.
 func newEcho() *cobra.Command {
 	return &cobra.Command{
 		Use: peer.Command + " SOCKET", Hidden: true, Args: cobra.ExactArgs(1),

@@ -22,7 +22,7 @@ const Command = "echo"
 // Seal is hostclient.Seal with o.Echo set where it is of use.
 func Seal(ctx context.Context, model []byte, o hostclient.SealOptions) ([]hostclient.SealedModel, *hostclient.Secret, error) {
 	if o.Place == hostclient.PlaceAuto {
-		addr, stop, err := start()
+		addr, stop, err := start(ctx)
 		if err != nil {
 			return nil, nil, fmt.Errorf("echo: %w", err)
 		}
@@ -32,8 +32,9 @@ func Seal(ctx context.Context, model []byte, o hostclient.SealOptions) ([]hostcl
 	return hostclient.Seal(ctx, model, o)
 }
 
-// start runs the command and returns its address, and what ends it.
-func start() (addr string, stop func() error, err error) {
+// start runs the command, until ctx ends at the latest, and returns its address, and what
+// ends it.
+func start(ctx context.Context) (addr string, stop func() error, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return "", nil, err
@@ -43,7 +44,7 @@ func start() (addr string, stop func() error, err error) {
 		return "", nil, err
 	}
 	path := filepath.Join(dir, "s")
-	cmd := exec.Command(self, Command, path)
+	cmd := exec.CommandContext(ctx, self, Command, path)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	out, err2 := cmd.StdoutPipe()
