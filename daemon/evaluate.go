@@ -249,8 +249,7 @@ func (e *evaluation) answer(ctx context.Context, j *job) {
 		return err
 	}
 	answer, timing, err := e.batcher.Evaluate(ctx, batch.Call{
-		Caller: e.caller, Layer: batch.Layer{Model: j.model.Digest, Index: j.Layer},
-		Op: j.op, Product: j.model.Product(int(j.Layer)), Policy: e.policy(j.model.Digest), Rows: int(j.Rows),
+		Caller: e.caller, Op: j.op, Product: j.model.Product(int(j.Layer)), Policy: e.policy(j.model.Digest), Rows: int(j.Rows),
 		Fill: fill, Priority: j.Priority, Timeout: time.Duration(min(j.TimeoutNS, math.MaxInt64)),
 	})
 	took.Queue, took.Compute, took.Batch = timing.Queue, timing.Compute, timing.Batch

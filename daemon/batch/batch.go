@@ -16,18 +16,11 @@ import (
 	"github.com/securenets/securenets/daemon/pool"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
-	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
 )
 
 // Caller names who asks. Callers have equal shares of the daemon's multiply-adds.
 type Caller string
-
-// Layer names an operator of a model.
-type Layer struct {
-	Model sealed.Digest
-	Index uint32
-}
 
 // Policy says how calls for one operator are merged.
 type Policy struct {
@@ -39,10 +32,9 @@ type Policy struct {
 	Level    uint32        // of calls that name none of them
 }
 
-// Call asks for a product. Product, Op, Layer and Policy go together.
+// Call asks for a product. Product, Op and Policy go together.
 type Call struct {
 	Caller  Caller
-	Layer   Layer
 	Op      plan.Op
 	Product plan.Product
 	Policy  *Policy
@@ -62,27 +54,12 @@ type Timing struct {
 	Batch int
 }
 
-// Observer is told what a Queue does, for metrics. It is called with the queue
-// locked, so events come in order: it must be quick, and not call the queue.
-type Observer interface {
-	// Waiting tells how many calls wait for a layer, after each change.
-	Waiting(of Layer, calls int)
-	// Computed tells of a product that has ended: how many calls and rows it had, its
-	// multiply-adds, and how long it took.
-	Computed(of Layer, calls, rows int, mulAdds int64, took time.Duration, err error)
-	// Answered tells of every call, once, however it ended. Refusals and timeouts are
-	// *wire.Error.
-	Answered(of Layer, rows int, t Timing, err error)
-}
-
 // Options of a Queue.
 type Options struct {
 	// Parallel is how many products are in progress at a time, each of another operator.
 	Parallel int
 	// Lender, where it is not nil, has memory for inputs.
 	Lender pool.Source
-	// Observer may be nil.
-	Observer Observer
 }
 
 // maxWords bounds the words of a merged product, in and out: by then nothing is
@@ -166,7 +143,6 @@ func (q *Queue) Evaluate(ctx context.Context, c Call) (Answer, Timing, error) {
 		if refused := q.state.arrive(now, k); refused != nil {
 			q.end(refused, now, q.overloaded(refused))
 		}
-		q.waiting(k.Layer, k.Product)
 		q.pump(now)
 	}
 	q.mu.Unlock()
@@ -230,7 +206,6 @@ func (q *Queue) leave(c *call) {
 	if q.state.leave(c) {
 		now := time.Now()
 		q.end(c, now, c.ctx.Err())
-		q.waiting(c.Layer, c.Product)
 		q.pump(now)
 	}
 }
@@ -249,7 +224,6 @@ func (q *Queue) drop() {
 			q.state.leave(c)
 			q.end(c, now, context.Canceled)
 		}
-		q.waiting(l.layer, l.product)
 	}
 }
 
@@ -267,14 +241,12 @@ func (q *Queue) wake() {
 func (q *Queue) pump(now time.Time) {
 	for _, c := range q.state.expire(now) {
 		q.end(c, now, &wire.Error{Code: codes.DeadlineExceeded, Reason: wire.ReasonTimeout, Message: "the request waited for too long"})
-		q.waiting(c.Layer, c.Product)
 	}
 	for {
 		b := q.state.next(now)
 		if b == nil {
 			break
 		}
-		q.waiting(b[0].Layer, b[0].Product)
 		l := q.state.lines[b[0].Product]
 		q.work.Go(func() { q.run(l, b) })
 	}
@@ -289,45 +261,29 @@ func (q *Queue) pump(now time.Time) {
 func (q *Queue) end(c *call, now time.Time, err error) {
 	c.timing = Timing{Queue: now.Sub(c.arrived)}
 	c.err = err
-	q.answered(c)
-}
-
-func (q *Queue) answered(c *call) {
-	if o := q.o.Observer; o != nil {
-		o.Answered(c.Layer, c.Rows, c.timing, c.err)
-	}
 	close(c.done)
-}
-
-// waiting tells the observer how many wait for a layer.
-func (q *Queue) waiting(of Layer, p plan.Product) {
-	if o := q.o.Observer; o != nil {
-		calls := 0
-		if l := q.state.lines[p]; l != nil {
-			calls = l.calls
-		}
-		o.Waiting(of, calls)
-	}
 }
 
 // run evaluates a product and answers its calls.
 func (q *Queue) run(l *line, b []*call) {
-	start, err := q.product(b)
+	start := q.product(b)
 	now := time.Now()
 	rows, work := 0, int64(0)
 	for _, c := range b {
-		rows, work = rows+c.Rows, work+c.work
+		work += c.work
+		if c.err == nil {
+			rows += c.Rows
+		}
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.state.done(l, len(b), work, now.Sub(start))
-	if o := q.o.Observer; o != nil {
-		o.Computed(l.layer, len(b), rows, work, now.Sub(start), err)
-	}
 	for _, c := range b {
-		c.timing = Timing{Queue: start.Sub(c.arrived), Compute: now.Sub(start), Batch: rows}
-		rows = 0
-		q.answered(c)
+		c.timing = Timing{Queue: start.Sub(c.arrived), Compute: now.Sub(start)}
+		if c.err == nil {
+			c.timing.Batch, rows = rows, 0
+		}
+		close(c.done)
 	}
 	if !q.closed {
 		q.pump(time.Now()) // calls may have come since the product ended
@@ -345,7 +301,7 @@ func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 // product sets the answers of the calls of a product, or their errors, and returns
 // when it began. Words are copied on the way in, by Fill to their rows of x, and not
 // on the way out: an answer is its rows of y.
-func (q *Queue) product(b []*call) (start time.Time, err error) {
+func (q *Queue) product(b []*call) (start time.Time) {
 	ctx := q.ctx
 	if len(b) == 1 { // which can be cancelled
 		var cancel context.CancelFunc
@@ -373,7 +329,7 @@ func (q *Queue) product(b []*call) (start time.Time, err error) {
 	}
 	start = time.Now()
 	if len(b) == 0 {
-		return start, nil
+		return start
 	}
 	y := matrix(&q.outputs, x.Rows, op.OutLen())
 	if err := guard(func() error { return b[0].Product.Evaluate(ctx, y, x) }); err != nil {
@@ -381,7 +337,7 @@ func (q *Queue) product(b []*call) (start time.Time, err error) {
 		for _, c := range b {
 			c.err = err
 		}
-		return start, err
+		return start
 	}
 	m := &memory{pool: &q.outputs, words: y.Data, unread: len(b), held: len(b)}
 	at := 0
@@ -389,7 +345,7 @@ func (q *Queue) product(b []*call) (start time.Time, err error) {
 		c.answer = Answer{Y: y.RowRange(at, at+c.Rows), memory: m}
 		at += c.Rows
 	}
-	return start, nil
+	return start
 }
 
 // guard runs f and returns its panic as a *PanicError.

@@ -480,54 +480,6 @@ func TestTimeout(t *testing.T) {
 	})
 }
 
-// seen is an Observer that adds up.
-type seen struct {
-	waiting, products, calls, rows int
-	mulAdds                        int64
-	answers, refused               int
-}
-
-func (s *seen) Waiting(_ batch.Layer, calls int) { s.waiting = calls }
-
-func (s *seen) Computed(_ batch.Layer, calls, rows int, mulAdds int64, took time.Duration, err error) {
-	s.products, s.calls, s.rows, s.mulAdds = s.products+1, s.calls+calls, s.rows+rows, s.mulAdds+mulAdds
-}
-
-func (s *seen) Answered(_ batch.Layer, rows int, t batch.Timing, err error) {
-	s.answers++
-	if err != nil {
-		s.refused++
-	}
-}
-
-// TestObserver: every call is told of once.
-func TestObserver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var s seen
-		q := batch.New(t.Context(), batch.Options{Parallel: 4, Observer: &s})
-		po := batch.Policy{MaxRows: 100, MaxCalls: 3}
-		p := newProduct(1)
-		p.gate = make(chan struct{})
-		ctx, cancel := context.WithCancel(t.Context())
-		var wg sync.WaitGroup
-		for i, c := range []context.Context{t.Context(), t.Context(), ctx, t.Context(), t.Context()} { // the last one is refused
-			wg.Go(func() { call(c, t, q, po, p, 2, uint64(i)) })
-			synctest.Wait()
-		}
-		if s.waiting != 3 || s.answers != 1 {
-			t.Errorf("%+v", s)
-		}
-		cancel()
-		synctest.Wait()
-		close(p.gate)
-		wg.Wait()
-		q.Close()
-		if want := (seen{products: 2, calls: 3, rows: 6, mulAdds: 6 * p.op.MulAdds(), answers: 5, refused: 2}); s != want {
-			t.Errorf("%+v, want %+v", s, want)
-		}
-	})
-}
-
 // TestClose cancels what runs and what waits.
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

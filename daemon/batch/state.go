@@ -51,7 +51,6 @@ const quantum = 1 << 20
 // or runs.
 type line struct {
 	product plan.Product
-	layer   Layer
 	policy  Policy
 	most    int // rows of a product that has more than one call
 	running bool
@@ -87,7 +86,7 @@ func newState(parallel int) *state {
 func (s *state) arrive(now time.Time, c *call) (refused *call) {
 	l, ok := s.lines[c.Product]
 	if !ok {
-		l = &line{product: c.Product, layer: c.Layer, policy: *c.Policy}
+		l = &line{product: c.Product, policy: *c.Policy}
 		l.most = mostRows(c.Policy, c.Op)
 		s.lines[c.Product] = l
 	} else if l.calls >= l.policy.MaxCalls {
