@@ -15,8 +15,8 @@
 //	int8     cuBLAS, a strided batch of int8 products, then a kernel for the words
 //	float64  cuBLAS, float64 products modulo pairs of primes: sums stay below 2^48
 //
-// Every device is tested with each path that it may take before it is used: it takes
-// the first that is exact.
+// Before a device is used the paths that it may take are tested in this order, and it
+// takes the first that is exact.
 //
 // # Devices
 //
