@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -377,19 +378,21 @@ func TestBadWords(t *testing.T) {
 			p := newProduct(1)
 			p.gate = make(chan struct{})
 			var wg sync.WaitGroup
+			var told atomic.Int64 // rows
 			submit := func(n int, fill func(ring.Matrix) error, good func(error) bool) {
 				wg.Go(func() {
-					_, err := callAs(t.Context(), t, q, po, p, n, uint64(n), batch.Call{Caller: "c", Fill: fill})
-					if !good(err) {
-						t.Errorf("%d rows: error %v", n, err)
+					timing, err := callAs(t.Context(), t, q, po, p, n, uint64(n), batch.Call{Caller: "c", Fill: fill})
+					if !good(err) || err != nil && timing.Batch != 0 {
+						t.Errorf("%d rows: %+v, error %v", n, timing, err)
 					}
+					told.Add(int64(timing.Batch))
 				})
 				synctest.Wait()
 			}
 			fine := func(err error) bool { return err == nil }
 			submit(1, nil, fine)
-			submit(2, nil, fine)
 			submit(3, func(x ring.Matrix) error { x.Data[0] = r.Modulus(); return bad }, func(err error) bool { return errors.Is(err, bad) })
+			submit(2, nil, fine)
 			submit(4, nil, fine)
 			submit(5, func(ring.Matrix) error { panic("words") }, func(err error) bool { return errors.As(err, &panicked) })
 			close(p.gate)
@@ -400,6 +403,9 @@ func TestBadWords(t *testing.T) {
 			}
 			if got := p.began(); !slices.Equal(got, want) {
 				t.Errorf("products of %v rows, want %v", got, want)
+			}
+			if got := told.Load(); got != 7 {
+				t.Errorf("callers are told of %d rows, want 7", got)
 			}
 			only := newProduct(2)
 			if _, err := callAs(t.Context(), t, q, po, only, 1, 1, batch.Call{Fill: func(ring.Matrix) error { return bad }}); !errors.Is(err, bad) || len(only.began()) != 0 {
