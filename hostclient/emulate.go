@@ -14,9 +14,13 @@ import (
 	"github.com/securenets/securenets/verify"
 )
 
-// Preview describes what Seal would make of an ONNX model, without doing it. It
-// refuses what Seal refuses for its operators and sizes.
-func Preview(model []byte, s transform.Scheme) (Description, error) {
+// Preview describes what Seal would make of an ONNX model in a ring, sending every
+// layer, without doing it. It refuses what Seal refuses for its operators and sizes.
+func Preview(model []byte, s transform.Scheme, in Ring) (Description, error) {
+	r, err := in.ring()
+	if err != nil {
+		return Description{}, err
+	}
 	g, err := onnx.Parse(model)
 	if err != nil {
 		return Description{}, fmt.Errorf("hostclient: %w", err)
@@ -25,7 +29,7 @@ func Preview(model []byte, s transform.Scheme) (Description, error) {
 	if err != nil {
 		return Description{}, fmt.Errorf("hostclient: %w", err)
 	}
-	secret := &Secret{scheme: s, ring: defaultRing(), net: nw}
+	secret := &Secret{scheme: s, ring: r, net: nw}
 	for l, linear := range nw.layers {
 		op := linear.Plan()
 		masks, err := transform.NewLayer(secret.ring, s, op)
@@ -59,7 +63,10 @@ func NewEmulator(ctx context.Context, model []byte, o SealOptions) (*Emulator, e
 	if err != nil {
 		return nil, fmt.Errorf("hostclient: emulate: %w", err)
 	}
-	r := defaultRing()
+	r, err := o.Ring.ring()
+	if err != nil {
+		return nil, err
+	}
 	nw, rho, err := prepare(ctx, r, g, o)
 	if err != nil {
 		return nil, fmt.Errorf("hostclient: emulate: %w", err)

@@ -13,14 +13,17 @@ import (
 	"github.com/securenets/securenets/internal/onnx"
 )
 
-// An emulator gives what clouds give, bit for bit, with and without calibration.
+// An emulator gives what clouds give, bit for bit, in every ring, with and without
+// calibration.
 func TestEmulator(t *testing.T) {
 	for name, g := range nets() {
 		const n = 5
 		in := g.Input.Len()
 		x := gaussian(rand.New(rand.NewPCG(31, 1)), n*in)
-		for _, calibration := range [][]float32{nil, x[:2*in]} {
-			o := hostclient.SealOptions{Scheme: split, Calibration: calibration, Multiplier: kernel}
+		for _, o := range []hostclient.SealOptions{
+			{}, {Calibration: x[:2*in]}, {Ring: hostclient.RingQ3}, {Ring: hostclient.RingQ3, Calibration: x[:2*in]},
+		} {
+			o.Scheme, o.Multiplier = split, kernel
 			r := &rig{}
 			var err error
 			if r.models, r.secret, err = hostclient.Seal(t.Context(), model(g), o); err != nil {
@@ -71,26 +74,31 @@ func TestEmulatorOutOfRange(t *testing.T) {
 func TestPreview(t *testing.T) {
 	for name, g := range nets() {
 		for _, scheme := range schemes {
-			got, err := hostclient.Preview(model(g), scheme)
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, secret := seal(t, g, scheme)
-			want := secret.Describe()
-			want.Digests = nil
-			if !reflect.DeepEqual(got, want) {
-				t.Errorf("%s, %v: %+v, want %+v", name, scheme, got, want)
+			for _, in := range hostclient.Rings() {
+				got, err := hostclient.Preview(model(g), scheme, in)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, secret, err := hostclient.Seal(t.Context(), model(g), hostclient.SealOptions{Scheme: scheme, Ring: in})
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := secret.Describe()
+				want.Digests = nil
+				if !reflect.DeepEqual(got, want) {
+					t.Errorf("%s, %v, %s: %+v, want %+v", name, scheme, in, got, want)
+				}
 			}
 		}
 	}
-	if _, err := hostclient.Preview([]byte("none"), split); !errors.Is(err, onnx.ErrFormat) {
+	if _, err := hostclient.Preview([]byte("none"), split, ""); !errors.Is(err, onnx.ErrFormat) {
 		t.Error(err)
 	}
-	if _, err := hostclient.Preview(model(chain(graph.Vector(2), graph.ReLU{})), split); !errors.Is(err, graph.ErrInvalid) {
+	if _, err := hostclient.Preview(model(chain(graph.Vector(2), graph.ReLU{})), split, ""); !errors.Is(err, graph.ErrInvalid) {
 		t.Error(err)
 	}
 	huge := &graph.Dense{In: 2, Out: 1 << 23, W: make([]float32, 1<<24)}
-	if _, err := hostclient.Preview(model(chain(graph.Vector(2), huge)), split); !errors.Is(err, hostclient.ErrTooLarge) {
+	if _, err := hostclient.Preview(model(chain(graph.Vector(2), huge)), split, ""); !errors.Is(err, hostclient.ErrTooLarge) {
 		t.Error(err)
 	}
 }

@@ -20,6 +20,8 @@ import (
 // scheme, calibrated without data.
 type SealOptions struct {
 	Scheme transform.Scheme // zero: transform.DefaultScheme
+	// Ring is what products are computed in. Zero: RingQ4.
+	Ring Ring
 	// Calibration holds samples as Infer takes them, from which the bits of
 	// each layer's activations are chosen. Without any, they are chosen for
 	// normally distributed activations after a ReLU.
@@ -65,7 +67,10 @@ func Seal(ctx context.Context, model []byte, o SealOptions) ([]SealedModel, *Sec
 }
 
 func seal(ctx context.Context, g *graph.Graph, o SealOptions) ([]SealedModel, *Secret, error) {
-	r := defaultRing()
+	r, err := o.Ring.ring()
+	if err != nil {
+		return nil, nil, err
+	}
 	if o.Scheme == (transform.Scheme{}) {
 		o.Scheme = transform.DefaultScheme()
 	}
@@ -148,9 +153,6 @@ func seal(ctx context.Context, g *graph.Graph, o SealOptions) ([]SealedModel, *S
 	}
 	return models, secret, nil
 }
-
-// defaultRing is the ring of what is sealed.
-func defaultRing() ring.Ring { return ring.Q4() }
 
 // prepare checks a graph, and returns for each layer the rms/peak of its inputs
 // by o's samples: 0 without any.

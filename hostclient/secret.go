@@ -427,6 +427,8 @@ func DecryptSecret(r io.Reader, with ...age.Identity) (*Secret, error) {
 // Description is what a secret says of its network, for the host's eyes.
 type Description struct {
 	Scheme    string              `json:"scheme"`
+	Ring      string              `json:"ring"`       // a Ring, or its modulus
+	WordBytes int                 `json:"word_bytes"` // of a word that is sent
 	Guarantee transform.Guarantee `json:"guarantee"`
 	Digests   []string            `json:"digests"`             // hex, one a role
 	Providers [][]string          `json:"providers,omitempty"` // by role; left out where none has one for good
@@ -465,6 +467,8 @@ func (s *Secret) Describe() Description {
 	in, out := s.net.Input, s.net.shapes[s.net.Output]
 	d := Description{
 		Scheme:    s.scheme.String(),
+		Ring:      ringOf(s.ring),
+		WordBytes: s.ring.WordBytes(),
 		Guarantee: s.scheme.Guarantee(),
 		Providers: s.providers,
 		Input:     [3]int{in.C, in.H, in.W},

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/internal/plan"
@@ -74,7 +76,7 @@ func ServeEcho(ctx context.Context, l net.Listener) error {
 
 func newEcho() *grpc.Server {
 	server := grpc.NewServer(append(wire.ServerOptions(), grpc.WaitForHandlers(true))...)
-	pb.RegisterSecureNetsServer(server, echo{ring: defaultRing()})
+	pb.RegisterSecureNetsServer(server, echo{})
 	return server
 }
 
@@ -94,7 +96,7 @@ func echoed(ctx context.Context, c *Client, r ring.Ring, rows, cols, calls int) 
 	for i := range 1 + placeRounds {
 		err := timed(&took, func() error {
 			for range calls {
-				if _, err := c.evaluate(ctx, r, sealed.Digest{}, 0, call.Masked()[0], ring.NewMatrix(rows, cols)); err != nil {
+				if _, err := c.evaluate(ctx, r, sealed.Digest{}, echoLayer(r), call.Masked()[0], ring.NewMatrix(rows, cols)); err != nil {
 					return err
 				}
 			}
@@ -110,13 +112,25 @@ func echoed(ctx context.Context, c *Client, r ring.Ring, rows, cols, calls int) 
 	return float64(median(took)) / float64(calls), nil
 }
 
-// echo answers every request with its words, decoded and encoded as a host does.
+// echo answers every request with its words, decoded and encoded as a host does. A
+// layer is the ring of so many primes, which is how its caller and it know.
 type echo struct {
 	pb.UnimplementedSecureNetsServer
-	ring ring.Ring
 }
 
-func (e echo) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
+// echoLayer names a ring to an echo.
+func echoLayer(r ring.Ring) int { return len(r.Primes()) }
+
+func echoRing(layer uint32) (ring.Ring, error) {
+	for _, name := range Rings() {
+		if r, err := name.ring(); err == nil && echoLayer(r) == int(layer) {
+			return r, nil
+		}
+	}
+	return ring.Ring{}, status.Errorf(codes.NotFound, "no ring of %d primes", layer)
+}
+
+func (echo) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
 	for {
 		req := new(wire.Request)
 		if err := stream.RecvMsg(req); err == io.EOF {
@@ -124,13 +138,18 @@ func (e echo) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.Ev
 		} else if err != nil {
 			return err
 		}
-		words := make([]uint32, req.Words.Len()/e.ring.WordBytes())
-		err := wire.DecodeWords(e.ring, words, req.Words)
+		r, err := echoRing(req.Layer)
+		if err != nil {
+			req.Free()
+			return err
+		}
+		words := make([]uint32, req.Words.Len()/r.WordBytes())
+		err = wire.DecodeWords(r, words, req.Words)
 		req.Free()
 		if err != nil {
 			return err
 		}
-		resp := &wire.Response{ID: req.ID, Words: wire.EncodeWords(e.ring, words, nil)}
+		resp := &wire.Response{ID: req.ID, Words: wire.EncodeWords(r, words, nil)}
 		err = stream.SendMsg(resp)
 		resp.Free()
 		if err != nil {

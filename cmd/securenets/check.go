@@ -55,21 +55,17 @@ With --place auto it measures what "seal" with that flag would, and shows what i
 would keep here.`,
 		Args: cobra.ExactArgs(1),
 	}
-	scheme := schemeFlag(cmd)
-	place := placeFlag(cmd)
+	choose := choiceFlags(cmd)
 	data := cmd.Flags().String("data", "", "`file` of samples (npy, IDX, CIFAR-10, PNG)")
 	labels := cmd.Flags().String("labels", "", "`file` of their labels (IDX, CIFAR-10)")
 	samples := cmd.Flags().Int("samples", 256, "samples to run at most")
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		s, err := parseScheme(*scheme)
+		o, err := choose.options()
 		if err != nil {
 			return err
 		}
-		where, err := parsePlace(*place)
-		if err != nil {
-			return err
-		}
+		o.Multiplier = cpu.New(cpu.Options{})
 		if *labels != "" && *data == "" {
 			return usagef("check: --labels without --data")
 		}
@@ -82,7 +78,7 @@ would keep here.`,
 		}
 		w := cmd.OutOrStdout()
 		result := checked{Model: args[0]}
-		d, err := hostclient.Preview(model, s)
+		d, err := hostclient.Preview(model, o.Scheme, o.Ring)
 		var unsupported *onnx.UnsupportedError
 		if errors.As(err, &unsupported) && *asJSON {
 			result.Unsupported = unsupported.Ops
@@ -93,9 +89,8 @@ would keep here.`,
 		if err != nil {
 			return fmt.Errorf("%s: %w", args[0], err)
 		}
-		if where == hostclient.PlaceAuto {
+		if o.Place == hostclient.PlaceAuto {
 			// Sealed here and thrown away: that is what is measured.
-			o := hostclient.SealOptions{Scheme: s, Place: where, Multiplier: cpu.New(cpu.Options{})}
 			_, secret, err := peer.Seal(cmd.Context(), model, o)
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
@@ -108,7 +103,7 @@ would keep here.`,
 			bar := newProgress(cmd)
 			defer bar.clear()
 			bar.step("samples", 0, 0)
-			if result.comparison, err = compare(cmd.Context(), model, d.Input, *data, *labels, *samples); err != nil {
+			if result.comparison, err = compare(cmd.Context(), model, o, d.Input, *data, *labels, *samples); err != nil {
 				return err
 			}
 			bar.clear()
@@ -116,7 +111,7 @@ would keep here.`,
 		if *asJSON {
 			return render.JSON(w, result)
 		}
-		fmt.Fprintf(w, "%s with %s\n\n", args[0], d.Scheme)
+		fmt.Fprintf(w, "%s with %s in %s\n\n", args[0], d.Scheme, d.Ring)
 		printLayers(w, d)
 		printPlacement(w, d)
 		if result.comparison != nil {
@@ -141,7 +136,7 @@ func (c *comparison) print(w io.Writer) {
 }
 
 // compare runs the first samples of a file, at most n, in float32 and quantised.
-func compare(ctx context.Context, model []byte, input [3]int, data, labels string, n int) (*comparison, error) {
+func compare(ctx context.Context, model []byte, o hostclient.SealOptions, input [3]int, data, labels string, n int) (*comparison, error) {
 	images, err := readSamples(data, input)
 	if err != nil {
 		return nil, err
@@ -157,7 +152,7 @@ func compare(ctx context.Context, model []byte, input [3]int, data, labels strin
 		}
 	}
 	x := images.Range(0, n)
-	e, err := hostclient.NewEmulator(ctx, model, hostclient.SealOptions{Multiplier: cpu.New(cpu.Options{})})
+	e, err := hostclient.NewEmulator(ctx, model, o)
 	if err != nil {
 		return nil, err
 	}

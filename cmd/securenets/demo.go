@@ -32,8 +32,7 @@ that cost less here, down to asking no daemon at all.`,
 	flags := cmd.Flags()
 	flags.StringVar(&o.Network, "network", "mnist-cnn", "one of "+strings.Join(models.Names(), ", "))
 	cmd.RegisterFlagCompletionFunc("network", cobra.FixedCompletions(models.Names(), cobra.ShellCompDirectiveNoFileComp))
-	scheme := schemeFlag(cmd)
-	place := placeFlag(cmd)
+	choose := choiceFlags(cmd)
 	clouds := flags.Int("clouds", 1, "number of clouds; without --scheme, the first scheme for as many is taken")
 	samples := flags.String("samples", "1000", `images to classify, or "all"`)
 	flags.IntVar(&o.Batch, "batch", 256, "images a batch")
@@ -41,12 +40,11 @@ that cost less here, down to asking no daemon at all.`,
 	flags.StringVar(&o.Daemon, "daemon", "", "`path` of securenetsd (default: beside this program)")
 	asJSON := flags.Bool("json", false, "print the figures as JSON, and all else to standard error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
-		if o.Scheme, err = parseScheme(*scheme); err != nil {
+		chosen, err := choose.options()
+		if err != nil {
 			return err
 		}
-		if o.Place, err = parsePlace(*place); err != nil {
-			return err
-		}
+		o.Scheme, o.Ring, o.Place = chosen.Scheme, chosen.Ring, chosen.Place
 		if flags.Changed("clouds") {
 			if o.Scheme, err = schemeFor(*clouds, o.Scheme, flags.Changed("scheme")); err != nil {
 				return err

@@ -10,7 +10,6 @@ import (
 
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/hostclient"
-	"github.com/securenets/securenets/internal/ring"
 )
 
 func newInspect() *cobra.Command {
@@ -35,7 +34,7 @@ func newInspect() *cobra.Command {
 		if *asJSON {
 			return render.JSON(w, d)
 		}
-		fmt.Fprintf(w, "%s, sealed with %s\n\n", args[0], d.Scheme)
+		fmt.Fprintf(w, "%s, sealed with %s in %s\n\n", args[0], d.Scheme, d.Ring)
 		render.Guarantee(w, d.Guarantee)
 		fmt.Fprintln(w)
 		printLayers(w, d)
@@ -58,7 +57,7 @@ func newInspect() *cobra.Command {
 
 // printLayers writes one line an operator, with what the cloud does for a sample.
 func printLayers(w io.Writer, d hostclient.Description) {
-	wordBytes := int64(ring.Q4().WordBytes())
+	wordBytes := int64(d.WordBytes)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "layer\toutput\truns on\tlargest input\tmultiply-adds\tbytes up\tbytes down\t   the cloud sees")
 	fmt.Fprintf(t, "input\t%dx%dx%d\t\t\t\t\t\t\n", d.Input[1], d.Input[2], d.Input[0])

@@ -15,23 +15,6 @@ import (
 // nothingSent is told of a network without sealed models.
 const nothingSent = "Every layer is kept on this host: there is nothing to push, and no cloud is needed."
 
-// placeFlag gives cmd the flag --place.
-func placeFlag(cmd *cobra.Command) *string {
-	places := []string{string(hostclient.PlaceAll), string(hostclient.PlaceAuto)}
-	place := cmd.Flags().String("place", places[0],
-		"layers to send: all, or auto: those that cost this host more processor time online to compute than to send")
-	cmd.RegisterFlagCompletionFunc("place", cobra.FixedCompletions(places, cobra.ShellCompDirectiveNoFileComp))
-	return place
-}
-
-func parsePlace(text string) (hostclient.Place, error) {
-	p, err := hostclient.ParsePlace(text)
-	if err != nil {
-		return p, usageError{err}
-	}
-	return p, nil
-}
-
 // newEcho returns the command that peer.Seal runs.
 func newEcho() *cobra.Command {
 	return &cobra.Command{

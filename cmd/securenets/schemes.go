@@ -10,26 +10,6 @@ import (
 	"github.com/securenets/securenets/transform"
 )
 
-// schemeFlag gives cmd the flag --scheme.
-func schemeFlag(cmd *cobra.Command) *string {
-	var names []string
-	for _, s := range transform.Schemes() {
-		names = append(names, s.String())
-	}
-	scheme := cmd.Flags().String("scheme", transform.DefaultScheme().String(),
-		"how to mask: "+strings.Join(names, ", ")+` (see "securenets help schemes")`)
-	cmd.RegisterFlagCompletionFunc("scheme", cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp))
-	return scheme
-}
-
-func parseScheme(text string) (transform.Scheme, error) {
-	s, err := transform.ParseScheme(text)
-	if err != nil {
-		return s, usageError{err}
-	}
-	return s, nil
-}
-
 // newSchemes returns the help topic on schemes: what each promises, and no more.
 func newSchemes() *cobra.Command {
 	var b strings.Builder

@@ -33,8 +33,7 @@ bit for bit. "inspect" shows the figures. Seal on the machine that is to infer.`
 		Args: cobra.ExactArgs(1),
 	}
 	out := cmd.Flags().StringP("out", "o", "", "`folder` to write")
-	scheme := schemeFlag(cmd)
-	place := placeFlag(cmd)
+	choose := choiceFlags(cmd)
 	calibrate := cmd.Flags().String("calibrate", "", "`file` of samples (npy, IDX, PNG) to choose each layer's bits from")
 	keys := cmd.Flags().StringArrayP("recipient", "r", nil, "age public `key` that can open the secret (repeatable)")
 	identity := identityFlag(cmd)
@@ -43,11 +42,7 @@ bit for bit. "inspect" shows the figures. Seal on the machine that is to infer.`
 		if *out == "" {
 			return usagef("seal: -o DIR is missing")
 		}
-		s, err := parseScheme(*scheme)
-		if err != nil {
-			return err
-		}
-		where, err := parsePlace(*place)
+		o, err := choose.options()
 		if err != nil {
 			return err
 		}
@@ -57,10 +52,8 @@ bit for bit. "inspect" shows the figures. Seal on the machine that is to infer.`
 		}
 		bar := newProgress(cmd)
 		defer bar.clear()
-		o := hostclient.SealOptions{
-			Scheme: s, Place: where, Multiplier: cpu.New(cpu.Options{}),
-			Progress: func(done, total int) { bar.step("sealing layers", int64(done), int64(total)) },
-		}
+		o.Multiplier = cpu.New(cpu.Options{})
+		o.Progress = func(done, total int) { bar.step("sealing layers", int64(done), int64(total)) }
 		if *calibrate != "" {
 			g, err := onnx.Parse(model)
 			if err != nil {
@@ -109,7 +102,7 @@ func printSealed(cmd *cobra.Command, dir string, d hostclient.Description, model
 			Roles []sealedRole `json:"roles"`
 		}{dir, d, roles})
 	}
-	fmt.Fprintf(w, "sealed to %s with %s\n\n", dir, d.Scheme)
+	fmt.Fprintf(w, "sealed to %s with %s in %s\n\n", dir, d.Scheme, d.Ring)
 	render.Guarantee(w, d.Guarantee)
 	fmt.Fprintln(w)
 	printLayers(w, d)

@@ -279,8 +279,8 @@ func (r Ring) SubVec(dst, a, b []uint32) {
 	}
 }
 
-// PutWords writes v to dst as little-endian words of WordBytes bytes; len(dst)
-// is len(v)·WordBytes.
+// PutWords writes canonical v to dst as little-endian words of WordBytes bytes;
+// len(dst) is len(v)·WordBytes.
 func (r Ring) PutWords(dst []byte, v []uint32) {
 	w := r.WordBytes()
 	if len(dst) != len(v)*w {
@@ -291,6 +291,12 @@ func (r Ring) PutWords(dst []byte, v []uint32) {
 			binary.LittleEndian.PutUint32(dst[4*i:], a)
 		}
 		return
+	}
+	if w == 3 {
+		for ; len(v) >= 4; v, dst = v[4:], dst[12:] {
+			binary.LittleEndian.PutUint64(dst, uint64(v[0])|uint64(v[1])<<24|uint64(v[2])<<48)
+			binary.LittleEndian.PutUint32(dst[8:], v[2]>>16|v[3]<<8)
+		}
 	}
 	for i, a := range v {
 		for j := range w {
@@ -312,12 +318,21 @@ func (r Ring) Words(dst []uint32, src []byte) error {
 		}
 		return r.CheckCanonical(dst)
 	}
-	for i := range dst {
+	rest := dst
+	if w == 3 {
+		const low = 1<<24 - 1
+		for ; len(rest) >= 4; rest, src = rest[4:], src[12:] {
+			a, b := binary.LittleEndian.Uint64(src), binary.LittleEndian.Uint32(src[8:])
+			rest[0], rest[1] = uint32(a)&low, uint32(a>>24)&low
+			rest[2], rest[3] = uint32(a>>48)|b<<16&low, b>>8
+		}
+	}
+	for i := range rest {
 		var a uint32
 		for j := range w {
 			a |= uint32(src[i*w+j]) << (8 * j)
 		}
-		dst[i] = a
+		rest[i] = a
 	}
 	return r.CheckCanonical(dst)
 }

@@ -490,6 +490,7 @@ func BenchmarkVec(b *testing.B) {
 		hi[i], lo[i] = uint64(i), uint64(i)*0x9e3779b97f4a7c15
 	}
 	out, wire := make([]uint32, len(a)), make([]byte, 4*len(a))
+	q3, a3, wire3 := ring.Q3(), make([]uint32, len(a)), make([]byte, 3*len(a))
 	for name, run := range map[string]func(){
 		"add":        func() { r.AddVec(out, a, a) },
 		"sub":        func() { r.SubVec(out, a, a) },
@@ -497,6 +498,8 @@ func BenchmarkVec(b *testing.B) {
 		"canonical":  func() { _ = r.CheckCanonical(a) },
 		"putwords":   func() { r.PutWords(wire, a) },
 		"words":      func() { _ = r.Words(out, wire) },
+		"putwords3":  func() { q3.PutWords(wire3, a3) },
+		"words3":     func() { _ = q3.Words(out, wire3) },
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(int64(4 * len(a)))

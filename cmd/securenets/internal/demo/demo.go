@@ -29,6 +29,7 @@ import (
 type Options struct {
 	Network  string // one of models.Names
 	Scheme   transform.Scheme
+	Ring     hostclient.Ring
 	Place    hostclient.Place
 	Samples  int    // test images; 0: all
 	Batch    int    // images a batch
@@ -168,7 +169,7 @@ func (r *run) start(ctx context.Context) error {
 // seal masks the network's weights.
 func (r *run) seal(ctx context.Context) (err error) {
 	r.models, r.secret, err = peer.Seal(ctx, r.onnx, hostclient.SealOptions{
-		Scheme: r.Scheme, Place: r.Place, Multiplier: r.multiply,
+		Scheme: r.Scheme, Ring: r.Ring, Place: r.Place, Multiplier: r.multiply,
 		Progress: func(done, total int) { r.Progress("sealing layers", done, total) },
 	})
 	if err != nil {

@@ -20,8 +20,8 @@ const (
 
 // promise says what is about to happen and what the scheme guarantees.
 func (r *run) promise(context.Context) error {
-	fmt.Fprintf(r.Out, "%s on %s test images of Fashion-MNIST, %s\n\nThis scheme promises, and no more:\n\n",
-		r.Network, render.Count(r.Samples), r.Scheme)
+	fmt.Fprintf(r.Out, "%s on %s test images of Fashion-MNIST, %s in %s\n\nThis scheme promises, and no more:\n\n",
+		r.Network, render.Count(r.Samples), r.Scheme, r.Ring)
 	render.Guarantee(r.Out, r.Scheme.Guarantee())
 	fmt.Fprintln(r.Out)
 	return nil

@@ -7,7 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/sealed"
 )
 
 // The picture's grid, in pixels before scaling.
@@ -21,6 +21,11 @@ const (
 // role 0 got for it in the first layer at its right, a word a pixel, as grey.
 // words are those of all, sample-major; of more than there are pixels the first.
 func (r *run) drawView(words []uint32) error {
+	model, err := sealed.Parse(r.models[0].Bytes)
+	if err != nil {
+		return err
+	}
+	modulus := uint64(model.Plan.Ring.Modulus())
 	h, w := r.images.H, r.images.W
 	pairW, pairH := 2*w+3*viewGap, h+2*viewGap
 	lines := (shown + viewPairs - 1) / viewPairs
@@ -37,7 +42,7 @@ func (r *run) drawView(words []uint32) error {
 			x, y := left+p%w, top+p/w
 			small.SetGray(x, y, color.Gray{Y: uint8(clear[p] * 0xff)})
 			if p < len(seen) {
-				small.SetGray(x+w+viewGap, y, color.Gray{Y: uint8(uint64(seen[p]) << 8 / uint64(ring.Q4().Modulus()))})
+				small.SetGray(x+w+viewGap, y, color.Gray{Y: uint8(uint64(seen[p]) << 8 / modulus)})
 			}
 		}
 	}

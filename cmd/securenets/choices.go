@@ -1,0 +1,49 @@
+package main
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/transform"
+)
+
+// choices are the flags that say how to seal.
+type choices struct{ scheme, ring, place *string }
+
+// choiceFlags gives cmd --scheme, --ring and --place.
+func choiceFlags(cmd *cobra.Command) choices {
+	var schemes, rings []string
+	for _, s := range transform.Schemes() {
+		schemes = append(schemes, s.String())
+	}
+	for _, r := range hostclient.Rings() {
+		rings = append(rings, string(r))
+	}
+	places := []string{string(hostclient.PlaceAll), string(hostclient.PlaceAuto)}
+	choice := func(name, usage string, of []string) *string {
+		v := cmd.Flags().String(name, of[0], usage)
+		cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(of, cobra.ShellCompDirectiveNoFileComp))
+		return v
+	}
+	return choices{
+		scheme: choice("scheme", "how to mask: "+strings.Join(schemes, ", ")+` (see "securenets help schemes")`, schemes),
+		ring: choice("ring", "integers to compute in: q4, or q3 with three quarters of the bytes and of the cloud's work, and coarser quantisation "+
+			`(see "check --data")`, rings),
+		place: choice("place", "layers to send: all, or auto: those that cost this host more processor time online to compute than to send", places),
+	}
+}
+
+// options returns what the flags say, in the order of their names.
+func (c choices) options() (o hostclient.SealOptions, err error) {
+	var bad [3]error
+	o.Scheme, bad[0] = transform.ParseScheme(*c.scheme)
+	o.Ring, bad[1] = hostclient.ParseRing(*c.ring)
+	o.Place, bad[2] = hostclient.ParsePlace(*c.place)
+	if err := errors.Join(bad[:]...); err != nil {
+		return o, usageError{err}
+	}
+	return o, nil
+}
