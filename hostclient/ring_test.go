@@ -1,6 +1,7 @@
 package hostclient_test
 
 import (
+	"bytes"
 	"errors"
 	"math"
 	"math/rand/v2"
@@ -18,7 +19,7 @@ func TestRings(t *testing.T) {
 		for _, scheme := range schemes {
 			const n = 3
 			x := gaussian(rand.New(rand.NewPCG(41, 1)), n*g.Input.Len())
-			var bytes [2]int64
+			var down [2]int64
 			var results [2][]float32
 			for i, in := range hostclient.Rings() {
 				r := &rig{}
@@ -29,17 +30,23 @@ func TestRings(t *testing.T) {
 				if d := r.secret.Describe(); d.Ring != string(in) || d.WordBytes != 4-i {
 					t.Errorf("%s of %d bytes a word, want %s", d.Ring, d.WordBytes, in)
 				}
+				id := identity(t)
+				again, err := hostclient.DecryptSecret(bytes.NewReader(encrypt(t, r.secret, id.Recipient())), id)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.secret = again
 				r.push(t)
 				s := r.open(t, hostclient.Options{Multiplier: kernel})
 				results[i] = infer(t, s, x, n)
-				bytes[i] = s.Stats().BytesDown
+				down[i] = s.Stats().BytesDown
 				r.clouds[0].behave(func(c *call) error { c.y.Data[0] = c.ring.Add(c.y.Data[0], 1); return c.honest() })
 				if _, err := s.Infer(t.Context(), x, n); !errors.Is(err, verify.ErrRejected) {
 					t.Errorf("%s, %v, %s: a wrong answer: %v", name, scheme, in, err)
 				}
 			}
-			if 4*bytes[1] != 3*bytes[0] {
-				t.Errorf("%s, %v: %d bytes down in q4, %d in q3", name, scheme, bytes[0], bytes[1])
+			if 4*down[1] != 3*down[0] {
+				t.Errorf("%s, %v: %d bytes down in q4, %d in q3", name, scheme, down[0], down[1])
 			}
 			var top, apart float64
 			for i, y := range results[0] {
