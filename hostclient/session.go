@@ -76,6 +76,7 @@ type Session struct {
 	mu      sync.RWMutex // held for writing by Close, for reading by all that use products
 
 	samples, checked, rejected, kept, up, down, onTheSpot, retried atomic.Int64
+	waited, queued, computed                                       atomic.Int64 // nanoseconds
 }
 
 // Open checks that the sealed models belong to the secret, and every client's
@@ -202,6 +203,10 @@ func (ss *Session) enter(ctx context.Context) (_ context.Context, leave func(), 
 	stop := context.AfterFunc(ss.closing, func() { cancel(ErrClosed) })
 	return ctx, func() { stop(); cancel(nil); ss.mu.RUnlock() }, nil
 }
+
+// PartSize returns the samples of a part of a batch: Infer has up to two parts in work
+// at once, each with one call a layer.
+func (ss *Session) PartSize() int { return ss.block }
 
 // Precompute adds pads for n samples to the stock. On an error it may have added
 // some. It does nothing where no layer needs pads.
@@ -494,13 +499,14 @@ func (ss *Session) evaluate(ctx context.Context, l int, masked []transform.Maske
 	cols := layer.masks.CloudOp().OutLen()
 	answers := make([]ring.Matrix, len(masked))
 	errs := make([]error, len(masked))
+	of := make([]traffic, len(masked))
+	start := time.Now()
 	var wg sync.WaitGroup
 	for role, m := range masked {
 		wg.Go(func() {
 			answers[role] = ring.Matrix{Rows: m.Rows(), Cols: cols, Data: answered.Get(m.Rows() * cols)}
 			t, err := asked[role].evaluate(ctx, ss.secret.ring, ss.secret.digests[role], layer.at, m, answers[role])
-			ss.up.Add(t.up)
-			ss.down.Add(t.down)
+			of[role] = t
 			if err != nil && !errors.Is(err, errOther) {
 				errs[role] = blame(asked, role, err)
 				fail(errOther)
@@ -508,6 +514,17 @@ func (ss *Session) evaluate(ctx context.Context, l int, masked []transform.Maske
 		})
 	}
 	wg.Wait()
+	ss.waited.Add(int64(time.Since(start)))
+	var longest traffic
+	for _, t := range of {
+		ss.up.Add(t.up)
+		ss.down.Add(t.down)
+		if t.compute > longest.compute {
+			longest = t
+		}
+	}
+	ss.queued.Add(int64(longest.queue))
+	ss.computed.Add(int64(longest.compute))
 	return answers, errors.Join(errs...)
 }
 
@@ -522,6 +539,13 @@ type Stats struct {
 	Stock     int   `json:"stock"`       // samples that pads are in stock for
 	OnTheSpot int64 `json:"on_the_spot"` // samples whose pads were made during Infer
 	Retried   int64 `json:"retried"`     // calls made again
+
+	// Elapsed time of calls (one a layer and part of a batch), added up, also where parts
+	// of a batch overlap: from masked words to those of all answers. Queued and Computed
+	// are at the word of the cloud that computed for longest, each at most what its call took.
+	Waited   time.Duration `json:"waited_ns"`
+	Queued   time.Duration `json:"queued_ns"`   // until its product began
+	Computed time.Duration `json:"computed_ns"` // in products
 }
 
 // Stats returns the counters.
@@ -536,5 +560,8 @@ func (ss *Session) Stats() Stats {
 		Stock:     ss.stock.size(),
 		OnTheSpot: ss.onTheSpot.Load(),
 		Retried:   ss.retried.Load(),
+		Waited:    time.Duration(ss.waited.Load()),
+		Queued:    time.Duration(ss.queued.Load()),
+		Computed:  time.Duration(ss.computed.Load()),
 	}
 }

@@ -231,6 +231,62 @@ func TestTraffic(t *testing.T) {
 	}
 }
 
+// TestTimes: a cloud's account of its time is added up, that of the role that computed
+// for longest, and no claim makes more of it than the calls took.
+func TestTimes(t *testing.T) {
+	const pause = 5 * time.Millisecond
+	claim := func(queue, compute uint64) func(*call) error {
+		return func(c *call) error {
+			time.Sleep(pause)
+			resp := &wire.Response{ID: c.req.ID, Words: wire.EncodeWords(c.ring, c.y.Data, nil), QueueNS: queue, ComputeNS: compute}
+			defer resp.Free()
+			return c.stream.SendMsg(resp)
+		}
+	}
+	const calls = 3 * 2 // layers, parts of the batch
+	for _, test := range []struct {
+		name             string
+		roles            []func(*call) error
+		queued, computed time.Duration // of a call; -1: all that it took
+	}{
+		{"one role", []func(*call) error{claim(7, 9)}, 7, 9},
+		{"no account", []func(*call) error{claim(0, 0)}, 0, 0},
+		{"too much", []func(*call) error{claim(math.MaxUint64, math.MaxUint64)}, -1, -1},
+		{"two roles", []func(*call) error{claim(20, 8), claim(6, 9)}, 6, 9},
+		{"two roles, the other way", []func(*call) error{claim(7, 9), claim(20, 8)}, 7, 9},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			scheme := permutePad
+			if len(test.roles) == 2 {
+				scheme = split
+			}
+			r := newRig(t, nets()["mlp"], scheme)
+			s := r.open(t, hostclient.Options{Multiplier: kernel})
+			s.SetBlock(2)
+			if s.PartSize() != 2 {
+				t.Errorf("parts of %d samples", s.PartSize())
+			}
+			for role, answer := range test.roles {
+				r.clouds[role].behave(answer)
+			}
+			start := time.Now()
+			infer(t, s, gaussian(rand.New(rand.NewPCG(7, 8)), 4*7), 4)
+			took, st := time.Since(start), s.Stats()
+			if st.Waited < calls*pause || st.Waited > took {
+				t.Errorf("waited %v of %v", st.Waited, took)
+			}
+			for _, c := range []struct {
+				what      string
+				got, want time.Duration
+			}{{"queued", st.Queued, test.queued}, {"computed", st.Computed, test.computed}} {
+				if c.want >= 0 && c.got != calls*c.want || c.want < 0 && (c.got < st.Waited/2 || c.got > st.Waited) {
+					t.Errorf("%s for %v of %v, want %v a call", c.what, c.got, st.Waited, c.want)
+				}
+			}
+		})
+	}
+}
+
 func TestInput(t *testing.T) {
 	c, _, _, s := setup(t, nets()["mlp"], permutePad, hostclient.Options{RequireStock: true})
 	if err := s.Precompute(t.Context(), 2); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -37,7 +38,13 @@ type stream struct {
 type answer struct {
 	ring ring.Ring
 	dst  []uint32
-	done chan<- error // has room
+	done chan<- taken // has room
+}
+
+// taken is an answer that was decoded to its place, or why it was not.
+type taken struct {
+	err            error
+	queue, compute uint64 // nanoseconds, at the cloud's word
 }
 
 // open returns the client's stream, a new one where there is none.
@@ -104,7 +111,7 @@ func (c *Client) receive(s *stream, conn grpc.ClientStream) {
 			return
 		}
 		if a != nil {
-			a.done <- a.take(&resp)
+			a.done <- taken{a.take(&resp), resp.QueueNS, resp.ComputeNS}
 		}
 		resp.Free()
 	}
@@ -151,8 +158,15 @@ func (s *stream) forget(ids []uint64) {
 // errHung: the cloud took longer for one layer than any answer may.
 var errHung = fmt.Errorf("%w", ErrTimeout)
 
-// traffic is the payload of a call, in bytes.
-type traffic struct{ up, down int64 }
+// traffic is the payload of a call in bytes, and how long the cloud says that its
+// requests waited there and were computed: at most so long as the call has taken.
+type traffic struct {
+	up, down       int64
+	queue, compute time.Duration
+}
+
+// atMost returns what a cloud says that something took, where that is not more than d.
+func atMost(d time.Duration, ns uint64) time.Duration { return time.Duration(min(ns, uint64(d))) }
 
 // evaluate has the cloud multiply a masked batch with a layer's weights. It sets
 // dst, one row a row of the batch; on an error dst must not be used, as answers
@@ -162,6 +176,7 @@ type traffic struct{ up, down int64 }
 // When ctx ends because of errHung the stream is given up, for all its callers;
 // when it ends otherwise, they are left alone.
 func (c *Client) evaluate(ctx context.Context, r ring.Ring, model sealed.Digest, layer int, m transform.Masked, dst ring.Matrix) (t traffic, err error) {
+	start := time.Now()
 	s, err := c.open()
 	if err != nil {
 		return t, err
@@ -171,7 +186,7 @@ func (c *Client) evaluate(ctx context.Context, r ring.Ring, model sealed.Digest,
 	// A cloud counts a seed as the words that it expands to.
 	step := rowsPerMessage(m.Cols()*r.WordBytes(), dst.Cols*r.WordBytes())
 	parts := (dst.Rows + step - 1) / step
-	done := make(chan error, parts)
+	done := make(chan taken, parts)
 	ids := make([]uint64, 0, parts)
 	defer func() {
 		if err == nil {
@@ -208,10 +223,13 @@ func (c *Client) evaluate(ctx context.Context, r ring.Ring, model sealed.Digest,
 	}
 	for range parts {
 		select {
-		case err := <-done:
-			if err != nil {
-				return t, err
+		case part := <-done:
+			if part.err != nil {
+				return t, part.err
 			}
+			took := time.Since(start)
+			t.queue = min(took, t.queue+atMost(took, part.queue))
+			t.compute = min(took, t.compute+atMost(took, part.compute))
 		case <-s.ctx.Done():
 			return t, context.Cause(s.ctx)
 		case <-ctx.Done():
