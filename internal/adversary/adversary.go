@@ -21,6 +21,7 @@ import (
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/prg"
 	"github.com/securenets/securenets/internal/wire"
 )
 
@@ -130,7 +131,8 @@ func (p *Proxy) Wrong() (wrong, all int) {
 	return p.wrong[0], p.wrong[1]
 }
 
-// Record has the proxy keep the next words that it is sent for a layer, at most n.
+// Record has the proxy keep the next words that it is sent for a layer, or those that
+// seeds expand to, at most n.
 func (p *Proxy) Record(layer uint32, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -206,11 +208,32 @@ func (p *Proxy) record(r *wire.Request) (order int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if left := p.wanted - len(p.seen); left > 0 && r.Layer == p.recorded {
-		if words, ok := p.decode(r.Words, int(r.Rows)); ok {
+		words, ok := p.expand(r)
+		if r.Seed == nil {
+			words, ok = p.decode(r.Words, int(r.Rows))
+		}
+		if ok {
 			p.seen = append(p.seen, words[:min(left, len(words))]...)
 		}
 	}
 	return p.order
+}
+
+// expand returns the words of a request's seed. Without one, or where it fits no row of
+// the layer, it reports false.
+func (p *Proxy) expand(r *wire.Request) ([]uint32, bool) {
+	if r.Seed == nil || len(r.Seed.Key) != len(prg.Seed{}) || int(r.Layer) >= len(p.plan.Ops) {
+		return nil, false
+	}
+	in, rows := p.plan.Ops[r.Layer].InLen(), uint64(r.Rows)
+	if rows > wire.MaxPayload/uint64(in) {
+		return nil, false // no daemon takes it
+	}
+	words, seed := make([]uint32, int(rows)*in), prg.New(prg.Seed(r.Seed.Key))
+	for i := range rows {
+		seed.Fill(p.plan.Ring, words[int(i)*in:][:in], r.Seed.First+i)
+	}
+	return words, true
 }
 
 // answer puts a lie in the place of an answer, where one is due. It reports

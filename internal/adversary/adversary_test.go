@@ -19,6 +19,7 @@ import (
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/internal/adversary"
 	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/prg"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/wire"
 )
@@ -442,6 +443,31 @@ func TestRecord(t *testing.T) {
 	c.ask(0, []uint32{5, 6})
 	if got, want := p.Seen(), []uint32{3, 4, 5}; !slices.Equal(got, want) {
 		t.Errorf("saw %v, want %v", got, want)
+	}
+
+	// Of a seed it is what the daemon expands.
+	seed := prg.Seed{1, 2, 3}
+	var want []uint32
+	for i := range uint64(2) {
+		row := make([]uint32, 2) // a row of the layer's input
+		prg.New(seed).Fill(ring.Q4(), row, 5+i)
+		want = append(want, row...)
+	}
+	p.Record(0, 5)
+	for _, s := range []*pb.Seed{{Key: seed[:3]}, {Key: seed[:], First: 5}} {
+		c.id++
+		req := wire.Request{ID: c.id, Model: []byte("a"), Rows: 2, Seed: s}
+		if err := c.stream.SendMsg(&req); err != nil {
+			t.Fatal(err)
+		}
+		var resp wire.Response
+		if err := c.stream.RecvMsg(&resp); err != nil {
+			t.Fatal(err)
+		}
+		resp.Free()
+	}
+	if got := p.Seen(); !slices.Equal(got, want) {
+		t.Errorf("saw %v of a seed, want %v", got, want)
 	}
 }
 

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/dataset"
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/reference"
 	"github.com/securenets/securenets/kernels/cpu"
@@ -60,6 +62,62 @@ func (c *Costs) Batch(ctx context.Context, i int) (offline, online time.Duration
 	online, err = steady(func() (err error) { y, err = c.session.Infer(ctx, c.r.images.Range(from, from+n), n); return err })
 	return offline, online, y, err
 }
+
+// Spent is what a phase took: elapsed time, and processor time of this process and of
+// all daemons. Daemons is negative where the system does not tell.
+type Spent struct{ Elapsed, Host, Daemons time.Duration }
+
+// spend measures f.
+func (c *Costs) spend(f func() error) (Spent, error) {
+	var s spent
+	before := c.daemons()
+	if err := s.measure(f); err != nil {
+		return Spent{}, err
+	}
+	took := Spent{Elapsed: s.elapsed, Host: s.cpu, Daemons: -1}
+	if before >= 0 {
+		took.Daemons = c.daemons() - before
+	}
+	return took, nil
+}
+
+// daemons returns the processor time of the daemons, negative where it is not known.
+func (c *Costs) daemons() (sum time.Duration) {
+	for _, d := range c.r.clouds {
+		t, err := d.CPUTime()
+		if err != nil {
+			return -1
+		}
+		sum += t
+	}
+	return sum
+}
+
+// Precompute makes pads for n images, where the scheme has such.
+func (c *Costs) Precompute(ctx context.Context, n int) (Spent, error) {
+	return c.spend(func() error { return c.session.Precompute(ctx, n) })
+}
+
+// Infer runs n images of the test set, from one on, in calls of so many.
+func (c *Costs) Infer(ctx context.Context, from, n, call int) (took Spent, y []float32, err error) {
+	took, err = c.spend(func() error {
+		return (&run{Options: Options{Batch: call}}).batches(from, from+n, func(i, j int) error {
+			part, err := c.session.Infer(ctx, c.r.images.Range(i, j), j-i)
+			y = append(y, part...)
+			return err
+		})
+	})
+	return took, y, err
+}
+
+// Session returns the session that the images run in.
+func (c *Costs) Session() *hostclient.Session { return c.session.Session }
+
+// Cloud returns the client of a role's cloud.
+func (c *Costs) Cloud(role int) *hostclient.Client { return c.session.clients[role] }
+
+// Images returns how many images there are.
+func (c *Costs) Images() int { return c.r.images.N }
 
 // steady returns the CPU time that f takes when it runs again and again: without the
 // first, which takes memory.
@@ -122,6 +180,21 @@ func (l *Local) Batch(i int) (time.Duration, error) {
 	graph.CHWToHWC(x, l.r.images.Range(from, from+l.r.Batch), l.r.Batch, in)
 	return steady(func() error { _, err := l.model.Forward(x); return err })
 }
+
+// Infer runs the batch of images from one on, and returns what it took and the outputs.
+func (l *Local) Infer(from int) (took Spent, y []float32, err error) {
+	in := l.r.graph.Input
+	x := make([]float32, l.r.Batch*in.Len())
+	graph.CHWToHWC(x, l.r.images.Range(from, from+l.r.Batch), l.r.Batch, in)
+	var s spent
+	err = s.measure(func() error { y, err = l.model.Forward(x); return err })
+	return Spent{Elapsed: s.elapsed, Host: s.cpu}, slices.Clone(y), err
+}
+
+// Graph returns the network, Images the test set as it takes it, Labels their classes.
+func (l *Local) Graph() *graph.Graph     { return l.r.graph }
+func (l *Local) Images() *dataset.Images { return l.r.images }
+func (l *Local) Labels() []uint8         { return l.r.labels }
 
 // Close frees the compiled network.
 func (l *Local) Close() error { return l.model.Close() }

@@ -35,6 +35,7 @@ type Options struct {
 	Batch    int    // images a batch
 	OutDir   string // where cloud-view.png and demo.json go
 	Daemon   string // path of securenetsd
+	Threads  int    // that each daemon computes on; 0: one a processor
 	Out, Log io.Writer
 	Progress func(label string, done, total int)
 }
@@ -151,8 +152,16 @@ func (r *run) read() (err error) {
 
 // start runs a daemon for every role.
 func (r *run) start(ctx context.Context) error {
+	var args []string
+	if r.Threads > 0 {
+		config := filepath.Join(r.dir, "config.toml")
+		if err := os.WriteFile(config, fmt.Appendf(nil, "threads = %d\n", r.Threads), 0o600); err != nil {
+			return err
+		}
+		args = []string{"--config", config}
+	}
 	for role := range r.models {
-		c, err := child.Start(r.Daemon, filepath.Join(r.dir, fmt.Sprint("cloud-", role)))
+		c, err := child.Start(r.Daemon, filepath.Join(r.dir, fmt.Sprint("cloud-", role)), args...)
 		if err != nil {
 			return fmt.Errorf("demo: %w", err)
 		}

@@ -28,24 +28,10 @@ func (r *run) tamper(ctx context.Context) error {
 		fmt.Fprint(r.Out, "No layer is sent, so no cloud could lie or see anything.\n\n")
 		return nil
 	}
-	var proxies []*adversary.Proxy
-	defer func() {
-		for _, p := range proxies {
-			p.Close()
-		}
-	}()
-	var addrs []string
-	for role, c := range r.clouds {
-		model, err := sealed.Parse(r.models[role].Bytes)
-		if err != nil {
-			return err
-		}
-		addr := fmt.Sprintf("unix:%s", filepath.Join(r.dir, fmt.Sprint("proxy-", role)))
-		p, err := adversary.Start(addr, c.Addr, model.Plan)
-		if err != nil {
-			return err
-		}
-		proxies, addrs = append(proxies, p), append(addrs, addr)
+	proxies, addrs, stop, err := r.proxies()
+	defer stop()
+	if err != nil {
+		return err
 	}
 	if len(proxies) > 1 {
 		proxies[0].Conspire(proxies[1])
@@ -105,6 +91,28 @@ func (r *run) tamper(ctx context.Context) error {
 	}
 	fmt.Fprintf(r.Out, "  %d of %d caught; through the same proxy an honest run passes\n\n", r.result.TamperCaught, r.result.TamperTried)
 	return nil
+}
+
+// proxies puts a proxy before every cloud, until stop is called.
+func (r *run) proxies() (proxies []*adversary.Proxy, addrs []string, stop func(), err error) {
+	stop = func() {
+		for _, p := range proxies {
+			p.Close()
+		}
+	}
+	for role, c := range r.clouds {
+		model, err := sealed.Parse(r.models[role].Bytes)
+		if err != nil {
+			return nil, nil, stop, err
+		}
+		addr := fmt.Sprintf("unix:%s", filepath.Join(r.dir, fmt.Sprint("proxy-", role)))
+		p, err := adversary.Start(addr, c.Addr, model.Plan)
+		if err != nil {
+			return nil, nil, stop, err
+		}
+		proxies, addrs = append(proxies, p), append(addrs, addr)
+	}
+	return proxies, addrs, stop, nil
 }
 
 // spots is how many entries of a call the paper's spot check computes again.

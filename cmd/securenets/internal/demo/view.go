@@ -1,13 +1,17 @@
 package demo
 
 import (
+	"context"
+	"errors"
 	"image"
 	"image/color"
 	"image/png"
 	"os"
 	"path/filepath"
 
+	"github.com/securenets/securenets/internal/dataset"
 	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/transform"
 )
 
 // The picture's grid, in pixels before scaling.
@@ -18,43 +22,124 @@ const (
 )
 
 // drawView writes cloud-view.png: the first images, each with what the cloud of
-// role 0 got for it in the first layer at its right, a word a pixel, as grey.
-// words are those of all, sample-major; of more than there are pixels the first.
+// role 0 got for it in the first layer at its right. words are those of all,
+// sample-major.
 func (r *run) drawView(words []uint32) error {
-	model, err := sealed.Parse(r.models[0].Bytes)
+	modulus, err := r.modulus()
 	if err != nil {
 		return err
 	}
-	modulus := uint64(model.Plan.Ring.Modulus())
-	h, w := r.images.H, r.images.W
-	pairW, pairH := 2*w+3*viewGap, h+2*viewGap
-	lines := (shown + viewPairs - 1) / viewPairs
-	small := image.NewGray(image.Rect(0, 0, viewPairs*pairW+viewGap, lines*pairH))
+	return writePNG(filepath.Join(r.OutDir, viewFile), view(r.images, shown, viewPairs, modulus, [][]uint32{words}))
+}
+
+// modulus returns that of the words that clouds get.
+func (r *run) modulus() (uint32, error) {
+	model, err := sealed.Parse(r.models[0].Bytes)
+	if err != nil {
+		return 0, err
+	}
+	return model.Plan.Ring.Modulus(), nil
+}
+
+// view draws the first images, each with what was seen of it at its right, a word a
+// pixel, as grey: for each view the words of all images, sample-major, of more than
+// there are pixels the first. So many images stand on a line.
+func view(images *dataset.Images, n, line int, modulus uint32, views [][]uint32) *image.Gray {
+	h, w := images.H, images.W
+	cellW, cellH := (1+len(views))*(w+viewGap)+viewGap, h+2*viewGap
+	lines := (n + line - 1) / line
+	small := image.NewGray(image.Rect(0, 0, line*cellW+viewGap, lines*cellH))
 	for i := range small.Pix {
 		small.Pix[i] = 0xff
 	}
-	each := len(words) / shown
-	for i := range shown {
-		left, top := viewGap+i%viewPairs*pairW, viewGap+i/viewPairs*pairH
-		clear := r.images.Range(i, i+1)
-		seen := words[i*each : (i+1)*each]
+	for i := range n {
+		left, top := viewGap+i%line*cellW, viewGap+i/line*cellH
+		clear := images.Range(i, i+1)
 		for p := range h * w {
-			x, y := left+p%w, top+p/w
-			small.SetGray(x, y, color.Gray{Y: uint8(clear[p] * 0xff)})
-			if p < len(seen) {
-				small.SetGray(x+w+viewGap, y, color.Gray{Y: uint8(uint64(seen[p]) << 8 / modulus)})
+			small.SetGray(left+p%w, top+p/w, color.Gray{Y: uint8(clear[p] * 0xff)})
+		}
+		for _, words := range views {
+			left += w + viewGap
+			each := len(words) / n
+			for p, word := range words[i*each : (i+1)*each][:min(each, h*w)] {
+				small.SetGray(left+p%w, top+p/w, color.Gray{Y: uint8(uint64(word) << 8 / uint64(modulus))})
 			}
 		}
 	}
-	f, err := os.Create(filepath.Join(r.OutDir, viewFile))
+	return enlarge(small, viewScale)
+}
+
+func writePNG(path string, m image.Image) error {
+	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := png.Encode(f, enlarge(small, viewScale)); err != nil {
+	if err := png.Encode(f, m); err != nil {
 		return err
 	}
 	return f.Close()
+}
+
+// figureImages is how many images WriteFigure draws, one a line.
+const figureImages = 8
+
+// WriteFigure writes a picture to path, like the paper's figure 2: on each line a test
+// image of o's network, and at its right what every role's cloud gets for it in the
+// first layer, scheme by scheme. It returns which scheme and role each column is of.
+func WriteFigure(ctx context.Context, o Options, schemes []transform.Scheme, path string) (columns []Column, err error) {
+	var views [][]uint32
+	var images *dataset.Images
+	var modulus uint32
+	for _, o.Scheme = range schemes {
+		c, err := OpenCosts(ctx, o, 0)
+		if err != nil {
+			return nil, err
+		}
+		if modulus, err = c.r.modulus(); err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+		seen, err := c.r.watch(ctx, figureImages)
+		if err := errors.Join(err, c.Close()); err != nil {
+			return nil, err
+		}
+		for role, words := range seen {
+			views, columns = append(views, words), append(columns, Column{o.Scheme, role})
+		}
+		images = c.r.images
+	}
+	return columns, writePNG(path, view(images, figureImages, 1, modulus, views))
+}
+
+// Column is what a column of a figure shows.
+type Column struct {
+	Scheme transform.Scheme
+	Role   int
+}
+
+// watch returns what each role's cloud gets in the first layer for the first n images.
+func (r *run) watch(ctx context.Context, n int) ([][]uint32, error) {
+	proxies, addrs, stop, err := r.proxies()
+	defer stop()
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range proxies {
+		p.Record(0, n*int(r.layers[0].WordsUp))
+	}
+	s, err := r.openSession(ctx, addrs, 0)
+	if err != nil {
+		return nil, err
+	}
+	_, err = s.Infer(ctx, r.images.Range(0, n), n)
+	if err := errors.Join(err, s.Close()); err != nil {
+		return nil, err
+	}
+	seen := make([][]uint32, len(proxies))
+	for role, p := range proxies {
+		seen[role] = p.Seen()
+	}
+	return seen, nil
 }
 
 // enlarge makes k x k pixels of each.
