@@ -17,11 +17,9 @@ add openblas libopenblas-dev cblas-openblas.h -lopenblas
 add fflas fflas-ffpack fflas-ffpack/fflas-ffpack.h "-lopenblas -lgivaro -lgmpxx -lgmp"
 add onednn libdnnl-dev oneapi/dnnl/dnnl.hpp -ldnnl
 
-# onnxruntime, of the versions in requirements.txt, goes into a folder of its own.
-venv=$root/.cache/peers-venv
 python=()
-if python3 -m venv "$venv" && "$venv/bin/pip" install -q --disable-pip-version-check -r requirements.txt; then
-	python=(-python "$venv/bin/python")
+if interpreter=$(./venv.sh); then
+	python=(-python "$interpreter")
 else
 	echo "onnxruntime is left out: python3 -m venv or pip could not install requirements.txt"
 fi

@@ -20,6 +20,7 @@ import (
 	"github.com/securenets/securenets/kernels/cpu"
 	"github.com/securenets/securenets/kernels/roofline"
 	"github.com/securenets/securenets/models"
+	"github.com/securenets/securenets/transform"
 	"github.com/securenets/securenets/verify"
 )
 
@@ -198,7 +199,7 @@ func TestHost(t *testing.T) {
 
 // TestTimes: a round takes each time once, of right products.
 func TestTimes(t *testing.T) {
-	c, err := newCaller(t.Context(), cpu.New(cpu.Options{}), tiny.shapes[0])
+	c, err := newCaller(t.Context(), cpu.New(cpu.Options{}), tiny.shapes[0], transform.DefaultScheme())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,7 +72,7 @@ func (sc scope) host(ctx context.Context, progress func(string, int, int)) (_ *H
 	result := &HostResult{CPU: processor()}
 	for i, s := range sc.shapes {
 		progress(s.name, i, len(sc.shapes))
-		c, err := newCaller(ctx, b, s)
+		c, err := newCaller(ctx, b, s, transform.DefaultScheme())
 		if err != nil {
 			return nil, err
 		}
@@ -98,9 +98,11 @@ type caller struct {
 	masks   *transform.Layer
 	key     *verify.Key
 	pads    transform.PadsState
+	first   *transform.Call // that was answered
 	answers []ring.Matrix
 	to      verify.Scale
 	weights []float32
+	w       []int32 // the weights' integers
 	values  []float32
 	floats  []float32 // the call's products
 
@@ -113,9 +115,9 @@ type caller struct {
 	times [passes]series
 }
 
-// newCaller seals a layer of random weights, has its pads made, and a call of random
-// values answered.
-func newCaller(ctx context.Context, b plan.Multiplier, s shape) (_ *caller, err error) {
+// newCaller seals a layer of random weights for a scheme of one role, has pads made where
+// there are some, and a call of random values answered.
+func newCaller(ctx context.Context, b plan.Multiplier, s shape, scheme transform.Scheme) (_ *caller, err error) {
 	rng := rand.New(rand.NewPCG(0, 0))
 	normal := func(n int) []float32 {
 		v := make([]float32, n)
@@ -133,13 +135,14 @@ func newCaller(ctx context.Context, b plan.Multiplier, s shape) (_ *caller, err 
 	if err != nil {
 		return nil, err
 	}
+	c.w = q.W
 	if c.to, err = verify.NewScale(q.Scale, nil); err != nil {
 		return nil, err
 	}
 	if c.key, err = verify.NewKey(verify.DefaultField(), s.op, q.W); err != nil {
 		return nil, err
 	}
-	if c.masks, err = transform.NewLayer(ring.Q4(), transform.DefaultScheme(), s.op); err != nil {
+	if c.masks, err = transform.NewLayer(ring.Q4(), scheme, s.op); err != nil {
 		return nil, err
 	}
 	what, err := c.masks.Seal(q.W)
@@ -151,23 +154,24 @@ func newCaller(ctx context.Context, b plan.Multiplier, s shape) (_ *caller, err 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, product.Close()) }()
-	pads, err := c.masks.NewPads(ctx, product, s.n)
-	if err != nil {
-		return nil, err
-	}
-	c.pads = pads.State()
 	if err := transform.QuantizeInputs(c.x, c.samples, c.values, s.n, xmax); err != nil {
 		return nil, err
 	}
-	if pads, err = c.masks.RestorePads(c.pads); err != nil {
+	var pads *transform.Pads
+	if scheme.Inputs == transform.InputPad {
+		if pads, err = c.masks.NewPads(ctx, product, s.n); err != nil {
+			return nil, err
+		}
+		c.pads = pads.State()
+		if pads, err = c.masks.RestorePads(c.pads); err != nil {
+			return nil, err
+		}
+	}
+	if c.first, err = c.masks.Mask(c.x, s.n, pads); err != nil {
 		return nil, err
 	}
-	call, err := c.masks.Mask(c.x, s.n, pads)
-	if err != nil {
-		return nil, err
-	}
-	xhat, _ := call.Masked()[0].Words()
-	c.answers = []ring.Matrix{ring.NewMatrix(s.n, out)}
+	xhat, _ := c.first.Masked()[0].Words()
+	c.answers = []ring.Matrix{ring.NewMatrix(xhat.Rows, c.masks.CloudOp().OutLen())}
 	return c, product.Evaluate(ctx, c.answers[0], xhat)
 }
 

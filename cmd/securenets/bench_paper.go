@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/bench"
+	"github.com/securenets/securenets/cmd/securenets/internal/demo"
+	"github.com/securenets/securenets/cmd/securenets/internal/render"
+)
+
+// The files of bench paper --dir.
+const (
+	paperName  = "paper"
+	figureName = "figure-2.png"
+)
+
+func newBenchPaper() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "paper",
+		Short: "Measure the tables of the paper, and say what of it holds",
+		Long: `Paper runs the paper's networks on daemons of its own. Table 1: local inference, by the
+reference and by onnxruntime, beside outsourced inference under the paper's scheme and
+those that take its place, with the paper's checks and the real one, on one thread and on
+all, of host and daemons alike. Table 2: CryptoNets' network, beside published figures and
+TenSEAL, a library for homomorphic encryption. Each row says whether it confirms the paper.
+
+onnxruntime and TenSEAL run in Python: bench/peers/venv.sh installs them. Where they are
+missing, a row says so. When it is interrupted, what was measured so far is written,
+marked partial.`,
+		Args: cobra.NoArgs,
+	}
+	flags := cmd.Flags()
+	var o bench.PaperOptions
+	flags.StringArrayVar(&o.Networks, "network", bench.PaperNetworks, "one of "+strings.Join(bench.PaperNetworks, ", ")+" (repeatable)")
+	flags.StringVar(&o.Daemon, "daemon", "", "`path` of securenetsd (default: beside this program)")
+	flags.StringVar(&o.Python, "python", "", "`path` of a Python interpreter with onnxruntime and TenSEAL (default: what bench/peers/venv.sh made)")
+	flags.BoolVar(&o.Quick, "quick", false, "measure less, in under a minute")
+	asJSON := flags.String("json", "", "also write the figures to `file`, as JSON")
+	asCSV := flags.String("csv", "", "also write the rows to `file`, as CSV")
+	dir := flags.String("dir", "", "also write all forms, and figure 2, to `folder`")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		for _, n := range o.Networks {
+			if !slices.Contains(bench.PaperNetworks, n) {
+				return usagef("bench paper: no network %q, there are %q", n, bench.PaperNetworks)
+			}
+		}
+		var err error
+		if o.Daemon == "" {
+			if o.Daemon, err = besideSelf("securenetsd"); err != nil {
+				return err
+			}
+		}
+		if o.Python == "" {
+			o.Python = bench.FindPython()
+		}
+		bar := newProgress(cmd)
+		defer bar.clear()
+		o.Progress = func(label string, done, total int) { bar.step(label, int64(done), int64(total)) }
+		f := paperForms{json: *asJSON, csv: *asCSV, dir: *dir, command: paperCommand(o)}
+		if f.dir != "" {
+			if err := os.MkdirAll(f.dir, 0o755); err != nil {
+				return err
+			}
+			if err := f.figure(cmd.Context(), o); err != nil {
+				return err
+			}
+		}
+		r, err := bench.Paper(cmd.Context(), o)
+		bar.clear()
+		if errors.Is(err, cmd.Context().Err()) || err == nil {
+			err = errors.Join(err, f.write(cmd.OutOrStdout(), r))
+		}
+		return err
+	}
+	return cmd
+}
+
+// paperCommand is what was run, for the report.
+func paperCommand(o bench.PaperOptions) string {
+	command := "securenets bench paper"
+	if !slices.Equal(o.Networks, bench.PaperNetworks) {
+		for _, n := range o.Networks {
+			command += " --network " + n
+		}
+	}
+	if o.Quick {
+		command += " --quick"
+	}
+	return command
+}
+
+// paperForms are the files that a report is written to.
+type paperForms struct {
+	json, csv, dir string // "" for none
+	command        string
+	caption        string // of the figure
+}
+
+// figure draws what clouds see of images of 28 x 28, in a dense layer: a word a pixel.
+func (f *paperForms) figure(ctx context.Context, o bench.PaperOptions) error {
+	o.Progress("figure 2", 0, 1)
+	options := demo.Options{Network: "mlp", Batch: 1, Daemon: o.Daemon, Out: io.Discard, Progress: func(string, int, int) {}}
+	columns, err := demo.WriteFigure(ctx, options, bench.FigureSchemes(), filepath.Join(f.dir, figureName))
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, c := range columns {
+		name := c.Scheme.String()
+		if c.Scheme.Roles() > 1 {
+			name += fmt.Sprintf(" (role %d)", c.Role)
+		}
+		names = append(names, name)
+	}
+	f.caption = "From left to right: test images, and what the cloud gets for them in the first layer of mlp, a word a pixel, under " + strings.Join(names, ", ") +
+		". Under permute the rows of a call come in another order than the images. A role that gets a seed is shown what it expands to."
+	return nil
+}
+
+// write writes all forms.
+func (f *paperForms) write(out io.Writer, r *bench.PaperResult) error {
+	type form struct {
+		path  string
+		write func(io.Writer) error
+	}
+	asJSON := func(w io.Writer) error { return render.JSON(w, r) }
+	forms := []form{{f.json, asJSON}, {f.csv, r.CSV}}
+	if f.dir != "" {
+		in := func(ext string) string { return filepath.Join(f.dir, paperName+ext) }
+		forms = append(forms, form{in(".json"), asJSON}, form{in(".csv"), r.CSV},
+			form{in(".md"), func(w io.Writer) error { return r.Markdown(w, f.command, figureName, f.caption) }})
+	}
+	err := r.Table(out)
+	for _, form := range forms {
+		if form.path != "" {
+			err = errors.Join(err, writeTo(form.path, form.write))
+		}
+	}
+	return err
+}

@@ -1,0 +1,569 @@
+package bench
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/demo"
+	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/kernels/cpu"
+	"github.com/securenets/securenets/models"
+	"github.com/securenets/securenets/transform"
+	"github.com/securenets/securenets/verify"
+)
+
+// PaperOptions say what to measure, beside Options.
+type PaperOptions struct {
+	Options
+	// Networks are those to measure: of table 1, and cryptonets for table 2.
+	Networks []string
+	Python   string // interpreter for onnxruntime and TenSEAL; "": there is none
+}
+
+// CryptoNets is the network of table 2. The others are of table 1.
+const CryptoNets = "cryptonets"
+
+// PaperNetworks are the paper's, in its order.
+var PaperNetworks = []string{"mlp", "mnist-cnn", "cifar-cnn", CryptoNets}
+
+// paperSchemes are the paper's own, and what takes its place.
+var paperSchemes = []transform.Scheme{
+	{Weights: transform.WeightPermute, Inputs: transform.InputPermute},
+	{Weights: transform.WeightPermute, Inputs: transform.InputPad},
+	{Weights: transform.WeightPermute, Inputs: transform.InputSplit},
+}
+
+// FigureSchemes are those that figure 2 shows.
+func FigureSchemes() []transform.Scheme { return slices.Clone(paperSchemes) }
+
+// paperScope is what --quick and tests make smaller.
+type paperScope struct {
+	rounds    int // that count, after one that does not
+	batch     int // images of a call, table 1
+	large     int // and table 2
+	encrypted int // images that TenSEAL is given; 0: it is left out
+}
+
+func (o PaperOptions) scope() paperScope {
+	s := paperScope{rounds: 7, batch: 256, large: 4096, encrypted: 2}
+	if o.Quick {
+		s.rounds, s.encrypted = 3, 0
+	}
+	return s
+}
+
+// Paper measures the paper's two tables. Where ctx ends first, or something fails, it
+// returns what was measured so far, marked partial, beside the error.
+//
+// All that one network is compared with is measured in turn, round by round, on one
+// thread and on all: GOMAXPROCS is set meanwhile. Outputs that differ in a bit between
+// schemes or numbers of threads are an error.
+func Paper(ctx context.Context, o PaperOptions) (*PaperResult, error) {
+	return o.measure(ctx, o.scope())
+}
+
+func (o PaperOptions) measure(ctx context.Context, sc paperScope) (*PaperResult, error) {
+	all := runtime.GOMAXPROCS(0)
+	defer runtime.GOMAXPROCS(all)
+	threads := []int{1, all}
+	if all == 1 {
+		threads = threads[:1]
+	}
+	result := &PaperResult{CPU: processor(), Threads: all, Batch: sc.batch, Large: sc.large, Rounds: sc.rounds, Quick: o.Quick}
+	for _, name := range o.Networks {
+		n := &paperNetwork{PaperOptions: o, sc: sc, name: name, threads: threads}
+		if name == CryptoNets {
+			n.threads = []int{all}
+		}
+		err := n.measure(ctx)
+		result.Rows = append(result.Rows, n.rows()...)
+		if err = errors.Join(err, n.close()); err != nil {
+			result.Partial = true
+			return result, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return result, nil
+}
+
+// paperNetwork is one network in the making.
+type paperNetwork struct {
+	PaperOptions
+	sc      paperScope
+	name    string
+	threads []int
+
+	dir        string
+	local      *demo.Local
+	baselines  []*baseline
+	outsourced []*outsourced
+	remask     []*remasking
+	checks     map[transform.InputMask]*checking
+	runtime    *python // onnxruntime
+	missing    *missingError
+	encrypted  *encrypted
+}
+
+// batch is the images of a call.
+func (n *paperNetwork) batch() int {
+	if n.name == CryptoNets {
+		return n.sc.large
+	}
+	return n.sc.batch
+}
+
+// each returns milliseconds an image.
+func (n *paperNetwork) each(d time.Duration) float64 {
+	return float64(d.Nanoseconds()) / 1e6 / float64(n.batch())
+}
+
+func (n *paperNetwork) options(s transform.Scheme, threads int) demo.Options {
+	return demo.Options{
+		Network: n.name, Scheme: s, Batch: n.batch(), Daemon: n.Daemon, Threads: threads,
+		Out: io.Discard, Progress: func(string, int, int) {},
+	}
+}
+
+func (n *paperNetwork) close() error {
+	var errs []error
+	for _, s := range n.outsourced {
+		errs = append(errs, s.Close())
+	}
+	if n.local != nil {
+		errs = append(errs, n.local.Close())
+	}
+	if n.runtime != nil {
+		n.runtime.close() // one that was killed, as ctx ended, has an error to tell
+	}
+	if n.dir != "" {
+		errs = append(errs, os.RemoveAll(n.dir))
+	}
+	return errors.Join(errs...)
+}
+
+// open prepares all that is measured.
+func (n *paperNetwork) open(ctx context.Context) (err error) {
+	if n.dir, err = os.MkdirTemp("", "securenets-paper-"); err != nil {
+		return err
+	}
+	if n.local, err = demo.OpenLocal(n.options(transform.DefaultScheme(), 0)); err != nil {
+		return err
+	}
+	if most := n.local.Images().N; n.batch() > most {
+		return fmt.Errorf("bench: batches of %d images, the test set has %d", n.batch(), most)
+	}
+	n.checks = map[transform.InputMask]*checking{}
+	for _, t := range n.threads {
+		runtime.GOMAXPROCS(t)
+		for i, s := range paperSchemes {
+			n.Progress(n.name+": sealing", i, len(paperSchemes))
+			c, err := demo.OpenCosts(ctx, n.options(s, t), t)
+			if err != nil {
+				return err
+			}
+			o := &outsourced{Costs: c, network: n, scheme: s, threads: t}
+			n.outsourced = append(n.outsourced, o)
+			if n.name == CryptoNets {
+				continue // fully checked, and nothing is masked anew
+			}
+			if s.Inputs == transform.InputPermute {
+				n.remask = append(n.remask, &remasking{outsourced: o})
+			}
+			// Answers of split are unmasked as those of pad.
+			if n.checks[s.Inputs] == nil && s.Roles() == 1 {
+				n.checks[s.Inputs], err = newChecking(ctx, n, s, min(n.batch(), c.Session().PartSize()))
+				if err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if n.name == CryptoNets {
+		return nil
+	}
+	if err := n.startRuntime(ctx); err != nil && !errors.As(err, &n.missing) {
+		return err
+	}
+	for _, t := range n.threads {
+		n.baselines = append(n.baselines, &baseline{network: n, name: "reference", threads: t})
+		if n.runtime != nil {
+			n.baselines = append(n.baselines, &baseline{network: n, name: "onnxruntime", threads: t})
+		}
+	}
+	return nil
+}
+
+// startRuntime gives onnxruntime the network and the images.
+func (n *paperNetwork) startRuntime(ctx context.Context) error {
+	model, err := models.ONNX(n.name)
+	if err != nil {
+		return err
+	}
+	images := n.local.Images()
+	raw, err := binary.Append(nil, binary.LittleEndian, images.Data)
+	if err != nil {
+		return err
+	}
+	args := []string{filepath.Join(n.dir, "model.onnx"), filepath.Join(n.dir, "images")}
+	for i, b := range [][]byte{model, raw} {
+		if err := os.WriteFile(args[i], b, 0o600); err != nil {
+			return err
+		}
+	}
+	for _, size := range []int{images.N, images.C, images.H, images.W} {
+		args = append(args, fmt.Sprint(size))
+	}
+	n.runtime, err = startPython(ctx, n.Python, "onnxruntime", onnxruntimeScript, args...)
+	return err
+}
+
+// measure opens and then measures all in turn.
+func (n *paperNetwork) measure(ctx context.Context) error {
+	if err := n.open(ctx); err != nil {
+		return err
+	}
+	last := 1 + n.sc.rounds
+	for round := range last {
+		n.Progress(n.name, round, last)
+		from := round % (n.local.Images().N / n.batch()) * n.batch()
+		counts := round > 0 // the first connects, and takes memory
+		for _, b := range n.baselines {
+			if err := b.round(from, counts); err != nil {
+				return err
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		var first []float32
+		for _, s := range n.outsourced {
+			y, err := s.round(ctx, from, counts)
+			if err != nil {
+				return err
+			}
+			if first == nil {
+				first = y
+			} else if !sameBits(first, y) {
+				return fmt.Errorf("bench: %s on %d threads differs from %s on %d", s.scheme, s.threads, n.outsourced[0].scheme, n.outsourced[0].threads)
+			}
+		}
+		for _, r := range n.remask {
+			if err := r.round(ctx, counts); err != nil {
+				return err
+			}
+		}
+		for _, c := range n.checks {
+			if err := c.round(counts); err != nil {
+				return err
+			}
+		}
+	}
+	if n.name == CryptoNets {
+		var err error
+		n.encrypted, err = n.encrypt(ctx)
+		return err
+	}
+	return nil
+}
+
+// right returns how many of the outputs of images from one on have the label's class.
+func (n *paperNetwork) right(from int, y []float32) (right int) {
+	each := len(y) / n.batch()
+	for i := range n.batch() {
+		scores := y[i*each : (i+1)*each]
+		if slices.Index(scores, slices.Max(scores)) == int(n.local.Labels()[from+i]) {
+			right++
+		}
+	}
+	return right
+}
+
+// baseline is local inference without a cloud.
+type baseline struct {
+	network        *paperNetwork
+	name           string
+	threads        int
+	elapsed, spent series // milliseconds an image, elapsed and of processors
+	images, right  int
+	version        string
+}
+
+func (b *baseline) round(from int, counts bool) error {
+	n := b.network
+	runtime.GOMAXPROCS(b.threads)
+	var took demo.Spent
+	right := 0
+	if b.name == "reference" {
+		var y []float32
+		var err error
+		if took, y, err = n.local.Infer(from); err != nil {
+			return err
+		}
+		right = n.right(from, y)
+	} else {
+		var got struct {
+			Elapsed time.Duration `json:"elapsed_ns"`
+			CPU     time.Duration `json:"cpu_ns"`
+			Classes []int         `json:"classes"`
+		}
+		if err := n.runtime.ask(map[string]int{"threads": b.threads, "from": from, "count": n.batch()}, &got); err != nil {
+			return fmt.Errorf("onnxruntime: %w", err)
+		}
+		if len(got.Classes) != n.batch() {
+			return fmt.Errorf("onnxruntime classified %d images of %d", len(got.Classes), n.batch())
+		}
+		took = demo.Spent{Elapsed: got.Elapsed, Host: got.CPU}
+		for i, class := range got.Classes {
+			if class == int(n.local.Labels()[from+i]) {
+				right++
+			}
+		}
+	}
+	if counts {
+		b.elapsed, b.spent = append(b.elapsed, n.each(took.Elapsed)), append(b.spent, n.each(took.Host))
+		b.images, b.right = b.images+n.batch(), b.right+right
+	}
+	return nil
+}
+
+// outsourced is a network under a scheme, host and daemons on so many threads each.
+type outsourced struct {
+	*demo.Costs
+	network *paperNetwork
+	scheme  transform.Scheme
+	threads int
+
+	// Milliseconds an image: elapsed, of a batch as the product runs it, and of
+	// processors; and of its parts one after the other.
+	total, hostCPU, daemonCPU series
+	host, cloud, transfer     series
+	offline, offlineCPU       series
+	up, down                  int64 // bytes of all images that count
+	images, right             int
+}
+
+// round runs a batch as the product does, with up to two parts in work at once, and,
+// where it has several parts, again with one after the other, so that times add up.
+func (o *outsourced) round(ctx context.Context, from int, counts bool) ([]float32, error) {
+	n := o.network
+	runtime.GOMAXPROCS(o.threads)
+	offline, err := o.pads(ctx)
+	if err != nil {
+		return nil, err
+	}
+	before := o.Session().Stats()
+	took, y, err := o.Infer(ctx, from, n.batch(), n.batch())
+	if err != nil {
+		return nil, err
+	}
+	after := o.Session().Stats()
+	up, down := after.BytesUp-before.BytesUp, after.BytesDown-before.BytesDown
+	apart := took
+	if part := o.Session().PartSize(); part < n.batch() {
+		if _, err := o.pads(ctx); err != nil {
+			return nil, err
+		}
+		before = o.Session().Stats()
+		if apart, _, err = o.Infer(ctx, from, n.batch(), part); err != nil {
+			return nil, err
+		}
+		after = o.Session().Stats()
+	}
+	if !counts {
+		return y, nil
+	}
+	add := func(s *series, d time.Duration) { *s = append(*s, n.each(d)) }
+	waited, computed := after.Waited-before.Waited, after.Computed-before.Computed
+	add(&o.total, took.Elapsed)
+	add(&o.hostCPU, took.Host)
+	if took.Daemons >= 0 {
+		add(&o.daemonCPU, took.Daemons)
+	}
+	add(&o.host, apart.Elapsed-waited)
+	add(&o.cloud, computed)
+	add(&o.transfer, waited-computed)
+	add(&o.offline, offline.Elapsed)
+	add(&o.offlineCPU, offline.Host)
+	o.up, o.down = o.up+up, o.down+down
+	o.images, o.right = o.images+n.batch(), o.right+n.right(from, y)
+	return y, nil
+}
+
+// pads makes those of a batch, where the scheme has such.
+func (o *outsourced) pads(ctx context.Context) (demo.Spent, error) {
+	if o.scheme.Inputs != transform.InputPad {
+		return demo.Spent{}, nil
+	}
+	return o.Precompute(ctx, o.network.batch())
+}
+
+// remasking is masking all weights anew and sending them, as the paper's host does
+// where it keeps nothing.
+type remasking struct {
+	*outsourced
+	layers     []plan.Op
+	w          [][]int32
+	mask, push series // milliseconds an image of the batch that it is for
+	bytes      int
+}
+
+// quantise makes the integers of the network's weights, once.
+func (r *remasking) quantise() error {
+	described := r.Description().Layers
+	for i, node := range r.network.local.Graph().Nodes {
+		op, ok := node.Op.(graph.Linear)
+		if !ok {
+			continue
+		}
+		q, err := transform.QuantizeWeights(ring.Q4(), op.Plan(), op.Weights(), described[i].XMax)
+		if err != nil {
+			return err
+		}
+		r.layers, r.w = append(r.layers, op.Plan()), append(r.w, q.W)
+	}
+	return nil
+}
+
+func (r *remasking) round(ctx context.Context, counts bool) error {
+	if r.layers == nil {
+		if err := r.quantise(); err != nil {
+			return err
+		}
+	}
+	runtime.GOMAXPROCS(r.threads)
+	runtime.GC()
+	start := time.Now()
+	model := sealed.Model{Plan: plan.Plan{Ring: ring.Q4()}}
+	for i, op := range r.layers {
+		masks, err := transform.NewLayer(ring.Q4(), r.scheme, op)
+		if err != nil {
+			return err
+		}
+		what, err := masks.Seal(r.w[i])
+		if err != nil {
+			return err
+		}
+		model.Plan.Ops, model.Weights = append(model.Plan.Ops, masks.CloudOp()), append(model.Weights, what[0])
+	}
+	masked := time.Since(start)
+	start = time.Now()
+	b, err := model.Marshal()
+	if err != nil {
+		return err
+	}
+	m := hostclient.SealedModel{Digest: sealed.Sum(b), Bytes: b}
+	if err := r.Cloud(0).Push(ctx, m, nil); err != nil {
+		return err
+	}
+	pushed := time.Since(start)
+	if counts {
+		r.mask, r.push = append(r.mask, r.network.each(masked)), append(r.push, r.network.each(pushed))
+		r.bytes = len(b)
+	}
+	return r.Cloud(0).Remove(ctx, m.Digest)
+}
+
+// spotPoints are the paper's numbers of entries that are computed again.
+var spotPoints = []int{10, 100}
+
+// checking is what checks cost, measured on layers of the network's shapes with weights
+// and values drawn at random: on no value of them does a time depend.
+type checking struct {
+	n      int // samples of a call
+	layers []*caller
+	opened []verify.Candidate // of the layers, to be read by spot checks
+
+	// Milliseconds an image, on one thread: of the check, the sums that the host forms as
+	// it masks, and those as it unmasks, which all threads share; and of spot checks.
+	inputs, answers series
+	spot            []series // by spotPoints
+}
+
+func newChecking(ctx context.Context, n *paperNetwork, s transform.Scheme, samples int) (_ *checking, err error) {
+	b := cpu.New(cpu.Options{})
+	defer func() { err = errors.Join(err, b.Close()) }()
+	c := &checking{n: samples, spot: make([]series, len(spotPoints))}
+	for _, node := range n.local.Graph().Nodes {
+		op, ok := node.Op.(graph.Linear)
+		if !ok {
+			continue
+		}
+		l, err := newCaller(ctx, b, shape{op.Plan().String(), op.Plan(), samples}, s)
+		if err != nil {
+			return nil, err
+		}
+		candidate, err := l.first.UnmaskDecoded(l.answers)
+		if err != nil {
+			return nil, err
+		}
+		if l.y, err = l.key.Open(candidate, l.x); err != nil {
+			return nil, err
+		}
+		c.layers, c.opened = append(c.layers, l), append(c.opened, candidate)
+	}
+	return c, nil
+}
+
+func (c *checking) round(counts bool) error {
+	runtime.GOMAXPROCS(1)
+	runtime.GC()
+	var inputs, answers time.Duration
+	spot := make([]time.Duration, len(spotPoints))
+	for i, l := range c.layers {
+		expected, in := l.key.Expect(l.n), len(l.r)
+		start := time.Now()
+		for i := range l.n {
+			expected.Add(i, 0, l.x[i*in:(i+1)*in])
+		}
+		inputs += time.Since(start)
+		candidate := verify.NewCandidate(l.y, l.n)
+		start = time.Now()
+		if err := l.key.OpenFloats(l.floats, candidate, expected, l.samples, l.to); err != nil {
+			return err
+		}
+		answers += time.Since(start)
+		start = time.Now()
+		l.to.Floats(l.floats, l.y, l.samples)
+		answers -= time.Since(start)
+		for k, points := range spotPoints {
+			start = time.Now()
+			passed, err := verify.SpotCheck(l.op, l.w, l.x, c.opened[i], points)
+			spot[k] += time.Since(start)
+			if err != nil {
+				return err
+			}
+			if !passed {
+				return fmt.Errorf("bench: a right answer fails the spot check")
+			}
+		}
+	}
+	if counts {
+		each := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 / float64(c.n) }
+		c.inputs, c.answers = append(c.inputs, each(inputs)), append(c.answers, each(answers))
+		for k, d := range spot {
+			c.spot[k] = append(c.spot[k], each(d))
+		}
+	}
+	return nil
+}
+
+// instead returns what a check of so many points costs an image more than the real one
+// does, on so many threads: less than 0 where that costs more.
+func (c *checking) instead(points, threads int) float64 {
+	more := -c.inputs.median() - max(0, c.answers.median())/float64(threads)
+	if k := slices.Index(spotPoints, points); k >= 0 {
+		more += c.spot[k].median()
+	}
+	return more
+}

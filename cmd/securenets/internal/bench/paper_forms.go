@@ -1,0 +1,259 @@
+package bench
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/render"
+)
+
+// lines returns the rows of a table as cells, names first: rows beside onnxruntime are one
+// line with those beside the reference.
+func (p *PaperResult) lines(table int) (lines [][]string) {
+	ms := func(v *float64) string { return number(v, 1, "%.4g") }
+	kb := func(v *float64) string { return number(v, 1./bytesOfKB, "%.2f") }
+	percent := func(v *float64) string { return number(v, 100, "%.2f %%") }
+	if table == 1 {
+		lines = append(lines, []string{
+			"network", "threads", "scheme", "weights masked", "checks", "local", "total", "quartiles", "host online", "host offline", "cloud", "transfer",
+			"of reference", "of onnxruntime", "accuracy", "KB up", "KB down", "CPU host + daemon", "confirms",
+		})
+	} else {
+		lines = append(lines, []string{
+			"system", "scheme", "checks", "threads", "predictions/hour", "total", "quartiles", "host online", "host offline", "cloud", "transfer", "accuracy", "KB up", "KB down", "KB", "CPU host + daemon", "confirms",
+		})
+	}
+	for _, r := range p.Rows {
+		if r.Table != table || r.System == "securenets" && r.Baseline == "onnxruntime" {
+			continue
+		}
+		cpu := ""
+		if r.HostCPU != nil && r.DaemonCPU != nil {
+			cpu = ms(r.HostCPU) + " + " + ms(r.DaemonCPU)
+		}
+		if r.System == "local" {
+			cpu = ms(r.LocalCPU)
+		}
+		confirms := ""
+		if r.Confirms != nil {
+			confirms = map[bool]string{true: "yes", false: "no"}[*r.Confirms]
+		}
+		total := ms(r.TotalMS)
+		if r.Estimated {
+			total = "~" + total
+		}
+		if table == 2 {
+			var both *float64
+			if r.BytesUp != nil && r.BytesDown != nil {
+				both = of(*r.BytesUp + *r.BytesDown)
+			}
+			perHour := ""
+			if r.PerHour != nil {
+				perHour = render.Count(int64(*r.PerHour))
+			}
+			lines = append(lines, []string{
+				r.System, r.Scheme, r.Checks, count(r.Threads), perHour, total, span(r.TotalQ), ms(r.HostOnlineMS), ms(r.HostOfflineMS), ms(r.CloudMS), ms(r.TransferMS),
+				percent(r.Accuracy), kb(r.BytesUp), kb(r.BytesDown), kb(both), cpu, confirms,
+			})
+			continue
+		}
+		scheme, spread, local := r.Scheme, span(r.TotalQ), ""
+		if r.System == "local" {
+			scheme, spread, local = "local, "+r.Baseline, span(r.LocalQ), ms(r.LocalMS)
+			if r.LocalMS == nil {
+				local = "not measured"
+			}
+		}
+		lines = append(lines, []string{
+			r.Network, count(r.Threads), scheme, r.Weights, r.Checks, local, total, spread, ms(r.HostOnlineMS), ms(r.HostOfflineMS), ms(r.CloudMS), ms(r.TransferMS),
+			r.ratio(), p.beside(r, "onnxruntime").ratio(), percent(r.Accuracy), kb(r.BytesUp), kb(r.BytesDown), cpu, confirms,
+		})
+	}
+	return lines
+}
+
+// beside returns the row that r is beside another baseline; of no times where there is none.
+func (p *PaperResult) beside(r PaperRow, baseline string) PaperRow {
+	for _, o := range p.Rows {
+		if o.System == "securenets" && o.Baseline == baseline && o.Table == r.Table && o.Network == r.Network && o.Scheme == r.Scheme && o.Weights == r.Weights &&
+			o.Checks == r.Checks && o.Threads != nil && r.Threads != nil && *o.Threads == *r.Threads {
+			return o
+		}
+	}
+	return PaperRow{}
+}
+
+// ratio returns the total as a multiple of local time.
+func (r PaperRow) ratio() string {
+	if r.TotalMS == nil || r.LocalMS == nil {
+		return ""
+	}
+	return fmt.Sprintf("%.3f", *r.TotalMS / *r.LocalMS)
+}
+
+// number formats v times a factor; nothing for nil.
+func number(v *float64, times float64, format string) string {
+	if v == nil {
+		return ""
+	}
+	return fmt.Sprintf(format, *v*times)
+}
+
+func count(n *int) string {
+	if n == nil {
+		return ""
+	}
+	return fmt.Sprint(*n)
+}
+
+func span(q *[2]float64) string {
+	if q == nil {
+		return ""
+	}
+	return fmt.Sprintf("%.4g-%.4g", q[0], q[1])
+}
+
+// notes returns what rows have to say beside their figures, each once.
+func (p *PaperResult) notes() (notes []string) {
+	seen := map[string]bool{"": true}
+	for _, r := range p.Rows {
+		if !seen[r.Note] {
+			seen[r.Note] = true
+			notes = append(notes, fmt.Sprintf("%s: %s.", r.System, r.Note))
+		}
+	}
+	return notes
+}
+
+// about says what figures are, in paragraphs.
+func (p *PaperResult) about() []string {
+	all := []string{
+		fmt.Sprintf("%s. Times are in milliseconds an image, medians over %d rounds in turn after one that does not count, with quartiles; %d images a call in table 1, %s in table 2. "+
+			"The host runs with GOMAXPROCS threads, every daemon computes on as many (its sockets and codec use what processors there are). KB are 1,024 bytes of payload.",
+			p.CPU, p.Rounds, p.Batch, render.Count(p.Large)),
+		"Total is the elapsed time of a batch as the product runs it: up to two parts of a batch are in work at once. Host online, cloud and transfer are elapsed times of the same parts " +
+			"one after the other, which add up; total is less where they overlap. Cloud: the daemon's account of its products, of the slower daemon where there are two. Transfer: what the host waits for besides, " +
+			"encoding, sockets, decoding at both ends and the daemon's queue. Host offline, pads, is not in the total. CPU is of the host's process online and of all daemons, of a batch as the product runs it.",
+		"Every product is checked: that is the row \"full\". Rows of 0, 10 and 100 entries (marked ~) are estimates: an unchecked value cannot be had, so from the measured times of \"full\" the time of the check is taken away, " +
+			"and that of verify.SpotCheck of so many entries of every call put in its place, both measured here in the same rounds on layers of the same shapes with random weights; the total changes as the sum of parts does. " +
+			"Of N entries a single wrong one is seen with probability c/N by such a check.",
+		"Weights masked at every call: masking all weights and sending them, measured here, is added once a batch. Reference is gorgonia float32 on gonum's BLAS. All rows of securenets of a network gave the same results bit for bit. " +
+			"Networks are trained on Fashion-MNIST: accuracy is not to be compared with the paper's, on MNIST and CIFAR-10.",
+	}
+	if p.Partial {
+		all = append([]string{"PARTIAL: the run did not end; these are the rounds that were done."}, all...)
+	}
+	return all
+}
+
+// Table writes the figures for people.
+func (p *PaperResult) Table(w io.Writer) error {
+	for table := 1; table <= 2; table++ {
+		lines := p.lines(table)
+		if len(lines) == 1 {
+			continue
+		}
+		t := render.Table(w)
+		for _, line := range lines {
+			fmt.Fprintln(t, strings.Join(line, "\t"))
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+		fmt.Fprintln(w)
+	}
+	const width = 110
+	for _, paragraph := range append(p.notes(), p.about()...) {
+		if _, err := fmt.Fprintf(w, "%s\n\n", strings.Join(render.Wrap(paragraph, width), "\n")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Markdown writes a report with the figure at a path beside it, "" for none.
+func (p *PaperResult) Markdown(w io.Writer, command, figure, caption string) error {
+	fmt.Fprintf(w, "# The paper's tables, measured\n\n    %s\n\n", command)
+	for table := 1; table <= 2; table++ {
+		lines := p.lines(table)
+		if len(lines) == 1 {
+			continue
+		}
+		fmt.Fprintf(w, "## Table %d\n\n", table)
+		for i, line := range lines {
+			fmt.Fprintf(w, "| %s |\n", strings.Join(line, " | "))
+			if i == 0 {
+				fmt.Fprintf(w, "|%s\n", strings.Repeat("---|", len(line)))
+			}
+		}
+		fmt.Fprintln(w)
+		for _, r := range p.Rows {
+			if r.Table == table && r.Verdict != "" {
+				fmt.Fprintf(w, "- %s: %s\n", r.name(), r.Verdict)
+			}
+		}
+		fmt.Fprintln(w)
+	}
+	if figure != "" {
+		fmt.Fprintf(w, "## Figure 2\n\n![%s](%s)\n\n%s\n\n", "What the cloud sees", figure, caption)
+	}
+	fmt.Fprint(w, "## What the figures are\n\n")
+	for _, paragraph := range append(p.notes(), p.about()...) {
+		if _, err := fmt.Fprintf(w, "%s\n\n", paragraph); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// name tells a row by what it is of.
+func (r PaperRow) name() string {
+	parts := []string{r.Network, r.Scheme}
+	if r.Weights == "every call" {
+		parts = append(parts, "weights masked at every call")
+	}
+	if r.Checks != "" {
+		parts = append(parts, "checks "+r.Checks)
+	}
+	if r.Threads != nil {
+		parts = append(parts, fmt.Sprintf("threads %d", *r.Threads))
+	}
+	if r.Baseline != "" {
+		parts = append(parts, "beside "+r.Baseline)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// paperColumns are those of the CSV: the keys of a row in JSON.
+var paperColumns = []string{
+	"table", "network", "system", "scheme", "weights", "baseline", "checks", "threads",
+	"local_ms", "host_online_ms", "host_offline_ms", "cloud_ms", "transfer_ms", "total_ms", "accuracy", "bytes_up", "bytes_down", "per_hour",
+	"images", "local_cpu_ms", "host_cpu_ms", "host_offline_cpu_ms", "daemon_cpu_ms", "estimated", "confirms", "verdict", "note",
+}
+
+// CSV writes the rows, without quartiles.
+func (p *PaperResult) CSV(w io.Writer) error { return writeCSV(w, paperColumns, p.Rows) }
+
+func (r PaperRow) record() []string {
+	b, err := json.Marshal(r)
+	var fields map[string]any
+	if err == nil {
+		err = json.Unmarshal(b, &fields)
+	}
+	if err != nil {
+		panic(err) // a row has numbers and texts alone
+	}
+	record := make([]string, len(paperColumns))
+	for i, name := range paperColumns {
+		switch v := fields[name].(type) {
+		case nil:
+		case float64:
+			record[i] = decimal(v)
+		default:
+			record[i] = fmt.Sprint(v)
+		}
+	}
+	return record
+}
