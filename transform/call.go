@@ -242,32 +242,53 @@ func (l *Layer) add(x tiles, n int, seed *prg.Expander, first uint64) Masked {
 }
 
 // permute returns xhat = U^-1 F^-1 X F_Y U_Y, a column of the paper's X being a
-// row here: row i is row uy[i] of X' multiplied by fy[i].
+// row here: row i is row uy[i] of X' multiplied by fy[i]. Rows are made in their order,
+// in memory of whole vectors of words, from the integers of all samples.
 func (l *Layer) permute(x tiles, fy, uy []uint32) Masked {
-	in, each := l.cloud.InLen(), l.CloudRows(1)
+	in, each, size := l.cloud.InLen(), l.CloudRows(1), l.op.InLen()
 	xhat := newWords(len(uy), in)
-	patch, moved := make([]int32, in), scratch.Get(moves)
+	samples := len(uy) / each
+	vectors := scratch.Get(samples*size + len(l.patch.from)) // a pass may read past the last, and use nothing of it
+	defer scratch.Put(vectors)
+	for i := range samples {
+		copy(vectors[i*size:], x.of(i, 0, size))
+	}
+	moved, patch := scratch.Get(moves), scratch.Get(len(l.patch.from))
 	defer scratch.Put(moved)
-	k := newMontgomery(l.ring)
-	back := inverse(uy)
-	for sample := range len(uy) / each {
-		vector := x.of(sample, 0, l.op.InLen())
-		for position := range each {
-			i := back[sample*each+position]
-			row := xhat.words.Row(int(i))
-			clear(row)
-			if l.unrolls() {
-				unroll(patch, l.op.Conv, vector, position)
-				l.in.add(l.ring, row, patch, x.most, moved)
-			} else {
-				l.in.add(l.ring, row, vector, x.most, moved)
-			}
-			high, low := k.factor(fy[i])
-			pass.scale(l.ring.Modulus(), row, row, high, low)
+	defer scratch.Put(patch)
+	words := make([]uint32, len(l.patch.from))
+	k, m := newMontgomery(l.ring), l.ring.Modulus()
+	sub := pass.subMasked
+	if x.most <= small {
+		sub = pass.subSmall
+	}
+	c, unrolls, padded, width := l.op.Conv, l.unrolls(), padded(l.op.Conv), 1
+	if unrolls {
+		width = c.OutW()
+	}
+	for i, from := range uy {
+		vector, position := vectors[int(from)/each*size:], int(from)%each
+		if padded {
+			unroll(patch[:in], c, vector, position)
+			vector = patch
+		} else if unrolls {
+			vector = vector[(position/width*c.SH*c.W+position%width*c.SW)*c.C:]
+		}
+		clear(words)
+		sub(m, words, vector, l.patch, moved)
+		high, low := k.factor(fy[i])
+		if row := xhat.words.Row(i); in == len(words) {
+			pass.scale(m, row, words, high, low)
+		} else { // to the end of a vector, which the row has no room for
+			pass.scale(m, words, words, high, low)
+			copy(row, words)
 		}
 	}
 	return xhat
 }
+
+// padded reports whether patches hold zeros of padding.
+func padded(c plan.Conv2D) bool { return c.Top|c.Left|c.Bot|c.Right != 0 }
 
 // unroll sets dst to the patch that the output position (row-major) of a
 // convolution contracts: elements (a, b, i) of its KH x KW x C window over x,
@@ -363,13 +384,16 @@ func (l *Layer) lazy(n int, yhat ring.Matrix, u func(i int) []uint32) verify.Can
 // unpermute returns the lifts of what masks leave of yhat, whose row i is row uy[i]
 // of the host's divided by the inverse invY[i] of its unit.
 func (l *Layer) unpermute(n int, yhat ring.Matrix, uy, invY []uint32) verify.Candidate {
-	m, k, each := l.ring.Modulus(), newMontgomery(l.ring), l.CloudRows(1)
-	back, zero := inverse(uy), make([]uint32, yhat.Cols)
-	return verify.LazyCandidate(n, each*yhat.Cols, yhat.Cols, func(dst, scratch []int32, i, at int) {
-		row := back[i*each+at/yhat.Cols]
-		high, low := k.factor(invY[row])
-		pass.scale(m, bits32(dst), yhat.Row(int(row)), high, low)
-		l.out.lift(l.ring, dst, bits32(dst), zero, scratch)
+	m, k, each, cols := l.ring.Modulus(), newMontgomery(l.ring), l.CloudRows(1), yhat.Cols
+	tile := min(l.out.tile(), each*cols) // whole rows
+	back, zero := inverse(uy), make([]uint32, tile)
+	return verify.LazyCandidate(n, each*cols, tile, func(dst, scratch []int32, i, at int) {
+		words := bits32(dst)
+		for j, row := range back[i*each+at/cols:][:len(dst)/cols] {
+			high, low := k.factor(invY[row])
+			pass.scale(m, words[j*cols:][:cols], yhat.Row(int(row)), high, low)
+		}
+		l.out.lift(l.ring, dst, words, zero[:len(dst)], scratch)
 	})
 }
 

@@ -42,6 +42,7 @@ type Layer struct {
 	op, cloud  plan.Op
 	d, f, e, u []uint32 // ones and identities under WeightNone
 	in, out    mask
+	patch      table // InputPermute: the mask of inputs, for a row of the batch
 }
 
 // LayerState is a Layer's content, for the host's secret file alone. It prints redacted.
@@ -174,7 +175,12 @@ func (l *Layer) prepare() {
 	}
 	negative := make([]uint32, len(units))
 	l.ring.SubVec(negative, negative, units)
-	l.in = newMask(l.ring, l.u, negative)
+	if l.scheme.Inputs == InputPermute {
+		places := l.places()
+		l.patch = newTable(l.ring, places, slices.Concat(negative, make([]uint32, len(places)-len(negative))))
+	} else {
+		l.in = newMask(l.ring, l.u, negative)
+	}
 	l.in.unit = units
 	invD, ofRow := inverses(l.ring, l.d), make([]uint32, len(l.e))
 	for k, o := range l.e {
@@ -182,6 +188,24 @@ func (l *Layer) prepare() {
 	}
 	l.out = newMask(l.ring, inverse(l.e), ofRow)
 	l.out.unit = invD
+}
+
+// places returns where a row of the batch has its words from, x'[j] from x[u[j]]: in a
+// patch, or in the map, counted from the patch's first element, where that has all of
+// it. Places to whole vectors of words follow, for zeros.
+func (l *Layer) places() []int32 {
+	const lanes = 16
+	places := make([]int32, (len(l.u)+lanes-1)/lanes*lanes)
+	c := l.op.Conv
+	for j, i := range l.u {
+		places[j] = int32(i)
+		if l.unrolls() && !padded(c) {
+			i := int(i)
+			a, b := i/(c.KW*c.C), i/c.C%c.KW
+			places[j] = int32((a*c.DH*c.W+b*c.DW)*c.C + i%c.C)
+		}
+	}
+	return places
 }
 
 // State returns the layer's content, which stays the layer's.

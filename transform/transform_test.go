@@ -107,6 +107,8 @@ var ops = []struct {
 	{"conv groups", plan.Conv(plan.Conv2D{H: 5, W: 5, C: 6, OutC: 9, KH: 3, KW: 3, SH: 1, SW: 1, DH: 1, DW: 1, Top: 1, Left: 1, Bot: 1, Right: 1, Groups: 3})},
 	{"conv depthwise", plan.Conv(plan.Conv2D{H: 5, W: 4, C: 7, OutC: 7, KH: 3, KW: 3, SH: 1, SW: 1, DH: 1, DW: 1, Top: 1, Left: 1, Bot: 1, Right: 1, Groups: 7})},
 	{"conv depthwise, two outputs each", plan.Conv(plan.Conv2D{H: 4, W: 4, C: 3, OutC: 6, KH: 2, KW: 2, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 3})},
+	{"conv dilation, no padding", plan.Conv(plan.Conv2D{H: 9, W: 8, C: 2, OutC: 2, KH: 3, KW: 2, SH: 2, SW: 1, DH: 2, DW: 3, Groups: 1})},
+	{"conv patches of vectors", plan.Conv(plan.Conv2D{H: 5, W: 5, C: 4, OutC: 16, KH: 2, KW: 2, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1})},
 }
 
 func supported(s transform.Scheme, op plan.Op) bool {
