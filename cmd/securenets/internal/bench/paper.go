@@ -50,16 +50,16 @@ func FigureSchemes() []transform.Scheme { return slices.Clone(paperSchemes) }
 
 // paperScope is what --quick and tests make smaller.
 type paperScope struct {
-	rounds    int // that count, after one that does not
+	rounds    int
 	batch     int // images of a call, table 1
 	large     int // and table 2
 	encrypted int // images that TenSEAL is given; 0: it is left out
 }
 
 func (o PaperOptions) scope() paperScope {
-	s := paperScope{rounds: 7, batch: 256, large: 4096, encrypted: 2}
+	s := paperScope{rounds: 5, batch: 256, large: 4096, encrypted: 2}
 	if o.Quick {
-		s.rounds, s.encrypted = 3, 0
+		s.rounds, s.batch, s.encrypted = 3, 128, 0
 	}
 	return s
 }
@@ -233,13 +233,11 @@ func (n *paperNetwork) measure(ctx context.Context) error {
 	if err := n.open(ctx); err != nil {
 		return err
 	}
-	last := 1 + n.sc.rounds
-	for round := range last {
-		n.Progress(n.name, round, last)
+	for round := range n.sc.rounds {
+		n.Progress(n.name, round, n.sc.rounds)
 		from := round % (n.local.Images().N / n.batch()) * n.batch()
-		counts := round > 0 // the first connects, and takes memory
 		for _, b := range n.baselines {
-			if err := b.round(from, counts); err != nil {
+			if err := b.round(from); err != nil {
 				return err
 			}
 			if err := ctx.Err(); err != nil {
@@ -248,7 +246,7 @@ func (n *paperNetwork) measure(ctx context.Context) error {
 		}
 		var first []float32
 		for _, s := range n.outsourced {
-			y, err := s.round(ctx, from, counts)
+			y, err := s.round(ctx, from)
 			if err != nil {
 				return err
 			}
@@ -259,12 +257,12 @@ func (n *paperNetwork) measure(ctx context.Context) error {
 			}
 		}
 		for _, r := range n.remask {
-			if err := r.round(ctx, counts); err != nil {
+			if err := r.round(ctx); err != nil {
 				return err
 			}
 		}
 		for _, c := range n.checks {
-			if err := c.round(counts); err != nil {
+			if err := c.round(); err != nil {
 				return err
 			}
 		}
@@ -299,7 +297,7 @@ type baseline struct {
 	version        string
 }
 
-func (b *baseline) round(from int, counts bool) error {
+func (b *baseline) round(from int) error {
 	n := b.network
 	runtime.GOMAXPROCS(b.threads)
 	var took demo.Spent
@@ -330,10 +328,8 @@ func (b *baseline) round(from int, counts bool) error {
 			}
 		}
 	}
-	if counts {
-		b.elapsed, b.spent = append(b.elapsed, n.each(took.Elapsed)), append(b.spent, n.each(took.Host))
-		b.images, b.right = b.images+n.batch(), b.right+right
-	}
+	b.elapsed, b.spent = append(b.elapsed, n.each(took.Elapsed)), append(b.spent, n.each(took.Host))
+	b.images, b.right = b.images+n.batch(), b.right+right
 	return nil
 }
 
@@ -354,43 +350,45 @@ type outsourced struct {
 }
 
 // round runs a batch as the product does, with up to two parts in work at once, and,
-// where it has several parts, again with one after the other, so that times add up.
-func (o *outsourced) round(ctx context.Context, from int, counts bool) ([]float32, error) {
+// where it has several parts, again with one after the other, so that times add up. A
+// batch that does not count goes before: it connects, and takes memory.
+func (o *outsourced) round(ctx context.Context, from int) ([]float32, error) {
 	n := o.network
 	runtime.GOMAXPROCS(o.threads)
-	offline, err := o.pads(ctx)
-	if err != nil {
-		return nil, err
-	}
-	before := o.Session().Stats()
-	took, y, err := o.Infer(ctx, from, n.batch(), n.batch())
-	if err != nil {
-		return nil, err
-	}
-	after := o.Session().Stats()
-	up, down := after.BytesUp-before.BytesUp, after.BytesDown-before.BytesDown
-	apart := took
-	if part := o.Session().PartSize(); part < n.batch() {
-		if _, err := o.pads(ctx); err != nil {
-			return nil, err
+	runtime.GC() // nobody pays for another's garbage
+	var offline, took demo.Spent
+	var y []float32
+	var before, after hostclient.Stats
+	run := func(call int) (err error) {
+		if o.scheme.Inputs == transform.InputPad {
+			if offline, err = o.Precompute(ctx, n.batch()); err != nil {
+				return err
+			}
 		}
 		before = o.Session().Stats()
-		if apart, _, err = o.Infer(ctx, from, n.batch(), part); err != nil {
+		took, y, err = o.Infer(ctx, from, n.batch(), call)
+		after = o.Session().Stats()
+		return err
+	}
+	for range 2 {
+		if err := run(n.batch()); err != nil {
 			return nil, err
 		}
-		after = o.Session().Stats()
 	}
-	if !counts {
-		return y, nil
+	whole, up, down := took, after.BytesUp-before.BytesUp, after.BytesDown-before.BytesDown
+	if part := o.Session().PartSize(); part < n.batch() {
+		if err := run(part); err != nil {
+			return nil, err
+		}
 	}
 	add := func(s *series, d time.Duration) { *s = append(*s, n.each(d)) }
 	waited, computed := after.Waited-before.Waited, after.Computed-before.Computed
-	add(&o.total, took.Elapsed)
-	add(&o.hostCPU, took.Host)
-	if took.Daemons >= 0 {
-		add(&o.daemonCPU, took.Daemons)
+	add(&o.total, whole.Elapsed)
+	add(&o.hostCPU, whole.Host)
+	if whole.Daemons >= 0 {
+		add(&o.daemonCPU, whole.Daemons)
 	}
-	add(&o.host, apart.Elapsed-waited)
+	add(&o.host, took.Elapsed-waited)
 	add(&o.cloud, computed)
 	add(&o.transfer, waited-computed)
 	add(&o.offline, offline.Elapsed)
@@ -398,14 +396,6 @@ func (o *outsourced) round(ctx context.Context, from int, counts bool) ([]float3
 	o.up, o.down = o.up+up, o.down+down
 	o.images, o.right = o.images+n.batch(), o.right+n.right(from, y)
 	return y, nil
-}
-
-// pads makes those of a batch, where the scheme has such.
-func (o *outsourced) pads(ctx context.Context) (demo.Spent, error) {
-	if o.scheme.Inputs != transform.InputPad {
-		return demo.Spent{}, nil
-	}
-	return o.Precompute(ctx, o.network.batch())
 }
 
 // remasking is masking all weights anew and sending them, as the paper's host does
@@ -435,7 +425,7 @@ func (r *remasking) quantise() error {
 	return nil
 }
 
-func (r *remasking) round(ctx context.Context, counts bool) error {
+func (r *remasking) round(ctx context.Context) error {
 	if r.layers == nil {
 		if err := r.quantise(); err != nil {
 			return err
@@ -467,10 +457,8 @@ func (r *remasking) round(ctx context.Context, counts bool) error {
 		return err
 	}
 	pushed := time.Since(start)
-	if counts {
-		r.mask, r.push = append(r.mask, r.network.each(masked)), append(r.push, r.network.each(pushed))
-		r.bytes = len(b)
-	}
+	r.mask, r.push = append(r.mask, r.network.each(masked)), append(r.push, r.network.each(pushed))
+	r.bytes = len(b)
 	return r.Cloud(0).Remove(ctx, m.Digest)
 }
 
@@ -515,7 +503,7 @@ func newChecking(ctx context.Context, n *paperNetwork, s transform.Scheme, sampl
 	return c, nil
 }
 
-func (c *checking) round(counts bool) error {
+func (c *checking) round() error {
 	runtime.GOMAXPROCS(1)
 	runtime.GC()
 	var inputs, answers time.Duration
@@ -548,12 +536,10 @@ func (c *checking) round(counts bool) error {
 			}
 		}
 	}
-	if counts {
-		each := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 / float64(c.n) }
-		c.inputs, c.answers = append(c.inputs, each(inputs)), append(c.answers, each(answers))
-		for k, d := range spot {
-			c.spot[k] = append(c.spot[k], each(d))
-		}
+	each := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 / float64(c.n) }
+	c.inputs, c.answers = append(c.inputs, each(inputs)), append(c.answers, each(answers))
+	for k, d := range spot {
+		c.spot[k] = append(c.spot[k], each(d))
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 
 // encrypted is CryptoNets' network on encrypted images, by TenSEAL.
 type encrypted struct {
-	missing *missingError // why nothing below is set
+	absent string // why nothing below is set; "" where it is
 
 	version                    string
 	degree, modulusBits        int
@@ -93,7 +93,7 @@ func bias(l graph.Linear, n int) []float32 {
 func (n *paperNetwork) encrypt(ctx context.Context) (*encrypted, error) {
 	e := &encrypted{}
 	if n.sc.encrypted == 0 {
-		e.missing = &missingError{peer: "TenSEAL", why: "--quick leaves it out, as an image takes it about half a minute"}
+		e.absent = "TenSEAL is not measured: --quick leaves it out, as an image takes it about half a minute"
 		return e, nil
 	}
 	network, err := forTenSEAL(n.local.Graph())
@@ -109,7 +109,8 @@ func (n *paperNetwork) encrypt(ctx context.Context) (*encrypted, error) {
 		return nil, err
 	}
 	p, err := startPython(ctx, n.Python, "TenSEAL", tensealScript, path)
-	if errors.As(err, &e.missing) {
+	if missing := new(missingError); errors.As(err, &missing) {
+		e.absent = missing.Error()
 		return e, nil
 	}
 	if err != nil {

@@ -206,8 +206,8 @@ func (n *paperNetwork) tableTwo() []PaperRow {
 // row returns that of an image a ciphertext.
 func (e *encrypted) row(network string) PaperRow {
 	r := PaperRow{Table: 2, Network: network, System: "TenSEAL"}
-	if e.missing != nil {
-		r.Note = e.missing.Error()
+	if e.absent != "" {
+		r.Note = e.absent
 		return r
 	}
 	if e.images == 0 {
