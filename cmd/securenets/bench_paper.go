@@ -76,10 +76,7 @@ marked partial.`,
 		}
 		r, err := bench.Paper(cmd.Context(), o)
 		bar.clear()
-		if errors.Is(err, cmd.Context().Err()) || err == nil {
-			err = errors.Join(err, f.write(cmd.OutOrStdout(), r))
-		}
-		return err
+		return errors.Join(err, f.write(cmd.OutOrStdout(), r)) // of what was measured
 	}
 	return cmd
 }

@@ -90,6 +90,9 @@ func (o PaperOptions) measure(ctx context.Context, sc paperScope) (*PaperResult,
 		err := n.measure(ctx)
 		result.Rows = append(result.Rows, n.rows()...)
 		if err = errors.Join(err, n.close()); err != nil {
+			if ctx.Err() != nil {
+				err = ctx.Err() // whatever it was that it ended
+			}
 			result.Partial = true
 			return result, fmt.Errorf("%s: %w", name, err)
 		}

@@ -210,7 +210,10 @@ func (p *PaperResult) Markdown(w io.Writer, command, figure, caption string) err
 
 // name tells a row by what it is of.
 func (r PaperRow) name() string {
-	parts := []string{r.Network, r.Scheme}
+	parts := []string{r.Network}
+	if r.Scheme != "" {
+		parts = append(parts, r.Scheme)
+	}
 	if r.Weights == "every call" {
 		parts = append(parts, "weights masked at every call")
 	}
