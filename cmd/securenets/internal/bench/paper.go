@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -114,6 +115,7 @@ type paperNetwork struct {
 	remask     []*remasking
 	checks     map[transform.InputMask]*checking
 	runtime    *python // onnxruntime
+	version    string  // of it
 	missing    *missingError
 	encrypted  *encrypted
 }
@@ -227,7 +229,12 @@ func (n *paperNetwork) startRuntime(ctx context.Context) error {
 	for _, size := range []int{images.N, images.C, images.H, images.W} {
 		args = append(args, fmt.Sprint(size))
 	}
-	n.runtime, err = startPython(ctx, n.Python, "onnxruntime", onnxruntimeScript, args...)
+	if n.runtime, err = startPython(ctx, n.Python, "onnxruntime", onnxruntimeScript, args...); err != nil {
+		return err
+	}
+	var first struct{ Version string }
+	err = json.Unmarshal(n.runtime.started, &first)
+	n.version = first.Version
 	return err
 }
 
@@ -297,7 +304,6 @@ type baseline struct {
 	threads        int
 	elapsed, spent series // milliseconds an image, elapsed and of processors
 	images, right  int
-	version        string
 }
 
 func (b *baseline) round(from int) error {

@@ -98,12 +98,17 @@ func (n *paperNetwork) rows() []PaperRow {
 	}
 	var rows []PaperRow
 	for _, b := range n.baselines {
-		if len(b.elapsed) > 0 {
-			rows = append(rows, PaperRow{
-				Table: 1, Network: n.name, System: "local", Baseline: b.name, Threads: of(b.threads), LocalMS: median(b.elapsed), LocalCPU: median(b.spent),
-				LocalQ: quartiles(b.elapsed), Accuracy: per(b.right, b.images), Images: of(b.images),
-			})
+		if len(b.elapsed) == 0 {
+			continue
 		}
+		r := PaperRow{
+			Table: 1, Network: n.name, System: "local", Baseline: b.name, Threads: of(b.threads), LocalMS: median(b.elapsed), LocalCPU: median(b.spent),
+			LocalQ: quartiles(b.elapsed), Accuracy: per(b.right, b.images), Images: of(b.images),
+		}
+		if b.name == "onnxruntime" {
+			r.Note = "onnxruntime " + n.version
+		}
+		rows = append(rows, r)
 	}
 	if n.missing != nil {
 		rows = append(rows, PaperRow{Table: 1, Network: n.name, System: "local", Baseline: "onnxruntime", Note: n.missing.Error()})
