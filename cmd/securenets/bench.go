@@ -26,7 +26,7 @@ func newBench() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBenchKernel(), newBenchHost(), newBenchPlace(), newBenchServe(), newBenchPaper())
+	cmd.AddCommand(newBenchKernel(), newBenchHost(), newBenchPlace(), newBenchServe(), newBenchThroughput(), newBenchPaper(), newBenchCompare())
 	return cmd
 }
 

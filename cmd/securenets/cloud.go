@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -37,14 +38,19 @@ func (t tlsFiles) dial(addr, provider string) (*hostclient.Client, error) {
 	if !strings.HasPrefix(addr, "tls:") {
 		return hostclient.DialProvider(addr, provider)
 	}
-	if *t.certificate == "" || *t.key == "" {
-		return nil, usagef("%s asks for a certificate: give --tls-certificate and --tls-key", addr)
-	}
-	config, err := hostclient.LoadTLS(*t.certificate, *t.key, *t.ca)
+	config, err := t.config(addr)
 	if err != nil {
 		return nil, err
 	}
 	return hostclient.DialTLS(addr, provider, config)
+}
+
+// config reads the files, which the address asks for.
+func (t tlsFiles) config(addr string) (*tls.Config, error) {
+	if *t.certificate == "" || *t.key == "" {
+		return nil, usagef("%s asks for a certificate: give --tls-certificate and --tls-key", addr)
+	}
+	return hostclient.LoadTLS(*t.certificate, *t.key, *t.ca)
 }
 
 // cloud says where one cloud is.

@@ -38,6 +38,7 @@ type traffic struct {
 // answer is one to a request.
 type answer struct {
 	caller         int
+	of             int       // its target, of the caller's
 	due            time.Time // when the request was to be sent
 	done           time.Time
 	queue, compute time.Duration // by the daemon's account
@@ -47,8 +48,16 @@ type answer struct {
 // errWrong reports a daemon that multiplies wrongly.
 var errWrong = errors.New("bench: a wrong answer")
 
-// drive has callers ask until a time, and returns what was answered.
+// drive has callers ask a daemon on a unix socket until a time, and returns what was
+// answered.
 func drive(ctx context.Context, addr string, callers []traffic, until time.Time) ([]answer, error) {
+	return dialer(func() (*grpc.ClientConn, error) { return wire.Dial(addr) }).drive(ctx, callers, until)
+}
+
+// dialer connects to the daemon that is asked.
+type dialer func() (*grpc.ClientConn, error)
+
+func (d dialer) drive(ctx context.Context, callers []traffic, until time.Time) ([]answer, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var (
@@ -59,7 +68,7 @@ func drive(ctx context.Context, addr string, callers []traffic, until time.Time)
 	)
 	for i, t := range callers {
 		wg.Go(func() {
-			got, err := t.drive(ctx, addr, i, until)
+			got, err := t.drive(ctx, d, i, until)
 			if err != nil {
 				cancel()
 			}
@@ -75,8 +84,8 @@ func drive(ctx context.Context, addr string, callers []traffic, until time.Time)
 	return all, nil
 }
 
-func (t traffic) drive(ctx context.Context, addr string, caller int, until time.Time) ([]answer, error) {
-	conn, err := wire.Dial(addr)
+func (t traffic) drive(ctx context.Context, dial dialer, caller int, until time.Time) ([]answer, error) {
+	conn, err := dial()
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +142,7 @@ func (c *client) receive() (answer, error) {
 		c.mu.Unlock()
 		return answer{}, errWrong
 	}
-	a := answer{caller: c.caller, due: c.due[resp.ID], queue: time.Duration(resp.QueueNS), compute: time.Duration(resp.ComputeNS)}
+	a := answer{caller: c.caller, of: int(resp.ID % uint64(len(c.targets))), due: c.due[resp.ID], queue: time.Duration(resp.QueueNS), compute: time.Duration(resp.ComputeNS)}
 	c.mu.Unlock()
 	if resp.Err != nil {
 		var e *wire.Error
@@ -142,7 +151,7 @@ func (c *client) receive() (answer, error) {
 		}
 		a.refused = true
 	} else {
-		t := c.targets[resp.ID%uint64(len(c.targets))]
+		t := c.targets[a.of]
 		c.y = slices.Grow(c.y[:0], t.x.Rows*t.op.OutLen())[:t.x.Rows*t.op.OutLen()]
 		if err := wire.DecodeWords(ring.Q4(), c.y, resp.Words); err != nil {
 			return answer{}, err

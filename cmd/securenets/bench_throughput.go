@@ -1,0 +1,93 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/bench"
+	"github.com/securenets/securenets/cmd/securenets/internal/render"
+)
+
+func newBenchThroughput() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "throughput",
+		Short: "Measure an instance: throughput, latency and cost over batch, callers, width and depth",
+		Long: `Throughput starts daemons on whatever devices are here, or takes the one at
+--endpoint, and runs sealed networks on them, every product checked: over images of a
+request, callers at a time, width and depth of dense layers, and one network with
+convolutions. Beside that it measures the cloud alone, with raw frames, and where it
+can what the device does at most.
+
+It writes report.json, report.csv, report.md and charts as PNG and SVG to the folder
+of --dir. A row that spreads too far is marked, and so is a report during which the
+machine changed its speed. Interrupted, it ends with exit status 1 and leaves a partial
+report of what was measured. Models that it pushed to --endpoint are removed in
+either case. "bench compare" compares two reports.`,
+		Args: cobra.NoArgs,
+	}
+	var o bench.ThroughputOptions
+	flags := cmd.Flags()
+	flags.StringVarP(&o.Endpoint, "endpoint", "e", "", "`address` of a daemon to measure, unix:/path or tls:HOST:PORT (default: daemons of its own)")
+	tls := tlsFlags(flags)
+	flags.StringVar(&o.Daemon, "daemon", "", "`path` of securenetsd for daemons of its own (default: beside this program)")
+	flags.StringVar(&o.Backend, "backend", "auto", "what daemons of its own multiply with: auto, cuda or cpu")
+	flags.Float64Var(&o.PerHour, "price-per-hour", 0, "what an hour of this instance costs, for the cost of a million inferences")
+	flags.StringVar(&o.Currency, "currency", "USD", "of the price")
+	flags.BoolVar(&o.Quick, "quick", false, "measure less, in half a minute")
+	dir := flags.String("dir", "out/throughput", "`folder` to write the report to")
+	asJSON := flags.String("json", "", "also write report.json to `file`")
+	asCSV := flags.String("csv", "", "also write report.csv to `file`")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		switch {
+		case flags.Changed("price-per-hour") && !(o.PerHour > 0 && o.PerHour <= math.MaxFloat32):
+			return usagef("bench throughput: --price-per-hour is %v", o.PerHour)
+		case o.Backend != "auto" && o.Backend != "cuda" && o.Backend != "cpu":
+			return usagef("bench throughput: --backend is %q, want auto, cuda or cpu", o.Backend)
+		case o.Endpoint != "" && (flags.Changed("daemon") || flags.Changed("backend")):
+			return usagef("bench throughput: --daemon and --backend are for daemons of its own, not for --endpoint")
+		}
+		if o.Endpoint == "" && o.Daemon == "" {
+			if o.Daemon, err = besideSelf("securenetsd"); err != nil {
+				return err
+			}
+		}
+		if strings.HasPrefix(o.Endpoint, "tls:") {
+			if o.TLS, err = tls.config(o.Endpoint); err != nil {
+				return err
+			}
+		}
+		o.Command = os.Args
+		bar := newProgress(cmd)
+		defer bar.clear()
+		o.Progress = func(label string, done, total int) { bar.step(label, int64(done), int64(total)) }
+		report, err := bench.RunThroughput(cmd.Context(), o)
+		bar.clear()
+		out := cmd.OutOrStdout()
+		if err := report.Table(out); err != nil {
+			return err
+		}
+		wrote := report.Write(*dir)
+		for _, f := range []struct {
+			path  string
+			write func(io.Writer) error
+		}{
+			{*asJSON, func(w io.Writer) error { return render.JSON(w, report) }},
+			{*asCSV, report.CSV},
+		} {
+			if f.path != "" {
+				wrote = errors.Join(wrote, writeTo(f.path, f.write))
+			}
+		}
+		if wrote == nil {
+			_, wrote = fmt.Fprintf(out, "\nThe report is in %s: report.md, report.json, report.csv and charts.\n", *dir)
+		}
+		return errors.Join(err, wrote)
+	}
+	return cmd
+}

@@ -1,0 +1,717 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/child"
+	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/onnx"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/kernels/cpu"
+	"github.com/securenets/securenets/kernels/cuda"
+	"github.com/securenets/securenets/kernels/roofline"
+	"github.com/securenets/securenets/models"
+	"github.com/securenets/securenets/transform"
+)
+
+// running is a bench of throughput under way.
+type running struct {
+	o         ThroughputOptions
+	report    *Throughput
+	sweep     sweep
+	dir       string
+	daemons   []*child.Daemon // its own, one a role
+	multiply  *cpu.Backend
+	limit     limit
+	reference plan.Product
+	deployed  []*deployed
+	loads     []*load
+	closers   []func() error // in the order of opening
+}
+
+// close ends everything, the last opened first.
+func (r *running) close() error {
+	var errs []error
+	for _, f := range slices.Backward(r.closers) {
+		errs = append(errs, f())
+	}
+	return errors.Join(errs...)
+}
+
+func (r *running) defers(f func() error) { r.closers = append(r.closers, f) }
+
+// measure does it all: what it opened is for close to close.
+func (r *running) measure(ctx context.Context, plan func(device bool) sweep) error {
+	r.multiply = cpu.New(cpu.Options{})
+	r.defers(r.multiply.Close)
+	if err := r.start(ctx); err != nil {
+		return err
+	}
+	device := strings.HasPrefix(r.report.Daemon.Backend, "cuda")
+	r.sweep = plan(device)
+	r.sweep.split = r.o.Endpoint == ""
+	r.report.Rounds = r.sweep.rounds
+	if r.sweep.split {
+		if _, err := r.daemon(ctx); err != nil { // the other role's
+			return err
+		}
+	}
+	if err := r.openReference(ctx); err != nil {
+		return err
+	}
+	points := r.sweep.points()
+	for i, p := range points {
+		r.o.Progress("sealing and pushing "+p.network.String(), i, len(points))
+		if err := r.prepare(ctx, p); err != nil {
+			return fmt.Errorf("%v with %v: %w", p.network, p.scheme, err)
+		}
+	}
+	if err := r.openLimit(ctx, device); err != nil {
+		return err
+	}
+	for i, l := range r.loads {
+		r.o.Progress("warming up", i, len(r.loads))
+		if err := r.warm(ctx, l); err != nil {
+			return l.errorf(err)
+		}
+	}
+	for round := range r.sweep.rounds {
+		if err := r.readReference(ctx); err != nil {
+			return err
+		}
+		for i, l := range r.loads {
+			r.o.Progress(fmt.Sprintf("round %d: %s", round+1, l.label()), round*len(r.loads)+i, r.sweep.rounds*len(r.loads))
+			if err := r.round(ctx, l); err != nil {
+				return l.errorf(err)
+			}
+		}
+	}
+	return r.readReference(ctx)
+}
+
+func (p point) label() string {
+	return fmt.Sprintf("%s, %v, %d rows, %d callers", p.side, p.network, p.rows, p.callers)
+}
+
+func (p point) errorf(err error) error { return fmt.Errorf("%s: %w", p.label(), err) }
+
+// start runs a daemon, or asks one that is there who it is.
+func (r *running) start(ctx context.Context) error {
+	d := &r.report.Daemon
+	if r.o.Endpoint != "" {
+		d.Endpoint = r.o.Endpoint
+		client, err := r.client(0)
+		if err != nil {
+			return err
+		}
+		info, err := client.Info(ctx)
+		d.Version, d.Backend = info.Version, info.Backend
+		return errors.Join(err, client.Close())
+	}
+	var err error
+	if r.dir, err = os.MkdirTemp("", "securenets-bench"); err != nil {
+		return err
+	}
+	r.defers(func() error { return os.RemoveAll(r.dir) })
+	if d.Devices, err = devices(ctx, r.o.Daemon); err != nil {
+		return err
+	}
+	own, err := r.daemon(ctx)
+	if err != nil {
+		return err
+	}
+	d.Version, d.Backend = own.Info.Version, own.Info.Backend
+	return nil
+}
+
+// devices asks a daemon's program for the CUDA devices here; there are none where it
+// says so, or was built without CUDA.
+func devices(ctx context.Context, binary string) ([]cuda.Device, error) {
+	out, err := exec.CommandContext(ctx, binary, "devices", "--json").Output()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && ctx.Err() == nil {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("devices: %w", err)
+	}
+	var list []cuda.Device
+	if err := json.Unmarshal(out, &list); err != nil {
+		return nil, fmt.Errorf("devices: %w", err)
+	}
+	return list, nil
+}
+
+// daemon starts one more of its own.
+func (r *running) daemon(ctx context.Context) (*child.Daemon, error) {
+	config := filepath.Join(r.dir, "config.toml")
+	if err := os.WriteFile(config, fmt.Appendf(nil, "backend = %q\n", r.o.Backend), 0o600); err != nil {
+		return nil, err
+	}
+	d, err := child.Start(r.o.Daemon, filepath.Join(r.dir, fmt.Sprint("cloud-", len(r.daemons))), "--config", config)
+	if err != nil {
+		return nil, err
+	}
+	r.daemons = append(r.daemons, d)
+	r.defers(d.Stop)
+	if err := d.Ready(ctx); err != nil {
+		if ctx.Err() == nil {
+			d.ShowLog(os.Stderr)
+		}
+		return nil, err
+	}
+	return d, nil
+}
+
+// client connects to the cloud of a role.
+func (r *running) client(role int) (*hostclient.Client, error) {
+	switch {
+	case r.o.TLS != nil:
+		return hostclient.DialTLS(r.o.Endpoint, "", r.o.TLS)
+	case r.o.Endpoint != "":
+		return hostclient.Dial(r.o.Endpoint)
+	default:
+		return hostclient.Dial(r.daemons[role].Addr)
+	}
+}
+
+// dial connects to the first role's cloud for raw frames.
+func (r *running) dial() (*grpc.ClientConn, error) {
+	switch {
+	case r.o.TLS != nil:
+		return wire.DialTLS(r.o.Endpoint, r.o.TLS)
+	case r.o.Endpoint != "":
+		return wire.Dial(r.o.Endpoint)
+	default:
+		return wire.Dial(r.daemons[0].Addr)
+	}
+}
+
+// deployed is a sealed network that the clouds have.
+type deployed struct {
+	network  network
+	scheme   transform.Scheme
+	session  *hostclient.Session
+	digest   sealed.Digest // of the first role
+	ops      []plan.Op
+	mulAdds  int64
+	padBytes int64 // of an image
+	images   []float32
+	input    int // values of an image
+}
+
+// prepare has a point's network at the clouds, and its row begun.
+func (r *running) prepare(ctx context.Context, p point) error {
+	d, err := r.deploy(ctx, p.network, p.scheme)
+	if err != nil {
+		return err
+	}
+	if err := d.draw(p.rows); err != nil {
+		return err
+	}
+	r.loads = append(r.loads, &load{
+		point: p, figures: map[string]series{},
+		row: ThroughputRow{
+			Side: p.side, Network: p.network.String(), Scheme: p.scheme.String(), Width: p.network.width, Depth: p.network.depth,
+			Rows: p.rows, Callers: p.callers, MulAdds: d.mulAdds,
+		},
+	})
+	return nil
+}
+
+func (r *running) of(p point) *deployed {
+	for _, d := range r.deployed {
+		if d.network == p.network && d.scheme == p.scheme {
+			return d
+		}
+	}
+	return nil
+}
+
+// deploy seals a network and pushes it, once.
+func (r *running) deploy(ctx context.Context, n network, scheme transform.Scheme) (*deployed, error) {
+	if d := r.of(point{network: n, scheme: scheme}); d != nil {
+		return d, nil
+	}
+	model, err := n.onnx()
+	if err != nil {
+		return nil, err
+	}
+	sealedModels, secret, err := hostclient.Seal(ctx, model, hostclient.SealOptions{Scheme: scheme, Multiplier: r.multiply})
+	if err != nil {
+		return nil, err
+	}
+	d := &deployed{network: n, scheme: scheme, digest: sealedModels[0].Digest, padBytes: secret.PadBytes()}
+	parsed, err := sealed.Parse(sealedModels[0].Bytes)
+	if err != nil {
+		return nil, err
+	}
+	d.ops = parsed.Plan.Ops
+	for _, op := range d.ops {
+		d.mulAdds += op.MulAdds()
+	}
+	in := secret.Describe().Input
+	d.input = in[0] * in[1] * in[2]
+	var clients []*hostclient.Client
+	for role, m := range sealedModels {
+		c, err := r.client(role)
+		if err != nil {
+			return nil, err
+		}
+		r.defers(c.Close)
+		clients = append(clients, c)
+		if secret.Roles() > 1 {
+			if err := secret.Bind(role, c.Provider()); err != nil {
+				return nil, err
+			}
+		}
+		if r.o.Endpoint != "" { // one of its own keeps nothing
+			r.defers(func() error { return remove(c, m.Digest) })
+		}
+		if err := c.Push(ctx, m, nil); err != nil {
+			return nil, err
+		}
+	}
+	d.session, err = hostclient.Open(ctx, secret, sealedModels, clients, hostclient.Options{Multiplier: r.multiply, RequireStock: true})
+	if err != nil {
+		return nil, err
+	}
+	r.defers(func() error {
+		r.report.checked(d.session.Stats())
+		return d.session.Close()
+	})
+	r.deployed = append(r.deployed, d)
+	return d, nil
+}
+
+// remove removes a model, or what of it was uploaded, also when the bench was
+// interrupted.
+func remove(c *hostclient.Client, d sealed.Digest) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	err := c.Remove(ctx, d)
+	var e *wire.Error
+	if errors.As(err, &e) && e.Reason == wire.ReasonModelNotFound { // nothing of it arrived
+		return nil
+	}
+	return err
+}
+
+// onnx returns the network's file. Dense layers have random weights, of a variance that
+// keeps that of the values (He et al., ICCV 2015).
+func (n network) onnx() ([]byte, error) {
+	if n.model != "" {
+		return models.ONNX(n.model)
+	}
+	rng := rand.New(rand.NewPCG(7, uint64(n.width)))
+	g := &graph.Graph{Input: graph.Vector(n.width)}
+	add := func(op graph.Op) {
+		g.Nodes = append(g.Nodes, graph.Node{Op: op, Inputs: []graph.Value{graph.Value(len(g.Nodes))}})
+		g.Output = graph.Value(len(g.Nodes))
+	}
+	for layer := range n.depth {
+		if layer > 0 {
+			add(graph.ReLU{})
+		}
+		w := make([]float32, n.width*n.width)
+		for i := range w {
+			w[i] = float32(rng.NormFloat64() * math.Sqrt(2/float64(n.width)))
+		}
+		add(&graph.Dense{In: n.width, Out: n.width, W: w, B: make([]float32, n.width)})
+	}
+	return onnx.Marshal(g)
+}
+
+// draw has at least so many images to send.
+func (d *deployed) draw(n int) error {
+	if len(d.images) >= n*d.input {
+		return nil
+	}
+	if d.network.model != "" {
+		all, _, err := models.TestSet()
+		if err != nil {
+			return err
+		}
+		if n > all.N {
+			return fmt.Errorf("bench: %d rows, the test set has %d", n, all.N)
+		}
+		d.images = all.Range(0, n)
+		return nil
+	}
+	rng := rand.New(rand.NewPCG(8, 0))
+	d.images = make([]float32, n*d.input)
+	for i := range d.images {
+		d.images[i] = rng.Float32()
+	}
+	return nil
+}
+
+// maxPadBytes bounds the pads that are in stock for one window.
+const maxPadBytes = 256 << 20
+
+// warm runs a load once for connections and buffers, and again to see how many calls
+// fill a window.
+func (r *running) warm(ctx context.Context, l *load) error {
+	if l.side == sideCloud {
+		_, err := r.frames(ctx, l, time.Millisecond)
+		return err
+	}
+	d := r.of(l.point)
+	l.calls = l.callers
+	w, err := r.call(ctx, l)
+	if err == nil {
+		w, err = r.call(ctx, l)
+	}
+	if err != nil {
+		return err
+	}
+	// Pads may take three windows.
+	times := min(r.sweep.window.Seconds()/w.elapsed.Seconds(), 3*r.sweep.window.Seconds()/max(1e-9, w.padElapsed.Seconds()))
+	if d.padBytes > 0 {
+		times = min(times, float64(maxPadBytes/d.padBytes)/float64(l.calls*l.rows))
+	}
+	const most = 20000
+	l.calls = max(l.calls, min(most, int(times*float64(l.calls))))
+	return nil
+}
+
+// window is what was measured of one.
+type window struct {
+	elapsed, hostCPU, daemonCPU time.Duration
+	padElapsed, padCPU          time.Duration
+	bytesUp, bytesDown          int64
+	images                      float64
+	macs                        float64   // in one cloud
+	latencies                   []float64 // ms, sorted
+}
+
+// round measures a load once, between two readings of the limit.
+func (r *running) round(ctx context.Context, l *load) error {
+	runtime.GC() // nobody pays for another's garbage
+	before, err := r.limit.read()
+	if err != nil {
+		return err
+	}
+	var w window
+	if l.side == sideCloud {
+		w, err = r.frames(ctx, l, r.sweep.window)
+	} else {
+		w, err = r.call(ctx, l)
+	}
+	if err != nil {
+		return err
+	}
+	after, err := r.limit.read()
+	if err != nil {
+		return err
+	}
+	all, one := (before.all+after.all)/2, (before.one+after.one)/2
+	clouds := float64(1)
+	if l.side == sideHost {
+		clouds = float64(l.scheme.Roles()) // each multiplies all, and all are on this machine
+	}
+	seconds := w.elapsed.Seconds()
+	gmacs := w.macs / seconds / 1e9
+	l.add("images_per_second", w.images/seconds)
+	l.add("gmacs", gmacs)
+	if all > 0 {
+		l.add("limit_gmacs", all)
+		l.add("share_of_limit", clouds*gmacs/all)
+	}
+	if one > 0 && w.daemonCPU > 0 {
+		l.add("share_of_limit_by_cpu", clouds*w.macs/float64(w.daemonCPU.Nanoseconds())/one)
+	}
+	if w.daemonCPU > 0 {
+		l.add("daemon_cpu_us", micros(w.daemonCPU)/w.images)
+	}
+	for name, q := range map[string]float64{"p50_ms": 0.5, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99} {
+		l.add(name, percentile(w.latencies, q))
+	}
+	if l.row.Calls == 0 || len(w.latencies) < l.row.Calls {
+		l.row.Calls = len(w.latencies)
+	}
+	if l.side == sideHost {
+		l.add("host_cpu_us", micros(w.hostCPU)/w.images)
+		l.add("host_pads_us", micros(w.padCPU)/w.images)
+		up, down := w.bytesUp/int64(w.images), w.bytesDown/int64(w.images)
+		l.row.BytesUp, l.row.BytesDown = &up, &down
+	}
+	if r.o.PerHour > 0 {
+		l.add("cost_per_million", costPerMillion(r.o.PerHour, seconds/w.images))
+		if l.side == sideHost {
+			l.add("cost_per_million_with_pads", costPerMillion(r.o.PerHour, (seconds+w.padElapsed.Seconds())/w.images))
+		}
+	}
+	return nil
+}
+
+// call makes pads, and then a load's calls with them.
+func (r *running) call(ctx context.Context, l *load) (w window, err error) {
+	d := r.of(l.point)
+	w.images = float64(l.calls * l.rows)
+	w.macs = w.images * float64(d.mulAdds)
+	if d.padBytes > 0 {
+		start, used := time.Now(), processTime()
+		if err := d.session.Precompute(ctx, l.calls*l.rows); err != nil {
+			return w, err
+		}
+		w.padElapsed, w.padCPU = time.Since(start), processTime()-used
+		runtime.GC()
+	}
+	x := d.images[:l.rows*d.input]
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var (
+		wg   sync.WaitGroup
+		mu   sync.Mutex
+		next atomic.Int64
+	)
+	stats := d.session.Stats()
+	daemon, err := r.daemonCPU(l.scheme.Roles())
+	if err != nil {
+		return w, err
+	}
+	start, used := time.Now(), processTime()
+	for range l.callers {
+		wg.Go(func() {
+			var mine []float64
+			for next.Add(1) <= int64(l.calls) {
+				began := time.Now()
+				if _, err := d.session.Infer(ctx, x, l.rows); err != nil {
+					cancel(err)
+					return
+				}
+				mine = append(mine, float64(time.Since(began).Nanoseconds())/1e6)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			w.latencies = append(w.latencies, mine...)
+		})
+	}
+	wg.Wait()
+	w.elapsed, w.hostCPU = time.Since(start), processTime()-used
+	if ctx.Err() != nil {
+		return w, context.Cause(ctx)
+	}
+	after, err := r.daemonCPU(l.scheme.Roles())
+	if err != nil {
+		return w, err
+	}
+	w.daemonCPU = after - daemon
+	now := d.session.Stats()
+	w.bytesUp, w.bytesDown = now.BytesUp-stats.BytesUp, now.BytesDown-stats.BytesDown
+	if got, want := now.Checked-stats.Checked, int64(l.calls*l.rows*len(d.ops)); got != want {
+		return w, fmt.Errorf("bench: %d products were checked, want %d", got, want)
+	}
+	slices.Sort(w.latencies)
+	return w, nil
+}
+
+// framesDepth is how many frames a caller has without an answer: while one is
+// multiplied, another is on its way.
+const framesDepth = 2
+
+// frames sends frames of random words, for the layers in turn.
+func (r *running) frames(ctx context.Context, l *load, budget time.Duration) (w window, err error) {
+	d := r.of(l.point)
+	var targets []target
+	for layer, op := range d.ops {
+		targets = append(targets, target{digest: d.digest, layer: layer, op: op, x: randomRows(op, l.rows)})
+	}
+	callers := make([]traffic, l.callers)
+	for i := range callers {
+		callers[i] = traffic{targets: targets, depth: framesDepth}
+	}
+	daemon, err := r.daemonCPU(1)
+	if err != nil {
+		return w, err
+	}
+	answers, err := dialer(r.dial).drive(ctx, callers, time.Now().Add(budget))
+	if err != nil {
+		return w, err
+	}
+	after, err := r.daemonCPU(1)
+	if err != nil {
+		return w, err
+	}
+	w.daemonCPU = after - daemon
+	// From the first frame to the last answer there was always something to multiply.
+	first, last := answers[0].due, answers[0].done
+	for _, a := range answers {
+		if a.refused {
+			return w, errors.New("bench: the daemon refused frames, as it had too many")
+		}
+		if a.due.Before(first) {
+			first = a.due
+		}
+		if a.done.After(last) {
+			last = a.done
+		}
+		w.macs += float64(l.rows) * float64(d.ops[a.of].MulAdds())
+		w.latencies = append(w.latencies, float64(a.done.Sub(a.due).Nanoseconds())/1e6)
+	}
+	w.elapsed = last.Sub(first)
+	w.images = w.macs / float64(d.mulAdds)
+	slices.Sort(w.latencies)
+	return w, nil
+}
+
+// daemonCPU returns the processor time of the first daemons of its own; 0 where it is
+// not known.
+func (r *running) daemonCPU(clouds int) (sum time.Duration, err error) {
+	for _, d := range r.daemons[:min(clouds, len(r.daemons))] {
+		t, err := d.CPUTime()
+		if errors.Is(err, errors.ErrUnsupported) {
+			return 0, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		sum += t
+	}
+	return sum, nil
+}
+
+// processTime returns the user and system time of this process.
+func processTime() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		panic(err) // it fails for bad arguments alone
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// referenceOp and referenceRows are the small product that tells whether the machine
+// stays as it was: 64 million multiply-adds.
+var referenceOp = plan.Dense(512, 512)
+
+const referenceRows = 256
+
+func (r *running) openReference(ctx context.Context) error {
+	b := cpu.New(cpu.Options{Threads: 1})
+	r.defers(b.Close)
+	m := randomModel(9, referenceOp)
+	var err error
+	if r.reference, err = b.Load(ctx, m.Plan.Ring, referenceOp, m.Weights[0]); err != nil {
+		return err
+	}
+	r.defers(r.reference.Close)
+	return nil
+}
+
+// readReference measures the reference product, in elapsed time, as all else is.
+func (r *running) readReference(ctx context.Context) error {
+	const span, least = 50 * time.Millisecond, 5
+	x, y := randomRows(referenceOp, referenceRows), ring.NewMatrix(referenceRows, referenceOp.OutLen())
+	var rates series
+	for begin := time.Now(); time.Since(begin) < span || len(rates) < least; {
+		start := time.Now()
+		if err := r.reference.Evaluate(ctx, y, x); err != nil {
+			return err
+		}
+		rates = append(rates, referenceRows*float64(referenceOp.MulAdds())/float64(time.Since(start).Nanoseconds()))
+	}
+	r.report.Reference.GMACs = append(r.report.Reference.GMACs, round(rates.median()))
+	return nil
+}
+
+// limit reads the most that the cloud's device does, in 10^9 ring multiply-adds a second.
+type limit interface {
+	read() (limits, error)
+}
+
+// limits are those of all threads or devices and, of a processor, of one thread in its
+// own processor time. 0 stands for one that cannot be had.
+type limits struct{ all, one float64 }
+
+// openLimit finds out what can be had: nothing of a machine elsewhere.
+func (r *running) openLimit(ctx context.Context, device bool) error {
+	d := &r.report.Daemon
+	r.limit = noLimit{}
+	switch {
+	case r.o.Endpoint != "":
+	case device:
+		ready := slices.DeleteFunc(slices.Clone(d.Devices), func(d cuda.Device) bool { return d.State != cuda.Ready })
+		if len(ready) == 0 || slices.ContainsFunc(ready, func(d cuda.Device) bool { return d.Name != ready[0].Name }) {
+			return nil
+		}
+		b, err := cuda.Open(cuda.Options{Devices: []int{ready[0].Ordinal}, Memory: 1 << 30, Streams: 1})
+		if errors.Is(err, cuda.ErrUnavailable) { // this program was built without CUDA
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		r.defers(b.Close)
+		m, err := b.Meter(ctx)
+		if err != nil {
+			return err
+		}
+		r.defers(func() error { m.Close(); return nil })
+		peer, err := m.NewPeer(cuda.Int8, peerSize, peerSize, peerSize)
+		if err != nil {
+			return err
+		}
+		r.defers(peer.Close)
+		r.limit = deviceLimit{peer, len(ready)}
+		d.LimitOf = fmt.Sprintf("a quarter of cuBLAS' int8 product of %d x %d by %d, measured beside each row, on %d device(s)", peerSize, peerSize, peerSize, len(ready))
+	case roofline.Available() && strings.HasPrefix(d.Backend, "cpu"):
+		const memory = 1 << 20 // read for nothing: what is wanted is vpdpbusd
+		threads := runtime.NumCPU()
+		r.limit = processorLimit{roofline.NewMeter(threads, memory), roofline.NewMeter(1, memory)}
+		d.LimitOf = fmt.Sprintf("a quarter of vpdpbusd on %d thread(s), measured beside each row", threads)
+	}
+	return nil
+}
+
+type noLimit struct{}
+
+func (noLimit) read() (limits, error) { return limits{}, nil }
+
+type processorLimit struct{ all, one *roofline.Meter }
+
+func (l processorLimit) read() (limits, error) {
+	const readings = 3
+	var all, one series
+	for range readings {
+		all = append(all, l.all.Round(func() float64 { return 1 }).VNNI/4)
+		one = append(one, l.one.Round(func() float64 { return 1 }).VNNI/4)
+	}
+	return limits{all.median(), one.median()}, nil
+}
+
+// peerSize is the rows, terms and columns of the plain product that is a device's limit.
+const peerSize = 4096
+
+type deviceLimit struct {
+	peer  *cuda.Peer
+	count int
+}
+
+func (l deviceLimit) read() (limits, error) {
+	took, err := l.peer.Time()
+	if err != nil {
+		return limits{}, err
+	}
+	return limits{all: float64(l.count) * peerSize * peerSize * peerSize / float64(took.Nanoseconds()) / 4}, nil
+}

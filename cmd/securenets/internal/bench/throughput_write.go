@@ -1,0 +1,470 @@
+package bench
+
+import (
+	"cmp"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/chart"
+	"github.com/securenets/securenets/cmd/securenets/internal/render"
+	"github.com/securenets/securenets/kernels/cuda"
+	"github.com/securenets/securenets/transform"
+)
+
+// Write writes the report to a folder: report.json, report.csv, report.md, and charts as
+// PNG and SVG, those without a point left out.
+func (t *Throughput) Write(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	var drawn []namedChart
+	for _, c := range t.charts() {
+		err := c.Write(filepath.Join(dir, c.file))
+		if errors.Is(err, chart.ErrEmpty) { // of what was not measured
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		drawn = append(drawn, c)
+	}
+	for _, f := range []struct {
+		name  string
+		write func(io.Writer) error
+	}{
+		{"report.json", func(w io.Writer) error { return render.JSON(w, t) }},
+		{"report.csv", t.CSV},
+		{"report.md", func(w io.Writer) error { return t.markdown(w, drawn) }},
+	} {
+		if err := writeFile(filepath.Join(dir, f.name), f.write); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeFile(path string, write func(io.Writer) error) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(f), f.Close())
+}
+
+// CSV writes the rows, each figure with its quartiles.
+func (t *Throughput) CSV(w io.Writer) error {
+	names := []string{"side", "network", "scheme", "width", "depth", "rows", "callers", "mul_adds", "rounds", "calls"}
+	for _, f := range figures {
+		names = append(names, f.name, f.name+"_q1", f.name+"_q3")
+	}
+	c := csv.NewWriter(w)
+	c.Write(append(names, "bytes_up", "bytes_down", "noise", "noisy"))
+	for _, r := range t.Rows {
+		line := []string{r.Side, r.Network, r.Scheme}
+		for _, n := range []int{r.Width, r.Depth, r.Rows, r.Callers, int(r.MulAdds), r.Rounds, r.Calls} {
+			line = append(line, strconv.Itoa(n))
+		}
+		for _, f := range figures {
+			if v := *f.of(&r); v != nil {
+				line = append(line, decimal(v.Median), decimal(v.Q1), decimal(v.Q3))
+			} else {
+				line = append(line, "", "", "")
+			}
+		}
+		for _, n := range []*int64{r.BytesUp, r.BytesDown} {
+			if n != nil {
+				line = append(line, strconv.FormatInt(*n, 10))
+			} else {
+				line = append(line, "")
+			}
+		}
+		c.Write(append(line, decimal(r.Noise), strconv.FormatBool(r.Noisy)))
+	}
+	c.Flush()
+	return c.Error()
+}
+
+// verdict says what the report is worth, in lines.
+func (t *Throughput) verdict() []string {
+	var lines []string
+	if t.Partial {
+		lines = append(lines, fmt.Sprintf("PARTIAL: %s. Rows have what was measured until then.", t.Stopped))
+	}
+	if t.Noise.Rows > 0 {
+		lines = append(lines, fmt.Sprintf("NOISY: of %d of %d rows the quartiles are more than %.0f %% of the median apart. They are marked with !.",
+			t.Noise.Rows, len(t.Rows), 100*t.Noise.Threshold))
+	}
+	if t.Reference.Drifted {
+		lines = append(lines, fmt.Sprintf("DRIFT: one small product, measured between rounds, varied by %.0f %% of its median: this machine was not as fast all the time. Do not compare this report with others.",
+			100*t.Reference.Drift))
+	}
+	if lines == nil {
+		lines = []string{fmt.Sprintf("Quiet: of no row the quartiles are more than %.0f %% of the median apart, and the reference product varied by %.1f %%.",
+			100*t.Noise.Threshold, 100*t.Reference.Drift)}
+	}
+	return lines
+}
+
+// facts are what the report says of itself, name and value.
+func (t *Throughput) facts() [][2]string {
+	commit := t.Build.Commit
+	if commit == "" {
+		commit = "not known"
+	} else if t.Build.Modified {
+		commit += ", modified"
+	}
+	f := [][2]string{
+		{"date", t.Began.Format("2006-01-02 15:04:05 UTC")},
+		{"took", fmt.Sprintf("%.0f s, %d rounds", t.Seconds, t.Rounds)},
+		{"machine", fmt.Sprintf("%s; %s, %d thread(s), %.1f GiB of memory; %s", t.Machine.Host, t.Machine.CPU, t.Machine.Threads, float64(t.Machine.Memory)/(1<<30), t.Machine.System)},
+		{"securenets", fmt.Sprintf("%s, commit %s, %s", t.Build.Version, commit, t.Build.Go)},
+		{"daemon", fmt.Sprintf("%s, %s kernel%s", t.Daemon.Version, t.Daemon.Backend, prefixed(" at ", t.Daemon.Endpoint))},
+	}
+	for _, d := range t.Daemon.Devices {
+		f = append(f, [2]string{"device", device(d)})
+	}
+	limit := t.Daemon.LimitOf
+	if limit == "" {
+		limit = "none could be measured"
+	}
+	f = append(f, [2]string{"limit", limit}, [2]string{"checked", fmt.Sprintf("%s products, %s rejected", render.Count(t.Checked), render.Count(t.Rejected))})
+	if t.PerHour != nil {
+		f = append(f, [2]string{"price", fmt.Sprintf("%s %s an hour", decimal(*t.PerHour), t.Currency)})
+	}
+	return append(f, [2]string{"command", "`" + strings.Join(t.Command, " ") + "`"})
+}
+
+func prefixed(prefix, text string) string {
+	if text == "" {
+		return ""
+	}
+	return prefix + text
+}
+
+func device(d cuda.Device) string {
+	text := fmt.Sprintf("%v, %s, compute capability %s, %d MiB, path %s, CUDA %s, cuBLAS %s", d, d.State, d.Capability, d.Memory>>20, d.Path, d.CUDA, d.BLAS)
+	if d.Figures != nil {
+		text += ", driver " + d.Figures.Driver
+	}
+	return text
+}
+
+// cells are a row for people.
+func (r *ThroughputRow) cells() []string {
+	mark := ""
+	if r.Noisy {
+		mark = " !"
+	}
+	up, down := "", ""
+	if r.BytesUp != nil {
+		up, down = render.Count(*r.BytesUp), render.Count(*r.BytesDown)
+	}
+	return []string{
+		r.Network, r.Scheme, strconv.Itoa(r.Rows), strconv.Itoa(r.Callers),
+		r.Images.text() + mark, r.Images.quartiles(), r.GMACs.text(), r.Share.percent(), r.ShareCPU.percent(),
+		r.HostCPU.text(), r.HostPads.text(), r.DaemonCPU.text(), up, down,
+		r.P50.text(), r.P90.text(), r.P95.text(), r.P99.text(), r.Cost.text(), r.CostPadded.text(),
+	}
+}
+
+var cellNames = []string{
+	"network", "scheme", "rows", "callers", "images/s", "quartiles", "GMAC/s", "of limit", "by CPU",
+	"host us", "pads us", "daemon us", "bytes up", "bytes down", "p50 ms", "p90", "p95", "p99", "cost/million", "with pads",
+}
+
+// table returns a side's names of columns and rows, without columns that no row has.
+func (t *Throughput) table(side string) [][]string {
+	rows := [][]string{cellNames}
+	for i := range t.Rows {
+		if t.Rows[i].Side == side {
+			rows = append(rows, t.Rows[i].cells())
+		}
+	}
+	if len(rows) == 1 {
+		return nil
+	}
+	var used []int
+	for column := range cellNames {
+		if slices.ContainsFunc(rows[1:], func(r []string) bool { return r[column] != "" }) {
+			used = append(used, column)
+		}
+	}
+	for i, r := range rows {
+		rows[i] = nil
+		for _, column := range used {
+			rows[i] = append(rows[i], r[column])
+		}
+	}
+	return rows
+}
+
+// sides are the tables, with what heads them.
+var sides = []struct{ side, title string }{
+	{sideHost, "Through the host, every product checked"},
+	{sideCloud, "The cloud alone, raw frames"},
+}
+
+// Table writes the figures for people.
+func (t *Throughput) Table(w io.Writer) error {
+	tab := render.Table(w)
+	for _, f := range t.facts() {
+		fmt.Fprintf(tab, "%s\t%s\n", f[0], f[1])
+	}
+	tab.Flush()
+	for _, s := range sides {
+		rows := t.table(s.side)
+		if rows == nil {
+			continue
+		}
+		fmt.Fprintf(w, "\n%s\n", s.title)
+		tab := render.Table(w)
+		for _, r := range rows {
+			fmt.Fprintln(tab, strings.Join(r, "\t"))
+		}
+		tab.Flush()
+	}
+	_, err := fmt.Fprintf(w, "\n%s\n", strings.Join(t.verdict(), "\n"))
+	return err
+}
+
+// markdown writes the report with the charts that were drawn.
+func (t *Throughput) markdown(w io.Writer, drawn []namedChart) error {
+	var b strings.Builder
+	b.WriteString("# Throughput\n\n")
+	for _, line := range t.verdict() {
+		fmt.Fprintf(&b, "**%s**\n\n", cell(line))
+	}
+	b.WriteString("| | |\n|---|---|\n")
+	for _, f := range t.facts() {
+		fmt.Fprintf(&b, "| %s | %s |\n", f[0], cell(f[1]))
+	}
+	for _, s := range sides {
+		rows := t.table(s.side)
+		if rows == nil {
+			continue
+		}
+		fmt.Fprintf(&b, "\n## %s\n\n", s.title)
+		for i, r := range rows {
+			fmt.Fprintf(&b, "| %s |\n", strings.Join(r, " | "))
+			if i == 0 {
+				b.WriteString(strings.Repeat("|---", len(r)) + "|\n")
+			}
+		}
+	}
+	for _, c := range drawn {
+		fmt.Fprintf(&b, "\n## %s\n\n![%s](%s.png)\n\n[SVG](%s.svg)\n", c.Title, c.Title, c.file, c.file)
+	}
+	fmt.Fprintf(&b, "\n## What the figures are\n\n%s", definitions)
+	if t.PerHour != nil {
+		fmt.Fprintf(&b, "\n%s\n", costFormula)
+	}
+	fmt.Fprintf(&b, "\nThe reference product, %d rows of %v on one thread, before each round and at the end: %s GMAC/s; the widest difference is %.1f %% of the median.\n",
+		referenceRows, referenceOp, joined(t.Reference.GMACs), 100*t.Reference.Drift)
+	b.WriteString("\nAll figures with their quartiles: [report.json](report.json), [report.csv](report.csv). `securenets bench compare A B` compares two reports.\n")
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// cell is text that a table of Markdown keeps in one cell.
+func cell(text string) string {
+	return strings.NewReplacer("|", `\|`, "\n", "; ").Replace(text)
+}
+
+func joined(v []float64) string {
+	var all []string
+	for _, f := range v {
+		all = append(all, decimal(f))
+	}
+	return strings.Join(all, ", ")
+}
+
+const definitions = `Each figure is the median over rounds, in which all rows take turns; quartiles are those of the rounds.
+
+- **rows** are the images of a request, **callers** how many requests there are at a time.
+- **images/s** is in elapsed time. Through the host: real networks, sealed; inputs masked, every product unmasked and checked, pads made beforehand. The cloud alone: frames of random words, two in flight of
+  each caller, for the layers in turn, by a load generator that neither masks nor checks; an image is one of each layer. Callers, host and daemons of its own share this machine.
+- **GMAC/s** are 10^9 multiply-adds over Z_M a second, padding counted, in one cloud. **of limit** is the part that those of all clouds are of the limit, measured just before and after. **by CPU**, where the
+  processor multiplies: multiply-adds in the daemon's own processor time over what one thread does at most in that time, which depends less on who else runs.
+- **host us** and **pads us** are processor time of the host's process an image, online and for pads beforehand; **daemon us** that of the daemons' processes, of all roles.
+- **bytes** are payload an image, to and from all clouds.
+- **p50** to **p99** are latencies by nearest rank, of a whole call of so many rows through all layers, or of a frame, of each round. Where a round has fewer than 100 calls p99 is the slowest; report.json says how many (calls).
+`
+
+const costFormula = `**cost/million** is price an hour / 3600 / (images/s) x 10^6. **with pads** is price an hour / 3600 x (1 / (images/s) + elapsed seconds of an image's pads) x 10^6, as where pads are made on the same instance before they are used.`
+
+// text writes the median, "" for no figure.
+func (f *Figure) text() string {
+	if f == nil {
+		return ""
+	}
+	return short(f.Median)
+}
+
+func (f *Figure) percent() string {
+	if f == nil {
+		return ""
+	}
+	return strconv.FormatFloat(100*f.Median, 'f', 1, 64) + " %"
+}
+
+func (f *Figure) quartiles() string {
+	if f == nil {
+		return ""
+	}
+	return short(f.Q1) + "-" + short(f.Q3)
+}
+
+// short writes a number with three or more digits.
+func short(v float64) string {
+	switch {
+	case v >= 1000:
+		return render.Count(int64(v + 0.5))
+	case v >= 100:
+		return strconv.FormatFloat(v, 'f', 0, 64)
+	default:
+		return strconv.FormatFloat(v, 'g', 3, 64)
+	}
+}
+
+// namedChart is a chart and its file, without a suffix.
+type namedChart struct {
+	chart.Chart
+	file string
+}
+
+// charts returns those of the report, with what rows there are.
+func (t *Throughput) charts() []namedChart {
+	base := t.baseNetwork()
+	byBatch := chart.Chart{
+		Title: "Throughput against batch: " + base + ", through the host, permute+pad", X: "images of a request", Y: "images a second",
+	}
+	byLatency := chart.Chart{
+		Title: "Throughput against latency: " + base + ", through the host, permute+pad", X: "latency of a request, ms", Y: "images a second",
+	}
+	pad := transform.DefaultScheme().String()
+	grid := func(r *ThroughputRow) bool { return r.Side == sideHost && r.Network == base && r.Scheme == pad }
+	for i, callers := range t.distinct(grid, func(r *ThroughputRow) int { return r.Callers }) {
+		of := func(r *ThroughputRow) bool { return grid(r) && r.Callers == callers }
+		name := fmt.Sprintf("%d callers", callers)
+		if callers == 1 {
+			name = "1 caller"
+		}
+		byBatch.Lines = append(byBatch.Lines, chart.Line{Name: name, Colour: i, Points: t.line(of, func(r *ThroughputRow) float64 { return float64(r.Rows) }, images)})
+		for _, p := range []struct {
+			name   string
+			of     func(*ThroughputRow) *Figure
+			dashed bool
+		}{
+			{"p50", func(r *ThroughputRow) *Figure { return r.P50 }, false},
+			{"p99", func(r *ThroughputRow) *Figure { return r.P99 }, true},
+		} {
+			byLatency.Lines = append(byLatency.Lines, chart.Line{
+				Name: name + ", " + p.name, Colour: i, Dashed: p.dashed,
+				Points: t.line(of, func(r *ThroughputRow) float64 { return p.of(r).Median }, images),
+			})
+		}
+	}
+	byBatch.Ticks = floats(t.distinct(grid, func(r *ThroughputRow) int { return r.Rows }))
+
+	depth, rows, callers := t.widthSweep()
+	sized := func(side, scheme string) func(*ThroughputRow) bool {
+		return func(r *ThroughputRow) bool {
+			return r.Side == side && r.Scheme == scheme && r.Width > 0 && r.Depth == depth && r.Rows == rows && r.Callers == callers
+		}
+	}
+	width := func(r *ThroughputRow) float64 { return float64(r.Width) }
+	gmacs := func(r *ThroughputRow) *Figure { return r.GMACs }
+	cpu := func(r *ThroughputRow) *Figure { return r.HostCPU }
+	pads := func(r *ThroughputRow) *Figure { return r.HostPads }
+	split := transform.Scheme{Weights: transform.WeightPermute, Inputs: transform.InputSplit}.String()
+	of := fmt.Sprintf(": %d dense layers, %d rows, %d callers", depth, rows, callers)
+	ticks := floats(t.distinct(sized(sideHost, pad), func(r *ThroughputRow) int { return r.Width }))
+	return []namedChart{
+		{byBatch, "throughput-batch"},
+		{byLatency, "throughput-latency"},
+		{chart.Chart{
+			Title: "Ring multiply-adds against width" + of, X: "width of a layer", Y: "10^9 ring multiply-adds a second", Ticks: ticks,
+			Lines: []chart.Line{
+				{Name: "the cloud alone", Colour: 0, Points: sorted(t.line(sized(sideCloud, pad), width, gmacs))},
+				{Name: "through the host", Colour: 1, Points: sorted(t.line(sized(sideHost, pad), width, gmacs))},
+				{Name: "the device's limit", Colour: 6, Dashed: true, Points: sorted(t.line(sized(sideCloud, pad), width, func(r *ThroughputRow) *Figure { return r.Limit }))},
+			},
+		}, "gmacs-width"},
+		{chart.Chart{
+			Title: "Host CPU against width" + of, X: "width of a layer", Y: "microseconds of host CPU an image", Ticks: ticks,
+			Lines: []chart.Line{
+				{Name: pad + ", online", Colour: 0, Points: sorted(t.line(sized(sideHost, pad), width, cpu))},
+				{Name: pad + ", for pads", Colour: 0, Dashed: true, Points: sorted(t.line(sized(sideHost, pad), width, pads))},
+				{Name: split, Colour: 1, Points: sorted(t.line(sized(sideHost, split), width, cpu))},
+			},
+		}, "host-cpu-width"},
+	}
+}
+
+func images(r *ThroughputRow) *Figure { return r.Images }
+
+// baseNetwork is that of the first row, from which all others differ.
+func (t *Throughput) baseNetwork() string {
+	if len(t.Rows) == 0 {
+		return ""
+	}
+	return t.Rows[0].Network
+}
+
+// widthSweep returns what the rows of several widths share.
+func (t *Throughput) widthSweep() (depth, rows, callers int) {
+	for _, r := range t.Rows {
+		if r.Width > 0 && r.Width != t.Rows[0].Width {
+			return r.Depth, r.Rows, r.Callers
+		}
+	}
+	return 0, 0, 0
+}
+
+// distinct returns a number of the rows that are meant, each once and sorted.
+func (t *Throughput) distinct(of func(*ThroughputRow) bool, number func(*ThroughputRow) int) []int {
+	var all []int
+	for i := range t.Rows {
+		if of(&t.Rows[i]) {
+			all = append(all, number(&t.Rows[i]))
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func floats(v []int) []float64 {
+	var all []float64
+	for _, n := range v {
+		all = append(all, float64(n))
+	}
+	return all
+}
+
+// line returns a figure of the rows that are meant, in their order.
+func (t *Throughput) line(of func(*ThroughputRow) bool, x func(*ThroughputRow) float64, y func(*ThroughputRow) *Figure) []chart.Point {
+	var points []chart.Point
+	for i := range t.Rows {
+		r := &t.Rows[i]
+		if !of(r) {
+			continue
+		}
+		if f := y(r); f != nil {
+			points = append(points, chart.Point{X: x(r), Y: f.Median, Low: f.Q1, High: f.Q3})
+		}
+	}
+	return points
+}
+
+// sorted returns points from left to right.
+func sorted(points []chart.Point) []chart.Point {
+	slices.SortStableFunc(points, func(a, b chart.Point) int { return cmp.Compare(a.X, b.X) })
+	return points
+}
