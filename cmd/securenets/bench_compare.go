@@ -6,8 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/securenets/securenets/cmd/securenets/internal/ratios"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
+	"github.com/securenets/securenets/cmd/securenets/internal/reports"
 )
 
 func newBenchCompare() *cobra.Command {
@@ -27,15 +27,15 @@ kinds are refused; that the machines differ is said.`,
 		if !(*threshold >= 0 && *threshold <= 1e6) {
 			return usagef("bench compare: --threshold is %v", *threshold)
 		}
-		a, err := ratios.Open(args[0])
+		a, err := reports.Open(args[0])
 		if err != nil {
 			return err
 		}
-		b, err := ratios.Open(args[1])
+		b, err := reports.Open(args[1])
 		if err != nil {
 			return err
 		}
-		c, err := ratios.Compare(a, b, *threshold)
+		c, err := reports.Compare(a, b, *threshold)
 		if err != nil {
 			return err
 		}

@@ -84,8 +84,11 @@ either case. "bench compare" compares two reports.`,
 				wrote = errors.Join(wrote, writeTo(f.path, f.write))
 			}
 		}
-		if wrote == nil {
-			_, wrote = fmt.Fprintf(out, "\nThe report is in %s: report.md, report.json, report.csv and charts.\n", *dir)
+		switch {
+		case wrote == nil:
+			_, wrote = fmt.Fprintf(out, "\nThe report is in %s: begin with report.md.\n", *dir)
+		case cmd.Context().Err() != nil: // that it was interrupted is no news
+			return wrote
 		}
 		return errors.Join(err, wrote)
 	}

@@ -25,6 +25,8 @@ type ThroughputOptions struct {
 	PerHour  float64
 	Currency string
 	Command  []string // the command line, for the report
+
+	driver []string // paths of libraries in place of CUDA's, for tests
 }
 
 // ThroughputSchema names the report's form.
@@ -192,12 +194,15 @@ type sweep struct {
 	rounds  int
 	window  time.Duration // that a row takes in a round
 	split   bool          // also permute+split
+
+	readings int // of a processor's limit at a time
+	peer     int // rows, terms and columns of the plain product that is a device's limit
 }
 
 // sweepFor returns what suits a backend.
 func sweepFor(device, quick bool) sweep {
 	s := sweep{
-		base: network{width: 1024, depth: 2}, model: "mnist-cnn", rounds: 5, window: 350 * time.Millisecond,
+		base: network{width: 1024, depth: 2}, model: "mnist-cnn", rounds: 5, window: 600 * time.Millisecond, readings: 3, peer: 4096,
 		rows: []int{1, 8, 64, 256}, callers: []int{1, 4, 16}, widths: []int{256, 512, 1024, 2048, 4096}, depths: []int{1, 2, 4, 8},
 	}
 	s.at.rows, s.at.callers = 64, 4
@@ -262,7 +267,8 @@ func RunThroughput(ctx context.Context, o ThroughputOptions) (*Throughput, error
 func (o ThroughputOptions) run(ctx context.Context, plan func(device bool) sweep) (_ *Throughput, err error) {
 	t := &Throughput{
 		Schema: ThroughputSchema, Partial: true, Began: time.Now().UTC().Truncate(time.Second), Command: o.Command, Quick: o.Quick,
-		Build: build(), Machine: machine(), Noise: Noise{Threshold: noisy},
+		Build: build(), Machine: machine(), Daemon: Daemon{Devices: []cuda.Device{}}, Noise: Noise{Threshold: noisy},
+		Reference: Reference{GMACs: []float64{}}, Rows: []ThroughputRow{},
 	}
 	if o.PerHour > 0 {
 		t.PerHour, t.Currency = &o.PerHour, o.Currency

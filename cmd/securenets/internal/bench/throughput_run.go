@@ -150,7 +150,7 @@ func (r *running) start(ctx context.Context) error {
 func devices(ctx context.Context, binary string) ([]cuda.Device, error) {
 	out, err := exec.CommandContext(ctx, binary, "devices", "--json").Output()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && ctx.Err() == nil {
-		return nil, nil
+		return []cuda.Device{}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("devices: %w", err)
@@ -226,9 +226,7 @@ func (r *running) prepare(ctx context.Context, p point) error {
 	if err != nil {
 		return err
 	}
-	if err := d.draw(p.rows); err != nil {
-		return err
-	}
+	d.draw(p.rows)
 	r.loads = append(r.loads, &load{
 		point: p, figures: map[string]series{},
 		row: ThroughputRow{
@@ -342,28 +340,13 @@ func (n network) onnx() ([]byte, error) {
 	return onnx.Marshal(g)
 }
 
-// draw has at least so many images to send.
-func (d *deployed) draw(n int) error {
-	if len(d.images) >= n*d.input {
-		return nil
-	}
-	if d.network.model != "" {
-		all, _, err := models.TestSet()
-		if err != nil {
-			return err
-		}
-		if n > all.N {
-			return fmt.Errorf("bench: %d rows, the test set has %d", n, all.N)
-		}
-		d.images = all.Range(0, n)
-		return nil
-	}
+// draw has at least so many images to send. What is in them makes no difference to the
+// time.
+func (d *deployed) draw(n int) {
 	rng := rand.New(rand.NewPCG(8, 0))
-	d.images = make([]float32, n*d.input)
-	for i := range d.images {
-		d.images[i] = rng.Float32()
+	for len(d.images) < n*d.input {
+		d.images = append(d.images, rng.Float32())
 	}
-	return nil
 }
 
 // maxPadBytes bounds the pads that are in stock for one window.
@@ -655,7 +638,7 @@ func (r *running) openLimit(ctx context.Context, device bool) error {
 		if len(ready) == 0 || slices.ContainsFunc(ready, func(d cuda.Device) bool { return d.Name != ready[0].Name }) {
 			return nil
 		}
-		b, err := cuda.Open(cuda.Options{Devices: []int{ready[0].Ordinal}, Memory: 1 << 30, Streams: 1})
+		b, err := cuda.Open(cuda.Options{Devices: []int{ready[0].Ordinal}, Memory: 1 << 30, Streams: 1, Driver: r.o.driver, BLAS: r.o.driver})
 		if errors.Is(err, cuda.ErrUnavailable) { // this program was built without CUDA
 			return nil
 		}
@@ -668,17 +651,18 @@ func (r *running) openLimit(ctx context.Context, device bool) error {
 			return err
 		}
 		r.defers(func() error { m.Close(); return nil })
-		peer, err := m.NewPeer(cuda.Int8, peerSize, peerSize, peerSize)
+		size := r.sweep.peer
+		peer, err := m.NewPeer(cuda.Int8, size, size, size)
 		if err != nil {
 			return err
 		}
 		r.defers(peer.Close)
-		r.limit = deviceLimit{peer, len(ready)}
-		d.LimitOf = fmt.Sprintf("a quarter of cuBLAS' int8 product of %d x %d by %d, measured beside each row, on %d device(s)", peerSize, peerSize, peerSize, len(ready))
+		r.limit = deviceLimit{peer, float64(len(ready)) * float64(size) * float64(size) * float64(size) / 4}
+		d.LimitOf = fmt.Sprintf("a quarter of cuBLAS' int8 product of %d x %d by %d, measured beside each row, on %d device(s)", size, size, size, len(ready))
 	case roofline.Available() && strings.HasPrefix(d.Backend, "cpu"):
 		const memory = 1 << 20 // read for nothing: what is wanted is vpdpbusd
 		threads := runtime.NumCPU()
-		r.limit = processorLimit{roofline.NewMeter(threads, memory), roofline.NewMeter(1, memory)}
+		r.limit = processorLimit{roofline.NewMeter(threads, memory), roofline.NewMeter(1, memory), r.sweep.readings}
 		d.LimitOf = fmt.Sprintf("a quarter of vpdpbusd on %d thread(s), measured beside each row", threads)
 	}
 	return nil
@@ -688,24 +672,25 @@ type noLimit struct{}
 
 func (noLimit) read() (limits, error) { return limits{}, nil }
 
-type processorLimit struct{ all, one *roofline.Meter }
+type processorLimit struct {
+	all, one *roofline.Meter
+	readings int
+}
 
 func (l processorLimit) read() (limits, error) {
-	const readings = 3
 	var all, one series
-	for range readings {
+	for range l.readings {
 		all = append(all, l.all.Round(func() float64 { return 1 }).VNNI/4)
 		one = append(one, l.one.Round(func() float64 { return 1 }).VNNI/4)
 	}
 	return limits{all.median(), one.median()}, nil
 }
 
-// peerSize is the rows, terms and columns of the plain product that is a device's limit.
-const peerSize = 4096
-
+// deviceLimit is a plain product, and the ring multiply-adds that all devices do in its
+// time at most.
 type deviceLimit struct {
-	peer  *cuda.Peer
-	count int
+	peer    *cuda.Peer
+	mulAdds float64
 }
 
 func (l deviceLimit) read() (limits, error) {
@@ -713,5 +698,5 @@ func (l deviceLimit) read() (limits, error) {
 	if err != nil {
 		return limits{}, err
 	}
-	return limits{all: float64(l.count) * peerSize * peerSize * peerSize / float64(took.Nanoseconds()) / 4}, nil
+	return limits{all: l.mulAdds / float64(took.Nanoseconds())}, nil
 }

@@ -367,7 +367,7 @@ func (t *Throughput) charts() []namedChart {
 		} {
 			byLatency.Lines = append(byLatency.Lines, chart.Line{
 				Name: name + ", " + p.name, Colour: i, Dashed: p.dashed,
-				Points: t.line(of, func(r *ThroughputRow) float64 { return p.of(r).Median }, images),
+				Points: plain(t.line(of, func(r *ThroughputRow) float64 { return p.of(r).Median }, images)),
 			})
 		}
 	}
@@ -459,6 +459,14 @@ func (t *Throughput) line(of func(*ThroughputRow) bool, x func(*ThroughputRow) f
 		if f := y(r); f != nil {
 			points = append(points, chart.Point{X: x(r), Y: f.Median, Low: f.Q1, High: f.Q3})
 		}
+	}
+	return points
+}
+
+// plain returns points without their spread.
+func plain(points []chart.Point) []chart.Point {
+	for i, p := range points {
+		points[i].Low, points[i].High = p.Y, p.Y
 	}
 	return points
 }

@@ -9,7 +9,6 @@ import (
 	"math"
 	"os"
 	"strconv"
-	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/font"
@@ -105,6 +104,8 @@ func sans(size vg.Length) font.Font {
 	return font.Font{Typeface: "Liberation", Variant: "Sans", Size: size}
 }
 
+// draw draws logarithms over linear axes: on its own logarithmic ones the library
+// takes labels to be elsewhere than it writes them.
 func (c Chart) draw(canvas draw.Canvas) error {
 	canvas.SetColor(color.White)
 	canvas.Fill(canvas.Rectangle.Path())
@@ -112,7 +113,7 @@ func (c Chart) draw(canvas draw.Canvas) error {
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = c.Title, c.X, c.Y
 	p.Title.TextStyle.Font, p.Title.Padding = sans(13), 10
 	for _, axis := range []*plot.Axis{&p.X, &p.Y} {
-		axis.Scale, axis.Tick.Marker = plot.LogScale{}, plot.TickerFunc(ticks)
+		axis.Tick.Marker = plot.TickerFunc(func(least, most float64) []plot.Tick { return labelled(digits(least, most)) })
 		axis.Label.TextStyle.Font, axis.Label.Padding = sans(12), 6
 		axis.Tick.Label.Font, axis.Padding = sans(11), 0
 	}
@@ -142,11 +143,11 @@ func (c Chart) draw(canvas draw.Canvas) error {
 			y.add(at.High)
 		}
 	}
-	if x.most == 0 {
+	if !x.some {
 		return ErrEmpty
 	}
-	p.X.Min, p.X.Max = x.around(1.15)
-	p.Y.Min, p.Y.Max = y.around(1.25)
+	p.X.Min, p.X.Max = x.around(0.05)
+	p.Y.Min, p.Y.Max = y.around(0.1)
 
 	// The legend stands beside the lines, not over them.
 	const margin = 12
@@ -169,8 +170,9 @@ func (l Line) add(p *plot.Plot) ([]plot.Thumbnailer, error) {
 				return nil, fmt.Errorf("%w: %v of %q", ErrPoint, v, l.Name)
 			}
 		}
-		xys = append(xys, plotter.XY{X: at.X, Y: at.Y})
-		bars = append(bars, struct{ Low, High float64 }{at.Y - at.Low, at.High - at.Y})
+		y := math.Log10(at.Y)
+		xys = append(xys, plotter.XY{X: math.Log10(at.X), Y: y})
+		bars = append(bars, struct{ Low, High float64 }{y - math.Log10(at.Low), math.Log10(at.High) - y})
 	}
 	line, dots, err := plotter.NewLinePoints(xys)
 	if err != nil {
@@ -194,56 +196,63 @@ func (l Line) add(p *plot.Plot) ([]plot.Thumbnailer, error) {
 	return []plot.Thumbnailer{line, dots}, nil
 }
 
-// span is the least and the most of some numbers above zero.
-type span struct{ least, most float64 }
+// span is the least and the most of the logarithms of some numbers.
+type span struct {
+	some        bool
+	least, most float64
+}
 
 func (s *span) add(v float64) {
-	if s.most == 0 {
-		s.least, s.most = v, v
+	v = math.Log10(v)
+	if !s.some {
+		*s = span{true, v, v}
 	}
 	s.least, s.most = min(s.least, v), max(s.most, v)
 }
 
-// around returns the span with room at both ends, and of more than one point.
+// around returns the span, of a third of a decade or more, with room at both ends.
 func (s span) around(room float64) (least, most float64) {
-	if s.most < 2*s.least {
-		room *= 1.4
+	const narrow = 1. / 3
+	if width := s.most - s.least; width < narrow {
+		room += (narrow - width) / 2
 	}
-	return s.least / room, s.most * room
+	return s.least - room, s.most + room
 }
 
-// ticks marks 1, 2 and 5 of each decade, and of many decades 1 alone.
-func ticks(least, most float64) []plot.Tick {
-	digits := []float64{1, 2, 5}
-	switch decades := math.Log10(most / least); {
+// digits returns what to mark between two logarithms: 1, 2 and 5 of each decade, of many
+// decades 1 alone, and more of less than one.
+func digits(least, most float64) []float64 {
+	marks := []float64{1, 2, 5}
+	switch decades := most - least; {
 	case decades > 4:
-		digits = digits[:1]
+		marks = marks[:1]
 	case decades < 0.8:
-		digits = []float64{1, 1.5, 2, 3, 4, 5, 6, 8}
+		marks = []float64{1, 1.5, 2, 3, 4, 5, 6, 8}
 	}
 	var at []float64
-	for e := math.Floor(math.Log10(least)); e <= math.Log10(most); e++ {
-		for _, d := range digits {
-			if v := d * math.Pow(10, e); v >= least && v <= most {
+	for e := math.Floor(least); e <= most; e++ {
+		for _, d := range marks {
+			if v := d * math.Pow(10, e); math.Log10(v) >= least && math.Log10(v) <= most {
 				at = append(at, v)
 			}
 		}
 	}
-	return labelled(at)
+	return at
 }
 
+// labelled returns ticks at the logarithms of numbers.
 func labelled(at []float64) []plot.Tick {
 	var all []plot.Tick
 	for _, v := range at {
-		all = append(all, plot.Tick{Value: v, Label: label(v)})
+		all = append(all, plot.Tick{Value: math.Log10(v), Label: label(v)})
 	}
 	return all
 }
 
-// label writes a number in full, without what rounding left at its end.
+// label writes a number without what rounding left at its end.
 func label(v float64) string {
 	if v >= 1000 && v < 1e15 {
 		return render.Count(int64(math.Round(v)))
 	}
-	return strings.TrimSuffix(strconv.FormatFloat(v, 'g', 3, 64), ".0")
+	return strconv.FormatFloat(v, 'g', 3, 64)
 }

@@ -1,5 +1,6 @@
-// Package ratios compares two reports of securenets bench, figure by figure.
-package ratios
+// Package reports reads what securenets bench writes as JSON, and compares two reports
+// figure by figure.
+package reports
 
 import (
 	"bytes"
@@ -21,17 +22,17 @@ const MaxBytes = 64 << 20
 
 // ErrReport reports a file that is no report: not JSON, cut off, too large, or with
 // figures that are none.
-var ErrReport = errors.New("ratios: not a report of securenets bench")
+var ErrReport = errors.New("reports: not a report of securenets bench")
 
 // KindError reports two reports of different kinds.
 type KindError struct{ A, B string }
 
 func (e *KindError) Error() string {
-	return fmt.Sprintf("ratios: reports of different kinds: %s and %s", e.A, e.B)
+	return fmt.Sprintf("reports: reports of different kinds: %s and %s", e.A, e.B)
 }
 
 // ErrNothing reports two reports without a row in common.
-var ErrNothing = errors.New("ratios: no row is in both reports")
+var ErrNothing = errors.New("reports: no row is in both reports")
 
 // Report is what is compared of one file.
 type Report struct {
@@ -118,6 +119,9 @@ func Read(r io.Reader) (*Report, error) {
 		r, err := readRow(row)
 		if err != nil {
 			return nil, fmt.Errorf("%w: row %d: %w", ErrReport, i, err)
+		}
+		if r.Key == "" {
+			return nil, fmt.Errorf("%w: row %d does not say what it is of", ErrReport, i)
 		}
 		if seen[r.Key] {
 			return nil, fmt.Errorf("%w: two rows are %s", ErrReport, r.Key)
