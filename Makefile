@@ -1,6 +1,7 @@
 # `make help` lists the targets. Everything needs Go and make; -race needs gcc.
 GO       ?= go
 FUZZTIME ?= 60s
+BENCHFLAGS ?= $(if $(QUICK),--quick)
 BIN      := bin
 # The CUDA backend is built on linux/amd64 where there is gcc. It needs no CUDA to be
 # installed: its own headers, and archives with nothing in them for the linker.
@@ -102,7 +103,11 @@ fuzz: ## Run every fuzz target for FUZZTIME (60s)
 	done
 
 .PHONY: bench
-bench: ## Run the benchmarks of the kernels and of the host's passes
+bench: build ## Measure this machine and write out/report/report.md; QUICK=1 takes two minutes
+	bench/report.sh $(BIN) out/report $(BENCHFLAGS)
+
+.PHONY: bench-go
+bench-go: ## Run the Go benchmarks of the kernels and of the host's passes
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./internal/prg ./kernels/... ./transform ./verify
 
 .PHONY: bench-peers
