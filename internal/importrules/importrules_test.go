@@ -89,6 +89,7 @@ var only = map[string][]string{
 var confined = map[string][]string{
 	"gorgonia.org/gorgonia":            {"internal/reference", "models/train", "cmd/securenets"},
 	"gonum.org/v1/gonum":               {"kernels/gonum", "kernels/cuda", "internal/reference", "models/train", "cmd/securenets", "cmd/securenetsd"},
+	"gonum.org/v1/plot":                {"cmd/securenets"},
 	"gorgonia.org/cu":                  {"kernels/cuda", "cmd/securenets", "cmd/securenetsd"},
 	"github.com/NVIDIA/go-nvml":        {"kernels/cuda", "cmd/securenets", "cmd/securenetsd"},
 	"filippo.io/age":                   {"hostclient", "cmd/securenets"},

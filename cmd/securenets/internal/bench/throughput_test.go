@@ -23,9 +23,13 @@ import (
 	"github.com/securenets/securenets/cmd/securenets/internal/child"
 	"github.com/securenets/securenets/cmd/securenets/internal/reports"
 	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/adversary"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/tlstest"
 	"github.com/securenets/securenets/kernels/roofline"
 	"github.com/securenets/securenets/transform"
+	"github.com/securenets/securenets/verify"
 )
 
 func TestSummary(t *testing.T) {
@@ -248,6 +252,14 @@ func TestThroughput(t *testing.T) {
 		if want := 1e3 / row.Images.Median; math.Abs(row.Cost.Median-want) > 0.2*want { // of 3.6 an hour; medians are between rounds
 			t.Errorf("%s: a million cost %v, want about %v", p.label(), row.Cost.Median, want)
 		}
+		if clouds := float64(p.scheme.Roles()); row.Share != nil {
+			if p.side == sideCloud {
+				clouds = 1
+			}
+			if want := clouds * row.GMACs.Median / row.Limit.Median; row.Share.Median < want/3 || row.Share.Median > want*3 {
+				t.Errorf("%s: share %v, want about %v", p.label(), row.Share.Median, want)
+			}
+		}
 		if row.Side == sideHost {
 			// A word of 4 bytes for each value of each layer, one way and from each cloud the other.
 			want := int64(4 * p.network.width * p.network.depth)
@@ -453,6 +465,28 @@ func TestThroughputEndpoint(t *testing.T) {
 				t.Errorf("%+v", row)
 			}
 		}
+	}
+}
+
+// TestThroughputLiar: a daemon that answers wrongly is not measured.
+func TestThroughputLiar(t *testing.T) {
+	d, _, _ := startDaemon(t, "")
+	i := slices.IndexFunc(adversary.Lies(), func(l adversary.Lie) bool { return l.Name == "random words" })
+	if i < 0 {
+		t.Fatalf("%v", adversary.Lies())
+	}
+	path := filepath.Join(t.TempDir(), "s")
+	proxy, err := adversary.Start("unix:"+path, d.Addr, plan.Plan{Ring: ring.Q4()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxy.Close()
+	proxy.Tell(adversary.Lies()[i], adversary.AnyLayer, adversary.Always)
+	o := tinyOptions(t)
+	o.Endpoint = "unix:" + path
+	r, err := o.run(t.Context(), tinySweep)
+	if !errors.Is(err, verify.ErrRejected) || !r.Partial || r.Rejected == 0 || len(r.Rows) > 0 {
+		t.Errorf("%v: %+v", err, r)
 	}
 }
 
