@@ -57,7 +57,7 @@ func TestPNG(t *testing.T) {
 			}
 		}
 		for i, c := range []color.RGBA{{0, 114, 178, 255}, {213, 94, 0, 255}, {0, 158, 115, 255}} {
-			if there, want := drawn[c] > 50, i < 2; there != want {
+			if there, want := drawn[c] > 350, i < 2; there != want {
 				t.Errorf("%v: %d pixels of line %d's colour", span, drawn[c], i)
 			}
 		}

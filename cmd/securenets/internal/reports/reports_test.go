@@ -44,6 +44,7 @@ func TestCompare(t *testing.T) {
 		{"below the threshold", report(100, 100, 100, 100), report(104, 104, 104, 104), 0.05, 1.04, 1.04, 1.04, false, false},
 		{"above the threshold", report(100, 100, 100, 100), report(106, 106, 106, 106), 0.05, 1.06, 1.06, 1.06, true, true},
 		{"below, downwards", report(104, 104, 104, 104), report(100, 100, 100, 100), 0.05, 100. / 104, 100. / 104, 100. / 104, false, false},
+		{"above twice", report(100, 100, 100, 100), report(210, 210, 210, 210), 1, 2.1, 2.1, 2.1, true, true},
 		{"no threshold", report(100, 100, 100, 100), report(101, 101, 101, 101), 0, 1.01, 1.01, 1.01, true, true},
 	} {
 		c, err := reports.Compare(read(t, test.a), read(t, test.b), test.threshold)
