@@ -22,7 +22,7 @@ part() {
 	shift 2
 	[ -z "$stopped" ] || return 0
 	printf '\n== %s\n' "$title"
-	if ! "$@" $quick | tee "$name.txt"; then
+	if ! "$@" $quick | tee -i "$name.txt"; then
 		note="**Failed or interrupted: what there is is not all.** "
 		status=1
 	fi

@@ -68,10 +68,6 @@ either case. "bench compare" compares two reports.`,
 		o.Progress = func(label string, done, total int) { bar.step(label, int64(done), int64(total)) }
 		report, err := bench.RunThroughput(cmd.Context(), o)
 		bar.clear()
-		out := cmd.OutOrStdout()
-		if err := report.Table(out); err != nil {
-			return err
-		}
 		wrote := report.Write(*dir)
 		for _, f := range []struct {
 			path  string
@@ -84,13 +80,14 @@ either case. "bench compare" compares two reports.`,
 				wrote = errors.Join(wrote, writeTo(f.path, f.write))
 			}
 		}
-		switch {
-		case wrote == nil:
-			_, wrote = fmt.Fprintf(out, "\nThe report is in %s: begin with report.md.\n", *dir)
-		case cmd.Context().Err() != nil: // that it was interrupted is no news
+		out := cmd.OutOrStdout()
+		told := report.Table(out)
+		if wrote == nil {
+			fmt.Fprintf(out, "\nThe report is in %s: begin with report.md.\n", *dir)
+		} else if cmd.Context().Err() != nil { // that it was interrupted is no news
 			return wrote
 		}
-		return errors.Join(err, wrote)
+		return errors.Join(err, wrote, told)
 	}
 	return cmd
 }

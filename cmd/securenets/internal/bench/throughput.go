@@ -202,7 +202,7 @@ type sweep struct {
 // sweepFor returns what suits a backend.
 func sweepFor(device, quick bool) sweep {
 	s := sweep{
-		base: network{width: 1024, depth: 2}, model: "mnist-cnn", rounds: 5, window: 600 * time.Millisecond, readings: 3, peer: 4096,
+		base: network{width: 1024, depth: 2}, model: "mnist-cnn", rounds: 5, window: 500 * time.Millisecond, readings: 3, peer: 4096,
 		rows: []int{1, 8, 64, 256}, callers: []int{1, 4, 16}, widths: []int{256, 512, 1024, 2048, 4096}, depths: []int{1, 2, 4, 8},
 	}
 	s.at.rows, s.at.callers = 64, 4
@@ -257,9 +257,8 @@ func (s sweep) points() []point {
 	return all
 }
 
-// RunThroughput measures what callers of a cloud get, and what the cloud itself does. An
-// error does not take away what was measured before it: the report is then a partial
-// one, and is nil only where nothing could begin.
+// RunThroughput measures what callers of a cloud get, and what the cloud itself does. With
+// an error there is a partial report, of what was measured before it.
 func RunThroughput(ctx context.Context, o ThroughputOptions) (*Throughput, error) {
 	return o.run(ctx, func(device bool) sweep { return sweepFor(device, o.Quick) })
 }

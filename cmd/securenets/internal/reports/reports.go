@@ -37,7 +37,7 @@ var ErrNothing = errors.New("reports: no row is in both reports")
 // Report is what is compared of one file.
 type Report struct {
 	Kind    string
-	Machine []string // what it says of the machine and its load, name and value in one
+	Machine []string // what it says of the machine and of settings, name and value in one
 	Partial bool
 	Noisy   bool
 	Rows    []Row
@@ -267,10 +267,12 @@ func machine(top map[string]any) []string {
 			all = append(all, name+" "+v)
 		case json.Number:
 			all = append(all, name+" "+v.String())
+		case bool:
+			all = append(all, fmt.Sprint(name, " ", v))
 		}
 	}
 	note("cpu", top["cpu"])
-	for _, name := range []string{"threads", "rows", "batch"} { // of the whole run
+	for _, name := range []string{"threads", "rows", "batch", "quick", "currency"} { // of the whole run
 		note(name, top[name])
 	}
 	parts := map[string]any{"machine": top["machine"], "device": top["device"]}
@@ -352,7 +354,7 @@ func Compare(a, b *Report, threshold float64) (*Comparison, error) {
 			}
 			return strings.Join(all, "; ")
 		}
-		c.Warnings = append(c.Warnings, fmt.Sprintf("the machines differ: A says %s; B says %s", missing(a.Machine, b.Machine), missing(b.Machine, a.Machine)))
+		c.Warnings = append(c.Warnings, fmt.Sprintf("the machines or settings differ: A says %s; B says %s", missing(a.Machine, b.Machine), missing(b.Machine, a.Machine)))
 	}
 	matched := map[string]bool{}
 	for _, ra := range a.Rows {

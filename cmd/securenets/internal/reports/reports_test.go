@@ -120,8 +120,9 @@ func TestWarnings(t *testing.T) {
 		old, new string
 		want     string
 	}{
-		{`"cpu": "C"`, `"cpu": "D"`, "the machines differ: A says machine: cpu C; B says machine: cpu D"},
-		{`"threads": 2`, `"threads": 4`, "the machines differ: A says machine: threads 2; B says machine: threads 4"},
+		{`"cpu": "C"`, `"cpu": "D"`, "the machines or settings differ: A says machine: cpu C; B says machine: cpu D"},
+		{`"threads": 2`, `"threads": 4`, "the machines or settings differ: A says machine: threads 2; B says machine: threads 4"},
+		{`"schema"`, `"quick": true, "schema"`, "A says nothing more; B says quick true"},
 		{`"schema"`, `"partial": true, "schema"`, "B is a partial report"},
 		{`"noisy": false`, `"noisy": true`, "B says of itself that it is noisy"},
 		{`"schema"`, `"daemon": {"backend": "cuda", "devices": [{"name": "N"}]}, "schema"`, "A says nothing more; B says backend cuda; device 0: name N"},
