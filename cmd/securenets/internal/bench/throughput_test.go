@@ -285,6 +285,16 @@ func TestThroughput(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkReport(t, dir, r, []string{"throughput-batch", "throughput-latency", "gmacs-width", "host-cpu-width"})
+	for i := range r.Rows { // as by a clock that stands still
+		r.Rows[i].HostCPU, r.Rows[i].HostPads = &Figure{}, &Figure{}
+	}
+	if err := r.Write(dir); err != nil { // in the place of the other
+		t.Fatal(err)
+	}
+	checkReport(t, dir, r, []string{"throughput-batch", "throughput-latency", "gmacs-width"})
+	if _, err := os.Stat(filepath.Join(dir, "host-cpu-width.png")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a chart is left: %v", err)
+	}
 	var table bytes.Buffer
 	if err := r.Table(&table); err != nil || !strings.Contains(table.String(), "The cloud alone") {
 		t.Errorf("%v: %s", err, &table)

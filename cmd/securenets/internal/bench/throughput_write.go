@@ -24,30 +24,20 @@ func (t *Throughput) Write(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
+	file := func(name string, write func(io.Writer) error) error {
+		return writeFile(filepath.Join(dir, name), write)
+	}
+	err := errors.Join(file("report.json", func(w io.Writer) error { return render.JSON(w, t) }), file("report.csv", t.CSV))
 	var drawn []namedChart
 	for _, c := range t.charts() {
-		err := c.Write(filepath.Join(dir, c.file))
-		if errors.Is(err, chart.ErrEmpty) { // of what was not measured
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		drawn = append(drawn, c)
-	}
-	for _, f := range []struct {
-		name  string
-		write func(io.Writer) error
-	}{
-		{"report.json", func(w io.Writer) error { return render.JSON(w, t) }},
-		{"report.csv", t.CSV},
-		{"report.md", func(w io.Writer) error { return t.markdown(w, drawn) }},
-	} {
-		if err := writeFile(filepath.Join(dir, f.name), f.write); err != nil {
-			return err
+		switch e := c.Write(filepath.Join(dir, c.file)); {
+		case e == nil:
+			drawn = append(drawn, c)
+		case !errors.Is(e, chart.ErrEmpty): // which is one of what was not measured
+			err = errors.Join(err, e)
 		}
 	}
-	return nil
+	return errors.Join(err, file("report.md", func(w io.Writer) error { return t.markdown(w, drawn) }))
 }
 
 func writeFile(path string, write func(io.Writer) error) error {
@@ -448,7 +438,8 @@ func floats(v []int) []float64 {
 	return all
 }
 
-// line returns a figure of the rows that are meant, in their order.
+// line returns a figure of the rows that are meant, in their order. What is not above
+// zero has no place on a chart.
 func (t *Throughput) line(of func(*ThroughputRow) bool, x func(*ThroughputRow) float64, y func(*ThroughputRow) *Figure) []chart.Point {
 	var points []chart.Point
 	for i := range t.Rows {
@@ -456,7 +447,7 @@ func (t *Throughput) line(of func(*ThroughputRow) bool, x func(*ThroughputRow) f
 		if !of(r) {
 			continue
 		}
-		if f := y(r); f != nil {
+		if f := y(r); f != nil && f.Q1 > 0 {
 			points = append(points, chart.Point{X: x(r), Y: f.Median, Low: f.Q1, High: f.Q3})
 		}
 	}
