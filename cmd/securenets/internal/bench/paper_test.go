@@ -9,12 +9,10 @@ import (
 	"image/png"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -24,34 +22,9 @@ import (
 	"github.com/securenets/securenets/transform"
 )
 
-// daemon returns the path of a daemon that was built from here, once.
-var daemon = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "securenetsd-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "securenetsd")
-	if out, err := exec.Command("go", "build", "-o", path, "../../../securenetsd").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w\n%s", err, out)
-	}
-	return path, nil
-})
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if path, err := daemon(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
-	}
-	os.Exit(code)
-}
-
 func paperOptions(t *testing.T, networks ...string) PaperOptions {
 	t.Helper()
-	path, err := daemon()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return PaperOptions{Options: Options{Daemon: path, Progress: func(string, int, int) {}}, Networks: networks}
+	return PaperOptions{Options: Options{Daemon: buildDaemon(t), Progress: func(string, int, int) {}}, Networks: networks}
 }
 
 var tinyPaper = paperScope{rounds: 1, batch: 8, large: 16, encrypted: 1}

@@ -11,12 +11,10 @@ import (
 	"math"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -152,40 +150,6 @@ func TestSweep(t *testing.T) {
 			}
 		}
 	}
-}
-
-var daemon struct {
-	once sync.Once
-	path string
-	err  error
-}
-
-// buildDaemon returns the path of a daemon's program, built once.
-func buildDaemon(t *testing.T) string {
-	t.Helper()
-	daemon.once.Do(func() {
-		dir, err := os.MkdirTemp("", "securenetsd-")
-		if err != nil {
-			daemon.err = err
-			return
-		}
-		daemon.path = filepath.Join(dir, "securenetsd")
-		if out, err := exec.Command("go", "build", "-o", daemon.path, "github.com/securenets/securenets/cmd/securenetsd").CombinedOutput(); err != nil {
-			daemon.err = fmt.Errorf("go build: %w\n%s", err, out)
-		}
-	})
-	if daemon.err != nil {
-		t.Fatal(daemon.err)
-	}
-	return daemon.path
-}
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if daemon.path != "" {
-		os.RemoveAll(filepath.Dir(daemon.path))
-	}
-	os.Exit(code)
 }
 
 // tinySweep has all kinds of loads, in two seconds.
