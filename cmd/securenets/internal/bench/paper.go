@@ -70,7 +70,7 @@ func (o PaperOptions) scope() paperScope {
 //
 // All that one network is compared with is measured in turn, round by round, on one
 // thread and on all: GOMAXPROCS is set meanwhile. Outputs that differ in a bit between
-// schemes or numbers of threads are an error.
+// schemes or numbers of threads, in one ring, are an error.
 func Paper(ctx context.Context, o PaperOptions) (*PaperResult, error) {
 	return o.measure(ctx, o.scope())
 }
@@ -133,9 +133,9 @@ func (n *paperNetwork) each(d time.Duration) float64 {
 	return float64(d.Nanoseconds()) / 1e6 / float64(n.batch())
 }
 
-func (n *paperNetwork) options(s transform.Scheme, threads int) demo.Options {
+func (n *paperNetwork) options(s transform.Scheme, r hostclient.Ring, threads int) demo.Options {
 	return demo.Options{
-		Network: n.name, Scheme: s, Batch: n.batch(), Daemon: n.Daemon, Threads: threads,
+		Network: n.name, Scheme: s, Ring: r, Batch: n.batch(), Daemon: n.Daemon, Threads: threads,
 		Out: io.Discard, Progress: func(string, int, int) {},
 	}
 }
@@ -162,7 +162,7 @@ func (n *paperNetwork) open(ctx context.Context) (err error) {
 	if n.dir, err = os.MkdirTemp("", "securenets-paper-"); err != nil {
 		return err
 	}
-	if n.local, err = demo.OpenLocal(n.options(transform.DefaultScheme(), 0)); err != nil {
+	if n.local, err = demo.OpenLocal(n.options(transform.DefaultScheme(), "", 0)); err != nil {
 		return err
 	}
 	if most := n.local.Images().N; n.batch() > most {
@@ -173,12 +173,10 @@ func (n *paperNetwork) open(ctx context.Context) (err error) {
 		runtime.GOMAXPROCS(t)
 		for i, s := range paperSchemes {
 			n.Progress(n.name+": sealing", i, len(paperSchemes))
-			c, err := demo.OpenCosts(ctx, n.options(s, t), t)
+			o, err := n.outsource(ctx, s, hostclient.RingQ4, t)
 			if err != nil {
 				return err
 			}
-			o := &outsourced{Costs: c, network: n, scheme: s, threads: t}
-			n.outsourced = append(n.outsourced, o)
 			if n.name == CryptoNets {
 				continue // fully checked, and nothing is masked anew
 			}
@@ -187,14 +185,19 @@ func (n *paperNetwork) open(ctx context.Context) (err error) {
 			}
 			// Answers of split are unmasked as those of pad.
 			if n.checks[s.Inputs] == nil && s.Roles() == 1 {
-				n.checks[s.Inputs], err = newChecking(ctx, n, s, min(n.batch(), c.Session().PartSize()))
+				n.checks[s.Inputs], err = newChecking(ctx, n, s, min(n.batch(), o.Session().PartSize()))
 				if err != nil {
 					return err
 				}
 			}
 		}
 	}
-	if n.name == CryptoNets {
+	if n.name == CryptoNets { // where bytes count
+		for _, s := range paperSchemes {
+			if _, err := n.outsource(ctx, s, hostclient.RingQ3, n.threads[0]); err != nil {
+				return err
+			}
+		}
 		return nil
 	}
 	if err := n.startRuntime(ctx); err != nil && !errors.As(err, &n.missing) {
@@ -207,6 +210,17 @@ func (n *paperNetwork) open(ctx context.Context) (err error) {
 		}
 	}
 	return nil
+}
+
+// outsource seals the network and starts its daemons.
+func (n *paperNetwork) outsource(ctx context.Context, s transform.Scheme, r hostclient.Ring, threads int) (*outsourced, error) {
+	c, err := demo.OpenCosts(ctx, n.options(s, r, threads), threads)
+	if err != nil {
+		return nil, err
+	}
+	o := &outsourced{Costs: c, network: n, scheme: s, ring: r, threads: threads}
+	n.outsourced = append(n.outsourced, o)
+	return o, nil
 }
 
 // startRuntime gives onnxruntime the network and the images.
@@ -254,16 +268,16 @@ func (n *paperNetwork) measure(ctx context.Context) error {
 				return err
 			}
 		}
-		var first []float32
+		first := map[hostclient.Ring][]float32{}
 		for _, s := range n.outsourced {
 			y, err := s.round(ctx, from)
 			if err != nil {
 				return err
 			}
-			if first == nil {
-				first = y
-			} else if !sameBits(first, y) {
-				return fmt.Errorf("bench: %s on %d threads differs from %s on %d", s.scheme, s.threads, n.outsourced[0].scheme, n.outsourced[0].threads)
+			if first[s.ring] == nil {
+				first[s.ring] = y
+			} else if !sameBits(first[s.ring], y) {
+				return fmt.Errorf("bench: %s in %s on %d threads differs from other schemes", s.scheme, s.ring, s.threads)
 			}
 		}
 		for _, r := range n.remask {
@@ -347,6 +361,7 @@ type outsourced struct {
 	*demo.Costs
 	network *paperNetwork
 	scheme  transform.Scheme
+	ring    hostclient.Ring
 	threads int
 
 	// Milliseconds an image: elapsed, of a batch as the product runs it, and of

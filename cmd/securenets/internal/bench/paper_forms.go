@@ -22,7 +22,7 @@ func (p *PaperResult) lines(table int) (lines [][]string) {
 		})
 	} else {
 		lines = append(lines, []string{
-			"system", "scheme", "checks", "threads", "predictions/hour", "total", "quartiles", "host online", "host offline", "cloud", "transfer", "accuracy", "KB up", "KB down", "KB", "CPU host + daemon", "confirms",
+			"system", "scheme", "ring", "checks", "threads", "predictions/hour", "total", "quartiles", "host online", "host offline", "cloud", "transfer", "accuracy", "KB up", "KB down", "KB", "CPU host + daemon", "confirms",
 		})
 	}
 	for _, r := range p.Rows {
@@ -54,7 +54,7 @@ func (p *PaperResult) lines(table int) (lines [][]string) {
 				perHour = render.Count(int64(*r.PerHour))
 			}
 			lines = append(lines, []string{
-				r.System, r.Scheme, r.Checks, count(r.Threads), perHour, total, span(r.TotalQ), ms(r.HostOnlineMS), ms(r.HostOfflineMS), ms(r.CloudMS), ms(r.TransferMS),
+				r.System, r.Scheme, r.Ring, r.Checks, count(r.Threads), perHour, total, span(r.TotalQ), ms(r.HostOnlineMS), ms(r.HostOfflineMS), ms(r.CloudMS), ms(r.TransferMS),
 				percent(r.Accuracy), kb(r.BytesUp), kb(r.BytesDown), kb(both), cpu, confirms,
 			})
 			continue
@@ -139,7 +139,7 @@ func (p *PaperResult) about() []string {
 		"Every product is checked: that is the row \"full\". Rows of 0, 10 and 100 entries (marked ~) are estimates: an unchecked value cannot be had, so from the measured times of \"full\" the time of the check is taken away, " +
 			"and that of verify.SpotCheck of so many entries of every call put in its place, both measured here in the same rounds on layers of the same shapes with random weights; the total changes as the sum of parts does. " +
 			"Of N entries a single wrong one is seen with probability c/N by such a check.",
-		"Weights masked at every call: masking all weights and sending them, measured here, is added once a batch. Reference is gorgonia float32 on gonum's BLAS. All rows of securenets of a network gave the same results bit for bit. " +
+		"Weights masked at every call: masking all weights and sending them, measured here, is added once a batch. Reference is gorgonia float32 on gonum's BLAS. All rows of securenets of a network in one ring gave the same results bit for bit. " +
 			"Networks are trained on Fashion-MNIST: accuracy is not to be compared with the paper's, on MNIST and CIFAR-10.",
 	}
 	if p.Partial {
@@ -214,6 +214,9 @@ func (r PaperRow) name() string {
 	if r.Scheme != "" {
 		parts = append(parts, r.Scheme)
 	}
+	if r.Table == 2 && r.Ring != "" { // table 1 has one
+		parts = append(parts, r.Ring)
+	}
 	if r.Weights == "every call" {
 		parts = append(parts, "weights masked at every call")
 	}
@@ -231,7 +234,7 @@ func (r PaperRow) name() string {
 
 // paperColumns are those of the CSV: the keys of a row in JSON.
 var paperColumns = []string{
-	"table", "network", "system", "scheme", "weights", "baseline", "checks", "threads",
+	"table", "network", "system", "scheme", "ring", "weights", "baseline", "checks", "threads",
 	"local_ms", "host_online_ms", "host_offline_ms", "cloud_ms", "transfer_ms", "total_ms", "accuracy", "bytes_up", "bytes_down", "per_hour",
 	"images", "local_cpu_ms", "host_cpu_ms", "host_offline_cpu_ms", "daemon_cpu_ms", "estimated", "confirms", "verdict", "note",
 }

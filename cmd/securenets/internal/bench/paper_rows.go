@@ -29,6 +29,7 @@ type PaperRow struct {
 	// "published" where they were not measured here.
 	System   string `json:"system"`
 	Scheme   string `json:"scheme"`   // "" without a cloud
+	Ring     string `json:"ring"`     // of securenets
 	Weights  string `json:"weights"`  // under permute: masked "once" or "every call"
 	Baseline string `json:"baseline"` // what LocalMS is of
 	Checks   string `json:"checks"`   // entries of a call that are checked: "0", "10", "100", or "full"
@@ -132,7 +133,7 @@ func (n *paperNetwork) rows() []PaperRow {
 // row returns that of o, checked in full.
 func (o *outsourced) row(table int) PaperRow {
 	r := PaperRow{
-		Table: table, Network: o.network.name, System: "securenets", Scheme: o.scheme.String(), Checks: "full", Threads: of(o.threads),
+		Table: table, Network: o.network.name, System: "securenets", Scheme: o.scheme.String(), Ring: string(o.ring), Checks: "full", Threads: of(o.threads),
 		HostOnlineMS: median(o.host), HostOfflineMS: median(o.offline), CloudMS: median(o.cloud), TransferMS: median(o.transfer), TotalMS: median(o.total),
 		Accuracy: per(o.right, o.images), BytesUp: per(o.up, o.images), BytesDown: per(o.down, o.images), Images: of(o.images),
 		HostCPU: median(o.hostCPU), OfflineCPU: median(o.offlineCPU), DaemonCPU: median(o.daemonCPU), TotalQ: quartiles(o.total),

@@ -73,7 +73,7 @@ func TestPaper(t *testing.T) {
 		rows[name] = row
 	}
 	// Local twice; permute with weights masked once and at every call, pad and split, each beside two baselines with four checks.
-	if want := threads*(2+4*2*4) + 2 + 3 + 1; len(rows) != want {
+	if want := threads*(2+4*2*4) + 2 + 2*3 + 1; len(rows) != want {
 		t.Errorf("%d rows, want %d", len(rows), want)
 	}
 	get := func(name string) PaperRow {
@@ -120,9 +120,16 @@ func TestPaper(t *testing.T) {
 		t.Errorf("masked at every call: %v bytes more, want %v and a header; %+v", more, weights, anew)
 	}
 	for _, scheme := range []string{"permute", "permute+pad", "permute+split"} {
-		row := get(fmt.Sprintf("2securenets%s, %s, checks full, threads %d", CryptoNets, scheme, gomaxprocs))
-		if row.LocalMS != nil || *row.PerHour <= 0 || math.Abs(*row.PerHour**row.TotalMS-3.6e6) > 1 || *row.Images != 16 {
-			t.Errorf("%s: %+v", scheme, row)
+		var down [2]float64
+		for i, r := range []string{"q4", "q3"} {
+			row := get(fmt.Sprintf("2securenets%s, %s, %s, checks full, threads %d", CryptoNets, scheme, r, gomaxprocs))
+			if row.LocalMS != nil || *row.PerHour <= 0 || math.Abs(*row.PerHour**row.TotalMS-3.6e6) > 1 || *row.Images != 16 {
+				t.Errorf("%s: %+v", scheme, row)
+			}
+			down[i] = *row.BytesDown
+		}
+		if 4*down[1] != 3*down[0] {
+			t.Errorf("%s: %v bytes down", scheme, down)
 		}
 	}
 	if row := get("2TenSEAL" + CryptoNets); row.TotalMS != nil || !strings.Contains(row.Note, "quick") {
@@ -238,7 +245,7 @@ func TestPaperInterruptedInPython(t *testing.T) {
 func TestChecking(t *testing.T) {
 	n := &paperNetwork{PaperOptions: paperOptions(t), sc: tinyPaper, name: "mnist-cnn"}
 	var err error
-	if n.local, err = demo.OpenLocal(n.options(transform.DefaultScheme(), 0)); err != nil {
+	if n.local, err = demo.OpenLocal(n.options(transform.DefaultScheme(), "", 0)); err != nil {
 		t.Fatal(err)
 	}
 	defer n.local.Close()
@@ -363,10 +370,10 @@ func TestPaperForms(t *testing.T) {
 		t.Errorf("%v", row)
 	}
 	checkCSV(t, r.CSV, strings.Join(paperColumns, ","),
-		"1,n,local,,,reference,,1,4,,,,,,,,,,,,,,,false,,,a note",
-		"1,n,securenets,permute,once,reference,10,1,4,,,,,1,,,,,,,,,,true,true,Yes.,",
-		"1,n,securenets,permute,once,onnxruntime,10,1,0.5,,,,,1,,,,,,,,,,false,false,No.,",
-		"2,cryptonets,s,,,,,,,,,,,,,1024,512,1234567,,,,,,false,,,")
+		"1,n,local,,,,reference,,1,4,,,,,,,,,,,,,,,false,,,a note",
+		"1,n,securenets,permute,,once,reference,10,1,4,,,,,1,,,,,,,,,,true,true,Yes.,",
+		"1,n,securenets,permute,,once,onnxruntime,10,1,0.5,,,,,1,,,,,,,,,,false,false,No.,",
+		"2,cryptonets,s,,,,,,,,,,,,,,1024,512,1234567,,,,,,false,,,")
 	var table, markdown bytes.Buffer
 	if err := errors.Join(r.Table(&table), r.Markdown(&markdown, "command", "figure.png", "caption")); err != nil {
 		t.Fatal(err)
@@ -390,7 +397,7 @@ func TestPaperForms(t *testing.T) {
 // TestForTenSEAL: the network as the script has it gives what the reference does.
 func TestForTenSEAL(t *testing.T) {
 	n := &paperNetwork{PaperOptions: paperOptions(t), sc: tinyPaper, name: CryptoNets}
-	local, err := demo.OpenLocal(n.options(transform.DefaultScheme(), 0))
+	local, err := demo.OpenLocal(n.options(transform.DefaultScheme(), "", 0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -558,7 +565,7 @@ func TestPeersInPython(t *testing.T) {
 func TestFigure(t *testing.T) {
 	o := paperOptions(t)
 	path := filepath.Join(t.TempDir(), "f.png")
-	columns, err := demo.WriteFigure(t.Context(), (&paperNetwork{PaperOptions: o, name: "mlp", sc: tinyPaper}).options(transform.Scheme{}, 0), FigureSchemes(), path)
+	columns, err := demo.WriteFigure(t.Context(), (&paperNetwork{PaperOptions: o, name: "mlp", sc: tinyPaper}).options(transform.Scheme{}, "", 0), FigureSchemes(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
