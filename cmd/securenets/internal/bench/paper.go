@@ -19,6 +19,7 @@ import (
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/internal/version"
 	"github.com/securenets/securenets/kernels/cpu"
 	"github.com/securenets/securenets/models"
 	"github.com/securenets/securenets/transform"
@@ -82,7 +83,7 @@ func (o PaperOptions) measure(ctx context.Context, sc paperScope) (*PaperResult,
 	if all == 1 {
 		threads = threads[:1]
 	}
-	result := &PaperResult{CPU: processor(), Threads: all, Batch: sc.batch, Large: sc.large, Rounds: sc.rounds, Quick: o.Quick}
+	result := &PaperResult{CPU: processor(), Version: version.String(), Threads: all, Batch: sc.batch, Large: sc.large, Rounds: sc.rounds, Quick: o.Quick, Rows: []PaperRow{}}
 	for _, name := range o.Networks {
 		n := &paperNetwork{PaperOptions: o, sc: sc, name: name, threads: threads}
 		if name == CryptoNets {

@@ -11,7 +11,8 @@ import (
 // PaperResult are the paper's tables, measured.
 type PaperResult struct {
 	CPU     string     `json:"cpu"`
-	Threads int        `json:"threads"`     // of "all"
+	Version string     `json:"version"`
+	Threads int        `json:"threads"`     // all that there are
 	Batch   int        `json:"batch"`       // images a call, table 1
 	Large   int        `json:"batch_large"` // table 2
 	Rounds  int        `json:"rounds"`

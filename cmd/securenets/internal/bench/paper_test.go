@@ -356,7 +356,7 @@ func TestPaperForms(t *testing.T) {
 	if err := errors.Join(json.Unmarshal(text, &top), json.Unmarshal(text, &parts)); err != nil {
 		t.Fatal(err)
 	}
-	if names := strings.Join(fields(top), " "); names != "batch batch_large cpu partial quick rounds rows threads" {
+	if names := strings.Join(fields(top), " "); names != "batch batch_large cpu partial quick rounds rows threads version" {
 		t.Errorf("JSON has %q", names)
 	}
 	want := append(slices.Clone(paperColumns), "local_quartiles_ms", "total_quartiles_ms")

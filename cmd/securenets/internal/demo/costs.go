@@ -119,9 +119,6 @@ func (c *Costs) Session() *hostclient.Session { return c.session.Session }
 // Cloud returns the client of a role's cloud.
 func (c *Costs) Cloud(role int) *hostclient.Client { return c.session.clients[role] }
 
-// Images returns how many images there are.
-func (c *Costs) Images() int { return c.r.images.N }
-
 // steady returns the CPU time that f takes when it runs again and again: without the
 // first, which takes memory.
 func steady(f func() error) (time.Duration, error) {
