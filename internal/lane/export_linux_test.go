@@ -1,0 +1,3 @@
+package lane
+
+var Check = check

@@ -1,0 +1,17 @@
+package lane
+
+// What tests of the formats need.
+var (
+	Preface      = preface
+	ParsePreface = parsePreface
+	Reply        = reply
+	ParseReply   = parseReply
+)
+
+// Free returns the free parts of the region, as pairs of an offset and a size.
+func (s *Slots) Free() (free [][2]int) {
+	for _, f := range s.spans {
+		free = append(free, [2]int{f.at, f.size})
+	}
+	return free
+}

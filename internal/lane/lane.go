@@ -1,0 +1,176 @@
+// Package lane is memory that two processes of one machine share, so that the words
+// of requests and answers need not go through the socket that connects them.
+//
+//	host                                                     daemon
+//	Offer: a region, a preface with its descriptor ─────────▶ Accept: checks it, maps it
+//	       ◀────────────────────────────── a reply: a verdict
+//	       then HTTP/2, on the same connection, whatever the verdict
+//
+// The region is the connection's: who may use it is who is at its two ends, and it is
+// unmapped when the connection has ended and nobody at that end uses it any more. Both
+// sides may write to it at any time, so that neither takes anything there for what it was
+// a moment before: words are copied out, once, and then looked at. See docs/spec.md,
+// section 8.
+package lane
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync/atomic"
+)
+
+const (
+	// Grain divides the sizes of regions, in bytes: whole pages on every machine.
+	Grain = 64 << 10
+	// MaxSize is the largest size of a region in bytes.
+	MaxSize = 1 << 40
+	// Align divides the offsets of slots, in bytes.
+	Align = 64
+)
+
+// Verdict is what a daemon says to an offer.
+type Verdict uint64
+
+const (
+	Accepted   Verdict = 0
+	Off        Verdict = 1 // it shares memory with nobody
+	TooLarge   Verdict = 2 // more than one connection may share
+	NoRoom     Verdict = 3 // more than is left beside what others share
+	BadMemory  Verdict = 4 // not exactly one descriptor, of sealed memory of that size
+	BadVersion Verdict = 5 // a preface of another version
+)
+
+var verdicts = [...]string{"accepted", "off", "too large", "no room", "bad memory", "another version"}
+
+func (v Verdict) String() string {
+	if v < Verdict(len(verdicts)) {
+		return verdicts[v]
+	}
+	return fmt.Sprintf("verdict %d", uint64(v))
+}
+
+// Verdicts returns all that there are.
+func Verdicts() []Verdict {
+	return []Verdict{Accepted, Off, TooLarge, NoRoom, BadMemory, BadVersion}
+}
+
+// RefusedError reports an offer that was not accepted. The connection goes on without.
+type RefusedError struct{ Verdict Verdict }
+
+func (e *RefusedError) Error() string {
+	return "lane: no memory is shared: " + e.Verdict.String()
+}
+
+var (
+	// ErrPreface reports bytes that are neither a preface nor HTTP/2's, or no reply to a
+	// preface: the connection is of no use.
+	ErrPreface = errors.New("lane: bad preface")
+	// ErrMemory reports a descriptor that is not of memory that can be shared safely.
+	ErrMemory = errors.New("lane: bad memory")
+	// ErrUnsupported reports a system that cannot share memory so.
+	ErrUnsupported = errors.New("lane: not supported on this system")
+)
+
+// The preface is as long as HTTP/2's own, so that a server which does not know it has
+// read all that it waits for, and ends the connection.
+const (
+	prefaceSize = 24
+	replySize   = 16
+)
+
+// magic begins both; the digit is the version.
+var magic = [8]byte([]byte("snlane1\n"))
+
+// preface returns what offers a region of a size in bytes.
+func preface(size int64) []byte {
+	b := binary.LittleEndian.AppendUint64(magic[:], uint64(size))
+	return append(b, make([]byte, prefaceSize-len(b))...)
+}
+
+// parsePreface reads a preface. known is false where it is of another version.
+func parsePreface(b []byte) (size int64, known bool, err error) {
+	if len(b) != prefaceSize || !sameBut(b, 6) {
+		return 0, false, fmt.Errorf("%w: %d bytes that are none", ErrPreface, len(b))
+	}
+	if b[6] != magic[6] {
+		return 0, false, nil
+	}
+	n := binary.LittleEndian.Uint64(b[8:])
+	if n == 0 || n > MaxSize || n%Grain != 0 {
+		return 0, false, fmt.Errorf("%w: memory of %d bytes", ErrPreface, n)
+	}
+	if binary.LittleEndian.Uint64(b[16:]) != 0 {
+		return 0, false, fmt.Errorf("%w: its last bytes are not 0", ErrPreface)
+	}
+	return int64(n), true, nil
+}
+
+// sameBut reports whether b begins with the magic of some version: byte at is a digit.
+func sameBut(b []byte, at int) bool {
+	return string(b[:at]) == string(magic[:at]) && b[at] >= '0' && b[at] <= '9' && string(b[at+1:len(magic)]) == string(magic[at+1:])
+}
+
+// reply returns what answers a preface.
+func reply(v Verdict) []byte {
+	return binary.LittleEndian.AppendUint64(magic[:], uint64(v))
+}
+
+func parseReply(b []byte) (Verdict, error) {
+	if len(b) != replySize || [8]byte(b) != magic {
+		return 0, fmt.Errorf("%w: %d bytes that are no reply", ErrPreface, len(b))
+	}
+	return Verdict(binary.LittleEndian.Uint64(b[8:])), nil
+}
+
+// Region is shared memory, mapped as long as someone at this end holds it. It may be
+// used by several goroutines at once.
+type Region struct {
+	mem  []byte
+	held atomic.Int64
+	free func() // is called once it is not mapped any more
+}
+
+// newRegion returns a region that its caller holds.
+func newRegion(mem []byte, free func()) *Region {
+	r := &Region{mem: mem, free: free}
+	r.held.Store(1)
+	return r
+}
+
+// Size returns its size in bytes.
+func (r *Region) Size() int { return len(r.mem) }
+
+// Hold keeps the region mapped until Release. It returns false where that is too late.
+func (r *Region) Hold() bool {
+	for {
+		n := r.held.Load()
+		if n == 0 {
+			return false
+		}
+		if r.held.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// Release lets go of the region. The last one unmaps it.
+func (r *Region) Release() {
+	switch n := r.held.Add(-1); {
+	case n == 0:
+		unmap(r.mem)
+		r.free()
+	case n < 0:
+		panic("lane: a region that is not held is released")
+	}
+}
+
+// Bytes returns the part of the region at an offset, of a length in bytes, and false
+// where there is no such part. Its caller holds the region as long as it uses the part.
+func (r *Region) Bytes(offset, length uint64) ([]byte, bool) {
+	size := uint64(len(r.mem))
+	if length > size || offset > size-length {
+		return nil, false
+	}
+	return r.mem[offset : offset+length : offset+length], true
+}

@@ -1,0 +1,648 @@
+package lane_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/securenets/securenets/internal/lane"
+)
+
+// pair returns two ends of a connection, with a deadline.
+func pair(t *testing.T) (host, daemon *net.UnixConn) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends [2]*net.UnixConn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "socket")
+		c, err := net.FileConn(f)
+		f.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetDeadline(time.Now().Add(time.Minute))
+		ends[i] = c.(*net.UnixConn)
+		t.Cleanup(func() { c.Close() })
+	}
+	return ends[0], ends[1]
+}
+
+// held is what a process has open and mapped of what tests make.
+type held struct{ fds, maps int }
+
+func holds(t *testing.T) (h held) {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return held{len(fds), strings.Count(string(maps), "memfd:")}
+}
+
+// ledger is a daemon's account of what it has admitted.
+type ledger struct {
+	mu       sync.Mutex
+	verdict  lane.Verdict
+	admitted int64
+	told     []lane.Verdict
+}
+
+func (l *ledger) admit(size int64) lane.Verdict {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.verdict == lane.Accepted {
+		l.admitted += size
+	}
+	return l.verdict
+}
+
+func (l *ledger) free(size int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.admitted -= size
+}
+
+func (l *ledger) tell(v lane.Verdict) { l.told = append(l.told, v) }
+
+func (l *ledger) accept(c *net.UnixConn) (*lane.Region, error) {
+	return lane.Accept(c, l.admit, l.free, l.tell)
+}
+
+// memfd returns a descriptor of memory with seals.
+func memfd(t *testing.T, size int64, flags, seals int) int {
+	t.Helper()
+	fd, err := unix.MemfdCreate("test", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|flags)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Ftruncate(fd, size); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+const goodSeals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
+
+// TestOffer: both ends see one memory, until both have let go of it.
+func TestOffer(t *testing.T) {
+	before := holds(t)
+	host, daemon := pair(t)
+	const size = 2 * lane.Grain
+	var l ledger
+	accepted := make(chan *lane.Region)
+	go func() {
+		r, err := l.accept(daemon)
+		if err != nil {
+			t.Error(err)
+		}
+		accepted <- r
+	}()
+	ours, err := lane.Offer(t.Context(), host, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := <-accepted
+	if ours.Size() != size || theirs.Size() != size || l.admitted != size || l.told[0] != lane.Accepted {
+		t.Fatalf("%d and %d bytes, %d admitted", ours.Size(), theirs.Size(), l.admitted)
+	}
+	a, _ := ours.Bytes(100, 5)
+	b, _ := theirs.Bytes(100, 5)
+	if copy(a, "hello"); string(b) != "hello" {
+		t.Errorf("the daemon sees %q", b)
+	}
+	if copy(b, "HELLO"); string(a) != "HELLO" {
+		t.Errorf("the host sees %q", a)
+	}
+	if _, err := host.Write([]byte("PRI")); err != nil {
+		t.Fatal(err)
+	}
+	var next [3]byte
+	if _, err := io.ReadFull(daemon, next[:]); err != nil || string(next[:]) != "PRI" {
+		t.Errorf("then comes %q, %v", next, err)
+	}
+
+	// Whoever holds a region keeps it; it cannot be held again once nobody does.
+	if !theirs.Hold() {
+		t.Fatal("not to be held")
+	}
+	theirs.Release()
+	if l.admitted != size {
+		t.Error("freed while it is held")
+	}
+	b[0] = 'h'
+	theirs.Release()
+	if l.admitted != 0 || theirs.Hold() {
+		t.Errorf("%d bytes admitted in the end", l.admitted)
+	}
+	if a[0] != 'h' {
+		t.Error("the other end lost its memory")
+	}
+	ours.Release()
+	host.Close()
+	daemon.Close()
+	if after := holds(t); after != before {
+		t.Errorf("%+v before, %+v after", before, after)
+	}
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("released twice")
+			}
+		}()
+		theirs.Release()
+	}()
+}
+
+// TestBytes: no part that is not all in the region.
+func TestBytes(t *testing.T) {
+	host, daemon := pair(t)
+	go new(ledger).accept(daemon)
+	r, err := lane.Offer(t.Context(), host, lane.Grain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Release()
+	const size = lane.Grain
+	for _, c := range []struct {
+		offset, length uint64
+		ok             bool
+	}{
+		{0, 0, true}, {0, size, true}, {size, 0, true}, {size - 1, 1, true}, {7, 9, true},
+		{0, size + 1, false}, {1, size, false}, {size, 1, false}, {size + 1, 0, false}, {size - 1, 2, false},
+		{math.MaxUint64, 1, false}, {1, math.MaxUint64, false}, {math.MaxUint64, math.MaxUint64, false},
+		{math.MaxUint64 - 3, 8, false}, {8, math.MaxUint64 - 3, false}, {1 << 63, 1 << 63, false},
+	} {
+		b, ok := r.Bytes(c.offset, c.length)
+		if ok != c.ok || ok && (uint64(len(b)) != c.length || uint64(cap(b)) != c.length) {
+			t.Errorf("%d at %d: %v, %d bytes", c.length, c.offset, ok, len(b))
+		}
+	}
+}
+
+// TestHostileOffers: what is no offer, or of memory that is not safe, is refused, no more is
+// read than a preface, and no descriptor, mapping or admitted byte is left.
+func TestHostileOffers(t *testing.T) {
+	const size = lane.Grain
+	good := lane.Preface(size)
+	type offer struct {
+		name    string
+		bytes   []byte
+		fds     func(t *testing.T) []int
+		verdict lane.Verdict // of what is replied to
+		err     error        // else
+	}
+	one := func(fd int) []int { return []int{fd} }
+	sealed := func(t *testing.T) []int { return one(memfd(t, size, 0, goodSeals)) }
+	none := func(*testing.T) []int { return nil }
+	many := func(n int) func(t *testing.T) []int {
+		return func(t *testing.T) (fds []int) {
+			for range n {
+				fds = append(fds, memfd(t, size, 0, goodSeals))
+			}
+			return fds
+		}
+	}
+	file := func(path string, flags int) func(t *testing.T) []int {
+		return func(t *testing.T) []int {
+			fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0o600)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return one(fd)
+		}
+	}
+	regular := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(regular, make([]byte, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	onTmpfs, err := os.CreateTemp("/dev/shm", "securenets")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(onTmpfs.Name())
+	defer onTmpfs.Close()
+	if err := onTmpfs.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	offers := []offer{
+		{"good", good, sealed, lane.Accepted, nil},
+		{"sealed against shrinking alone", good, func(t *testing.T) []int { return one(memfd(t, size, 0, unix.F_SEAL_SHRINK)) }, lane.Accepted, nil},
+		{"another version", with(good, 6, '2'), sealed, lane.BadVersion, nil},
+		{"no descriptor", good, none, lane.BadMemory, nil},
+		{"two descriptors", good, many(2), lane.BadMemory, nil},
+		{"three descriptors", good, many(3), 0, lane.ErrPreface},
+		{"as many as there can be", good, many(253), 0, lane.ErrPreface},
+		{"not sealed", good, func(t *testing.T) []int { return one(memfd(t, size, 0, 0)) }, lane.BadMemory, nil},
+		{"sealed against growing", good, func(t *testing.T) []int { return one(memfd(t, size, 0, unix.F_SEAL_GROW|unix.F_SEAL_SEAL)) }, lane.BadMemory, nil},
+		{"sealed against writing", good, func(t *testing.T) []int { return one(memfd(t, size, 0, goodSeals|unix.F_SEAL_WRITE)) }, lane.BadMemory, nil},
+		{"sealed against writing later", good, func(t *testing.T) []int { return one(memfd(t, size, 0, goodSeals|unix.F_SEAL_FUTURE_WRITE)) }, lane.BadMemory, nil},
+		{"a page less", good, func(t *testing.T) []int { return one(memfd(t, size-1, 0, goodSeals)) }, lane.BadMemory, nil},
+		{"a page more", good, func(t *testing.T) []int { return one(memfd(t, size+1, 0, goodSeals)) }, lane.BadMemory, nil},
+		{"empty", good, func(t *testing.T) []int { return one(memfd(t, 0, 0, goodSeals)) }, lane.BadMemory, nil},
+		{"huge pages", lane.Preface(32 * lane.Grain), func(t *testing.T) []int {
+			return one(memfd(t, 32*lane.Grain, unix.MFD_HUGETLB|unix.MFD_HUGE_2MB, goodSeals))
+		}, lane.BadMemory, nil},
+		{"a file", good, file(regular, unix.O_RDWR), lane.BadMemory, nil},
+		{"a file of tmpfs", good, file(onTmpfs.Name(), unix.O_RDWR), lane.BadMemory, nil},
+		{"a device", good, file("/dev/zero", unix.O_RDWR), lane.BadMemory, nil},
+		{"a folder", good, file("/dev/shm", unix.O_RDONLY), lane.BadMemory, nil},
+		{"a path alone", good, file(onTmpfs.Name(), unix.O_PATH), lane.BadMemory, nil},
+		{"a pipe", good, func(t *testing.T) []int {
+			var p [2]int
+			if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+				t.Fatal(err)
+			}
+			unix.Close(p[0])
+			return one(p[1])
+		}, lane.BadMemory, nil},
+		{"read only", good, func(t *testing.T) []int {
+			fd := memfd(t, size, 0, goodSeals)
+			defer unix.Close(fd)
+			return file(fmt.Sprint("/proc/self/fd/", fd), unix.O_RDONLY)(t)
+		}, lane.BadMemory, nil},
+		{"write only", good, func(t *testing.T) []int {
+			fd := memfd(t, size, 0, goodSeals)
+			defer unix.Close(fd)
+			return file(fmt.Sprint("/proc/self/fd/", fd), unix.O_WRONLY)(t)
+		}, lane.BadMemory, nil},
+		{"cut", good[:23], sealed, 0, io.ErrUnexpectedEOF},
+		{"one byte", good[:1], sealed, 0, io.ErrUnexpectedEOF},
+	}
+	for name, b := range badPrefaces() {
+		offers = append(offers, offer{name, b, sealed, 0, lane.ErrPreface})
+	}
+	for _, o := range offers {
+		t.Run(o.name, func(t *testing.T) {
+			for _, chunk := range []int{len(o.bytes), 1, 10} { // bytes that are sent at a time
+				before := holds(t)
+				host, daemon := pair(t)
+				fds := o.fds(t)
+				var rights []byte
+				if len(fds) > 0 {
+					rights = unix.UnixRights(fds...)
+				}
+				for b := o.bytes; len(b) > 0; b = b[min(chunk, len(b)):] {
+					if _, _, err := host.WriteMsgUnix(b[:min(chunk, len(b))], rights, nil); err != nil {
+						t.Fatal(err)
+					}
+					rights = nil
+				}
+				for _, fd := range fds {
+					unix.Close(fd)
+				}
+				if o.err == io.ErrUnexpectedEOF {
+					host.CloseWrite()
+				} else if _, err := host.Write([]byte("rest")); err != nil {
+					t.Fatal(err)
+				}
+				var l ledger
+				r, err := l.accept(daemon)
+				if o.err != nil {
+					if !errors.Is(err, o.err) || r != nil || len(l.told) > 0 {
+						t.Errorf("in pieces of %d: %v, told %v", chunk, err, l.told)
+					}
+				} else {
+					var b [16]byte
+					_, err2 := io.ReadFull(host, b[:])
+					v, err3 := lane.ParseReply(b[:])
+					if err := errors.Join(err, err2, err3); err != nil || v != o.verdict || (r != nil) != (v == lane.Accepted) || l.told[0] != v {
+						t.Errorf("in pieces of %d: %v, %v", chunk, v, err)
+					}
+					rest := make([]byte, 10)
+					if n, err := daemon.Read(rest); err != nil || string(rest[:n]) != "rest" {
+						t.Errorf("then comes %q, %v", rest[:n], err)
+					}
+				}
+				if r != nil {
+					r.Release()
+				}
+				host.Close()
+				daemon.Close()
+				if after := holds(t); after != before || l.admitted != 0 {
+					t.Errorf("in pieces of %d: %+v before, %+v after, %d bytes admitted", chunk, before, after, l.admitted)
+				}
+			}
+		})
+	}
+}
+
+// TestHugePages: memory of hugetlbfs has seals as that of tmpfs has, and need not have
+// pages. Whether it can be mapped just now does not matter.
+func TestHugePages(t *testing.T) {
+	const size = 32 * lane.Grain
+	fd := memfd(t, size, unix.MFD_HUGETLB|unix.MFD_HUGE_2MB, goodSeals)
+	defer unix.Close(fd)
+	if err := lane.Check(fd, size); !errors.Is(err, lane.ErrMemory) {
+		t.Errorf("accepted: %v", err)
+	}
+}
+
+// TestLateDescriptors: those that come with a later byte count too.
+func TestLateDescriptors(t *testing.T) {
+	before := holds(t)
+	host, daemon := pair(t)
+	b := lane.Preface(lane.Grain)
+	for i := range b {
+		fd := memfd(t, lane.Grain, 0, goodSeals)
+		if _, _, err := host.WriteMsgUnix(b[i:i+1], unix.UnixRights(fd), nil); err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(fd)
+	}
+	var l ledger
+	r, err := l.accept(daemon)
+	if r != nil || err != nil || l.told[0] != lane.BadMemory {
+		t.Errorf("%v, %v", l.told, err)
+	}
+	host.Close()
+	daemon.Close()
+	if after := holds(t); after != before || l.admitted != 0 {
+		t.Errorf("%+v before, %+v after", before, after)
+	}
+}
+
+// TestRefusals: what a daemon does not admit is not mapped, and the host is told why.
+func TestRefusals(t *testing.T) {
+	for _, v := range []lane.Verdict{lane.Off, lane.TooLarge, lane.NoRoom} {
+		before := holds(t)
+		host, daemon := pair(t)
+		l := ledger{verdict: v}
+		done := make(chan error)
+		go func() {
+			r, err := l.accept(daemon)
+			if r != nil {
+				err = errors.New("a region")
+			}
+			done <- err
+		}()
+		_, err := lane.Offer(t.Context(), host, lane.Grain)
+		var refused *lane.RefusedError
+		if !errors.As(err, &refused) || refused.Verdict != v {
+			t.Errorf("%v: %v", v, err)
+		}
+		if err := <-done; err != nil || l.told[0] != v {
+			t.Errorf("%v: %v, told %v", v, err, l.told)
+		}
+		host.Close()
+		daemon.Close()
+		if after := holds(t); after != before {
+			t.Errorf("%v: %+v before, %+v after", v, before, after)
+		}
+	}
+}
+
+// TestStockPeers: what begins otherwise is left as it is, with nothing read and no reply.
+func TestStockPeers(t *testing.T) {
+	host, daemon := pair(t)
+	const hello = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+	if _, err := host.Write([]byte(hello)); err != nil {
+		t.Fatal(err)
+	}
+	var l ledger
+	if r, err := l.accept(daemon); r != nil || err != nil || len(l.told) > 0 {
+		t.Errorf("%v, told %v", err, l.told)
+	}
+	b := make([]byte, 100)
+	if n, err := daemon.Read(b); err != nil || string(b[:n]) != hello {
+		t.Errorf("%q is left, %v", b[:n], err)
+	}
+
+	// Whoever sends nothing, or not enough, is waited for until the deadline.
+	for _, b := range [][]byte{nil, lane.Preface(lane.Grain)[:10]} {
+		host, daemon := pair(t)
+		if _, err := host.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		daemon.SetDeadline(time.Now().Add(30 * time.Millisecond))
+		if r, err := l.accept(daemon); r != nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("after %d bytes: %v", len(b), err)
+		}
+	}
+	host, daemon = pair(t)
+	host.Close()
+	if r, err := l.accept(daemon); r != nil || err != io.EOF {
+		t.Errorf("of nobody: %v", err)
+	}
+}
+
+// TestStrangeReplies: what is no reply is an error of a kind, and nothing is left mapped.
+func TestStrangeReplies(t *testing.T) {
+	before := holds(t)
+	for name, b := range map[string][]byte{
+		"HTTP/2": []byte("\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64\x00\x04\x00"),
+		"cut":    lane.Reply(lane.Accepted)[:9], "nothing": {},
+	} {
+		host, daemon := pair(t)
+		if _, err := daemon.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		daemon.CloseWrite()
+		if _, err := lane.Offer(t.Context(), host, lane.Grain); !errors.Is(err, lane.ErrPreface) {
+			t.Errorf("%s: %v", name, err)
+		}
+		host.Close()
+		daemon.Close()
+	}
+	host, daemon := pair(t)
+	if _, err := daemon.Write(lane.Reply(99)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lane.Offer(t.Context(), host, lane.Grain); !errors.As(err, new(*lane.RefusedError)) {
+		t.Errorf("a verdict that is none: %v", err)
+	}
+	host.Close()
+	daemon.Close()
+
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	defer cancel()
+	host, daemon = pair(t)
+	if _, err := lane.Offer(ctx, host, lane.Grain); !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a daemon that does not reply: %v", err)
+	}
+	host.Close()
+	daemon.Close()
+	if after := holds(t); after != before {
+		t.Errorf("%+v before, %+v after", before, after)
+	}
+}
+
+// TestHoles: the other end cannot take pages away. What it punches out reads as zeros.
+func TestHoles(t *testing.T) {
+	host, daemon := pair(t)
+	fd := memfd(t, lane.Grain, 0, goodSeals)
+	defer unix.Close(fd)
+	if _, _, err := host.WriteMsgUnix(lane.Preface(lane.Grain), unix.UnixRights(fd), nil); err != nil {
+		t.Fatal(err)
+	}
+	r, err := new(ledger).accept(daemon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Release()
+	b, _ := r.Bytes(0, lane.Grain)
+	b[5] = 1
+	if err := unix.Ftruncate(fd, 0); err != unix.EPERM {
+		t.Errorf("cut: %v", err)
+	}
+	if err := unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, lane.Grain); err != nil {
+		t.Fatal(err)
+	}
+	if b[5] != 0 {
+		t.Error("a hole has words")
+	}
+	stop := make(chan struct{})
+	var punching sync.WaitGroup
+	punching.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, lane.Grain)
+			}
+		}
+	})
+	for range 200 {
+		for i := 0; i < len(b); i += 4096 {
+			b[i]++
+		}
+	}
+	close(stop)
+	punching.Wait()
+}
+
+// offered returns the slots of a region of a size.
+func offered(t *testing.T, size int64) (*lane.Region, *lane.Slots) {
+	host, daemon := pair(t)
+	go func() {
+		if r, err := new(ledger).accept(daemon); err == nil {
+			r.Release()
+		}
+	}()
+	r, err := lane.Offer(t.Context(), host, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, lane.NewSlots(r)
+}
+
+// TestSlots: slots are aligned, in the region, and apart from all others, whatever the
+// order in which they come and go; and room that is there is found.
+func TestSlots(t *testing.T) {
+	const size = 4 * lane.Grain
+	region, slots := offered(t, size)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	used := make([]bool, size/lane.Align)
+	var out []lane.Slot
+	parts := func(s lane.Slot) []bool {
+		return used[s.Offset/lane.Align : (s.Offset+len(s.Bytes)+lane.Align-1)/lane.Align]
+	}
+	longest := func() (most int) { // bytes free in one piece
+		run := 0
+		for _, u := range used {
+			if run++; u {
+				run = 0
+			}
+			most = max(most, run)
+		}
+		return most * lane.Align
+	}
+	for i := range 20_000 {
+		if len(out) > 0 && rnd.IntN(100) < 49 {
+			k := rnd.IntN(len(out))
+			for j := range parts(out[k]) {
+				parts(out[k])[j] = false
+			}
+			out[k].Put()
+			out[k] = out[len(out)-1]
+			out = out[:len(out)-1]
+			continue
+		}
+		n := 1 + rnd.IntN(1<<(4+rnd.IntN(14)))
+		s, ok := slots.Get(n)
+		if want := n <= longest(); ok != want {
+			t.Fatalf("step %d: %d bytes: %v, %d are free in one piece", i, n, ok, longest())
+		}
+		if !ok {
+			continue
+		}
+		if len(s.Bytes) != n || s.Offset%lane.Align != 0 {
+			t.Fatalf("%d bytes at %d", len(s.Bytes), s.Offset)
+		}
+		for j, u := range parts(s) {
+			if u {
+				t.Fatalf("step %d: %d bytes at %d are lent twice", i, n, s.Offset)
+			}
+			parts(s)[j] = true
+		}
+		out = append(out, s)
+	}
+	for _, s := range out {
+		s.Put()
+	}
+	if free := slots.Free(); len(free) != 1 || free[0] != [2]int{0, size} {
+		t.Errorf("in the end %v are free", free)
+	}
+	for _, n := range []int{0, -1, size + 1, math.MaxInt} {
+		if _, ok := slots.Get(n); ok {
+			t.Errorf("a slot of %d bytes", n)
+		}
+	}
+	lane.Slot{}.Put() // none
+	lane.Slot{}.Drop()
+	region.Release()
+	if _, ok := slots.Get(1); ok {
+		t.Error("a slot of a region that is gone")
+	}
+}
+
+// TestSlotsHold: a slot keeps its region, and one that was dropped is not lent again.
+func TestSlotsHold(t *testing.T) {
+	before := holds(t).maps
+	region, slots := offered(t, lane.Grain)
+	for range 100 { // until the other end has let go
+		if holds(t).maps == before+1 {
+			break
+		}
+		runtime.Gosched()
+		time.Sleep(time.Millisecond)
+	}
+	a, _ := slots.Get(100)
+	b, _ := slots.Get(lane.Grain - 128)
+	b.Drop()
+	if _, ok := slots.Get(100); ok {
+		t.Error("a slot of what was dropped")
+	}
+	region.Release()
+	a.Bytes[99] = 1
+	if maps := holds(t).maps; maps != before+1 {
+		t.Errorf("%d mappings, %d before", maps, before)
+	}
+	a.Put()
+	if maps := holds(t).maps; maps != before {
+		t.Errorf("%d mappings in the end, %d before", maps, before)
+	}
+}
