@@ -19,9 +19,11 @@ var ErrMessage = errors.New("wire: bad message")
 
 // Field numbers of EvaluateRequest and EvaluateResponse.
 const (
-	requestID, requestModel, requestLayer, requestRows, requestWords, requestSeed, requestTimeout, requestPriority = 1, 2, 3, 4, 5, 6, 7, 8
+	requestID, requestModel, requestLayer, requestRows, requestWords, requestSeed, requestTimeout, requestPriority, requestShared, requestAnswer = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 
-	responseID, responseWords, responseError, responseQueue, responseCompute = 1, 2, 3, 4, 5
+	responseID, responseWords, responseError, responseQueue, responseCompute, responseShared = 1, 2, 3, 4, 5, 6
+
+	spanOffset, spanLength = 1, 2
 )
 
 // Codec is gRPC's codec "proto" but for *Request and *Response, whose words it
@@ -59,8 +61,8 @@ func (Codec) Unmarshal(b mem.BufferSlice, v any) error {
 }
 
 func (r *Request) marshal() (mem.BufferSlice, error) {
-	if r.Words != nil && r.Seed != nil {
-		return nil, fmt.Errorf("%w: both words and a seed", ErrMessage)
+	if several(r.Words != nil, r.Seed != nil, r.Shared != nil) {
+		return nil, fmt.Errorf("%w: several inputs", ErrMessage)
 	}
 	h := appendUint(nil, requestID, r.ID)
 	if len(r.Model) > 0 {
@@ -71,6 +73,8 @@ func (r *Request) marshal() (mem.BufferSlice, error) {
 	h = appendUint(h, requestRows, uint64(r.Rows))
 	h = appendUint(h, requestTimeout, r.TimeoutNS)
 	h = appendUint(h, requestPriority, uint64(r.Priority))
+	h = appendSpan(h, requestShared, r.Shared)
+	h = appendSpan(h, requestAnswer, r.Answer)
 	if r.Seed != nil {
 		return appendMessage(h, requestSeed, r.Seed)
 	}
@@ -78,13 +82,14 @@ func (r *Request) marshal() (mem.BufferSlice, error) {
 }
 
 func (r *Response) marshal() (mem.BufferSlice, error) {
-	if r.Words != nil && r.Err != nil {
-		return nil, fmt.Errorf("%w: both words and an error", ErrMessage)
+	if several(r.Words != nil, r.Err != nil, r.Shared != nil) {
+		return nil, fmt.Errorf("%w: several results", ErrMessage)
 	}
 	// Fields may come in any order: words go last.
 	h := appendUint(nil, responseID, r.ID)
 	h = appendUint(h, responseQueue, r.QueueNS)
 	h = appendUint(h, responseCompute, r.ComputeNS)
+	h = appendSpan(h, responseShared, r.Shared)
 	if r.Err != nil {
 		return appendMessage(h, responseError, r.Err)
 	}
@@ -97,6 +102,15 @@ func appendUint(b []byte, field protowire.Number, v uint64) []byte {
 		return b
 	}
 	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), v)
+}
+
+// appendSpan appends a span; nil is not set.
+func appendSpan(b []byte, field protowire.Number, s *Span) []byte {
+	if s == nil {
+		return b
+	}
+	inner := appendUint(appendUint(make([]byte, 0, 24), spanOffset, s.Offset), spanLength, s.Length)
+	return protowire.AppendBytes(protowire.AppendTag(b, field, protowire.BytesType), inner)
 }
 
 func appendMessage(h []byte, field protowire.Number, m proto.Message) (mem.BufferSlice, error) {
@@ -132,10 +146,11 @@ func (r *Request) unmarshal(b mem.BufferSlice) error {
 		case num == requestRows && typ == protowire.VarintType:
 			r.Rows, err = c.uint32()
 		case num == requestWords && typ == protowire.BytesType:
-			r.Seed = nil // of one oneof the last field counts
+			r.Seed, r.Shared = nil, nil // of one oneof the last field counts
 			err = c.words(&r.Words)
 		case num == requestSeed && typ == protowire.BytesType:
 			dropWords(&r.Words)
+			r.Shared = nil
 			if r.Seed == nil {
 				r.Seed = new(pb.Seed)
 			}
@@ -144,6 +159,12 @@ func (r *Request) unmarshal(b mem.BufferSlice) error {
 			r.TimeoutNS, err = c.varint()
 		case num == requestPriority && typ == protowire.VarintType:
 			r.Priority, err = c.uint32()
+		case num == requestShared && typ == protowire.BytesType:
+			dropWords(&r.Words)
+			r.Seed = nil
+			err = c.span(&r.Shared)
+		case num == requestAnswer && typ == protowire.BytesType:
+			err = c.span(&r.Answer)
 		default:
 			return false, nil
 		}
@@ -163,10 +184,11 @@ func (r *Response) unmarshal(b mem.BufferSlice) error {
 		case num == responseID && typ == protowire.VarintType:
 			r.ID, err = c.varint()
 		case num == responseWords && typ == protowire.BytesType:
-			r.Err = nil
+			r.Err, r.Shared = nil, nil
 			err = c.words(&r.Words)
 		case num == responseError && typ == protowire.BytesType:
 			dropWords(&r.Words)
+			r.Shared = nil
 			if r.Err == nil {
 				r.Err = new(pb.Error)
 			}
@@ -175,6 +197,10 @@ func (r *Response) unmarshal(b mem.BufferSlice) error {
 			r.QueueNS, err = c.varint()
 		case num == responseCompute && typ == protowire.VarintType:
 			r.ComputeNS, err = c.varint()
+		case num == responseShared && typ == protowire.BytesType:
+			dropWords(&r.Words)
+			r.Err = nil
+			err = c.span(&r.Shared)
 		default:
 			return false, nil
 		}
@@ -187,6 +213,17 @@ func (r *Response) unmarshal(b mem.BufferSlice) error {
 	return err
 }
 
+// several reports whether more than one is.
+func several(is ...bool) bool {
+	n := 0
+	for _, b := range is {
+		if b {
+			n++
+		}
+	}
+	return n > 1
+}
+
 func dropWords(words *mem.BufferSlice) {
 	words.Free()
 	*words = nil
@@ -195,7 +232,11 @@ func dropWords(words *mem.BufferSlice) {
 // eachField calls field for every field of a message, with c at its value.
 // Those that it does not know (ok is false) are skipped, as protobuf has it.
 func eachField(b mem.BufferSlice, field func(c *cursor, num protowire.Number, typ protowire.Type) (ok bool, err error)) error {
-	c := &cursor{bufs: b, left: b.Len()}
+	return (&cursor{bufs: b, left: b.Len()}).eachField(field)
+}
+
+// eachField is that of the message that is left.
+func (c *cursor) eachField(field func(c *cursor, num protowire.Number, typ protowire.Type) (ok bool, err error)) error {
 	for c.left > 0 {
 		num, typ, err := c.tag()
 		if err != nil {
@@ -317,6 +358,32 @@ func (c *cursor) message(m proto.Message) error {
 		return fmt.Errorf("%w: %w", ErrMessage, err)
 	}
 	return nil
+}
+
+// span merges a field into *s, likewise.
+func (c *cursor) span(s **Span) error {
+	n, err := c.length()
+	if err != nil {
+		return err
+	}
+	if *s == nil {
+		*s = new(Span)
+	}
+	after := c.left - n
+	c.left = n
+	err = c.eachField(func(c *cursor, num protowire.Number, typ protowire.Type) (ok bool, err error) {
+		switch {
+		case num == spanOffset && typ == protowire.VarintType:
+			(*s).Offset, err = c.varint()
+		case num == spanLength && typ == protowire.VarintType:
+			(*s).Length, err = c.varint()
+		default:
+			return false, nil
+		}
+		return true, err
+	})
+	c.left += after
+	return err
 }
 
 // words replaces *words by views of a field's buffers.

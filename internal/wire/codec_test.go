@@ -64,6 +64,10 @@ func toProto(m message) proto.Message {
 		if m.Seed != nil {
 			p.Input = &pb.EvaluateRequest_Seed{Seed: m.Seed}
 		}
+		if m.Shared != nil {
+			p.Input = &pb.EvaluateRequest_Shared{Shared: toShared(m.Shared)}
+		}
+		p.Answer = toShared(m.Answer)
 		return p
 	case *wire.Response:
 		p := &pb.EvaluateResponse{Id: m.ID, QueueNs: m.QueueNS, ComputeNs: m.ComputeNS}
@@ -73,14 +77,36 @@ func toProto(m message) proto.Message {
 		if m.Err != nil {
 			p.Result = &pb.EvaluateResponse_Error{Error: m.Err}
 		}
+		if m.Shared != nil {
+			p.Result = &pb.EvaluateResponse_Shared{Shared: toShared(m.Shared)}
+		}
 		return p
 	}
 	panic("unknown message")
 }
 
+func toShared(s *wire.Span) *pb.Shared {
+	if s == nil {
+		return nil
+	}
+	return &pb.Shared{Offset: s.Offset, Length: s.Length}
+}
+
 // clearUnknown drops the fields that Request and Response do not keep.
 func clearUnknown(m proto.Message) {
 	m.ProtoReflect().SetUnknown(nil)
+	spans := []*pb.Shared{}
+	switch m := m.(type) {
+	case *pb.EvaluateRequest:
+		spans = append(spans, m.GetShared(), m.Answer)
+	case *pb.EvaluateResponse:
+		spans = append(spans, m.GetShared())
+	}
+	for _, s := range spans {
+		if s != nil {
+			s.ProtoReflect().SetUnknown(nil)
+		}
+	}
 }
 
 // empty returns a fresh message of ours and of the generated code.
@@ -91,12 +117,15 @@ func empty(response bool) (message, proto.Message) {
 	return &wire.Request{}, &pb.EvaluateRequest{}
 }
 
-var oneof = rapid.SampledFrom([]string{"words", "message", "none"})
+var oneof = rapid.SampledFrom([]string{"words", "message", "shared", "none"})
 
 func drawMessage(t *rapid.T, p *pool) message {
 	words := func() mem.BufferSlice {
 		b := rapid.SliceOf(rapid.Byte()).Draw(t, "words")
 		return p.split(b, rapid.SliceOfN(rapid.Uint(), 0, 3).Draw(t, "cuts")...)
+	}
+	span := func() *wire.Span {
+		return &wire.Span{Offset: rapid.Uint64().Draw(t, "offset"), Length: rapid.Uint64().Draw(t, "length")}
 	}
 	if rapid.Bool().Draw(t, "response") {
 		m := &wire.Response{ID: rapid.Uint64().Draw(t, "id"),
@@ -106,6 +135,8 @@ func drawMessage(t *rapid.T, p *pool) message {
 			m.Words = words()
 		case "message":
 			m.Err = &pb.Error{Code: rapid.Int32().Draw(t, "code"), Reason: rapid.String().Draw(t, "reason"), RetryNs: rapid.Uint64().Draw(t, "retry")}
+		case "shared":
+			m.Shared = span()
 		}
 		return m
 	}
@@ -117,6 +148,11 @@ func drawMessage(t *rapid.T, p *pool) message {
 		m.Words = words()
 	case "message":
 		m.Seed = &pb.Seed{Key: rapid.SliceOf(rapid.Byte()).Draw(t, "key"), First: rapid.Uint64().Draw(t, "first")}
+	case "shared":
+		m.Shared = span()
+	}
+	if rapid.Bool().Draw(t, "answer") {
+		m.Answer = span()
 	}
 	return m
 }
@@ -200,6 +236,9 @@ func TestWordsAreNotCopied(t *testing.T) {
 func TestMarshalRefuses(t *testing.T) {
 	for _, m := range []any{
 		&wire.Request{Words: mem.BufferSlice{}, Seed: &pb.Seed{}},
+		&wire.Request{Words: mem.BufferSlice{}, Shared: &wire.Span{}},
+		&wire.Request{Seed: &pb.Seed{}, Shared: &wire.Span{}},
+		&wire.Response{Words: mem.BufferSlice{}, Shared: &wire.Span{}},
 		&wire.Response{Words: mem.BufferSlice{}, Err: &pb.Error{}},
 		&wire.Response{Err: &pb.Error{Reason: "\xff"}},
 	} {
@@ -236,6 +275,9 @@ func hostile() map[string][]byte {
 	join := func(b ...[]byte) []byte { return bytes.Join(b, nil) }
 	words := func(b ...byte) []byte { return protowire.AppendBytes(field(5, protowire.BytesType), b) }
 	seed := func(b ...byte) []byte { return protowire.AppendBytes(field(6, protowire.BytesType), b) }
+	shared := func(b ...byte) []byte { return protowire.AppendBytes(field(9, protowire.BytesType), b) }
+	answer := func(b ...byte) []byte { return protowire.AppendBytes(field(10, protowire.BytesType), b) }
+	result := func(b ...byte) []byte { return protowire.AppendBytes(field(6, protowire.BytesType), b) } // a seed of a request
 	group := func(n int) []byte {
 		open, end := field(9, protowire.StartGroupType), field(9, protowire.EndGroupType)
 		return join(bytes.Repeat(open, n), bytes.Repeat(end, n))
@@ -284,6 +326,24 @@ func hostile() map[string][]byte {
 		"fixed64 cut":             field(100, 1, 1, 2, 3),
 		"words and cut fixed":     join(words(1), field(100, 1, 1)),
 		"error of a response":     protowire.AppendBytes(field(3, 2), []byte{0x12, 1, 'x'}),
+		"shared":                  join(shared(0x08, 64, 0x10, 8), answer(0x08, 0x80, 1, 0x10, 8)),
+		"shared, empty":           join(shared(), answer()),
+		"shared merges":           join(shared(0x08, 64), shared(0x10, 8), answer(0x10, 8), answer(0x08, 64, 0x10, 9)),
+		"shared, words, shared":   join(shared(0x08, 64), words(1), shared(0x10, 8)),
+		"shared, seed, shared":    join(shared(0x08, 64), seed(0x10, 1), shared(0x10, 8)),
+		"words then shared":       join(words(1, 2, 3), shared(0x08, 64)),
+		"seed then shared":        join(seed(0x10, 1), shared(0x08, 64)),
+		"shared, unknown":         join(shared(0x18, 1, 0x08, 64, 0x1a, 1, 1), answer(0x1b, 0x08, 1, 0x1c)),
+		"shared, another type":    join(shared(0x0a, 1, 1), answer(0x11, 1, 2, 3, 4, 5, 6, 7, 8)),
+		"shared, largest":         shared(0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01),
+		"shared cut":              shared(0x08),
+		"shared past its end":     join(shared(0x08), field(1, 0, 5)),
+		"shared, bad field":       shared(0x00, 0x01),
+		"shared, group past end":  join(shared(0x1b), field(3, 4)),
+		"words, then bad shared":  join(words(1, 2, 3), shared(0x08)),
+		"answer past the message": field(10, 2, 5, 0x08, 1),
+		"result":                  join(result(0x08, 64), result(0x10, 8)),
+		"words of a result":       join(protowire.AppendBytes(field(2, 2), []byte{1}), result(0x08, 64)),
 		"reason that is not text": protowire.AppendBytes(field(3, 2), []byte{0x12, 1, 0xff}),
 	}
 }

@@ -146,10 +146,7 @@ func Dial(addr string) (*grpc.ClientConn, error) {
 		return nil, err
 	}
 	// The path goes past gRPC's target syntax, which would unescape it.
-	dial := grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", path)
-	})
+	dial := grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dialUnix(ctx, path) })
 	return grpc.NewClient("passthrough:///localhost",
 		append(DialOptions(), dial, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 }

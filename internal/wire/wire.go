@@ -36,9 +36,11 @@ type Request struct {
 	Model []byte // digest
 	Layer uint32
 	Rows  uint32
-	// Exactly one of Words (may be empty but not nil) and Seed is set.
-	Words mem.BufferSlice
-	Seed  *pb.Seed
+	// Exactly one of Words (may be empty but not nil), Seed and Shared is set.
+	Words  mem.BufferSlice
+	Seed   *pb.Seed
+	Shared *Span // of the connection's memory: the words are there
+	Answer *Span // likewise: the answer's words are to go there; nil: to the answer
 	// How long it may wait for its product in nanoseconds, and its place among the
 	// caller's own requests; 0: the daemon's affair.
 	TimeoutNS uint64
@@ -54,8 +56,12 @@ type Response struct {
 	ID                 uint64
 	Words              mem.BufferSlice
 	Err                *pb.Error // set instead of Words
+	Shared             *Span     // likewise: the words are where the request's Answer says
 	QueueNS, ComputeNS uint64
 }
 
 // Free drops the caller's hold on the words, received or to be sent.
 func (r *Response) Free() { r.Words.Free() }
+
+// Span is a part of the memory that a connection shares, in bytes.
+type Span struct{ Offset, Length uint64 }

@@ -162,11 +162,15 @@ type EvaluateRequest struct {
 	//
 	//	*EvaluateRequest_Words
 	//	*EvaluateRequest_Seed
+	//	*EvaluateRequest_Shared
 	Input isEvaluateRequest_Input `protobuf_oneof:"input"`
 	// Nanoseconds that the request may wait for its product; 0: as long as the daemon lets it.
 	TimeoutNs uint64 `protobuf:"varint,7,opt,name=timeout_ns,json=timeoutNs,proto3" json:"timeout_ns,omitempty"`
 	// 1 goes first among the caller's own requests; 0: what the daemon takes it for.
-	Priority      uint32 `protobuf:"varint,8,opt,name=priority,proto3" json:"priority,omitempty"`
+	Priority uint32 `protobuf:"varint,8,opt,name=priority,proto3" json:"priority,omitempty"`
+	// Where in the memory that the connection shares the answer's words are to be
+	// put; not set: in the answer.
+	Answer        *Shared `protobuf:"bytes,10,opt,name=answer,proto3" json:"answer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -254,6 +258,15 @@ func (x *EvaluateRequest) GetSeed() *Seed {
 	return nil
 }
 
+func (x *EvaluateRequest) GetShared() *Shared {
+	if x != nil {
+		if x, ok := x.Input.(*EvaluateRequest_Shared); ok {
+			return x.Shared
+		}
+	}
+	return nil
+}
+
 func (x *EvaluateRequest) GetTimeoutNs() uint64 {
 	if x != nil {
 		return x.TimeoutNs
@@ -266,6 +279,13 @@ func (x *EvaluateRequest) GetPriority() uint32 {
 		return x.Priority
 	}
 	return 0
+}
+
+func (x *EvaluateRequest) GetAnswer() *Shared {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
 }
 
 type isEvaluateRequest_Input interface {
@@ -282,9 +302,69 @@ type EvaluateRequest_Seed struct {
 	Seed *Seed `protobuf:"bytes,6,opt,name=seed,proto3,oneof"`
 }
 
+type EvaluateRequest_Shared struct {
+	// The words lie in the memory that the connection shares.
+	Shared *Shared `protobuf:"bytes,9,opt,name=shared,proto3,oneof"`
+}
+
 func (*EvaluateRequest_Words) isEvaluateRequest_Input() {}
 
 func (*EvaluateRequest_Seed) isEvaluateRequest_Input() {}
+
+func (*EvaluateRequest_Shared) isEvaluateRequest_Input() {}
+
+// Shared is a part of the memory that a connection shares, in bytes.
+type Shared struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Offset        uint64                 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
+	Length        uint64                 `protobuf:"varint,2,opt,name=length,proto3" json:"length,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Shared) Reset() {
+	*x = Shared{}
+	mi := &file_securenets_v1_securenets_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Shared) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Shared) ProtoMessage() {}
+
+func (x *Shared) ProtoReflect() protoreflect.Message {
+	mi := &file_securenets_v1_securenets_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Shared.ProtoReflect.Descriptor instead.
+func (*Shared) Descriptor() ([]byte, []int) {
+	return file_securenets_v1_securenets_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Shared) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *Shared) GetLength() uint64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
 
 type Seed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -296,7 +376,7 @@ type Seed struct {
 
 func (x *Seed) Reset() {
 	*x = Seed{}
-	mi := &file_securenets_v1_securenets_proto_msgTypes[3]
+	mi := &file_securenets_v1_securenets_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -308,7 +388,7 @@ func (x *Seed) String() string {
 func (*Seed) ProtoMessage() {}
 
 func (x *Seed) ProtoReflect() protoreflect.Message {
-	mi := &file_securenets_v1_securenets_proto_msgTypes[3]
+	mi := &file_securenets_v1_securenets_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -321,7 +401,7 @@ func (x *Seed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seed.ProtoReflect.Descriptor instead.
 func (*Seed) Descriptor() ([]byte, []int) {
-	return file_securenets_v1_securenets_proto_rawDescGZIP(), []int{3}
+	return file_securenets_v1_securenets_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Seed) GetKey() []byte {
@@ -345,6 +425,7 @@ type EvaluateResponse struct {
 	//
 	//	*EvaluateResponse_Words
 	//	*EvaluateResponse_Error
+	//	*EvaluateResponse_Shared
 	Result isEvaluateResponse_Result `protobuf_oneof:"result"`
 	// Nanoseconds that the request waited, and that the product of its batch took.
 	QueueNs       uint64 `protobuf:"varint,4,opt,name=queue_ns,json=queueNs,proto3" json:"queue_ns,omitempty"`
@@ -355,7 +436,7 @@ type EvaluateResponse struct {
 
 func (x *EvaluateResponse) Reset() {
 	*x = EvaluateResponse{}
-	mi := &file_securenets_v1_securenets_proto_msgTypes[4]
+	mi := &file_securenets_v1_securenets_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -367,7 +448,7 @@ func (x *EvaluateResponse) String() string {
 func (*EvaluateResponse) ProtoMessage() {}
 
 func (x *EvaluateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_securenets_v1_securenets_proto_msgTypes[4]
+	mi := &file_securenets_v1_securenets_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -380,7 +461,7 @@ func (x *EvaluateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvaluateResponse.ProtoReflect.Descriptor instead.
 func (*EvaluateResponse) Descriptor() ([]byte, []int) {
-	return file_securenets_v1_securenets_proto_rawDescGZIP(), []int{4}
+	return file_securenets_v1_securenets_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *EvaluateResponse) GetId() uint64 {
@@ -415,6 +496,15 @@ func (x *EvaluateResponse) GetError() *Error {
 	return nil
 }
 
+func (x *EvaluateResponse) GetShared() *Shared {
+	if x != nil {
+		if x, ok := x.Result.(*EvaluateResponse_Shared); ok {
+			return x.Shared
+		}
+	}
+	return nil
+}
+
 func (x *EvaluateResponse) GetQueueNs() uint64 {
 	if x != nil {
 		return x.QueueNs
@@ -442,9 +532,16 @@ type EvaluateResponse_Error struct {
 	Error *Error `protobuf:"bytes,3,opt,name=error,proto3,oneof"`
 }
 
+type EvaluateResponse_Shared struct {
+	// The words lie where the request said.
+	Shared *Shared `protobuf:"bytes,6,opt,name=shared,proto3,oneof"`
+}
+
 func (*EvaluateResponse_Words) isEvaluateResponse_Result() {}
 
 func (*EvaluateResponse_Error) isEvaluateResponse_Result() {}
+
+func (*EvaluateResponse_Shared) isEvaluateResponse_Result() {}
 
 // Error is the failure of one request of a stream; the stream goes on.
 type Error struct {
@@ -459,7 +556,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_securenets_v1_securenets_proto_msgTypes[5]
+	mi := &file_securenets_v1_securenets_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -471,7 +568,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_securenets_v1_securenets_proto_msgTypes[5]
+	mi := &file_securenets_v1_securenets_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -484,7 +581,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_securenets_v1_securenets_proto_rawDescGZIP(), []int{5}
+	return file_securenets_v1_securenets_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Error) GetCode() int32 {
@@ -523,7 +620,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_securenets_v1_securenets_proto_msgTypes[6]
+	mi := &file_securenets_v1_securenets_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -535,7 +632,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_securenets_v1_securenets_proto_msgTypes[6]
+	mi := &file_securenets_v1_securenets_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -548,7 +645,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_securenets_v1_securenets_proto_rawDescGZIP(), []int{6}
+	return file_securenets_v1_securenets_proto_rawDescGZIP(), []int{7}
 }
 
 type ListResponse struct {
@@ -560,7 +657,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_securenets_v1_securenets_proto_msgTypes[7]
+	mi := &file_securenets_v1_securenets_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -572,7 +669,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_securenets_v1_securenets_proto_msgTypes[7]
+	mi := &file_securenets_v1_securenets_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -585,7 +682,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_securenets_v1_securenets_proto_rawDescGZIP(), []int{7}
+	return file_securenets_v1_securenets_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListResponse) GetModels() []*Model {
@@ -606,7 +703,7 @@ type Model struct {
 
 func (x *Model) Reset() {
 	*x = Model{}
-	mi := &file_securenets_v1_securenets_proto_msgTypes[8]
+	mi := &file_securenets_v1_securenets_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -618,7 +715,7 @@ func (x *Model) String() string {
 func (*Model) ProtoMessage() {}
 
 func (x *Model) ProtoReflect() protoreflect.Message {
-	mi := &file_securenets_v1_securenets_proto_msgTypes[8]
+	mi := &file_securenets_v1_securenets_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -631,7 +728,7 @@ func (x *Model) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Model.ProtoReflect.Descriptor instead.
 func (*Model) Descriptor() ([]byte, []int) {
-	return file_securenets_v1_securenets_proto_rawDescGZIP(), []int{8}
+	return file_securenets_v1_securenets_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Model) GetDigest() []byte {
@@ -664,7 +761,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_securenets_v1_securenets_proto_msgTypes[9]
+	mi := &file_securenets_v1_securenets_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -676,7 +773,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_securenets_v1_securenets_proto_msgTypes[9]
+	mi := &file_securenets_v1_securenets_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -689,7 +786,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_securenets_v1_securenets_proto_rawDescGZIP(), []int{9}
+	return file_securenets_v1_securenets_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RemoveRequest) GetDigest() []byte {
@@ -707,7 +804,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_securenets_v1_securenets_proto_msgTypes[10]
+	mi := &file_securenets_v1_securenets_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +816,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_securenets_v1_securenets_proto_msgTypes[10]
+	mi := &file_securenets_v1_securenets_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +829,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_securenets_v1_securenets_proto_rawDescGZIP(), []int{10}
+	return file_securenets_v1_securenets_proto_rawDescGZIP(), []int{11}
 }
 
 type InfoRequest struct {
@@ -743,7 +840,7 @@ type InfoRequest struct {
 
 func (x *InfoRequest) Reset() {
 	*x = InfoRequest{}
-	mi := &file_securenets_v1_securenets_proto_msgTypes[11]
+	mi := &file_securenets_v1_securenets_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +852,7 @@ func (x *InfoRequest) String() string {
 func (*InfoRequest) ProtoMessage() {}
 
 func (x *InfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_securenets_v1_securenets_proto_msgTypes[11]
+	mi := &file_securenets_v1_securenets_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +865,7 @@ func (x *InfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoRequest.ProtoReflect.Descriptor instead.
 func (*InfoRequest) Descriptor() ([]byte, []int) {
-	return file_securenets_v1_securenets_proto_rawDescGZIP(), []int{11}
+	return file_securenets_v1_securenets_proto_rawDescGZIP(), []int{12}
 }
 
 type InfoResponse struct {
@@ -782,7 +879,7 @@ type InfoResponse struct {
 
 func (x *InfoResponse) Reset() {
 	*x = InfoResponse{}
-	mi := &file_securenets_v1_securenets_proto_msgTypes[12]
+	mi := &file_securenets_v1_securenets_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -794,7 +891,7 @@ func (x *InfoResponse) String() string {
 func (*InfoResponse) ProtoMessage() {}
 
 func (x *InfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_securenets_v1_securenets_proto_msgTypes[12]
+	mi := &file_securenets_v1_securenets_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -807,7 +904,7 @@ func (x *InfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoResponse.ProtoReflect.Descriptor instead.
 func (*InfoResponse) Descriptor() ([]byte, []int) {
-	return file_securenets_v1_securenets_proto_rawDescGZIP(), []int{12}
+	return file_securenets_v1_securenets_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *InfoResponse) GetVersion() string {
@@ -843,25 +940,32 @@ const file_securenets_v1_securenets_proto_rawDesc = "" +
 	"\x04data\x18\x04 \x01(\fR\x04data\"H\n" +
 	"\x0eUploadResponse\x12\x1a\n" +
 	"\breceived\x18\x01 \x01(\x04R\breceived\x12\x1a\n" +
-	"\bcomplete\x18\x02 \x01(\bR\bcomplete\"\xe8\x01\n" +
+	"\bcomplete\x18\x02 \x01(\bR\bcomplete\"\xc8\x02\n" +
 	"\x0fEvaluateRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\fR\x05model\x12\x14\n" +
 	"\x05layer\x18\x03 \x01(\rR\x05layer\x12\x12\n" +
 	"\x04rows\x18\x04 \x01(\rR\x04rows\x12\x16\n" +
 	"\x05words\x18\x05 \x01(\fH\x00R\x05words\x12)\n" +
-	"\x04seed\x18\x06 \x01(\v2\x13.securenets.v1.SeedH\x00R\x04seed\x12\x1d\n" +
+	"\x04seed\x18\x06 \x01(\v2\x13.securenets.v1.SeedH\x00R\x04seed\x12/\n" +
+	"\x06shared\x18\t \x01(\v2\x15.securenets.v1.SharedH\x00R\x06shared\x12\x1d\n" +
 	"\n" +
 	"timeout_ns\x18\a \x01(\x04R\ttimeoutNs\x12\x1a\n" +
-	"\bpriority\x18\b \x01(\rR\bpriorityB\a\n" +
-	"\x05input\".\n" +
+	"\bpriority\x18\b \x01(\rR\bpriority\x12-\n" +
+	"\x06answer\x18\n" +
+	" \x01(\v2\x15.securenets.v1.SharedR\x06answerB\a\n" +
+	"\x05input\"8\n" +
+	"\x06Shared\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x16\n" +
+	"\x06length\x18\x02 \x01(\x04R\x06length\".\n" +
 	"\x04Seed\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
-	"\x05first\x18\x02 \x01(\x04R\x05first\"\xac\x01\n" +
+	"\x05first\x18\x02 \x01(\x04R\x05first\"\xdd\x01\n" +
 	"\x10EvaluateResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +
 	"\x05words\x18\x02 \x01(\fH\x00R\x05words\x12,\n" +
-	"\x05error\x18\x03 \x01(\v2\x14.securenets.v1.ErrorH\x00R\x05error\x12\x19\n" +
+	"\x05error\x18\x03 \x01(\v2\x14.securenets.v1.ErrorH\x00R\x05error\x12/\n" +
+	"\x06shared\x18\x06 \x01(\v2\x15.securenets.v1.SharedH\x00R\x06shared\x12\x19\n" +
 	"\bqueue_ns\x18\x04 \x01(\x04R\aqueueNs\x12\x1d\n" +
 	"\n" +
 	"compute_ns\x18\x05 \x01(\x04R\tcomputeNsB\b\n" +
@@ -906,41 +1010,45 @@ func file_securenets_v1_securenets_proto_rawDescGZIP() []byte {
 	return file_securenets_v1_securenets_proto_rawDescData
 }
 
-var file_securenets_v1_securenets_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_securenets_v1_securenets_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_securenets_v1_securenets_proto_goTypes = []any{
 	(*UploadRequest)(nil),    // 0: securenets.v1.UploadRequest
 	(*UploadResponse)(nil),   // 1: securenets.v1.UploadResponse
 	(*EvaluateRequest)(nil),  // 2: securenets.v1.EvaluateRequest
-	(*Seed)(nil),             // 3: securenets.v1.Seed
-	(*EvaluateResponse)(nil), // 4: securenets.v1.EvaluateResponse
-	(*Error)(nil),            // 5: securenets.v1.Error
-	(*ListRequest)(nil),      // 6: securenets.v1.ListRequest
-	(*ListResponse)(nil),     // 7: securenets.v1.ListResponse
-	(*Model)(nil),            // 8: securenets.v1.Model
-	(*RemoveRequest)(nil),    // 9: securenets.v1.RemoveRequest
-	(*RemoveResponse)(nil),   // 10: securenets.v1.RemoveResponse
-	(*InfoRequest)(nil),      // 11: securenets.v1.InfoRequest
-	(*InfoResponse)(nil),     // 12: securenets.v1.InfoResponse
+	(*Shared)(nil),           // 3: securenets.v1.Shared
+	(*Seed)(nil),             // 4: securenets.v1.Seed
+	(*EvaluateResponse)(nil), // 5: securenets.v1.EvaluateResponse
+	(*Error)(nil),            // 6: securenets.v1.Error
+	(*ListRequest)(nil),      // 7: securenets.v1.ListRequest
+	(*ListResponse)(nil),     // 8: securenets.v1.ListResponse
+	(*Model)(nil),            // 9: securenets.v1.Model
+	(*RemoveRequest)(nil),    // 10: securenets.v1.RemoveRequest
+	(*RemoveResponse)(nil),   // 11: securenets.v1.RemoveResponse
+	(*InfoRequest)(nil),      // 12: securenets.v1.InfoRequest
+	(*InfoResponse)(nil),     // 13: securenets.v1.InfoResponse
 }
 var file_securenets_v1_securenets_proto_depIdxs = []int32{
-	3,  // 0: securenets.v1.EvaluateRequest.seed:type_name -> securenets.v1.Seed
-	5,  // 1: securenets.v1.EvaluateResponse.error:type_name -> securenets.v1.Error
-	8,  // 2: securenets.v1.ListResponse.models:type_name -> securenets.v1.Model
-	0,  // 3: securenets.v1.SecureNets.Upload:input_type -> securenets.v1.UploadRequest
-	2,  // 4: securenets.v1.SecureNets.Evaluate:input_type -> securenets.v1.EvaluateRequest
-	6,  // 5: securenets.v1.SecureNets.List:input_type -> securenets.v1.ListRequest
-	9,  // 6: securenets.v1.SecureNets.Remove:input_type -> securenets.v1.RemoveRequest
-	11, // 7: securenets.v1.SecureNets.Info:input_type -> securenets.v1.InfoRequest
-	1,  // 8: securenets.v1.SecureNets.Upload:output_type -> securenets.v1.UploadResponse
-	4,  // 9: securenets.v1.SecureNets.Evaluate:output_type -> securenets.v1.EvaluateResponse
-	7,  // 10: securenets.v1.SecureNets.List:output_type -> securenets.v1.ListResponse
-	10, // 11: securenets.v1.SecureNets.Remove:output_type -> securenets.v1.RemoveResponse
-	12, // 12: securenets.v1.SecureNets.Info:output_type -> securenets.v1.InfoResponse
-	8,  // [8:13] is the sub-list for method output_type
-	3,  // [3:8] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	4,  // 0: securenets.v1.EvaluateRequest.seed:type_name -> securenets.v1.Seed
+	3,  // 1: securenets.v1.EvaluateRequest.shared:type_name -> securenets.v1.Shared
+	3,  // 2: securenets.v1.EvaluateRequest.answer:type_name -> securenets.v1.Shared
+	6,  // 3: securenets.v1.EvaluateResponse.error:type_name -> securenets.v1.Error
+	3,  // 4: securenets.v1.EvaluateResponse.shared:type_name -> securenets.v1.Shared
+	9,  // 5: securenets.v1.ListResponse.models:type_name -> securenets.v1.Model
+	0,  // 6: securenets.v1.SecureNets.Upload:input_type -> securenets.v1.UploadRequest
+	2,  // 7: securenets.v1.SecureNets.Evaluate:input_type -> securenets.v1.EvaluateRequest
+	7,  // 8: securenets.v1.SecureNets.List:input_type -> securenets.v1.ListRequest
+	10, // 9: securenets.v1.SecureNets.Remove:input_type -> securenets.v1.RemoveRequest
+	12, // 10: securenets.v1.SecureNets.Info:input_type -> securenets.v1.InfoRequest
+	1,  // 11: securenets.v1.SecureNets.Upload:output_type -> securenets.v1.UploadResponse
+	5,  // 12: securenets.v1.SecureNets.Evaluate:output_type -> securenets.v1.EvaluateResponse
+	8,  // 13: securenets.v1.SecureNets.List:output_type -> securenets.v1.ListResponse
+	11, // 14: securenets.v1.SecureNets.Remove:output_type -> securenets.v1.RemoveResponse
+	13, // 15: securenets.v1.SecureNets.Info:output_type -> securenets.v1.InfoResponse
+	11, // [11:16] is the sub-list for method output_type
+	6,  // [6:11] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_securenets_v1_securenets_proto_init() }
@@ -951,10 +1059,12 @@ func file_securenets_v1_securenets_proto_init() {
 	file_securenets_v1_securenets_proto_msgTypes[2].OneofWrappers = []any{
 		(*EvaluateRequest_Words)(nil),
 		(*EvaluateRequest_Seed)(nil),
+		(*EvaluateRequest_Shared)(nil),
 	}
-	file_securenets_v1_securenets_proto_msgTypes[4].OneofWrappers = []any{
+	file_securenets_v1_securenets_proto_msgTypes[5].OneofWrappers = []any{
 		(*EvaluateResponse_Words)(nil),
 		(*EvaluateResponse_Error)(nil),
+		(*EvaluateResponse_Shared)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -962,7 +1072,7 @@ func file_securenets_v1_securenets_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_securenets_v1_securenets_proto_rawDesc), len(file_securenets_v1_securenets_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

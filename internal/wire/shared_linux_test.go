@@ -1,0 +1,151 @@
+package wire_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
+
+	"github.com/securenets/securenets/internal/lane"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/wire"
+)
+
+// TestUnawareServer: a server that knows nothing of shared memory is spoken to as ever, also
+// after its connection was lost.
+func TestUnawareServer(t *testing.T) {
+	cc, err := wire.DialShared(serve(t), lane.Grain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cc.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	stream, err := cc.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/securenets.v1.SecureNets/Evaluate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wire.SharedOf(stream.Context()) != nil {
+		t.Error("memory is shared with nobody")
+	}
+	v := randomWords(ring.Q4(), 1000)
+	req := wire.Request{ID: 1, Words: wire.EncodeWords(ring.Q4(), v, nil)}
+	if err := stream.SendMsg(&req); err != nil {
+		t.Fatal(err)
+	}
+	req.Free()
+	var resp wire.Response
+	if err := stream.RecvMsg(&resp); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]uint32, len(v))
+	if err := wire.DecodeWords(ring.Q4(), got, resp.Words); err != nil || !slices.Equal(got, v) {
+		t.Errorf("words came back otherwise: %v", err)
+	}
+	resp.Free()
+}
+
+// TestSilentServer: a server that neither replies nor hangs up costs the time that a
+// connection may take, and no more.
+func TestSilentServer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	cc, err := wire.DialShared("unix:"+path, lane.Grain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cc.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := cc.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/securenets.v1.SecureNets/Evaluate"); err == nil {
+		t.Error("a stream to nobody")
+	}
+	if _, err := wire.DialShared("tcp:1.2.3.4:5", lane.Grain); !errors.Is(err, wire.ErrAddress) {
+		t.Errorf("another address: %v", err)
+	}
+}
+
+// twice returns two mappings of the same memory: what a process and another one see.
+func twice(t *testing.T, size int) (a, b []byte) {
+	t.Helper()
+	fd, err := unix.MemfdCreate("test", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Ftruncate(fd, int64(size)); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []*[]byte{&a, &b} {
+		if *m, err = unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Munmap(*m) })
+	}
+	return a, b
+}
+
+// TestWordsThatChange: words that another process changes while they are decoded are
+// canonical, or refused. The check looks at what was copied.
+func TestWordsThatChange(t *testing.T) {
+	for _, r := range []ring.Ring{ring.Q4(), ring.Q3()} {
+		const n = 4096
+		ours, theirs := twice(t, 4*n)
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(stopped)
+			for good := true; ; good = !good {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				for i := range theirs {
+					theirs[i] = map[bool]byte{true: 1, false: 0xff}[good]
+				}
+			}
+		}()
+		words := mem.BufferSlice{mem.SliceBuffer(ours[:n*r.WordBytes()])}
+		dst := make([]uint32, n)
+		accepted, refused := 0, 0
+		for end := time.Now().Add(time.Second); time.Now().Before(end); {
+			if err := wire.DecodeWords(r, dst, words); err != nil {
+				refused++
+				continue
+			}
+			accepted++
+			if i := slices.IndexFunc(dst, func(w uint32) bool { return w >= r.Modulus() }); i >= 0 {
+				t.Fatalf("%v: word %d is %#x", r, i, dst[i])
+			}
+		}
+		close(stop)
+		<-stopped
+		t.Logf("%v: accepted %d times, refused %d", r, accepted, refused)
+		if accepted == 0 || refused == 0 {
+			t.Errorf("%v: nothing changed", r)
+		}
+	}
+}
+
+// TestPutWords writes what EncodeWords sends.
+func TestPutWords(t *testing.T) {
+	for _, r := range []ring.Ring{ring.Q4(), ring.Q3(), mustRing(t, 3, 5)} {
+		v := randomWords(r, 1001)
+		b := make([]byte, len(v)*r.WordBytes())
+		wire.PutWords(r, b, v)
+		if string(b) != string(wire.EncodeWords(r, v, nil).Materialize()) {
+			t.Errorf("%v: other bytes", r)
+		}
+	}
+}
