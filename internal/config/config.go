@@ -18,6 +18,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/wire"
 )
@@ -41,12 +42,13 @@ type Config struct {
 	// DrainTimeoutSeconds bounds the time from a signal to the exit.
 	DrainTimeoutSeconds int `toml:"drain_timeout_seconds"`
 
-	TLS      TLS      `toml:"tls"`
-	CUDA     CUDA     `toml:"cuda"`
-	Log      Log      `toml:"log"`
-	Limits   Limits   `toml:"limits"`
-	Batching Batching `toml:"batching"`
-	Metrics  Metrics  `toml:"metrics"`
+	TLS          TLS          `toml:"tls"`
+	CUDA         CUDA         `toml:"cuda"`
+	Log          Log          `toml:"log"`
+	Limits       Limits       `toml:"limits"`
+	SharedMemory SharedMemory `toml:"shared_memory"`
+	Batching     Batching     `toml:"batching"`
+	Metrics      Metrics      `toml:"metrics"`
 }
 
 // Backends that a configuration can name.
@@ -119,6 +121,13 @@ type Limits struct {
 	// StallTimeoutSeconds is how long a caller may keep the daemon waiting in the
 	// middle of something.
 	StallTimeoutSeconds int `toml:"stall_timeout_seconds"`
+}
+
+// SharedMemory bounds what callers on the unix socket may share with the daemon, so that
+// words need not go through the socket.
+type SharedMemory struct {
+	BytesPerConnection int64 `toml:"bytes_per_connection"`
+	Bytes              int64 `toml:"bytes"` // of all connections; 0: nothing is shared
 }
 
 // Batching says how requests for one operator of one model are merged.
@@ -240,7 +249,8 @@ func Default() Config {
 			MaxLoadedBytes: 8 << 30, MaxBytesInFlight: 512 << 20,
 			MaxMultiplyAdds: 1 << 37, MaxCalls: 16384, StallTimeoutSeconds: 30,
 		},
-		Batching: Batching{Policy: Policy{MaxBatchSize: 4096, MaxQueueSize: 256}},
+		SharedMemory: SharedMemory{BytesPerConnection: 64 << 20, Bytes: 1 << 30},
+		Batching:     Batching{Policy: Policy{MaxBatchSize: 4096, MaxQueueSize: 256}},
 	}
 }
 
@@ -349,6 +359,11 @@ func (c Config) Validate() error {
 	within("limits.max_multiply_adds", c.Limits.MaxMultiplyAdds, 1, 1<<50)
 	within("limits.max_calls", int64(c.Limits.MaxCalls), 1, 1<<20)
 	within("limits.stall_timeout_seconds", int64(c.Limits.StallTimeoutSeconds), 1, 3600)
+	within("shared_memory.bytes", c.SharedMemory.Bytes, 0, lane.MaxSize)
+	within("shared_memory.bytes_per_connection", c.SharedMemory.BytesPerConnection, lane.Grain, lane.MaxSize)
+	if c.SharedMemory.Bytes > 0 && c.SharedMemory.BytesPerConnection > c.SharedMemory.Bytes {
+		bad("shared_memory.bytes_per_connection", "is %d, more than shared_memory.bytes", c.SharedMemory.BytesPerConnection)
+	}
 	policy := func(table string, p Policy) {
 		within(table+".max_batch_size", int64(p.MaxBatchSize), 1, 1<<20)
 		within(table+".max_queue_delay_microseconds", int64(p.MaxQueueDelayMicroseconds), 0, 10_000_000)

@@ -56,6 +56,7 @@ func TestGood(t *testing.T) {
 			MaxLoadedBytes: 8192, MaxBytesInFlight: 128 << 20,
 			MaxMultiplyAdds: 1000, MaxCalls: 7, StallTimeoutSeconds: 5,
 		},
+		SharedMemory: config.SharedMemory{BytesPerConnection: 1 << 16, Bytes: 1 << 17},
 		Batching: config.Batching{
 			Policy: config.Policy{MaxBatchSize: 1, MaxQueueDelayMicroseconds: 500, MaxQueueSize: 2,
 				DefaultTimeoutMicroseconds: 7000, PriorityLevels: 3, DefaultPriorityLevel: 2},
@@ -72,6 +73,10 @@ func TestGood(t *testing.T) {
 	}
 	if d := c.Batching.DefaultTimeout(); d != 7*time.Millisecond {
 		t.Errorf("default timeout %v", d)
+	}
+	off, err := config.Load("testdata/good/shared-off.toml")
+	if err != nil || off.SharedMemory.Bytes != 0 {
+		t.Errorf("shared memory off: %+v, %v", off.SharedMemory, err)
 	}
 	own := want.Batching.Policy
 	if got := c.Batching.For("another"); got != own {
