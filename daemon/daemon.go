@@ -90,10 +90,11 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	queue := batch.New(work, batch.Options{Parallel: parallel(cfg, backend), Lender: lender(backend)})
 	defer queue.Close()
 	s.batcher, s.policy = queue, policies(cfg.Batching)
+	sharing := newSharing(cfg.SharedMemory, s.metrics)
 	s.metrics.Watch(metrics.Sources{
 		Ready:   s.serving.Load,
 		Waiting: queue.Waiting, Models: s.store.Size, Backend: backend,
-		Messages: s.incoming, Requests: s.memory,
+		Messages: s.incoming, Requests: s.memory, Shared: sharing.all,
 	})
 	stopMetrics, err := s.serveMetrics(cfg.Metrics)
 	if err != nil {
@@ -104,7 +105,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 		grpc.Creds(transport{insecure.NewCredentials(), secure, func(from net.Addr, why error) {
 			s.metrics.Refused(metrics.Stranger)
 			log.Warn("caller turned away", "address", from, "error", why)
-		}, new(atomic.Uint64)}),
+		}, new(atomic.Uint64), sharing}),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.MaxRecvMsgSize(maxUnary),
 		grpc.InTapHandle(s.tap),
@@ -169,7 +170,9 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	for range listeners {
 		<-served
 	}
-	log.Info("stopped", "requests", s.counts.requests.Load(), "payload_bytes", s.counts.payload.Load(), "copied_bytes", s.counts.copied.Load())
+	frames, shared := &s.counts[metrics.Frames], &s.counts[metrics.Shared]
+	log.Info("stopped", "requests", frames.requests.Load(), "payload_bytes", frames.payload.Load(), "copied_bytes", frames.copied.Load(),
+		"shared_requests", shared.requests.Load(), "shared_payload_bytes", shared.payload.Load(), "shared_copied_bytes", shared.copied.Load())
 	return nil
 }
 

@@ -12,11 +12,13 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/daemon/batch"
 	"github.com/securenets/securenets/daemon/metrics"
 	"github.com/securenets/securenets/daemon/model"
+	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/prg"
 	"github.com/securenets/securenets/internal/ring"
@@ -45,7 +47,9 @@ func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, p
 	if err != nil {
 		return err
 	}
-	e := &evaluation{service: s, stream: stream, caller: name, models: s.store.Of(owner)}
+	region, release := holdRegion(ctx)
+	defer release() // once no request uses it
+	e := &evaluation{service: s, stream: stream, caller: name, models: s.store.Of(owner), region: region}
 	defer e.work.Wait()
 	slots := make(chan struct{}, maxInFlight)
 	for {
@@ -82,6 +86,7 @@ type evaluation struct {
 	stream  grpc.ServerStream
 	caller  batch.Caller
 	models  model.Space    // the caller's
+	region  *lane.Region   // that the connection shares; nil: none
 	work    sync.WaitGroup // requests being answered
 	sending sync.Mutex
 }
@@ -124,8 +129,19 @@ type job struct {
 	op      plan.Op
 	charge  charge
 	arrived time.Time // when the request's last byte did
+	// Where in shared memory the words are, and where the answer's are to go; nil: in
+	// messages. The caller may write to both at any time.
+	in, out []byte
 	// Bytes of words: received, and copied between the transport and the product.
 	received, copied int
+}
+
+// lane returns where the words are.
+func (j *job) lane() metrics.Lane {
+	if j.in != nil || j.out != nil {
+		return metrics.Shared
+	}
+	return metrics.Frames
 }
 
 // freeWords lets go of the message. It may be called again.
@@ -159,8 +175,8 @@ func (e *evaluation) admit(ctx context.Context, j *job) error {
 	return err
 }
 
-// check sets op and charge of j.
-func (s *service) check(j *job) error {
+// check sets op, charge, in and out of j.
+func (e *evaluation) check(j *job) error {
 	if int64(j.Layer) >= int64(len(j.model.Plan.Ops)) {
 		return &wire.Error{Code: codes.NotFound, Reason: wire.ReasonLayerNotFound,
 			Message: fmt.Sprintf("layer %d of %d", j.Layer, len(j.model.Plan.Ops))}
@@ -170,11 +186,22 @@ func (s *service) check(j *job) error {
 	}
 	j.op = j.model.Plan.Ops[j.Layer]
 	var err error
-	if j.charge, err = s.chargeOf(j.model.Plan.Ring, j.op, j.Rows); err != nil {
+	if j.charge, err = e.chargeOf(j.model.Plan.Ring, j.op, j.Rows, j.Shared != nil, j.Answer != nil); err != nil {
 		return err
 	}
-	want := int(j.Rows) * j.op.InLen() * j.model.Plan.Ring.WordBytes()
+	row := int64(j.Rows) * int64(j.model.Plan.Ring.WordBytes())
+	want := row * int64(j.op.InLen())
+	if j.Answer != nil {
+		if j.out, err = inRegion(e.region, j.Answer, row*int64(j.op.OutLen())); err != nil {
+			return err
+		}
+	}
 	switch {
+	case j.Shared != nil:
+		if j.in, err = inRegion(e.region, j.Shared, want); err != nil {
+			return err
+		}
+		j.received = len(j.in)
 	case j.Seed != nil:
 		if len(j.Seed.Key) != len(prg.Seed{}) {
 			return badRequest("a seed of %d bytes, want %d", len(j.Seed.Key), len(prg.Seed{}))
@@ -184,9 +211,8 @@ func (s *service) check(j *job) error {
 		}
 	case j.Words == nil:
 		return badRequest("neither words nor a seed")
-	case j.Words.Len() != want:
-		return &wire.Error{Code: codes.InvalidArgument, Reason: wire.ReasonBadLength,
-			Message: fmt.Sprintf("%d bytes of words, want %d", j.Words.Len(), want)}
+	case int64(j.Words.Len()) != want:
+		return badLength(uint64(j.Words.Len()), want)
 	}
 	return nil
 }
@@ -199,9 +225,9 @@ type charge struct {
 
 func (c charge) total() int64 { return c.in + c.out }
 
-// chargeOf returns what a request is charged. It returns a *wire.Error where a limit is
-// passed.
-func (s *service) chargeOf(r ring.Ring, op plan.Op, rows uint32) (c charge, err error) {
+// chargeOf returns what a request is charged, whose words, or whose answer's, are in
+// shared memory or else in messages. It returns a *wire.Error where a limit is passed.
+func (s *service) chargeOf(r ring.Ring, op plan.Op, rows uint32, sharedIn, sharedOut bool) (c charge, err error) {
 	tooLarge := func(format string, a ...any) (charge, error) {
 		return charge{}, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge, Message: fmt.Sprintf(format, a...)}
 	}
@@ -216,7 +242,10 @@ func (s *service) chargeOf(r ring.Ring, op plan.Op, rows uint32) (c charge, err 
 		return tooLarge("%d multiply-adds, want at most %d", work, most)
 	}
 	message, encoded := in*width, int64(0)
-	if width != wordSize {
+	if sharedIn {
+		message = 0
+	}
+	if width != wordSize && !sharedOut {
 		encoded = out * width
 	}
 	c.in = wordSize*(in+in/8) + max(0, message-encoded) // see pool.Size; out's part is for the message, meanwhile
@@ -232,7 +261,7 @@ func (s *service) chargeOf(r ring.Ring, op plan.Op, rows uint32) (c charge, err 
 func (s *service) checkPlan(p plan.Plan) error {
 	for i, op := range p.Ops {
 		var refused *wire.Error
-		if _, err := s.chargeOf(p.Ring, op, 1); errors.As(err, &refused) {
+		if _, err := s.chargeOf(p.Ring, op, 1, false, false); errors.As(err, &refused) {
 			return &wire.Error{Code: refused.Code, Reason: refused.Reason, Message: fmt.Sprintf("operator %d: %s", i, refused.Message)}
 		}
 	}
@@ -264,20 +293,30 @@ func (e *evaluation) answer(ctx context.Context, j *job) {
 	defer answer.Drop(func() { e.memory.Release(j.charge.out) })
 	resp := &wire.Response{ID: j.ID, QueueNS: uint64(took.Queue.Nanoseconds()), ComputeNS: uint64(took.Compute.Nanoseconds())}
 	r, y := j.model.Plan.Ring, answer.Y.Data
-	e.counts.answered(len(y)*r.WordBytes(), j.received, j.copied+wire.Copies(r, len(y)))
+	bytes := len(y) * r.WordBytes()
 	begun := time.Now()
-	written := make(chan struct{})
-	resp.Words = wire.EncodeWords(r, y, func() {
+	var written chan struct{}
+	if j.out != nil {
+		wire.PutWords(r, j.out, y)
 		answer.Read()
-		close(written)
-	})
-	bytes := resp.Words.Len()
+		j.copied += bytes
+		resp.Shared = j.Answer
+	} else {
+		written = make(chan struct{})
+		j.copied += wire.Copies(r, len(y))
+		resp.Words = wire.EncodeWords(r, y, func() {
+			answer.Read()
+			close(written)
+		})
+	}
+	e.counts[j.lane()].answered(bytes, j.received, j.copied)
 	if !e.send(resp, written) {
 		e.metrics.Refused(metrics.Cancelled)
 		j.model.Metrics.Failed(metrics.Cancelled)
 		return
 	}
 	e.metrics.Sent(bytes, time.Since(begun))
+	e.metrics.Carried(j.lane(), j.received, bytes, j.copied)
 	took.Total = time.Since(j.arrived)
 	j.model.Metrics.Answered(took)
 }
@@ -287,8 +326,12 @@ func (j *job) input(x ring.Matrix) error {
 	r := j.model.Plan.Ring
 	if j.Seed == nil {
 		defer j.freeWords()
-		j.copied += j.Words.Len()
-		return wire.DecodeWords(r, x.Data, j.Words)
+		words := j.Words
+		if j.in != nil {
+			words = mem.BufferSlice{mem.SliceBuffer(j.in)} // which is read once: x alone is looked at
+		}
+		j.copied += words.Len()
+		return wire.DecodeWords(r, x.Data, words)
 	}
 	e := prg.New(prg.Seed(j.Seed.Key))
 	for i := range x.Rows {

@@ -21,6 +21,7 @@ import (
 	"github.com/securenets/securenets/daemon/batch"
 	"github.com/securenets/securenets/daemon/model"
 	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/internal/lane"
 )
 
 // ErrAddressInUse reports a socket that another process serves.
@@ -133,7 +134,7 @@ func (l *localListener) Accept() (net.Conn, error) {
 		}
 		uid, err := peerUser(c)
 		if err == nil && l.admit(uid) {
-			return c, nil
+			return &localConn{UnixConn: c}, nil
 		}
 		l.log.Warn("caller turned away", "uid", uid, "error", err)
 		l.turnedAway()
@@ -149,6 +150,7 @@ type transport struct {
 	tls                              credentials.TransportCredentials
 	turnedAway                       func(from net.Addr, why error)
 	connections                      *atomic.Uint64 // so far
+	sharing                          *sharing
 }
 
 // caller is who calls, and the connection of the call. To the queue each connection of a
@@ -159,6 +161,8 @@ type caller struct {
 	owner model.Owner
 	conn  net.Conn
 	name  batch.Caller
+	// region is the memory that the connection shares, which holds it; nil: none.
+	region *lane.Region
 }
 
 func (caller) AuthType() string { return "securenets" }
@@ -166,9 +170,13 @@ func (caller) AuthType() string { return "securenets" }
 // ServerHandshake implements credentials.TransportCredentials.
 func (t transport) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	level, owner, name := credentials.PrivacyAndIntegrity, model.Owner(""), batch.Caller("")
-	if local, ok := c.(*net.UnixConn); ok {
-		uid, err := peerUser(local)
+	var region *lane.Region
+	if local, ok := c.(*localConn); ok {
+		uid, err := peerUser(local.UnixConn)
 		if err != nil {
+			return nil, nil, err
+		}
+		if region, err = local.share(t.sharing); err != nil {
 			return nil, nil, err
 		}
 		level, owner = credentials.NoSecurity, model.User(uid)
@@ -181,7 +189,7 @@ func (t transport) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, 
 		}
 		c, owner, name = secured, by, batch.Caller(by)
 	}
-	return c, caller{credentials.CommonAuthInfo{SecurityLevel: level}, owner, c, name}, nil
+	return c, caller{credentials.CommonAuthInfo{SecurityLevel: level}, owner, c, name, region}, nil
 }
 
 // callerOf returns who makes a call: whose models it may use, and who it is to the queue.

@@ -41,7 +41,7 @@ type service struct {
 	store   *model.Store
 	batcher *batch.Queue
 	policy  func(sealed.Digest) *batch.Policy
-	counts  counts
+	counts  [2]counts // by lane
 	metrics *metrics.Metrics
 	pacer   pacer
 	// max_bytes_in_flight is in two parts, for what is received and for what is admitted.
@@ -92,6 +92,15 @@ func (b *budget) Acquire(ctx context.Context, n int64) error {
 	return err
 }
 
+// TryAcquire is Acquire where it need not wait.
+func (b *budget) TryAcquire(n int64) bool {
+	ok := b.Weighted.TryAcquire(n)
+	if ok {
+		b.used.Add(n)
+	}
+	return ok
+}
+
 // Release gives n bytes back.
 func (b *budget) Release(n int64) {
 	b.used.Add(-n)
@@ -106,6 +115,10 @@ func (b *budget) Limit() int64 { return b.limit }
 
 func badRequest(format string, a ...any) error {
 	return &wire.Error{Code: codes.InvalidArgument, Reason: wire.ReasonBadRequest, Message: fmt.Sprintf(format, a...)}
+}
+
+func badLength(got uint64, want int64) error {
+	return &wire.Error{Code: codes.InvalidArgument, Reason: wire.ReasonBadLength, Message: fmt.Sprintf("%d bytes of words, want %d", got, want)}
 }
 
 func shuttingDown() *wire.Error {

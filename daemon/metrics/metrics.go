@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/version"
 	"github.com/securenets/securenets/internal/wire"
@@ -44,6 +45,19 @@ const (
 	tritonOther     = "OTHER"
 )
 
+// Lane is where words of requests and answers are.
+type Lane int
+
+const (
+	Frames Lane = iota // all in messages
+	Shared             // some in memory that the connection shares
+)
+
+func (l Lane) String() string { return [...]string{"frames", "shared"}[l] }
+
+// carried are the figures of a lane.
+type carried struct{ requests, received, sent, copied prometheus.Counter }
+
 // Metrics are the figures of one daemon. Methods may be called by several
 // goroutines at once.
 type Metrics struct {
@@ -57,6 +71,8 @@ type Metrics struct {
 	receiving      prometheus.Observer
 	sending        prometheus.Observer
 	batch          prometheus.Histogram
+	lanes          [2]carried
+	offers         map[lane.Verdict]prometheus.Counter
 
 	// By model.
 	success, failure, rows, products           *prometheus.CounterVec
@@ -126,6 +142,18 @@ func New() *Metrics {
 	m.uploads = counter("securenets_uploads_total", "Models that an upload has made visible.")
 	m.received = counter("securenets_received_bytes_total", "Bytes of messages of requests and of uploads.")
 	m.sent = counter("securenets_sent_bytes_total", "Bytes of words in answers.")
+	requests := counters("securenets_lane_requests_total", "Requests that were answered with their product, by where their words were: all in messages, or some in shared memory.", "lane")
+	payload := counters("securenets_lane_payload_bytes_total", "Bytes of words of these, received and sent.", "lane", "direction")
+	copied := counters("securenets_lane_copied_bytes_total", "Bytes of words that the daemon copied for these, between message or shared memory and product.", "lane")
+	for _, l := range []Lane{Frames, Shared} {
+		name := l.String()
+		m.lanes[l] = carried{requests.WithLabelValues(name), payload.WithLabelValues(name, "received"), payload.WithLabelValues(name, "sent"), copied.WithLabelValues(name)}
+	}
+	offers := counters("securenets_shared_memory_offers_total", "Regions of memory that callers offered to share, by what they were told.", "verdict")
+	m.offers = map[lane.Verdict]prometheus.Counter{}
+	for _, v := range lane.Verdicts() {
+		m.offers[v] = offers.WithLabelValues(v.String())
+	}
 
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "securenets_build_info", Help: "1; the label has the version.",
 		ConstLabels: prometheus.Labels{"version": version.Version}})
@@ -177,6 +205,19 @@ func (m *Metrics) Sent(bytes int, took time.Duration) {
 	m.sent.Add(float64(bytes))
 	m.sending.Observe(took.Seconds())
 }
+
+// Carried counts an answered request by the lane that it took: bytes of words received,
+// sent and copied.
+func (m *Metrics) Carried(l Lane, received, sent, copied int) {
+	c := m.lanes[l]
+	c.requests.Inc()
+	c.received.Add(float64(received))
+	c.sent.Add(float64(sent))
+	c.copied.Add(float64(copied))
+}
+
+// Offered counts a region that a caller offered.
+func (m *Metrics) Offered(v lane.Verdict) { m.offers[v].Inc() }
 
 // Model are the figures of one model, however often it is stored.
 type Model struct {

@@ -14,6 +14,7 @@ type Sources struct {
 	Backend kernels.Backend
 	// Messages and Requests are the two parts of max_bytes_in_flight.
 	Messages, Requests Budget
+	Shared             Budget // memory that callers share
 }
 
 // Budget is memory that is set aside, in bytes.
@@ -38,6 +39,8 @@ var (
 	files    = describe("securenets_models_bytes", "Bytes of their files.")
 	inFlight = describe("securenets_in_flight_bytes", "Bytes set aside for messages, and for requests, that are in work.", "part")
 	most     = describe("securenets_in_flight_limit_bytes", "The most of these.", "part")
+	shared   = describe("securenets_shared_memory_bytes", "Bytes of memory that callers share with the daemon.")
+	mostOf   = describe("securenets_shared_memory_limit_bytes", "The most of these.")
 
 	backend  = describe("securenets_backend_info", "1; the label has the backend's name.", "backend")
 	loaded   = describe("securenets_backend_matrices", "Weight matrices that the backend has loaded.")
@@ -63,7 +66,7 @@ var (
 // Describe implements prometheus.Collector.
 func (w watcher) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		ready, waiting, stored, files, inFlight, most, backend, loaded, resident, products, samples, mulAdds, busy,
+		ready, waiting, stored, files, inFlight, most, shared, mostOf, backend, loaded, resident, products, samples, mulAdds, busy,
 		utilisation, memory, used, power, devReady, devBudget, devWeights, devWork, devEvicted, celsius,
 	} {
 		to <- d
@@ -93,6 +96,8 @@ func (w watcher) Collect(to chan<- prometheus.Metric) {
 		gauge(inFlight, float64(b.Used()), part)
 		gauge(most, float64(b.Limit()), part)
 	}
+	gauge(shared, float64(w.Shared.Used()))
+	gauge(mostOf, float64(w.Shared.Limit()))
 
 	s := w.Backend.Stats()
 	gauge(backend, 1, w.Backend.Name())
