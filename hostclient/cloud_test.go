@@ -13,10 +13,15 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/peer"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/prg"
 	"github.com/securenets/securenets/internal/ring"
@@ -40,7 +45,48 @@ type cloud struct {
 	seen    []seen            // what the cloud was sent
 
 	requests atomic.Int64
+	shared   atomic.Int64 // of them, whose words and answers are in shared memory
 	uploaded atomic.Int64 // bytes
+}
+
+// sharing has the cloud take whatever memory is offered.
+type sharing struct {
+	credentials.TransportCredentials
+}
+
+// sharedRegion is the memory of a connection.
+type sharedRegion struct {
+	credentials.CommonAuthInfo
+	region *lane.Region
+}
+
+func (sharedRegion) AuthType() string { return "test" }
+
+// sharingConn is a connection that holds its region.
+type sharingConn struct {
+	net.Conn
+	region *lane.Region
+	once   sync.Once
+}
+
+func (c *sharingConn) Close() error {
+	c.once.Do(c.region.Release)
+	return c.Conn.Close()
+}
+
+func (s sharing) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	admit := func(int64) lane.Verdict { return lane.Accepted }
+	region, err := lane.Accept(c.(*net.UnixConn), admit, func(int64) {}, func(lane.Verdict) {})
+	if err != nil || region == nil {
+		return c, sharedRegion{}, err
+	}
+	return &sharingConn{Conn: c, region: region}, sharedRegion{region: region}, nil
+}
+
+// regionOf returns the memory of a stream's connection, nil for none.
+func regionOf(stream grpc.ServerStream) *lane.Region {
+	p, _ := peer.FromContext(stream.Context())
+	return p.AuthInfo.(sharedRegion).region
 }
 
 // held is a loaded model.
@@ -72,11 +118,27 @@ type call struct {
 	y      ring.Matrix
 }
 
-// reply sends words as the answer to a request.
+// reply sends words as the answer to a request, in shared memory where that has room for
+// them.
 func (c *call) reply(id uint64, words []uint32) error {
-	resp := &wire.Response{ID: id, Words: wire.EncodeWords(c.ring, words, nil)}
+	resp := &wire.Response{ID: id}
+	if to := c.req.Answer; to != nil && int(to.Length) == len(words)*c.ring.WordBytes() {
+		wire.PutWords(c.ring, c.memory(to), words)
+		resp.Shared = to
+	} else {
+		resp.Words = wire.EncodeWords(c.ring, words, nil)
+	}
 	defer resp.Free()
 	return c.stream.SendMsg(resp)
+}
+
+// memory returns a part of the memory that the connection shares.
+func (c *call) memory(s *wire.Span) []byte {
+	b, ok := regionOf(c.stream).Bytes(s.Offset, s.Length)
+	if !ok {
+		panic("a part of shared memory that there is not")
+	}
+	return b
 }
 
 func (c *call) honest() error { return c.reply(c.req.ID, c.y.Data) }
@@ -112,7 +174,7 @@ func (c *cloud) start() error {
 	if err != nil {
 		return err
 	}
-	c.server = grpc.NewServer(append(wire.ServerOptions(), grpc.WaitForHandlers(true))...)
+	c.server = grpc.NewServer(append(wire.ServerOptions(), grpc.Creds(sharing{insecure.NewCredentials()}), grpc.WaitForHandlers(true))...)
 	pb.RegisterSecureNetsServer(c.server, c)
 	h := health.NewServer()
 	h.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
@@ -204,6 +266,9 @@ func (c *cloud) load(digest sealed.Digest, b []byte) error {
 }
 
 func (c *cloud) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
+	if region := regionOf(stream); region != nil && region.Hold() {
+		defer region.Release()
+	}
 	for {
 		req := new(wire.Request)
 		if err := stream.RecvMsg(req); err == io.EOF {
@@ -243,8 +308,17 @@ func (c *cloud) evaluate(stream grpc.ServerStream, req *wire.Request) (*call, er
 		for i := range x.Rows {
 			expand.Fill(m.plan.Ring, x.Row(i), req.Seed.First+uint64(i))
 		}
-	} else if err := wire.DecodeWords(m.plan.Ring, x.Data, req.Words); err != nil {
-		return nil, err
+	} else {
+		words := req.Words
+		if req.Shared != nil {
+			words = mem.BufferSlice{mem.SliceBuffer((&call{stream: stream}).memory(req.Shared))}
+		}
+		if err := wire.DecodeWords(m.plan.Ring, x.Data, words); err != nil {
+			return nil, err
+		}
+	}
+	if req.Answer != nil && (req.Shared != nil || req.Seed != nil) {
+		c.shared.Add(1)
 	}
 	c.mu.Lock()
 	c.seen = append(c.seen, seen{req.Layer, x, req.Seed})

@@ -16,7 +16,7 @@ func (c *Client) Waiting() (n int) {
 	c.stream.mu.Lock()
 	defer c.stream.mu.Unlock()
 	for _, a := range c.stream.waiting {
-		if a != nil {
+		if a.done != nil {
 			n++
 		}
 	}
@@ -28,7 +28,7 @@ func (c *Client) Destinations() (words [][]uint32) {
 	c.stream.mu.Lock()
 	defer c.stream.mu.Unlock()
 	for _, a := range c.stream.waiting {
-		if a != nil {
+		if a.done != nil {
 			words = append(words, a.dst)
 		}
 	}

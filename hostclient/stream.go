@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
@@ -28,23 +30,35 @@ type stream struct {
 	ctx      context.Context // ends with the stream; its cause says why
 	fail     context.CancelCauseFunc
 	requests chan *wire.Request
+	opened   chan struct{} // closed once shared is set
+	shared   *wire.Shared  // what its connection shares with the cloud; nil: nothing
 
 	mu      sync.Mutex
 	last    uint64             // id given out last
-	waiting map[uint64]*answer // by id; nil where the caller gave up
+	waiting map[uint64]*answer // by id
+	ended   bool               // nothing is waited for any more
 }
 
 // answer is where the words of one answer go.
 type answer struct {
 	ring ring.Ring
 	dst  []uint32
-	done chan<- taken // has room
+	done chan<- taken // has room; nil where the caller gave up
+	// The request's slots of shared memory, for its words and its answer's. The cloud may
+	// use both until it answers: only then, or where it was never asked, are they for others.
+	up, down lane.Slot
 }
 
 // taken is an answer that was decoded to its place, or why it was not.
 type taken struct {
 	err            error
 	queue, compute uint64 // nanoseconds, at the cloud's word
+}
+
+// put gives the slots back.
+func (a *answer) put() {
+	a.up.Put()
+	a.down.Put()
 }
 
 // open returns the client's stream, a new one where there is none.
@@ -57,7 +71,7 @@ func (c *Client) open() (*stream, error) {
 	if c.stream != nil && c.stream.ctx.Err() == nil {
 		return c.stream, nil
 	}
-	s := &stream{requests: make(chan *wire.Request), waiting: map[uint64]*answer{}}
+	s := &stream{requests: make(chan *wire.Request), opened: make(chan struct{}), waiting: map[uint64]*answer{}}
 	s.ctx, s.fail = context.WithCancelCause(context.Background())
 	c.stream = s
 	c.conn.ResetConnectBackoff()
@@ -67,12 +81,15 @@ func (c *Client) open() (*stream, error) {
 
 // send opens s and sends requests until it fails.
 func (c *Client) send(s *stream) {
+	defer s.end()
 	desc := &grpc.StreamDesc{StreamName: "Evaluate", ClientStreams: true, ServerStreams: true}
 	conn, err := c.conn.NewStream(s.ctx, desc, pb.SecureNets_Evaluate_FullMethodName)
 	if err != nil {
 		s.fail(classify(s.ctx, err))
 		return
 	}
+	s.shared = wire.SharedOf(conn.Context())
+	close(s.opened)
 	c.running.Go(func() { c.receive(s, conn) })
 	for {
 		select {
@@ -101,47 +118,102 @@ func (c *Client) receive(s *stream, conn grpc.ClientStream) {
 			s.fail(err)
 			return
 		}
-		s.mu.Lock()
-		a, known := s.waiting[resp.ID]
-		delete(s.waiting, resp.ID)
-		s.mu.Unlock()
-		if !known {
+		a := s.remove(resp.ID)
+		if a == nil {
 			resp.Free()
 			s.fail(fmt.Errorf("%w: to a request that was not made", ErrBadAnswer))
 			return
 		}
-		if a != nil {
+		if a.done != nil {
 			a.done <- taken{a.take(&resp), resp.QueueNS, resp.ComputeNS}
 		}
+		a.put()
 		resp.Free()
 	}
 }
 
-// take decodes the answer to its place.
+// take decodes the answer to its place. Words in shared memory are copied there before
+// anything is told of them: the cloud may change them at any time.
 func (a *answer) take(resp *wire.Response) error {
 	if resp.Err != nil {
 		return wire.FromProto(resp.Err)
 	}
-	if err := wire.DecodeWords(a.ring, a.dst, resp.Words); err != nil {
+	words := resp.Words
+	if resp.Shared != nil {
+		if want := span(a.down); want == nil || *resp.Shared != *want {
+			return fmt.Errorf("%w: it is said to be where it was not asked for", ErrBadAnswer)
+		}
+		words = mem.BufferSlice{mem.SliceBuffer(a.down.Bytes)}
+	}
+	if err := wire.DecodeWords(a.ring, a.dst, words); err != nil {
 		return fmt.Errorf("%w: %v", ErrBadAnswer, err)
 	}
 	return nil
 }
 
-// expect gives out the id of a request whose answer goes to a.
-func (s *stream) expect(a *answer) uint64 {
+// slot returns one of n bytes of the memory that is shared. Where there is no room it
+// does not wait: what has none goes by messages.
+func (s *stream) slot(n int) (lane.Slot, bool) {
+	if s.shared == nil {
+		return lane.Slot{}, false
+	}
+	return s.shared.Get(n)
+}
+
+// span returns where a slot is, nil for none.
+func span(slot lane.Slot) *wire.Span {
+	if slot.Bytes == nil {
+		return nil
+	}
+	return &wire.Span{Offset: uint64(slot.Offset), Length: uint64(len(slot.Bytes))}
+}
+
+// expect gives out the id of a request whose answer goes to a, and keeps its slots. It
+// returns false where the stream has ended.
+func (s *stream) expect(a *answer) (id uint64, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ended {
+		return 0, false
+	}
 	s.last++
 	s.waiting[s.last] = a
-	return s.last
+	return s.last, true
+}
+
+// remove returns who waits for an id, and has that no more; nil for nobody.
+func (s *stream) remove(id uint64) *answer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.waiting[id]
+	delete(s.waiting, id)
+	return a
 }
 
 // withdraw takes back the id of a request that was not sent.
 func (s *stream) withdraw(id uint64) {
+	if a := s.remove(id); a != nil {
+		a.put()
+	}
+}
+
+// end lets go of what is still waited for. The cloud may still read and write the slots of
+// these requests: nobody gets them again, and where there are such the connection
+// ends, so that the next one has memory of its own.
+func (s *stream) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.waiting, id)
+	s.ended = true
+	lost := false
+	for _, a := range s.waiting {
+		lost = lost || a.up.Bytes != nil || a.down.Bytes != nil
+		a.up.Drop()
+		a.down.Drop()
+	}
+	clear(s.waiting)
+	if lost {
+		s.shared.Close()
+	}
 }
 
 // forget lets the answers to ids be dropped when they come.
@@ -149,8 +221,8 @@ func (s *stream) forget(ids []uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range ids {
-		if _, ok := s.waiting[id]; ok {
-			s.waiting[id] = nil
+		if a := s.waiting[id]; a != nil {
+			s.waiting[id] = &answer{up: a.up, down: a.down}
 		}
 	}
 }
@@ -181,6 +253,13 @@ func (c *Client) evaluate(ctx context.Context, r ring.Ring, model sealed.Digest,
 	if err != nil {
 		return t, err
 	}
+	select {
+	case <-s.opened:
+	case <-s.ctx.Done():
+		return t, context.Cause(s.ctx)
+	case <-ctx.Done():
+		return t, stopped(ctx)
+	}
 	words, haveWords := m.Words()
 	seed, _ := m.Seed()
 	// A cloud counts a seed as the words that it expands to.
@@ -199,15 +278,30 @@ func (c *Client) evaluate(ctx context.Context, r ring.Ring, model sealed.Digest,
 	}()
 	for i := 0; i < dst.Rows; i += step {
 		j := min(i+step, dst.Rows)
-		id := s.expect(&answer{ring: r, dst: dst.RowRange(i, j).Data, done: done})
-		req := &wire.Request{ID: id, Model: model[:], Layer: uint32(layer), Rows: uint32(j - i)}
+		a := &answer{ring: r, dst: dst.RowRange(i, j).Data, done: done}
+		req := &wire.Request{Model: model[:], Layer: uint32(layer), Rows: uint32(j - i)}
 		if haveWords {
-			req.Words = wire.EncodeWords(r, words.RowRange(i, j).Data, m.Hold())
-			t.up += int64((j - i) * words.Cols * r.WordBytes())
+			part, ok := words.RowRange(i, j).Data, false
+			if a.up, ok = s.slot(len(part) * r.WordBytes()); ok {
+				wire.PutWords(r, a.up.Bytes, part)
+				req.Shared = span(a.up)
+			} else {
+				req.Words = wire.EncodeWords(r, part, m.Hold())
+			}
+			t.up += int64(len(part) * r.WordBytes())
 		} else {
 			req.Seed = &pb.Seed{Key: seed[:], First: uint64(i)}
 			t.up += int64(len(seed))
 		}
+		a.down, _ = s.slot(len(a.dst) * r.WordBytes())
+		req.Answer = span(a.down)
+		id, ok := s.expect(a)
+		if !ok {
+			req.Free()
+			a.put()
+			return t, context.Cause(s.ctx)
+		}
+		req.ID = id
 		select {
 		case s.requests <- req:
 			ids = append(ids, id)

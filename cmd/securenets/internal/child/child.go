@@ -97,7 +97,7 @@ func (c *Daemon) serves(ctx context.Context) bool {
 	if _, err := os.Stat(c.socket); err != nil {
 		return false
 	}
-	client, err := hostclient.Dial(c.Addr)
+	client, err := hostclient.Dial(c.Addr, hostclient.SharedMemory(0))
 	if err != nil {
 		return false
 	}
