@@ -385,7 +385,7 @@ func TestCopies(t *testing.T) {
 			t.Errorf("%d products of %d requests", products, requests)
 		}
 		d.wait()
-		want := fmt.Sprintf("requests=%d payload_bytes=%d copied_bytes=%d\n", requests, requests*4*(in+out), requests*4*in)
+		want := fmt.Sprintf("requests=%d payload_bytes=%d copied_bytes=%d shared_requests=0", requests, requests*4*(in+out), requests*4*in)
 		if !strings.Contains(d.log.String(), want) {
 			t.Errorf("%d requests: want %s in %s", requests, want, d.log.String())
 		}

@@ -1,10 +1,24 @@
 package daemon
 
-import "time"
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+)
 
 // SetDevicePeriod sets the time between two looks at the devices.
 func SetDevicePeriod(d time.Duration) (restore func()) {
 	old := devicePeriod
 	devicePeriod = d
 	return func() { devicePeriod = old }
+}
+
+// Charge returns the bytes that a request is charged.
+func Charge(l config.Limits, r ring.Ring, op plan.Op, rows uint32, sharedIn, sharedOut bool) (int64, error) {
+	c, err := newService(l, slog.New(slog.DiscardHandler), "", context.Background()).chargeOf(r, op, rows, sharedIn, sharedOut)
+	return c.total(), err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 )
@@ -68,4 +69,23 @@ func (o SealOptions) Costing(costs ...LayerCost) SealOptions {
 		return c, nil
 	}
 	return o
+}
+
+// SharedFree returns how many bytes of the memory that the client shares are in no slot.
+func (c *Client) SharedFree() (n int) {
+	var taken []lane.Slot
+	for size := lane.Grain; size > 0; size /= 2 {
+		for {
+			slot, ok := c.stream.shared.Get(size)
+			if !ok {
+				break
+			}
+			n += size
+			taken = append(taken, slot)
+		}
+	}
+	for _, slot := range taken {
+		slot.Put()
+	}
+	return n
 }

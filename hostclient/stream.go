@@ -33,10 +33,11 @@ type stream struct {
 	opened   chan struct{} // closed once shared is set
 	shared   *wire.Shared  // what its connection shares with the cloud; nil: nothing
 
+	over     chan struct{} // closed once nothing is waited for any more
+
 	mu      sync.Mutex
 	last    uint64             // id given out last
-	waiting map[uint64]*answer // by id
-	ended   bool               // nothing is waited for any more
+	waiting map[uint64]*answer // by id; nil from the end on
 }
 
 // answer is where the words of one answer go.
@@ -68,10 +69,13 @@ func (c *Client) open() (*stream, error) {
 	if c.barred != nil {
 		return nil, c.barred
 	}
-	if c.stream != nil && c.stream.ctx.Err() == nil {
-		return c.stream, nil
+	if c.stream != nil {
+		if c.stream.ctx.Err() == nil {
+			return c.stream, nil
+		}
+		<-c.stream.over // or the next one may be opened on a connection that is to end
 	}
-	s := &stream{requests: make(chan *wire.Request), opened: make(chan struct{}), waiting: map[uint64]*answer{}}
+	s := &stream{requests: make(chan *wire.Request), opened: make(chan struct{}), over: make(chan struct{}), waiting: map[uint64]*answer{}}
 	s.ctx, s.fail = context.WithCancelCause(context.Background())
 	c.stream = s
 	c.conn.ResetConnectBackoff()
@@ -173,7 +177,7 @@ func span(slot lane.Slot) *wire.Span {
 func (s *stream) expect(a *answer) (id uint64, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ended {
+	if s.waiting == nil {
 		return 0, false
 	}
 	s.last++
@@ -201,18 +205,19 @@ func (s *stream) withdraw(id uint64) {
 // these requests: nobody gets them again, and where there are such the connection
 // ends, so that the next one has memory of its own.
 func (s *stream) end() {
+	defer close(s.over)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ended = true
+	left := s.waiting
+	s.waiting = nil
+	s.mu.Unlock()
 	lost := false
-	for _, a := range s.waiting {
+	for _, a := range left {
 		lost = lost || a.up.Bytes != nil || a.down.Bytes != nil
 		a.up.Drop()
 		a.down.Drop()
 	}
-	clear(s.waiting)
 	if lost {
-		s.shared.Close()
+		s.shared.HangUp()
 	}
 }
 

@@ -36,7 +36,7 @@ func dialShared(ctx context.Context, path string, size int64) (net.Conn, error) 
 	region, err := lane.Offer(ctx, c, size)
 	switch {
 	case err == nil:
-		return &Shared{UnixConn: c, Slots: lane.NewSlots(region), region: region}, nil
+		return &Shared{UnixConn: c, Slots: lane.NewSlots(region), region: region, closed: make(chan struct{})}, nil
 	case errors.As(err, new(*lane.RefusedError)), errors.Is(err, lane.ErrUnsupported):
 		return c, nil
 	case ctx.Err() != nil:
@@ -63,12 +63,24 @@ type Shared struct {
 	*lane.Slots
 	region *lane.Region
 	once   sync.Once
+	closed chan struct{} // by Close
 }
 
-// Close ends the connection. The memory stays as long as a slot is held.
+// Close ends the connection. The memory stays as long as a slot is held. It is gRPC that
+// closes a connection.
 func (s *Shared) Close() error {
-	s.once.Do(s.region.Release)
+	s.once.Do(func() {
+		s.region.Release()
+		close(s.closed)
+	})
 	return s.UnixConn.Close()
+}
+
+// HangUp ends the connection, for all its calls, and returns when gRPC makes new ones by
+// another.
+func (s *Shared) HangUp() {
+	s.UnixConn.Close()
+	<-s.closed
 }
 
 // SharedOf returns what the connection of a client's stream shares, nil for nothing.

@@ -1,0 +1,658 @@
+package daemon_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
+
+	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/daemon"
+	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/internal/lane"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/wire"
+)
+
+// connectShared returns a connection that offers memory.
+func (d *running) connectShared(size int64) *grpc.ClientConn {
+	d.t.Helper()
+	cc, err := wire.DialShared(d.cfg.Listen, size)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { cc.Close() })
+	return cc
+}
+
+// shared is an Evaluate stream of a connection that shares memory.
+type shared struct {
+	*evaluation
+	memory *wire.Shared
+	down   map[uint64]lane.Slot // by id
+	up     map[uint64]lane.Slot
+}
+
+func evaluateShared(t testing.TB, ctx context.Context, cc *grpc.ClientConn) *shared {
+	t.Helper()
+	e := evaluate(t, ctx, cc)
+	s := &shared{e, wire.SharedOf(e.stream.Context()), map[uint64]lane.Slot{}, map[uint64]lane.Slot{}}
+	if s.memory == nil {
+		t.Fatal("the connection shares no memory")
+	}
+	return s
+}
+
+func (s *shared) slot(n int) lane.Slot {
+	s.t.Helper()
+	slot, ok := s.memory.Get(n)
+	if !ok {
+		s.t.Fatalf("no room for %d bytes", n)
+	}
+	return slot
+}
+
+func spanOf(s lane.Slot) *wire.Span {
+	return &wire.Span{Offset: uint64(s.Offset), Length: uint64(len(s.Bytes))}
+}
+
+// share moves a request's words, its answer, or both to shared memory.
+func (s *shared) share(m *testModel, r *wire.Request, words, answer bool) {
+	s.t.Helper()
+	if words && r.Words != nil {
+		slot := s.slot(r.Words.Len())
+		r.Words.CopyTo(slot.Bytes)
+		r.Words.Free()
+		r.Words, r.Shared = nil, spanOf(slot)
+		s.up[r.ID] = slot
+	}
+	if answer {
+		slot := s.slot(int(r.Rows) * m.Plan.Ops[r.Layer].OutLen() * m.Plan.Ring.WordBytes())
+		r.Answer = spanOf(slot)
+		s.down[r.ID] = slot
+	}
+}
+
+// receive returns the next answer, with words that are in memory of its own.
+func (s *shared) receive() (*wire.Response, error) {
+	r, err := s.evaluation.receive()
+	if err != nil {
+		return nil, err
+	}
+	slot, wanted := s.down[r.ID]
+	if wanted && r.Err == nil {
+		if r.Shared == nil || *r.Shared != *spanOf(slot) || r.Words != nil {
+			s.t.Errorf("answer %d is in %v, want %v", r.ID, r.Shared, spanOf(slot))
+		}
+		r.Words = memWords(slices.Clone(slot.Bytes))
+	} else if r.Shared != nil {
+		s.t.Errorf("answer %d is in shared memory", r.ID)
+	}
+	slot.Put()
+	s.up[r.ID].Put()
+	delete(s.up, r.ID)
+	delete(s.down, r.ID)
+	return r, nil
+}
+
+func (s *shared) works(m *testModel) {
+	s.t.Helper()
+	for layer := range m.Plan.Ops {
+		r := m.request(layer, 3, uint64(layer))
+		s.share(m, r, true, true)
+		s.send(r)
+		resp, err := s.receive()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		m.check(s.t, resp, layer, m.input(layer, 3, uint64(layer)))
+	}
+}
+
+func memWords(b []byte) mem.BufferSlice { return mem.BufferSlice{mem.SliceBuffer(b)} }
+
+// TestShared: answers are the same wherever words are, of one stream and of several, beside
+// callers who share nothing.
+func TestShared(t *testing.T) {
+	d := start(t, nil, withMetrics)
+	models := []*testModel{smallModel(t), newModel(t, ring.Q3(), plan.Dense(37, 11), plan.Dense(3, 300))}
+	for _, m := range models {
+		d.push(m)
+	}
+	var wg sync.WaitGroup
+	const requests = 60
+	for k := range 3 {
+		s := evaluateShared(t, d.ctx(), d.connectShared(4*lane.Grain))
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(uint64(k), 9))
+			asked := map[uint64]func(*wire.Response){}
+			for id := range uint64(requests) {
+				m := models[rnd.IntN(2)]
+				layer, rows := rnd.IntN(2), 1+rnd.IntN(4)
+				r := m.request(layer, rows, id)
+				x := m.input(layer, rows, id)
+				if rnd.IntN(4) == 0 {
+					var key [32]byte
+					r.Words.Free()
+					r.Words, r.Seed = nil, &pb.Seed{Key: key[:], First: id}
+					x = expand(m.Plan.Ring, key, id, rows, m.Plan.Ops[layer].InLen())
+				}
+				s.share(m, r, rnd.IntN(3) > 0, rnd.IntN(3) > 0)
+				asked[id] = func(r *wire.Response) { m.check(t, r, layer, x) }
+				s.send(r)
+				for len(asked) > 5 || id == requests-1 && len(asked) > 0 {
+					r, err := s.receive()
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					asked[r.ID](r)
+					delete(asked, r.ID)
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for range 20 {
+			d.works(models[0])
+		}
+	})
+	wg.Wait()
+	f := d.scrape()
+	if got := f.value("securenets_lane_requests_total", "lane", "shared"); got < requests || got > 3*requests {
+		t.Errorf("%v requests in shared memory", got)
+	}
+	if got := f.value("securenets_shared_memory_bytes"); got != 3*4*lane.Grain {
+		t.Errorf("%v bytes are shared", got)
+	}
+	if got := f.value("securenets_shared_memory_offers_total", "verdict", "accepted"); got != 3 {
+		t.Errorf("%v regions were accepted", got)
+	}
+}
+
+// TestBadSpans: parts that are not in the region, or of another length, are refused, each by
+// an answer of its own, and nothing is written to them.
+func TestBadSpans(t *testing.T) {
+	d := start(t, nil, nil)
+	m := smallModel(t)
+	d.push(m)
+	const layer, rows, size = 1, 2, lane.Grain
+	in, out := uint64(rows*37*4), uint64(rows*11*4)
+	s := evaluateShared(t, d.ctx(), d.connectShared(size))
+	other := evaluateShared(t, d.ctx(), d.connectShared(2*size))
+	span := func(offset, length uint64) *wire.Span { return &wire.Span{Offset: offset, Length: length} }
+	for _, c := range []struct {
+		name   string
+		on     *evaluation
+		change func(r *wire.Request)
+		reason wire.Reason
+	}{
+		{"words past the end", s.evaluation, func(r *wire.Request) { r.Shared = span(size-in+1, in) }, wire.ReasonBadRequest},
+		{"words at the end", s.evaluation, func(r *wire.Request) { r.Shared = span(size, in) }, wire.ReasonBadRequest},
+		{"words of a larger region", s.evaluation, func(r *wire.Request) { r.Shared = span(size, in) }, wire.ReasonBadRequest},
+		{"words at an absurd offset", s.evaluation, func(r *wire.Request) { r.Shared = span(math.MaxUint64, in) }, wire.ReasonBadRequest},
+		{"words that wrap around", s.evaluation, func(r *wire.Request) { r.Shared = span(math.MaxUint64-in+1, in) }, wire.ReasonBadRequest},
+		{"a byte less", s.evaluation, func(r *wire.Request) { r.Shared = span(0, in-1) }, wire.ReasonBadLength},
+		{"a byte more", s.evaluation, func(r *wire.Request) { r.Shared = span(0, in+1) }, wire.ReasonBadLength},
+		{"no words", s.evaluation, func(r *wire.Request) { r.Shared = span(0, 0) }, wire.ReasonBadLength},
+		{"absurd length", s.evaluation, func(r *wire.Request) { r.Shared = span(0, math.MaxUint64) }, wire.ReasonBadLength},
+		{"an answer past the end", s.evaluation, func(r *wire.Request) { r.Answer = span(size-out+1, out) }, wire.ReasonBadRequest},
+		{"an answer that wraps around", s.evaluation, func(r *wire.Request) { r.Answer = span(math.MaxUint64-7, out) }, wire.ReasonBadRequest},
+		{"a short answer", s.evaluation, func(r *wire.Request) { r.Answer = span(0, out-4) }, wire.ReasonBadLength},
+		{"a long answer", s.evaluation, func(r *wire.Request) { r.Answer = span(0, out+4) }, wire.ReasonBadLength},
+		{"an empty answer", s.evaluation, func(r *wire.Request) { r.Answer = span(0, 0) }, wire.ReasonBadLength},
+		{"words in nothing", evaluate(t, d.ctx(), d.cc), func(*wire.Request) {}, wire.ReasonBadRequest},
+		{"an answer in nothing", evaluate(t, d.ctx(), d.cc), func(r *wire.Request) {
+			r.Words, r.Shared = wire.EncodeWords(m.Plan.Ring, m.input(layer, rows, 1).Data, nil), nil
+		}, wire.ReasonBadRequest},
+	} {
+		r := &wire.Request{ID: 7, Model: m.digest[:], Layer: layer, Rows: rows, Shared: span(0, in), Answer: span(512, out)}
+		c.change(r)
+		c.on.send(r)
+		resp, err := c.on.receive()
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		t.Run(c.name, func(t *testing.T) { wantReason(t, wire.FromProto(resp.Err), codes.InvalidArgument, c.reason) })
+		s.works(m)
+	}
+	other.works(m)
+
+	// The last bytes are as good as any, and parts may overlap: that is their caller's affair.
+	x := m.input(layer, rows, 1)
+	all := s.slot(size)
+	m.Plan.Ring.PutWords(all.Bytes[size-in:], x.Data)
+	s.send(&wire.Request{ID: 8, Model: m.digest[:], Layer: layer, Rows: rows, Shared: span(size-in, in), Answer: span(size-out, out)})
+	resp, err := s.evaluation.receive()
+	if err != nil || resp.Shared == nil {
+		t.Fatalf("answer %v, %v", resp, err)
+	}
+	resp.Words = memWords(all.Bytes[size-out:])
+	m.check(t, resp, layer, x)
+	// A word that is not canonical, and odd offsets.
+	all.Bytes[5], all.Bytes[6], all.Bytes[7], all.Bytes[8] = 0xff, 0xff, 0xff, 0xff
+	s.send(&wire.Request{ID: 9, Model: m.digest[:], Layer: layer, Rows: rows, Shared: span(1, in)})
+	if resp, err = s.evaluation.receive(); err != nil || resp.Err.GetReason() != string(wire.ReasonNonCanonical) {
+		t.Errorf("answer %v, %v", resp, err)
+	}
+}
+
+// TestGeneratedClient: the generated code alone, without memory, and the fields that need it.
+func TestGeneratedClient(t *testing.T) {
+	d := start(t, nil, nil)
+	m := smallModel(t)
+	d.push(m)
+	stream, err := d.client().Evaluate(d.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(r *pb.EvaluateRequest) *pb.EvaluateResponse {
+		if err := stream.Send(r); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp
+	}
+	r := &pb.EvaluateRequest{Id: 1, Model: m.digest[:], Layer: 1, Rows: 2, Input: &pb.EvaluateRequest_Words{Words: words(m, 1, 2)}}
+	if resp := ask(r); len(resp.GetWords()) != 2*11*4 {
+		t.Errorf("answer %v", resp)
+	}
+	r.Answer = &pb.Shared{Length: 2 * 11 * 4}
+	if resp := ask(r); resp.GetError().GetReason() != "BAD_REQUEST" {
+		t.Errorf("answer %v", resp)
+	}
+	r.Input, r.Answer = &pb.EvaluateRequest_Shared{Shared: &pb.Shared{Length: 2 * 37 * 4}}, nil
+	if resp := ask(r); resp.GetError().GetReason() != "BAD_REQUEST" {
+		t.Errorf("answer %v", resp)
+	}
+	// Over a connection that has memory, it is a client like any.
+	shared := d.connectShared(lane.Grain)
+	s := evaluateShared(t, d.ctx(), shared)
+	slot, answer := s.slot(2*37*4), s.slot(2*11*4)
+	copy(slot.Bytes, words(m, 1, 2))
+	r.Input = &pb.EvaluateRequest_Shared{Shared: &pb.Shared{Offset: uint64(slot.Offset), Length: uint64(len(slot.Bytes))}}
+	r.Answer = &pb.Shared{Offset: uint64(answer.Offset), Length: uint64(len(answer.Bytes))}
+	if stream, err = pb.NewSecureNetsClient(shared).Evaluate(d.ctx()); err != nil {
+		t.Fatal(err)
+	}
+	if resp := ask(r); resp.GetShared().GetOffset() != uint64(answer.Offset) || resp.GetShared().GetLength() != uint64(len(answer.Bytes)) {
+		t.Errorf("answer %v", resp)
+	}
+	m.check(t, &wire.Response{Words: memWords(answer.Bytes)}, 1, m.input(1, 2, 1))
+}
+
+// canonical is a backend that says where words that reach it are not canonical.
+type canonical struct {
+	*hooked
+	t *testing.T
+}
+
+func (c *canonical) Load(ctx context.Context, r ring.Ring, op plan.Op, w ring.Matrix) (plan.Product, error) {
+	p, err := c.hooked.Load(ctx, r, op, w)
+	return &canonicalProduct{p, r, c.t}, err
+}
+
+type canonicalProduct struct {
+	plan.Product
+	ring ring.Ring
+	t    *testing.T
+}
+
+func (p *canonicalProduct) Evaluate(ctx context.Context, y, x ring.Matrix) error {
+	if err := p.ring.CheckCanonical(x.Data); err != nil {
+		p.t.Error(err)
+	}
+	return p.Product.Evaluate(ctx, y, x)
+}
+
+// TestScribbles: a caller that writes to its memory all the time, words and answers alike,
+// harms nobody else: it is answered, or refused for words that are not canonical.
+func TestScribbles(t *testing.T) {
+	d := start(t, &canonical{newHooked(), t}, nil)
+	m := newModel(t, ring.Q4(), plan.Dense(500, 300))
+	d.push(m)
+	s := evaluateShared(t, d.ctx(), d.connectShared(4*lane.Grain))
+	const rows = 20
+	up, down := s.slot(rows*500*4), s.slot(rows*300*4)
+	stop := make(chan struct{})
+	var scribbling sync.WaitGroup
+	scribbling.Go(func() {
+		for v := byte(0); ; v += 51 { // words of 0xffffffff are among them
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			for i := range up.Bytes {
+				up.Bytes[i] = v
+			}
+			for i := range down.Bytes {
+				down.Bytes[i] = v
+			}
+		}
+	})
+	honest := evaluateShared(t, d.ctx(), d.connectShared(4*lane.Grain))
+	var others sync.WaitGroup
+	others.Go(func() {
+		for range 20 {
+			honest.works(m)
+		}
+	})
+	answered, refused := 0, 0
+	for id := range uint64(100) {
+		s.send(&wire.Request{ID: id, Model: m.digest[:], Rows: rows, Shared: spanOf(up), Answer: spanOf(down)})
+		r, err := s.evaluation.receive()
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case r.Err == nil:
+			answered++
+		case r.Err.Reason == string(wire.ReasonNonCanonical):
+			refused++
+		default:
+			t.Fatal(wire.FromProto(r.Err))
+		}
+	}
+	close(stop)
+	scribbling.Wait()
+	others.Wait()
+	t.Logf("answered %d times, refused %d", answered, refused)
+	if strings.Contains(d.log.String(), "panic") {
+		t.Error(d.log.String())
+	}
+	d.works(m)
+}
+
+// TestSharedLimits: of one connection and of all; who gets none is served all the same, and
+// what a connection shared is free for others when it has ended.
+func TestSharedLimits(t *testing.T) {
+	d := start(t, nil, func(c *config.Config) {
+		withMetrics(c)
+		c.SharedMemory = config.SharedMemory{BytesPerConnection: 2 * lane.Grain, Bytes: 5 * lane.Grain}
+	})
+	m := smallModel(t)
+	d.push(m)
+	unshared := func(size int64) {
+		t.Helper()
+		e := evaluate(t, d.ctx(), d.connectShared(size))
+		if wire.SharedOf(e.stream.Context()) != nil {
+			t.Errorf("%d bytes are shared", size)
+		}
+		e.works(m)
+	}
+	unshared(3 * lane.Grain)
+	first := d.connectShared(2 * lane.Grain)
+	evaluateShared(t, d.ctx(), first).works(m)
+	evaluateShared(t, d.ctx(), d.connectShared(2*lane.Grain)).works(m)
+	unshared(2 * lane.Grain)
+	evaluateShared(t, d.ctx(), d.connectShared(lane.Grain)).works(m)
+	unshared(lane.Grain)
+	f := d.scrape()
+	for verdict, want := range map[string]float64{"accepted": 3, "too large": 1, "no room": 2, "off": 0, "bad memory": 0} {
+		if got := f.value("securenets_shared_memory_offers_total", "verdict", verdict); got != want {
+			t.Errorf("%v offers were %s, want %v", got, verdict, want)
+		}
+	}
+	if got := f.value("securenets_shared_memory_limit_bytes"); got != 5*lane.Grain {
+		t.Errorf("a limit of %v", got)
+	}
+	first.Close()
+	for ctx := d.ctx(); d.scrape().value("securenets_shared_memory_bytes") != 3*lane.Grain; time.Sleep(time.Millisecond) {
+		if ctx.Err() != nil {
+			t.Fatal("what a connection shared is not free")
+		}
+	}
+	evaluateShared(t, d.ctx(), d.connectShared(2*lane.Grain)).works(m)
+
+	off := start(t, nil, func(c *config.Config) { c.SharedMemory.Bytes = 0 })
+	off.push(m)
+	e := evaluate(t, off.ctx(), off.connectShared(lane.Grain))
+	if wire.SharedOf(e.stream.Context()) != nil {
+		t.Error("shared though it is off")
+	}
+	e.works(m)
+}
+
+// opened returns how many descriptors this process has, and how many mappings of what is
+// shared.
+func opened(t *testing.T) (fds, maps int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries), strings.Count(string(b), "memfd:")
+}
+
+// waitForOpened waits until there are no more of them than before.
+func waitForOpened(t *testing.T, fds, maps int) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		f, m := opened(t)
+		if f <= fds && m <= maps {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d descriptors and %d mappings, %d and %d before", f, m, fds, maps)
+		}
+	}
+}
+
+// TestReconnects: connections that come and go, with requests in work or not, leave no
+// descriptor and no mapping at either end, which are both in this process.
+func TestReconnects(t *testing.T) {
+	d := start(t, nil, nil)
+	m := smallModel(t)
+	d.push(m)
+	d.works(m)
+	fds, maps := opened(t)
+	for i := range 100 {
+		cc := d.connectShared(lane.Grain)
+		s := evaluateShared(t, d.ctx(), cc)
+		s.works(m)
+		if i%2 == 0 {
+			for id := range uint64(5) {
+				r := m.request(0, 3, id)
+				s.share(m, r, true, true)
+				s.send(r)
+			}
+			for id := range uint64(5) {
+				s.up[id].Drop()
+				s.down[id].Drop()
+			}
+		}
+		if i%3 == 0 {
+			s.memory.Close() // without a word to the daemon
+		}
+		cc.Close()
+	}
+	waitForOpened(t, fds, maps)
+	d.works(m)
+}
+
+// TestCutInWork: a connection that is cut keeps its memory as long as a request of it is in
+// work, and gives it back then.
+func TestCutInWork(t *testing.T) {
+	h := newHooked()
+	d := start(t, h, nil)
+	m := smallModel(t)
+	d.push(m)
+	d.works(m)
+	fds, maps := opened(t)
+	begun, resume := make(chan struct{}), make(chan struct{})
+	h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
+	cc := d.connectShared(lane.Grain)
+	s := evaluateShared(t, d.ctx(), cc)
+	r := m.request(0, 3, 0)
+	s.share(m, r, true, true)
+	s.send(r)
+	<-begun
+	s.up[0].Drop()
+	s.down[0].Drop()
+	cc.Close()
+	time.Sleep(20 * time.Millisecond) // until the daemon has heard of it
+	if _, now := opened(t); now != maps+1 {
+		t.Errorf("%d mappings, %d before", now, maps)
+	}
+	h.set(nil)
+	close(resume)
+	waitForOpened(t, fds, maps)
+	d.works(m)
+}
+
+// TestHostilePrefaces: what begins a connection badly ends it, or is told so, others are
+// served meanwhile, and nothing is left open.
+func TestHostilePrefaces(t *testing.T) {
+	d := start(t, nil, nil)
+	m := smallModel(t)
+	d.push(m)
+	d.works(m)
+	fds, maps := opened(t)
+	good := []byte("snlane1\n\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00")
+	memory := func() int {
+		fd, err := unix.MemfdCreate("test", unix.MFD_CLOEXEC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Ftruncate(fd, lane.Grain); err != nil {
+			t.Fatal(err)
+		}
+		return fd
+	}
+	raw := func(b []byte, n int) *net.UnixConn {
+		c, err := net.Dial("unix", strings.TrimPrefix(d.cfg.Listen, "unix:"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetDeadline(time.Now().Add(patience))
+		var rights []int
+		for range n {
+			rights = append(rights, memory())
+		}
+		if _, _, err := c.(*net.UnixConn).WriteMsgUnix(b, unix.UnixRights(rights...), nil); err != nil {
+			t.Fatal(err)
+		}
+		for _, fd := range rights {
+			unix.Close(fd)
+		}
+		return c.(*net.UnixConn)
+	}
+	slow := raw(good[:10], 2)
+	for name, b := range map[string][]byte{"garbage": []byte("spam and more spam, ham and eggs"), "cut": good[:23], "too many": good} {
+		n := 1
+		if name == "too many" {
+			n = 200
+		}
+		c := raw(b, n)
+		c.CloseWrite()
+		if n, err := c.Read(make([]byte, 100)); err == nil {
+			t.Errorf("%s: %d bytes are replied", name, n)
+		}
+		c.Close()
+	}
+	for verdict, c := range map[lane.Verdict]*net.UnixConn{
+		lane.BadMemory:  raw(good, 1), // not sealed
+		lane.BadVersion: raw(slices.Concat([]byte("snlane7\n"), good[8:]), 1),
+	} {
+		b := make([]byte, 16)
+		if _, err := c.Read(b); err != nil || b[8] != byte(verdict) {
+			t.Errorf("%v: reply %x, %v", verdict, b, err)
+		}
+		// It is a connection like any then.
+		if _, err := c.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")); err != nil {
+			t.Error(err)
+		}
+		if n, err := c.Read(make([]byte, 100)); err != nil || n < 9 {
+			t.Errorf("%v: no settings, %v", verdict, err)
+		}
+		c.Close()
+	}
+	d.works(m)
+	slow.Close()
+	waitForOpened(t, fds, maps)
+}
+
+// TestCharges: words that are no part of a message are not charged as one.
+func TestCharges(t *testing.T) {
+	limits := config.Default().Limits
+	const rows, in, out = 10, 300, 500
+	for _, r := range []ring.Ring{ring.Q4(), ring.Q3()} {
+		charge := func(sharedIn, sharedOut bool) int64 {
+			n, err := daemon.Charge(limits, r, plan.Dense(in, out), rows, sharedIn, sharedOut)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		width := int64(r.WordBytes())
+		input, output := int64(4*(rows*in+rows*in/8)), int64(4*(rows*out+rows*out/8)+8<<10)
+		message, encoded := rows*in*width, int64(0)
+		if width != 4 {
+			encoded = rows * out * width
+		}
+		for _, c := range []struct {
+			in, out bool
+			want    int64
+		}{
+			{false, false, input + output + max(0, message-encoded) + encoded},
+			{true, false, input + output + encoded},
+			{false, true, input + output + message},
+			{true, true, input + output},
+		} {
+			if got := charge(c.in, c.out); got != c.want {
+				t.Errorf("%v, words in shared memory %v, answer %v: charged %d, want %d", r, c.in, c.out, got, c.want)
+			}
+		}
+	}
+}
+
+// TestSharedDrain: a daemon that ends answers what it has, in shared memory too.
+func TestSharedDrain(t *testing.T) {
+	h := newHooked()
+	d := start(t, h, nil)
+	m := smallModel(t)
+	d.push(m)
+	begun, resume := make(chan struct{}), make(chan struct{})
+	h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
+	s := evaluateShared(t, d.ctx(), d.connectShared(lane.Grain))
+	r := m.request(1, 3, 9)
+	s.share(m, r, true, true)
+	s.send(r)
+	<-begun
+	d.stop()
+	close(resume)
+	resp, err := s.receive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.check(t, resp, 1, m.input(1, 3, 9))
+	if _, err := s.receive(); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Error(fmt.Errorf("then %w", err))
+	}
+	d.wait()
+	want := fmt.Sprintf("shared_requests=1 shared_payload_bytes=%d shared_copied_bytes=%[1]d\n", 3*4*(37+11))
+	if !strings.Contains(d.log.String(), want) {
+		t.Errorf("want %s in %s", want, d.log.String())
+	}
+}

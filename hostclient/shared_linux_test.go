@@ -1,0 +1,354 @@
+package hostclient_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/lane"
+	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/verify"
+)
+
+// dialSharing returns a client that shares so many bytes.
+func dialSharing(t testing.TB, c *cloud, bytes int64) *hostclient.Client {
+	t.Helper()
+	client, err := hostclient.Dial(c.addr, hostclient.SharedMemory(bytes))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+// TestSharedMemory: results are the same bit for bit, with all words in shared memory, with
+// none, and where some of them find no room.
+func TestSharedMemory(t *testing.T) {
+	for _, scheme := range schemes {
+		t.Run(scheme.String(), func(t *testing.T) {
+			g := mnistCNN()
+			r := newRig(t, g, scheme)
+			const n = 40
+			x := gaussian(rand.New(rand.NewPCG(5, 6)), n*g.Input.Len())
+			var want []float32
+			for _, c := range []struct {
+				bytes     int64
+				all, none bool
+			}{{0, false, true}, {hostclient.DefaultSharedMemory, true, false}, {1, false, false}, {300_000, false, false}} {
+				for role, cloud := range r.clouds {
+					r.clients[role] = dialSharing(t, cloud, c.bytes)
+					cloud.requests.Store(0)
+					cloud.shared.Store(0)
+				}
+				y := infer(t, r.open(t, hostclient.Options{Multiplier: kernel}), x, n)
+				if want == nil {
+					want = y
+				}
+				if !slices.Equal(bits(y), bits(want)) {
+					t.Errorf("%d bytes: other results", c.bytes)
+				}
+				requests, shared := r.clouds[0].requests.Load(), r.clouds[0].shared.Load()
+				if c.all && shared != requests || c.none && shared != 0 {
+					t.Errorf("%d bytes: %d of %d requests in shared memory", c.bytes, shared, requests)
+				}
+			}
+		})
+	}
+	if _, err := hostclient.Dial("unix:/s", hostclient.SharedMemory(-1)); err == nil {
+		t.Error("a negative size")
+	}
+	if _, err := hostclient.Dial("unix:/s", hostclient.SharedMemory(lane.MaxSize+1)); err == nil {
+		t.Error("an absurd size")
+	}
+}
+
+// flip changes the lowest bits of words until stop is called: they stay canonical, mostly.
+func flip(b []byte) (stop func()) {
+	end := make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() {
+		for i := 0; ; i = (i + 4) % len(b) {
+			select {
+			case <-end:
+				return
+			default:
+				b[i] ^= 1
+			}
+		}
+	})
+	return func() { close(end); running.Wait() }
+}
+
+// TestWordsThatFlip: a cloud that changes its answers in shared memory while the host reads
+// them, and after, is caught, or had no effect.
+func TestWordsThatFlip(t *testing.T) {
+	r := newRig(t, nets()["mlp"], permutePad)
+	c := r.clouds[0]
+	const n = 50
+	x := gaussian(rand.New(rand.NewPCG(5, 5)), n*7)
+	want := infer(t, r.open(t, hostclient.Options{Multiplier: kernel}), x, n)
+	var mu sync.Mutex
+	var stops []func()
+	c.behave(func(c *call) error {
+		to := c.memory(c.req.Answer)
+		wire.PutWords(c.ring, to, c.y.Data)
+		region := regionOf(c.stream)
+		if !region.Hold() {
+			return errors.New("the connection has ended")
+		}
+		stop := flip(to)
+		mu.Lock()
+		stops = append(stops, func() { stop(); region.Release() })
+		mu.Unlock()
+		return c.stream.SendMsg(&wire.Response{ID: c.req.ID, Shared: c.req.Answer})
+	})
+	rejected := 0
+	for range 40 {
+		r.clients[0] = dialSharing(t, c, lane.Grain)
+		s := r.open(t, hostclient.Options{Multiplier: kernel})
+		y, err := s.Infer(t.Context(), x, n)
+		mu.Lock()
+		for _, stop := range stops {
+			stop()
+		}
+		stops = nil
+		mu.Unlock()
+		switch {
+		case errors.As(err, new(*verify.RejectedError)):
+			rejected++
+		case err != nil && !errors.Is(err, hostclient.ErrBadAnswer):
+			t.Fatal(err)
+		case err == nil && !slices.Equal(bits(y), bits(want)):
+			t.Fatal("a wrong result")
+		}
+		r.clients[0].Close()
+	}
+	if t.Logf("%d rejected", rejected); rejected == 0 {
+		t.Error("nothing was changed in time")
+	}
+}
+
+// TestFlipsAfterwards: once an answer was taken, what the cloud writes has no effect.
+func TestFlipsAfterwards(t *testing.T) {
+	r := newRig(t, nets()["mlp"], permutePad)
+	c := r.clouds[0]
+	s := r.open(t, hostclient.Options{Multiplier: kernel})
+	x := gaussian(rand.New(rand.NewPCG(6, 5)), 3*7)
+	want := infer(t, s, x, 3)
+	s.SetParts(1)
+	for range 20 {
+		var last []byte // the latest answer, which the host is done with as the next request comes
+		c.behave(func(c *call) error {
+			for i := range last {
+				last[i] ^= 0xff
+			}
+			if err := c.honest(); err != nil {
+				return err
+			}
+			last = c.memory(c.req.Answer)
+			return nil
+		})
+		if y := infer(t, s, x, 3); !slices.Equal(bits(y), bits(want)) {
+			t.Fatal("other results")
+		}
+	}
+}
+
+// TestAnswersElsewhere: an answer that is said to be in shared memory, and not where it was
+// asked for, is none.
+func TestAnswersElsewhere(t *testing.T) {
+	r := newRig(t, nets()["mlp"], permutePad)
+	c := r.clouds[0]
+	for name, at := range map[string]func(*wire.Span) *wire.Span{
+		"another offset": func(s *wire.Span) *wire.Span { return &wire.Span{Offset: s.Offset + 64, Length: s.Length} },
+		"past the end":   func(s *wire.Span) *wire.Span { return &wire.Span{Offset: 1 << 62, Length: s.Length} },
+		"a byte less":    func(s *wire.Span) *wire.Span { return &wire.Span{Offset: s.Offset, Length: s.Length - 1} },
+		"nowhere":        func(*wire.Span) *wire.Span { return &wire.Span{} },
+		"not asked for":  nil,
+	} {
+		bytes := int64(lane.Grain)
+		if at == nil {
+			bytes = 0
+		}
+		r.clients[0] = dialSharing(t, c, bytes)
+		s := r.open(t, hostclient.Options{Multiplier: kernel})
+		c.behave(func(c *call) error {
+			span := &wire.Span{Length: uint64(len(c.y.Data) * 4)}
+			if at != nil {
+				span = at(c.req.Answer)
+			}
+			return c.stream.SendMsg(&wire.Response{ID: c.req.ID, Shared: span})
+		})
+		if _, err := s.Infer(t.Context(), make([]float32, 7), 1); !errors.Is(err, hostclient.ErrBadAnswer) {
+			t.Errorf("%s: %v", name, err)
+		}
+		c.behave(nil)
+		infer(t, s, make([]float32, 7), 1)
+	}
+}
+
+// overlap reports whether two spans have a byte in common.
+func overlap(a, b *wire.Span) bool {
+	return a.Offset < b.Offset+b.Length && b.Offset < a.Offset+a.Length
+}
+
+// TestGivenUp: memory of a request that its caller gave up is nobody else's until it is
+// answered, however late, and then is.
+func TestGivenUp(t *testing.T) {
+	r := newRig(t, nets()["mlp"], permutePad)
+	c := r.clouds[0]
+	r.clients[0] = dialSharing(t, c, lane.Grain)
+	s := r.open(t, hostclient.Options{Multiplier: kernel})
+	x := gaussian(rand.New(rand.NewPCG(6, 5)), 7)
+	want := infer(t, s, x, 1)
+	if free := r.clients[0].SharedFree(); free != lane.Grain {
+		t.Fatalf("%d bytes are free, of %d", free, lane.Grain)
+	}
+	calls := make(chan *call, 10)
+	c.behave(func(c *call) error { calls <- c; return nil })
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		_, err := s.Infer(ctx, x, 1)
+		done <- err
+	}()
+	late := <-calls
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	held := []*wire.Span{late.req.Shared, late.req.Answer}
+	c.behave(func(c *call) error {
+		for _, of := range held {
+			if overlap(of, c.req.Shared) || overlap(of, c.req.Answer) {
+				t.Errorf("%v is used again: %v, %v", of, c.req.Shared, c.req.Answer)
+			}
+		}
+		clear(late.memory(held[1])) // as the late one may, meanwhile
+		return c.honest()
+	})
+	for range 5 {
+		if y := infer(t, s, x, 1); !slices.Equal(bits(y), bits(want)) {
+			t.Fatal("other results")
+		}
+	}
+	if free := r.clients[0].SharedFree(); free >= lane.Grain {
+		t.Error("memory of a request that is not answered is free")
+	}
+	var once sync.Once
+	c.behave(func(c *call) (err error) {
+		once.Do(func() { err = late.honest() })
+		return errors.Join(err, c.honest())
+	})
+	infer(t, s, x, 1)
+	if free := r.clients[0].SharedFree(); free != lane.Grain {
+		t.Errorf("%d bytes are free in the end, of %d", free, lane.Grain)
+	}
+}
+
+// TestHungConnection: where the stream is given up with requests that may still be answered, the
+// connection ends, the next one has memory of its own, and the old memory goes.
+func TestHungConnection(t *testing.T) {
+	r := newRig(t, nets()["mlp"], permutePad)
+	c := r.clouds[0]
+	x := make([]float32, 7)
+	s := r.open(t, hostclient.Options{Multiplier: kernel, Timeout: 50 * time.Millisecond})
+	want := infer(t, s, x, 1)
+	_, maps := opened(t)
+	var old atomic.Pointer[lane.Region]
+	resume := make(chan struct{})
+	end := sync.OnceFunc(func() { close(resume) })
+	defer end()
+	c.behave(func(c *call) error {
+		old.Store(regionOf(c.stream))
+		<-resume
+		return c.honest() // to nobody
+	})
+	if _, err := s.Infer(t.Context(), x, 1); !errors.Is(err, hostclient.ErrTimeout) {
+		t.Fatal(err)
+	}
+	c.behave(func(c *call) error {
+		if regionOf(c.stream) == old.Load() {
+			t.Error("memory that a request may still be answered in is used again")
+		}
+		return c.honest()
+	})
+	if y := infer(t, s, x, 1); !slices.Equal(bits(y), bits(want)) {
+		t.Error("other results")
+	}
+	end()
+	waitForMaps(t, maps)
+}
+
+func opened(t testing.TB) (fds, maps int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries), strings.Count(string(b), "memfd:securenets")
+}
+
+// waitForMaps waits until no more is shared than before, counted at both ends.
+func waitForMaps(t testing.TB, maps int) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if _, now := opened(t); now <= maps {
+			return
+		} else if time.Now().After(end) {
+			t.Fatalf("%d mappings, %d before", now, maps)
+		}
+	}
+}
+
+// TestCloudsThatDie: a cloud that dies and comes back, with requests in work, leaves
+// nothing open or mapped with the host, which goes on.
+func TestCloudsThatDie(t *testing.T) {
+	r := newRig(t, nets()["mlp"], permutePad)
+	c := r.clouds[0]
+	x := gaussian(rand.New(rand.NewPCG(6, 5)), 7)
+	s := r.open(t, hostclient.Options{Multiplier: kernel, Retries: 5})
+	want := infer(t, s, x, 1)
+	fds, maps := opened(t)
+	for i := range 100 {
+		if i%2 == 0 {
+			die := make(chan struct{}, 10)
+			c.behave(func(c *call) error { die <- struct{}{}; <-c.stream.Context().Done(); return nil })
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				_, _ = s.Infer(ctx, x, 1)
+			}()
+			<-die
+			c.stop()
+			cancel()
+			<-done
+		} else {
+			c.stop()
+		}
+		c.behave(nil)
+		if err := c.start(); err != nil {
+			t.Fatal(err)
+		}
+		if y := infer(t, s, x, 1); !slices.Equal(bits(y), bits(want)) {
+			t.Fatal("other results")
+		}
+	}
+	waitForMaps(t, maps)
+	if now, _ := opened(t); now > fds+2 { // what the runtime opens meanwhile
+		t.Errorf("%d descriptors, %d before", now, fds)
+	}
+}
