@@ -57,7 +57,7 @@ func (sc scope) throughDaemon(ctx context.Context, binary string, measured []Dev
 			callers[i] = traffic{targets: []target{{digest: digest, op: s.op, x: randomRows(s.op, s.n)}}, depth: 1}
 		}
 		start := time.Now()
-		answers, err := drive(ctx, d.Addr, callers, start.Add(max(sc.budget, 200*time.Millisecond)))
+		answers, err := dialUnix(d.Addr).drive(ctx, callers, start.Add(max(sc.budget, 200*time.Millisecond)))
 		if err != nil {
 			return nil, err
 		}

@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/sealed"
@@ -26,6 +28,7 @@ type target struct {
 	op     plan.Op
 	x      ring.Matrix
 	want   []uint32 // the answer; nil: it is not compared
+	every  int      // one of so many answers is; 0: each
 }
 
 // traffic is that of one caller, over a connection and stream of its own.
@@ -33,6 +36,21 @@ type traffic struct {
 	targets []target // in turn
 	rate    float64  // requests a second, at random times (Poisson); 0: closed loop
 	depth   int      // of a closed loop: requests without an answer
+	shared  bool     // words are in memory that the connection shares, as far as it has room
+}
+
+// memory returns the bytes that a closed loop shares, if it does: room for all that it
+// has open.
+func (t traffic) memory() int64 {
+	if !t.shared {
+		return 0
+	}
+	most := 0
+	for _, of := range t.targets {
+		up, down := ring.Q4().WordBytes()*len(of.x.Data), ring.Q4().WordBytes()*of.x.Rows*of.op.OutLen()
+		most = max(most, up+down+2*lane.Align)
+	}
+	return (int64(t.depth*most) + lane.Grain - 1) / lane.Grain * lane.Grain
 }
 
 // answer is one to a request.
@@ -48,15 +66,24 @@ type answer struct {
 // errWrong reports a daemon that multiplies wrongly.
 var errWrong = errors.New("bench: a wrong answer")
 
-// drive has callers ask a daemon on a unix socket until a time, and returns what was
-// answered.
-func drive(ctx context.Context, addr string, callers []traffic, until time.Time) ([]answer, error) {
-	return dialer(func() (*grpc.ClientConn, error) { return wire.Dial(addr) }).drive(ctx, callers, until)
+// errNotShared reports a daemon that takes no memory.
+var errNotShared = errors.New("bench: the daemon shares no memory")
+
+// dialer connects to the daemon that is asked, with so many bytes of memory to share; 0
+// for none.
+type dialer func(memory int64) (*grpc.ClientConn, error)
+
+// dialUnix connects to a daemon on a unix socket.
+func dialUnix(addr string) dialer {
+	return func(memory int64) (*grpc.ClientConn, error) {
+		if memory == 0 {
+			return wire.Dial(addr)
+		}
+		return wire.DialShared(addr, memory)
+	}
 }
 
-// dialer connects to the daemon that is asked.
-type dialer func() (*grpc.ClientConn, error)
-
+// drive has callers ask until a time, and returns what was answered.
 func (d dialer) drive(ctx context.Context, callers []traffic, until time.Time) ([]answer, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -85,7 +112,7 @@ func (d dialer) drive(ctx context.Context, callers []traffic, until time.Time) (
 }
 
 func (t traffic) drive(ctx context.Context, dial dialer, caller int, until time.Time) ([]answer, error) {
-	conn, err := dial()
+	conn, err := dial(t.memory())
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +121,12 @@ func (t traffic) drive(ctx context.Context, dial dialer, caller int, until time.
 	if err != nil {
 		return nil, err
 	}
-	c := &client{traffic: t, stream: stream, caller: caller, until: until}
+	c := &client{traffic: t, stream: stream, caller: caller, until: until, slots: map[uint64][2]lane.Slot{}}
+	if t.shared {
+		if c.memory = wire.SharedOf(stream.Context()); c.memory == nil {
+			return nil, errNotShared
+		}
+	}
 	if t.rate == 0 {
 		return c.closed()
 	}
@@ -108,9 +140,11 @@ type client struct {
 	caller int
 	until  time.Time
 	y      []uint32
+	memory *wire.Shared // nil: words are in messages
 
-	mu  sync.Mutex
-	due []time.Time // of requests, by id
+	mu    sync.Mutex
+	due   []time.Time             // of requests, by id
+	slots map[uint64][2]lane.Slot // of requests without an answer: words and answer
 }
 
 // send sends a request that was due at a time. A stream that has ended says why when
@@ -121,13 +155,35 @@ func (c *client) send(due time.Time) error {
 	c.due = append(c.due, due)
 	c.mu.Unlock()
 	t := c.targets[id%len(c.targets)]
-	req := wire.Request{ID: uint64(id), Model: t.digest[:], Layer: uint32(t.layer), Rows: uint32(t.x.Rows), Words: wire.EncodeWords(ring.Q4(), t.x.Data, nil)}
+	req := wire.Request{ID: uint64(id), Model: t.digest[:], Layer: uint32(t.layer), Rows: uint32(t.x.Rows)}
+	if c.memory != nil {
+		c.share(t, &req)
+	} else {
+		req.Words = wire.EncodeWords(ring.Q4(), t.x.Data, nil)
+	}
 	err := c.stream.SendMsg(&req)
 	req.Free()
 	if err == io.EOF {
 		err = nil
 	}
 	return err
+}
+
+// share puts a request's words in shared memory, and has its answer put there. There is
+// room: see traffic.memory.
+func (c *client) share(t target, req *wire.Request) {
+	var parts [2]lane.Slot
+	for i, words := range []int{len(t.x.Data), t.x.Rows * t.op.OutLen()} {
+		parts[i], _ = c.memory.Get(ring.Q4().WordBytes() * words)
+	}
+	wire.PutWords(ring.Q4(), parts[0].Bytes, t.x.Data)
+	span := func(s lane.Slot) *wire.Span {
+		return &wire.Span{Offset: uint64(s.Offset), Length: uint64(len(s.Bytes))}
+	}
+	req.Shared, req.Answer = span(parts[0]), span(parts[1])
+	c.mu.Lock()
+	c.slots[req.ID] = parts
+	c.mu.Unlock()
 }
 
 // receive returns the next answer, io.EOF after the last.
@@ -143,7 +199,11 @@ func (c *client) receive() (answer, error) {
 		return answer{}, errWrong
 	}
 	a := answer{caller: c.caller, of: int(resp.ID % uint64(len(c.targets))), due: c.due[resp.ID], queue: time.Duration(resp.QueueNS), compute: time.Duration(resp.ComputeNS)}
+	parts := c.slots[resp.ID]
+	delete(c.slots, resp.ID)
 	c.mu.Unlock()
+	defer parts[0].Put()
+	defer parts[1].Put()
 	if resp.Err != nil {
 		var e *wire.Error
 		if err := wire.FromProto(resp.Err); !errors.As(err, &e) || e.Reason != wire.ReasonOverloaded || e.RetryAfter == 0 {
@@ -153,10 +213,17 @@ func (c *client) receive() (answer, error) {
 	} else {
 		t := c.targets[a.of]
 		c.y = slices.Grow(c.y[:0], t.x.Rows*t.op.OutLen())[:t.x.Rows*t.op.OutLen()]
-		if err := wire.DecodeWords(ring.Q4(), c.y, resp.Words); err != nil {
+		words := resp.Words
+		if c.memory != nil {
+			if resp.Shared == nil {
+				return answer{}, errNotShared
+			}
+			words = mem.BufferSlice{mem.SliceBuffer(parts[1].Bytes)}
+		}
+		if err := wire.DecodeWords(ring.Q4(), c.y, words); err != nil {
 			return answer{}, err
 		}
-		if t.want != nil && !slices.Equal(c.y, t.want) {
+		if t.want != nil && resp.ID%uint64(max(1, t.every)) == 0 && !slices.Equal(c.y, t.want) {
 			return answer{}, fmt.Errorf("%w of %v", errWrong, t.op)
 		}
 	}

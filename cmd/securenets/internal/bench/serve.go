@@ -60,6 +60,8 @@ type ServeResult struct {
 	Jain  float64 `json:"jain"`
 	Least float64 `json:"least_share"`
 	Most  float64 `json:"most_share"`
+	// Transport is what it costs to bring words to a product and back.
+	Transport []TransportRow `json:"transport"`
 
 	overhead, gain, overload [2]float64 // quartiles
 }
@@ -81,12 +83,35 @@ type ServeRow struct {
 	P99     float64 `json:"p99_latency_us"`
 	Daemon  float64 `json:"daemon_cpu_us"` // processor time of the daemon's process, a request
 
+	client float64   // likewise, of this process
 	shares []float64 // goodput of each caller
+}
+
+// TransportRow compares ways of a request's words, as many as rows of serveOp have, in
+// microseconds of processor time. Frames and Shared are the daemon's process and the
+// callers' together, less the bare kernel's; shares are those of a request of serveOp, with
+// the bare kernel's time beside.
+type TransportRow struct {
+	Rows         int     `json:"rows"`
+	Bytes        int     `json:"bytes"` // each way
+	Kernel       float64 `json:"kernel_us"`
+	Frames       float64 `json:"frames_us"`
+	Shared       float64 `json:"shared_us"`
+	FramesDaemon float64 `json:"frames_daemon_us"` // the daemon's part
+	SharedDaemon float64 `json:"shared_daemon_us"`
+	FramesShare  float64 `json:"frames_share"`
+	SharedShare  float64 `json:"shared_share"`
+	// Falls is FramesShare over SharedShare.
+	Falls float64 `json:"share_falls_by"`
+
+	falls [2]float64 // quartiles
 }
 
 // Names of loads.
 const (
 	loadClosed    = "closed"
+	loadShared    = "closed, shared memory"
+	loadFrames    = "closed, frames"
 	loadUnbatched = "closed, batches of one request"
 	loadAlone     = "closed, one caller"
 	loadMixed     = "closed, mixed models"
@@ -97,6 +122,19 @@ const (
 
 // serveOp is what most loads ask for.
 var serveOp = plan.Dense(4096, 4096)
+
+// transportOp has little to multiply for the words that it takes and gives, so that a
+// difference of times tells what their way costs. narrow of its rows have the words of one
+// of serveOp's.
+var (
+	transportOp   = plan.Dense(64, 64)
+	transportRows = []int{1, 64, 256} // of serveOp
+)
+
+const narrow = 64
+
+// transportCallers keep a request in flight each, while transports are measured.
+const transportCallers = 4
 
 // Where callers compete, a product has so many requests and each caller but the
 // greedy one so many without an answer.
@@ -121,9 +159,11 @@ type served struct {
 	product   plan.Product // of the first model
 	op        plan.Op
 	rows      int
-	merged    target   // batched
-	single    target   // one request a product
-	contended target   // in products of contendedBatch requests
+	merged    target // batched
+	single    target // one request a product
+	contended target // in products of contendedBatch requests
+	transport target // of transportOp
+	narrow    plan.Product
 	mixed     []target // of several models
 	budget    time.Duration
 }
@@ -149,7 +189,7 @@ func (o ServeOptions) serve(ctx context.Context, op plan.Op, rounds int, budget 
 	loads := map[string][]ServeRow{}
 	step := 0
 	run := func(name string, callers []traffic) (ServeRow, error) {
-		o.Progress(name, step, 7*rounds)
+		o.Progress(name, step, 8*rounds)
 		step++
 		row, err := s.load(ctx, name, callers)
 		if errors.Is(err, errNoAnswer) { // a machine full of other work may stand still for a second
@@ -158,6 +198,7 @@ func (o ServeOptions) serve(ctx context.Context, op plan.Op, rounds int, budget 
 		loads[name] = append(loads[name], row)
 		return row, err
 	}
+	transports := make([]transportSeries, len(transportRows))
 	var alone, merged, overhead, batching, gain, gainCPU, overload, overloadCPU, jain, least, most series
 	for range rounds {
 		k1, err := s.kernel(ctx, 1)
@@ -188,6 +229,18 @@ func (o ServeOptions) serve(ctx context.Context, op plan.Op, rounds int, budget 
 		gainCPU = append(gainCPU, single.Daemon/closed.Daemon/(k1/kn))
 		if _, err := run(loadAlone, same(1, 0, s.merged)); err != nil {
 			return nil, err
+		}
+		shared := same(o.Callers, 0, s.merged)
+		for i := range shared {
+			shared[i].shared = true
+		}
+		if _, err := run(loadShared, shared); err != nil {
+			return nil, err
+		}
+		for i, n := range transportRows {
+			if err := s.ways(ctx, n, kn/float64(s.rows), &transports[i]); err != nil {
+				return nil, err
+			}
 		}
 		if _, err := run(loadMixed, s.spread(o.Callers)); err != nil {
 			return nil, err
@@ -222,8 +275,11 @@ func (o ServeOptions) serve(ctx context.Context, op plan.Op, rounds int, budget 
 		least = append(least, slices.Min(row.shares[1:])/fair)
 		most = append(most, slices.Max(row.shares[1:])/fair)
 	}
-	for _, name := range []string{loadAlone, loadUnbatched, loadClosed, loadMixed, loadHalf, loadTwice, loadUnfair} {
+	for _, name := range []string{loadAlone, loadUnbatched, loadClosed, loadShared, loadMixed, loadHalf, loadTwice, loadUnfair} {
 		result.Loads = append(result.Loads, medianRow(loads[name]))
+	}
+	for i, n := range transportRows {
+		result.Transport = append(result.Transport, transports[i].row(n))
 	}
 	result.KernelAlone, result.KernelMerged = alone.median(), merged.median()
 	result.Overhead, result.overhead = overhead.median(), overhead.spread()
@@ -236,7 +292,7 @@ func (o ServeOptions) serve(ctx context.Context, op plan.Op, rounds int, budget 
 
 // start runs the daemon with its models, and loads the bare kernel.
 func (s *served) start(ctx context.Context, o ServeOptions, dir string) (stop func() error, err error) {
-	models := []sealed.Model{randomModel(0, s.op), randomModel(1, s.op), randomModel(2, s.op), randomModel(3, mixedOps...)}
+	models := []sealed.Model{randomModel(0, s.op), randomModel(1, s.op), randomModel(2, s.op), randomModel(3, mixedOps...), randomModel(4, transportOp)}
 	var files [][]byte
 	var digests []sealed.Digest
 	for i := range models {
@@ -294,11 +350,13 @@ func (s *served) start(ctx context.Context, o ServeOptions, dir string) (stop fu
 			if err := p.Evaluate(ctx, y, x); err != nil {
 				return nil, err
 			}
-			s.mixed = append(s.mixed, target{digests[i], layer, op, x, y.Data})
+			s.mixed = append(s.mixed, target{digest: digests[i], layer: layer, op: op, x: x, want: y.Data})
 		}
 	}
 	s.product, s.merged, s.single, s.contended = opened[0], s.mixed[0], s.mixed[1], s.mixed[2]
-	s.mixed = slices.Delete(s.mixed, 1, 3)
+	last := len(s.mixed) - 1
+	s.transport, s.narrow = s.mixed[last], opened[last]
+	s.mixed = slices.Delete(s.mixed[:last], 1, 3)
 	return stop, nil
 }
 
@@ -330,9 +388,9 @@ var errNoAnswer = errors.New("bench: no answer")
 // load measures a load for the budget, once it has run for a while.
 func (s *served) load(ctx context.Context, name string, callers []traffic) (ServeRow, error) {
 	type reading struct {
-		at  time.Time
-		cpu time.Duration
-		err error
+		at       time.Time
+		cpu, own time.Duration
+		err      error
 	}
 	read := func(at time.Time) reading {
 		time.Sleep(time.Until(at))
@@ -340,13 +398,14 @@ func (s *served) load(ctx context.Context, name string, callers []traffic) (Serv
 		if errors.Is(err, errors.ErrUnsupported) {
 			err = nil
 		}
-		return reading{time.Now(), cpu, err}
+		own, err2 := ownCPU()
+		return reading{time.Now(), cpu, own, errors.Join(err, err2)}
 	}
 	begin := time.Now().Add(s.budget / 4)
 	end := begin.Add(s.budget)
 	readings := make(chan [2]reading, 1)
 	go func() { readings <- [2]reading{read(begin), read(end)} }()
-	answers, err := drive(ctx, s.daemon.Addr, callers, end.Add(s.budget/20))
+	answers, err := dialUnix(s.daemon.Addr).drive(ctx, callers, end.Add(s.budget/20))
 	r := <-readings
 	if err := errors.Join(err, r[0].err, r[1].err); err != nil {
 		return ServeRow{}, fmt.Errorf("%s: %w", name, err)
@@ -380,7 +439,7 @@ func (s *served) load(ctx context.Context, name string, callers []traffic) (Serv
 	slices.Sort(latency)
 	at := func(q float64) float64 { return latency[int(q*(n-1))] }
 	row.P50, row.P90, row.P95, row.P99 = at(0.5), at(0.9), at(0.95), at(0.99)
-	row.Daemon = micros(r[1].cpu-r[0].cpu) / n
+	row.Daemon, row.client = micros(r[1].cpu-r[0].cpu)/n, micros(r[1].own-r[0].own)/n
 	return row, nil
 }
 
@@ -395,31 +454,87 @@ func (s series) mean() float64 {
 }
 
 // kernel returns the bare kernel's processor time for one request's rows, in products
-// of so many requests: this process does nothing else meanwhile.
+// of so many requests.
 func (s *served) kernel(ctx context.Context, requests int) (float64, error) {
-	x, y := randomRows(s.op, requests*s.rows), ring.NewMatrix(requests*s.rows, s.op.OutLen())
-	used := func() (time.Duration, error) {
-		var u unix.Rusage
-		if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-			return 0, err
-		}
-		return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
-	}
-	if err := s.product.Evaluate(ctx, y, x); err != nil { // once for the caches
+	took, err := s.bare(ctx, s.product, randomRows(s.op, requests*s.rows), ring.NewMatrix(requests*s.rows, s.op.OutLen()))
+	return took / float64(requests), err
+}
+
+// bare returns the bare kernel's processor time for a product: this process does nothing
+// else meanwhile.
+func (s *served) bare(ctx context.Context, p plan.Product, x, y ring.Matrix) (float64, error) {
+	if err := p.Evaluate(ctx, y, x); err != nil { // once for the caches
 		return 0, err
 	}
-	before, err := used()
+	before, err := ownCPU()
 	if err != nil {
 		return 0, err
 	}
 	products := 0
 	for start := time.Now(); time.Since(start) < s.budget/4; products++ {
-		if err := s.product.Evaluate(ctx, y, x); err != nil {
+		if err := p.Evaluate(ctx, y, x); err != nil {
 			return 0, err
 		}
 	}
-	after, err := used()
-	return micros(after-before) / float64(products*requests), err
+	after, err := ownCPU()
+	return micros(after-before) / float64(products), err
+}
+
+// ownCPU returns the processor time that this process has used so far.
+func ownCPU() (time.Duration, error) {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0, err
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
+}
+
+// transportSeries are the rounds of a TransportRow.
+type transportSeries struct {
+	kernel, frames, shared, framesDaemon, sharedDaemon, framesShare, sharedShare, falls series
+}
+
+func (t *transportSeries) row(rows int) TransportRow {
+	return TransportRow{
+		Rows: rows, Bytes: ring.Q4().WordBytes() * rows * narrow * transportOp.InLen(), Kernel: t.kernel.median(),
+		Frames: t.frames.median(), Shared: t.shared.median(), FramesDaemon: t.framesDaemon.median(), SharedDaemon: t.sharedDaemon.median(),
+		FramesShare: t.framesShare.median(), SharedShare: t.sharedShare.median(), Falls: t.falls.median(), falls: t.falls.spread(),
+	}
+}
+
+// ways measures a round of what it costs to bring the words of rows of serveOp to a product
+// and back, of which one takes the bare kernel so long.
+func (s *served) ways(ctx context.Context, rows int, kernel float64, t *transportSeries) error {
+	of := s.transport
+	of.x = randomRows(transportOp, rows*narrow)
+	y := ring.NewMatrix(of.x.Rows, transportOp.OutLen())
+	bare, err := s.bare(ctx, s.narrow, of.x, y)
+	if err != nil {
+		return err
+	}
+	of.want, of.every = y.Data, 64 // what comparing costs is no transport's
+	callers := same(transportCallers, 0, of)
+	frames, err := s.load(ctx, loadFrames, callers)
+	if err != nil {
+		return err
+	}
+	for i := range callers {
+		callers[i].shared = true
+	}
+	shared, err := s.load(ctx, loadShared, callers)
+	if err != nil {
+		return err
+	}
+	product := kernel * float64(rows)
+	way := func(r ServeRow) float64 { return max(0, r.Daemon+r.client-bare) }
+	share := func(way float64) float64 { return way / (way + product) }
+	a, b := way(frames), way(shared)
+	t.kernel = append(t.kernel, product)
+	t.frames, t.shared = append(t.frames, a), append(t.shared, b)
+	t.framesDaemon, t.sharedDaemon = append(t.framesDaemon, max(0, frames.Daemon-bare)), append(t.sharedDaemon, max(0, shared.Daemon-bare))
+	t.framesShare, t.sharedShare = append(t.framesShare, share(a)), append(t.sharedShare, share(b))
+	t.falls = append(t.falls, share(a)/share(b))
+	return nil
 }
 
 // medianRow returns the medians of one load's rounds, each figure for itself.
@@ -482,6 +597,12 @@ func (s *ServeResult) Table(w io.Writer) error {
 	fmt.Fprintf(t, "goodput at twice the peak's load\t%.2f (%.2f-%.2f) of the peak; %.2f by the daemon's CPU\n",
 		s.Overload, s.overload[0], s.overload[1], s.OverloadCPU)
 	fmt.Fprintf(t, "shares beside a caller with ten times the load\tJain index %.3f; %.3f to %.3f of a tenth\n", s.Jain, s.Least, s.Most)
+	fmt.Fprintln(t)
+	fmt.Fprintln(t, "rows\tbytes each way\tbare kernel\tframes\tshared memory\tshare by frames\tby shared memory\tfalls by")
+	for _, r := range s.Transport {
+		fmt.Fprintf(t, "%d\t%s\t%.0f us\t%.1f us (%.1f)\t%.1f us (%.1f)\t%.2f %%\t%.2f %%\t%.2f (%.2f-%.2f)\n", r.Rows, render.Count(r.Bytes), r.Kernel,
+			r.Frames, r.FramesDaemon, r.Shared, r.SharedDaemon, 100*r.FramesShare, 100*r.SharedShare, r.Falls, r.falls[0], r.falls[1])
+	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
@@ -495,6 +616,12 @@ queue nor compute. Daemon CPU is its process' time for a request that is answere
 %d thread(s) that compute; of the bare kernel, beside the load, with as many. Merged: a
 request of every caller. The peak is the closed loop's goodput of the round. By the
 daemon's CPU: requests answered for a second of it, not of elapsed time.
-`, s.Rows, s.Threads)
+
+The last table is of the way of words to a product and back: processor time of a
+request of the daemon's process and the callers' together (the daemon's alone in
+brackets), less the bare kernel's, measured with a layer that has little to multiply,
+64 by 64, and as many words as so many rows of 4096 by 4096; %d callers. Its share is that of
+a request of 4096 by 4096: of its time and the bare kernel's, merged, together.
+`, s.Rows, s.Threads, transportCallers)
 	return err
 }

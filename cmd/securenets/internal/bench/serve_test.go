@@ -93,7 +93,7 @@ func TestDrive(t *testing.T) {
 		for _, rate := range []float64{0, 300} {
 			addr, _ := serveFake(t, test.answer)
 			callers := []traffic{{targets: []target{of}, rate: rate, depth: 2}, {targets: []target{of}, rate: rate, depth: 1}}
-			answers, err := drive(t.Context(), addr, callers, time.Now().Add(100*time.Millisecond))
+			answers, err := dialUnix(addr).drive(t.Context(), callers, time.Now().Add(100*time.Millisecond))
 			if test.err != nil {
 				if err == nil || !errors.Is(err, test.err) && !strings.Contains(err.Error(), test.err.Error()) {
 					t.Errorf("%s at %v: %v", test.name, rate, err)
@@ -122,7 +122,7 @@ func TestArrivals(t *testing.T) {
 		return &wire.Response{ID: r.ID, Words: wire.EncodeWords(ring.Q4(), []uint32{0, 0}, nil)}
 	}
 	addr, f := serveFake(t, slow) // one at a time of each caller
-	answers, err := drive(t.Context(), addr, []traffic{{targets: []target{of}, depth: 1}, {targets: []target{of}, depth: 3}}, time.Now().Add(200*time.Millisecond))
+	answers, err := dialUnix(addr).drive(t.Context(), []traffic{{targets: []target{of}, depth: 1}, {targets: []target{of}, depth: 3}}, time.Now().Add(200*time.Millisecond))
 	if err != nil || f.most.Load() > 2 {
 		t.Fatalf("%d at a time, %v", f.most.Load(), err)
 	}
@@ -137,7 +137,7 @@ func TestArrivals(t *testing.T) {
 	}
 	const rate, span = 500, 200 * time.Millisecond
 	start := time.Now()
-	answers, err = drive(t.Context(), addr, []traffic{{targets: []target{of}, rate: rate}}, start.Add(span))
+	answers, err = dialUnix(addr).drive(t.Context(), []traffic{{targets: []target{of}, rate: rate}}, start.Add(span))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func TestArrivals(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := drive(ctx, addr, []traffic{{targets: []target{of}, depth: 1}}, time.Now().Add(time.Minute)); err == nil {
+	if _, err := dialUnix(addr).drive(ctx, []traffic{{targets: []target{of}, depth: 1}}, time.Now().Add(time.Minute)); err == nil {
 		t.Error("a context that has ended is no error")
 	}
 }
@@ -170,7 +170,7 @@ func TestServeForms(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, names := range [][2]string{
-		{strings.Join(fields(top), " "), "batching_gain batching_gain_of_kernel batching_gain_of_kernel_cpu cpu cpu_over_kernel goodput_at_twice goodput_at_twice_cpu jain kernel_alone_us kernel_merged_us least_share loads most_share rows threads"},
+		{strings.Join(fields(top), " "), "batching_gain batching_gain_of_kernel batching_gain_of_kernel_cpu cpu cpu_over_kernel goodput_at_twice goodput_at_twice_cpu jain kernel_alone_us kernel_merged_us least_share loads most_share rows threads transport"},
 		{strings.Join(fields(parts.Loads[0]), " "), "concurrency daemon_cpu_us inferences_per_second load network_and_server_send_recv_us offered_per_second p50_latency_us p90_latency_us p95_latency_us p99_latency_us refused_per_second server_compute_infer_us server_queue_us"},
 	} {
 		if names[0] != names[1] {

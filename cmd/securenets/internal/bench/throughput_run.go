@@ -196,14 +196,14 @@ func (r *running) client(role int) (*hostclient.Client, error) {
 }
 
 // dial connects to the first role's cloud for raw frames.
-func (r *running) dial() (*grpc.ClientConn, error) {
+func (r *running) dialer() dialer {
 	switch {
 	case r.o.TLS != nil:
-		return wire.DialTLS(r.o.Endpoint, r.o.TLS)
+		return func(int64) (*grpc.ClientConn, error) { return wire.DialTLS(r.o.Endpoint, r.o.TLS) }
 	case r.o.Endpoint != "":
-		return wire.Dial(r.o.Endpoint)
+		return dialUnix(r.o.Endpoint)
 	default:
-		return wire.Dial(r.daemons[0].Addr)
+		return dialUnix(r.daemons[0].Addr)
 	}
 }
 
@@ -523,13 +523,13 @@ func (r *running) frames(ctx context.Context, l *load, budget time.Duration) (w 
 	}
 	callers := make([]traffic, l.callers)
 	for i := range callers {
-		callers[i] = traffic{targets: targets, depth: framesDepth}
+		callers[i] = traffic{targets: targets, depth: framesDepth, shared: r.o.Endpoint == ""}
 	}
 	daemon, err := r.daemonCPU(1)
 	if err != nil {
 		return w, err
 	}
-	answers, err := dialer(r.dial).drive(ctx, callers, time.Now().Add(budget))
+	answers, err := r.dialer().drive(ctx, callers, time.Now().Add(budget))
 	if err != nil {
 		return w, err
 	}
