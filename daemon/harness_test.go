@@ -58,7 +58,7 @@ func (l *logBuffer) String() string {
 
 // running is a daemon that runs in the test's process, on a real socket.
 type running struct {
-	t       *testing.T
+	t       testing.TB
 	cfg     config.Config
 	backend kernels.Backend
 	log     logBuffer
@@ -68,7 +68,7 @@ type running struct {
 }
 
 // start runs a daemon until the test ends. A nil backend stands for the cpu's.
-func start(t *testing.T, backend kernels.Backend, change func(*config.Config)) *running {
+func start(t testing.TB, backend kernels.Backend, change func(*config.Config)) *running {
 	t.Helper()
 	if backend == nil {
 		backend = cpu.New(cpu.Options{Threads: 2})

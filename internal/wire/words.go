@@ -89,6 +89,12 @@ func DecodeWords(r ring.Ring, dst []uint32, b mem.BufferSlice) error {
 		return &Error{Code: codes.InvalidArgument, Reason: ReasonBadLength, Message: fmt.Sprintf("%d bytes of words, want %d", got, want)}
 	}
 	if d, ok := asBytes(r, dst); ok {
+		if len(b) == 1 {
+			if copyBelow(dst, b[0].ReadOnlyData(), r.Modulus()) {
+				return nil
+			}
+			return nonCanonical(r.CheckCanonical(dst), 0)
+		}
 		b.CopyTo(d)
 		return nonCanonical(r.CheckCanonical(dst), 0)
 	}
@@ -107,6 +113,17 @@ func DecodeWords(r ring.Ring, dst []uint32, b mem.BufferSlice) error {
 		at += n
 	}
 	return nil
+}
+
+// copyBelowGeneric is copyBelow on any machine.
+func copyBelowGeneric(dst []uint32, src []byte, m uint32) bool {
+	large := false
+	for i := range dst {
+		w := binary.LittleEndian.Uint32(src[4*i:])
+		dst[i] = w
+		large = large || w >= m
+	}
+	return !large
 }
 
 // nonCanonical makes an *Error of ring's, for words that begin at the given index.
