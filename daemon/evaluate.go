@@ -297,8 +297,12 @@ func (e *evaluation) answer(ctx context.Context, j *job) {
 	begun := time.Now()
 	var written chan struct{}
 	if j.out != nil {
-		wire.PutWords(r, j.out, y)
+		err := lane.Touch(func() { wire.PutWords(r, j.out, y) })
 		answer.Read()
+		if err != nil {
+			e.refuse(j, badRequest("%v", err))
+			return
+		}
 		j.copied += bytes
 		resp.Shared = j.Answer
 	} else {
@@ -325,19 +329,31 @@ func (e *evaluation) answer(ctx context.Context, j *job) {
 func (j *job) input(x ring.Matrix) error {
 	r := j.model.Plan.Ring
 	if j.Seed == nil {
-		defer j.freeWords()
-		words := j.Words
 		if j.in != nil {
-			words = mem.BufferSlice{mem.SliceBuffer(j.in)} // which is read once: x alone is looked at
+			return j.fetch(x)
 		}
-		j.copied += words.Len()
-		return wire.DecodeWords(r, x.Data, words)
+		defer j.freeWords()
+		j.copied += j.Words.Len()
+		return wire.DecodeWords(r, x.Data, j.Words)
 	}
 	e := prg.New(prg.Seed(j.Seed.Key))
 	for i := range x.Rows {
 		e.Fill(r, x.Row(i), j.Seed.First+uint64(i))
 	}
 	return nil
+}
+
+// fetch fills x from shared memory, which is read once: the caller may write to it, and what
+// is looked at is x.
+func (j *job) fetch(x ring.Matrix) (err error) {
+	j.copied += len(j.in)
+	touched := lane.Touch(func() {
+		err = wire.DecodeWords(j.model.Plan.Ring, x.Data, mem.BufferSlice{mem.SliceBuffer(j.in)})
+	})
+	if touched != nil {
+		return badRequest("%v", touched)
+	}
+	return err
 }
 
 // counts are totals of the requests that were answered with words.

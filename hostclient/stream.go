@@ -149,10 +149,24 @@ func (a *answer) take(resp *wire.Response) error {
 		}
 		words = mem.BufferSlice{mem.SliceBuffer(a.down.Bytes)}
 	}
-	if err := wire.DecodeWords(a.ring, a.dst, words); err != nil {
+	var err error
+	if touched := lane.Touch(func() { err = wire.DecodeWords(a.ring, a.dst, words) }); touched != nil {
+		err = touched
+	}
+	if err != nil {
 		return fmt.Errorf("%w: %v", ErrBadAnswer, err)
 	}
 	return nil
+}
+
+// place puts words in a slot of shared memory. It returns none where there is no room.
+func (s *stream) place(r ring.Ring, words []uint32) lane.Slot {
+	slot, ok := s.slot(len(words) * r.WordBytes())
+	if ok && lane.Touch(func() { wire.PutWords(r, slot.Bytes, words) }) != nil {
+		slot.Put()
+		return lane.Slot{}
+	}
+	return slot
 }
 
 // slot returns one of n bytes of the memory that is shared. Where there is no room it
@@ -286,11 +300,9 @@ func (c *Client) evaluate(ctx context.Context, r ring.Ring, model sealed.Digest,
 		a := &answer{ring: r, dst: dst.RowRange(i, j).Data, done: done}
 		req := &wire.Request{Model: model[:], Layer: uint32(layer), Rows: uint32(j - i)}
 		if haveWords {
-			part, ok := words.RowRange(i, j).Data, false
-			if a.up, ok = s.slot(len(part) * r.WordBytes()); ok {
-				wire.PutWords(r, a.up.Bytes, part)
-				req.Shared = span(a.up)
-			} else {
+			part := words.RowRange(i, j).Data
+			a.up = s.place(r, part)
+			if req.Shared = span(a.up); req.Shared == nil {
 				req.Words = wire.EncodeWords(r, part, m.Hold())
 			}
 			t.up += int64(len(part) * r.WordBytes())

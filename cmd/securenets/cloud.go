@@ -33,10 +33,10 @@ func tlsFlags(f *pflag.FlagSet) tlsFiles {
 	}
 }
 
-// dial returns a client of the daemon at an address.
-func (t tlsFiles) dial(addr, provider string) (*hostclient.Client, error) {
+// dial returns a client of the daemon at an address, with options for one on this machine.
+func (t tlsFiles) dial(addr, provider string, options ...hostclient.DialOption) (*hostclient.Client, error) {
 	if !strings.HasPrefix(addr, "tls:") {
-		return hostclient.DialProvider(addr, provider)
+		return hostclient.DialProvider(addr, provider, options...)
 	}
 	config, err := t.config(addr)
 	if err != nil {
@@ -81,9 +81,12 @@ func cloudsFlags(cmd *cobra.Command, endpoint string) clouds {
 	}
 }
 
+// unshared is for what sends no words.
+var unshared = hostclient.SharedMemory(0)
+
 // use calls f with a client of the cloud.
 func (c cloud) use(f func(*hostclient.Client) error) error {
-	client, err := c.tls.dial(*c.addr, "")
+	client, err := c.tls.dial(*c.addr, "", unshared)
 	if err != nil {
 		return err
 	}
@@ -92,7 +95,7 @@ func (c cloud) use(f func(*hostclient.Client) error) error {
 
 // dial returns a client for every role of a sealed network, and what closes them.
 // Where there is none, it does not matter what the flags say.
-func (c clouds) dial(models []hostclient.SealedModel) (clients []*hostclient.Client, closeAll func(), err error) {
+func (c clouds) dial(models []hostclient.SealedModel, options ...hostclient.DialOption) (clients []*hostclient.Client, closeAll func(), err error) {
 	if len(models) == 0 {
 		return nil, func() {}, nil
 	}
@@ -112,7 +115,7 @@ func (c clouds) dial(models []hostclient.SealedModel) (clients []*hostclient.Cli
 		}
 	}
 	for role, addr := range addrs {
-		client, err := c.tls.dial(addr, providers[role])
+		client, err := c.tls.dial(addr, providers[role], options...)
 		if err != nil {
 			closeAll()
 			return nil, nil, err
@@ -124,7 +127,7 @@ func (c clouds) dial(models []hostclient.SealedModel) (clients []*hostclient.Cli
 
 // dialSpares returns clients of more clouds for some roles, given as ADDRESS or
 // ROLE=ADDRESS, and what closes them.
-func (c clouds) dialSpares(spares []string, roles int) (clients [][]*hostclient.Client, closeAll func(), err error) {
+func (c clouds) dialSpares(spares []string, roles int, options ...hostclient.DialOption) (clients [][]*hostclient.Client, closeAll func(), err error) {
 	clients = make([][]*hostclient.Client, roles)
 	closeAll = func() {
 		for _, client := range slices.Concat(clients...) {
@@ -142,7 +145,7 @@ func (c clouds) dialSpares(spares []string, roles int) (clients [][]*hostclient.
 			closeAll()
 			return nil, nil, usagef("--spare %s: there are %d roles", s, roles)
 		}
-		client, err := c.tls.dial(addr, "")
+		client, err := c.tls.dial(addr, "", options...)
 		if err != nil {
 			closeAll()
 			return nil, nil, err
@@ -174,7 +177,7 @@ writes to the secret who has which, for good; it is opened for that (-i).`,
 		if err != nil {
 			return err
 		}
-		clients, closeAll, err := to.dial(models)
+		clients, closeAll, err := to.dial(models, unshared)
 		if err != nil {
 			return err
 		}

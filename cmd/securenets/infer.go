@@ -33,10 +33,19 @@ batch is written. Where "seal --place auto" kept every layer, no cloud is asked.
 	padMemory := cmd.Flags().Int64("pad-memory", 0, "bytes of pads to keep in stock, made in the background")
 	retries := cmd.Flags().Int("retries", 0, "times that a layer is asked for again, where a cloud fails or lies")
 	spares := cmd.Flags().StringArray("spare", nil, "`address` of another cloud with the sealed network, asked where the first fails; ROLE=ADDRESS where there are several roles")
+	sharedMemory := cmd.Flags().String("shared-memory", "auto", "auto to share memory with clouds on this machine that take it, off to send all through their sockets")
 	flags := addStockFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if *batch < 1 || *pads < 0 || *retries < 0 || *padMemory < 0 {
 			return usagef("infer: --batch is %d, --pads %d, --retries %d and --pad-memory %d", *batch, *pads, *retries, *padMemory)
+		}
+		var local []hostclient.DialOption
+		switch *sharedMemory {
+		case "auto":
+		case "off":
+			local = append(local, unshared)
+		default:
+			return usagef("infer: --shared-memory is %q, want auto or off", *sharedMemory)
 		}
 		stock, err := flags.stock()
 		if err != nil {
@@ -47,12 +56,12 @@ batch is written. Where "seal --place auto" kept every layer, no cloud is asked.
 		if err != nil {
 			return err
 		}
-		clients, closeAll, err := on.dial(models)
+		clients, closeAll, err := on.dial(models, local...)
 		if err != nil {
 			return err
 		}
 		defer closeAll()
-		others, closeOthers, err := on.dialSpares(*spares, len(models))
+		others, closeOthers, err := on.dialSpares(*spares, len(models), local...)
 		if err != nil {
 			return err
 		}

@@ -1,3 +1,6 @@
 package lane
 
-var Check = check
+var (
+	Check = check
+	Open  = open
+)

@@ -17,6 +17,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync/atomic"
 )
 
@@ -173,4 +174,22 @@ func (r *Region) Bytes(offset, length uint64) ([]byte, bool) {
 		return nil, false
 	}
 	return r.mem[offset : offset+length : offset+length], true
+}
+
+// Touch runs f, which reads or writes parts of regions. It returns an error that wraps
+// ErrMemory where the system has no page for one of them, which is a signal otherwise:
+// where memory must not be promised beyond what there is, whoever punches holes in a region
+// could have that happen.
+func Touch(f func()) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if v := recover(); v != nil {
+			if _, fault := v.(interface{ Addr() uintptr }); !fault {
+				panic(v)
+			}
+			err = fmt.Errorf("%w: no page", ErrMemory)
+		}
+	}()
+	f()
+	return nil
 }

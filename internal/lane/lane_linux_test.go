@@ -534,6 +534,39 @@ func TestHoles(t *testing.T) {
 	punching.Wait()
 }
 
+// TestTouch: a page that is not there is an error, for what follows all is as before, and
+// other panics stay what they are.
+func TestTouch(t *testing.T) {
+	fd := memfd(t, lane.Grain, 0, 0)
+	defer unix.Close(fd)
+	r, err := lane.Open(fd, lane.Grain, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Release()
+	b, _ := r.Bytes(0, lane.Grain)
+	own := make([]byte, lane.Grain)
+	if err := lane.Touch(func() { copy(own, b) }); err != nil {
+		t.Error(err)
+	}
+	if err := unix.Ftruncate(fd, 0); err != nil { // as nobody can who has sealed it
+		t.Fatal(err)
+	}
+	for range 3 {
+		for name, f := range map[string]func(){"read": func() { copy(own, b) }, "written": func() { copy(b, own) }, "looked at": func() { own[0] = b[lane.Grain-1] }} {
+			if err := lane.Touch(f); !errors.Is(err, lane.ErrMemory) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("another panic is gone")
+		}
+	}()
+	lane.Touch(func() { panic("another") })
+}
+
 // offered returns the slots of a region of a size.
 func offered(t *testing.T, size int64) (*lane.Region, *lane.Slots) {
 	host, daemon := pair(t)

@@ -138,6 +138,30 @@ func TestWordsThatChange(t *testing.T) {
 	}
 }
 
+// TestPagesThatAreGone: of shared memory without a page an error is told, and nobody dies.
+func TestPagesThatAreGone(t *testing.T) {
+	fd, err := unix.MemfdCreate("test", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	const n = 1000
+	gone, err := unix.Mmap(fd, 0, 4*n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(gone)
+	for _, r := range []ring.Ring{ring.Q4(), ring.Q3()} {
+		b, v := gone[:n*r.WordBytes()], make([]uint32, n)
+		if err := lane.Touch(func() { wire.DecodeWords(r, v, mem.BufferSlice{mem.SliceBuffer(b)}) }); !errors.Is(err, lane.ErrMemory) {
+			t.Errorf("%v: read: %v", r, err)
+		}
+		if err := lane.Touch(func() { wire.PutWords(r, b, v) }); !errors.Is(err, lane.ErrMemory) {
+			t.Errorf("%v: written: %v", r, err)
+		}
+	}
+}
+
 // TestPutWords writes what EncodeWords sends.
 func TestPutWords(t *testing.T) {
 	for _, r := range []ring.Ring{ring.Q4(), ring.Q3(), mustRing(t, 3, 5)} {

@@ -51,28 +51,39 @@ func (sc scope) throughDaemon(ctx context.Context, binary string, measured []Dev
 		return nil, err
 	}
 	for _, s := range sc.served {
-		row := s.row("q4", inDaemon)
-		callers := make([]traffic, daemonCallers)
-		for i := range callers {
-			callers[i] = traffic{targets: []target{{digest: digest, op: s.op, x: randomRows(s.op, s.n)}}, depth: 1}
-		}
-		start := time.Now()
-		answers, err := dialUnix(d.Addr).drive(ctx, callers, start.Add(max(sc.budget, 200*time.Millisecond)))
-		if err != nil {
-			return nil, err
-		}
-		row.set(series{time.Since(start).Seconds() / float64(len(answers))})
-		var total, computed time.Duration
-		for _, a := range answers {
-			total, computed = total+a.done.Sub(a.due), computed+a.compute
-		}
-		row.Socket = float64(total-computed) / float64(total) // the part of requests' time that was not their product's
-		for _, m := range measured {
-			if m.Where == pinned && m.Shape == s.name {
-				row.Ratio = row.GMACs / m.GMACs
+		for _, where := range []string{inDaemon, inShared} {
+			row, err := sc.asked(ctx, d.Addr, s, digest, where)
+			if err != nil {
+				return nil, err
 			}
+			for _, m := range measured {
+				if m.Where == pinned && m.Shape == s.name {
+					row.Ratio = row.GMACs / m.GMACs
+				}
+			}
+			rows = append(rows, row)
 		}
-		rows = append(rows, row)
 	}
 	return rows, nil
+}
+
+// asked measures a shape through the daemon at addr, by its socket or in shared memory.
+func (sc scope) asked(ctx context.Context, addr string, s shape, digest sealed.Digest, where string) (row DeviceRow, err error) {
+	row = s.row("q4", where)
+	callers := make([]traffic, daemonCallers)
+	for i := range callers {
+		callers[i] = traffic{targets: []target{{digest: digest, op: s.op, x: randomRows(s.op, s.n)}}, depth: 1, shared: where == inShared}
+	}
+	start := time.Now()
+	answers, err := dialUnix(addr).drive(ctx, callers, start.Add(max(sc.budget, 200*time.Millisecond)))
+	if err != nil {
+		return row, err
+	}
+	row.set(series{time.Since(start).Seconds() / float64(len(answers))})
+	var total, computed time.Duration
+	for _, a := range answers {
+		total, computed = total+a.done.Sub(a.due), computed+a.compute
+	}
+	row.Socket = float64(total-computed) / float64(total) // the part of requests' time that was not their product's
+	return row, nil
 }

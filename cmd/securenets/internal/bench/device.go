@@ -28,7 +28,7 @@ type DeviceResult struct {
 // comparison, of plain numbers.
 type DeviceRow struct {
 	Kernel string `json:"kernel"` // q4, small, or the element of cuBLAS' product
-	Where  string `json:"where"`  // device, pinned or daemon: where operands and results lie
+	Where  string `json:"where"`  // device, pinned, daemon or shared: where operands and results lie
 	Shape  string `json:"shape"`
 	M      int    `json:"m"`
 	K      int    `json:"k"`
@@ -37,9 +37,9 @@ type DeviceRow struct {
 	GMACs        float64 `json:"gmacs"`
 	Microseconds float64 `json:"us"`
 	// Ratio is GMACs over those of bf16 on the device in the same rounds; for pinned,
-	// over what the slower of copies and product allows; for daemon, over pinned.
+	// over what the slower of copies and product allows; for daemon and shared, over pinned.
 	Ratio float64 `json:"ratio,omitzero"`
-	// Socket is the part of a request's time that is not the product's, for daemon.
+	// Socket is the part of a request's time that is not the product's, for daemon and shared.
 	Socket float64 `json:"socket_share,omitzero"`
 
 	spread [2]float64 // of GMACs
@@ -50,6 +50,7 @@ const (
 	onDevice = "device"
 	pinned   = "pinned"
 	inDaemon = "daemon"
+	inShared = "shared"
 )
 
 var deviceShapes = func() []shape {
@@ -306,8 +307,9 @@ in, words out, with weights of any word or of signed bytes; the others are cuBLA
 products of the same size (fp32 without TF32; int8 sums in int32). Ratio on the device:
 to bf16 in the same rounds. Pinned: through the backend, from and to the host's pinned
 memory; ratio to the slower of its copies, both ways at once, and the product. Daemon:
-through securenetsd on a unix socket, several requests at a time; ratio to pinned;
-socket: the part of a request's time in which its product was not computed.
+through securenetsd on a unix socket, several requests at a time; shared: with their
+words in shared memory; ratio to pinned; socket: the part of a request's time in which
+its product was not computed.
 `)
 	return err
 }

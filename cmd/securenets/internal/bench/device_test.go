@@ -60,7 +60,7 @@ func TestDevice(t *testing.T) {
 		if r.GMACs <= 0 || r.Microseconds <= 0 || r.Ratio <= 0 && r.Kernel != "bf16" {
 			t.Errorf("%+v", r)
 		}
-		if r.Where == inDaemon != (r.Socket > 0) {
+		if (r.Where == inDaemon || r.Where == inShared) != (r.Socket > 0) {
 			t.Errorf("%+v", r)
 		}
 	}
@@ -69,7 +69,7 @@ func TestDevice(t *testing.T) {
 		"tiny-dense q4 pinned",
 		"tiny-conv q4 device", "tiny-conv small device", "tiny-conv bf16 device", "tiny-conv fp32 device", "tiny-conv fp64 device", // 18 terms are none for int8
 		"tiny-conv q4 pinned",
-		"tiny-dense q4 daemon",
+		"tiny-dense q4 daemon", "tiny-dense q4 shared",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("rows\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

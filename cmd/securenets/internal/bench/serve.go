@@ -303,7 +303,7 @@ func (s *served) start(ctx context.Context, o ServeOptions, dir string) (stop fu
 		files, digests = append(files, b), append(digests, sealed.Sum(b))
 	}
 	// While one half of the callers is computed for, the other half sends.
-	text := fmt.Sprintf("backend = \"cpu\"\nthreads = %d\n", o.Threads)
+	text := fmt.Sprintf("backend = \"cpu\"\nthreads = %d\n[shared_memory]\nbytes = %d\n", o.Threads, int64(1<<36))
 	for i, rows := range []int{max(1, o.Callers/2) * s.rows, 1, contendedBatch * s.rows} {
 		text += fmt.Sprintf("[batching.models.%v]\nmax_batch_size = %d\n", digests[i], rows)
 	}

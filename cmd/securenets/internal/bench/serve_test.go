@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/wire"
@@ -155,30 +156,46 @@ func TestArrivals(t *testing.T) {
 	}
 }
 
+// TestShared: words are in shared memory where that is asked for, at a daemon that takes it,
+// for every request that is open.
+func TestShared(t *testing.T) {
+	op := plan.Dense(300, 200)
+	of := target{op: op, x: randomRows(op, 7), want: make([]uint32, 7*200)}
+	addr, _ := serveFake(t, func(r *wire.Request) *wire.Response { return &wire.Response{ID: r.ID} })
+	shared := []traffic{{targets: []target{of}, depth: 3, shared: true}}
+	if _, err := dialUnix(addr).drive(t.Context(), shared, time.Now().Add(time.Second)); !errors.Is(err, errNotShared) {
+		t.Errorf("a daemon that shares nothing: %v", err)
+	}
+	if got, least := shared[0].memory(), int64(3*4*7*(300+200)); got < least || got%lane.Grain != 0 {
+		t.Errorf("%d bytes for %d", got, least)
+	}
+}
+
 // TestServeForms: names are those that are promised.
 func TestServeForms(t *testing.T) {
 	row := ServeRow{Load: "l", Callers: 2, Offered: 3, Goodput: 4, Refused: 5, Rest: 6, Queue: 7, Compute: 8, P50: 9, P90: 10, P95: 11, P99: 12, Daemon: 13.5}
-	r := &ServeResult{CPU: "C", Threads: 1, Rows: 1, Loads: []ServeRow{row}}
+	r := &ServeResult{CPU: "C", Threads: 1, Rows: 1, Loads: []ServeRow{row}, Transport: []TransportRow{{Rows: 64, Bytes: 1 << 20, Falls: 4.5}}}
 	checkCSV(t, r.CSV, strings.Join(serveColumns, ","), "l,2,3,4,5,6,7,8,9,10,11,12,13.5")
 	text, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var top map[string]any
-	var parts struct{ Loads []map[string]any }
+	var parts struct{ Loads, Transport []map[string]any }
 	if err := errors.Join(json.Unmarshal(text, &top), json.Unmarshal(text, &parts)); err != nil {
 		t.Fatal(err)
 	}
 	for _, names := range [][2]string{
 		{strings.Join(fields(top), " "), "batching_gain batching_gain_of_kernel batching_gain_of_kernel_cpu cpu cpu_over_kernel goodput_at_twice goodput_at_twice_cpu jain kernel_alone_us kernel_merged_us least_share loads most_share rows threads transport"},
 		{strings.Join(fields(parts.Loads[0]), " "), "concurrency daemon_cpu_us inferences_per_second load network_and_server_send_recv_us offered_per_second p50_latency_us p90_latency_us p95_latency_us p99_latency_us refused_per_second server_compute_infer_us server_queue_us"},
+		{strings.Join(fields(parts.Transport[0]), " "), "bytes frames_daemon_us frames_share frames_us kernel_us rows share_falls_by shared_daemon_us shared_share shared_us"},
 	} {
 		if names[0] != names[1] {
 			t.Errorf("JSON has %q, want %q", names[0], names[1])
 		}
 	}
 	var table bytes.Buffer
-	if err := r.Table(&table); err != nil || !strings.Contains(table.String(), "Jain index") {
+	if err := r.Table(&table); err != nil || !strings.Contains(table.String(), "Jain index") || !strings.Contains(table.String(), "64    1,048,576 ") {
 		t.Errorf("%s: %v", &table, err)
 	}
 }
