@@ -18,8 +18,7 @@ import (
 	"github.com/securenets/securenets/internal/wire"
 )
 
-// TestUnawareServer: a server that knows nothing of shared memory is spoken to as ever, also
-// after its connection was lost.
+// TestUnawareServer: a server that knows nothing of shared memory is spoken to as ever.
 func TestUnawareServer(t *testing.T) {
 	cc, err := wire.DialShared(serve(t), lane.Grain)
 	if err != nil {
