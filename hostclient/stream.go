@@ -32,7 +32,6 @@ type stream struct {
 	requests chan *wire.Request
 	opened   chan struct{} // closed once shared is set
 	shared   *wire.Shared  // what its connection shares with the cloud; nil: nothing
-
 	over     chan struct{} // closed once nothing is waited for any more
 
 	mu      sync.Mutex
@@ -128,11 +127,15 @@ func (c *Client) receive(s *stream, conn grpc.ClientStream) {
 			s.fail(fmt.Errorf("%w: to a request that was not made", ErrBadAnswer))
 			return
 		}
+		got := taken{queue: resp.QueueNS, compute: resp.ComputeNS}
 		if a.done != nil {
-			a.done <- taken{a.take(&resp), resp.QueueNS, resp.ComputeNS}
+			got.err = a.take(&resp)
 		}
-		a.put()
 		resp.Free()
+		a.put()
+		if a.done != nil {
+			a.done <- got
+		}
 	}
 }
 

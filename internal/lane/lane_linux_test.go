@@ -489,6 +489,28 @@ func TestStrangeReplies(t *testing.T) {
 	}
 }
 
+// TestFileLimit: where files may not be as large, nothing is offered, and nobody dies.
+func TestFileLimit(t *testing.T) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	less := limit
+	less.Cur = 8*lane.Grain - 1
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &less); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_FSIZE, &limit)
+	host, daemon := pair(t)
+	if _, err := lane.Offer(t.Context(), host, 8*lane.Grain); !errors.Is(err, lane.ErrUnsupported) {
+		t.Error(err)
+	}
+	host.Close()
+	if n, err := daemon.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("%d bytes were sent, %v", n, err)
+	}
+}
+
 // TestHoles: the other end cannot take pages away. What it punches out reads as zeros.
 func TestHoles(t *testing.T) {
 	host, daemon := pair(t)
