@@ -184,6 +184,43 @@ func TestShared(t *testing.T) {
 	}
 }
 
+// TestLaneFigures: requests, bytes and copies count where they were.
+func TestLaneFigures(t *testing.T) {
+	d := start(t, nil, withMetrics)
+	const in, out = 300, 500
+	m := newModel(t, ring.Q4(), plan.Dense(in, out))
+	d.push(m)
+	s := evaluateShared(t, d.ctx(), d.connectShared(4*lane.Grain))
+	for id, shared := range [][2]bool{{false, false}, {true, false}, {false, true}, {true, true}} {
+		r := m.request(0, 2, uint64(id))
+		s.share(m, r, shared[0], shared[1])
+		s.send(r)
+		resp, err := s.receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.check(t, resp, 0, m.input(0, 2, uint64(id)))
+	}
+	const up, down = 2 * 4 * in, 2 * 4 * out
+	for ctx := d.ctx(); d.scrape().value("securenets_lane_requests_total", "lane", "shared") != 3; time.Sleep(time.Millisecond) {
+		if ctx.Err() != nil {
+			t.Fatal("not 3 requests in shared memory")
+		}
+	}
+	f := d.scrape()
+	for lane, want := range map[string][4]float64{"frames": {1, up, down, up}, "shared": {3, 3 * up, 3 * down, 3*up + 2*down}} {
+		got := [4]float64{
+			f.value("securenets_lane_requests_total", "lane", lane),
+			f.value("securenets_lane_payload_bytes_total", "lane", lane, "direction", "received"),
+			f.value("securenets_lane_payload_bytes_total", "lane", lane, "direction", "sent"),
+			f.value("securenets_lane_copied_bytes_total", "lane", lane),
+		}
+		if got != want {
+			t.Errorf("%s: %v, want %v", lane, got, want)
+		}
+	}
+}
+
 // TestBadSpans: parts that are not in the region, or of another length, are refused, each by
 // an answer of its own, and nothing is written to them.
 func TestBadSpans(t *testing.T) {
