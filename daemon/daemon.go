@@ -3,7 +3,7 @@
 // it receives, and it is trusted with nothing: it sees masked matrices, shapes
 // and traffic.
 //
-//	Run:  open state directory and socket -> test the backend -> load models -> SERVING
+//	Run:  open state directory and socket -> test the backend -> load pinned models -> SERVING
 //	      -> ctx ends -> NOT_SERVING, answer what came in -> close
 package daemon
 
@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -59,7 +60,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 		Own:       model.User(uint32(os.Geteuid())),
 		MaxModels: cfg.Limits.MaxModels, MaxBytes: cfg.Limits.MaxModelBytes, MaxLoaded: cfg.Limits.MaxLoadedBytes,
 		CallerModels: cfg.Limits.MaxModelsPerCaller, CallerBytes: cfg.Limits.MaxModelBytesPerCaller,
-		Loaded: func() int64 { return backend.Stats().Bytes }, Metrics: s.metrics,
+		UploadExpiry: cfg.Limits.UploadExpiry(), MaxWaiting: cfg.Batching.MaxQueueSize, Pinned: pinned(cfg.Residency), Metrics: s.metrics,
 	})
 	if err != nil {
 		return err
@@ -93,7 +94,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	sharing := newSharing(cfg.SharedMemory, s.metrics)
 	s.metrics.Watch(metrics.Sources{
 		Ready:   s.serving.Load,
-		Waiting: queue.Waiting, Models: s.store.Size, Backend: backend,
+		Waiting: queue.Waiting, Models: s.store.Size, Loaded: s.store.Loaded, Backend: backend,
 		Messages: s.incoming, Requests: s.memory, Shared: sharing.all,
 	})
 	stopMetrics, err := s.serveMetrics(cfg.Metrics)
@@ -133,14 +134,13 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	close(s.ready)
 	s.serving.Store(true)
 	setHealth(status, backend, true)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		watchDevices(draining, backend, status)
-	}()
+	var watched sync.WaitGroup
+	watched.Go(func() { watchDevices(draining, backend, status) })
+	watched.Go(func() { s.store.Warm(draining) })
+	watched.Go(func() { expireUploads(draining, s.store) })
 	defer func() {
 		drain()
-		<-watched
+		watched.Wait()
 	}()
 	log.Info("serving", "address", cfg.Listen, "backend", backend.Name())
 
@@ -213,6 +213,29 @@ func policies(b config.Batching) func(sealed.Digest) *batch.Policy {
 			return p
 		}
 		return all
+	}
+}
+
+// pinned returns the models that are.
+func pinned(r config.Residency) (all []sealed.Digest) {
+	for _, model := range r.Pinned {
+		digest, _ := hex.DecodeString(model) // as it was validated
+		all = append(all, sealed.Digest(digest))
+	}
+	return all
+}
+
+// expireUploads looks for old uploads, until ctx ends.
+func expireUploads(ctx context.Context, store *model.Store) {
+	tick := time.NewTicker(time.Hour)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			store.Expire(now)
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

@@ -125,7 +125,7 @@ func (e *evaluation) send(r *wire.Response, written <-chan struct{}) (ok bool) {
 // job is a request whose sizes are good and whose memory is set aside.
 type job struct {
 	*wire.Request
-	model   *model.Model // in use until the product is there, or the job is refused
+	model   *model.Use // until the product is there, or the job is refused
 	op      plan.Op
 	charge  charge
 	arrived time.Time // when the request's last byte did
@@ -161,9 +161,8 @@ func (e *evaluation) admit(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	var ok bool
-	if j.model, ok = e.models.Acquire(digest); !ok {
-		return model.NotFound(digest)
+	if j.model, err = e.models.Acquire(digest); err != nil {
+		return err
 	}
 	err = e.check(j)
 	if err == nil {
@@ -277,11 +276,17 @@ func (e *evaluation) answer(ctx context.Context, j *job) {
 		took.Input = time.Since(begun)
 		return err
 	}
-	answer, timing, err := e.batcher.Evaluate(ctx, batch.Call{
-		Caller: e.caller, Op: j.op, Product: j.model.Product(int(j.Layer)), Policy: e.policy(j.model.Digest), Rows: int(j.Rows),
-		Fill: fill, Priority: j.Priority, Timeout: time.Duration(min(j.TimeoutNS, math.MaxInt64)),
-	})
-	took.Queue, took.Compute, took.Batch = timing.Queue, timing.Compute, timing.Batch
+	policy := e.policy(j.model.Digest)
+	waited, timeout, err := j.waitForModel(ctx, policy)
+	var answer batch.Answer
+	var timing batch.Timing
+	if err == nil {
+		answer, timing, err = e.batcher.Evaluate(ctx, batch.Call{
+			Caller: e.caller, Op: j.op, Product: j.model.Product(int(j.Layer)), Policy: policy, Rows: int(j.Rows),
+			Fill: fill, Priority: j.Priority, Timeout: timeout,
+		})
+	}
+	took.Queue, took.Compute, took.Batch = waited+timing.Queue, timing.Compute, timing.Batch
 	j.freeWords()
 	j.model.Release()
 	e.memory.Release(j.charge.in)
@@ -323,6 +328,30 @@ func (e *evaluation) answer(ctx context.Context, j *job) {
 	e.metrics.Carried(j.lane(), j.received, bytes, j.copied)
 	took.Total = time.Since(j.arrived)
 	j.model.Metrics.Answered(took)
+}
+
+// waitForModel waits until the weights are there. It returns for how long it did, and
+// how long the request may wait for the rest; 0: as long as its policy has it.
+func (j *job) waitForModel(ctx context.Context, p *batch.Policy) (waited, timeout time.Duration, err error) {
+	timeout = time.Duration(min(j.TimeoutNS, math.MaxInt64))
+	if j.model.Ready() {
+		return 0, timeout, nil
+	}
+	if p.Timeout > 0 && (timeout == 0 || p.Timeout < timeout) {
+		timeout = p.Timeout
+	}
+	begun, all := time.Now(), ctx
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	err = j.model.Wait(ctx)
+	waited = time.Since(begun)
+	if all.Err() == nil && timeout > 0 && (ctx.Err() != nil || waited >= timeout) {
+		err = &wire.Error{Code: codes.DeadlineExceeded, Reason: wire.ReasonTimeout, Message: "the request waited for its model for too long"}
+	}
+	return waited, max(0, timeout-waited), err
 }
 
 // input fills x and lets go of the message.

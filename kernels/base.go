@@ -128,6 +128,9 @@ func (p *product) Evaluate(ctx context.Context, y, x ring.Matrix) error {
 	return nil
 }
 
+// Bytes implements Sized.
+func (p *product) Bytes() int64 { return p.loaded.Bytes }
+
 // Close implements plan.Product. Closing again does nothing.
 func (p *product) Close() error {
 	if p.closed.Swap(true) {

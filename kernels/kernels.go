@@ -43,6 +43,12 @@ type Lender interface {
 	Reclaim(words []uint32) bool
 }
 
+// Sized is a plan.Product that knows what it holds. Those of a Base do.
+type Sized interface {
+	// Bytes returns the bytes that the backend's Stats counts for it, until Close.
+	Bytes() int64
+}
+
 // Stats are a backend's counters.
 type Stats struct {
 	Loaded    int   // products open now

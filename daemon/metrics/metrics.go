@@ -67,6 +67,9 @@ type Metrics struct {
 	inProgress     prometheus.Gauge
 	refusals       map[wire.Reason]prometheus.Counter
 	uploads        prometheus.Counter
+	loading        prometheus.Histogram
+	loadsFailed    prometheus.Counter
+	evictions      prometheus.Counter
 	received, sent prometheus.Counter
 	receiving      prometheus.Observer
 	sending        prometheus.Observer
@@ -140,6 +143,10 @@ func New() *Metrics {
 		m.refusals[r] = refusals.WithLabelValues(string(r))
 	}
 	m.uploads = counter("securenets_uploads_total", "Models that an upload has made visible.")
+	m.loading = prometheus.NewHistogram(native("securenets_model_load_duration_seconds", "Time from when there was room for a model to when it was loaded, of those that were."))
+	m.registry.MustRegister(m.loading)
+	m.loadsFailed = counter("securenets_model_load_failures_total", "Loads of models that failed.")
+	m.evictions = counter("securenets_model_evictions_total", "Times that a model made room for others.")
 	m.received = counter("securenets_received_bytes_total", "Bytes of messages of requests and of uploads.")
 	m.sent = counter("securenets_sent_bytes_total", "Bytes of words in answers.")
 	requests := counters("securenets_lane_requests_total", "Requests that were answered with their product, by where their words were: all in messages, or some in shared memory.", "lane")
@@ -193,6 +200,15 @@ func (m *Metrics) Refused(why wire.Reason) {
 
 // Uploaded counts a model that an upload made visible.
 func (m *Metrics) Uploaded() { m.uploads.Inc() }
+
+// Loaded counts a model that was loaded and how long it took.
+func (m *Metrics) Loaded(took time.Duration) { m.loading.Observe(took.Seconds()) }
+
+// LoadFailed counts a model that was to be loaded and was not.
+func (m *Metrics) LoadFailed() { m.loadsFailed.Inc() }
+
+// Evicted counts a model that made room for others.
+func (m *Metrics) Evicted() { m.evictions.Inc() }
 
 // Received counts a message of so many bytes that took so long.
 func (m *Metrics) Received(bytes int, took time.Duration) {

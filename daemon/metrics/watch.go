@@ -11,10 +11,19 @@ type Sources struct {
 	Ready   func() bool // calls are served
 	Waiting func() int  // requests for their product to begin
 	Models  func() (stored int, bytes int64)
+	Loaded  func() Loaded
 	Backend kernels.Backend
 	// Messages and Requests are the two parts of max_bytes_in_flight.
 	Messages, Requests Budget
 	Shared             Budget // memory that callers share
+}
+
+// Loaded says which models are loaded, with what memory.
+type Loaded struct {
+	Resident int   // models
+	Bytes    int64 // of their weights, and of what loads may take
+	Limit    int64 // the most
+	Waiting  int   // models that wait for room
 }
 
 // Budget is memory that is set aside, in bytes.
@@ -35,8 +44,12 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 var (
 	ready    = describe("securenets_ready", "1 while calls are served: from the end of the self-test and the load of the stored models to the begin of the drain.")
 	waiting  = describe("securenets_queue_depth", "Requests that wait for their product to begin.")
-	stored   = describe("securenets_models", "Models that are stored and loaded.")
+	stored   = describe("securenets_models", "Models that are stored.")
 	files    = describe("securenets_models_bytes", "Bytes of their files.")
+	models   = describe("securenets_models_resident", "Models that are loaded.")
+	unloaded = describe("securenets_models_waiting", "Models that requests wait for and for which there is no room yet.")
+	taken    = describe("securenets_resident_bytes", "Bytes of loaded weights, and those that loads under way may take.")
+	limit    = describe("securenets_resident_limit_bytes", "The most of these.")
 	inFlight = describe("securenets_in_flight_bytes", "Bytes set aside for messages, and for requests, that are in work.", "part")
 	most     = describe("securenets_in_flight_limit_bytes", "The most of these.", "part")
 	shared   = describe("securenets_shared_memory_bytes", "Bytes of memory that callers share with the daemon.")
@@ -66,7 +79,7 @@ var (
 // Describe implements prometheus.Collector.
 func (w watcher) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		ready, waiting, stored, files, inFlight, most, shared, mostOf, backend, loaded, resident, products, samples, mulAdds, busy,
+		ready, waiting, stored, files, models, unloaded, taken, limit, inFlight, most, shared, mostOf, backend, loaded, resident, products, samples, mulAdds, busy,
 		utilisation, memory, used, power, devReady, devBudget, devWeights, devWork, devEvicted, celsius,
 	} {
 		to <- d
@@ -92,6 +105,11 @@ func (w watcher) Collect(to chan<- prometheus.Metric) {
 	n, bytes := w.Models()
 	gauge(stored, float64(n))
 	gauge(files, float64(bytes))
+	held := w.Loaded()
+	gauge(models, float64(held.Resident))
+	gauge(unloaded, float64(held.Waiting))
+	gauge(taken, float64(held.Bytes))
+	gauge(limit, float64(held.Limit))
 	for part, b := range map[string]Budget{"messages": w.Messages, "requests": w.Requests} {
 		gauge(inFlight, float64(b.Used()), part)
 		gauge(most, float64(b.Limit()), part)

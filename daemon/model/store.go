@@ -1,5 +1,5 @@
-// Package model keeps sealed models: on disk, so that they survive a restart,
-// and loaded in a backend, ready to evaluate.
+// Package model keeps sealed models: on disk, so that they survive a restart, and as
+// many as a budget of memory allows loaded in a backend, ready to evaluate.
 //
 // Each caller has a folder of its own in the state directory, callers/OWNER, and
 // nothing in it is shared with others: two callers with one model have it twice. A
@@ -7,9 +7,10 @@
 //
 //	.safetensors  a model: digest and content were good when it got the name
 //	.part         an upload: the first bytes of a model, to be gone on with
-//	.bad          a model found damaged at a start; kept for a look, never served
+//	.bad          a model found damaged when it was to be loaded; kept for a look, never served
 //
-// A model appears under its name by one rename, after its bytes are durable.
+// A model appears under its name by one rename, after its bytes are durable. When a
+// store is closed, the time of a model's file becomes that of its last use.
 package model
 
 import (
@@ -20,13 +21,13 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"sort"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -62,8 +63,11 @@ type Options struct {
 	// upload counts as the model that it is to be.
 	CallerModels int
 	CallerBytes  int64
-	MaxLoaded    int64        // bytes that the backend may hold
-	Loaded       func() int64 // bytes that it holds
+	// UploadExpiry is how long an upload that no one is at is kept; 0: without end.
+	UploadExpiry time.Duration
+	MaxLoaded    int64 // bytes that the backend may hold, and loads may take
+	MaxWaiting   int   // requests that may wait for one model to be loaded
+	Pinned       []sealed.Digest
 	// Check returns a *wire.Error for a plan that would not be of use to any caller.
 	Check   func(plan.Plan) error
 	Metrics *metrics.Metrics
@@ -76,10 +80,9 @@ type Store struct {
 	o    Options
 	lock *os.File
 
-	// loading lets the bytes of one model at a time into memory.
-	loading sync.Mutex
+	residency *residency
 
-	mu     sync.Mutex
+	mu     sync.Mutex // is not waited for with residency.mu held
 	models map[key]*Model
 	busy   map[key]*claim // being uploaded or removed
 }
@@ -106,7 +109,7 @@ type claim struct {
 	size   int64                   // of the model, once bytes of an upload come; guarded by Store.mu
 }
 
-// Model is a loaded model, usable until Release.
+// Model is a stored model.
 type Model struct {
 	Digest sealed.Digest
 	Bytes  int64 // of the sealed model
@@ -114,25 +117,18 @@ type Model struct {
 	// Metrics are shown until the model is removed.
 	Metrics *metrics.Model
 
-	products []plan.Product
-	refs     atomic.Int64
-	log      *slog.Logger
-}
+	space  Space
+	suffix string // of its file; that of an upload until it is stored
+	need   int64  // the most bytes that loading it takes, see needOf
+	pinned bool
 
-// Product returns the product of operator i of the plan.
-func (m *Model) Product(i int) plan.Product { return m.products[i] }
-
-// Release ends a use that began with Store.Acquire. The last one, after the
-// model was removed, closes the products.
-func (m *Model) Release() {
-	if m.refs.Add(-1) > 0 {
-		return
-	}
-	for i, p := range m.products {
-		if err := p.Close(); err != nil {
-			m.log.Error("cannot free weights", "model", m.Digest, "layer", i, "error", err)
-		}
-	}
+	// Guarded by residency.mu.
+	weights *weights
+	load    *load // waiting or under way
+	took    time.Duration
+	lastUse time.Time
+	stamped time.Time // the time that its file has
+	gone    bool
 }
 
 // Open locks the state directory, and divides one that an earlier version left
@@ -154,7 +150,9 @@ func Open(o Options) (*Store, error) {
 		return nil, &fs.PathError{Op: "flock", Path: lock.Name(), Err: err}
 	}
 	s := &Store{o: o, lock: lock, models: map[key]*Model{}, busy: map[key]*claim{}}
+	s.residency = newResidency(o, s.read)
 	if err := s.divide(); err != nil {
+		s.residency.close()
 		lock.Close()
 		return nil, err
 	}
@@ -195,13 +193,18 @@ func (s *Store) divide() error {
 	return errors.Join(syncDir(s.Of(s.o.Own).dir()), syncDir(s.o.Dir))
 }
 
-// Close lets go of all models and of the directory. Models in use are closed by
-// their last Release.
+// Close lets go of all models and of the directory. Weights in use are let go of by
+// their last Release. No upload may be under way.
 func (s *Store) Close() error {
+	s.residency.close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range s.models {
-		m.Release()
+		if m.lastUse.After(m.stamped) { // so that the next start knows whom to load first
+			if err := os.Chtimes(m.path(), m.lastUse, m.lastUse); err != nil {
+				s.o.Log.Warn("the time of a model's last use is lost", "model", m.Digest, "error", err)
+			}
+		}
 	}
 	clear(s.models)
 	return s.lock.Close()
@@ -271,58 +274,112 @@ func syncDir(path string) error {
 	return d.Sync()
 }
 
-// Load loads the stored models. A damaged one is put aside and logged, one that
-// the backend or the limits do not take is logged; neither is served nor keeps
-// the others from it.
+// Load makes the stored models visible and loads those that are pinned; its error
+// says so where there is no room for them. A damaged one is put aside and logged.
 func (s *Store) Load(ctx context.Context) error {
 	spaces, err := s.spaces()
 	if err != nil {
 		return err
 	}
 	for _, space := range spaces {
-		if err := space.load(ctx); err != nil {
+		if err := errors.Join(ctx.Err(), space.find()); err != nil {
 			return err
+		}
+	}
+	s.Expire(time.Now())
+	there := map[sealed.Digest]bool{}
+	for _, m := range s.byUse() {
+		there[m.Digest] = true
+		if !m.pinned {
+			continue
+		}
+		err := s.hold(ctx, m)
+		var refused *wire.Error
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.As(err, &refused) && refused.Reason == wire.ReasonTooLarge:
+			return fmt.Errorf("model: no room for pinned model %v of %s: %w", m.Digest, m.space.owner, err)
+		default:
+			s.o.Log.Error("pinned model not loaded", "owner", m.space.owner, "model", m.Digest, "error", err)
+		}
+	}
+	for _, d := range s.o.Pinned {
+		if !there[d] {
+			s.o.Log.Warn("no caller has a model that is pinned", "model", d)
 		}
 	}
 	return nil
 }
 
-func (s Space) load(ctx context.Context) error {
+// hold loads a model and lets it be.
+func (s *Store) hold(ctx context.Context, m *Model) error {
+	u, err := s.residency.use(m, false)
+	if err != nil {
+		return err
+	}
+	defer u.Release()
+	return u.Wait(ctx)
+}
+
+// Warm loads those models that there is room for, the last used first, until ctx ends
+// or it meets a load that waits for room.
+func (s *Store) Warm(ctx context.Context) {
+	for _, m := range s.byUse() {
+		s.residency.warm(ctx, m)
+	}
+}
+
+// byUse returns the models, the last used first.
+func (s *Store) byUse() []*Model {
+	s.mu.Lock()
+	all := slices.Collect(maps.Values(s.models))
+	s.mu.Unlock()
+	s.residency.mu.Lock()
+	defer s.residency.mu.Unlock()
+	slices.SortFunc(all, func(a, b *Model) int { return b.lastUse.Compare(a.lastUse) })
+	return all
+}
+
+// find makes a caller's stored models visible.
+func (s Space) find() error {
 	found, err := files(s.dir(), modelSuffix)
 	if err != nil {
 		return err
 	}
-	log := s.s.o.Log.With("owner", s.owner)
 	for _, d := range found {
-		m, err := s.s.loadFile(ctx, d, s.path(d, modelSuffix))
+		m, err := s.open(d, modelSuffix)
 		switch {
 		case err == nil:
 			s.publish(m)
-		case ctx.Err() != nil:
-			return ctx.Err()
 		case errors.Is(err, errDamaged):
-			log.Error("damaged model put aside", "model", d, "error", err)
-			if err := os.Rename(s.path(d, modelSuffix), s.path(d, badSuffix)); err != nil {
-				return err
-			}
-			if err := syncDir(s.dir()); err != nil {
+			if err := s.putAside(d, err); err != nil {
 				return err
 			}
 		default:
-			log.Error("model not loaded", "model", d, "error", err)
+			s.s.o.Log.Error("model not found good", "owner", s.owner, "model", d, "error", err)
 		}
 	}
 	return nil
+}
+
+// putAside renames the file of a model that is not visible, for why.
+func (s Space) putAside(d sealed.Digest, why error) error {
+	s.s.o.Log.Error("damaged model put aside", "owner", s.owner, "model", d, "error", why)
+	if err := os.Rename(s.path(d, modelSuffix), s.path(d, badSuffix)); err != nil {
+		return err
+	}
+	step("damaged: put aside")
+	return syncDir(s.dir())
 }
 
 // errDamaged reports a file whose bytes are not the model that it is named after.
 var errDamaged = errors.New("not the model that it is named after")
 
-// loadFile reads a whole model, checks it and loads its weights.
-func (s *Store) loadFile(ctx context.Context, d sealed.Digest, path string) (*Model, error) {
-	s.loading.Lock()
-	defer s.loading.Unlock()
-	f, err := os.Open(path)
+// open returns a model of which only the plan is read, and no word is known to be good.
+func (s Space) open(d sealed.Digest, suffix string) (*Model, error) {
+	f, err := os.Open(s.path(d, suffix))
 	if err != nil {
 		return nil, err
 	}
@@ -331,15 +388,100 @@ func (s *Store) loadFile(ctx context.Context, d sealed.Digest, path string) (*Mo
 	if err != nil {
 		return nil, err
 	}
-	if info.Size() > s.o.MaxBytes {
-		return nil, fmt.Errorf("model of %d bytes, at most %d", info.Size(), s.o.MaxBytes)
+	if info.Size() > s.s.o.MaxBytes {
+		return nil, fmt.Errorf("model of %d bytes, at most %d", info.Size(), s.s.o.MaxBytes)
 	}
-	b := make([]byte, info.Size())
-	if _, err := io.ReadFull(f, b); err != nil {
+	p, err := sealed.ReadPlan(f, info.Size())
+	if errors.Is(err, sealed.ErrInvalid) {
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	if err != nil {
 		return nil, err
 	}
-	if sealed.Sum(b) != d {
-		return nil, fmt.Errorf("%w: its digest is %v", errDamaged, sealed.Sum(b))
+	return &Model{
+		Digest: d, Bytes: info.Size(), Plan: p, space: s, suffix: suffix,
+		need: needOf(info.Size(), p), pinned: slices.Contains(s.s.o.Pinned, d), lastUse: info.ModTime(), stamped: info.ModTime(),
+	}, nil
+}
+
+func (m *Model) path() string { return m.space.path(m.Digest, m.suffix) }
+
+// read is residency's: it returns the products of a model's file. Errors that callers
+// are to know are *wire.Error. A stored model that is damaged is put aside.
+func (s *Store) read(ctx context.Context, m *Model) ([]plan.Product, error) {
+	products, err := s.loadFile(ctx, m)
+	switch {
+	case err == nil, ctx.Err() != nil:
+		return products, err
+	case m.suffix == uploadSuffix: // Finish says what it means
+		return nil, err
+	case errors.Is(err, errDamaged):
+		return nil, s.retire(ctx, m, err)
+	case errors.As(err, new(*wire.Error)):
+		return nil, err
+	case errors.Is(err, kernels.ErrOutOfMemory):
+		return nil, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, RetryAfter: time.Second, Message: "no device has room for the weights now"}
+	case errors.As(err, new(*fs.PathError)):
+		return nil, m.space.storage("load", m.Digest, err)
+	}
+	s.o.Log.Error("model not loaded", "owner", m.space.owner, "model", m.Digest, "error", err)
+	return nil, &wire.Error{Code: codes.Internal, Reason: wire.ReasonInternal, Message: "cannot load the model"}
+}
+
+// retire puts a visible model aside that was found damaged, and returns what callers
+// are told.
+func (s *Store) retire(ctx context.Context, m *Model, why error) error {
+	d := m.Digest
+	// A removal does not wait for loads, nor an upload of a model that is visible: it ends.
+	mine, err := m.space.claim(ctx, d, func(error) {})
+	if err != nil {
+		return err
+	}
+	defer m.space.free(d, mine)
+	if !s.forget(m) {
+		return NotFound(d) // removed meanwhile; what has its name now is another one
+	}
+	if err := m.space.putAside(d, why); err != nil {
+		return m.space.storage("put aside", d, err)
+	}
+	return &wire.Error{Code: codes.NotFound, Reason: wire.ReasonModelNotFound, Message: "model " + d.String() + " was damaged on disk: it is to be uploaded again"}
+}
+
+// forget makes a model invisible. It reports whether it was visible.
+func (s *Store) forget(m *Model) bool {
+	k := key{m.space.owner, m.Digest}
+	s.mu.Lock()
+	there := s.models[k] == m
+	if there {
+		delete(s.models, k)
+	}
+	s.mu.Unlock()
+	if there {
+		m.Metrics.Drop()
+		s.residency.drop(m)
+	}
+	return there
+}
+
+// loadFile reads a whole model, checks it and loads its weights.
+func (s *Store) loadFile(ctx context.Context, m *Model) (products []plan.Product, err error) {
+	f, err := os.Open(m.path())
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b := make([]byte, m.Bytes+1) // a longer file shows
+	n, err := io.ReadFull(f, b)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, err
+	}
+	if int64(n) != m.Bytes {
+		return nil, fmt.Errorf("%w: its size has changed", errDamaged)
+	}
+	b = b[:n]
+	step("load: file read")
+	if sum := sealed.Sum(b); sum != m.Digest {
+		return nil, fmt.Errorf("%w: its digest is %v", errDamaged, sum)
 	}
 	content, err := sealed.Parse(b)
 	if err != nil {
@@ -348,32 +490,46 @@ func (s *Store) loadFile(ctx context.Context, d sealed.Digest, path string) (*Mo
 	if err := s.o.Check(content.Plan); err != nil {
 		return nil, err
 	}
-	m := &Model{Digest: d, Bytes: info.Size(), Plan: content.Plan, log: s.o.Log}
-	m.refs.Store(1) // the store's
-	for i, w := range content.Weights {
-		p, err := s.loadWeights(ctx, m.Plan.Ring, m.Plan.Ops[i], w)
-		if err != nil {
-			m.Release()
-			return nil, fmt.Errorf("load operator %d: %w", i, err)
-		}
-		m.products = append(m.products, p)
+	if needOf(m.Bytes, content.Plan) > m.need { // another plan than was read before
+		return nil, fmt.Errorf("%w: its plan has changed", errDamaged)
 	}
-	return m, nil
+	defer func() {
+		if err != nil {
+			for i, p := range products {
+				if err := p.Close(); err != nil {
+					s.o.Log.Error("cannot free weights", "model", m.Digest, "layer", i, "error", err)
+				}
+			}
+			products = nil
+		}
+	}()
+	for i, w := range content.Weights {
+		p, err := s.o.Backend.Load(ctx, content.Plan.Ring, content.Plan.Ops[i], w)
+		if err != nil {
+			return products, fmt.Errorf("load operator %d: %w", i, err)
+		}
+		products = append(products, p)
+		step("load: weights of a layer")
+	}
+	return products, nil
 }
 
-// loadWeights loads those of an operator, if there is room for them.
-func (s *Store) loadWeights(ctx context.Context, r ring.Ring, op plan.Op, w ring.Matrix) (plan.Product, error) {
-	// No other loads meanwhile.
-	if have, more := s.o.Loaded(), loadedBytes(op); more > s.o.MaxLoaded-have {
-		return nil, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge,
-			Message: fmt.Sprintf("the weights take up to %d bytes, for which there is no room", more)}
+// needOf returns the most bytes that loading a model takes: its file, the words in it,
+// and what a backend holds.
+func needOf(size int64, p plan.Plan) int64 {
+	need := 2 * size
+	for _, op := range p.Ops {
+		need += loadedBytes(op)
 	}
-	p, err := s.o.Backend.Load(ctx, r, op, w)
-	if errors.Is(err, kernels.ErrOutOfMemory) {
-		s.o.Log.Warn("no room on a device", "error", err)
-		return nil, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge, Message: "no device has room for the weights"}
+	return need
+}
+
+// heldBytes returns what a backend holds for a product.
+func heldBytes(p plan.Product, op plan.Op) int64 {
+	if s, ok := p.(kernels.Sized); ok {
+		return s.Bytes()
 	}
-	return p, err
+	return loadedBytes(op)
 }
 
 // loadedBytes returns the most bytes that a backend holds for an operator. A
@@ -393,24 +549,24 @@ func loadedBytes(op plan.Op) int64 {
 	return max(16*weights, ring.MaxPrimes*filled, device)
 }
 
-// publish makes a loaded model visible.
+// publish makes a model visible.
 func (s Space) publish(m *Model) {
 	m.Metrics = s.s.o.Metrics.Model(m.Digest)
 	s.s.mu.Lock()
 	s.s.models[key{s.owner, m.Digest}] = m
 	s.s.mu.Unlock()
-	s.s.o.Log.Info("model loaded", "owner", s.owner, "model", m.Digest, "bytes", m.Bytes, "layers", len(m.Plan.Ops))
 }
 
-// Acquire returns a model, which the caller releases, or false.
-func (s Space) Acquire(d sealed.Digest) (*Model, bool) {
+// Acquire begins a use of a model, which the caller releases. It does not wait: Wait
+// does. Its error is a *wire.Error where there is no such model, or too many wait for it.
+func (s Space) Acquire(d sealed.Digest) (*Use, error) {
 	s.s.mu.Lock()
-	defer s.s.mu.Unlock()
 	m, ok := s.s.models[key{s.owner, d}]
-	if ok {
-		m.refs.Add(1) // above 0, as the store holds one
+	s.s.mu.Unlock()
+	if !ok {
+		return nil, NotFound(d)
 	}
-	return m, ok
+	return s.s.residency.use(m, true)
 }
 
 // Info describes a model.
@@ -433,6 +589,9 @@ func (s Space) List() []Info {
 	sort.Slice(list, func(i, j int) bool { return list[i].Digest.String() < list[j].Digest.String() })
 	return list
 }
+
+// Loaded returns the figures of what is loaded.
+func (s *Store) Loaded() metrics.Loaded { return s.residency.figures() }
 
 // Size returns how many models all callers have, and the bytes of their files.
 func (s *Store) Size() (models int, bytes int64) {
@@ -457,6 +616,7 @@ func (s Space) Remove(ctx context.Context, d sealed.Digest) error {
 		switch err := os.Remove(s.path(d, suffix)); {
 		case err == nil:
 			removed = true
+			step("remove: " + suffix + " removed")
 		case !errors.Is(err, fs.ErrNotExist):
 			return s.storage("remove", d, err)
 		}
@@ -466,13 +626,12 @@ func (s Space) Remove(ctx context.Context, d sealed.Digest) error {
 			return s.storage("remove", d, err)
 		}
 	}
+	step("remove: durable")
 	s.s.mu.Lock()
 	m, ok := s.s.models[key{s.owner, d}]
-	delete(s.s.models, key{s.owner, d})
 	s.s.mu.Unlock()
 	if ok {
-		m.Metrics.Drop()
-		m.Release()
+		s.s.forget(m)
 	}
 	if !ok && !removed {
 		return NotFound(d)
@@ -616,6 +775,7 @@ func (u *Upload) Write(p []byte) error {
 	}
 	n, err := u.file.Write(p)
 	u.held += int64(n)
+	step("upload: bytes written")
 	if err != nil {
 		return u.s.storage("upload", u.digest, err)
 	}
@@ -662,6 +822,39 @@ func (s Space) parts() ([]part, error) {
 		all = append(all, p)
 	}
 	return all, nil
+}
+
+// Expire removes uploads that no one is at and that were not gone on with for as long
+// as they are kept.
+func (s *Store) Expire(now time.Time) {
+	if s.o.UploadExpiry == 0 {
+		return
+	}
+	spaces, err := s.spaces()
+	if err != nil {
+		s.o.Log.Error("cannot look for old uploads", "error", err)
+		return
+	}
+	for _, space := range spaces {
+		if err := space.expire(now.Add(-s.o.UploadExpiry)); err != nil {
+			s.o.Log.Error("cannot remove old uploads", "owner", space.owner, "error", err)
+		}
+	}
+}
+
+// expire removes a caller's uploads from before a time. They are locked out meanwhile.
+func (s Space) expire(before time.Time) error {
+	s.s.mu.Lock()
+	defer s.s.mu.Unlock()
+	parts, err := s.parts()
+	for _, p := range parts {
+		if p.busy || !p.when.Before(before) {
+			continue
+		}
+		err = errors.Join(err, os.Remove(s.path(p.digest, uploadSuffix)))
+		s.s.o.Log.Info("upload expired", "owner", s.owner, "model", p.digest, "bytes", p.bytes)
+	}
+	return err
 }
 
 // reserve sees to it that there is room for the model among the caller's own, and
@@ -729,6 +922,7 @@ func (u *Upload) reserve() error {
 			u.file = nil
 			return u.s.storage("upload", u.digest, err)
 		}
+		step("upload: file made")
 	}
 	u.claim.size = u.size
 	return nil
@@ -746,29 +940,45 @@ func (u *Upload) Finish() error {
 	if u.held < u.size {
 		return nil
 	}
-	part := u.s.path(u.digest, uploadSuffix)
-	m, err := u.s.s.loadFile(u.ctx, u.digest, part)
+	step("upload: bytes durable")
+	m, err := u.s.open(u.digest, uploadSuffix)
+	if err == nil {
+		var use *Use
+		if use, err = u.s.s.residency.use(m, false); err == nil {
+			defer use.Release()
+			err = use.Wait(u.ctx)
+		}
+	}
 	switch {
+	case err == nil:
 	case errors.Is(err, errDamaged):
 		return u.refuse(err)
-	case err != nil && u.ctx.Err() != nil:
+	case u.ctx.Err() != nil:
 		return context.Cause(u.ctx)
 	case errors.As(err, new(*wire.Error)):
 		return err
-	case err != nil:
+	case errors.Is(err, kernels.ErrOutOfMemory):
+		u.s.s.o.Log.Warn("no room on a device", "error", err)
+		return tooLarge("no device has room for the weights")
+	default:
 		u.s.s.o.Log.Error("model not loaded", "owner", u.s.owner, "model", u.digest, "error", err)
 		return &wire.Error{Code: codes.Internal, Reason: wire.ReasonInternal, Message: "cannot load the model"}
 	}
-	err = os.Rename(part, u.s.path(u.digest, modelSuffix))
+	part := m.path()
+	m.suffix = modelSuffix
+	err = os.Rename(part, m.path())
+	step("upload: renamed")
 	if err == nil {
 		err = syncDir(u.s.dir())
+		step("upload: name durable")
 	}
 	if err != nil {
-		m.Release()
+		u.s.s.residency.drop(m)
 		return u.s.storage("upload", u.digest, err)
 	}
 	u.stored = true
 	u.s.publish(m)
+	step("upload: visible")
 	u.s.s.o.Metrics.Uploaded()
 	return nil
 }

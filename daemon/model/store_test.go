@@ -109,7 +109,7 @@ func open(t *testing.T) *fixture {
 	f := &fixture{t: t, backend: b, log: l, o: model.Options{
 		Dir: filepath.Join(t.TempDir(), "state"), Backend: b, MaxModels: 3, MaxBytes: 1 << 20,
 		Own: someone, CallerModels: 3, CallerBytes: 1 << 30,
-		MaxLoaded: 1 << 30, Loaded: func() int64 { return 1000 * b.open.Load() }, Check: func(plan.Plan) error { return nil },
+		MaxLoaded: 1 << 30, MaxWaiting: 100, Check: func(plan.Plan) error { return nil },
 		Log: slog.New(slog.NewTextHandler(l, nil)), Metrics: metrics.New(),
 	}}
 	f.open()
@@ -132,6 +132,7 @@ func (f *fixture) open() {
 	if err := s.Load(f.t.Context()); err != nil {
 		f.t.Fatal(err)
 	}
+	s.Warm(f.t.Context())
 }
 
 func (f *fixture) restart() {
@@ -181,12 +182,27 @@ func (f *fixture) names() (names []string) {
 	return names
 }
 
-func (f *fixture) has(d sealed.Digest) bool {
-	m, ok := f.Acquire(d)
-	if ok {
-		m.Release()
+// use begins a use of a model that is there or can be loaded.
+func (f *fixture) use(d sealed.Digest) (*model.Use, error) { return use(f.t.Context(), f.Space, d) }
+
+func use(ctx context.Context, s model.Space, d sealed.Digest) (*model.Use, error) {
+	u, err := s.Acquire(d)
+	if err != nil {
+		return nil, err
 	}
-	return ok
+	if err := u.Wait(ctx); err != nil {
+		u.Release()
+		return nil, err
+	}
+	return u, nil
+}
+
+func (f *fixture) has(d sealed.Digest) bool {
+	u, err := f.use(d)
+	if err == nil {
+		u.Release()
+	}
+	return err == nil
 }
 
 func wantReason(t *testing.T, err error, want wire.Reason) {
@@ -214,9 +230,9 @@ func TestStoreAndRestart(t *testing.T) {
 		if n := f.backend.open.Load(); n != 4 {
 			t.Errorf("%d products open", n)
 		}
-		m, ok := f.Acquire(d1)
-		if !ok || m.Digest != d1 || m.Plan.Ops[1] != plan.Dense(30, 4) || m.Product(0) == m.Product(1) {
-			t.Fatalf("model %+v", m)
+		m, err := f.use(d1)
+		if err != nil || m.Digest != d1 || m.Plan.Ops[1] != plan.Dense(30, 4) || m.Product(0) == m.Product(1) {
+			t.Fatalf("model %+v, %v", m, err)
 		}
 		m.Release()
 		if f.has(sealed.Digest{}) {
@@ -374,9 +390,9 @@ func TestRemove(t *testing.T) {
 	b, d := sealedModel(t, 1)
 	wantReason(t, f.Remove(t.Context(), d), wire.ReasonModelNotFound)
 	f.store(b, d)
-	m, ok := f.Acquire(d)
-	if !ok {
-		t.Fatal("not there")
+	m, err := f.use(d)
+	if err != nil {
+		t.Fatal(err)
 	}
 	if err := f.Remove(t.Context(), d); err != nil {
 		t.Fatal(err)
@@ -433,7 +449,7 @@ func TestConcurrentUse(t *testing.T) {
 			})
 			wg.Go(func() {
 				for range 200 {
-					if m, ok := f.Acquire(d); ok {
+					if m, err := f.use(d); err == nil {
 						if m.Product(0).(*product).closed.Load() {
 							t.Error("a product was closed in use")
 						}
@@ -546,9 +562,9 @@ func TestRemoveCancels(t *testing.T) {
 	f.store(b, d)
 }
 
-// TestRefusedLoads: a plan of no use, and weights that the backend has no room for,
-// are refused with a reason when they are uploaded, again without a byte when
-// they are asked for again, and skipped when they are found at a start.
+// TestRefusedLoads: a plan of no use, and weights that there can be no room for, are
+// refused with a reason when they are uploaded, again without a byte when they are
+// asked for again, and when those found at a start are to be used.
 func TestRefusedLoads(t *testing.T) {
 	f := open(t)
 	b, d := sealedModel(t, 1)
@@ -557,15 +573,17 @@ func TestRefusedLoads(t *testing.T) {
 	refuse := &wire.Error{Reason: wire.ReasonTooLarge, Message: "of no use"}
 	for name, change := range map[string]func(){
 		"plan":   func() { f.o.Check = func(plan.Plan) error { return refuse } },
-		"weight": func() { f.o.MaxLoaded = 20000 }, // Dense(20, 30) may take 19,104, and 2,000 are taken
+		"weight": func() { f.o.MaxLoaded = 20000 }, // Dense(20, 30) may take 19,104, and its file 2,400
 	} {
 		good := f.o
 		change()
 		f.restart()
-		if f.has(od) != (name == "weight") {
-			t.Errorf("%s: loaded at the start: %v", name, f.has(od))
+		_, err := f.use(od)
+		wantReason(t, err, wire.ReasonTooLarge)
+		if n := f.backend.open.Load(); n != 0 || len(f.List()) != 1 {
+			t.Errorf("%s: %d products at the start, %v", name, n, f.List())
 		}
-		_, _, err := f.upload(d, len(b), b)
+		_, _, err = f.upload(d, len(b), b)
 		wantReason(t, err, wire.ReasonTooLarge)
 		_, _, err = f.upload(d, len(b), nil)
 		wantReason(t, err, wire.ReasonTooLarge)
@@ -668,9 +686,8 @@ func TestCallersApart(t *testing.T) {
 	if list := other().List(); len(list) != 0 {
 		t.Errorf("another's list: %v", list)
 	}
-	if _, ok := other().Acquire(d); ok {
-		t.Error("another's model is served")
-	}
+	_, err := other().Acquire(d)
+	wantReason(t, err, wire.ReasonModelNotFound)
 	wantReason(t, other().Remove(t.Context(), d), wire.ReasonModelNotFound)
 	if err := put(t, other(), d, b); err != nil { // with every byte
 		t.Fatal(err)
@@ -701,8 +718,8 @@ func TestCallersApart(t *testing.T) {
 	if err := f.Remove(t.Context(), d); err != nil {
 		t.Error(err)
 	}
-	m, ok := other().Acquire(d)
-	if f.has(d) || !ok {
+	m, err := use(t.Context(), other(), d)
+	if f.has(d) || err != nil {
 		t.Fatal("one caller removed the other's model")
 	}
 	m.Release()

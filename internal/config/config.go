@@ -46,6 +46,7 @@ type Config struct {
 	CUDA         CUDA         `toml:"cuda"`
 	Log          Log          `toml:"log"`
 	Limits       Limits       `toml:"limits"`
+	Residency    Residency    `toml:"residency"`
 	SharedMemory SharedMemory `toml:"shared_memory"`
 	Batching     Batching     `toml:"batching"`
 	Metrics      Metrics      `toml:"metrics"`
@@ -110,7 +111,10 @@ type Limits struct {
 	MaxModelBytesPerCaller int64 `toml:"max_model_bytes_per_caller"`
 	// MaxUploadBytesPerSecond is the rate of one caller's uploads; 0: any.
 	MaxUploadBytesPerSecond int64 `toml:"max_upload_bytes_per_second"`
-	// MaxLoadedBytes bounds what the backend holds of all models.
+	// UploadExpirySeconds is how long an upload that no one goes on with is kept; 0:
+	// until its room is wanted.
+	UploadExpirySeconds int `toml:"upload_expiry_seconds"`
+	// MaxLoadedBytes bounds what the backend holds of models, and what loading takes.
 	MaxLoadedBytes int64 `toml:"max_loaded_bytes"`
 	// MaxBytesInFlight bounds the memory of all requests and uploads at a time, but
 	// for MaxCalls times 64 KiB that gRPC may have received before it is asked to.
@@ -121,6 +125,12 @@ type Limits struct {
 	// StallTimeoutSeconds is how long a caller may keep the daemon waiting in the
 	// middle of something.
 	StallTimeoutSeconds int `toml:"stall_timeout_seconds"`
+}
+
+// Residency says which models stay in memory.
+type Residency struct {
+	// Pinned are digests in hexadecimal: these are loaded before the daemon serves, and stay.
+	Pinned []string `toml:"pinned"`
 }
 
 // SharedMemory bounds what callers on the unix socket may share with the daemon, so that
@@ -215,6 +225,11 @@ func (l Limits) StallTimeout() time.Duration {
 	return time.Duration(l.StallTimeoutSeconds) * time.Second
 }
 
+// UploadExpiry returns UploadExpirySeconds as a duration.
+func (l Limits) UploadExpiry() time.Duration {
+	return time.Duration(l.UploadExpirySeconds) * time.Second
+}
+
 // MaxQueueDelay returns MaxQueueDelayMicroseconds as a duration.
 func (p Policy) MaxQueueDelay() time.Duration {
 	return time.Duration(p.MaxQueueDelayMicroseconds) * time.Microsecond
@@ -247,8 +262,9 @@ func Default() Config {
 		Limits: Limits{
 			MaxModels: 64, MaxModelBytes: 1 << 30, MaxModelsPerCaller: 64, MaxModelBytesPerCaller: 64 << 30,
 			MaxLoadedBytes: 8 << 30, MaxBytesInFlight: 512 << 20,
-			MaxMultiplyAdds: 1 << 37, MaxCalls: 16384, StallTimeoutSeconds: 30,
+			MaxMultiplyAdds: 1 << 37, MaxCalls: 16384, StallTimeoutSeconds: 30, UploadExpirySeconds: 7 * 24 * 3600,
 		},
+		Residency:    Residency{Pinned: []string{}},
 		SharedMemory: SharedMemory{BytesPerConnection: 64 << 20, Bytes: 1 << 30},
 		Batching:     Batching{Policy: Policy{MaxBatchSize: 4096, MaxQueueSize: 256}},
 	}
@@ -359,6 +375,14 @@ func (c Config) Validate() error {
 	within("limits.max_multiply_adds", c.Limits.MaxMultiplyAdds, 1, 1<<50)
 	within("limits.max_calls", int64(c.Limits.MaxCalls), 1, 1<<20)
 	within("limits.stall_timeout_seconds", int64(c.Limits.StallTimeoutSeconds), 1, 3600)
+	if c.Limits.UploadExpirySeconds != 0 {
+		within("limits.upload_expiry_seconds", int64(c.Limits.UploadExpirySeconds), 3600, 1<<30)
+	}
+	for i, model := range c.Residency.Pinned {
+		if !isDigest(model) {
+			bad(fmt.Sprintf("residency.pinned[%d]", i), "is no digest of a model: want 64 hexadecimal digits in lower case")
+		}
+	}
 	within("shared_memory.bytes", c.SharedMemory.Bytes, 0, lane.MaxSize)
 	within("shared_memory.bytes_per_connection", c.SharedMemory.BytesPerConnection, lane.Grain, lane.MaxSize)
 	if c.SharedMemory.Bytes > 0 && c.SharedMemory.BytesPerConnection > c.SharedMemory.Bytes {
@@ -375,7 +399,7 @@ func (c Config) Validate() error {
 	policy("batching", c.Batching.Policy)
 	for _, model := range slices.Sorted(maps.Keys(c.Batching.Models)) {
 		table := "batching.models." + model
-		if b, err := hex.DecodeString(model); err != nil || len(b) != sha256.Size || model != strings.ToLower(model) {
+		if !isDigest(model) {
 			bad(table, "is no digest of a model: want 64 hexadecimal digits in lower case")
 			continue
 		}
@@ -385,4 +409,10 @@ func (c Config) Validate() error {
 		bad("metrics.listen", "is no address: %v", err)
 	}
 	return errors.Join(wrong...)
+}
+
+// isDigest reports whether a text is a model's digest, as it is written here.
+func isDigest(s string) bool {
+	b, err := hex.DecodeString(s)
+	return err == nil && len(b) == sha256.Size && s == strings.ToLower(s)
 }

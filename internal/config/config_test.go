@@ -54,8 +54,9 @@ func TestGood(t *testing.T) {
 		Limits: config.Limits{
 			MaxModels: 1, MaxModelBytes: 4096, MaxModelsPerCaller: 2, MaxModelBytesPerCaller: 5000, MaxUploadBytesPerSecond: 1 << 20,
 			MaxLoadedBytes: 8192, MaxBytesInFlight: 128 << 20,
-			MaxMultiplyAdds: 1000, MaxCalls: 7, StallTimeoutSeconds: 5,
+			MaxMultiplyAdds: 1000, MaxCalls: 7, StallTimeoutSeconds: 5, UploadExpirySeconds: 7200,
 		},
+		Residency:    config.Residency{Pinned: []string{model}},
 		SharedMemory: config.SharedMemory{BytesPerConnection: 1 << 16, Bytes: 1 << 17},
 		Batching: config.Batching{
 			Policy: config.Policy{MaxBatchSize: 1, MaxQueueDelayMicroseconds: 500, MaxQueueSize: 2,
@@ -88,6 +89,9 @@ func TestGood(t *testing.T) {
 	}
 	if d := c.Limits.StallTimeout(); d != 5*time.Second {
 		t.Errorf("stall timeout %v", d)
+	}
+	if d := c.Limits.UploadExpiry(); d != 2*time.Hour {
+		t.Errorf("upload expiry %v", d)
 	}
 	if d := config.Default().DrainTimeout(); d != 30*time.Second {
 		t.Errorf("drain timeout %v", d)

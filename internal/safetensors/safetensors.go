@@ -231,45 +231,67 @@ func writeString(h *bytes.Buffer, s string) {
 // Parse reads a file. The tensors' Data share b's memory. Every error wraps
 // ErrFormat.
 func Parse(b []byte) (*File, error) {
-	if len(b) < 8 {
-		return nil, bad("%d bytes", len(b))
+	f, data, err := parse(b, len(b))
+	if err != nil {
+		return nil, err
+	}
+	end := 0
+	for i := range f.Tensors {
+		t := &f.Tensors[i]
+		n, _ := byteLen(t.DType, t.Shape) // as it was checked
+		t.Data = data[end : end+n : end+n]
+		end += n
+	}
+	return f, nil
+}
+
+// ParseHead reads what a file of size bytes says of its tensors, of its first
+// bytes: the header's, and 8 more. Tensors have no Data. All is checked that Parse
+// checks. Every error wraps ErrFormat.
+func ParseHead(b []byte, size int) (*File, error) {
+	f, _, err := parse(b, size)
+	return f, err
+}
+
+// parse reads the header in b, the first bytes of size. Tensors are in the order of
+// their bytes, which fill those after the header, of which it returns what b has.
+func parse(b []byte, size int) (f *File, data []byte, err error) {
+	if len(b) < 8 || len(b) > size {
+		return nil, nil, bad("%d bytes", len(b))
 	}
 	n := binary.LittleEndian.Uint64(b)
 	b = b[8:]
 	if n > MaxHeader || n > uint64(len(b)) {
-		return nil, bad("header of %d bytes in %d, at most %d", n, len(b), MaxHeader)
+		return nil, nil, bad("header of %d bytes in %d, at most %d", n, len(b), MaxHeader)
 	}
-	header, data := b[:n], b[n:]
+	header := b[:n]
 	if !bytes.HasPrefix(header, []byte{'{'}) {
-		return nil, bad("header does not begin with {")
+		return nil, nil, bad("header does not begin with {")
 	}
 	if !utf8.Valid(header) || !json.Valid(header) {
-		return nil, bad("header is not JSON")
+		return nil, nil, bad("header is not JSON")
 	}
-	p := parser{dec: json.NewDecoder(bytes.NewReader(header)), size: len(data)}
+	p := parser{dec: json.NewDecoder(bytes.NewReader(header)), size: size - 8 - len(header)}
 	p.dec.UseNumber()
-	f, err := p.file()
-	if err != nil {
-		return nil, err
+	if f, err = p.file(); err != nil {
+		return nil, nil, err
 	}
 	sort.SliceStable(f.Tensors, func(i, j int) bool {
 		a, c := p.places[f.Tensors[i].Name], p.places[f.Tensors[j].Name]
 		return a[0] < c[0] || a[0] == c[0] && a[1] < c[1]
 	})
 	end := 0
-	for i := range f.Tensors {
-		t := &f.Tensors[i]
+	for _, t := range f.Tensors {
 		at := p.places[t.Name]
 		if at[0] != end {
-			return nil, bad("tensor %.64q begins at byte %d, want %d", t.Name, at[0], end)
+			return nil, nil, bad("tensor %.64q begins at byte %d, want %d", t.Name, at[0], end)
 		}
-		t.Data = data[at[0]:at[1]:at[1]]
 		end = at[1]
 	}
-	if end != len(data) {
-		return nil, bad("%d bytes after the last tensor", len(data)-end)
+	if end != p.size {
+		return nil, nil, bad("%d bytes after the last tensor", p.size-end)
 	}
-	return f, nil
+	return f, b[n:], nil
 }
 
 // parser walks a header that is valid JSON token by token, as decoding to a

@@ -20,6 +20,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"strconv"
 
 	"github.com/securenets/securenets/internal/plan"
@@ -183,28 +185,15 @@ func parse(b []byte) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, ok := f.Metadata[planKey]
-	if !ok || len(f.Metadata) != 1 {
-		return nil, errors.New("metadata is not a plan alone")
-	}
 	m := &Model{}
-	if m.Plan, err = decodePlan([]byte(p)); err != nil {
+	if m.Plan, err = planOf(f); err != nil {
 		return nil, err
-	}
-	if len(f.Tensors) != len(m.Plan.Ops) {
-		return nil, fmt.Errorf("%d tensors for %d operators", len(f.Tensors), len(m.Plan.Ops))
 	}
 	// The shapes were held against the bytes that are there, so none of the
 	// plan's sizes is allocated before it is known to be real.
 	m.Weights = make([]ring.Matrix, len(f.Tensors))
 	for i, t := range f.Tensors {
-		op := m.Plan.Ops[i]
-		if t.Name != strconv.Itoa(i) || t.DType != safetensors.U32 ||
-			len(t.Shape) != 2 || t.Shape[0] != op.Rows() || t.Shape[1] != op.Terms() {
-			return nil, fmt.Errorf("tensor %d is %.32q, %s %.64s, want %s [%d %d]",
-				i, t.Name, t.DType, fmt.Sprint(t.Shape), safetensors.U32, op.Rows(), op.Terms())
-		}
-		w := ring.NewMatrix(op.Rows(), op.Terms())
+		w := ring.NewMatrix(m.Plan.Ops[i].Rows(), m.Plan.Ops[i].Terms())
 		for k := range w.Data {
 			w.Data[k] = binary.LittleEndian.Uint32(t.Data[wordBytes*k:])
 		}
@@ -214,4 +203,59 @@ func parse(b []byte) (*Model, error) {
 		m.Weights[i] = w
 	}
 	return m, nil
+}
+
+// ReadPlan reads the plan of a model of size bytes from its beginning, at most 1 MiB,
+// and checks all of it that Parse checks but the words and the digest. Errors wrap
+// ErrInvalid, or are r's.
+func ReadPlan(r io.Reader, size int64) (plan.Plan, error) {
+	b := make([]byte, 8, 8+4096)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return plan.Plan{}, cut(err)
+	}
+	n := min(binary.LittleEndian.Uint64(b), safetensors.MaxHeader+1)
+	b = slices.Grow(b, int(n))[:8+n]
+	if _, err := io.ReadFull(r, b[8:]); err != nil {
+		return plan.Plan{}, cut(err)
+	}
+	f, err := safetensors.ParseHead(b, int(size))
+	if err == nil {
+		var p plan.Plan
+		if p, err = planOf(f); err == nil {
+			return p, nil
+		}
+	}
+	return plan.Plan{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+}
+
+// cut makes an ErrInvalid of the end of a file that is too early.
+func cut(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: %w", ErrInvalid, io.ErrUnexpectedEOF)
+	}
+	return err
+}
+
+// planOf returns the plan of a file whose tensors are those that the plan asks for.
+func planOf(f *safetensors.File) (plan.Plan, error) {
+	text, ok := f.Metadata[planKey]
+	if !ok || len(f.Metadata) != 1 {
+		return plan.Plan{}, errors.New("metadata is not a plan alone")
+	}
+	p, err := decodePlan([]byte(text))
+	if err != nil {
+		return plan.Plan{}, err
+	}
+	if len(f.Tensors) != len(p.Ops) {
+		return plan.Plan{}, fmt.Errorf("%d tensors for %d operators", len(f.Tensors), len(p.Ops))
+	}
+	for i, t := range f.Tensors {
+		op := p.Ops[i]
+		if t.Name != strconv.Itoa(i) || t.DType != safetensors.U32 ||
+			len(t.Shape) != 2 || t.Shape[0] != op.Rows() || t.Shape[1] != op.Terms() {
+			return plan.Plan{}, fmt.Errorf("tensor %d is %.32q, %s %.64s, want %s [%d %d]",
+				i, t.Name, t.DType, fmt.Sprint(t.Shape), safetensors.U32, op.Rows(), op.Terms())
+		}
+	}
+	return p, nil
 }

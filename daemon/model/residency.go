@@ -1,0 +1,424 @@
+package model
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/securenets/securenets/daemon/metrics"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/wire"
+)
+
+// residency keeps the weights of models in a backend, within a budget of bytes in
+// which a load counts, from before it begins, with the most that it may take.
+//
+//	absent ──use──▶ waiting ──room──▶ loading ──▶ resident ──▶ leaving ──▶ absent
+//
+// A model is loaded when someone uses it, once for all who wait for it. Waiting loads
+// are given room in turn: first one of the owner who was given some least recently,
+// and of one owner's the one that was asked for first.
+//
+// To make room the least recently used model leaves, of those that nobody uses; where
+// all are in use, the one that has been resident for longest: it takes no new uses,
+// which wait for its next load, and is gone with the last one that it has. A model
+// that was loaded for a use may stay for patience times as long as its load took: so
+// of the time at most 1 part in 1 + patience goes into loads, however many models take
+// turns, and none waits for ever. Pinned models never leave.
+type residency struct {
+	budget     int64
+	maxWaiting int // uses of one model that may wait
+	// read reads a model's file, checks it and loads its weights.
+	read    func(ctx context.Context, m *Model) ([]plan.Product, error)
+	metrics *metrics.Metrics
+	log     *slog.Logger
+
+	ctx    context.Context // of loads
+	cancel context.CancelFunc
+	work   sync.WaitGroup // loads, and weights that are let go of
+
+	mu       sync.Mutex
+	taken    int64 // bytes of weights that are there, and of what loads may take
+	leaving  int64 // of these, of weights that leave
+	pinned   int64 // of these, of weights that never do
+	resident []*weights
+	queue    []*load          // that wait for room, as they were asked for
+	loading  int              // loads that have room
+	served   map[Owner]uint64 // the number of the owner's last load that was given room
+	loads    uint64           // that were given room so far
+	timer    *time.Timer      // for when the next model may leave
+	closed   bool
+}
+
+// patience is how often the duration of its load a model may stay.
+const patience = 4
+
+// weights are those of a model that are in the backend. What changes is guarded by
+// residency.mu.
+type weights struct {
+	model    *Model
+	products []plan.Product
+	bytes    int64
+	users    int
+	until    time.Time // it may stay
+	leaving  bool
+}
+
+// load is that of one model, for all who wait for it.
+type load struct {
+	model   *Model
+	waiters int           // guarded by residency.mu
+	asked   bool          // by a request; guarded by residency.mu
+	done    chan struct{} // closed once one of what follows is set
+	weights *weights      // of which the waiters are users
+	err     error
+}
+
+// end ends a load without weights.
+func (l *load) end(err error) {
+	l.model.load = nil
+	l.err = err
+	close(l.done)
+}
+
+func newResidency(o Options, read func(ctx context.Context, m *Model) ([]plan.Product, error)) *residency {
+	r := &residency{
+		budget: o.MaxLoaded, maxWaiting: o.MaxWaiting, read: read, metrics: o.Metrics, log: o.Log,
+		served: map[Owner]uint64{},
+	}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.timer = time.AfterFunc(time.Hour, r.wake)
+	r.timer.Stop() // until a load waits
+	return r
+}
+
+// close ends loads and lets go of all weights, of those in use with their last use.
+func (r *residency) close() {
+	r.mu.Lock()
+	r.closed = true
+	r.timer.Stop()
+	r.cancel()
+	for _, l := range r.queue {
+		l.end(context.Canceled)
+	}
+	r.queue = nil
+	for len(r.resident) > 0 {
+		r.leave(r.resident[0])
+	}
+	r.mu.Unlock()
+	r.work.Wait()
+}
+
+// Use is one use of a model, until Release. Once Wait has returned without an error,
+// the weights stay as long as the use does.
+type Use struct {
+	*Model
+	r *residency
+	w *weights // nil: they are not there yet
+	l *load    // that brings them, then
+}
+
+// use begins a use of a model, for a request or not. It returns a *wire.Error where
+// the model is gone, or too many wait for it.
+func (r *residency) use(m *Model, request bool) (*Use, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case m.gone:
+		return nil, NotFound(m.Digest)
+	case r.closed:
+		return nil, context.Canceled
+	case m.weights != nil:
+		m.weights.users++
+		m.lastUse = time.Now()
+		return &Use{Model: m, r: r, w: m.weights}, nil
+	case m.load != nil && m.load.waiters >= r.maxWaiting:
+		return nil, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, RetryAfter: max(m.took, time.Millisecond),
+			Message: fmt.Sprintf("%d requests wait for the model to be loaded", r.maxWaiting)}
+	}
+	l := m.load
+	if l == nil {
+		l = r.ask(m)
+	}
+	l.waiters++
+	l.asked = l.asked || request
+	return &Use{Model: m, r: r, l: l}, nil
+}
+
+// Ready reports whether the weights are there: Wait has nothing to wait for.
+func (u *Use) Ready() bool { return u.w != nil }
+
+// Wait waits until the weights are there, or ctx ends. Its error is that of ctx or of
+// the load, a *wire.Error where callers are to know it.
+func (u *Use) Wait(ctx context.Context) error {
+	if u.w != nil {
+		return nil
+	}
+	select {
+	case <-u.l.done:
+		u.w = u.l.weights
+		return u.l.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Product returns the product of operator i of the plan.
+func (u *Use) Product(i int) plan.Product { return u.w.products[i] }
+
+// Release ends the use, whatever came of it.
+func (u *Use) Release() {
+	r := u.r
+	r.mu.Lock()
+	if u.w == nil {
+		select {
+		case <-u.l.done:
+			u.w = u.l.weights // meanwhile
+		default:
+			r.giveUp(u.l)
+		}
+	}
+	w := u.w
+	if w == nil {
+		r.mu.Unlock()
+		return
+	}
+	w.users--
+	last := w.users == 0
+	if last && !w.leaving {
+		r.schedule()
+	}
+	last = last && w.leaving
+	r.mu.Unlock()
+	if last {
+		r.free(w)
+	}
+}
+
+// giveUp lets a waiter go. A load that has no other, and that has not begun, is not
+// wanted any more. r.mu is held.
+func (r *residency) giveUp(l *load) {
+	l.waiters--
+	if i := slices.Index(r.queue, l); l.waiters == 0 && i >= 0 {
+		r.queue = slices.Delete(r.queue, i, i+1)
+		l.end(context.Canceled)
+		r.schedule() // for those behind it
+	}
+}
+
+// ask puts a load of a model in the queue. r.mu is held.
+func (r *residency) ask(m *Model) *load {
+	l := &load{model: m, done: make(chan struct{})}
+	m.load = l
+	r.queue = append(r.queue, l)
+	r.schedule()
+	return l
+}
+
+// warm loads a model if there is room for it that nobody waits for, and waits for that.
+func (r *residency) warm(ctx context.Context, m *Model) {
+	r.mu.Lock()
+	if m.gone || r.closed || m.weights != nil || m.load != nil || len(r.queue) > 0 || r.taken+m.need > r.budget {
+		r.mu.Unlock()
+		return
+	}
+	l := r.ask(m)
+	r.mu.Unlock()
+	select {
+	case <-l.done:
+	case <-ctx.Done():
+	}
+}
+
+// drop makes a model one that is not to be used any more.
+func (r *residency) drop(m *Model) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m.gone = true
+	if m.weights != nil {
+		r.leave(m.weights)
+	}
+	if i := slices.IndexFunc(r.queue, func(l *load) bool { return l.model == m }); i >= 0 {
+		l := r.queue[i]
+		r.queue = slices.Delete(r.queue, i, i+1)
+		l.end(NotFound(m.Digest))
+		r.schedule()
+	}
+}
+
+// schedule begins the loads that there is room for, and makes room for the next one.
+// It is called at whatever may let a load begin. r.mu is held.
+func (r *residency) schedule() {
+	for !r.closed && len(r.queue) > 0 {
+		i := r.next()
+		l := r.queue[i]
+		m := l.model
+		if m.need > r.budget-r.pinned {
+			r.queue = slices.Delete(r.queue, i, i+1)
+			l.end(tooLarge("loading the model takes up to %d bytes, of which there are %d", m.need, r.budget-r.pinned))
+			continue
+		}
+		if !r.room(m.need) {
+			return
+		}
+		r.queue = slices.Delete(r.queue, i, i+1)
+		r.loads++
+		r.served[m.space.owner] = r.loads
+		r.loading++
+		r.taken += m.need
+		r.work.Go(func() { r.run(l) })
+	}
+	r.timer.Stop()
+	clear(r.served) // it is between those who wait
+}
+
+// next returns which load of the queue's is next. r.mu is held.
+func (r *residency) next() int {
+	at := 0
+	for i, l := range r.queue {
+		if r.served[l.model.space.owner] < r.served[r.queue[at].model.space.owner] {
+			at = i
+		}
+	}
+	return at
+}
+
+// room reports whether there are so many bytes free. Where there are not, it has models
+// leave, or sets the timer for when one may. r.mu is held.
+func (r *residency) room(bytes int64) bool {
+	now := time.Now()
+	for r.taken-r.leaving+bytes > r.budget {
+		if r.loading > 0 {
+			return false // which leave more than they take now
+		}
+		w, at := r.victim(now)
+		if w == nil {
+			if !at.IsZero() {
+				r.timer.Reset(at.Sub(now))
+			}
+			return false
+		}
+		r.log.Info("model evicted", "owner", w.model.space.owner, "model", w.model.Digest, "bytes", w.bytes, "users", w.users)
+		r.metrics.Evicted()
+		r.leave(w)
+	}
+	return r.taken+bytes <= r.budget
+}
+
+// victim returns the weights that are to leave next, or else when there may be some,
+// zero if it is not for the clock to say. r.mu is held.
+func (r *residency) victim(now time.Time) (next *weights, at time.Time) {
+	for _, w := range r.resident { // the first are there for longest
+		switch {
+		case w.model.pinned:
+		case w.until.After(now):
+			if at.IsZero() || w.until.Before(at) {
+				at = w.until
+			}
+		case next == nil, w.users == 0 && (next.users > 0 || w.model.lastUse.Before(next.model.lastUse)):
+			next = w
+		}
+	}
+	return next, at
+}
+
+// leave has weights take no more uses, and lets go of them once they have none. r.mu
+// is held.
+func (r *residency) leave(w *weights) {
+	w.leaving = true
+	w.model.weights = nil
+	i := slices.Index(r.resident, w)
+	r.resident = slices.Delete(r.resident, i, i+1)
+	r.leaving += w.bytes
+	if w.model.pinned {
+		r.pinned -= w.bytes
+	}
+	if w.users == 0 {
+		r.work.Go(func() { r.free(w) })
+	}
+}
+
+// free lets go of weights that have left.
+func (r *residency) free(w *weights) {
+	for i, p := range w.products {
+		if err := p.Close(); err != nil {
+			r.log.Error("cannot free weights", "model", w.model.Digest, "layer", i, "error", err)
+		}
+	}
+	step("evict: weights freed")
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.taken -= w.bytes
+	r.leaving -= w.bytes
+	r.schedule()
+}
+
+// run does a load that has been given room.
+func (r *residency) run(l *load) {
+	m := l.model
+	begun := time.Now()
+	products, err := r.read(r.ctx, m)
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	defer r.schedule()
+	r.loading--
+	r.taken -= m.need
+	if err == nil {
+		w := &weights{model: m, products: products}
+		for i, p := range products {
+			w.bytes += heldBytes(p, m.Plan.Ops[i])
+		}
+		r.taken += w.bytes
+		if m.pinned {
+			r.pinned += w.bytes
+		}
+		r.resident = append(r.resident, w)
+		m.weights, l.weights = w, w
+	}
+	if m.gone || r.closed {
+		if err == nil {
+			r.leave(m.weights)
+			l.weights = nil
+		}
+		if !errors.As(err, new(*wire.Error)) {
+			err = NotFound(m.Digest)
+		}
+	}
+	if err != nil {
+		r.metrics.LoadFailed()
+		l.end(err)
+		return
+	}
+	w := l.weights
+	m.took = now.Sub(begun)
+	if w.users = l.waiters; w.users > 0 {
+		m.lastUse = now
+	}
+	if l.asked {
+		w.until = now.Add(patience * m.took)
+	}
+	r.metrics.Loaded(m.took)
+	r.log.Info("model loaded", "owner", m.space.owner, "model", m.Digest, "bytes", w.bytes, "layers", len(products), "took", m.took, "requested", l.asked)
+	m.load = nil
+	close(l.done)
+}
+
+// wake looks again when a model may leave.
+func (r *residency) wake() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.schedule()
+}
+
+func (r *residency) figures() metrics.Loaded {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return metrics.Loaded{Resident: len(r.resident), Bytes: r.taken, Limit: r.budget, Waiting: len(r.queue)}
+}
