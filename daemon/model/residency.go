@@ -190,13 +190,12 @@ func (u *Use) Release() {
 		return
 	}
 	w.users--
-	last := w.users == 0
-	if last && !w.leaving {
-		r.schedule()
+	gone := w.leaving && w.users == 0
+	if w.users == 0 && !gone {
+		r.schedule() // which may have it leave
 	}
-	last = last && w.leaving
 	r.mu.Unlock()
-	if last {
+	if gone {
 		r.free(w)
 	}
 }
@@ -275,7 +274,9 @@ func (r *residency) schedule() {
 		r.work.Go(func() { r.run(l) })
 	}
 	r.timer.Stop()
-	clear(r.served) // it is between those who wait
+	if r.loading == 0 {
+		clear(r.served) // nobody is ahead of anybody
+	}
 }
 
 // next returns which load of the queue's is next. r.mu is held.

@@ -421,6 +421,8 @@ func (s *Store) read(ctx context.Context, m *Model) ([]plan.Product, error) {
 		return nil, err
 	case errors.Is(err, kernels.ErrOutOfMemory):
 		return nil, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, RetryAfter: time.Second, Message: "no device has room for the weights now"}
+	case errors.Is(err, fs.ErrNotExist): // it is being removed
+		return nil, NotFound(m.Digest)
 	case errors.As(err, new(*fs.PathError)):
 		return nil, m.space.storage("load", m.Digest, err)
 	}
@@ -943,6 +945,11 @@ func (u *Upload) Finish() error {
 	step("upload: bytes durable")
 	m, err := u.s.open(u.digest, uploadSuffix)
 	if err == nil {
+		defer func() {
+			if !u.stored {
+				u.s.s.residency.drop(m)
+			}
+		}()
 		var use *Use
 		if use, err = u.s.s.residency.use(m, false); err == nil {
 			defer use.Release()
@@ -973,7 +980,6 @@ func (u *Upload) Finish() error {
 		step("upload: name durable")
 	}
 	if err != nil {
-		u.s.s.residency.drop(m)
 		return u.s.storage("upload", u.digest, err)
 	}
 	u.stored = true
