@@ -308,6 +308,7 @@ func (r *residency) room(bytes int64) bool {
 		r.log.Info("model evicted", "owner", w.model.space.owner, "model", w.model.Digest, "bytes", w.bytes, "users", w.users)
 		r.metrics.Evicted()
 		r.leave(w)
+		step("evict: chosen")
 	}
 	return r.taken+bytes <= r.budget
 }
@@ -365,6 +366,7 @@ func (r *residency) run(l *load) {
 	m := l.model
 	begun := time.Now()
 	products, err := r.read(r.ctx, m)
+	step("load: done")
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()

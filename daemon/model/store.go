@@ -370,8 +370,10 @@ func (s Space) putAside(d sealed.Digest, why error) error {
 	if err := os.Rename(s.path(d, modelSuffix), s.path(d, badSuffix)); err != nil {
 		return err
 	}
+	step("damaged: renamed")
+	err := syncDir(s.dir())
 	step("damaged: put aside")
-	return syncDir(s.dir())
+	return err
 }
 
 // errDamaged reports a file whose bytes are not the model that it is named after.
@@ -634,6 +636,7 @@ func (s Space) Remove(ctx context.Context, d sealed.Digest) error {
 	s.s.mu.Unlock()
 	if ok {
 		s.s.forget(m)
+		step("remove: invisible")
 	}
 	if !ok && !removed {
 		return NotFound(d)
