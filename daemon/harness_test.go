@@ -379,6 +379,7 @@ type hooked struct {
 	*cpu.Backend
 	mu   sync.Mutex
 	hook func(ctx context.Context) error
+	load func(plan.Op) // before every load
 }
 
 func newHooked() *hooked { return &hooked{Backend: cpu.New(cpu.Options{Threads: 2})} }
@@ -389,7 +390,19 @@ func (h *hooked) set(hook func(ctx context.Context) error) {
 	h.hook = hook
 }
 
+func (h *hooked) setLoad(load func(plan.Op)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.load = load
+}
+
 func (h *hooked) Load(ctx context.Context, r ring.Ring, op plan.Op, w ring.Matrix) (plan.Product, error) {
+	h.mu.Lock()
+	load := h.load
+	h.mu.Unlock()
+	if load != nil {
+		load(op)
+	}
 	p, err := h.Backend.Load(ctx, r, op, w)
 	return &hookedProduct{p, h}, err
 }
@@ -398,6 +411,8 @@ type hookedProduct struct {
 	plan.Product
 	h *hooked
 }
+
+func (p *hookedProduct) Bytes() int64 { return p.Product.(kernels.Sized).Bytes() }
 
 func (p *hookedProduct) Evaluate(ctx context.Context, y, x ring.Matrix) error {
 	p.h.mu.Lock()

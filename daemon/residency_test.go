@@ -1,0 +1,290 @@
+package daemon_test
+
+import (
+	"bytes"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/daemon"
+	"github.com/securenets/securenets/daemon/model"
+	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/wire"
+)
+
+// residentModels are models of which each is about 1 MiB in memory, and takes less
+// than 8 to load.
+func residentModels(t testing.TB, n int) (all []*testModel) {
+	for i := range n {
+		all = append(all, newModel(t, ring.Q4(), plan.Dense(500+i, 300), plan.Dense(300, 300+i)))
+	}
+	return all
+}
+
+// tight leaves room for one of them to be loaded and one or two others.
+func tight(c *config.Config) {
+	withMetrics(c)
+	c.Limits.MaxLoadedBytes = 9 << 20
+}
+
+// TestSmallBudget: a random script of uploads, requests, removals and restarts has the
+// same answers, bit for bit, of a daemon with room for few models as of one with room
+// for all.
+func TestSmallBudget(t *testing.T) {
+	const models, steps = 7, 60
+	small, big := start(t, nil, tight), start(t, nil, nil)
+	all := residentModels(t, models)
+	rnd := rand.New(rand.NewPCG(8, 9))
+	stored := map[*testModel]bool{}
+	evictions := 0.0
+	both := func(f func(d *running)) {
+		f(small)
+		f(big)
+	}
+	for step := range steps {
+		m := all[rnd.IntN(models)]
+		switch action := rnd.IntN(10); {
+		case action < 2 || step < 4:
+			both(func(d *running) { d.push(m) })
+			stored[m] = true
+		case action == 2:
+			both(func(d *running) {
+				_, err := d.client().Remove(d.ctx(), &pb.RemoveRequest{Digest: m.digest[:]})
+				if stored[m] {
+					if err != nil {
+						t.Error(err)
+					}
+				} else {
+					wantReason(t, wire.FromStatus(err), codes.NotFound, wire.ReasonModelNotFound)
+				}
+			})
+			delete(stored, m)
+		case action == 3 && step%3 == 0:
+			evictions += small.scrape().value("securenets_model_evictions_total")
+			both(func(d *running) {
+				d.wait()
+				d.run()
+			})
+		default:
+			// Requests for several models at a time, on several streams.
+			seed := rnd.Uint64()
+			answers := make([][][]byte, 2)
+			for i, d := range []*running{small, big} {
+				answers[i] = mixed(t, d, all, stored, seed)
+			}
+			for i := range answers[0] {
+				if !bytes.Equal(answers[0][i], answers[1][i]) {
+					t.Fatalf("step %d, answer %d: the daemons differ", step, i)
+				}
+			}
+		}
+		both(func(d *running) {
+			resp, err := d.client().List(d.ctx(), &pb.ListRequest{})
+			if err != nil || len(resp.Models) != len(stored) {
+				t.Errorf("step %d: %v, %v, want %d models", step, resp, err, len(stored))
+			}
+		})
+		if held := small.backend.Stats().Bytes; held > small.cfg.Limits.MaxLoadedBytes {
+			t.Errorf("step %d: %d bytes held of %d", step, held, small.cfg.Limits.MaxLoadedBytes)
+		}
+	}
+	evictions += small.scrape().value("securenets_model_evictions_total")
+	if evictions < 10 {
+		t.Errorf("%v evictions", evictions)
+	}
+}
+
+// mixed sends requests for models that are stored and for some that are not, checks
+// the answers, and returns them by request.
+func mixed(t *testing.T, d *running, all []*testModel, stored map[*testModel]bool, seed uint64) [][]byte {
+	t.Helper()
+	const streams, requests = 3, 6
+	answers := make([][]byte, streams*requests)
+	var wg sync.WaitGroup
+	for s := range streams {
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(seed, uint64(s)))
+			asked := map[uint64]*testModel{}
+			e := evaluate(t, d.ctx(), d.cc)
+			for i := range requests {
+				m := all[rnd.IntN(len(all))]
+				id := uint64(s*requests + i)
+				asked[id] = m
+				e.send(m.request(int(id%2), 1+int(id%3), id))
+			}
+			for range requests {
+				r, err := e.receive()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				m := asked[r.ID]
+				if !stored[m] {
+					if r.Err.GetReason() != string(wire.ReasonModelNotFound) {
+						t.Errorf("a model that is not stored: %v", r)
+					}
+					continue
+				}
+				answers[r.ID] = bytes.Clone(r.Words.Materialize())
+				m.check(t, r, int(r.ID%2), m.input(int(r.ID%2), 1+int(r.ID%3), r.ID))
+			}
+			if err := e.stream.CloseSend(); err != nil {
+				t.Error(err)
+			}
+			e.receive()
+		})
+	}
+	wg.Wait()
+	return answers
+}
+
+// TestLoadHoldsUpNobody: while a model is loaded, requests for others are answered, on
+// the same stream, too. Those that wait for it keep to their timeout, leave with their
+// caller, and are refused where too many wait.
+func TestLoadHoldsUpNobody(t *testing.T) {
+	h := newHooked()
+	d := start(t, h, func(c *config.Config) {
+		tight(c)
+		c.Batching.MaxQueueSize = 3
+	})
+	all := residentModels(t, 5)
+	for _, m := range all {
+		d.push(m)
+	}
+	away, there := all[0], all[4]
+	if !strings.Contains(d.log.String(), `msg="model evicted" owner=`+owner()+` model=`+away.digest.String()) {
+		t.Fatal("the first model is still there")
+	}
+	begun, resume := make(chan struct{}, 10), make(chan struct{})
+	h.setLoad(func(plan.Op) { begun <- struct{}{}; <-resume })
+	e := evaluate(t, d.ctx(), d.cc)
+	e.send(away.request(0, 2, 1))
+	<-begun
+	late := away.request(0, 1, 2)
+	late.TimeoutNS = uint64(time.Millisecond)
+	e.send(late)
+	if r, err := e.receive(); err != nil || r.ID != 2 || r.Err.GetReason() != string(wire.ReasonTimeout) || codes.Code(r.Err.GetCode()) != codes.DeadlineExceeded {
+		t.Errorf("answer %v, %v", r, err)
+	}
+	e.works(there)
+	cc, cut := d.connectCut()
+	gone := evaluate(t, d.ctx(), cc)
+	gone.send(away.request(0, 1, 3))
+	d.waitForQueue(gone)
+	cut()
+	left := func() float64 {
+		return d.scrape().value("nv_inference_request_failure", "model", away.digest.String(), "reason", "CANCELED")
+	}
+	for ctx := d.ctx(); left() != 1; time.Sleep(time.Millisecond) {
+		if ctx.Err() != nil {
+			t.Fatal("who has gone waits still")
+		}
+	}
+	for id := range uint64(3) {
+		e.send(away.request(0, 2, 4+id))
+	}
+	if r, err := e.receive(); err != nil || r.ID != 6 || r.Err.GetReason() != string(wire.ReasonOverloaded) || r.Err.RetryNs == 0 {
+		t.Errorf("answer %v, %v", r, err)
+	}
+	e.works(there)
+	close(resume)
+	for range 3 {
+		r, err := e.receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.QueueNS == 0 {
+			t.Errorf("request %d did not wait", r.ID)
+		}
+		away.check(t, r, 0, away.input(0, 2, r.ID))
+	}
+	h.setLoad(nil)
+	for _, m := range all {
+		e.works(m)
+	}
+}
+
+func owner() string { return string(model.User(uint32(os.Geteuid()))) }
+
+// TestPinnedFirst: the daemon serves once pinned models are loaded, without waiting for
+// others, and does not start where they have no room.
+func TestPinnedFirst(t *testing.T) {
+	h := newHooked()
+	d := start(t, h, withMetrics)
+	all := residentModels(t, 2)
+	for _, m := range all {
+		d.push(m)
+	}
+	d.wait()
+	d.cfg.Residency.Pinned = []string{all[0].digest.String()}
+	begun, resume := make(chan struct{}, 10), make(chan struct{})
+	h.setLoad(func(op plan.Op) {
+		if op.In == 500 || op.In == 501 { // not the self-test's
+			begun <- struct{}{}
+			<-resume
+		}
+	})
+	starting := make(chan struct{})
+	go func() { d.run(); close(starting) }()
+	<-begun
+	select {
+	case <-starting:
+		t.Error("it serves without a pinned model")
+	case <-time.After(20 * time.Millisecond):
+	}
+	resume <- struct{}{}
+	<-starting
+	<-begun // of the other model, behind that
+	d.works(all[0])
+	close(resume)
+	d.works(all[1])
+	d.wait()
+	d.cfg.Limits.MaxLoadedBytes = 1 << 20
+	err := daemon.Run(t.Context(), d.cfg, slog.New(slog.DiscardHandler), h)
+	if err == nil || !strings.Contains(err.Error(), all[0].digest.String()) {
+		t.Errorf("without room: %v", err)
+	}
+}
+
+// TestDamagedInStore: a model that is damaged on disk is told of when it is asked for,
+// put aside, and can be uploaded again. Its caller's other models are served meanwhile.
+func TestDamagedInStore(t *testing.T) {
+	d := start(t, nil, tight)
+	all := residentModels(t, 5)
+	for _, m := range all {
+		d.push(m)
+	}
+	bad := all[0]
+	path := filepath.Join(d.cfg.StateDir, "callers", owner(), bad.digest.String())
+	damaged := bytes.Clone(bad.bytes)
+	damaged[len(damaged)/2] ^= 1
+	if err := os.WriteFile(path+".safetensors", damaged, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e := evaluate(t, d.ctx(), d.cc)
+	for range 2 {
+		e.send(bad.request(0, 1, 1))
+		if r, err := e.receive(); err != nil || r.Err.GetReason() != string(wire.ReasonModelNotFound) {
+			t.Errorf("answer %v, %v", r, err)
+		}
+		e.works(all[4])
+	}
+	if _, err := os.Stat(path + ".bad"); err != nil {
+		t.Error(err)
+	}
+	if v := d.scrape().value("securenets_model_load_failures_total"); v != 1 {
+		t.Errorf("%v loads failed", v)
+	}
+	d.push(bad)
+	e.works(bad)
+}
