@@ -7,7 +7,9 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -148,6 +150,11 @@ says what of it was answered and when, in the columns of perf_analyzer, and what
 daemon costs beside the bare kernel, what batching gains, what is left of goodput under
 overload, and how fair the shares are.
 
+With --soak it loads a daemon for that long instead, with as much as it can do, and says
+what the daemon's process holds before, meanwhile and afterwards. With --idle, --callers
+ask while so many others are connected and do nothing. Both fail where a daemon does not
+keep what they say of it.
+
 By default half of the processors compute: the rest is for the load.`,
 		Args: cobra.NoArgs,
 	}
@@ -156,8 +163,19 @@ By default half of the processors compute: the rest is for the load.`,
 	flags.IntVar(&o.Threads, "threads", max(1, runtime.NumCPU()/2), "threads of the daemon that compute")
 	flags.IntVar(&o.Callers, "callers", 64, "connections")
 	flags.IntVar(&o.Rows, "rows", 1, "rows of a request")
+	soak := flags.Duration("soak", 0, "load a daemon for a `time`, at least 5s")
+	idle := flags.Int("idle", 0, "callers that are connected beside those that ask")
 	daemon := flags.String("daemon", "", "`path` of securenetsd (default: beside this program)")
 	benchFlags(cmd, func(ctx context.Context, general bench.Options) (result, error) {
+		if cmd.Flags().Changed("soak") && *soak < 5*time.Second {
+			return nil, usagef("bench serve: --soak is %v, want 5s or more", *soak)
+		}
+		if cmd.Flags().Changed("soak") && cmd.Flags().Changed("idle") {
+			return nil, usagef("bench serve: --soak and --idle are two loads")
+		}
+		if *idle < 0 || *idle > 1<<16 {
+			return nil, usagef("bench serve: --idle is %d, want 0 to %d", *idle, 1<<16)
+		}
 		for _, f := range []struct {
 			name        string
 			value, most int
@@ -173,12 +191,33 @@ By default half of the processors compute: the rest is for the load.`,
 				return nil, err
 			}
 		}
+		switch {
+		case *soak > 0:
+			return bench.Soak(ctx, bench.SoakOptions{Options: o.Options, Threads: o.Threads, Callers: o.Callers, Rows: o.Rows, For: *soak})
+		case cmd.Flags().Changed("idle"):
+			return bench.Crowd(ctx, bench.CrowdOptions{Options: o.Options, Threads: o.Threads, Active: o.Callers, Idle: *idle, Rows: o.Rows})
+		}
 		return bench.Serve(ctx, o)
 	})
 	return cmd
 }
 
-// result is what a bench found, in its forms.
+// newHold returns the command that bench serve runs for idle callers.
+func newHold() *cobra.Command {
+	return &cobra.Command{
+		Use: bench.HoldCommand + " ADDRESS CALLERS", Hidden: true, Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			callers, err := strconv.Atoi(args[1])
+			if err != nil {
+				return usageError{err}
+			}
+			return bench.Hold(cmd.Context(), args[0], callers, cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
+}
+
+// result is what a bench found, in its forms. Where it has a method Verdict() error, that
+// says what of it is not as it is to be.
 type result interface {
 	Table(io.Writer) error
 	CSV(io.Writer) error
@@ -211,6 +250,9 @@ func benchFlags(cmd *cobra.Command, measure func(context.Context, bench.Options)
 			if f.path != "" {
 				err = errors.Join(err, writeTo(f.path, f.write))
 			}
+		}
+		if v, ok := r.(interface{ Verdict() error }); ok {
+			err = errors.Join(err, v.Verdict())
 		}
 		return err
 	}

@@ -1,0 +1,123 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/child"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/kernels/cpu"
+)
+
+// Figures are what the daemon's process holds, by its own account for Prometheus.
+type Figures struct {
+	Memory      int64 `json:"resident_memory_bytes"`
+	Goroutines  int64 `json:"goroutines"`
+	Descriptors int64 `json:"open_fds"`
+}
+
+// watched is a daemon whose figures can be read.
+type watched struct {
+	*child.Daemon
+	http http.Client
+}
+
+// startWatched starts a daemon in dir, with more lines of configuration.
+func startWatched(ctx context.Context, binary, dir string, threads int, config string) (*watched, error) {
+	socket := filepath.Join(dir, "m")
+	config = fmt.Sprintf("backend = \"cpu\"\nthreads = %d\n%s\n[metrics]\nlisten = %q\n", threads, config, "unix:"+socket)
+	path := filepath.Join(dir, "config.toml")
+	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+		return nil, err
+	}
+	w := new(watched)
+	w.http.Transport = &http.Transport{
+		DisableKeepAlives: true, // between two readings the daemon holds nothing of them
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+	}
+	var err error
+	if w.Daemon, err = child.Start(binary, filepath.Join(dir, "daemon"), "--config", path); err != nil {
+		return nil, err
+	}
+	if err := w.Ready(ctx); err != nil {
+		w.ShowLog(os.Stderr)
+		return nil, errors.Join(err, w.Stop())
+	}
+	return w, nil
+}
+
+// store has the daemon store a model, and returns what asks for rows of its first layer.
+func (w *watched) store(ctx context.Context, model sealed.Model, rows int) (t target, err error) {
+	b, err := model.Marshal()
+	if err != nil {
+		return t, err
+	}
+	t = target{digest: sealed.Sum(b), op: model.Plan.Ops[0], x: randomRows(model.Plan.Ops[0], rows)}
+	if t.want, err = answerTo(ctx, model, t.x); err != nil {
+		return t, err
+	}
+	conn, err := wire.Dial(w.Addr)
+	if err != nil {
+		return t, err
+	}
+	return t, errors.Join(upload(ctx, conn, t.digest, b), conn.Close())
+}
+
+// answerTo returns the product of x with a model's first operator.
+func answerTo(ctx context.Context, m sealed.Model, x ring.Matrix) (_ []uint32, err error) {
+	backend := cpu.New(cpu.Options{})
+	p, err := backend.Load(ctx, m.Plan.Ring, m.Plan.Ops[0], m.Weights[0])
+	if err != nil {
+		return nil, err
+	}
+	y := ring.NewMatrix(x.Rows, m.Plan.Ops[0].OutLen())
+	err = p.Evaluate(ctx, y, x)
+	return y.Data, errors.Join(err, p.Close(), backend.Close())
+}
+
+// figures reads the daemon's.
+func (w *watched) figures(ctx context.Context) (f Figures, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://daemon/metrics", nil)
+	if err != nil {
+		return f, err
+	}
+	resp, err := w.http.Do(req)
+	if err != nil {
+		return f, err
+	}
+	defer resp.Body.Close()
+	return parseFigures(bufio.NewScanner(resp.Body))
+}
+
+func parseFigures(lines *bufio.Scanner) (f Figures, err error) {
+	want := map[string]*int64{"process_resident_memory_bytes": &f.Memory, "go_goroutines": &f.Goroutines, "process_open_fds": &f.Descriptors}
+	for lines.Scan() {
+		name, text, _ := strings.Cut(lines.Text(), " ")
+		to, ok := want[name]
+		if !ok {
+			continue
+		}
+		v, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return f, fmt.Errorf("bench: %s of the daemon: %w", name, err)
+		}
+		*to = int64(v)
+		delete(want, name)
+	}
+	if len(want) > 0 {
+		return f, errors.Join(lines.Err(), fmt.Errorf("bench: the daemon tells %d figures too few", len(want)))
+	}
+	return f, nil
+}
