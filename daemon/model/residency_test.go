@@ -746,3 +746,75 @@ func TestUploadsExpire(t *testing.T) {
 		t.Errorf("%d uploads are left", n)
 	}
 }
+
+// TestUploadEndsWhileLoading: of an upload that is given up while its model is loaded
+// no weights stay, and it can be gone on with.
+func TestUploadEndsWhileLoading(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		s := openShelf(t, 2)
+		b, d := s.add(1)
+		resume := make(chan struct{})
+		s.load = func(int, int) error { <-resume; return nil }
+		u, err := s.Upload(t.Context(), d, int64(len(b)))
+		if err == nil {
+			err = u.Write(b)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error)
+		go func() { ended <- u.Finish() }()
+		synctest.Wait()
+		why := errors.New("given up")
+		u.Cancel(why)
+		if err := <-ended; !errors.Is(err, why) || u.Stored() {
+			t.Errorf("stored %v, %v", u.Stored(), err)
+		}
+		u.Close()
+		close(resume)
+		s.wantResident()
+		if got := s.Loaded(); got.Bytes != 0 || len(s.List()) != 0 {
+			t.Errorf("%+v, %v", got, s.List())
+		}
+		if held, stored, err := s.upload(d, len(b), nil); err != nil || !stored || held != int64(len(b)) {
+			t.Errorf("%d held, stored %v, %v", held, stored, err)
+		}
+		s.wantResident(1)
+	})
+}
+
+// TestRunningLoadsFirst: nothing is evicted for a load that there is room for once
+// another is over, as that takes more while it runs.
+func TestRunningLoadsFirst(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		s := openShelf(t, 0)
+		s.put(1, 2, 3, 4)
+		s.Close()
+		s.budget = need + 3*held
+		s.o.MaxLoaded = s.budget
+		st, err := model.Open(s.o)
+		if err == nil {
+			err = st.Load(t.Context()) // and no more
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Store, s.Space = st, st.Of(someone)
+		s.mustUse(2).Release()
+		s.mustUse(3).Release()
+		resume := make(chan struct{})
+		s.load = func(int, int) error { <-resume; return nil }
+		var wg sync.WaitGroup
+		for _, i := range []int{1, 4} {
+			wg.Go(func() { s.mustUse(i).Release() })
+			synctest.Wait()
+		}
+		s.wantResident(2, 3)
+		if got := s.Loaded(); got.Waiting != 1 {
+			t.Errorf("%+v", got)
+		}
+		close(resume)
+		wg.Wait()
+		s.wantResident(1, 2, 3, 4)
+	})
+}

@@ -40,7 +40,8 @@ type SoakResult struct {
 	After   Figures      `json:"after"`
 	Samples []SoakSample `json:"samples"`
 	// Growth is that of the line through the memory of the samples after WarmUp
-	// seconds, from the first to the last, over their mean.
+	// seconds, from the first to the last, over their mean. By then the heap is to have
+	// grown to what the garbage collector lets it.
 	WarmUp float64 `json:"warm_up_seconds"`
 	Growth float64 `json:"memory_growth"`
 }
@@ -94,7 +95,7 @@ func (o SoakOptions) soak(ctx context.Context, model sealed.Model) (_ *SoakResul
 	if err := visit(ctx, w.Addr, small); err != nil { // what a first caller leaves for good
 		return nil, err
 	}
-	r := &SoakResult{CPU: processor(), Threads: o.Threads, Seconds: o.For.Seconds(), WarmUp: min(time.Minute, o.For/5).Seconds()}
+	r := &SoakResult{CPU: processor(), Threads: o.Threads, Seconds: o.For.Seconds(), WarmUp: (o.For * 2 / 5).Seconds()}
 	if r.Before, err = w.settled(ctx, Figures{}); err != nil {
 		return nil, err
 	}
