@@ -22,11 +22,11 @@ import (
 	"github.com/securenets/securenets/internal/wire"
 )
 
-// residentModels are models of which each is about 1 MiB in memory, and takes less
-// than 8 to load.
+// residentModels are models of which each is about 1/4 MiB in memory, and takes less
+// than 2 to load.
 func residentModels(t testing.TB, n int) (all []*testModel) {
 	for i := range n {
-		all = append(all, newModel(t, ring.Q4(), plan.Dense(500+i, 300), plan.Dense(300, 300+i)))
+		all = append(all, newModel(t, ring.Q4(), plan.Dense(250+i, 150), plan.Dense(150, 150+i)))
 	}
 	return all
 }
@@ -34,7 +34,7 @@ func residentModels(t testing.TB, n int) (all []*testModel) {
 // tight leaves room for one of them to be loaded and one or two others.
 func tight(c *config.Config) {
 	withMetrics(c)
-	c.Limits.MaxLoadedBytes = 9 << 20
+	c.Limits.MaxLoadedBytes = 9 << 18
 }
 
 // TestSmallBudget: a random script of uploads, requests, removals and restarts has the
@@ -229,7 +229,7 @@ func TestPinnedFirst(t *testing.T) {
 	d.cfg.Residency.Pinned = []string{all[0].digest.String()}
 	begun, resume := make(chan struct{}, 10), make(chan struct{})
 	h.setLoad(func(op plan.Op) {
-		if op.In == 500 || op.In == 501 { // not the self-test's
+		if op.In == 250 || op.In == 251 { // not the self-test's
 			begun <- struct{}{}
 			<-resume
 		}
