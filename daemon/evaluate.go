@@ -161,8 +161,9 @@ func (e *evaluation) admit(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	if j.model, err = e.models.Acquire(digest); err != nil {
-		return err
+	var ok bool
+	if j.model, ok = e.models.Acquire(digest); !ok {
+		return model.NotFound(digest)
 	}
 	err = e.check(j)
 	if err == nil {

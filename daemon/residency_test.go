@@ -168,6 +168,12 @@ func TestLoadHoldsUpNobody(t *testing.T) {
 	begun, resume := make(chan struct{}, 10), make(chan struct{})
 	h.setLoad(func(plan.Op) { begun <- struct{}{}; <-resume })
 	e := evaluate(t, d.ctx(), d.cc)
+	bad := away.request(0, 2, 0)
+	bad.Layer = 2
+	e.send(bad)
+	if r, err := e.receive(); err != nil || r.Err.GetReason() != string(wire.ReasonLayerNotFound) || len(begun) != 0 {
+		t.Errorf("answer %v, %v, %d loads", r, err, len(begun))
+	}
 	e.send(away.request(0, 2, 1))
 	<-begun
 	late := away.request(0, 1, 2)

@@ -115,50 +115,46 @@ func (r *residency) close() {
 	r.work.Wait()
 }
 
-// Use is one use of a model, until Release. Once Wait has returned without an error,
-// the weights stay as long as the use does.
+// Use is one use of a model, until Release. Weights that are there when it begins, or
+// once Wait has returned without an error, stay as long as it does.
 type Use struct {
 	*Model
-	r *residency
-	w *weights // nil: they are not there yet
-	l *load    // that brings them, then
+	r       *residency
+	request bool
+	w       *weights // nil: they are not there yet
+	l       *load    // that it waits for
 }
 
-// use begins a use of a model, for a request or not. It returns a *wire.Error where
-// the model is gone, or too many wait for it.
-func (r *residency) use(m *Model, request bool) (*Use, error) {
+// use begins a use of a model, for a request or not.
+func (r *residency) use(m *Model, request bool) *Use {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	switch {
-	case m.gone:
-		return nil, NotFound(m.Digest)
-	case r.closed:
-		return nil, context.Canceled
-	case m.weights != nil:
-		m.weights.users++
-		m.lastUse = time.Now()
-		return &Use{Model: m, r: r, w: m.weights}, nil
-	case m.load != nil && m.load.waiters >= r.maxWaiting:
-		return nil, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, RetryAfter: max(m.took, time.Millisecond),
-			Message: fmt.Sprintf("%d requests wait for the model to be loaded", r.maxWaiting)}
+	u := &Use{Model: m, r: r, request: request}
+	u.take()
+	return u
+}
+
+// take makes the use one of the weights, if they are there. r.mu is held.
+func (u *Use) take() {
+	if w := u.weights; w != nil {
+		w.users++
+		u.lastUse = time.Now()
+		u.w = w
 	}
-	l := m.load
-	if l == nil {
-		l = r.ask(m)
-	}
-	l.waiters++
-	l.asked = l.asked || request
-	return &Use{Model: m, r: r, l: l}, nil
 }
 
 // Ready reports whether the weights are there: Wait has nothing to wait for.
 func (u *Use) Ready() bool { return u.w != nil }
 
-// Wait waits until the weights are there, or ctx ends. Its error is that of ctx or of
-// the load, a *wire.Error where callers are to know it.
+// Wait waits until the weights are there, or ctx ends; where they are not, it has them
+// loaded. Its error is ctx's or the load's: a *wire.Error where callers are to know it, as
+// of a model that is gone, or for which too many wait. It is called once.
 func (u *Use) Wait(ctx context.Context) error {
 	if u.w != nil {
 		return nil
+	}
+	if err := u.join(); err != nil || u.w != nil {
+		return err
 	}
 	select {
 	case <-u.l.done:
@@ -169,6 +165,31 @@ func (u *Use) Wait(ctx context.Context) error {
 	}
 }
 
+// join takes the weights, or makes the use one that waits for their load.
+func (u *Use) join() error {
+	r := u.r
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case u.gone:
+		return NotFound(u.Digest)
+	case r.closed:
+		return context.Canceled
+	case u.load != nil && u.load.waiters >= r.maxWaiting:
+		return &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, RetryAfter: max(u.took, time.Millisecond),
+			Message: fmt.Sprintf("%d requests wait for the model to be loaded", r.maxWaiting)}
+	}
+	if u.take(); u.w != nil {
+		return nil
+	}
+	if u.l = u.load; u.l == nil {
+		u.l = r.ask(u.Model)
+	}
+	u.l.waiters++
+	u.l.asked = u.l.asked || u.request
+	return nil
+}
+
 // Product returns the product of operator i of the plan.
 func (u *Use) Product(i int) plan.Product { return u.w.products[i] }
 
@@ -176,7 +197,7 @@ func (u *Use) Product(i int) plan.Product { return u.w.products[i] }
 func (u *Use) Release() {
 	r := u.r
 	r.mu.Lock()
-	if u.w == nil {
+	if u.w == nil && u.l != nil {
 		select {
 		case <-u.l.done:
 			u.w = u.l.weights // meanwhile

@@ -305,15 +305,23 @@ func TestOneLoad(t *testing.T) {
 			t.Errorf("after %v: %v", time.Since(begun), err)
 		}
 		synctest.Wait()
-		u, err := s.Acquire(s.digests[1])
-		if err != nil || u.Ready() {
-			t.Fatalf("ready %v, %v", u.Ready(), err)
+		ctx, cancel = context.WithCancel(t.Context())
+		go func() { use(ctx, s.Space, s.digests[1]) }()
+		synctest.Wait()
+		u, ok := s.Acquire(s.digests[1])
+		if !ok || u.Ready() {
+			t.Fatalf("there %v, ready %v", ok, u.Ready())
 		}
-		_, err = s.Acquire(s.digests[1])
+		err := u.Wait(t.Context())
 		wantReason(t, err, wire.ReasonOverloaded)
+		u.Release()
 		var e *wire.Error
 		if errors.As(err, &e) && e.RetryAfter <= 0 {
 			t.Error("no word of when to come back")
+		}
+		cancel()
+		if u, ok = s.Acquire(s.digests[1]); !ok || u.Ready() {
+			t.Fatalf("there %v, ready %v", ok, u.Ready())
 		}
 		u.Release() // without waiting
 		begun = time.Now()
@@ -416,12 +424,9 @@ func TestTurns(t *testing.T) {
 			synctest.Wait()
 		}
 		time.Sleep(time.Millisecond)
-		nine, err := s.Of(another).Acquire(d) // evicted or not, it is to be loaded
-		if err != nil {
-			t.Fatal(err)
-		}
-		if nine.Ready() {
-			t.Fatal("it is there")
+		nine, ok := s.Of(another).Acquire(d)
+		if !ok || nine.Ready() {
+			t.Fatal("it has no load to wait for")
 		}
 		if err := nine.Wait(t.Context()); err != nil {
 			t.Error(err)
@@ -816,5 +821,64 @@ func TestRunningLoadsFirst(t *testing.T) {
 		close(resume)
 		wg.Wait()
 		s.wantResident(1, 2, 3, 4)
+	})
+}
+
+// TestOtherPlan: a file is not served by another plan than the one that was read of it at
+// the start, which requests are checked against.
+func TestOtherPlan(t *testing.T) {
+	f := open(t)
+	conv := plan.Conv2D{H: 9, W: 4, C: 1, OutC: 2, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}
+	m := sealed.Model{Plan: plan.Plan{Ring: ring.Q4(), Ops: []plan.Op{plan.Conv(conv)}}, Weights: []ring.Matrix{ring.NewMatrix(2, 1)}}
+	good, err := m.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := sealed.Sum(good)
+	f.store(good, d)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	other := bytes.Replace(good, []byte("[9,4,1]"), []byte("[8,4,1]"), 1)
+	path := filepath.Join(f.dir(), d.String()+".safetensors")
+	if err := os.WriteFile(path, other, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if f.Store, err = model.Open(f.o); err != nil {
+		t.Fatal(err)
+	}
+	f.Space = f.Store.Of(someone)
+	if err := errors.Join(f.Load(t.Context()), os.WriteFile(path, good, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.use(d)
+	wantReason(t, err, wire.ReasonModelNotFound)
+	f.store(good, d)
+	if !f.has(d) {
+		t.Error("uploaded again, it is not served")
+	}
+}
+
+// TestRemovedBeforeWait: a use that has not waited yet is of the model that there was.
+func TestRemovedBeforeWait(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		s := openShelf(t, 0)
+		s.put(1, 2)
+		u, ok := s.Acquire(s.digests[1])
+		if !ok || u.Ready() {
+			t.Fatalf("there %v, ready %v", ok, u.Ready())
+		}
+		if err := s.Remove(t.Context(), s.digests[1]); err != nil {
+			t.Fatal(err)
+		}
+		s.store(s.files[1], s.digests[1])
+		time.Sleep(time.Hour)
+		s.mustUse(2).Release()
+		before := s.loads[1]
+		wantReason(t, u.Wait(t.Context()), wire.ReasonModelNotFound)
+		u.Release()
+		if s.loads[1] != before {
+			t.Error("it was loaded")
+		}
 	})
 }

@@ -14,6 +14,7 @@
 package model
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -288,7 +289,10 @@ func (s *Store) Load(ctx context.Context) error {
 	}
 	s.Expire(time.Now())
 	there := map[sealed.Digest]bool{}
-	for _, m := range s.byUse() {
+	all := s.byUse()
+	// What is large first: less has to be left for the last one's load.
+	slices.SortStableFunc(all, func(a, b *Model) int { return cmp.Compare(b.need, a.need) })
+	for _, m := range all {
 		there[m.Digest] = true
 		if !m.pinned {
 			continue
@@ -315,18 +319,18 @@ func (s *Store) Load(ctx context.Context) error {
 
 // hold loads a model and lets it be.
 func (s *Store) hold(ctx context.Context, m *Model) error {
-	u, err := s.residency.use(m, false)
-	if err != nil {
-		return err
-	}
+	u := s.residency.use(m, false)
 	defer u.Release()
 	return u.Wait(ctx)
 }
 
-// Warm loads those models that there is room for, the last used first, until ctx ends
-// or it meets a load that waits for room.
+// Warm loads those models that there is room for, the last used first, until ctx ends.
+// It takes no room that others wait for.
 func (s *Store) Warm(ctx context.Context) {
 	for _, m := range s.byUse() {
+		if ctx.Err() != nil {
+			return
+		}
 		s.residency.warm(ctx, m)
 	}
 }
@@ -491,7 +495,7 @@ func (s *Store) loadFile(ctx context.Context, m *Model) (products []plan.Product
 	if err := s.o.Check(content.Plan); err != nil {
 		return nil, err
 	}
-	if needOf(m.Bytes, content.Plan) > m.need { // another plan than was read before
+	if content.Plan.Ring != m.Plan.Ring || !slices.Equal(content.Plan.Ops, m.Plan.Ops) { // which requests are checked against
 		return nil, fmt.Errorf("%w: its plan has changed", errDamaged)
 	}
 	defer func() {
@@ -558,16 +562,16 @@ func (s Space) publish(m *Model) {
 	s.s.mu.Unlock()
 }
 
-// Acquire begins a use of a model, which the caller releases. It does not wait: Wait
-// does. Its error is a *wire.Error where there is no such model, or too many wait for it.
-func (s Space) Acquire(d sealed.Digest) (*Use, error) {
+// Acquire begins a use of a model, which the caller releases, or returns false. It
+// neither waits nor loads: Wait does.
+func (s Space) Acquire(d sealed.Digest) (*Use, bool) {
 	s.s.mu.Lock()
 	m, ok := s.s.models[key{s.owner, d}]
 	s.s.mu.Unlock()
 	if !ok {
-		return nil, NotFound(d)
+		return nil, false
 	}
-	return s.s.residency.use(m, true)
+	return s.s.residency.use(m, true), true
 }
 
 // Info describes a model.
@@ -950,11 +954,9 @@ func (u *Upload) Finish() error {
 				u.s.s.residency.drop(m)
 			}
 		}()
-		var use *Use
-		if use, err = u.s.s.residency.use(m, false); err == nil {
-			defer use.Release()
-			err = use.Wait(u.ctx)
-		}
+		use := u.s.s.residency.use(m, false)
+		defer use.Release()
+		err = use.Wait(u.ctx)
 	}
 	switch {
 	case err == nil:

@@ -186,9 +186,9 @@ func (f *fixture) names() (names []string) {
 func (f *fixture) use(d sealed.Digest) (*model.Use, error) { return use(f.t.Context(), f.Space, d) }
 
 func use(ctx context.Context, s model.Space, d sealed.Digest) (*model.Use, error) {
-	u, err := s.Acquire(d)
-	if err != nil {
-		return nil, err
+	u, ok := s.Acquire(d)
+	if !ok {
+		return nil, model.NotFound(d)
 	}
 	if err := u.Wait(ctx); err != nil {
 		u.Release()
@@ -686,8 +686,9 @@ func TestCallersApart(t *testing.T) {
 	if list := other().List(); len(list) != 0 {
 		t.Errorf("another's list: %v", list)
 	}
-	_, err := other().Acquire(d)
-	wantReason(t, err, wire.ReasonModelNotFound)
+	if _, ok := other().Acquire(d); ok {
+		t.Error("another's model is served")
+	}
 	wantReason(t, other().Remove(t.Context(), d), wire.ReasonModelNotFound)
 	if err := put(t, other(), d, b); err != nil { // with every byte
 		t.Fatal(err)
