@@ -153,7 +153,8 @@ overload, and how fair the shares are.
 With --soak it loads a daemon for that long instead, with as much as it can do, and says
 what the daemon's process holds before, meanwhile and afterwards. With --idle, --callers
 ask while so many others are connected and do nothing. Both fail where a daemon does not
-keep what they say of it.
+keep what they say of it. With --echo it asks for the layers of mnist-cnn, and measures the
+daemon beside the bare kernel and a process that does nothing but answer.
 
 By default half of the processors compute: the rest is for the load.`,
 		Args: cobra.NoArgs,
@@ -164,14 +165,21 @@ By default half of the processors compute: the rest is for the load.`,
 	flags.IntVar(&o.Callers, "callers", 64, "connections")
 	flags.IntVar(&o.Rows, "rows", 1, "rows of a request")
 	soak := flags.Duration("soak", 0, "load a daemon for a `time`, at least 5s")
+	echo := flags.Bool("echo", false, "measure requests of mnist-cnn beside an echo")
 	idle := flags.Int("idle", 0, "callers that are connected beside those that ask")
 	daemon := flags.String("daemon", "", "`path` of securenetsd (default: beside this program)")
 	benchFlags(cmd, func(ctx context.Context, general bench.Options) (result, error) {
 		if cmd.Flags().Changed("soak") && *soak < 5*time.Second {
 			return nil, usagef("bench serve: --soak is %v, want 5s or more", *soak)
 		}
-		if cmd.Flags().Changed("soak") && cmd.Flags().Changed("idle") {
-			return nil, usagef("bench serve: --soak and --idle are two loads")
+		loads := 0
+		for _, name := range []string{"soak", "idle", "echo"} {
+			if cmd.Flags().Changed(name) {
+				loads++
+			}
+		}
+		if loads > 1 {
+			return nil, usagef("bench serve: --soak, --idle and --echo are loads of their own")
 		}
 		if *idle < 0 || *idle > 1<<16 {
 			return nil, usagef("bench serve: --idle is %d, want 0 to %d", *idle, 1<<16)
@@ -192,6 +200,8 @@ By default half of the processors compute: the rest is for the load.`,
 			}
 		}
 		switch {
+		case *echo:
+			return bench.Echo(ctx, bench.EchoOptions{Options: o.Options, Threads: o.Threads, Callers: o.Callers, Rows: o.Rows})
 		case *soak > 0:
 			return bench.Soak(ctx, bench.SoakOptions{Options: o.Options, Threads: o.Threads, Callers: o.Callers, Rows: o.Rows, For: *soak})
 		case cmd.Flags().Changed("idle"):
@@ -200,6 +210,16 @@ By default half of the processors compute: the rest is for the load.`,
 		return bench.Serve(ctx, o)
 	})
 	return cmd
+}
+
+// newFrames returns the command that bench serve --echo runs.
+func newFrames() *cobra.Command {
+	return &cobra.Command{
+		Use: bench.EchoCommand + " SOCKET", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return bench.ServeFrames(cmd.Context(), args[0], cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
 }
 
 // newHold returns the command that bench serve runs for idle callers.

@@ -81,7 +81,7 @@ multiply the masked matrices, and checks every product before it uses it.`,
 		endpoint = e
 	}
 	root.AddCommand(newCheck(), newSeal(), newPush(endpoint), newPads(), newInfer(endpoint), newInspect(),
-		newModels(endpoint), newStatus(endpoint), newVersion(), newDemo(), newBench(), newSchemes(), newMan(), newEcho(), newHold())
+		newModels(endpoint), newStatus(endpoint), newVersion(), newDemo(), newBench(), newSchemes(), newMan(), newEcho(), newHold(), newFrames())
 	root.InitDefaultCompletionCmd()
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%v (see %s --help)", err, cmd.CommandPath())

@@ -106,6 +106,9 @@ func (c *Daemon) serves(ctx context.Context) bool {
 	return err == nil && c.Info.Serving
 }
 
+// CPUTime returns the processor time that the daemon has used so far.
+func (c *Daemon) CPUTime() (time.Duration, error) { return CPUTime(c.process.Pid) }
+
 // Stop ends the daemon. It returns an error unless that exits with status 0 of
 // its own.
 func (c *Daemon) Stop() error {

@@ -6,11 +6,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CPUTime returns the processor time that the daemon has used so far.
-func (c *Daemon) CPUTime() (time.Duration, error) {
+// CPUTime returns the processor time that a process has used so far.
+func CPUTime(pid int) (time.Duration, error) {
 	const processTime = 2 // of clock_getcpuclockid(3)
 	var t unix.Timespec
-	if err := unix.ClockGettime(int32(^c.process.Pid)<<3|processTime, &t); err != nil {
+	if err := unix.ClockGettime(int32(^pid)<<3|processTime, &t); err != nil {
 		return 0, err
 	}
 	return time.Duration(t.Nano()), nil

@@ -7,5 +7,5 @@ import (
 	"time"
 )
 
-// CPUTime returns errors.ErrUnsupported: a child's processor time is known on Linux.
-func (c *Daemon) CPUTime() (time.Duration, error) { return 0, errors.ErrUnsupported }
+// CPUTime returns errors.ErrUnsupported: a process' processor time is known on Linux.
+func CPUTime(int) (time.Duration, error) { return 0, errors.ErrUnsupported }

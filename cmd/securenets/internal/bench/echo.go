@@ -1,0 +1,293 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"google.golang.org/grpc"
+
+	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/cmd/securenets/internal/child"
+	"github.com/securenets/securenets/cmd/securenets/internal/render"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/kernels/cpu"
+)
+
+// EchoOptions say how to measure what a daemon costs beside an echo.
+type EchoOptions struct {
+	Options
+	Threads int // of the daemon that compute, and of the bare kernel
+	Callers int
+	Rows    int // of a request
+	// echo serves the frames elsewhere.
+	echo func(ctx context.Context) (*echoProcess, error)
+}
+
+// EchoResult says what a daemon costs for requests of mnist-cnn's layers, in turn, beside
+// the bare kernel and a process that answers the same requests with as many words and does
+// nothing else. Times are processor time in microseconds of a request.
+type EchoResult struct {
+	CPU     string   `json:"cpu"`
+	Threads int      `json:"threads"`
+	Rows    int      `json:"rows"`
+	Load    ServeRow `json:"load"`
+	Kernel  float64  `json:"kernel_us"`
+	Echo    float64  `json:"echo_us"`
+	Ratio   float64  `json:"daemon_over_kernel_and_echo"`
+
+	ratio [2]float64 // quartiles
+}
+
+// Echo loads a daemon of its own, the bare kernel and an echo in turn.
+func Echo(ctx context.Context, o EchoOptions) (*EchoResult, error) {
+	rounds, budget := 5, 4*time.Second
+	if o.Quick {
+		rounds, budget = 3, time.Second
+	}
+	o.echo = echoElsewhere
+	return o.measure(ctx, rounds, budget)
+}
+
+func (o EchoOptions) measure(ctx context.Context, rounds int, budget time.Duration) (_ *EchoResult, err error) {
+	dir, err := os.MkdirTemp("", "sn") // short: a socket's path is at most 107 bytes
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	w, err := startWatched(ctx, o.Daemon, dir, o.Threads, "")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, w.Stop()) }()
+	model := randomModel(3, mixedOps...)
+	first, err := w.store(ctx, model, o.Rows)
+	if err != nil {
+		return nil, err
+	}
+	backend, err := cpu.Open(cpu.Options{Threads: o.Threads})
+	if err != nil {
+		return nil, err
+	}
+	var layers []*served // each with the bare kernel of one
+	defer func() {
+		for _, l := range layers {
+			err = errors.Join(err, l.product.Close())
+		}
+		err = errors.Join(err, backend.Close())
+	}()
+	var asked, echoed []target
+	for i, op := range model.Plan.Ops {
+		p, err := backend.Load(ctx, model.Plan.Ring, op, model.Weights[i])
+		if err != nil {
+			return nil, err
+		}
+		layers = append(layers, &served{product: p, op: op, rows: o.Rows, budget: budget})
+		t := target{digest: first.digest, layer: i, op: op, x: randomRows(op, o.Rows)}
+		echoed = append(echoed, t)
+		y := ring.NewMatrix(o.Rows, op.OutLen())
+		if err := p.Evaluate(ctx, y, t.x); err != nil {
+			return nil, err
+		}
+		t.want = y.Data
+		asked = append(asked, t)
+	}
+	echo, err := o.echo(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, echo.stop()) }()
+
+	var kernels, echos, ratios series
+	var loads []ServeRow
+	through := &served{daemon: w.Daemon, budget: budget}
+	for round := range rounds {
+		o.Progress("echo", round, rounds)
+		kernel := 0.0
+		for _, l := range layers {
+			k, err := l.kernel(ctx, o.Callers)
+			if err != nil {
+				return nil, err
+			}
+			kernel += k / float64(len(layers))
+		}
+		row, err := through.load(ctx, loadClosed, inTurn(o.Callers, asked))
+		if err != nil {
+			return nil, err
+		}
+		alone, err := echo.load(ctx, inTurn(o.Callers, echoed), budget)
+		if err != nil {
+			return nil, err
+		}
+		loads, kernels, echos = append(loads, row), append(kernels, kernel), append(echos, alone)
+		ratios = append(ratios, row.Daemon/(kernel+alone))
+	}
+	return &EchoResult{
+		CPU: processor(), Threads: o.Threads, Rows: o.Rows, Load: medianRow(loads),
+		Kernel: kernels.median(), Echo: echos.median(), Ratio: ratios.median(), ratio: ratios.spread(),
+	}, nil
+}
+
+// inTurn returns callers who ask for several targets, each beginning with another one.
+func inTurn(callers int, of []target) []traffic {
+	all := make([]traffic, callers)
+	for i := range all {
+		at := i % len(of)
+		all[i] = traffic{targets: append(append([]target(nil), of[at:]...), of[:at]...), depth: 1}
+	}
+	return all
+}
+
+// echoProcess answers as EchoCommand does.
+type echoProcess struct {
+	addr string
+	cpu  func() (time.Duration, error) // of the process, so far
+	stop func() error
+}
+
+// load returns the processor time of a request, once requests have come for a while.
+func (e *echoProcess) load(ctx context.Context, callers []traffic, budget time.Duration) (float64, error) {
+	type reading struct {
+		at  time.Time
+		cpu time.Duration
+		err error
+	}
+	begin := time.Now().Add(budget / 4)
+	end := begin.Add(budget)
+	readings := make(chan reading, 2)
+	go func() {
+		for _, at := range []time.Time{begin, end} {
+			time.Sleep(time.Until(at))
+			cpu, err := e.cpu()
+			readings <- reading{time.Now(), cpu, err}
+		}
+	}()
+	answers, err := drive(ctx, e.addr, callers, end.Add(budget/20))
+	from, to := <-readings, <-readings
+	if err := errors.Join(err, from.err, to.err); err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, a := range answers {
+		if !a.done.Before(from.at) && !a.done.After(to.at) {
+			n++
+		}
+	}
+	if n == 0 {
+		return 0, fmt.Errorf("%w in %v: an echo", errNoAnswer, budget)
+	}
+	return micros(to.cpu-from.cpu) / float64(n), nil
+}
+
+// EchoCommand is the name of the hidden command that answers frames, with a socket's path.
+const EchoCommand = "frames"
+
+// echoElsewhere has another process of this program answer.
+func echoElsewhere(ctx context.Context) (*echoProcess, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "sn")
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, "s")
+	cmd := exec.CommandContext(ctx, self, EchoCommand, path)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	out, err2 := cmd.StdoutPipe()
+	if err := errors.Join(err, err2, cmd.Start()); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	e := &echoProcess{
+		addr: "unix:" + path,
+		cpu:  func() (time.Duration, error) { return child.CPUTime(cmd.Process.Pid) },
+		stop: func() error { return errors.Join(in.Close(), cmd.Wait(), os.RemoveAll(dir)) },
+	}
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		return nil, errors.Join(err, e.stop())
+	}
+	return e, nil
+}
+
+// ServeFrames is the command: it says on out that it answers, and does so until in ends.
+func ServeFrames(ctx context.Context, path string, in io.Reader, out io.Writer) error {
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return err
+	}
+	server := grpc.NewServer(wire.ServerOptions()...)
+	pb.RegisterSecureNetsServer(server, frames{ops: mixedOps})
+	go func() {
+		io.Copy(io.Discard, in)
+		server.Stop()
+	}()
+	defer context.AfterFunc(ctx, server.Stop)()
+	fmt.Fprintln(out, "serving")
+	return server.Serve(l)
+}
+
+// frames answers a request for rows of an operator with as many words as its product has,
+// and looks at none.
+type frames struct {
+	pb.UnimplementedSecureNetsServer
+	ops []plan.Op
+}
+
+func (f frames) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
+	answers := make([][]uint32, len(f.ops)) // zeros, which nobody changes
+	for {
+		r := new(wire.Request)
+		if err := stream.RecvMsg(r); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if int(r.Layer) >= len(f.ops) {
+			return errors.New("bench: no such layer")
+		}
+		n := int(r.Rows) * f.ops[r.Layer].OutLen()
+		r.Free()
+		if len(answers[r.Layer]) < n {
+			answers[r.Layer] = make([]uint32, n)
+		}
+		resp := &wire.Response{ID: r.ID, Words: wire.EncodeWords(ring.Q4(), answers[r.Layer][:n], nil)}
+		err := stream.SendMsg(resp)
+		resp.Free()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// CSV writes the load.
+func (r *EchoResult) CSV(w io.Writer) error { return writeCSV(w, serveColumns, []ServeRow{r.Load}) }
+
+// Table writes the figures for people.
+func (r *EchoResult) Table(w io.Writer) error {
+	t := render.Table(w)
+	fmt.Fprintf(t, "daemon CPU a request\t%.1f us, %.0f requests a second of %d callers\n", r.Load.Daemon, r.Load.Goodput, r.Load.Callers)
+	fmt.Fprintf(t, "bare kernel\t%.1f us\n", r.Kernel)
+	fmt.Fprintf(t, "bare echo of the same frames\t%.1f us\n", r.Echo)
+	fmt.Fprintf(t, "daemon over kernel and echo\t%.2f (%.2f-%.2f)\n", r.Ratio, r.ratio[0], r.ratio[1])
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, `
+Requests are of %d row(s) of mnist-cnn's three layers in turn; answers are compared with the
+product. The kernel computes products of as many rows as all callers ask for at a time, on %d
+thread(s); the echo is another process, which answers with as many words and looks at none.
+Processor time of each one's process, medians over rounds, in which all three take turns.
+`, r.Rows, r.Threads)
+	return err
+}

@@ -1,0 +1,82 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/child"
+)
+
+// echoHere serves the frames in this process, which has used twice the processor time of
+// the last time whenever it is asked.
+func echoHere(t *testing.T) func(context.Context) (*echoProcess, error) {
+	return func(ctx context.Context) (*echoProcess, error) {
+		path := filepath.Join(t.TempDir(), "s")
+		inR, inW := io.Pipe()
+		outR, outW := io.Pipe()
+		done := make(chan error, 1)
+		go func() { done <- ServeFrames(ctx, path, inR, outW) }()
+		if _, err := outR.Read(make([]byte, len("serving\n"))); err != nil {
+			return nil, err
+		}
+		var used time.Duration = time.Second
+		return &echoProcess{
+			addr: "unix:" + path,
+			cpu:  func() (time.Duration, error) { used *= 2; return used, nil },
+			stop: func() error { return errors.Join(inW.Close(), <-done) },
+		}, nil
+	}
+}
+
+// TestEcho: what a daemon costs is held against the kernel and an echo of frames that are
+// as long.
+func TestEcho(t *testing.T) {
+	if _, err := child.CPUTime(1); errors.Is(err, errors.ErrUnsupported) {
+		t.Skip("processor times of processes are not known here")
+	}
+	o := EchoOptions{Options: Options{Daemon: daemonFor(t), Progress: quiet}, Threads: 1, Callers: 4, Rows: 2, echo: echoHere(t)}
+	r, err := o.measure(t.Context(), 1, 200*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Kernel <= 0 || r.Echo <= 0 || r.Load.Daemon <= r.Kernel/2 || r.Load.Goodput < 10 {
+		t.Errorf("%+v", r)
+	}
+	if want := r.Load.Daemon / (r.Kernel + r.Echo); r.Ratio < want*0.99 || r.Ratio > want*1.01 {
+		t.Errorf("ratio %v, want %v", r.Ratio, want)
+	}
+	var table bytes.Buffer
+	if err := r.Table(&table); err != nil || !strings.Contains(table.String(), "daemon over kernel and echo") {
+		t.Errorf("%v: %s", err, &table)
+	}
+}
+
+// TestFramesLengths: the echo's answers are as long as the daemon's would be; others are
+// found out as wrong ones are.
+func TestFramesLengths(t *testing.T) {
+	e, err := echoHere(t)(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var of []target
+	for i, op := range mixedOps {
+		of = append(of, target{layer: i, op: op, x: randomRows(op, 3)})
+	}
+	answers, err := drive(t.Context(), e.addr, inTurn(5, of), time.Now().Add(50*time.Millisecond))
+	if err != nil || len(answers) < len(of) {
+		t.Errorf("%d answers, %v", len(answers), err)
+	}
+	of[0].op = mixedOps[1] // of which the echo knows nothing
+	if _, err := drive(t.Context(), e.addr, inTurn(1, of[:1]), time.Now().Add(50*time.Millisecond)); err == nil {
+		t.Error("an answer of another length")
+	}
+	if err := e.stop(); err != nil {
+		t.Error(err)
+	}
+}
