@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"fmt"
+	"io"
 	"math/rand/v2"
 	"reflect"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
@@ -185,6 +188,10 @@ func TestParseRefuses(t *testing.T) {
 		if m, err := sealed.Parse(b); !errors.Is(err, sealed.ErrInvalid) || m != nil {
 			t.Errorf("%s: error %v", name, err)
 		}
+		words := name == "not canonical" || name == "another ring" // alone are wrong
+		if _, err := readPlan(b); !errors.Is(err, sealed.ErrInvalid) != words {
+			t.Errorf("%s: error %v of the plan alone", name, err)
+		}
 	}
 
 	var word *ring.NonCanonicalError
@@ -197,18 +204,72 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// readPlan reads a plan, and checks that it is read from the header alone.
+func readPlan(b []byte) (plan.Plan, error) {
+	r := &counting{Reader: bytes.NewReader(b)}
+	p, err := sealed.ReadPlan(r, int64(len(b)))
+	if most := 8 + safetensors.MaxHeader + 1; r.read > most {
+		return p, fmt.Errorf("%d bytes were read", r.read)
+	}
+	return p, err
+}
+
+type counting struct {
+	io.Reader
+	read int
+}
+
+func (c *counting) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.read += n
+	return n, err
+}
+
+// TestReadPlan: the plan is that of the model, no byte of weights is read, and what the
+// reader fails with is said.
+func TestReadPlan(t *testing.T) {
+	m := model(ring.Q4())
+	b := marshal(t, m)
+	r := &counting{Reader: bytes.NewReader(b)}
+	p, err := sealed.ReadPlan(r, int64(len(b)))
+	if err != nil || !reflect.DeepEqual(p, m.Plan) {
+		t.Errorf("%+v, %v", p, err)
+	}
+	weights := 0
+	for _, w := range m.Weights {
+		weights += 4 * len(w.Data)
+	}
+	if r.read != len(b)-weights {
+		t.Errorf("%d bytes of %d were read, %d of weights", r.read, len(b), weights)
+	}
+	failed := errors.New("disk")
+	for _, n := range []int{0, 5, 8, 100} {
+		_, err := sealed.ReadPlan(io.MultiReader(bytes.NewReader(b[:n]), iotest.ErrReader(failed)), int64(len(b)))
+		if !errors.Is(err, failed) || errors.Is(err, sealed.ErrInvalid) {
+			t.Errorf("after %d bytes: %v", n, err)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	b := marshal(f, model(ring.Q4()))
 	f.Add(b)
 	f.Add(b[:100])
 	f.Add(marshal(f, model(ring.Q3())))
 	f.Fuzz(func(t *testing.T, b []byte) {
+		p, planErr := readPlan(b)
+		if planErr != nil && !errors.Is(planErr, sealed.ErrInvalid) {
+			t.Fatalf("untyped error %v", planErr)
+		}
 		m, err := sealed.Parse(b)
 		if err != nil {
 			if !errors.Is(err, sealed.ErrInvalid) {
 				t.Fatalf("untyped error %v", err)
 			}
 			return
+		}
+		if planErr != nil || !reflect.DeepEqual(p, m.Plan) {
+			t.Fatalf("the plan alone: %+v, %v, want %+v", p, planErr, m.Plan)
 		}
 		again, err := sealed.Parse(marshal(t, m))
 		if err != nil || !reflect.DeepEqual(again, m) {
