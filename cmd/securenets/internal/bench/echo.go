@@ -171,7 +171,7 @@ func (e *echoProcess) load(ctx context.Context, callers []traffic, budget time.D
 			readings <- reading{time.Now(), cpu, err}
 		}
 	}()
-	answers, err := drive(ctx, e.addr, callers, end.Add(budget/20))
+	answers, err := dialUnix(e.addr).drive(ctx, callers, end.Add(budget/20))
 	from, to := <-readings, <-readings
 	if err := errors.Join(err, from.err, to.err); err != nil {
 		return 0, err

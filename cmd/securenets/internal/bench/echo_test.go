@@ -68,12 +68,12 @@ func TestFramesLengths(t *testing.T) {
 	for i, op := range mixedOps {
 		of = append(of, target{layer: i, op: op, x: randomRows(op, 3)})
 	}
-	answers, err := drive(t.Context(), e.addr, inTurn(5, of), time.Now().Add(50*time.Millisecond))
+	answers, err := dialUnix(e.addr).drive(t.Context(), inTurn(5, of), time.Now().Add(50*time.Millisecond))
 	if err != nil || len(answers) < len(of) {
 		t.Errorf("%d answers, %v", len(answers), err)
 	}
 	of[0].op = mixedOps[1] // of which the echo knows nothing
-	if _, err := drive(t.Context(), e.addr, inTurn(1, of[:1]), time.Now().Add(50*time.Millisecond)); err == nil {
+	if _, err := dialUnix(e.addr).drive(t.Context(), inTurn(1, of[:1]), time.Now().Add(50*time.Millisecond)); err == nil {
 		t.Error("an answer of another length")
 	}
 	if err := e.stop(); err != nil {
