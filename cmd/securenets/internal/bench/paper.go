@@ -169,6 +169,11 @@ func (n *paperNetwork) open(ctx context.Context) (err error) {
 	if most := n.local.Images().N; n.batch() > most {
 		return fmt.Errorf("bench: batches of %d images, the test set has %d", n.batch(), most)
 	}
+	if n.name != CryptoNets {
+		if err := n.openBaselines(ctx); err != nil {
+			return err
+		}
+	}
 	n.checks = map[transform.InputMask]*checking{}
 	for _, t := range n.threads {
 		runtime.GOMAXPROCS(t)
@@ -199,8 +204,12 @@ func (n *paperNetwork) open(ctx context.Context) (err error) {
 				return err
 			}
 		}
-		return nil
 	}
+	return nil
+}
+
+// openBaselines prepares what table 1 compares with.
+func (n *paperNetwork) openBaselines(ctx context.Context) error {
 	if err := n.startRuntime(ctx); err != nil && !errors.As(err, &n.missing) {
 		return err
 	}
@@ -219,7 +228,7 @@ func (n *paperNetwork) outsource(ctx context.Context, s transform.Scheme, r host
 	if err != nil {
 		return nil, err
 	}
-	o := &outsourced{Costs: c, network: n, scheme: s, ring: r, threads: threads}
+	o := &outsourced{Costs: c, network: n, scheme: s, in: r, threads: threads}
 	n.outsourced = append(n.outsourced, o)
 	return o, nil
 }
@@ -275,10 +284,10 @@ func (n *paperNetwork) measure(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if first[s.ring] == nil {
-				first[s.ring] = y
-			} else if !sameBits(first[s.ring], y) {
-				return fmt.Errorf("bench: %s in %s on %d threads differs from other schemes", s.scheme, s.ring, s.threads)
+			if first[s.in] == nil {
+				first[s.in] = y
+			} else if !sameBits(first[s.in], y) {
+				return fmt.Errorf("bench: %s in %s on %d threads differs from other schemes", s.scheme, s.in, s.threads)
 			}
 		}
 		for _, r := range n.remask {
@@ -362,7 +371,7 @@ type outsourced struct {
 	*demo.Costs
 	network *paperNetwork
 	scheme  transform.Scheme
-	ring    hostclient.Ring
+	in      hostclient.Ring
 	threads int
 
 	// Milliseconds an image: elapsed, of a batch as the product runs it, and of
@@ -427,6 +436,7 @@ func (o *outsourced) round(ctx context.Context, from int) ([]float32, error) {
 // where it keeps nothing.
 type remasking struct {
 	*outsourced
+	ring       ring.Ring
 	layers     []plan.Op
 	w          [][]int32
 	mask, push series // milliseconds an image of the batch that it is for
@@ -435,13 +445,18 @@ type remasking struct {
 
 // quantise makes the integers of the network's weights, once.
 func (r *remasking) quantise() error {
+	sent, err := r.Plan()
+	if err != nil {
+		return err
+	}
+	r.ring = sent.Ring
 	described := r.Description().Layers
 	for i, node := range r.network.local.Graph().Nodes {
 		op, ok := node.Op.(graph.Linear)
 		if !ok {
 			continue
 		}
-		q, err := transform.QuantizeWeights(ring.Q4(), op.Plan(), op.Weights(), described[i].XMax)
+		q, err := transform.QuantizeWeights(r.ring, op.Plan(), op.Weights(), described[i].XMax)
 		if err != nil {
 			return err
 		}
@@ -459,9 +474,9 @@ func (r *remasking) round(ctx context.Context) error {
 	runtime.GOMAXPROCS(r.threads)
 	runtime.GC()
 	start := time.Now()
-	model := sealed.Model{Plan: plan.Plan{Ring: ring.Q4()}}
+	model := sealed.Model{Plan: plan.Plan{Ring: r.ring}}
 	for i, op := range r.layers {
-		masks, err := transform.NewLayer(ring.Q4(), r.scheme, op)
+		masks, err := transform.NewLayer(r.ring, r.scheme, op)
 		if err != nil {
 			return err
 		}

@@ -134,7 +134,7 @@ func (n *paperNetwork) rows() []PaperRow {
 // row returns that of o, checked in full.
 func (o *outsourced) row(table int) PaperRow {
 	r := PaperRow{
-		Table: table, Network: o.network.name, System: "securenets", Scheme: o.scheme.String(), Ring: string(o.ring), Checks: "full", Threads: of(o.threads),
+		Table: table, Network: o.network.name, System: "securenets", Scheme: o.scheme.String(), Ring: string(o.in), Checks: "full", Threads: of(o.threads),
 		HostOnlineMS: median(o.host), HostOfflineMS: median(o.offline), CloudMS: median(o.cloud), TransferMS: median(o.transfer), TotalMS: median(o.total),
 		Accuracy: per(o.right, o.images), BytesUp: per(o.up, o.images), BytesDown: per(o.down, o.images), Images: of(o.images),
 		HostCPU: median(o.hostCPU), OfflineCPU: median(o.offlineCPU), DaemonCPU: median(o.daemonCPU), TotalQ: quartiles(o.total),

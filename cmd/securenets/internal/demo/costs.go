@@ -12,7 +12,9 @@ import (
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/dataset"
 	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/reference"
+	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/kernels/cpu"
 )
 
@@ -111,6 +113,15 @@ func (c *Costs) Infer(ctx context.Context, from, n, call int) (took Spent, y []f
 		})
 	})
 	return took, y, err
+}
+
+// Plan returns what the clouds evaluate.
+func (c *Costs) Plan() (plan.Plan, error) {
+	m, err := sealed.Parse(c.r.models[0].Bytes)
+	if err != nil {
+		return plan.Plan{}, err
+	}
+	return m.Plan, nil
 }
 
 // Session returns the session that the images run in.
