@@ -133,8 +133,9 @@ var (
 
 const narrow = 64
 
-// transportCallers keep a request in flight each, while transports are measured.
-const transportCallers = 4
+// transportCallers keep a request in flight each, while transports are measured: as many
+// as a host keeps in work.
+const transportCallers = 2
 
 // Where callers compete, a product has so many requests and each caller but the
 // greedy one so many without an answer.
