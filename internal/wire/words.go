@@ -90,10 +90,7 @@ func DecodeWords(r ring.Ring, dst []uint32, b mem.BufferSlice) error {
 	}
 	if d, ok := asBytes(r, dst); ok {
 		if len(b) == 1 {
-			if copyBelow(dst, b[0].ReadOnlyData(), r.Modulus()) {
-				return nil
-			}
-			return nonCanonical(r.CheckCanonical(dst), 0)
+			return copyWords(r, dst, d, b[0].ReadOnlyData())
 		}
 		b.CopyTo(d)
 		return nonCanonical(r.CheckCanonical(dst), 0)
@@ -115,15 +112,15 @@ func DecodeWords(r ring.Ring, dst []uint32, b mem.BufferSlice) error {
 	return nil
 }
 
-// copyBelowGeneric is copyBelow on any machine.
-func copyBelowGeneric(dst []uint32, src []byte, m uint32) bool {
-	large := false
-	for i := range dst {
-		w := binary.LittleEndian.Uint32(src[4*i:])
-		dst[i] = w
-		large = large || w >= m
+// copyWords copies words that lie in one piece, and looks at the copies: whoever else writes
+// to src changes nothing of what it has found. d is dst's memory.
+func copyWords(r ring.Ring, dst []uint32, d, src []byte) error {
+	n, good := copyBelow(dst, src, r.Modulus())
+	copy(d[4*n:], src[4*n:])
+	if good {
+		return nonCanonical(r.CheckCanonical(dst[n:]), n)
 	}
-	return !large
+	return nonCanonical(r.CheckCanonical(dst), 0)
 }
 
 // nonCanonical makes an *Error of ring's, for words that begin at the given index.
