@@ -125,7 +125,8 @@ func TestWordsThatChange(t *testing.T) {
 			}
 			accepted++
 			if i := slices.IndexFunc(dst, func(w uint32) bool { return w >= r.Modulus() }); i >= 0 {
-				t.Fatalf("%v: word %d is %#x", r, i, dst[i])
+				t.Errorf("%v: word %d is %#x", r, i, dst[i])
+				break
 			}
 		}
 		close(stop)
