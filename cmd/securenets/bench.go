@@ -148,7 +148,8 @@ wait for each answer, and callers who ask at random times, at half and at twice 
 daemon can do, of one model or several, all alike or one with ten times the load. It
 says what of it was answered and when, in the columns of perf_analyzer, and what the
 daemon costs beside the bare kernel, what batching gains, what is left of goodput under
-overload, and how fair the shares are.
+overload, how fair the shares are, and what it costs to bring words to a product and
+back, through the socket and in shared memory.
 
 With --soak it loads a daemon for that long instead, with as much as it can do, and says
 what the daemon's process holds before, meanwhile and afterwards. With --idle, --callers
