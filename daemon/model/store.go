@@ -808,15 +808,27 @@ type part struct {
 	when   time.Time // of its last change
 }
 
-// parts returns the uploads in a space. s.s.mu is held.
+// parts returns the uploads in a space: those with a file, and those whose file has
+// just become a model that is not visible yet. s.s.mu is held.
 func (s Space) parts() ([]part, error) {
 	found, err := files(s.dir(), uploadSuffix)
 	if err != nil {
 		return nil, err
 	}
 	all := make([]part, 0, len(found))
+	for k, c := range s.s.busy {
+		if _, visible := s.s.models[k]; k.owner == s.owner && c.size > 0 && !visible && !slices.Contains(found, k.digest) {
+			all = append(all, part{digest: k.digest, bytes: c.size, busy: true})
+		}
+	}
 	for _, d := range found {
 		info, err := os.Stat(s.path(d, uploadSuffix))
+		if errors.Is(err, fs.ErrNotExist) { // it is no upload any more, or removed
+			if c, busy := s.s.busy[key{s.owner, d}]; busy && c.size > 0 {
+				all = append(all, part{digest: d, bytes: c.size, busy: true})
+			}
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -973,6 +985,9 @@ func (u *Upload) Finish() error {
 		u.s.s.o.Log.Error("model not loaded", "owner", u.s.owner, "model", u.digest, "error", err)
 		return &wire.Error{Code: codes.Internal, Reason: wire.ReasonInternal, Message: "cannot load the model"}
 	}
+	u.s.s.mu.Lock()
+	u.claim.size = u.size // also where no byte came this time: it counts until it is visible
+	u.s.s.mu.Unlock()
 	part := m.path()
 	m.suffix = modelSuffix
 	err = os.Rename(part, m.path())

@@ -862,3 +862,42 @@ func TestOwners(t *testing.T) {
 		seen[o] = true
 	}
 }
+
+// TestRenamedCounts: a model counts while its upload's file has its name already and it is
+// not visible yet, and keeps no other upload from going on.
+func TestRenamedCounts(t *testing.T) {
+	for _, resumed := range []bool{false, true} {
+		f := open(t)
+		f.Close()
+		f.o.CallerModels, f.o.MaxModels = 1, 2
+		f.open()
+		b, d := sealedModel(t, 1)
+		if resumed {
+			f.backend.err = errors.New("not now")
+			if _, stored, _ := f.upload(d, len(b), b); stored {
+				t.Fatal("stored")
+			}
+			f.backend.err = nil
+		}
+		b2, d2 := sealedModel(t, 2)
+		checked := false
+		model.SetStep(func(name string) {
+			if name != "upload: renamed" || checked {
+				return
+			}
+			checked = true
+			wantReason(t, put(t, f.Space, d2, b2), wire.ReasonTooLarge)
+			if err := put(t, f.Of(another), d2, b2); err != nil {
+				t.Error(err)
+			}
+		})
+		rest := b
+		if resumed {
+			rest = nil
+		}
+		if _, stored, err := f.upload(d, len(b), rest); err != nil || !stored || !checked {
+			t.Errorf("stored %v, looked at %v, %v", stored, checked, err)
+		}
+		model.SetStep(func(string) {})
+	}
+}
