@@ -24,11 +24,11 @@ import (
 func newBench() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench",
-		Short: "Measure the cloud's products, the host's passes and whole networks on this machine",
+		Short: "Measure products, passes and whole networks on this machine, and attacks on what is sent",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBenchKernel(), newBenchHost(), newBenchPlace(), newBenchServe(), newBenchThroughput(), newBenchPaper(), newBenchCompare())
+	cmd.AddCommand(newBenchKernel(), newBenchHost(), newBenchPlace(), newBenchServe(), newBenchThroughput(), newBenchPaper(), newBenchAttacks(), newBenchCompare())
 	return cmd
 }
 
@@ -210,6 +210,21 @@ By default half of the processors compute: the rest is for the load.`,
 		}
 		return bench.Serve(ctx, o)
 	})
+	return cmd
+}
+
+func newBenchAttacks() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "attacks",
+		Short: "Measure what attacks recover of trained networks and their inputs",
+		Long: `Attacks seals trained networks under every scheme and attacks what a cloud receives of
+them: it recovers weights, matches them to a base model, and looks for inputs. It says
+how often it was right, beside the rate of who sees nothing. It needs no daemon, and its
+rates do not depend on the machine.`,
+		Args: cobra.NoArgs,
+	}
+	networks := cmd.Flags().StringArray("network", models.Names(), "one of "+strings.Join(models.Names(), ", ")+" (repeatable)")
+	benchFlags(cmd, func(ctx context.Context, o bench.Options) (result, error) { return bench.Attacks(ctx, *networks, o) })
 	return cmd
 }
 

@@ -1,0 +1,194 @@
+package bench
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/render"
+	"github.com/securenets/securenets/internal/attack"
+	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/onnx"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/models"
+	"github.com/securenets/securenets/transform"
+)
+
+// AttacksResult is what attacks got right on trained networks.
+type AttacksResult struct {
+	Ring   string `json:"ring"`
+	Images int    `json:"images"` // that the networks' inputs are drawn from
+	*attack.Report
+}
+
+const attackedImages = 32
+
+// Attacks attacks the weights and inputs of networks, sealed under every scheme, with
+// what a cloud receives. Its rates do not depend on the machine.
+func Attacks(ctx context.Context, networks []string, o Options) (*AttacksResult, error) {
+	images, _, err := models.TestSet()
+	if err != nil {
+		return nil, err
+	}
+	a := attack.Options{Ring: ring.Q4(), Schemes: transform.Schemes(), Quick: o.Quick, Progress: o.Progress}
+	for _, name := range networks {
+		b, err := models.ONNX(name)
+		if err != nil {
+			return nil, err
+		}
+		g, err := onnx.Parse(b)
+		if err != nil {
+			return nil, err
+		}
+		fit, err := images.Fit(g.Input.C, g.Input.H, g.Input.W)
+		if err != nil {
+			return nil, err
+		}
+		x := make([]float32, attackedImages*g.Input.Len())
+		graph.CHWToHWC(x, fit.Range(0, attackedImages), attackedImages, g.Input)
+		a.Networks = append(a.Networks, attack.Network{Name: name, Graph: g, Images: x, Count: attackedImages})
+	}
+	report, err := attack.Run(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	return &AttacksResult{Ring: a.Ring.String(), Images: attackedImages, Report: report}, nil
+}
+
+// Table writes the rates for people.
+func (a *AttacksResult) Table(w io.Writer) error {
+	for _, write := range []func(io.Writer) error{a.weights, a.baseModels, a.inputs} {
+		if err := write(w); err != nil {
+			return err
+		}
+		fmt.Fprintln(w)
+	}
+	_, err := fmt.Fprintf(w, `Rates in per cent of what was right. A star: more than chance, the probability of that by chance being below %.0e.
+A question mark: too few for that, whatever the rate. Scores, and nothing else, use masks, weights and images; attackers
+have what a cloud has, %s. Inputs are %d test images. A base model is the network's weights plus normal noise of so many
+per cent of the layer's root mean square.
+`, attack.Alarm, a.Ring, a.Images)
+	return err
+}
+
+// percent returns a rate, with a mark unless it is by chance.
+func percent(r attack.Result) string {
+	s := strconv.FormatFloat(100*r.Rate, 'f', 1, 64)
+	switch r.Verdict {
+	case attack.AtChance:
+		return s
+	case attack.Few:
+		return s + "?"
+	}
+	return s + "*"
+}
+
+const baseModel = "base model"
+
+// weights writes a line an attack on weights.
+func (a *AttacksResult) weights(w io.Writer) error {
+	t := render.Table(w)
+	fmt.Fprintln(t, "weights of\tlayer\tschemes\tattack\tright\tchance\tof\tms")
+	for _, r := range a.Results {
+		if r.Target != attack.OnWeights || r.Attack == baseModel {
+			continue
+		}
+		layer, took := "all", "-"
+		if r.Layer >= 0 {
+			layer = strconv.Itoa(r.Layer)
+		}
+		if r.Seconds > 0 {
+			took = strconv.FormatFloat(1000*r.Seconds, 'f', 1, 64)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%.1f\t%s %s\t%s\n", r.Network, layer, r.Scheme, r.Attack,
+			percent(r), 100*r.Chance, render.Count(r.Of), r.What, took)
+	}
+	return t.Flush()
+}
+
+// baseModels writes a line a layer, with columns for how far off the base model is.
+func (a *AttacksResult) baseModels(w io.Writer) error {
+	var noise []float64
+	var lines []string // of network, layer and schemes
+	cells := map[string][]string{}
+	for _, r := range a.Results {
+		if r.Attack != baseModel {
+			continue
+		}
+		if !slices.Contains(noise, r.Noise) {
+			noise = append(noise, r.Noise)
+		}
+		line := fmt.Sprintf("%s\t%d\t%s\t%s\t%.1f", r.Network, r.Layer, r.Scheme, r.What, 100*r.Chance)
+		if cells[line] == nil {
+			lines = append(lines, line)
+		}
+		cells[line] = append(cells[line], percent(r))
+	}
+	t := render.Table(w)
+	fmt.Fprint(t, "base model of\tlayer\tschemes\tmatched\tchance")
+	for _, n := range noise {
+		fmt.Fprintf(t, "\tnoise %.0f %%", 100*n)
+	}
+	fmt.Fprintln(t)
+	for _, line := range lines {
+		fmt.Fprintf(t, "%s\t%s\n", line, strings.Join(cells[line], "\t"))
+	}
+	return t.Flush()
+}
+
+// inputs writes a line an attack on inputs, with columns for the clouds that make it.
+func (a *AttacksResult) inputs(w io.Writer) error {
+	var clouds, lines []string
+	cells := map[string]map[string]string{}
+	for _, r := range a.Results {
+		if r.Target != attack.OnInputs {
+			continue
+		}
+		cloud := r.Scheme
+		if scheme, err := transform.ParseScheme(cloud); err == nil && scheme.Roles() > 1 {
+			cloud = fmt.Sprintf("%s/%d", cloud, r.Role)
+		}
+		if !slices.Contains(clouds, cloud) {
+			clouds = append(clouds, cloud)
+		}
+		line := fmt.Sprintf("%s\t%s\t%.1f", r.Network, r.Attack, 100*r.Chance)
+		if cells[line] == nil {
+			lines, cells[line] = append(lines, line), map[string]string{}
+		}
+		cells[line][cloud] = percent(r)
+	}
+	t := render.Table(w)
+	fmt.Fprintf(t, "inputs of\tattack\tchance\t%s\n", strings.Join(clouds, "\t"))
+	for _, line := range lines {
+		fmt.Fprint(t, line)
+		for _, cloud := range clouds {
+			fmt.Fprintf(t, "\t%s", cmp.Or(cells[line][cloud], "-"))
+		}
+		fmt.Fprintln(t)
+	}
+	return t.Flush()
+}
+
+// CSV writes the rows.
+func (a *AttacksResult) CSV(w io.Writer) error {
+	rows := make([]attackRow, len(a.Results))
+	for i, r := range a.Results {
+		rows[i] = attackRow(r)
+	}
+	return writeCSV(w, []string{
+		"target", "attack", "network", "layer", "op", "scheme", "role", "noise", "what", "right", "of", "rate", "chance", "verdict", "seconds",
+	}, rows)
+}
+
+type attackRow attack.Result
+
+func (r attackRow) record() []string {
+	return []string{
+		string(r.Target), r.Attack, r.Network, strconv.Itoa(r.Layer), r.Op, r.Scheme, strconv.Itoa(r.Role), decimal(r.Noise), r.What,
+		strconv.Itoa(r.Right), strconv.Itoa(r.Of), decimal(r.Rate), decimal(r.Chance), string(r.Verdict), decimal(r.Seconds),
+	}
+}

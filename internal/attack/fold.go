@@ -1,0 +1,96 @@
+package attack
+
+import (
+	"slices"
+
+	"github.com/securenets/securenets/internal/ring"
+)
+
+// The paper folds the bias into the product: a column of W, and a row of ones in Y. We
+// add biases on the host. Were they folded, one input would be the same in every
+// sample, and its masked words would show F_Y up to one constant: what Folded looks for.
+
+// Folded returns the column of a dense call that is most like one of ones, and the units
+// of rows, F_Y up to a constant, that it gives; or -1 where none is like one.
+//
+// Over the right column, every other one is integers times one unit: f_j times those of
+// an input in all samples.
+func Folded(r ring.Ring, xhat ring.Matrix) (column int, units []uint32) {
+	const tried = 12 // other columns
+	column, most := -1, tried/2
+	inverses, v := make([]uint32, xhat.Rows), make([]uint32, xhat.Rows)
+	for j := range xhat.Cols {
+		constant := true
+		for i := range inverses {
+			inverses[i] = invert(r.Modulus(), xhat.At(i, j))
+			constant = constant && inverses[i] != 0
+		}
+		if !constant {
+			continue
+		}
+		short, seen := 0, 0
+		for k := 0; k < xhat.Cols && seen < tried; k++ {
+			nonzero := 0
+			for i, inv := range inverses {
+				if v[i] = r.Mul(xhat.At(i, k), inv); v[i] != 0 {
+					nonzero++
+				}
+			}
+			if k == j || nonzero < 8 {
+				continue
+			}
+			seen++
+			if shrink(r, v, exact) != 0 {
+				short++
+			}
+		}
+		if short > most {
+			column, most = j, short
+			units = make([]uint32, xhat.Rows)
+			for i := range units {
+				units[i] = xhat.At(i, j)
+			}
+		}
+	}
+	return column, units
+}
+
+// foldedRight says of how many inputs Folded gives the integers in all samples, up to one
+// factor, of those that are not zero in 8 samples: truth has them in the order of columns.
+// The order of samples is permuted, so they are compared sorted.
+func foldedRight(r ring.Ring, xhat ring.Matrix, truth [][]int32) (right, of int) {
+	_, units := Folded(r, xhat)
+	v, got, want := make([]uint32, xhat.Rows), make([]int32, xhat.Rows), make([]int32, xhat.Rows)
+	for j := range xhat.Cols {
+		nonzero := 0
+		for i, row := range truth {
+			if want[i] = row[j]; want[i] != 0 {
+				nonzero++
+			}
+		}
+		if nonzero < 8 {
+			continue
+		}
+		of++
+		if units == nil {
+			continue
+		}
+		for i := range v {
+			v[i] = r.Mul(xhat.At(i, j), invert(r.Modulus(), units[i]))
+		}
+		unit := shrink(r, v, exact)
+		if unit == 0 {
+			continue
+		}
+		for i, a := range v {
+			e := r.Lift(r.Mul(unit, a))
+			got[i] = max(e, -e)
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if primitive(got) == primitive(want) {
+			right++
+		}
+	}
+	return right, of
+}

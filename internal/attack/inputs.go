@@ -1,0 +1,321 @@
+package attack
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/transform"
+)
+
+// signature is what of a transcript does not change with its masks, so that an attacker
+// finds it the same with masks of its own.
+type signature []int
+
+type feature func(r ring.Ring, calls []ring.Matrix) signature
+
+// zeroPattern counts the zeros modulo each prime of each row and each column of the last
+// call, both sorted.
+func zeroPattern(r ring.Ring, calls []ring.Matrix) (s signature) {
+	m := calls[len(calls)-1]
+	for _, p := range r.Primes() {
+		rows, columns := make([]int, m.Rows), make([]int, m.Cols)
+		for i, a := range m.Data {
+			if a%p == 0 {
+				rows[i/m.Cols]++
+				columns[i%m.Cols]++
+			}
+		}
+		slices.Sort(rows)
+		slices.Sort(columns)
+		s = append(append(s, rows...), columns...)
+	}
+	return s
+}
+
+// changes is zeroPattern of the difference between the last two calls, of one shape.
+func changes(r ring.Ring, calls []ring.Matrix) signature {
+	a, b := calls[len(calls)-2], calls[len(calls)-1]
+	d := ring.NewMatrix(a.Rows, a.Cols)
+	r.SubVec(d.Data, b.Data, a.Data)
+	return zeroPattern(r, []ring.Matrix{d})
+}
+
+// ranks are the ranks of the last call modulo each prime.
+func ranks(r ring.Ring, calls []ring.Matrix) (s signature) {
+	for _, p := range r.Primes() {
+		s = append(s, rank(calls[len(calls)-1], p))
+	}
+	return s
+}
+
+// rank returns the rank of m modulo the prime p, by elimination.
+func rank(m ring.Matrix, p uint32) int {
+	rows := make([][]uint32, m.Rows)
+	for i := range rows {
+		rows[i] = make([]uint32, m.Cols)
+		for j, a := range m.Row(i) {
+			rows[i][j] = a % p
+		}
+	}
+	n := 0
+	for j := 0; j < m.Cols && n < len(rows); j++ {
+		pivot := slices.IndexFunc(rows[n:], func(row []uint32) bool { return row[j] != 0 })
+		if pivot < 0 {
+			continue
+		}
+		rows[n], rows[n+pivot] = rows[n+pivot], rows[n]
+		inv := invert(p, rows[n][j])
+		for _, row := range rows[n+1:] {
+			if factor := row[j] * inv % p; factor != 0 {
+				for i := j; i < m.Cols; i++ {
+					row[i] = (row[i] + (p-factor)*rows[n][i]) % p
+				}
+			}
+		}
+		n++
+	}
+	return n
+}
+
+// see gives the transcript of one of two candidates, under masks of its own each time.
+type see func(candidate int) ([]ring.Matrix, error)
+
+// Distinguish plays a game so many times: one of two candidates, which the attacker
+// knows, is drawn, and it is to say from the transcript which. It makes own transcripts of
+// both, and takes the one whose feature is nearer. It returns how often it is right: half
+// of the time by chance.
+func Distinguish(r ring.Ring, rng *rand.Rand, trials int, own, target see, f feature) (right int, err error) {
+	var references [2]signature
+	for c := range references {
+		calls, err := own(c)
+		if err != nil {
+			return 0, err
+		}
+		references[c] = f(r, calls)
+	}
+	for range trials {
+		c := rng.IntN(2)
+		calls, err := target(c)
+		if err != nil {
+			return 0, err
+		}
+		s, guess := f(r, calls), 0
+		if distance(s, references[1]) < distance(s, references[0]) {
+			guess = 1
+		}
+		if guess == c {
+			right++
+		}
+	}
+	return right, nil
+}
+
+func distance(a, b signature) (d int) {
+	for i := range a {
+		d += max(a[i]-b[i], b[i]-a[i])
+	}
+	return d
+}
+
+// columnZeros counts the zeros modulo each prime of each column of the last call. The place
+// of a column is the same in all calls of one sealed model.
+func columnZeros(r ring.Ring, calls []ring.Matrix) (s signature) {
+	m := calls[len(calls)-1]
+	for _, p := range r.Primes() {
+		columns := make(signature, m.Cols)
+		for i, a := range m.Data {
+			if a%p == 0 {
+				columns[i%m.Cols]++
+			}
+		}
+		s = append(s, columns...)
+	}
+	return s
+}
+
+// Link sees one call for each of n images, then some more of images drawn from the same,
+// and says for each which of the first it is nearest to. It returns how often it is
+// right: one of n times by chance.
+func Link(r ring.Ring, rng *rand.Rand, view View, x []int32, n, queries int, near func(a, b ring.Matrix) int) (right int, err error) {
+	image := func(i int) []int32 { return x[i*len(x)/n : (i+1)*len(x)/n] }
+	first := make([]ring.Matrix, n)
+	for i := range first {
+		if first[i], err = view(image(i), 1); err != nil {
+			return 0, err
+		}
+	}
+	for range queries {
+		of := rng.IntN(n)
+		again, err := view(image(of), 1)
+		if err != nil {
+			return 0, err
+		}
+		guess, least := 0, near(first[0], again)
+		for i := 1; i < n; i++ {
+			if d := near(first[i], again); d < least {
+				guess, least = i, d
+			}
+		}
+		if guess == of {
+			right++
+		}
+	}
+	return right, nil
+}
+
+// zerosApart compares columnZeros of two calls.
+func zerosApart(r ring.Ring) func(a, b ring.Matrix) int {
+	return func(a, b ring.Matrix) int {
+		return distance(columnZeros(r, []ring.Matrix{a}), columnZeros(r, []ring.Matrix{b}))
+	}
+}
+
+// wordsApart counts the places at which two calls hold different words.
+func wordsApart(a, b ring.Matrix) (n int) {
+	for i, e := range a.Data {
+		if e != b.Data[i] {
+			n++
+		}
+	}
+	return n
+}
+
+// Pixels recovers the magnitudes of inputs, up to a common factor a row that the
+// cloud receives: an image, or a patch of one that the host unrolled. column holds the
+// units of Weights.Column: What and xhat are masked by the same F, so that a row without
+// them is its integers times one unit. Rows of fewer than 8 words that are not zero are
+// left out, and rows without an answer nil.
+func Pixels(r ring.Ring, xhat ring.Matrix, column []uint32) [][]int32 {
+	rows := make([][]int32, xhat.Rows)
+	f := make([]uint32, len(column))
+	for c, a := range column {
+		f[c] = invert(r.Modulus(), a) // 0 for 0: not known
+	}
+	if xhat.Rows >= 64 {
+		// Few rows of W leave common factors in columns, which many inputs tell.
+		x := &Weights{Rows: xhat.Rows, Terms: xhat.Cols, Row: make([]uint32, xhat.Rows), Column: f, ring: r, what: xhat}
+		x.rows(mixed)
+		x.columns(exact)
+	}
+	v := make([]uint32, xhat.Cols)
+	for i := range rows {
+		nonzero := 0
+		for j, a := range xhat.Row(i) {
+			if v[j] = r.Mul(a, f[j%len(f)]); v[j] != 0 {
+				nonzero++
+			}
+		}
+		if nonzero < 8 {
+			rows[i] = []int32{}
+			continue
+		}
+		unit := shrink(r, v, exact)
+		if unit == 0 {
+			continue
+		}
+		rows[i] = make([]int32, len(v))
+		for j, a := range v {
+			e := r.Lift(r.Mul(unit, a))
+			rows[i][j] = max(e, -e)
+		}
+	}
+	return rows
+}
+
+// pixelsRight returns how many of the rows that were not left out are rows of want, which
+// has no negative integers, up to a common factor.
+func pixelsRight(got, want [][]int32) (right, of int) {
+	truth := map[string]bool{}
+	for _, row := range want {
+		truth[primitive(row)] = true
+	}
+	for _, row := range got {
+		if row != nil && len(row) == 0 {
+			continue
+		}
+		of++
+		if row != nil && truth[primitive(row)] {
+			right++
+		}
+	}
+	return right, of
+}
+
+// primitive returns v over its common factor, as text.
+func primitive(v []int32) string {
+	var d int64
+	for _, e := range v {
+		d = gcd(d, int64(e))
+	}
+	w := make([]int64, len(v))
+	for i, e := range v {
+		w[i] = int64(e) / max(1, d)
+	}
+	return fmt.Sprint(w)
+}
+
+// received returns the integers behind the rows of a call of n samples in the order of
+// their columns, and of no particular order of rows: U^-1 X.
+func received(l *transform.Layer, x []int32, n int) [][]int32 {
+	vectors := [][]int32{}
+	op := l.Op()
+	for i := range n {
+		sample := x[i*op.InLen() : (i+1)*op.InLen()]
+		if l.CloudOp() == op {
+			vectors = append(vectors, sample)
+			continue
+		}
+		for p := range op.Conv.Positions() {
+			vectors = append(vectors, patch(op.Conv, sample, p))
+		}
+	}
+	u := l.State().U
+	if u == nil {
+		return vectors
+	}
+	for i, v := range vectors {
+		moved := make([]int32, len(v))
+		for j := range moved {
+			moved[j] = v[j-j%len(u)+int(u[j%len(u)])]
+		}
+		vectors[i] = moved
+	}
+	return vectors
+}
+
+// patch returns what output position p (row-major) of a convolution contracts.
+func patch(c plan.Conv2D, x []int32, p int) []int32 {
+	v := make([]int32, c.KH*c.KW*c.C)
+	for t := range v {
+		h := p/c.OutW()*c.SH + t/c.C/c.KW*c.DH - c.Top
+		w := p%c.OutW()*c.SW + t/c.C%c.KW*c.DW - c.Left
+		if h >= 0 && h < c.H && w >= 0 && w < c.W {
+			v[t] = x[(h*c.W+w)*c.C+t%c.C]
+		}
+	}
+	return v
+}
+
+// zerosSeen returns how many of the zeros behind a call show as zero words, a column at a
+// time, of how many.
+func zerosSeen(xhat ring.Matrix, truth [][]int32) (seen, of int) {
+	zeros, words := make([]int, xhat.Cols), make([]int, xhat.Cols)
+	for i, row := range truth {
+		for j, e := range row {
+			if e == 0 {
+				zeros[j]++
+				of++
+			}
+			if xhat.At(i, j) == 0 {
+				words[j]++
+			}
+		}
+	}
+	for j := range zeros {
+		seen += min(zeros[j], words[j])
+	}
+	return seen, of
+}

@@ -1,0 +1,67 @@
+package attack
+
+import (
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+)
+
+// Kernels recovers each kernel of a convolution whose masks act on channels, alone: it
+// is its integers times one unit, so shrink finds them up to sign and common factor. It returns
+// them in the order of What's words, zeros where it finds none.
+func Kernels(r ring.Ring, op plan.Op, what ring.Matrix) []int32 {
+	channels := op.AsConv().C
+	w := make([]int32, len(what.Data))
+	var v []uint32
+	for k := range what.Rows {
+		row := what.Row(k)
+		for c := range channels {
+			v = v[:0]
+			for t := c; t < what.Cols; t += channels {
+				v = append(v, row[t])
+			}
+			unit := shrink(r, v, exact)
+			for i, a := range v {
+				w[k*what.Cols+i*channels+c] = r.Lift(r.Mul(unit, a))
+			}
+		}
+	}
+	return w
+}
+
+// kernelsRight returns how many kernels of got are those of want up to sign and
+// common factor.
+func kernelsRight(op plan.Op, got, want []int32) (right, of int) {
+	channels, terms := op.AsConv().C, op.Terms()
+	for k := range op.Rows() {
+		for c := range channels {
+			var scale quotient
+			same := true
+			for t := c; t < terms; t += channels {
+				i := k*terms + t
+				q := reduced(int64(got[i]), int64(want[i]))
+				switch {
+				case want[i] == 0 && got[i] == 0:
+				case q.num == 0, scale.den != 0 && q != scale:
+					same = false
+				default:
+					scale = q
+				}
+			}
+			of++
+			if same && scale.den != 0 {
+				right++
+			}
+		}
+	}
+	return right, of
+}
+
+// Divisible marks the words that are zero modulo the prime p. Masks multiply by units, so
+// they are those of the weights that p divides.
+func Divisible(what ring.Matrix, p uint32) []bool {
+	marks := make([]bool, len(what.Data))
+	for i, a := range what.Data {
+		marks[i] = a%p == 0
+	}
+	return marks
+}

@@ -1,0 +1,136 @@
+package attack
+
+import (
+	"math"
+
+	"github.com/securenets/securenets/internal/ring"
+)
+
+// The integers of a quantised layer have 8 to 15 bits. A multiple of a vector of such
+// integers by a secret unit of Z_M is a short vector of a lattice, and in two
+// dimensions Euclid's algorithm finds those: rational reconstruction (Wang, "A p-adic
+// algorithm for univariate partial fractions", 1981).
+
+// small is the largest magnitude that counts as an integer of a layer. A uniform word
+// lifts to one with probability 2^-15.6 over q4. Two of them are the only fraction of
+// their ratio: 2·small² < M.
+const small = 1 << 15
+
+// What a word costs in shrink that is not small, in bits.
+const (
+	mixed = 5  // where units of words differ by the common factors of few integers
+	exact = 20 // where they are one
+)
+
+// fraction returns the x and y > 0 of least max(|x|, y) with x = t·y mod m. It is the
+// one fraction of t with 2·|x|·y < m, where there is one.
+func fraction(m, t uint32) (x, y int64) {
+	r0, r1 := int64(m), int64(t)
+	s0, s1 := int64(0), int64(1) // r = t·s mod m
+	for r1 > max(s1, -s1) {
+		q := r0 / r1
+		r0, r1 = r1, r0-q*r1
+		s0, s1 = s1, s0-q*s1
+	}
+	x, y = r1, s1
+	if r0 < max(s1, -s1) {
+		x, y = r0, s0
+	}
+	if y < 0 {
+		x, y = -x, -y
+	}
+	return x, y
+}
+
+// isFraction reports whether t = x/y mod m for some |x|, |y| <= most, 2·most² < m.
+func isFraction(m, t, most uint32) bool {
+	r0, r1 := m, t
+	s0, s1 := uint32(0), uint32(1) // magnitudes; signs alternate
+	for r1 > most {
+		q := r0 / r1
+		r0, r1 = r1, r0-q*r1
+		s0, s1 = s1, s0+q*s1 // at most m/r0
+		if s1 > most {
+			return false
+		}
+	}
+	return true
+}
+
+// invert returns a^-1 mod m, or 0 where a is not a unit.
+func invert(m, a uint32) uint32 {
+	r0, r1 := int64(m), int64(a)
+	s0, s1 := int64(0), int64(1)
+	for r1 != 0 {
+		q := r0 / r1
+		r0, r1 = r1, r0-q*r1
+		s0, s1 = s1, s0-q*s1
+	}
+	switch {
+	case r0 != 1:
+		return 0
+	case s0 < 0:
+		s0 += int64(m)
+	}
+	return uint32(s0)
+}
+
+// shrink returns the unit of the ring that makes the words of v shortest, or 0 where none
+// makes more than half of them small, and three. Of a vector of integers times a unit it is that
+// unit's inverse, up to sign and up to the integers' common factor, also where some
+// words are of another unit.
+//
+// Shortest is by the mean number of bits of those that are small, plus lost times the
+// share of the others: a divisor of most words saves their bits, and loses the others;
+// a multiple saves words that are of a fraction of the unit, and costs bits of all.
+func shrink(r ring.Ring, v []uint32, lost float64) uint32 {
+	// The units tried are those of words and the few before them, so many words in all:
+	// two words that share no factor are needed.
+	const pairs, before, sample = 32, 3, 64
+	m := r.Modulus()
+	var units, some []uint32
+	for _, a := range v {
+		if a != 0 && len(some) < sample {
+			some = append(some, a)
+		}
+		if len(units) < pairs && r.IsUnit(a) {
+			units = append(units, a)
+		}
+	}
+	if len(some) < 3 {
+		return 0 // any two words are a fraction
+	}
+	var best uint32
+	least := math.Inf(1)
+	for i, a := range units {
+		inv := invert(m, a)
+		for _, b := range units[max(0, i-before):i] {
+			_, y := fraction(m, r.Mul(b, inv)) // b/a = x/y
+			unit := r.Mul(uint32(y), inv)
+			if !r.IsUnit(unit) {
+				continue
+			}
+			n, bits := 0.0, 0.0
+			for _, a := range some {
+				e := r.Lift(r.Mul(unit, a))
+				if e = max(e, -e); e <= small {
+					n++
+					bits += math.Log2(float64(e))
+				}
+			}
+			all := float64(len(some))
+			if length := bits/n + lost*(1-n/all); n >= 3 && 2*n > all && length < least {
+				best, least = unit, length
+			}
+		}
+	}
+	return best
+}
+
+// gcd returns the greatest common divisor of a and b, not negative.
+func gcd(a, b int64) int64 {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return max(a, -a)
+}

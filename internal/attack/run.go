@@ -1,0 +1,566 @@
+package attack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/transform"
+)
+
+// searched is how many fractions Recover may try for a layer.
+const searched = 1 << 28
+
+// target is a linear layer of a trained network, quantised as sealing does.
+type target struct {
+	network string
+	index   int
+	op      plan.Op
+	float   []float32
+	w       []int32
+	scale   []float32
+	bias    []float32
+	xmax    int32
+}
+
+func targets(r ring.Ring, n Network) ([]*target, error) {
+	var all []*target
+	for _, node := range n.Graph.Nodes {
+		l, ok := node.Op.(graph.Linear)
+		if !ok {
+			continue
+		}
+		t := &target{network: n.Name, index: len(all), op: l.Plan(), float: l.Weights(), bias: l.Bias()}
+		t.xmax = transform.ChooseXMax(r, t.op, t.float, 0)
+		q, err := transform.QuantizeWeights(r, t.op, t.float, t.xmax)
+		if err != nil {
+			return nil, fmt.Errorf("attack: %s: %w", n.Name, err)
+		}
+		t.w, t.scale = q.W, q.Scale
+		if t.bias == nil {
+			t.bias = make([]float32, t.op.Rows())
+		}
+		all = append(all, t)
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("attack: %s has no linear layer", n.Name)
+	}
+	return all, nil
+}
+
+// result fills in a Result about t, of right so many.
+func (t *target) result(a Result, right, of int, chance float64) Result {
+	a.Network, a.Layer, a.Op = t.network, t.index, t.op.String()
+	return a.count(right, of, chance)
+}
+
+func (a Result) count(right, of int, chance float64) Result {
+	a.Right, a.Of, a.Chance = right, of, chance
+	a.Rate, a.Verdict = float64(right)/float64(max(1, of)), verdict(right, of, chance)
+	return a
+}
+
+// sealed returns new masks of a layer, and what the cloud holds of weights w.
+func sealed(r ring.Ring, s transform.Scheme, op plan.Op, w []int32) (*transform.Layer, ring.Matrix, error) {
+	l, err := transform.NewLayer(r, s, op)
+	if err != nil {
+		return nil, ring.Matrix{}, err
+	}
+	whats, err := l.Seal(w)
+	if err != nil {
+		return nil, ring.Matrix{}, err
+	}
+	return l, whats[0], nil
+}
+
+// Run attacks every layer's weights and the inputs of every first layer, under each scheme. It
+// stops early with ctx's error.
+func Run(ctx context.Context, o Options) (*Report, error) {
+	report := &Report{}
+	for i, n := range o.Networks {
+		step := func(what string) error {
+			o.Progress(n.Name+": "+what, i, len(o.Networks))
+			return ctx.Err()
+		}
+		layers, err := targets(o.Ring, n)
+		if err != nil {
+			return nil, err
+		}
+		var zeros []divisible
+		for _, p := range o.Ring.Primes() {
+			zeros = append(zeros, divisible{p: p})
+		}
+		for _, t := range layers {
+			if err := step("weights"); err != nil {
+				return nil, err
+			}
+			if err := o.weights(ctx, report, t, zeros); err != nil {
+				return nil, fmt.Errorf("attack: %s, layer %d: %w", n.Name, t.index, err)
+			}
+		}
+		for _, z := range zeros {
+			share := float64(z.divided) / float64(z.words) // of weights: how many of any marks are right by chance
+			report.Results = append(report.Results, Result{
+				Target: OnWeights, Attack: "zeros", Network: n.Name, Layer: -1, Scheme: names(masked(o.Schemes)),
+				What: fmt.Sprintf("weights that %d divides, %.2f %% of all", z.p, 100*share),
+			}.count(z.both, z.any, share))
+		}
+		for _, s := range o.Schemes {
+			if err := step("inputs under " + s.String()); err != nil {
+				return nil, err
+			}
+			if err := o.inputs(ctx, report, n, layers[0], s); err != nil {
+				return nil, fmt.Errorf("attack: %s under %v: %w", n.Name, s, err)
+			}
+		}
+	}
+	return report, nil
+}
+
+// schemes returns the schemes with masked weights, those together that mask t's in the same way: all do that of
+// a dense layer, and those that let the cloud unroll a convolution.
+func (o Options) schemes(t *target) (groups [][]transform.Scheme) {
+	byOp := map[plan.Op]int{}
+	for _, s := range masked(o.Schemes) {
+		op := t.op
+		if s.Inputs == transform.InputPermute {
+			op = plan.Dense(t.op.Terms(), t.op.Rows())
+		}
+		i, ok := byOp[op]
+		if !ok {
+			i = len(groups)
+			byOp[op], groups = i, append(groups, nil)
+		}
+		groups[i] = append(groups[i], s)
+	}
+	return groups
+}
+
+// masked returns the schemes that mask weights.
+func masked(schemes []transform.Scheme) (all []transform.Scheme) {
+	for _, s := range schemes {
+		if s.Weights == transform.WeightPermute {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+func names(schemes []transform.Scheme) string {
+	var names []string
+	for _, s := range schemes {
+		names = append(names, s.String())
+	}
+	return strings.Join(names, ", ")
+}
+
+// weights attacks the weights of a layer, and adds those that primes divide to zeros.
+func (o Options) weights(ctx context.Context, report *Report, t *target, zeros []divisible) error {
+	r := o.Ring
+	add := func(a Result, right, of int, chance float64) {
+		a.Target = OnWeights
+		report.Results = append(report.Results, t.result(a, right, of, chance))
+	}
+	for _, group := range o.schemes(t) {
+		s, text := group[0], names(group)
+		l, what, err := sealed(r, s, t.op, t.w)
+		if err != nil {
+			return err
+		}
+		truth, err := ordered(r, l, s, t.w)
+		if err != nil {
+			return err
+		}
+		op := l.CloudOp()
+		start := time.Now()
+		weights, err := Recover(ctx, r, op, what, searched)
+		if err != nil {
+			return err
+		}
+		took, right := time.Since(start).Seconds(), 0
+		if weights != nil {
+			right = weights.scaled(truth)
+		}
+		add(Result{Attack: "ratios", Scheme: text, What: "integers, up to a factor a row and an input", Seconds: took}, right, len(truth), commonest(t.w))
+		if op.Kind == plan.KindConv2D {
+			start := time.Now()
+			guess := Kernels(r, op, what)
+			took := time.Since(start).Seconds()
+			right, of := kernelsRight(op, guess, truth)
+			add(Result{Attack: "kernels", Scheme: text, What: "kernels, up to sign and common factor", Seconds: took}, right, of, 0)
+		}
+		for i := range zeros {
+			zeros[i].add(what, truth)
+		}
+		if err := o.weightGames(t, s, text, add); err != nil {
+			return err
+		}
+		if err := o.match(ctx, t, s, text, add, l, weights); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// commonest returns the share of the most frequent magnitude of w: how often who knows
+// that is right.
+func commonest(w []int32) float64 {
+	counts, most := map[int32]int{}, 0
+	for _, e := range w {
+		e = max(e, -e)
+		counts[e]++
+		most = max(most, counts[e])
+	}
+	return float64(most) / float64(len(w))
+}
+
+// divisible counts weights that the prime p divides, or that were marked so.
+type divisible struct {
+	p                         uint32
+	both, any, divided, words int
+}
+
+func (d *divisible) add(what ring.Matrix, truth []int32) {
+	for i, mark := range Divisible(what, d.p) {
+		divides := truth[i]%int32(d.p) == 0
+		for _, c := range []struct {
+			n  *int
+			is bool
+		}{{&d.both, mark && divides}, {&d.any, mark || divides}, {&d.divided, divides}, {&d.words, true}} {
+			if c.is {
+				*c.n++
+			}
+		}
+	}
+}
+
+// weightGames plays who tells two layers apart by what is sealed of them.
+func (o Options) weightGames(t *target, s transform.Scheme, scheme string, add func(Result, int, int, float64)) error {
+	rng := rand.New(rand.NewPCG(5, uint64(t.index)))
+	tuned, err := transform.QuantizeWeights(o.Ring, t.op, noisy(rng, t.float, 0.01), t.xmax)
+	if err != nil {
+		return err
+	}
+	ones := make([]int32, len(t.w))
+	for i := range ones {
+		ones[i] = 1
+	}
+	for _, g := range []struct {
+		name, what string
+		candidates [2][]int32
+		f          feature
+	}{
+		{"zero pattern", "games: the layer, or it with noise of 1 %", [2][]int32{t.w, tuned.W}, zeroPattern},
+		{"rank", "games: the layer, or all ones", [2][]int32{t.w, ones}, ranks},
+	} {
+		sees := func(candidate int) ([]ring.Matrix, error) {
+			_, what, err := sealed(o.Ring, s, t.op, g.candidates[candidate])
+			if g.name == "rank" {
+				what = block(what, 16)
+			}
+			return []ring.Matrix{what}, err
+		}
+		const trials = 64 // right in all of them by chance with probability 2^-64
+		right, err := Distinguish(o.Ring, rng, trials, sees, sees, g.f)
+		if err != nil {
+			return err
+		}
+		add(Result{Attack: g.name, Scheme: scheme, What: g.what}, right, trials, 0.5)
+	}
+	return nil
+}
+
+// block returns the upper left n x n elements of m, or as many as there are.
+func block(m ring.Matrix, n int) ring.Matrix {
+	b := ring.NewMatrix(min(n, m.Rows), min(n, m.Cols))
+	for i := range b.Rows {
+		copy(b.Row(i), m.Row(i))
+	}
+	return b
+}
+
+// match attacks with base models: the network's weights plus ever more noise. It begins with
+// weights that were recovered, nil for not, and seals small layers more often.
+func (o Options) match(ctx context.Context, t *target, s transform.Scheme, scheme string, add func(Result, int, int, float64), l *transform.Layer, weights *Weights) error {
+	levels, tries := []float64{0, 0.01, 0.05, 0.1, 0.2}, max(1, 64/t.op.Rows())
+	if o.Quick {
+		levels, tries = []float64{0, 0.1}, 1
+	}
+	rng := rand.New(rand.NewPCG(7, uint64(t.index)))
+	rows, inputs := make([]int, len(levels)), make([]int, len(levels))
+	st := l.State()
+	for try := range tries {
+		if try > 0 {
+			l, what, err := sealed(o.Ring, s, t.op, t.w)
+			if err != nil {
+				return err
+			}
+			st = l.State()
+			if weights, err = Recover(ctx, o.Ring, l.CloudOp(), what, searched); err != nil {
+				return err
+			}
+		}
+		if weights == nil {
+			continue
+		}
+		for i, noise := range levels {
+			e, u := weights.Match(noisy(rng, t.float, noise))
+			rows[i] += agree(e, st.E)
+			inputs[i] += agree(u, st.U)
+		}
+	}
+	for i, noise := range levels {
+		add(Result{Attack: "base model", Scheme: scheme, Noise: noise, What: "rows"}, rows[i], tries*len(st.E), 1/float64(len(st.E)))
+		if len(st.U) > 1 {
+			add(Result{Attack: "base model", Scheme: scheme, Noise: noise, What: "inputs"}, inputs[i], tries*len(st.U), 1/float64(len(st.U)))
+		}
+	}
+	return nil
+}
+
+// noisy returns w plus normal noise of so many times its root mean square.
+func noisy(rng *rand.Rand, w []float32, noise float64) []float32 {
+	var sum float64
+	for _, e := range w {
+		sum += float64(e) * float64(e)
+	}
+	sigma := noise * math.Sqrt(sum/float64(len(w)))
+	v := slices.Clone(w)
+	for i := range v {
+		v[i] += float32(sigma * rng.NormFloat64())
+	}
+	return v
+}
+
+// agree returns how many of guess are want.
+func agree(guess []int, want []uint32) (n int) {
+	for i, e := range want {
+		if guess[i] == int(e) {
+			n++
+		}
+	}
+	return n
+}
+
+// inputs attacks the inputs of a first layer, the images themselves, from each role.
+func (o Options) inputs(ctx context.Context, report *Report, n Network, t *target, s transform.Scheme) error {
+	r := o.Ring
+	x, err := quantized(n, t)
+	if err != nil {
+		return err
+	}
+	l, what, err := sealed(r, s, t.op, t.w)
+	if err != nil {
+		return err
+	}
+	own, _, err := sealed(r, s, t.op, t.w) // an attacker's, with masks of its own
+	if err != nil {
+		return err
+	}
+	column := []uint32{1}
+	if s.Weights == transform.WeightPermute {
+		weights, err := Recover(ctx, r, l.CloudOp(), what, searched)
+		if err != nil {
+			return err
+		}
+		if weights == nil {
+			return errors.New("the weights of the first layer were not recovered")
+		}
+		column = weights.Column
+	}
+	ownViews := views(r, s, own)
+	for role, view := range views(r, s, l) {
+		a := inputAttack{Options: o, target: t, layer: l, scheme: s, x: x, n: n.Count, column: column, own: ownViews[role], view: view}
+		if err := a.run(ctx, func(attack, what string, right, of int, chance float64) {
+			report.Results = append(report.Results, t.result(Result{Target: OnInputs, Attack: attack, Scheme: s.String(), Role: role, What: what}, right, of, chance))
+		}); err != nil {
+			return err
+		}
+	}
+	if s.Inputs == transform.InputPermute && t.op.Kind == plan.KindDense {
+		return o.folding(report, t, s, x, n.Count)
+	}
+	return nil
+}
+
+// quantized returns the integers of a network's images.
+func quantized(n Network, t *target) ([]int32, error) {
+	if len(n.Images) != n.Count*t.op.InLen() {
+		return nil, fmt.Errorf("%d values of %d images", len(n.Images), n.Count)
+	}
+	x := make([]int32, len(n.Images))
+	return x, transform.QuantizeInputs(x, make([]float32, n.Count), n.Images, n.Count, t.xmax)
+}
+
+// inputAttack is what attacks one role's view of a layer's inputs.
+type inputAttack struct {
+	Options
+	*target
+	layer  *transform.Layer
+	scheme transform.Scheme
+	x      []int32 // n images
+	n      int
+	column []uint32 // as Weights.Column
+	own    View     // the attacker's, of masks of its own
+	view   View
+}
+
+// images returns images [i, j).
+func (a *inputAttack) images(i, j int) []int32 { return a.x[i*len(a.x)/a.n : j*len(a.x)/a.n] }
+
+// run makes every attack and tells report of each.
+func (a *inputAttack) run(ctx context.Context, report func(attack, what string, right, of int, chance float64)) error {
+	r, few := a.Ring, min(a.n, 8)
+	rng := rand.New(rand.NewPCG(11, uint64(len(a.x))))
+	seed := a.images(0, few)
+
+	xhat, err := a.view(seed, few)
+	if err != nil {
+		return err
+	}
+	truth := received(a.layer, seed, few)
+	seen, of := zerosSeen(xhat, truth)
+	report("zeros", "inputs that are zero", seen, of, 1/float64(r.Modulus()))
+
+	right, of := pixelsRight(Pixels(r, xhat, a.column), a.known(truth))
+	what := "whole images"
+	if a.layer.CloudOp() != a.layer.Op() {
+		what = "whole patches"
+	}
+	report("pixels", what+", up to a factor each", right, of, 0)
+
+	const trials = 64
+	games := []struct {
+		name, what string
+		candidates [2][]int32
+		n          int
+		f          feature
+	}{
+		{"zero pattern", "games: which of two images", [2][]int32{a.images(0, 1), a.images(1, 2)}, 1, zeroPattern},
+		{"change", "games: which of two images follows a third", [2][]int32{a.images(0, 1), a.images(1, 2)}, 1, changes},
+		{"rank", "games: is an image there twice", [2][]int32{a.images(0, 4), slices.Concat(a.images(0, 3), a.images(0, 1))}, 4, ranks},
+	}
+	for _, g := range games {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if a.layer.CloudRows(g.n) > a.layer.CloudOp().InLen() && g.name == "rank" {
+			continue // patches have all columns' rank with and without
+		}
+		sees := func(view View) see {
+			return func(candidate int) ([]ring.Matrix, error) {
+				before, err := view(a.images(2, 2+g.n), g.n)
+				if err != nil {
+					return nil, err
+				}
+				call, err := view(g.candidates[candidate], g.n)
+				return []ring.Matrix{before, call}, err
+			}
+		}
+		right, err := Distinguish(r, rng, trials, sees(a.own), sees(a.view), g.f)
+		if err != nil {
+			return err
+		}
+		report(g.name, g.what, right, trials, 0.5)
+	}
+
+	for _, g := range []struct {
+		name string
+		near func(a, b ring.Matrix) int
+	}{{"link by zeros", zerosApart(r)}, {"link by words", wordsApart}} {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n := min(a.n, 16)
+		right, err := Link(r, rng, a.view, a.images(0, n), n, trials, g.near)
+		if err != nil {
+			return err
+		}
+		report(g.name, fmt.Sprintf("images seen again, of %d", n), right, trials, 1/float64(n))
+	}
+
+	calls := make([]ring.Matrix, 8)
+	for c := range calls {
+		if calls[c], err = a.view(seed, few); err != nil {
+			return err
+		}
+	}
+	// Under permute rows are in another order each call: none is said to stand for a zero.
+	zero := make([]bool, len(calls[0].Data))
+	if a.scheme.Inputs != transform.InputPermute {
+		for i, row := range truth {
+			for j, e := range row {
+				zero[i*len(row)+j] = e == 0
+			}
+		}
+	}
+	alarms, least := 0, 1.0
+	all := Statistics(r, calls, zero)
+	for _, s := range all {
+		least = min(least, s.P)
+		if s.P < Alarm {
+			alarms++
+		}
+	}
+	report("statistics", fmt.Sprintf("tests of %d words that fail, least p %.1g", len(calls)*len(zero), least), alarms, len(all), 0)
+	return nil
+}
+
+// known returns rows with the columns left out whose units are not known, as Pixels does.
+func (a *inputAttack) known(rows [][]int32) [][]int32 {
+	v := make([][]int32, len(rows))
+	for i, row := range rows {
+		v[i] = slices.Clone(row)
+		for j := range row {
+			if a.column[j%len(a.column)] == 0 {
+				v[i][j] = 0
+			}
+		}
+	}
+	return v
+}
+
+// folding attacks inputs of a dense layer with the bias folded in as the paper has it, and
+// as they are sent.
+func (o Options) folding(report *Report, t *target, s transform.Scheme, x []int32, n int) error {
+	r, in := o.Ring, t.op.In
+	n = min(n, 16)
+	folded := plan.Dense(in+1, t.op.Out)
+	var w, y []int32
+	for k := range t.op.Out {
+		bias := int32(math.Round(float64(t.bias[k]) / float64(t.scale[k])))
+		w = append(append(w, t.w[k*in:(k+1)*in]...), max(-r.Max(), min(r.Max(), bias)))
+	}
+	for i := range n {
+		y = append(append(y, x[i*in:(i+1)*in]...), t.xmax) // one, in steps of an image's
+	}
+	for _, c := range []struct {
+		scheme string
+		op     plan.Op
+		w, x   []int32
+	}{{s.String() + ", bias folded in", folded, w, y}, {s.String(), t.op, t.w, x[:n*in]}} {
+		l, _, err := sealed(r, s, c.op, c.w)
+		if err != nil {
+			return err
+		}
+		call, err := l.Mask(c.x, n, nil)
+		if err != nil {
+			return err
+		}
+		xhat, err := words(r, call.Masked()[0])
+		if err != nil {
+			return err
+		}
+		right, of := foldedRight(r, xhat, received(l, c.x, n))
+		report.Results = append(report.Results, t.result(Result{Target: OnInputs, Attack: "folded bias", Scheme: c.scheme, What: "inputs in all samples, up to a factor each"}, right, of, 0))
+	}
+	return nil
+}

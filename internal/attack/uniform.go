@@ -1,0 +1,159 @@
+package attack
+
+import (
+	"fmt"
+	"math"
+
+	"gonum.org/v1/gonum/stat/distuv"
+
+	"github.com/securenets/securenets/internal/ring"
+)
+
+// Statistic is a test of whether words are uniform and independent. P is the probability
+// of a value as far off where they are.
+type Statistic struct {
+	Name  string  `json:"name"`
+	Value float64 `json:"value"`
+	P     float64 `json:"p"`
+}
+
+// cells is the number of cells that one of two words is counted in.
+const cells = 16
+
+// Statistics tests calls of the same samples: whether words are uniform modulo each prime and in
+// their high bits, and independent of their neighbours, of the samples before, of the
+// calls before and of the input: zero says which words stand for an input of zero. Calls are one after the
+// other, two at least, of one shape.
+//
+// Tests are chi-squared ones of counts, but for the correlation of two calls' words and
+// the number of equal words, of normal and of Poisson distribution.
+func Statistics(r ring.Ring, calls []ring.Matrix, zero []bool) []Statistic {
+	var all []Statistic
+	m := r.Modulus()
+	high := func(n uint64) func(uint32) int {
+		return func(a uint32) int { return int(uint64(a) * n / uint64(m)) }
+	}
+	equal := func(n int) []float64 {
+		v := make([]float64, n)
+		for i := range v {
+			v[i] = 1 / float64(n)
+		}
+		return v
+	}
+
+	for _, p := range r.Primes() {
+		all = append(all, single(fmt.Sprintf("words mod %d", p), calls, equal(int(p)), func(a uint32) int { return int(a % p) }))
+	}
+	all = append(all, single("high bits", calls, equal(256), high(256)))
+
+	// A place of a word is counted in few cells, alone or with another.
+	type place struct {
+		name  string
+		cell  func(uint32) int
+		share []float64
+	}
+	places := []place{{"high bits", high(cells), equal(cells)}}
+	for _, p := range r.Primes() {
+		share := make([]float64, cells)
+		for a := range p {
+			share[a*cells/p] += 1 / float64(p)
+		}
+		places = append(places, place{fmt.Sprintf("mod %d", p), func(a uint32) int { return int(a % p * cells / p) }, share})
+	}
+	for _, at := range places {
+		joint := make([]float64, cells*cells)
+		for i := range joint {
+			joint[i] = at.share[i/cells] * at.share[i%cells]
+		}
+		neighbours, samples, between := make([]int, len(joint)), make([]int, len(joint)), make([]int, len(joint))
+		byInput := [2][]int{make([]int, cells), make([]int, cells)}
+		count := func(n []int, a, b uint32) { n[at.cell(a)*cells+at.cell(b)]++ }
+		for c, call := range calls {
+			for i := range call.Rows {
+				row := call.Row(i)
+				for j := 0; j+1 < len(row); j += 2 { // no word stands in two pairs
+					count(neighbours, row[j], row[j+1])
+				}
+				for j, a := range row {
+					if i%2 == 1 {
+						count(samples, call.At(i-1, j), a)
+					}
+					if c%2 == 1 {
+						count(between, calls[c-1].At(i, j), a)
+					}
+					input := 0
+					if zero[i*call.Cols+j] {
+						input = 1
+					}
+					byInput[input][at.cell(a)]++
+				}
+			}
+		}
+		all = append(all,
+			chiSquared("neighbours, "+at.name, neighbours, joint),
+			chiSquared("samples, "+at.name, samples, joint),
+			chiSquared("calls, "+at.name, between, joint),
+			chiSquared("inputs of zero, "+at.name, byInput[1], at.share),
+			chiSquared("other inputs, "+at.name, byInput[0], at.share))
+	}
+	return append(all, correlation(r, calls), equalWords(r, calls))
+}
+
+func single(name string, calls []ring.Matrix, share []float64, cell func(uint32) int) Statistic {
+	counts := make([]int, len(share))
+	for _, call := range calls {
+		for _, a := range call.Data {
+			counts[cell(a)]++
+		}
+	}
+	return chiSquared(name, counts, share)
+}
+
+// chiSquared tests counts of cells that have the given shares.
+func chiSquared(name string, counts []int, share []float64) Statistic {
+	total := 0
+	for _, n := range counts {
+		total += n
+	}
+	if total == 0 {
+		return Statistic{name, 0, 1}
+	}
+	var sum float64
+	for i, n := range counts {
+		want := share[i] * float64(total)
+		sum += (float64(n) - want) * (float64(n) - want) / want
+	}
+	return Statistic{name, sum, distuv.ChiSquared{K: float64(len(counts) - 1)}.Survival(sum)}
+}
+
+// correlation tests that of words with those of the call before.
+func correlation(r ring.Ring, calls []ring.Matrix) Statistic {
+	// Uniform words have a mean of (M-1)/2 and a variance of (M²-1)/12.
+	mean, variance := float64(r.Modulus()-1)/2, (math.Pow(float64(r.Modulus()), 2)-1)/12
+	var sum, n float64
+	for c := 1; c < len(calls); c += 2 {
+		for i, a := range calls[c].Data {
+			sum += (float64(a) - mean) * (float64(calls[c-1].Data[i]) - mean)
+			n++
+		}
+	}
+	z := sum / variance / math.Sqrt(n)
+	return Statistic{"correlation of calls", z, math.Erfc(math.Abs(z) / math.Sqrt2)}
+}
+
+// equalWords tests how many words are those of the call before at their place.
+func equalWords(r ring.Ring, calls []ring.Matrix) Statistic {
+	equal, n := 0, 0
+	for c := 1; c < len(calls); c++ {
+		for i, a := range calls[c].Data {
+			if n++; a == calls[c-1].Data[i] {
+				equal++
+			}
+		}
+	}
+	p := 1.0
+	if equal > 0 {
+		p = 1 - distuv.Poisson{Lambda: float64(n) / float64(r.Modulus())}.CDF(float64(equal-1))
+	}
+	return Statistic{"equal words of calls", float64(equal), max(0, p)}
+}

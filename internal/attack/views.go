@@ -1,0 +1,66 @@
+package attack
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/prg"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/transform"
+)
+
+// View gives what one cloud receives of a call of n samples of integers x: the words of
+// the batch, expanded where it receives a seed. Each use is a call of its own.
+type View func(x []int32, n int) (ring.Matrix, error)
+
+// views returns the view of each role of l.
+func views(r ring.Ring, s transform.Scheme, l *transform.Layer) []View {
+	all := make([]View, s.Roles())
+	for role := range all {
+		all[role] = func(x []int32, n int) (ring.Matrix, error) {
+			call, err := mask(s, l, x, n)
+			if err != nil {
+				return ring.Matrix{}, err
+			}
+			return words(r, call.Masked()[role])
+		}
+	}
+	return all
+}
+
+func mask(s transform.Scheme, l *transform.Layer, x []int32, n int) (*transform.Call, error) {
+	var pads *transform.Pads
+	if s.Inputs == transform.InputPad {
+		var err error
+		if pads, err = l.NewPads(context.Background(), unanswered{}, n); err != nil {
+			return nil, err
+		}
+	}
+	return l.Mask(x, n, pads)
+}
+
+// words returns what a role received, in memory of its own.
+func words(r ring.Ring, m transform.Masked) (ring.Matrix, error) {
+	if w, ok := m.Words(); ok {
+		return w, nil
+	}
+	seed, ok := m.Seed()
+	if !ok {
+		return ring.Matrix{}, fmt.Errorf("attack: a role without words or a seed")
+	}
+	w, expander := ring.NewMatrix(m.Rows(), m.Cols()), prg.New(seed)
+	for i := range w.Rows {
+		expander.Fill(r, w.Row(i), uint64(i))
+	}
+	return w, nil
+}
+
+// unanswered stands for What where pads are made: what the cloud receives does not depend
+// on u = What·r, and calls here are not answered.
+type unanswered struct{}
+
+func (unanswered) Evaluate(context.Context, ring.Matrix, ring.Matrix) error { return nil }
+func (unanswered) Close() error                                             { return nil }
+
+var _ plan.Product = unanswered{}
