@@ -257,33 +257,52 @@ func primitive(v []int32) string {
 	return fmt.Sprint(w)
 }
 
-// received returns the integers behind the rows of a call of n samples in the order of
-// their columns, and of no particular order of rows: U^-1 X.
-func received(l *transform.Layer, x []int32, n int) [][]int32 {
-	vectors := [][]int32{}
+// placed returns rows with their columns in the network's order, as far as places, those of
+// Weights.Match, are right.
+func placed(rows [][]int32, places []int) [][]int32 {
+	moved := make([][]int32, len(rows))
+	for i, row := range rows {
+		if row == nil {
+			continue
+		}
+		moved[i] = make([]int32, len(row))
+		for j, e := range row {
+			moved[i][j-j%len(places)+places[j%len(places)]] = e
+		}
+	}
+	return moved
+}
+
+// vectors returns the integers that the cloud's operator is applied to for n samples, were
+// there no masks: samples, or patches where the host unrolls.
+func vectors(l *transform.Layer, x []int32, n int) (all [][]int32) {
 	op := l.Op()
-	for i := range n {
-		sample := x[i*op.InLen() : (i+1)*op.InLen()]
+	for sample := range slices.Chunk(x, len(x)/n) {
 		if l.CloudOp() == op {
-			vectors = append(vectors, sample)
+			all = append(all, sample)
 			continue
 		}
 		for p := range op.Conv.Positions() {
-			vectors = append(vectors, patch(op.Conv, sample, p))
+			all = append(all, patch(op.Conv, sample, p))
 		}
 	}
-	u := l.State().U
+	return all
+}
+
+// received returns vectors with columns in the order of what the cloud receives: U^-1 X.
+func received(l *transform.Layer, x []int32, n int) [][]int32 {
+	all, u := vectors(l, x, n), l.State().U
 	if u == nil {
-		return vectors
+		return all
 	}
-	for i, v := range vectors {
+	for i, v := range all {
 		moved := make([]int32, len(v))
 		for j := range moved {
 			moved[j] = v[j-j%len(u)+int(u[j%len(u)])]
 		}
-		vectors[i] = moved
+		all[i] = moved
 	}
-	return vectors
+	return all
 }
 
 // patch returns what output position p (row-major) of a convolution contracts.

@@ -365,7 +365,7 @@ func (o Options) inputs(ctx context.Context, report *Report, n Network, t *targe
 	if err != nil {
 		return err
 	}
-	column := []uint32{1}
+	column, places := []uint32{1}, []int{0}
 	if s.Weights == transform.WeightPermute {
 		weights, err := Recover(ctx, r, l.CloudOp(), what, searched)
 		if err != nil {
@@ -375,10 +375,11 @@ func (o Options) inputs(ctx context.Context, report *Report, n Network, t *targe
 			return errors.New("the weights of the first layer were not recovered")
 		}
 		column = weights.Column
+		_, places = weights.Match(noisy(rand.New(rand.NewPCG(13, 1)), t.float, 0.1))
 	}
 	ownViews := views(r, s, own)
 	for role, view := range views(r, s, l) {
-		a := inputAttack{Options: o, target: t, layer: l, scheme: s, x: x, n: n.Count, column: column, own: ownViews[role], view: view}
+		a := inputAttack{Options: o, target: t, layer: l, scheme: s, x: x, n: n.Count, column: column, places: places, own: ownViews[role], view: view}
 		if err := a.run(ctx, func(attack, what string, right, of int, chance float64) {
 			report.Results = append(report.Results, t.result(Result{Target: OnInputs, Attack: attack, Scheme: s.String(), Role: role, What: what}, right, of, chance))
 		}); err != nil {
@@ -409,6 +410,7 @@ type inputAttack struct {
 	x      []int32 // n images
 	n      int
 	column []uint32 // as Weights.Column
+	places []int    // where a base model with noise of 10 % says that these are
 	own    View     // the attacker's, of masks of its own
 	view   View
 }
@@ -430,12 +432,15 @@ func (a *inputAttack) run(ctx context.Context, report func(attack, what string, 
 	seen, of := zerosSeen(xhat, truth)
 	report("zeros", "inputs that are zero", seen, of, 1/float64(r.Modulus()))
 
-	right, of := pixelsRight(Pixels(r, xhat, a.column), a.known(truth))
 	what := "whole images"
 	if a.layer.CloudOp() != a.layer.Op() {
 		what = "whole patches"
 	}
-	report("pixels", what+", up to a factor each", right, of, 0)
+	pixels := Pixels(r, xhat, a.column)
+	right, of := pixelsRight(pixels, a.known(truth))
+	report("pixels", what+" in another order, up to a factor each", right, of, 0)
+	right, of = pixelsRight(placed(pixels, a.places), vectors(a.layer, seed, few))
+	report("pixels in place", what+", with a base model with noise of 10 %, up to a factor each", right, of, 0)
 
 	const trials = 64
 	games := []struct {
