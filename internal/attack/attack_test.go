@@ -81,6 +81,11 @@ func TestTrainedNetworks(t *testing.T) {
 				least = 0 // few rows: recovered up to more factors
 			}
 			ok = r.Verdict != AtChance
+		case r.Attack == "one ratio":
+			ok, least = true, 0 // a word is too short for most
+			if r.Of < 300 {
+				t.Error(about)
+			}
 		case r.Target == OnWeights:
 			ok = ok || r.Verdict == Few
 		case r.Attack == "folded bias":
@@ -116,7 +121,7 @@ func TestTrainedNetworks(t *testing.T) {
 			t.Errorf("%d results of %s, want %d", seen[attack], attack, want*len(names))
 		}
 	}
-	for _, attack := range []string{"weights ratios", "weights kernels", "weights zero pattern", "weights rank", "weights base model", "inputs rank"} {
+	for _, attack := range []string{"weights ratios", "weights one ratio", "weights kernels", "weights zero pattern", "weights rank", "weights base model", "inputs rank"} {
 		if seen[attack] < len(names) {
 			t.Errorf("%d results of %s", seen[attack], attack)
 		}

@@ -180,13 +180,15 @@ func (o Options) weights(ctx context.Context, report *Report, t *target, zeros [
 			return err
 		}
 		op := l.CloudOp()
+		right, of := t.crossRatios(r, op, what, truth)
+		add(Result{Attack: "one ratio", Scheme: text, What: "cross ratios of four weights, exactly"}, right, of, 0)
 		start := time.Now()
 		weights, err := Recover(ctx, r, op, what, searched)
 		if err != nil {
 			return err
 		}
-		took, right := time.Since(start).Seconds(), 0
-		if weights != nil {
+		took := time.Since(start).Seconds()
+		if right = 0; weights != nil {
 			right = weights.scaled(truth)
 		}
 		add(Result{Attack: "ratios", Scheme: text, What: "integers, up to a factor a row and an input", Seconds: took}, right, len(truth), commonest(t.w))
@@ -194,7 +196,7 @@ func (o Options) weights(ctx context.Context, report *Report, t *target, zeros [
 			start := time.Now()
 			guess := Kernels(r, op, what)
 			took := time.Since(start).Seconds()
-			right, of := kernelsRight(op, guess, truth)
+			right, of = kernelsRight(op, guess, truth)
 			add(Result{Attack: "kernels", Scheme: text, What: "kernels, up to sign and common factor", Seconds: took}, right, of, 0)
 		}
 		for i := range zeros {
@@ -208,6 +210,31 @@ func (o Options) weights(ctx context.Context, report *Report, t *target, zeros [
 		}
 	}
 	return nil
+}
+
+// crossRatios says of how many cross ratios of four weights, drawn at random, fraction gives
+// the numerator and the denominator: where these are not too large for one word.
+func (t *target) crossRatios(r ring.Ring, op plan.Op, what ring.Matrix, truth []int32) (right, of int) {
+	rng := rand.New(rand.NewPCG(3, uint64(t.index)))
+	channels := op.AsConv().C
+	for range 1000 {
+		i, k, j := rng.IntN(what.Rows), rng.IntN(what.Rows), rng.IntN(what.Cols)
+		l := rng.IntN(what.Cols)
+		if i == k || channels > 1 && j%channels == l%channels || j == l {
+			continue
+		}
+		den := invert(r.Modulus(), r.Mul(what.At(i, l), what.At(k, j)))
+		if den == 0 {
+			continue
+		}
+		of++
+		w := func(i, j int) int64 { return int64(truth[i*what.Cols+j]) }
+		x, y := fraction(r.Modulus(), r.Mul(r.Mul(what.At(i, j), what.At(k, l)), den))
+		if reduced(w(i, j)*w(k, l), w(i, l)*w(k, j)) == (quotient{x, y}) {
+			right++
+		}
+	}
+	return right, of
 }
 
 // commonest returns the share of the most frequent magnitude of w: how often who knows
