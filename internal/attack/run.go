@@ -469,7 +469,10 @@ func (a *inputAttack) run(ctx context.Context, report func(attack, what string, 
 	right, of = pixelsRight(placed(pixels, a.places), vectors(a.layer, seed, few))
 	report("pixels in place", what+", with a base model with noise of 10 %, up to a factor each", right, of, 0)
 
-	const trials = 64
+	trials := 256
+	if a.Quick {
+		trials = 64
+	}
 	games := []struct {
 		name, what string
 		candidates [2][]int32
