@@ -16,12 +16,13 @@ import (
 	"github.com/securenets/securenets/transform"
 )
 
-// Network is a trained network and images that it takes.
+// Network is a trained network and images that it takes, which its first linear layer
+// sees as they are.
 type Network struct {
 	Name   string
 	Graph  *graph.Graph
-	Images []float32 // some, sample-major, NHWC
-	Count  int       // of them
+	Images []float32 // sample-major, NHWC
+	Count  int       // of them, 16 or more
 }
 
 // Options say what to attack.
@@ -29,8 +30,9 @@ type Options struct {
 	Ring     ring.Ring
 	Networks []Network
 	Schemes  []transform.Scheme
-	// Quick plays fewer games, and matches base models at two noise levels.
-	Quick    bool
+	// Quick plays fewer games, and matches base models at two noise levels, once.
+	Quick bool
+	// Progress is called before each step.
 	Progress func(label string, done, total int)
 }
 

@@ -20,10 +20,7 @@ import (
 	"github.com/securenets/securenets/transform"
 )
 
-var (
-	permute    = transform.Scheme{Weights: transform.WeightPermute, Inputs: transform.InputPermute}
-	permutePad = transform.Scheme{Weights: transform.WeightPermute, Inputs: transform.InputPad}
-)
+var permutePad = transform.Scheme{Weights: transform.WeightPermute, Inputs: transform.InputPad}
 
 // network returns a trained network with test images.
 func network(t *testing.T, name string, images int) Network {
@@ -128,6 +125,30 @@ func TestTrainedNetworks(t *testing.T) {
 	}
 	if seen["inputs folded bias"] != 2 && !testing.Short() {
 		t.Errorf("%d results of folded biases", seen["inputs folded bias"])
+	}
+}
+
+// A network without the images that attacks need is refused, and a cancelled run ends.
+func TestRunRefuses(t *testing.T) {
+	n := network(t, "mnist-cnn", 16)
+	o := Options{Ring: ring.Q4(), Schemes: []transform.Scheme{{Weights: transform.WeightNone, Inputs: transform.InputPad}}, Progress: func(string, int, int) {}}
+	for name, change := range map[string]func(*Network){
+		"too few images": func(n *Network) { n.Count, n.Images = 15, n.Images[:15*784] },
+		"part of one":    func(n *Network) { n.Images = n.Images[1:] },
+		"no layers":      func(n *Network) { n.Graph = &graph.Graph{Input: n.Graph.Input} },
+	} {
+		bad := n
+		change(&bad)
+		o.Networks = []Network{bad}
+		if _, err := Run(context.Background(), o); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	o.Networks = []Network{n}
+	if _, err := Run(ctx, o); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
 	}
 }
 

@@ -16,6 +16,9 @@ import (
 	"github.com/securenets/securenets/transform"
 )
 
+// linked is how many images are linked across calls: a network comes with as many at least.
+const linked = 16
+
 // searched is how many fractions Recover may try for a layer.
 const searched = 1 << 28
 
@@ -56,7 +59,7 @@ func targets(r ring.Ring, n Network) ([]*target, error) {
 	return all, nil
 }
 
-// result fills in a Result about t, of right so many.
+// result fills in a Result about t.
 func (t *target) result(a Result, right, of int, chance float64) Result {
 	a.Network, a.Layer, a.Op = t.network, t.index, t.op.String()
 	return a.count(right, of, chance)
@@ -81,8 +84,8 @@ func sealed(r ring.Ring, s transform.Scheme, op plan.Op, w []int32) (*transform.
 	return l, whats[0], nil
 }
 
-// Run attacks every layer's weights and the inputs of every first layer, under each scheme. It
-// stops early with ctx's error.
+// Run attacks the weights of every layer and the inputs of every first one, under each
+// scheme. It stops early with ctx's error.
 func Run(ctx context.Context, o Options) (*Report, error) {
 	report := &Report{}
 	for i, n := range o.Networks {
@@ -125,8 +128,8 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	return report, nil
 }
 
-// schemes returns the schemes with masked weights, those together that mask t's in the same way: all do that of
-// a dense layer, and those that let the cloud unroll a convolution.
+// schemes returns the schemes with masked weights, in groups that mask t's in the same
+// way: all of them a dense layer, and a convolution those that let the cloud unroll it.
 func (o Options) schemes(t *target) (groups [][]transform.Scheme) {
 	byOp := map[plan.Op]int{}
 	for _, s := range masked(o.Schemes) {
@@ -161,6 +164,9 @@ func names(schemes []transform.Scheme) string {
 	}
 	return strings.Join(names, ", ")
 }
+
+// add takes a result of right so many, and its chance.
+type add func(a Result, right, of int, chance float64)
 
 // weights attacks the weights of a layer, and adds those that primes divide to zeros.
 func (o Options) weights(ctx context.Context, report *Report, t *target, zeros []divisible) error {
@@ -270,7 +276,7 @@ func (d *divisible) add(what ring.Matrix, truth []int32) {
 }
 
 // weightGames plays who tells two layers apart by what is sealed of them.
-func (o Options) weightGames(t *target, s transform.Scheme, scheme string, add func(Result, int, int, float64)) error {
+func (o Options) weightGames(t *target, s transform.Scheme, scheme string, add add) error {
 	rng := rand.New(rand.NewPCG(5, uint64(t.index)))
 	tuned, err := transform.QuantizeWeights(o.Ring, t.op, noisy(rng, t.float, 0.01), t.xmax)
 	if err != nil {
@@ -316,7 +322,7 @@ func block(m ring.Matrix, n int) ring.Matrix {
 
 // match attacks with base models: the network's weights plus ever more noise. It begins with
 // weights that were recovered, nil for not, and seals small layers more often.
-func (o Options) match(ctx context.Context, t *target, s transform.Scheme, scheme string, add func(Result, int, int, float64), l *transform.Layer, weights *Weights) error {
+func (o Options) match(ctx context.Context, t *target, s transform.Scheme, scheme string, add add, l *transform.Layer, weights *Weights) error {
 	levels, tries := []float64{0, 0.01, 0.05, 0.1, 0.2}, max(1, 64/t.op.Rows())
 	if o.Quick {
 		levels, tries = []float64{0, 0.1}, 1
@@ -421,8 +427,8 @@ func (o Options) inputs(ctx context.Context, report *Report, n Network, t *targe
 
 // quantized returns the integers of a network's images.
 func quantized(n Network, t *target) ([]int32, error) {
-	if len(n.Images) != n.Count*t.op.InLen() {
-		return nil, fmt.Errorf("%d values of %d images", len(n.Images), n.Count)
+	if n.Count < linked || len(n.Images) != n.Count*t.op.InLen() {
+		return nil, fmt.Errorf("%d values of %d images, want %d each of %d or more", len(n.Images), n.Count, t.op.InLen(), linked)
 	}
 	x := make([]int32, len(n.Images))
 	return x, transform.QuantizeInputs(x, make([]float32, n.Count), n.Images, n.Count, t.xmax)
@@ -447,7 +453,8 @@ func (a *inputAttack) images(i, j int) []int32 { return a.x[i*len(a.x)/a.n : j*l
 
 // run makes every attack and tells report of each.
 func (a *inputAttack) run(ctx context.Context, report func(attack, what string, right, of int, chance float64)) error {
-	r, few := a.Ring, min(a.n, 8)
+	const few = 8
+	r := a.Ring
 	rng := rand.New(rand.NewPCG(11, uint64(len(a.x))))
 	seed := a.images(0, few)
 
@@ -514,12 +521,11 @@ func (a *inputAttack) run(ctx context.Context, report func(attack, what string, 
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n := min(a.n, 16)
-		right, err := Link(r, rng, a.view, a.images(0, n), n, trials, g.near)
+		right, err := Link(r, rng, a.view, a.images(0, linked), linked, trials, g.near)
 		if err != nil {
 			return err
 		}
-		report(g.name, fmt.Sprintf("images seen again, of %d", n), right, trials, 1/float64(n))
+		report(g.name, fmt.Sprintf("images seen again, of %d", linked), right, trials, 1.0/linked)
 	}
 
 	calls := make([]ring.Matrix, 8)
@@ -567,7 +573,7 @@ func (a *inputAttack) known(rows [][]int32) [][]int32 {
 // as they are sent.
 func (o Options) folding(report *Report, t *target, s transform.Scheme, x []int32, n int) error {
 	r, in := o.Ring, t.op.In
-	n = min(n, 16)
+	n = min(n, linked)
 	folded := plan.Dense(in+1, t.op.Out)
 	var w, y []int32
 	for k := range t.op.Out {
