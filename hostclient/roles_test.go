@@ -485,7 +485,7 @@ func TestWordsInFlight(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(23, 1))
 	g := chain(graph.Vector(in), dense(rnd, in, 2))
 	r, other := newRig(t, g, split), newRig(t, g, split)
-	s, more := r.open(t, hostclient.Options{}), other.open(t, hostclient.Options{})
+	s, more := r.open(t, hostclient.Options{Parts: 1}), other.open(t, hostclient.Options{Parts: 1})
 	x := gaussian(rnd, n*in)
 	// difference is what request i was masked from, of those since the last time.
 	difference := func(i, of int) []uint32 {

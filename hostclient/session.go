@@ -51,6 +51,9 @@ type Options struct {
 	// the place of a cloud that failed, for the rest of the session. A provider of a
 	// spare is bound to its role as any is. They stay the caller's to close.
 	Spares [][]*Client
+	// Parts is how many parts of a batch are in work at once: while the clouds have a layer
+	// of one, the host has time for another, and with more processors for several. Zero: 2.
+	Parts int
 	// PadMemory are bytes of pads that the session keeps in stock, making more in the
 	// background as they are used. Secret.PadBytes says what a sample takes. Zero: none
 	// but those of Precompute.
@@ -93,6 +96,9 @@ func Open(ctx context.Context, s *Secret, models []SealedModel, clients []*Clien
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout
 	}
+	if o.Parts <= 0 {
+		o.Parts = pipelined
+	}
 	all, err := s.withSpares(clients, o.Spares)
 	if err != nil {
 		return nil, err
@@ -111,7 +117,7 @@ func Open(ctx context.Context, s *Secret, models []SealedModel, clients []*Clien
 		}
 		ss.scales = append(ss.scales, scale)
 	}
-	ss.block, ss.parts = blockRows(widest), pipelined
+	ss.block, ss.parts = blockRows(widest), o.Parts
 	roles := make([]*sealed.Model, len(models))
 	for i, m := range models {
 		var err error
@@ -204,9 +210,19 @@ func (ss *Session) enter(ctx context.Context) (_ context.Context, leave func(), 
 	return ctx, func() { stop(); cancel(nil); ss.mu.RUnlock() }, nil
 }
 
-// PartSize returns the samples of a part of a batch: Infer has up to two parts in work
-// at once, each with one call a layer.
-func (ss *Session) PartSize() int { return ss.block }
+// partRows is the least that a part has of a batch that would fit one: messages and
+// products have costs of their own.
+const partRows = 32
+
+// partOf returns the samples of a part of a batch of n, the last of which may have less:
+// as many parts as can be in work at once, or more where they would be too large.
+func (ss *Session) partOf(n int) int {
+	if ss.parts == 1 {
+		return ss.block
+	}
+	parts := max((n+ss.block-1)/ss.block, min(ss.parts, n/partRows), 1)
+	return (n + parts - 1) / parts
+}
 
 // Precompute adds pads for n samples to the stock. On an error it may have added
 // some. It does nothing where no layer needs pads.
@@ -219,8 +235,8 @@ func (ss *Session) Precompute(ctx context.Context, n int) error {
 	if !ss.secret.padded() {
 		return nil
 	}
-	for ; n > 0; n -= ss.block {
-		sh, err := ss.newPads(ctx, min(n, ss.block))
+	for part := ss.partOf(n); n > 0; n -= part {
+		sh, err := ss.newPads(ctx, min(n, part))
 		if err != nil {
 			return err
 		}
@@ -296,9 +312,15 @@ func (ss *Session) Infer(ctx context.Context, x []float32, n int) ([]float32, er
 	out := make([]float32, n*each)
 	blocks, blocksCtx := errgroup.WithContext(ctx)
 	blocks.SetLimit(ss.parts)
+	part := ss.partOf(n)
 	for i, k := 0, 0; i < n && blocksCtx.Err() == nil; i += k {
-		sh := sheet{n: min(n-i, ss.block)}
-		if len(stocked) > 0 {
+		sh := sheet{n: min(n-i, part)}
+		switch {
+		case len(stocked) > 0 && stocked[0].n > part:
+			if sh, err = stocked[0].cut(part); err != nil {
+				return nil, errors.Join(err, blocks.Wait())
+			}
+		case len(stocked) > 0:
 			sh, stocked = stocked[0], stocked[1:]
 		}
 		k = sh.n
@@ -321,8 +343,7 @@ func (ss *Session) Infer(ctx context.Context, x []float32, n int) ([]float32, er
 	return out, nil
 }
 
-// pipelined is how many blocks of a batch are in work at once: while the cloud has a
-// layer of one, the host has time for the other.
+// pipelined is how many parts of a batch are in work at once where Options does not say.
 const pipelined = 2
 
 // infer runs one block of a batch, which begins with the batch's sample first, with

@@ -263,9 +263,6 @@ func TestTimes(t *testing.T) {
 			r := newRig(t, nets()["mlp"], scheme)
 			s := r.open(t, hostclient.Options{Multiplier: kernel})
 			s.SetBlock(2)
-			if s.PartSize() != 2 {
-				t.Errorf("parts of %d samples", s.PartSize())
-			}
 			for role, answer := range test.roles {
 				r.clouds[role].behave(answer)
 			}
@@ -589,17 +586,25 @@ func TestNoPadServesTwice(t *testing.T) {
 			c.behave(nil)
 		}
 	}
-	// The words of one input differ by the pads alone. Among random words of
-	// 31 bits, fewer than 2,000 of them, two are equal with chance 1 in 2,000;
-	// two pairs, in one place of two rows, practically never.
+	checkPadsOnce(t, c.take(), []int{31, 29})
+}
+
+// checkPadsOnce fails where of the rows that a cloud was sent of one input, so many of
+// each layer, two were masked by one pad: they differ by the pads alone. Among random
+// words of 31 bits, fewer than 2,000 of them, two are equal with chance 1 in 2,000;
+// two pairs, in one place of two rows, practically never.
+func checkPadsOnce(t *testing.T, sent []seen, want []int) {
+	t.Helper()
 	rows := map[uint32][][]uint32{}
-	for _, q := range c.take() {
+	for _, q := range sent {
 		for i := range q.words.Rows {
 			rows[q.layer] = append(rows[q.layer], q.words.Row(i))
 		}
 	}
-	if len(rows[0]) != 31 || len(rows[1]) != 29 {
-		t.Fatalf("%d and %d rows seen", len(rows[0]), len(rows[1]))
+	for layer, n := range want {
+		if len(rows[uint32(layer)]) != n {
+			t.Fatalf("layer %d: %d rows seen, want %d", layer, len(rows[uint32(layer)]), n)
+		}
 	}
 	for layer, rows := range rows {
 		for i, a := range rows {
@@ -615,6 +620,55 @@ func TestNoPadServesTwice(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A batch is cut to parts of one size, as many as are in work at once, and pads with it,
+// whatever batches they were made for; each serves once.
+func TestParts(t *testing.T) {
+	for _, test := range []struct {
+		parts, made int // what pads are made for at a time
+		batches     []int
+		want        [][]int // rows of the calls of a layer, for each batch
+	}{
+		{0, 0, []int{1, 63, 64, 65, 200}, [][]int{{1}, {63}, {32, 32}, {33, 32}, {100, 100}}},
+		{1, 0, []int{64, 200}, [][]int{{64}, {200}}},
+		{3, 0, []int{64, 95, 96, 100}, [][]int{{32, 32}, {48, 47}, {32, 32, 32}, {34, 34, 32}}},
+		{0, 100, []int{100, 64, 64, 70}, [][]int{{50, 50}, {32, 18, 14}, {32, 4, 28}, {22, 35, 13}}},
+	} {
+		c, _, _, s := setup(t, nets()["mlp"], permutePad, hostclient.Options{Parts: test.parts, RequireStock: test.made > 0})
+		sample, all := gaussian(rand.New(rand.NewPCG(10, 2)), 7), 0
+		for _, n := range test.batches {
+			all += n
+		}
+		for made := 0; test.made > 0 && made < all; made += test.made {
+			if err := s.Precompute(t.Context(), test.made); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var one []float32
+		var sent []seen
+		for i, n := range test.batches {
+			y := infer(t, s, slices.Repeat(sample, n), n)
+			if one == nil {
+				one = slices.Clone(y[:len(y)/n])
+			}
+			if !slices.Equal(bits(y), bits(slices.Repeat(one, n))) {
+				t.Errorf("%+v: batch %d differs", test, i)
+			}
+			var rows []int
+			for _, q := range c.take() {
+				sent = append(sent, q)
+				if q.layer == 0 {
+					rows = append(rows, q.words.Rows)
+				}
+			}
+			slices.Sort(rows)
+			if want := slices.Sorted(slices.Values(test.want[i])); !slices.Equal(rows, want) {
+				t.Errorf("%d parts, batch of %d: calls of %v, want %v", test.parts, n, rows, want)
+			}
+		}
+		checkPadsOnce(t, sent, []int{all, all})
 	}
 }
 

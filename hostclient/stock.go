@@ -61,6 +61,19 @@ type sheet struct {
 	pads []*transform.Pads // one a layer that is sent; nil under schemes without pads
 }
 
+// cut takes the pads of the first n samples out of sh.
+func (sh *sheet) cut(n int) (sheet, error) {
+	first := sheet{n: n, pads: make([]*transform.Pads, len(sh.pads))}
+	for l, p := range sh.pads {
+		var err error
+		if first.pads[l], err = p.Take(n); err != nil {
+			return sheet{}, err
+		}
+	}
+	sh.n -= n
+	return first, nil
+}
+
 // stock is the pads made beforehand. What is taken never comes back. It may be
 // used by several goroutines at once.
 type stock interface {
@@ -129,14 +142,10 @@ func (st *memoryStock) take(n int, all bool) ([]sheet, error) {
 		first := &st.sheets[0]
 		sh := *first
 		if n < first.n {
-			sh = sheet{n: n, pads: make([]*transform.Pads, len(first.pads))}
-			for l, p := range first.pads {
-				var err error
-				if sh.pads[l], err = p.Take(n); err != nil {
-					return nil, err
-				}
+			var err error
+			if sh, err = first.cut(n); err != nil {
+				return nil, err
 			}
-			first.n -= n
 		} else {
 			st.sheets[0] = sheet{}
 			st.sheets = st.sheets[1:]

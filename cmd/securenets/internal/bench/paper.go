@@ -191,7 +191,7 @@ func (n *paperNetwork) open(ctx context.Context) (err error) {
 			}
 			// Answers of split are unmasked as those of pad.
 			if n.checks[s.Inputs] == nil && s.Roles() == 1 {
-				n.checks[s.Inputs], err = newChecking(ctx, n, s, min(n.batch(), o.Session().PartSize()))
+				n.checks[s.Inputs], err = newChecking(ctx, n, s, min(n.batch(), checkedSamples))
 				if err != nil {
 					return err
 				}
@@ -383,9 +383,9 @@ type outsourced struct {
 	images, right             int
 }
 
-// round runs a batch as the product does, with up to two parts in work at once, and,
-// where it has several parts, again with one after the other, so that times add up. A
-// batch that does not count goes before: it connects, and takes memory.
+// round runs a batch as the product does, with two parts in work at once, and again with
+// one after the other, so that times add up. A batch that does not count goes before:
+// it connects, and takes memory.
 func (o *outsourced) round(ctx context.Context, from int) ([]float32, error) {
 	n := o.network
 	runtime.GOMAXPROCS(o.threads)
@@ -393,27 +393,29 @@ func (o *outsourced) round(ctx context.Context, from int) ([]float32, error) {
 	var offline, took demo.Spent
 	var y []float32
 	var before, after hostclient.Stats
-	run := func(call int) (err error) {
+	run := func(c *demo.Costs) (err error) {
 		if o.scheme.Inputs == transform.InputPad {
-			if offline, err = o.Precompute(ctx, n.batch()); err != nil {
+			if offline, err = c.Precompute(ctx, n.batch()); err != nil {
 				return err
 			}
 		}
-		before = o.Session().Stats()
-		took, y, err = o.Infer(ctx, from, n.batch(), call)
-		after = o.Session().Stats()
+		before = c.Session().Stats()
+		took, y, err = c.Infer(ctx, from, n.batch())
+		after = c.Session().Stats()
 		return err
 	}
 	for range 2 {
-		if err := run(n.batch()); err != nil {
+		if err := run(o.Costs); err != nil {
 			return nil, err
 		}
 	}
 	whole, up, down := took, after.BytesUp-before.BytesUp, after.BytesDown-before.BytesDown
-	if part := o.Session().PartSize(); part < n.batch() {
-		if err := run(part); err != nil {
-			return nil, err
-		}
+	apart, err := o.Apart(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := run(apart); err != nil {
+		return nil, err
 	}
 	add := func(s *series, d time.Duration) { *s = append(*s, n.each(d)) }
 	waited, computed := after.Waited-before.Waited, after.Computed-before.Computed
@@ -501,6 +503,9 @@ func (r *remasking) round(ctx context.Context) error {
 	r.bytes = len(b)
 	return r.Cloud(0).Remove(ctx, m.Digest)
 }
+
+// checkedSamples is how many samples a call of checking has.
+const checkedSamples = 64
 
 // spotPoints are the paper's numbers of entries that are computed again.
 var spotPoints = []int{10, 100}

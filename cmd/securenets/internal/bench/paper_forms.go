@@ -133,7 +133,7 @@ func (p *PaperResult) about() []string {
 		fmt.Sprintf("%s; securenets %s. Times are in milliseconds an image, medians over %d rounds in turn, with quartiles, each after a batch that does not count; %d images a call in table 1, %s in table 2. "+
 			"The host runs with GOMAXPROCS threads, every daemon computes on as many (its sockets and codec use what processors there are). KB are 1,024 bytes of payload.",
 			p.CPU, p.Version, p.Rounds, p.Batch, render.Count(p.Large)),
-		"Total is the elapsed time of a batch as the product runs it: up to two parts of a batch are in work at once. Host online, cloud and transfer are elapsed times of the same parts " +
+		"Total is the elapsed time of a batch as the product runs it: two parts of a batch are in work at once. Host online, cloud and transfer are elapsed times of the same batch with its parts " +
 			"one after the other, which add up; total is less where they overlap. Cloud: the daemon's account of its products, of the slower daemon where there are two. Transfer: what the host waits for besides, " +
 			"encoding, sockets, decoding at both ends and the daemon's queue. Host offline, pads, is not in the total. CPU is of the host's process online and of all daemons, of a batch as the product runs it.",
 		"Every product is checked: that is the row \"full\". Rows of 0, 10 and 100 entries (marked ~) are estimates: an unchecked value cannot be had, so from the measured times of \"full\" the time of the check is taken away, " +

@@ -43,8 +43,9 @@ type ServeResult struct {
 	KernelAlone  float64 `json:"kernel_alone_us"`
 	KernelMerged float64 `json:"kernel_merged_us"`
 	// Overhead is the daemon's processor time for a request over the bare kernel's in
-	// merged products, measured beside it.
-	Overhead float64 `json:"cpu_over_kernel"`
+	// merged products, measured beside it; OverheadShared where memory is shared.
+	Overhead       float64 `json:"cpu_over_kernel"`
+	OverheadShared float64 `json:"cpu_over_kernel_shared"`
 	// Batching is what batching multiplies the goodput by, and Gain the part of it of
 	// what merging multiplies the bare kernel's by.
 	Batching float64 `json:"batching_gain"`
@@ -63,7 +64,7 @@ type ServeResult struct {
 	// Transport is what it costs to bring words to a product and back.
 	Transport []TransportRow `json:"transport"`
 
-	overhead, gain, overload [2]float64 // quartiles
+	overhead, overheadShared, gain, overload [2]float64 // quartiles
 }
 
 // ServeRow is one load: the columns of perf_analyzer, and what else there is to say.
@@ -200,7 +201,7 @@ func (o ServeOptions) serve(ctx context.Context, op plan.Op, rounds int, budget 
 		return row, err
 	}
 	transports := make([]transportSeries, len(transportRows))
-	var alone, merged, overhead, batching, gain, gainCPU, overload, overloadCPU, jain, least, most series
+	var alone, merged, overhead, overheadShared, batching, gain, gainCPU, overload, overloadCPU, jain, least, most series
 	for range rounds {
 		k1, err := s.kernel(ctx, 1)
 		if err != nil {
@@ -235,9 +236,11 @@ func (o ServeOptions) serve(ctx context.Context, op plan.Op, rounds int, budget 
 		for i := range shared {
 			shared[i].shared = true
 		}
-		if _, err := run(loadShared, shared); err != nil {
+		through, err := run(loadShared, shared)
+		if err != nil {
 			return nil, err
 		}
+		overheadShared = append(overheadShared, through.Daemon/kn)
 		for i, n := range transportRows {
 			if err := s.ways(ctx, n, kn/float64(s.rows), &transports[i]); err != nil {
 				return nil, err
@@ -284,6 +287,7 @@ func (o ServeOptions) serve(ctx context.Context, op plan.Op, rounds int, budget 
 	}
 	result.KernelAlone, result.KernelMerged = alone.median(), merged.median()
 	result.Overhead, result.overhead = overhead.median(), overhead.spread()
+	result.OverheadShared, result.overheadShared = overheadShared.median(), overheadShared.spread()
 	result.Batching, result.Gain, result.gain = batching.median(), gain.median(), gain.spread()
 	result.Overload, result.overload = overload.median(), overload.spread()
 	result.GainCPU, result.OverloadCPU = gainCPU.median(), overloadCPU.median()
@@ -592,7 +596,8 @@ func (s *ServeResult) Table(w io.Writer) error {
 	}
 	fmt.Fprintln(t)
 	fmt.Fprintf(t, "bare kernel\t%.0f us alone, %.0f us merged\n", s.KernelAlone, s.KernelMerged)
-	fmt.Fprintf(t, "daemon CPU over the bare kernel's\t%.2f (%.2f-%.2f)\n", s.Overhead, s.overhead[0], s.overhead[1])
+	fmt.Fprintf(t, "daemon CPU over the bare kernel's\t%.2f (%.2f-%.2f); by shared memory %.2f (%.2f-%.2f)\n",
+		s.Overhead, s.overhead[0], s.overhead[1], s.OverheadShared, s.overheadShared[0], s.overheadShared[1])
 	fmt.Fprintf(t, "batching multiplies goodput by\t%.2f, %.2f (%.2f-%.2f) of the bare kernel's gain; %.2f by the daemon's CPU\n",
 		s.Batching, s.Gain, s.gain[0], s.gain[1], s.GainCPU)
 	fmt.Fprintf(t, "goodput at twice the peak's load\t%.2f (%.2f-%.2f) of the peak; %.2f by the daemon's CPU\n",

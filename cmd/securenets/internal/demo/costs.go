@@ -23,6 +23,7 @@ import (
 type Costs struct {
 	r       *run
 	session *session
+	apart   *Costs // see Apart
 }
 
 // OpenCosts seals a network as o says, and starts and loads its daemons. The host
@@ -45,8 +46,21 @@ func OpenCosts(ctx context.Context, o Options, threads int) (_ *Costs, err error
 			return nil, err
 		}
 	}
-	c.session, err = c.r.openSession(ctx, c.r.addrs(), 0)
+	c.session, err = c.r.openSession(ctx, c.r.addrs(), hostclient.Options{})
 	return c, err
+}
+
+// Apart returns costs of the same network on the same daemons, in a session that has one
+// part of a batch in work at a time. It is closed with c.
+func (c *Costs) Apart(ctx context.Context) (*Costs, error) {
+	if c.apart == nil {
+		s, err := c.r.openSession(ctx, c.r.addrs(), hostclient.Options{Parts: 1})
+		if err != nil {
+			return nil, err
+		}
+		c.apart = &Costs{r: c.r, session: s}
+	}
+	return c.apart, nil
 }
 
 // Description is what the network was sealed to.
@@ -103,14 +117,11 @@ func (c *Costs) Precompute(ctx context.Context, n int) (Spent, error) {
 	return c.spend(func() error { return c.session.Precompute(ctx, n) })
 }
 
-// Infer runs n images of the test set, from one on, in calls of so many.
-func (c *Costs) Infer(ctx context.Context, from, n, call int) (took Spent, y []float32, err error) {
+// Infer runs n images of the test set, from one on.
+func (c *Costs) Infer(ctx context.Context, from, n int) (took Spent, y []float32, err error) {
 	took, err = c.spend(func() error {
-		return (&run{Options: Options{Batch: call}}).batches(from, from+n, func(i, j int) error {
-			part, err := c.session.Infer(ctx, c.r.images.Range(i, j), j-i)
-			y = append(y, part...)
-			return err
-		})
+		y, err = c.session.Infer(ctx, c.r.images.Range(from, from+n), n)
+		return err
 	})
 	return took, y, err
 }
@@ -150,6 +161,9 @@ func steady(f func() error) (time.Duration, error) {
 // Close stops the daemons.
 func (c *Costs) Close() error {
 	var errs []error
+	if c.apart != nil {
+		errs = append(errs, c.apart.session.Close())
+	}
 	if c.session != nil {
 		errs = append(errs, c.session.Close())
 	}

@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/child"
 	"github.com/securenets/securenets/cmd/securenets/internal/peer"
@@ -234,9 +233,10 @@ func (r *run) batches(from, to int, f func(i, j int) error) error {
 // provider names who runs a role's cloud, be it asked by way of a proxy or not.
 func provider(role int) string { return fmt.Sprintf("the owner of cloud %d", role) }
 
-// openSession opens a session with new clients at addrs, one a role, that waits
-// so long for an answer (0: the default). Closing it closes them.
-func (r *run) openSession(ctx context.Context, addrs []string, timeout time.Duration) (*session, error) {
+// openSession opens a session with new clients at addrs, one a role, and options but
+// for the multiplier. Closing it closes them.
+func (r *run) openSession(ctx context.Context, addrs []string, o hostclient.Options) (*session, error) {
+	o.Multiplier = r.multiply
 	s := &session{}
 	for role, addr := range addrs {
 		c, err := hostclient.DialProvider(addr, provider(role))
@@ -247,7 +247,7 @@ func (r *run) openSession(ctx context.Context, addrs []string, timeout time.Dura
 		s.clients = append(s.clients, c)
 	}
 	var err error
-	s.Session, err = hostclient.Open(ctx, r.secret, r.models, s.clients, hostclient.Options{Multiplier: r.multiply, Timeout: timeout})
+	s.Session, err = hostclient.Open(ctx, r.secret, r.models, s.clients, o)
 	if err != nil {
 		s.Close()
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/reference"
 )
@@ -64,7 +65,7 @@ func (r *run) accuracy(classes []int) float64 {
 // inferPrivately runs the images on the clouds. Pads are made for a few batches
 // and then used up, one after the other, so that the two are measured apart.
 func (r *run) inferPrivately(ctx context.Context) error {
-	s, err := r.openSession(ctx, r.addrs(), 0)
+	s, err := r.openSession(ctx, r.addrs(), hostclient.Options{})
 	if err != nil {
 		return err
 	}

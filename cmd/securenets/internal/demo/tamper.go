@@ -39,7 +39,7 @@ func (r *run) tamper(ctx context.Context) error {
 	}
 
 	infer := func(timeout time.Duration) error {
-		s, err := r.openSession(ctx, addrs, timeout) // a new one each: a liar is not asked again
+		s, err := r.openSession(ctx, addrs, hostclient.Options{Timeout: timeout}) // a new one each: a liar is not asked again
 		if err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/dataset"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/transform"
@@ -127,7 +128,7 @@ func (r *run) watch(ctx context.Context, n int) ([][]uint32, error) {
 	for _, p := range proxies {
 		p.Record(0, n*int(r.layers[0].WordsUp))
 	}
-	s, err := r.openSession(ctx, addrs, 0)
+	s, err := r.openSession(ctx, addrs, hostclient.Options{})
 	if err != nil {
 		return nil, err
 	}
