@@ -214,9 +214,10 @@ func (ss *Session) enter(ctx context.Context) (_ context.Context, leave func(), 
 // products have costs of their own.
 const partRows = 32
 
-// partOf returns the samples of a part of a batch of n, the last of which may have less:
-// as many parts as can be in work at once, or more where they would be too large.
-func (ss *Session) partOf(n int) int {
+// PartSize returns the samples of a part of a batch of n, the last of which may have
+// less. Each part has one call a layer. There are as many as can be in work at once, or
+// more where they would be too large.
+func (ss *Session) PartSize(n int) int {
 	if ss.parts == 1 {
 		return ss.block
 	}
@@ -235,7 +236,7 @@ func (ss *Session) Precompute(ctx context.Context, n int) error {
 	if !ss.secret.padded() {
 		return nil
 	}
-	for part := ss.partOf(n); n > 0; n -= part {
+	for part := ss.PartSize(n); n > 0; n -= part {
 		sh, err := ss.newPads(ctx, min(n, part))
 		if err != nil {
 			return err
@@ -312,7 +313,7 @@ func (ss *Session) Infer(ctx context.Context, x []float32, n int) ([]float32, er
 	out := make([]float32, n*each)
 	blocks, blocksCtx := errgroup.WithContext(ctx)
 	blocks.SetLimit(ss.parts)
-	part := ss.partOf(n)
+	part := ss.PartSize(n)
 	for i, k := 0, 0; i < n && blocksCtx.Err() == nil; i += k {
 		sh := sheet{n: min(n-i, part)}
 		switch {

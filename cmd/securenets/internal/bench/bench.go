@@ -75,12 +75,27 @@ func rounds(budget time.Duration, round func() error) error {
 // series are the figures of a row, one a round.
 type series []float64
 
-// quartile returns the lower (1) or upper (3) quartile, or the median (2), to four
-// decimals.
+// quartile returns the lower (1) or upper (3) quartile, or the median (2), between two
+// figures in proportion, to five digits.
 func (s series) quartile(q int) float64 {
 	v := slices.Sorted(slices.Values(s))
-	const decimals = 1e4
-	return math.Round(v[(len(v)-1)*q/4]*decimals) / decimals
+	i, part := (len(v)-1)*q/4, float64((len(v)-1)*q%4)/4
+	if part == 0 {
+		return round(v[i])
+	}
+	return round(v[i] + part*(v[i+1]-v[i]))
+}
+
+// round keeps five significant digits.
+func round(v float64) float64 {
+	if v == 0 || math.IsInf(v, 0) || math.IsNaN(v) {
+		return v
+	}
+	scale := math.Pow(10, 4-math.Floor(math.Log10(math.Abs(v))))
+	if scale >= 1 {
+		return math.Round(v*scale) / scale
+	}
+	return math.Round(v/(1/scale)) * (1 / scale)
 }
 
 func (s series) median() float64 { return s.quartile(2) }

@@ -252,12 +252,23 @@ func TestMNIST(t *testing.T) {
 	}
 }
 
+// TestQuartiles: between two figures in proportion, to five digits, of any number of them.
 func TestQuartiles(t *testing.T) {
-	s := series{5, 1, 4, 2.00004, 3.123456}
-	if got, want := [3]float64{s.spread()[0], s.median(), s.spread()[1]}, [3]float64{2, 3.1235, 4}; got != want {
-		t.Errorf("%v, want %v", got, want)
-	}
-	if s[0] != 5 {
-		t.Error("the series was reordered")
+	for _, c := range []struct {
+		s    series
+		want [3]float64
+	}{
+		{series{7}, [3]float64{7, 7, 7}},
+		{series{3, 1}, [3]float64{1.5, 2, 2.5}},
+		{series{1, 3, 2}, [3]float64{1.5, 2, 2.5}},
+		{series{5, 4, 3, 2, 1}, [3]float64{2, 3, 4}},
+		{series{0.000123456789, 123456789}, [3]float64{30864000, 61728000, 92593000}},
+		{series{0.000123456789}, [3]float64{0.00012346, 0.00012346, 0.00012346}},
+	} {
+		for q, want := range c.want {
+			if got := c.s.quartile(q + 1); got != want {
+				t.Errorf("quartile %d of %v is %v, want %v", q+1, c.s, got, want)
+			}
+		}
 	}
 }

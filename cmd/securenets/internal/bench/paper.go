@@ -191,7 +191,7 @@ func (n *paperNetwork) open(ctx context.Context) (err error) {
 			}
 			// Answers of split are unmasked as those of pad.
 			if n.checks[s.Inputs] == nil && s.Roles() == 1 {
-				n.checks[s.Inputs], err = newChecking(ctx, n, s, min(n.batch(), checkedSamples))
+				n.checks[s.Inputs], err = newChecking(ctx, n, s, o.Session().PartSize(n.batch()))
 				if err != nil {
 					return err
 				}
@@ -327,7 +327,23 @@ type baseline struct {
 	name           string
 	threads        int
 	elapsed, spent series // milliseconds an image, elapsed and of processors
-	images, right  int
+	classified
+}
+
+// classified counts images and those of the label's class, each image once.
+type classified struct {
+	seen          map[int]bool // batches, by their first image
+	images, right int
+}
+
+func (c *classified) count(from, images, right int) {
+	if c.seen == nil {
+		c.seen = map[int]bool{}
+	}
+	if !c.seen[from] {
+		c.seen[from] = true
+		c.images, c.right = c.images+images, c.right+right
+	}
 }
 
 func (b *baseline) round(from int) error {
@@ -362,7 +378,7 @@ func (b *baseline) round(from int) error {
 		}
 	}
 	b.elapsed, b.spent = append(b.elapsed, n.each(took.Elapsed)), append(b.spent, n.each(took.Host))
-	b.images, b.right = b.images+n.batch(), b.right+right
+	b.count(from, n.batch(), right)
 	return nil
 }
 
@@ -379,13 +395,14 @@ type outsourced struct {
 	total, hostCPU, daemonCPU series
 	host, cloud, transfer     series
 	offline, offlineCPU       series
-	up, down                  int64 // bytes of all images that count
-	images, right             int
+	up, down                  int64 // bytes of all batches
+	batches                   int
+	classified
 }
 
-// round runs a batch as the product does, with two parts in work at once, and again with
-// one after the other, so that times add up. A batch that does not count goes before:
-// it connects, and takes memory.
+// round runs a batch as the product does, with two parts in work at once, and the same
+// parts one after the other, so that times add up. A run that does not count goes before
+// each: it connects, and takes memory.
 func (o *outsourced) round(ctx context.Context, from int) ([]float32, error) {
 	n := o.network
 	runtime.GOMAXPROCS(o.threads)
@@ -393,29 +410,31 @@ func (o *outsourced) round(ctx context.Context, from int) ([]float32, error) {
 	var offline, took demo.Spent
 	var y []float32
 	var before, after hostclient.Stats
-	run := func(c *demo.Costs) (err error) {
+	run := func(c *demo.Costs, call int) (err error) {
 		if o.scheme.Inputs == transform.InputPad {
 			if offline, err = c.Precompute(ctx, n.batch()); err != nil {
 				return err
 			}
 		}
 		before = c.Session().Stats()
-		took, y, err = c.Infer(ctx, from, n.batch())
+		took, y, err = c.Infer(ctx, from, n.batch(), call)
 		after = c.Session().Stats()
 		return err
 	}
 	for range 2 {
-		if err := run(o.Costs); err != nil {
+		if err := run(o.Costs, n.batch()); err != nil {
 			return nil, err
 		}
 	}
-	whole, up, down := took, after.BytesUp-before.BytesUp, after.BytesDown-before.BytesDown
+	whole, pads, up, down := took, offline, after.BytesUp-before.BytesUp, after.BytesDown-before.BytesDown
 	apart, err := o.Apart(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := run(apart); err != nil {
-		return nil, err
+	for range 2 {
+		if err := run(apart, o.Session().PartSize(n.batch())); err != nil {
+			return nil, err
+		}
 	}
 	add := func(s *series, d time.Duration) { *s = append(*s, n.each(d)) }
 	waited, computed := after.Waited-before.Waited, after.Computed-before.Computed
@@ -427,10 +446,10 @@ func (o *outsourced) round(ctx context.Context, from int) ([]float32, error) {
 	add(&o.host, took.Elapsed-waited)
 	add(&o.cloud, computed)
 	add(&o.transfer, waited-computed)
-	add(&o.offline, offline.Elapsed)
-	add(&o.offlineCPU, offline.Host)
-	o.up, o.down = o.up+up, o.down+down
-	o.images, o.right = o.images+n.batch(), o.right+n.right(from, y)
+	add(&o.offline, pads.Elapsed)
+	add(&o.offlineCPU, pads.Host)
+	o.up, o.down, o.batches = o.up+up, o.down+down, o.batches+1
+	o.count(from, n.batch(), n.right(from, y))
 	return y, nil
 }
 
@@ -504,9 +523,6 @@ func (r *remasking) round(ctx context.Context) error {
 	return r.Cloud(0).Remove(ctx, m.Digest)
 }
 
-// checkedSamples is how many samples a call of checking has.
-const checkedSamples = 64
-
 // spotPoints are the paper's numbers of entries that are computed again.
 var spotPoints = []int{10, 100}
 
@@ -515,7 +531,6 @@ var spotPoints = []int{10, 100}
 type checking struct {
 	n      int // samples of a call
 	layers []*caller
-	opened []verify.Candidate // of the layers, to be read by spot checks
 
 	// Milliseconds an image, on one thread: of the check, the sums that the host forms as
 	// it masks, and those as it unmasks, which all threads share; and of spot checks.
@@ -543,7 +558,7 @@ func newChecking(ctx context.Context, n *paperNetwork, s transform.Scheme, sampl
 		if l.y, err = l.key.Open(candidate, l.x); err != nil {
 			return nil, err
 		}
-		c.layers, c.opened = append(c.layers, l), append(c.opened, candidate)
+		c.layers = append(c.layers, l)
 	}
 	return c, nil
 }
@@ -553,7 +568,7 @@ func (c *checking) round() error {
 	runtime.GC()
 	var inputs, answers time.Duration
 	spot := make([]time.Duration, len(spotPoints))
-	for i, l := range c.layers {
+	for _, l := range c.layers {
 		expected, in := l.key.Expect(l.n), len(l.r)
 		start := time.Now()
 		for i := range l.n {
@@ -569,9 +584,12 @@ func (c *checking) round() error {
 		start = time.Now()
 		l.to.Floats(l.floats, l.y, l.samples)
 		answers -= time.Since(start)
+		// Unmasking counts where it was measured: products are at hand.
+		each := len(l.y) / l.n
+		products := verify.LazyCandidate(l.n, each, 1, func(dst, _ []int32, i, at int) { dst[0] = l.y[i*each+at] })
 		for k, points := range spotPoints {
 			start = time.Now()
-			passed, err := verify.SpotCheck(l.op, l.w, l.x, c.opened[i], points)
+			passed, err := verify.SpotCheck(l.op, l.w, l.x, products, points)
 			spot[k] += time.Since(start)
 			if err != nil {
 				return err

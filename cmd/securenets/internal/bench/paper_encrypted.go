@@ -20,9 +20,8 @@ type encrypted struct {
 	degree, modulusBits        int
 	keyBytes                   int64
 	encrypt, evaluate, decrypt series // milliseconds an image
-	spent                      series
-	up, down                   int64 // bytes of all images
-	images, right, same        int   // of those, with the label's class, and with that of plain float32
+	up, down                   int64  // bytes of all images
+	images, same               int    // of those, with the class of plain float32
 }
 
 // errNotCryptoNets reports a network of another shape.
@@ -145,7 +144,6 @@ func (e *encrypted) run(ctx context.Context, n *paperNetwork, p *python) error {
 			Encrypt  float64   `json:"encrypt_ns"`
 			Evaluate float64   `json:"evaluate_ns"`
 			Decrypt  float64   `json:"decrypt_ns"`
-			CPU      float64   `json:"cpu_ns"`
 			Up       int64     `json:"bytes_up"`
 			Down     int64     `json:"bytes_down"`
 			Scores   []float64 `json:"scores"`
@@ -160,15 +158,11 @@ func (e *encrypted) run(ctx context.Context, n *paperNetwork, p *python) error {
 			return fmt.Errorf("TenSEAL: %d scores, want %d", len(got.Scores), each)
 		}
 		class := slices.Index(got.Scores, slices.Max(got.Scores))
-		if class == int(n.local.Labels()[i]) {
-			e.right++
-		}
 		if class == slices.Index(scores, slices.Max(scores)) {
 			e.same++
 		}
 		e.images++
 		e.encrypt, e.evaluate, e.decrypt = append(e.encrypt, got.Encrypt/1e6), append(e.evaluate, got.Evaluate/1e6), append(e.decrypt, got.Decrypt/1e6)
-		e.spent = append(e.spent, got.CPU/1e6)
 		e.up, e.down = e.up+got.Up, e.down+got.Down
 	}
 	return nil

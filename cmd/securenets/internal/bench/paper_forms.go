@@ -139,13 +139,31 @@ func (p *PaperResult) about() []string {
 		"Every product is checked: that is the row \"full\". Rows of 0, 10 and 100 entries (marked ~) are estimates: an unchecked value cannot be had, so from the measured times of \"full\" the time of the check is taken away, " +
 			"and that of verify.SpotCheck of so many entries of every call put in its place, both measured here in the same rounds on layers of the same shapes with random weights; the total changes as the sum of parts does. " +
 			"Of N entries a single wrong one is seen with probability c/N by such a check.",
-		"Weights masked at every call: masking all weights and sending them, measured here, is added once a batch. Reference is gorgonia float32 on gonum's BLAS. All rows of securenets of a network in one ring gave the same results bit for bit. " +
-			"Networks are trained on Fashion-MNIST: accuracy is not to be compared with the paper's, on MNIST and CIFAR-10.",
+		"Weights masked at every call (~ too): masking all weights, and pushing them, which the daemon stores durably and loads, both measured here, is added once a batch, to host online and to transfer. Reference is gorgonia float32 on gonum's BLAS. All rows of securenets of a network in one ring gave the same results bit for bit. " +
+			"Networks are trained on Fashion-MNIST: accuracy is not to be compared with the paper's, on MNIST and CIFAR-10; it is of " + p.images() + " test images. " +
+			"Verdicts count pads in the time of permute+pad.",
 	}
 	if p.Partial {
 		all = append([]string{"PARTIAL: the run did not end; these are the rounds that were done."}, all...)
 	}
 	return all
+}
+
+// images says how many accuracies are of, by table.
+func (p *PaperResult) images() string {
+	var counts []string
+	for table := 1; table <= 2; table++ {
+		most := 0
+		for _, r := range p.Rows {
+			if r.Table == table && r.System == "securenets" && r.Images != nil {
+				most = max(most, *r.Images)
+			}
+		}
+		if most > 0 {
+			counts = append(counts, fmt.Sprintf("%s (table %d)", render.Count(most), table))
+		}
+	}
+	return strings.Join(counts, " and ")
 }
 
 // Table writes the figures for people.

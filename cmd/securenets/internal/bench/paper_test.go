@@ -100,7 +100,7 @@ func TestPaper(t *testing.T) {
 		if *row.Accuracy != *right { // of so few images quantisation changes no class
 			t.Errorf("%s: accuracy %v, want %v", name, *row.Accuracy, *right)
 		}
-		if row.Estimated != (row.Checks != "full") || row.Confirms == nil || row.Verdict == "" {
+		if row.Estimated != (row.Checks != "full" || row.Weights == "every call") || row.Confirms == nil || row.Verdict == "" {
 			t.Errorf("%s: %+v", name, row)
 		}
 		if row.Baseline == "onnxruntime" && (*row.LocalMS != 1 || *row.LocalCPU != 2) {
@@ -110,9 +110,6 @@ func TestPaper(t *testing.T) {
 	pad := get("1securenetsmnist-cnn, permute+pad, checks full, threads 1, beside reference")
 	if *pad.BytesUp != 4*(784+12*12*16+512) || *pad.BytesDown != 4*(24*24*16+8*8*32+10) {
 		t.Errorf("%v bytes up, %v down", *pad.BytesUp, *pad.BytesDown)
-	}
-	if sum := *pad.HostOnlineMS + *pad.CloudMS + *pad.TransferMS; math.Abs(sum-*pad.TotalMS) > 0.01**pad.TotalMS { // it is one part
-		t.Errorf("a total of %v, and parts of %v", *pad.TotalMS, sum)
 	}
 	once, anew := get("1securenetsmnist-cnn, permute, checks full, threads 1, beside reference"), get("1securenetsmnist-cnn, permute, weights masked at every call, checks full, threads 1, beside reference")
 	weights := 4 * (16*25 + 32*400 + 10*512) / 8. // bytes an image of the batch
@@ -300,10 +297,14 @@ func TestInstead(t *testing.T) {
 // TestVerdict: what confirms the paper, and what a difference comes from.
 func TestVerdict(t *testing.T) {
 	row := func(network, checks string, local, host, cloud, transfer, total float64) PaperRow {
-		return PaperRow{Table: 1, Network: network, Checks: checks, LocalMS: &local, HostOnlineMS: &host, CloudMS: &cloud, TransferMS: &transfer, TotalMS: &total}
+		return PaperRow{Table: 1, Network: network, Checks: checks, LocalMS: &local, HostOnlineMS: &host, CloudMS: &cloud, TransferMS: &transfer, TotalMS: &total, HostOfflineMS: of(0.)}
+	}
+	padded := func(r PaperRow, offline float64) PaperRow {
+		r.HostOfflineMS = &offline
+		return r
 	}
 	throughput := func(perHour, kb float64) PaperRow {
-		return PaperRow{Table: 2, PerHour: &perHour, TotalMS: of(3.6e6 / perHour), BytesUp: of(kb * 1024 / 2), BytesDown: of(kb * 1024 / 2)}
+		return PaperRow{Table: 2, PerHour: &perHour, TotalMS: of(3.6e6 / perHour), HostOfflineMS: of(0.), BytesUp: of(kb * 1024 / 2), BytesDown: of(kb * 1024 / 2)}
 	}
 	for _, test := range []struct {
 		row      PaperRow
@@ -316,10 +317,13 @@ func TestVerdict(t *testing.T) {
 		{row("mnist-cnn", "100", 10, 1, 2, 9, 12), false, "Does not confirm the paper's 60.46 % less time than local (its permute, c = 100): here 20.00 % more, as the transfer takes 90.0 % of local time, where the paper's took 0.3 %."},
 		{row("mlp", "10", 10, 5, 3, 4, 12), true, "Confirms the paper's 94.13 % more time than local (its permute, c = 100): here 20.00 % more."},
 		{row("mlp", "0", 10, 5, 1, 1, 7), false, "Does not confirm the paper's 93.78 % more time than local (its permute, c = 0): here 30.00 % less, as the cloud's work takes 10.0 % of local time, where the paper's took 97.7 %."},
+		{padded(row("cifar-cnn", "0", 10, 2, 1, 0.5, 3.5), 0.1), true, "Confirms the paper's 63.43 % less time than local (its permute, c = 0): here 64.00 % less, pads counted."},
+		{padded(row("cifar-cnn", "0", 10, 2, 1, 0.5, 3.5), 1), false, "Does not confirm the paper's 63.43 % less time than local (its permute, c = 0): here 55.00 % less, pads counted, as the host's work takes 30.0 % of local time, where the paper's took 15.6 %."},
+		{padded(throughput(1.2*paperPerHour, 10), 30), false, "Does not confirm the paper's +104.45 % predictions an hour and -69.78 % bytes against CryptoNets: here 1.112 times the predictions an hour that CryptoNets had on a machine of 2016, pads counted, and 89.25 % less bytes, as an image takes 54.88 ms."},
 		{row("cryptonets", "0", 1, 1, 1, 1, 1), false, "The paper has no such network."},
-		{throughput(1000*cryptoNetsPerHour, 10.5), true, "Confirms the paper's +104.45 % predictions an hour and -69.78 % bytes against CryptoNets: here 1000 times its published predictions an hour and 88.72 % less bytes, on this machine and fully checked."},
-		{throughput(paperPerHour-1, 10.5), false, "Does not confirm the paper's +104.45 % predictions an hour and -69.78 % bytes against CryptoNets: here 2.045 times its published predictions an hour and 88.72 % less bytes, as an image takes 29.85 ms."},
-		{throughput(1e8, 28.2), false, "Does not confirm the paper's +104.45 % predictions an hour and -69.78 % bytes against CryptoNets: here 1695 times its published predictions an hour and 69.69 % less bytes, as an image takes 28.2 KB."},
+		{throughput(1000*cryptoNetsPerHour, 10.5), true, "Confirms the paper's +104.45 % predictions an hour and -69.78 % bytes against CryptoNets: here 1000 times the predictions an hour that CryptoNets had on a machine of 2016, and 88.72 % less bytes, fully checked."},
+		{throughput(paperPerHour-1, 10.5), false, "Does not confirm the paper's +104.45 % predictions an hour and -69.78 % bytes against CryptoNets: here 2.045 times the predictions an hour that CryptoNets had on a machine of 2016, and 88.72 % less bytes, as an image takes 29.85 ms."},
+		{throughput(1e8, 28.2), false, "Does not confirm the paper's +104.45 % predictions an hour and -69.78 % bytes against CryptoNets: here 1695 times the predictions an hour that CryptoNets had on a machine of 2016, and 69.69 % less bytes, as an image takes 28.2 KB."},
 	} {
 		got := test.row.judged()
 		if *got.Confirms != test.confirms || got.Verdict != test.verdict {

@@ -334,28 +334,8 @@ func (r *Reference) judge(threshold float64) {
 // summary returns the median and the quartiles, between two values where they fall
 // there.
 func summary(v []float64) *Figure {
-	sorted := slices.Sorted(slices.Values(v))
-	at := func(q float64) float64 {
-		x := q * float64(len(sorted)-1)
-		i := int(x)
-		if i+1 == len(sorted) {
-			return round(sorted[i])
-		}
-		return round(sorted[i] + (x-float64(i))*(sorted[i+1]-sorted[i]))
-	}
-	return &Figure{Median: at(0.5), Q1: at(0.25), Q3: at(0.75)}
-}
-
-// round keeps five significant digits.
-func round(v float64) float64 {
-	if v == 0 || math.IsInf(v, 0) || math.IsNaN(v) {
-		return v
-	}
-	scale := math.Pow(10, 4-math.Floor(math.Log10(math.Abs(v))))
-	if scale >= 1 {
-		return math.Round(v*scale) / scale
-	}
-	return math.Round(v/(1/scale)) * (1 / scale)
+	s := series(v)
+	return &Figure{Median: s.median(), Q1: s.quartile(1), Q3: s.quartile(3)}
 }
 
 // spreadOf is the difference of the quartiles over the median.

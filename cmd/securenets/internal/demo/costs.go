@@ -117,11 +117,14 @@ func (c *Costs) Precompute(ctx context.Context, n int) (Spent, error) {
 	return c.spend(func() error { return c.session.Precompute(ctx, n) })
 }
 
-// Infer runs n images of the test set, from one on.
-func (c *Costs) Infer(ctx context.Context, from, n int) (took Spent, y []float32, err error) {
+// Infer runs n images of the test set, from one on, in calls of so many.
+func (c *Costs) Infer(ctx context.Context, from, n, call int) (took Spent, y []float32, err error) {
 	took, err = c.spend(func() error {
-		y, err = c.session.Infer(ctx, c.r.images.Range(from, from+n), n)
-		return err
+		return (&run{Options: Options{Batch: call}}).batches(from, from+n, func(i, j int) error {
+			part, err := c.session.Infer(ctx, c.r.images.Range(i, j), j-i)
+			y = append(y, part...)
+			return err
+		})
 	})
 	return took, y, err
 }
