@@ -98,7 +98,7 @@ func (s Scheme) Guarantee() Guarantee {
 	}
 	switch s.Weights {
 	case WeightPermute:
-		g.Weights = "Weights are only obfuscated: known attacks recover them from the sealed model alone, in seconds, up to order, signs and a factor for each row and input."
+		g.Weights = "Weights are only obfuscated: known attacks recover them from the sealed model alone, up to order, signs and a factor for each row and input."
 	case WeightNone:
 		g.Weights = "Weights are not hidden: " + cloud + " sees them, as integers."
 	}
@@ -111,7 +111,7 @@ func (s Scheme) Guarantee() Guarantee {
 		g.Inputs = "Inputs and results are hidden as long as AES-256 is secure and the two clouds never collude (share what they see)."
 		g.Work = "The host's work for a sample of an m x n layer is O(m+n) in total: there is no offline part."
 	case InputPermute:
-		g.Inputs = "Inputs and results are only obfuscated: known attacks recover them, most images whole."
+		g.Inputs = "Inputs and results are only obfuscated: known attacks recover them."
 		g.Work = "The host's work for a sample of an m x n layer is O(m+n); of a convolution, that at every position of its output."
 	}
 	return g

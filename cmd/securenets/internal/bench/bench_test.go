@@ -271,4 +271,7 @@ func TestQuartiles(t *testing.T) {
 			}
 		}
 	}
+	if s := (series{5, 1}); s.median() != 3 || s[0] != 5 {
+		t.Errorf("%v: reordered", s)
+	}
 }
