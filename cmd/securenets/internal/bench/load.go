@@ -156,9 +156,7 @@ func (c *client) send(due time.Time) error {
 	c.mu.Unlock()
 	t := c.targets[id%len(c.targets)]
 	req := wire.Request{ID: uint64(id), Model: t.digest[:], Layer: uint32(t.layer), Rows: uint32(t.x.Rows)}
-	if c.memory != nil {
-		c.share(t, &req)
-	} else {
+	if c.memory == nil || !c.share(t, &req) {
 		req.Words = wire.EncodeWords(ring.Q4(), t.x.Data, nil)
 	}
 	err := c.stream.SendMsg(&req)
@@ -169,12 +167,17 @@ func (c *client) send(due time.Time) error {
 	return err
 }
 
-// share puts a request's words in shared memory, and has its answer put there. There is
-// room: see traffic.memory.
-func (c *client) share(t target, req *wire.Request) {
+// share puts a request's words in shared memory, and has its answer put there. Of one
+// target there is room (see traffic.memory); of several there may be none, in pieces of
+// other sizes.
+func (c *client) share(t target, req *wire.Request) bool {
 	var parts [2]lane.Slot
 	for i, words := range []int{len(t.x.Data), t.x.Rows * t.op.OutLen()} {
-		parts[i], _ = c.memory.Get(ring.Q4().WordBytes() * words)
+		var ok bool
+		if parts[i], ok = c.memory.Get(ring.Q4().WordBytes() * words); !ok {
+			parts[0].Put()
+			return false
+		}
 	}
 	wire.PutWords(ring.Q4(), parts[0].Bytes, t.x.Data)
 	span := func(s lane.Slot) *wire.Span {
@@ -184,6 +187,7 @@ func (c *client) share(t target, req *wire.Request) {
 	c.mu.Lock()
 	c.slots[req.ID] = parts
 	c.mu.Unlock()
+	return true
 }
 
 // receive returns the next answer, io.EOF after the last.
@@ -214,7 +218,7 @@ func (c *client) receive() (answer, error) {
 		t := c.targets[a.of]
 		c.y = slices.Grow(c.y[:0], t.x.Rows*t.op.OutLen())[:t.x.Rows*t.op.OutLen()]
 		words := resp.Words
-		if c.memory != nil {
+		if parts[1].Bytes != nil {
 			if resp.Shared == nil {
 				return answer{}, errNotShared
 			}

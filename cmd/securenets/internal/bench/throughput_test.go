@@ -24,7 +24,9 @@ import (
 	"github.com/securenets/securenets/internal/adversary"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/tlstest"
+	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/kernels/roofline"
 	"github.com/securenets/securenets/transform"
 	"github.com/securenets/securenets/verify"
@@ -522,5 +524,34 @@ func TestThroughputFails(t *testing.T) {
 		if err := r.Write(t.TempDir()); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestSharedMixed: where shared memory has room in pieces that are too small, words go by
+// messages.
+func TestSharedMixed(t *testing.T) {
+	d, _, _ := startDaemon(t, "")
+	m := randomModel(7, mixedOps...)
+	b, err := m.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := wire.Dial(d.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	digest := sealed.Sum(b)
+	if err := upload(t.Context(), conn, digest, b); err != nil {
+		t.Fatal(err)
+	}
+	var targets []target
+	for layer, op := range m.Plan.Ops {
+		targets = append(targets, target{digest: digest, layer: layer, op: op, x: randomRows(op, 32)})
+	}
+	callers := []traffic{{targets: targets, depth: 2, shared: true}, {targets: targets, depth: 7, shared: true}}
+	answers, err := dialUnix(d.Addr).drive(t.Context(), callers, time.Now().Add(300*time.Millisecond))
+	if err != nil || len(answers) < 3*len(targets) {
+		t.Errorf("%d answers, %v", len(answers), err)
 	}
 }
