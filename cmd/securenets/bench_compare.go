@@ -15,10 +15,11 @@ func newBenchCompare() *cobra.Command {
 		Use:   "compare A B",
 		Short: "Compare two reports of bench, figure by figure",
 		Long: `Compare reads two files that a bench wrote as JSON, or the folders of two reports of
-"bench throughput", and prints B over A for each figure that both have. Where the
-reports have quartiles it prints the interval that they allow. A figure that differs by
-more than --threshold, and by more than this interval, is marked. Reports of different
-kinds are refused; that the machines differ is said.`,
+"bench throughput", and prints B over A for each figure that both have. "bench serve"
+writes none of these with --echo, --idle or --soak. Where the reports have quartiles it
+prints the interval that they allow. A figure that differs by more than --threshold, and
+by more than this interval, is marked. Reports of different kinds are refused; that the
+machines differ is said.`,
 		Args: cobra.ExactArgs(2),
 	}
 	threshold := cmd.Flags().Float64("threshold", 0.05, "part of 1 by which a ratio differs at least to be marked")

@@ -57,10 +57,18 @@ type Figure struct {
 }
 
 // Columns that are numbers and say what was measured, and not how it went.
-var identity = []string{"table", "m", "k", "n", "width", "depth", "rows", "callers", "concurrency", "threads", "batch"}
+var identity = []string{"table", "m", "k", "n", "width", "depth", "rows", "callers", "concurrency", "threads", "batch", "layer", "role"}
 
-// Columns that say nothing of either.
-var ignored = []string{"rounds", "calls", "mul_adds", "noise", "seconds", "price_per_hour", "checked", "rejected"}
+// Columns that are text and say how it went, in words and figures.
+var remarks = []string{"verdict", "note"}
+
+// Columns that are numbers and say nothing of either.
+var ignored = []string{
+	"rounds", "calls", "mul_adds", "noise", "seconds", "price_per_hour", "checked", "rejected", "images", "batch_large", "right", "of",
+}
+
+// attacks is what the rows of "bench attacks" are called.
+const attacks = "results"
 
 // Objects of a report that hold no figures.
 var notFigures = []string{"build", "machine", "daemon", "noise", "reference", "device"}
@@ -91,32 +99,32 @@ func Read(r io.Reader) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	whole, err := readRow(top)
+	whole, err := readRow(name, top)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrReport, err)
 	}
 	whole.Key = ""
-	for _, name := range sortedKeys(top) {
-		part, ok := top[name].(map[string]any)
-		if !ok || slices.Contains(notFigures, name) {
+	for _, column := range sortedKeys(top) {
+		part, ok := top[column].(map[string]any)
+		if !ok || slices.Contains(notFigures, column) {
 			continue
 		}
-		inside, err := readRow(part)
+		inside, err := readRow(name, part)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", ErrReport, name, err)
+			return nil, fmt.Errorf("%w: %s: %w", ErrReport, column, err)
 		}
 		for _, f := range inside.Figures {
-			f.Name = name + "." + f.Name
+			f.Name = column + "." + f.Name
 			whole.Figures = append(whole.Figures, f)
 		}
 	}
 	if len(whole.Figures) > 0 {
 		out.Rows = append(out.Rows, whole)
 	}
-	var keys []string // of columns that say what a row is
+	var keys []string // columns of text that say what a row is; numbers may be null, or left out
 	seen := map[string]bool{}
 	for i, row := range list {
-		r, err := readRow(row)
+		r, err := readRow(name, row)
 		if err != nil {
 			return nil, fmt.Errorf("%w: row %d: %w", ErrReport, i, err)
 		}
@@ -128,7 +136,7 @@ func Read(r io.Reader) (*Report, error) {
 		}
 		seen[r.Key] = true
 		for column, v := range row {
-			if says(column, v) && !slices.Contains(keys, column) {
+			if _, text := v.(string); text && says(name, column, v) && !slices.Contains(keys, column) {
 				keys = append(keys, column)
 			}
 		}
@@ -161,7 +169,7 @@ func Open(path string) (*Report, error) {
 
 // rowsOf returns a report's rows, and what they are called there.
 func rowsOf(top map[string]any) ([]map[string]any, string, error) {
-	for _, name := range []string{"rows", "loads"} {
+	for _, name := range []string{"rows", "loads", attacks} {
 		list, ok := top[name].([]any)
 		if !ok {
 			continue
@@ -182,31 +190,32 @@ func rowsOf(top map[string]any) ([]map[string]any, string, error) {
 	return nil, "", fmt.Errorf("%w: it has no rows", ErrReport)
 }
 
-// says reports whether a column says what a row is.
-func says(column string, v any) bool {
+// says reports whether a column of rows of a name says what a row is.
+func says(rows, column string, v any) bool {
 	switch v.(type) {
 	case string:
-		return true
+		return !slices.Contains(remarks, column)
 	case json.Number:
-		return slices.Contains(identity, column)
+		// Elsewhere noise is how far rounds were apart; here it is added to a base model.
+		return slices.Contains(identity, column) || rows == attacks && column == "noise"
 	}
 	return false
 }
 
 // readRow reads a row's figures, and names it by the rest.
-func readRow(row map[string]any) (Row, error) {
+func readRow(rows string, row map[string]any) (Row, error) {
 	var r Row
 	var key []string
 	for _, column := range sortedKeys(row) {
 		v := row[column]
-		switch v := v.(type) {
-		case string:
-			key = append(key, column+" "+v)
-		case json.Number:
-			if slices.Contains(identity, column) {
-				key = append(key, column+" "+v.String())
-				continue
+		if says(rows, column, v) {
+			if text := fmt.Sprint(v); text != "" { // as where it does not apply
+				key = append(key, column+" "+text)
 			}
+			continue
+		}
+		switch v := v.(type) {
+		case json.Number:
 			if slices.Contains(ignored, column) {
 				continue
 			}
@@ -227,8 +236,34 @@ func readRow(row map[string]any) (Row, error) {
 			r.Figures = append(r.Figures, f)
 		}
 	}
+	if err := r.quartiles(row); err != nil {
+		return r, err
+	}
 	r.Key = strings.Join(key, ", ")
 	return r, nil
+}
+
+// quartiles gives figures the quartiles that stand in columns of their own, as those of
+// total_ms in total_quartiles_ms, and those of load in load_quartiles.
+func (r *Row) quartiles(row map[string]any) error {
+	for _, column := range sortedKeys(row) {
+		of := strings.Replace(column, "_quartiles", "", 1)
+		pair, ok := row[column].([]any)
+		if !ok || of == column {
+			continue
+		}
+		i := slices.IndexFunc(r.Figures, func(f Figure) bool { return f.Name == of })
+		if i < 0 || len(pair) != 2 {
+			return fmt.Errorf("%s: not two quartiles of a number %s", column, of)
+		}
+		f, err := spread(map[string]any{"median": row[of], "q1": pair[0], "q3": pair[1]})
+		if err != nil {
+			return fmt.Errorf("%s: %w", column, err)
+		}
+		f.Name = of
+		r.Figures[i] = f
+	}
+	return nil
 }
 
 func number(v any) (float64, error) {
@@ -272,7 +307,7 @@ func machine(top map[string]any) []string {
 		}
 	}
 	note("cpu", top["cpu"])
-	for _, name := range []string{"threads", "rows", "batch", "quick", "currency"} { // of the whole run
+	for _, name := range []string{"threads", "rows", "batch", "batch_large", "images", "ring", "quick", "currency"} { // of the whole run
 		note(name, top[name])
 	}
 	parts := map[string]any{"machine": top["machine"], "device": top["device"]}

@@ -66,6 +66,93 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// paper is a report of "bench paper": a baseline, and a row that is compared with it.
+func paper(total float64, q1, q3 any, verdict, note string) string {
+	return fmt.Sprintf(`{"cpu": "C", "version": "1", "threads": 2, "batch": 256, "batch_large": 4096, "rounds": 5, "quick": false, "partial": false, "rows": [
+		{"table": 1, "network": "mlp", "system": "local", "scheme": "", "ring": "", "baseline": "onnxruntime", "checks": "", "threads": 2,
+			"local_ms": 2, "local_quartiles_ms": [1, 4], "total_ms": null, "total_quartiles_ms": null, "images": 512, "estimated": false, "confirms": null, "verdict": "", "note": %q},
+		{"table": 1, "network": "mlp", "system": "securenets", "scheme": "permute", "ring": "q4", "baseline": "onnxruntime", "checks": "full", "threads": 2,
+			"local_ms": 2, "local_quartiles_ms": [1, 4], "total_ms": %v, "total_quartiles_ms": [%v, %v], "images": 512, "estimated": false, "confirms": true, "verdict": %q, "note": ""}]}`,
+		note, total, q1, q3, verdict)
+}
+
+// TestPaper: what a paper's rows say of how it went tells none apart, and quartiles in
+// columns of their own are those of the figure that they name.
+func TestPaper(t *testing.T) {
+	a := paper(10, 8, 12, "Confirms the paper's 93.79 % more: here 20 % more.", "onnxruntime 1.2")
+	b := paper(20, 16, 30, "Does not confirm: here 40 % more.", "onnxruntime 1.3")
+	c, err := reports.Compare(read(t, a), read(t, b), 0.05)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.OnlyA) != 0 || len(c.OnlyB) != 0 || len(c.Warnings) != 0 || len(c.Rows) != 3 {
+		t.Fatalf("%+v", c)
+	}
+	for i, want := range []struct {
+		row, figure      string
+		ratio, low, high float64
+		differs          bool
+	}{
+		{"baseline onnxruntime, network mlp, system local, table 1, threads 2", "local_ms", 1, 1. / 4, 4, false},
+		{"baseline onnxruntime, checks full, network mlp, ring q4, scheme permute, system securenets, table 1, threads 2", "local_ms", 1, 1. / 4, 4, false},
+		{"baseline onnxruntime, checks full, network mlp, ring q4, scheme permute, system securenets, table 1, threads 2", "total_ms", 2, 16. / 12, 30. / 8, true},
+	} {
+		got := c.Rows[i]
+		if got.Low == nil || got.High == nil || got.Row != want.row || got.Figure != want.figure || *got.Ratio != want.ratio || *got.Low != want.low || *got.High != want.high || got.Differs != want.differs {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	}
+	if c, err = reports.Compare(read(t, a), read(t, strings.Replace(b, `"batch_large": 4096`, `"batch_large": 512`, 1)), 0.05); err != nil || len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0], "B says batch_large 512") {
+		t.Errorf("%+v, %v", c, err)
+	}
+	// A part of a run may have no row with threads: it is of the same kind.
+	part := `{"cpu": "C", "partial": true, "rows": [{"table": 1, "network": "mlp", "system": "local", "scheme": "", "ring": "", "baseline": "onnxruntime", "checks": "", "threads": null, "local_ms": null}]}`
+	if _, err := reports.Compare(read(t, a), read(t, part), 0.05); !errors.Is(err, reports.ErrNothing) {
+		t.Error(err)
+	}
+}
+
+// attacks is a report of "bench attacks": one base model with noise and without, and an
+// attack of two clouds.
+func attacks(rate float64, verdict string) string {
+	row := `{"target": "weights", "attack": "base model", "network": "n", "layer": %d, "scheme": "permute", "role": %d, %s "what": "rows", "right": 1, "of": 9, "rate": %v, "chance": 0.5, "verdict": %q, "seconds": 3}`
+	return `{"ring": "Z_7", "images": 32, "results": [` + strings.Join([]string{
+		fmt.Sprintf(row, 0, 0, "", 1, "broken"), fmt.Sprintf(row, 0, 0, `"noise": 0.1,`, rate, verdict),
+		fmt.Sprintf(row, 1, 0, "", 1, "broken"), fmt.Sprintf(row, 1, 1, "", 1, "broken"),
+	}, ",") + `]}`
+}
+
+// TestAttacks: results are rows, which layer, role and noise tell apart.
+func TestAttacks(t *testing.T) {
+	c, err := reports.Compare(read(t, attacks(0.8, "leaks")), read(t, attacks(0.4, "chance")), 0.05)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.OnlyA) != 0 || len(c.OnlyB) != 0 || len(c.Warnings) != 0 || len(c.Rows) != 8 {
+		t.Fatalf("%+v", c)
+	}
+	for i, r := range c.Rows {
+		ratio, row := 1.0, "attack base model, layer 0, network n, role 0, scheme permute, target weights, what rows"
+		if i == 3 {
+			ratio = 0.5
+		}
+		switch i / 2 {
+		case 1:
+			row = strings.Replace(row, "network n,", "network n, noise 0.1,", 1)
+		case 2:
+			row = strings.Replace(row, "layer 0", "layer 1", 1)
+		case 3:
+			row = strings.NewReplacer("layer 0", "layer 1", "role 0", "role 1").Replace(row)
+		}
+		if r.Figure != []string{"chance", "rate"}[i%2] || r.Row != row || *r.Ratio != ratio || r.Differs != (i == 3) || r.Low != nil {
+			t.Errorf("%d: %+v, want %s of %s", i, r, row, []string{"chance", "rate"}[i%2])
+		}
+	}
+	if c, err = reports.Compare(read(t, attacks(1, "broken")), read(t, strings.Replace(attacks(1, "broken"), "Z_7", "Z_5", 1)), 0.05); err != nil || len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0], "B says ring Z_5") {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
 // TestNoRatio: of figures that are not above zero there is none.
 func TestNoRatio(t *testing.T) {
 	for _, test := range []struct {
@@ -97,7 +184,7 @@ func TestKinds(t *testing.T) {
 	kernel := `{"cpu": "C", "rows": [{"kernel": "q4", "shape": "s", "gmacs": 1}]}`
 	host := `{"cpu": "C", "rows": [{"pass": "mask", "shape": "s", "ns_per_word": 1}]}`
 	load := `{"cpu": "C", "rows": 1, "loads": [{"load": "closed", "p50": 1}]}`
-	all := []string{kernel, host, load, report(1, 1, 1, 1), strings.Replace(report(1, 1, 1, 1), "s/1", "s/2", 1)}
+	all := []string{kernel, host, load, paper(1, 1, 1, "", ""), attacks(1, "broken"), report(1, 1, 1, 1), strings.Replace(report(1, 1, 1, 1), "s/1", "s/2", 1)}
 	for i, a := range all {
 		for j, b := range all {
 			_, err := reports.Compare(read(t, a), read(t, b), 0.05)
@@ -168,6 +255,14 @@ func TestRefuses(t *testing.T) {
 		"quartiles missing":  `{"rows": [{"n": "a", "f": {"median": 1, "q1": 1}}]}`,
 		"quartiles crossed":  report(2, 3, 4, 1),
 		"quartiles below":    report(5, 3, 4, 1),
+		"one quartile":       `{"rows": [{"n": "a", "f": 1, "f_quartiles": [1]}]}`,
+		"a quartile in text": `{"rows": [{"n": "a", "f": 1, "f_quartiles": ["1", 1]}]}`,
+		"quartiles of text":  `{"rows": [{"n": "a", "f": "1", "f_quartiles": [1, 1]}]}`,
+		"quartiles of none":  `{"rows": [{"n": "a", "f": null, "f_quartiles": [1, 1]}]}`,
+		"quartiles of calls": `{"rows": [{"n": "a", "calls": 1, "calls_quartiles": [1, 1]}]}`,
+		"quartiles twice":    `{"rows": [{"n": "a", "f": {"median": 1, "q1": 1, "q3": 1}, "f_quartiles": [1, 1]}]}`,
+		"quartiles above":    paper(1, 2, 3, "", ""),
+		"a remark alone":     `{"rows": [{"note": "a", "verdict": "b", "n": "", "f": 1}]}`,
 		"no rows":            `{"cpu": "C"}`,
 		"rows of numbers":    `{"rows": [1]}`,
 		"a nameless row":     `{"rows": [{"f": 1}]}`,
@@ -209,7 +304,7 @@ func TestKept(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("%d files, %v", len(files), err)
 	}
-	for _, suffix := range []string{"-kernel.json", "-host.json", "-place.json", "-serve.json", "-gpu.json"} {
+	for _, suffix := range []string{"-kernel.json", "-host.json", "-place.json", "-serve.json", "-gpu.json", "-attacks.json", "-paper.json"} {
 		for _, f := range files {
 			if !strings.HasSuffix(f, suffix) {
 				continue
@@ -244,6 +339,8 @@ func TestKept(t *testing.T) {
 func FuzzRead(f *testing.F) {
 	f.Add([]byte(report(1, 1, 1, 1)))
 	f.Add([]byte(`{"cpu": "C", "rows": 1, "gain": 2, "roofline": {"a": 1}, "loads": [{"load": "closed", "concurrency": 4, "p50": 1}]}`))
+	f.Add([]byte(paper(2, 1, 3, "a", "b")))
+	f.Add([]byte(attacks(0.5, "leaks")))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := reports.Read(strings.NewReader(string(b)))
 		if err != nil {
