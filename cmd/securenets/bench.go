@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"runtime"
-	"strconv"
 	"strings"
 	"time"
 
@@ -226,30 +225,6 @@ rates do not depend on the machine.`,
 	networks := cmd.Flags().StringArray("network", models.Names(), "one of "+strings.Join(models.Names(), ", ")+" (repeatable)")
 	benchFlags(cmd, func(ctx context.Context, o bench.Options) (result, error) { return bench.Attacks(ctx, *networks, o) })
 	return cmd
-}
-
-// newFrames returns the command that bench serve --echo runs.
-func newFrames() *cobra.Command {
-	return &cobra.Command{
-		Use: bench.EchoCommand + " SOCKET", Hidden: true, Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return bench.ServeFrames(cmd.Context(), args[0], cmd.InOrStdin(), cmd.OutOrStdout())
-		},
-	}
-}
-
-// newHold returns the command that bench serve runs for idle callers.
-func newHold() *cobra.Command {
-	return &cobra.Command{
-		Use: bench.HoldCommand + " ADDRESS CALLERS", Hidden: true, Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			callers, err := strconv.Atoi(args[1])
-			if err != nil {
-				return usageError{err}
-			}
-			return bench.Hold(cmd.Context(), args[0], callers, cmd.InOrStdin(), cmd.OutOrStdout())
-		},
-	}
 }
 
 // result is what a bench found, in its forms. Where it has a method Verdict() error, that

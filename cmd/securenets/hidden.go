@@ -1,0 +1,44 @@
+package main
+
+import (
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/bench"
+	"github.com/securenets/securenets/cmd/securenets/internal/peer"
+)
+
+// newEcho returns the command that peer.Seal runs.
+func newEcho() *cobra.Command {
+	return &cobra.Command{
+		Use: peer.Command + " SOCKET", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return peer.Serve(cmd.Context(), args[0], cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
+}
+
+// newFrames returns the command that bench serve --echo runs.
+func newFrames() *cobra.Command {
+	return &cobra.Command{
+		Use: bench.EchoCommand + " SOCKET", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return bench.ServeFrames(cmd.Context(), args[0], cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
+}
+
+// newHold returns the command that bench serve runs for idle callers.
+func newHold() *cobra.Command {
+	return &cobra.Command{
+		Use: bench.HoldCommand + " ADDRESS CALLERS", Hidden: true, Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			callers, err := strconv.Atoi(args[1])
+			if err != nil {
+				return usageError{err}
+			}
+			return bench.Hold(cmd.Context(), args[0], callers, cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
+}
