@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
-	"github.com/securenets/securenets/cmd/securenets/internal/child"
+	"github.com/securenets/securenets/cmd/securenets/internal/cputime"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
@@ -211,7 +211,7 @@ func echoElsewhere(ctx context.Context) (*echoProcess, error) {
 	}
 	e := &echoProcess{
 		addr: "unix:" + path,
-		cpu:  func() (time.Duration, error) { return child.CPUTime(cmd.Process.Pid) },
+		cpu:  func() (time.Duration, error) { return cputime.Of(cmd.Process.Pid) },
 		stop: func() error { return errors.Join(in.Close(), cmd.Wait(), os.RemoveAll(dir)) },
 	}
 	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {

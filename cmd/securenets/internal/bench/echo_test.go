@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/securenets/securenets/cmd/securenets/internal/child"
+	"github.com/securenets/securenets/cmd/securenets/internal/cputime"
 )
 
 // echoHere serves the frames in this process, which has used twice the processor time of
@@ -37,7 +37,7 @@ func echoHere(t *testing.T) func(context.Context) (*echoProcess, error) {
 // TestEcho: what a daemon costs is held against the kernel and an echo of frames that are
 // as long.
 func TestEcho(t *testing.T) {
-	if _, err := child.CPUTime(1); errors.Is(err, errors.ErrUnsupported) {
+	if _, err := cputime.Of(1); errors.Is(err, errors.ErrUnsupported) {
 		t.Skip("processor times of processes are not known here")
 	}
 	o := EchoOptions{Options: Options{Daemon: daemonFor(t), Progress: quiet}, Threads: 1, Callers: 4, Rows: 2, echo: echoHere(t)}

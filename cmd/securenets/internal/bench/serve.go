@@ -13,9 +13,8 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/securenets/securenets/cmd/securenets/internal/child"
+	"github.com/securenets/securenets/cmd/securenets/internal/cputime"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
@@ -403,8 +402,7 @@ func (s *served) load(ctx context.Context, name string, callers []traffic) (Serv
 		if errors.Is(err, errors.ErrUnsupported) {
 			err = nil
 		}
-		own, err2 := ownCPU()
-		return reading{time.Now(), cpu, own, errors.Join(err, err2)}
+		return reading{time.Now(), cpu, cputime.Self(), err}
 	}
 	begin := time.Now().Add(s.budget / 4)
 	end := begin.Add(s.budget)
@@ -471,27 +469,14 @@ func (s *served) bare(ctx context.Context, p plan.Product, x, y ring.Matrix) (fl
 	if err := p.Evaluate(ctx, y, x); err != nil { // once for the caches
 		return 0, err
 	}
-	before, err := ownCPU()
-	if err != nil {
-		return 0, err
-	}
+	before := cputime.Self()
 	products := 0
 	for start := time.Now(); time.Since(start) < s.budget/4; products++ {
 		if err := p.Evaluate(ctx, y, x); err != nil {
 			return 0, err
 		}
 	}
-	after, err := ownCPU()
-	return micros(after-before) / float64(products), err
-}
-
-// ownCPU returns the processor time that this process has used so far.
-func ownCPU() (time.Duration, error) {
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		return 0, err
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
+	return micros(cputime.Self()-before) / float64(products), nil
 }
 
 // transportSeries are the rounds of a TransportRow.

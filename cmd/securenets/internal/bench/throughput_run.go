@@ -17,10 +17,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/child"
+	"github.com/securenets/securenets/cmd/securenets/internal/cputime"
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/onnx"
@@ -454,11 +454,11 @@ func (r *running) call(ctx context.Context, l *load) (w window, err error) {
 	w.images = float64(l.calls * l.rows)
 	w.macs = w.images * float64(d.mulAdds)
 	if d.padBytes > 0 {
-		start, used := time.Now(), processTime()
+		start, used := time.Now(), cputime.Self()
 		if err := d.session.Precompute(ctx, l.calls*l.rows); err != nil {
 			return w, err
 		}
-		w.padElapsed, w.padCPU = time.Since(start), processTime()-used
+		w.padElapsed, w.padCPU = time.Since(start), cputime.Self()-used
 		runtime.GC()
 	}
 	x := d.images[:l.rows*d.input]
@@ -474,7 +474,7 @@ func (r *running) call(ctx context.Context, l *load) (w window, err error) {
 	if err != nil {
 		return w, err
 	}
-	start, used := time.Now(), processTime()
+	start, used := time.Now(), cputime.Self()
 	for range l.callers {
 		wg.Go(func() {
 			var mine []float64
@@ -492,7 +492,7 @@ func (r *running) call(ctx context.Context, l *load) (w window, err error) {
 		})
 	}
 	wg.Wait()
-	w.elapsed, w.hostCPU = time.Since(start), processTime()-used
+	w.elapsed, w.hostCPU = time.Since(start), cputime.Self()-used
 	if ctx.Err() != nil {
 		return w, context.Cause(ctx)
 	}
@@ -573,15 +573,6 @@ func (r *running) daemonCPU(clouds int) (sum time.Duration, err error) {
 		sum += t
 	}
 	return sum, nil
-}
-
-// processTime returns the user and system time of this process.
-func processTime() time.Duration {
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		panic(err) // it fails for bad arguments alone
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // referenceOp and referenceRows are the small product that tells whether the machine

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/cputime"
 	"github.com/securenets/securenets/hostclient"
 )
 
@@ -107,7 +108,7 @@ func (c *Daemon) serves(ctx context.Context) bool {
 }
 
 // CPUTime returns the processor time that the daemon has used so far.
-func (c *Daemon) CPUTime() (time.Duration, error) { return CPUTime(c.process.Pid) }
+func (c *Daemon) CPUTime() (time.Duration, error) { return cputime.Of(c.process.Pid) }
 
 // Stop ends the daemon. It returns an error unless that exits with status 0 of
 // its own.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/cputime"
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/dataset"
 	"github.com/securenets/securenets/internal/graph"
@@ -85,9 +86,9 @@ type Spent struct{ Elapsed, Host, Daemons time.Duration }
 
 // spend measures f. Nothing else may run beside it.
 func spend(f func() error) (Spent, error) {
-	cpu, start := cpuTime(), time.Now()
+	cpu, start := cputime.Self(), time.Now()
 	err := f()
-	return Spent{Elapsed: time.Since(start), Host: cpuTime() - cpu, Daemons: -1}, err
+	return Spent{Elapsed: time.Since(start), Host: cputime.Self() - cpu, Daemons: -1}, err
 }
 
 // spend is spend with the daemons' time.
@@ -152,13 +153,13 @@ func steady(f func() error) (time.Duration, error) {
 		return 0, err
 	}
 	const times = 2
-	start := cpuTime()
+	start := cputime.Self()
 	for range times {
 		if err := f(); err != nil {
 			return 0, err
 		}
 	}
-	return (cpuTime() - start) / times, nil
+	return (cputime.Self() - start) / times, nil
 }
 
 // Close stops the daemons.

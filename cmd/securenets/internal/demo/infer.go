@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
-	"syscall"
 	"time"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/cputime"
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/reference"
@@ -24,20 +24,11 @@ type spent struct{ cpu, elapsed time.Duration }
 // measure adds what f takes. Nothing else may run beside it.
 func (s *spent) measure(f func() error) error {
 	runtime.GC() // a phase does not pay for another's garbage
-	cpu, start := cpuTime(), time.Now()
+	cpu, start := cputime.Self(), time.Now()
 	err := f()
-	s.cpu += cpuTime() - cpu
+	s.cpu += cputime.Self() - cpu
 	s.elapsed += time.Since(start)
 	return err
-}
-
-// cpuTime returns the user and system time of this process.
-func cpuTime() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		panic(err) // it fails for bad arguments alone
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // class returns the index of the highest score.

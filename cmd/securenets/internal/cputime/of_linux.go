@@ -1,4 +1,4 @@
-package child
+package cputime
 
 import (
 	"time"
@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CPUTime returns the processor time that a process has used so far.
-func CPUTime(pid int) (time.Duration, error) {
+// Of returns the processor time that a process has used so far.
+func Of(pid int) (time.Duration, error) {
 	const processTime = 2 // of clock_getcpuclockid(3)
 	var t unix.Timespec
 	if err := unix.ClockGettime(int32(^pid)<<3|processTime, &t); err != nil {
