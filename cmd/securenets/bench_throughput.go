@@ -37,7 +37,7 @@ either case. "bench compare" compares two reports.`,
 	tls := tlsFlags(flags)
 	flags.StringVar(&o.Daemon, "daemon", "", "`path` of securenetsd for daemons of its own (default: beside this program)")
 	flags.StringVar(&o.Backend, "backend", "auto", "what daemons of its own multiply with: auto, cuda or cpu")
-	flags.Float64Var(&o.PerHour, "price-per-hour", 0, "what an hour of this instance costs, for the cost of a million inferences")
+	flags.Float64Var(&o.PerHour, "price-per-hour", 0, "what an hour of this instance costs, for the cost of a million inferences with one cloud")
 	flags.StringVar(&o.Currency, "currency", "USD", "of the price")
 	flags.BoolVar(&o.Quick, "quick", false, "measure less, in half a minute")
 	dir := flags.String("dir", "out/throughput", "`folder` to write the report to")

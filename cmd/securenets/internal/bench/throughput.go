@@ -21,7 +21,8 @@ type ThroughputOptions struct {
 	Endpoint string
 	TLS      *tls.Config
 	Backend  string // of daemons of its own: auto, cuda or cpu
-	// PerHour is what an hour of the instance costs in Currency; 0: not known.
+	// PerHour is what an hour of the instance costs in Currency; 0: not known. It is that of
+	// one provider: schemes of several have no cost in the report.
 	PerHour  float64
 	Currency string
 	Command  []string // the command line, for the report
@@ -132,7 +133,7 @@ type ThroughputRow struct {
 	P90        *Figure `json:"p90_ms"`
 	P95        *Figure `json:"p95_ms"`
 	P99        *Figure `json:"p99_ms"`
-	Cost       *Figure `json:"cost_per_million"`
+	Cost       *Figure `json:"cost_per_million"` // of schemes with one role: the price is of one provider
 	CostPadded *Figure `json:"cost_per_million_with_pads"`
 	// Noise is the difference of the quartiles of Images over their median.
 	Noise float64 `json:"noise"`

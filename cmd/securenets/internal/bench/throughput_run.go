@@ -439,7 +439,7 @@ func (r *running) round(ctx context.Context, l *load) error {
 		up, down := w.bytesUp/int64(w.images), w.bytesDown/int64(w.images)
 		l.row.BytesUp, l.row.BytesDown = &up, &down
 	}
-	if r.o.PerHour > 0 {
+	if r.o.PerHour > 0 && l.scheme.Roles() == 1 { // the price is of one provider's instance
 		l.add("cost_per_million", costPerMillion(r.o.PerHour, seconds/w.images))
 		if l.side == sideHost {
 			l.add("cost_per_million_with_pads", costPerMillion(r.o.PerHour, (seconds+w.padElapsed.Seconds())/w.images))

@@ -287,7 +287,7 @@ const definitions = `Each figure is the median over rounds, in which all rows ta
 - **p50** to **p99** are latencies by nearest rank, of a whole call of so many rows through all layers, or of a frame, of each round. Where a round has fewer than 100 calls p99 is the slowest; report.json says how many (calls).
 `
 
-const costFormula = `**cost/million** is price an hour / 3600 / (images/s) x 10^6. **with pads** is price an hour / 3600 x (1 / (images/s) + elapsed seconds of an image's pads) x 10^6, as where pads are made on the same instance before they are used.`
+const costFormula = `**cost/million** is price an hour / 3600 / (images/s) x 10^6. **with pads** is price an hour / 3600 x (1 / (images/s) + elapsed seconds of an image's pads) x 10^6, as where pads are made on the same instance before they are used. permute+split has neither: it needs instances of two providers, and the price is of one.`
 
 // text writes the median, "" for no figure.
 func (f *Figure) text() string {
