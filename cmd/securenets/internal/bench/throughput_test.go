@@ -314,6 +314,9 @@ func checkReport(t *testing.T, dir string, r *Throughput, charts []string) {
 	if r.PerHour != nil != strings.Contains(string(text), "permute+split has neither") {
 		t.Errorf("why a scheme has no cost: %s", text)
 	}
+	if slices.Contains(r.Command, "b|c") != strings.Contains(string(text), "a b\\|c`") {
+		t.Errorf("the command is no cell: %s", text)
+	}
 	var linked []string
 	for _, m := range regexp.MustCompile(`\]\(([a-z-]+)\.png\)`).FindAllStringSubmatch(string(text), -1) {
 		linked = append(linked, m[1])

@@ -229,11 +229,11 @@ func (t *Throughput) markdown(w io.Writer, drawn []namedChart) error {
 	var b strings.Builder
 	b.WriteString("# Throughput\n\n")
 	for _, line := range t.verdict() {
-		fmt.Fprintf(&b, "**%s**\n\n", cell(line))
+		fmt.Fprintf(&b, "**%s**\n\n", render.Cell(line))
 	}
 	b.WriteString("| | |\n|---|---|\n")
 	for _, f := range t.facts() {
-		fmt.Fprintf(&b, "| %s | %s |\n", f[0], cell(f[1]))
+		fmt.Fprintf(&b, "| %s | %s |\n", f[0], render.Cell(f[1]))
 	}
 	for _, s := range sides {
 		rows := t.table(s.side)
@@ -260,11 +260,6 @@ func (t *Throughput) markdown(w io.Writer, drawn []namedChart) error {
 	b.WriteString("\nAll figures with their quartiles: [report.json](report.json), [report.csv](report.csv). `securenets bench compare A B` compares two reports.\n")
 	_, err := io.WriteString(w, b.String())
 	return err
-}
-
-// cell is text that a table of Markdown keeps in one cell.
-func cell(text string) string {
-	return strings.NewReplacer("|", `\|`, "\n", "; ").Replace(text)
 }
 
 func joined(v []float64) string {

@@ -23,6 +23,11 @@ func JSON(w io.Writer, v any) error {
 // Table returns a writer that aligns cells, which tabs separate. Flush it.
 func Table(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
 
+// Cell returns text that a table of Markdown keeps in one cell.
+func Cell(text string) string {
+	return strings.NewReplacer("|", `\|`, "\r\n", "; ", "\n", "; ", "\r", "; ").Replace(text)
+}
+
 // Count returns n with commas between thousands.
 func Count[N int | int64](n N) string {
 	s := strconv.FormatInt(int64(n), 10)

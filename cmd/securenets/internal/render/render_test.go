@@ -19,6 +19,16 @@ func TestCount(t *testing.T) {
 	}
 }
 
+func TestCell(t *testing.T) {
+	for text, want := range map[string]string{
+		"": "", "plain": "plain", "a|b": `a\|b`, "|": `\|`, "one\ntwo": "one; two", "one\r\ntwo|\rthree": `one; two\|; three`,
+	} {
+		if got := render.Cell(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
 func TestWrap(t *testing.T) {
 	for _, c := range []struct {
 		text string
