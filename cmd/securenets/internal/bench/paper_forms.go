@@ -201,6 +201,9 @@ func (p *PaperResult) Markdown(w io.Writer, command, figure, caption string) err
 		}
 		fmt.Fprintf(w, "## Table %d\n\n", table)
 		for i, line := range lines {
+			for j := range line {
+				line[j] = render.Cell(line[j])
+			}
 			fmt.Fprintf(w, "| %s |\n", strings.Join(line, " | "))
 			if i == 0 {
 				fmt.Fprintf(w, "|%s\n", strings.Repeat("---|", len(line)))

@@ -21,8 +21,6 @@ import (
 	"github.com/securenets/securenets/cmd/securenets/internal/child"
 	"github.com/securenets/securenets/cmd/securenets/internal/reports"
 	"github.com/securenets/securenets/hostclient"
-	"github.com/securenets/securenets/internal/sealed"
-	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/internal/adversary"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
