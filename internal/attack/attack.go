@@ -2,8 +2,10 @@
 // of docs/threat-model.md on the weights and inputs of trained networks.
 //
 // An attacker here has what a cloud has: masked weights, what it receives of calls, the
-// operators' shapes, and this source. Weights, images and masks are used to say what it
-// got right (score.go), and for nothing else.
+// operators' shapes, and this source. Some are given more, which their names say: base models,
+// the two candidates of a game, and for Statistics which inputs are zero. Run makes
+// weights, images and masks, and hands them for nothing else but to score.go, which says
+// what an attack got right.
 package attack
 
 import (

@@ -1,10 +1,6 @@
 package attack
 
-import (
-	"slices"
-
-	"github.com/securenets/securenets/internal/ring"
-)
+import "github.com/securenets/securenets/internal/ring"
 
 // The paper folds the bias into the product: a column of W, and a row of ones in Y. We
 // add biases on the host. Were they folded, one input would be the same in every
@@ -53,44 +49,4 @@ func Folded(r ring.Ring, xhat ring.Matrix) (column int, units []uint32) {
 		}
 	}
 	return column, units
-}
-
-// foldedRight says of how many inputs Folded gives the integers in all samples, up to one
-// factor, of those that are not zero in 8 samples: truth has them in the order of columns.
-// The order of samples is permuted, so they are compared sorted.
-func foldedRight(r ring.Ring, xhat ring.Matrix, truth [][]int32) (right, of int) {
-	_, units := Folded(r, xhat)
-	v, got, want := make([]uint32, xhat.Rows), make([]int32, xhat.Rows), make([]int32, xhat.Rows)
-	for j := range xhat.Cols {
-		nonzero := 0
-		for i, row := range truth {
-			if want[i] = row[j]; want[i] != 0 {
-				nonzero++
-			}
-		}
-		if nonzero < 8 {
-			continue
-		}
-		of++
-		if units == nil {
-			continue
-		}
-		for i := range v {
-			v[i] = r.Mul(xhat.At(i, j), invert(r.Modulus(), units[i]))
-		}
-		unit := shrink(r, v, exact)
-		if unit == 0 {
-			continue
-		}
-		for i, a := range v {
-			e := r.Lift(r.Mul(unit, a))
-			got[i] = max(e, -e)
-		}
-		slices.Sort(got)
-		slices.Sort(want)
-		if primitive(got) == primitive(want) {
-			right++
-		}
-	}
-	return right, of
 }

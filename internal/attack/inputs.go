@@ -1,13 +1,10 @@
 package attack
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"slices"
 
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
-	"github.com/securenets/securenets/transform"
 )
 
 // signature is what of a transcript does not change with its masks, so that an attacker
@@ -225,38 +222,6 @@ func Pixels(r ring.Ring, xhat ring.Matrix, column []uint32) [][]int32 {
 	return rows
 }
 
-// pixelsRight returns how many of the rows that were not left out are rows of want, which
-// has no negative integers, up to a common factor.
-func pixelsRight(got, want [][]int32) (right, of int) {
-	truth := map[string]bool{}
-	for _, row := range want {
-		truth[primitive(row)] = true
-	}
-	for _, row := range got {
-		if row != nil && len(row) == 0 {
-			continue
-		}
-		of++
-		if row != nil && truth[primitive(row)] {
-			right++
-		}
-	}
-	return right, of
-}
-
-// primitive returns v over its common factor, as text.
-func primitive(v []int32) string {
-	var d int64
-	for _, e := range v {
-		d = gcd(d, int64(e))
-	}
-	w := make([]int64, len(v))
-	for i, e := range v {
-		w[i] = int64(e) / max(1, d)
-	}
-	return fmt.Sprint(w)
-}
-
 // placed returns rows with their columns in the network's order, as far as places, those of
 // Weights.Match, are right.
 func placed(rows [][]int32, places []int) [][]int32 {
@@ -271,70 +236,4 @@ func placed(rows [][]int32, places []int) [][]int32 {
 		}
 	}
 	return moved
-}
-
-// vectors returns the integers that the cloud's operator is applied to for n samples, were
-// there no masks: samples, or patches where the host unrolls.
-func vectors(l *transform.Layer, x []int32, n int) (all [][]int32) {
-	op := l.Op()
-	for sample := range slices.Chunk(x, len(x)/n) {
-		if l.CloudOp() == op {
-			all = append(all, sample)
-			continue
-		}
-		for p := range op.Conv.Positions() {
-			all = append(all, patch(op.Conv, sample, p))
-		}
-	}
-	return all
-}
-
-// received returns vectors with columns in the order of what the cloud receives: U^-1 X.
-func received(l *transform.Layer, x []int32, n int) [][]int32 {
-	all, u := vectors(l, x, n), l.State().U
-	if u == nil {
-		return all
-	}
-	for i, v := range all {
-		moved := make([]int32, len(v))
-		for j := range moved {
-			moved[j] = v[j-j%len(u)+int(u[j%len(u)])]
-		}
-		all[i] = moved
-	}
-	return all
-}
-
-// patch returns what output position p (row-major) of a convolution contracts.
-func patch(c plan.Conv2D, x []int32, p int) []int32 {
-	v := make([]int32, c.KH*c.KW*c.C)
-	for t := range v {
-		h := p/c.OutW()*c.SH + t/c.C/c.KW*c.DH - c.Top
-		w := p%c.OutW()*c.SW + t/c.C%c.KW*c.DW - c.Left
-		if h >= 0 && h < c.H && w >= 0 && w < c.W {
-			v[t] = x[(h*c.W+w)*c.C+t%c.C]
-		}
-	}
-	return v
-}
-
-// zerosSeen returns how many of the zeros behind a call show as zero words, a column at a
-// time, of how many.
-func zerosSeen(xhat ring.Matrix, truth [][]int32) (seen, of int) {
-	zeros, words := make([]int, xhat.Cols), make([]int, xhat.Cols)
-	for i, row := range truth {
-		for j, e := range row {
-			if e == 0 {
-				zeros[j]++
-				of++
-			}
-			if xhat.At(i, j) == 0 {
-				words[j]++
-			}
-		}
-	}
-	for j := range zeros {
-		seen += min(zeros[j], words[j])
-	}
-	return seen, of
 }

@@ -28,34 +28,6 @@ func Kernels(r ring.Ring, op plan.Op, what ring.Matrix) []int32 {
 	return w
 }
 
-// kernelsRight returns how many kernels of got are those of want up to sign and
-// common factor.
-func kernelsRight(op plan.Op, got, want []int32) (right, of int) {
-	channels, terms := op.AsConv().C, op.Terms()
-	for k := range op.Rows() {
-		for c := range channels {
-			var scale quotient
-			same := true
-			for t := c; t < terms; t += channels {
-				i := k*terms + t
-				q := reduced(int64(got[i]), int64(want[i]))
-				switch {
-				case want[i] == 0 && got[i] == 0:
-				case q.num == 0, scale.den != 0 && q != scale:
-					same = false
-				default:
-					scale = q
-				}
-			}
-			of++
-			if same && scale.den != 0 {
-				right++
-			}
-		}
-	}
-	return right, of
-}
-
 // Divisible marks the words that are zero modulo the prime p. Masks multiply by units, so
 // they are those of the weights that p divides.
 func Divisible(what ring.Matrix, p uint32) []bool {

@@ -218,31 +218,6 @@ func (o Options) weights(ctx context.Context, report *Report, t *target, zeros [
 	return nil
 }
 
-// crossRatios says of how many cross ratios of four weights, drawn at random, fraction gives
-// the numerator and the denominator: where these are not too large for one word.
-func (t *target) crossRatios(r ring.Ring, op plan.Op, what ring.Matrix, truth []int32) (right, of int) {
-	rng := rand.New(rand.NewPCG(3, uint64(t.index)))
-	channels := op.AsConv().C
-	for range 1000 {
-		i, k, j := rng.IntN(what.Rows), rng.IntN(what.Rows), rng.IntN(what.Cols)
-		l := rng.IntN(what.Cols)
-		if i == k || channels > 1 && j%channels == l%channels || j == l {
-			continue
-		}
-		den := invert(r.Modulus(), r.Mul(what.At(i, l), what.At(k, j)))
-		if den == 0 {
-			continue
-		}
-		of++
-		w := func(i, j int) int64 { return int64(truth[i*what.Cols+j]) }
-		x, y := fraction(r.Modulus(), r.Mul(r.Mul(what.At(i, j), what.At(k, l)), den))
-		if reduced(w(i, j)*w(k, l), w(i, l)*w(k, j)) == (quotient{x, y}) {
-			right++
-		}
-	}
-	return right, of
-}
-
 // commonest returns the share of the most frequent magnitude of w: how often who knows
 // that is right.
 func commonest(w []int32) float64 {
@@ -253,26 +228,6 @@ func commonest(w []int32) float64 {
 		most = max(most, counts[e])
 	}
 	return float64(most) / float64(len(w))
-}
-
-// divisible counts weights that the prime p divides, or that were marked so.
-type divisible struct {
-	p                         uint32
-	both, any, divided, words int
-}
-
-func (d *divisible) add(what ring.Matrix, truth []int32) {
-	for i, mark := range Divisible(what, d.p) {
-		divides := truth[i]%int32(d.p) == 0
-		for _, c := range []struct {
-			n  *int
-			is bool
-		}{{&d.both, mark && divides}, {&d.any, mark || divides}, {&d.divided, divides}, {&d.words, true}} {
-			if c.is {
-				*c.n++
-			}
-		}
-	}
 }
 
 // weightGames plays who tells two layers apart by what is sealed of them.
@@ -371,16 +326,6 @@ func noisy(rng *rand.Rand, w []float32, noise float64) []float32 {
 		v[i] += float32(sigma * rng.NormFloat64())
 	}
 	return v
-}
-
-// agree returns how many of guess are want.
-func agree(guess []int, want []uint32) (n int) {
-	for i, e := range want {
-		if guess[i] == int(e) {
-			n++
-		}
-	}
-	return n
 }
 
 // inputs attacks the inputs of a first layer, the images themselves, from each role.
@@ -553,20 +498,6 @@ func (a *inputAttack) run(ctx context.Context, report func(attack, what string, 
 	}
 	report("statistics", fmt.Sprintf("tests of %d words that fail, least p %.1g", len(calls)*len(zero), least), alarms, len(all), 0)
 	return nil
-}
-
-// known returns rows with the columns left out whose units are not known, as Pixels does.
-func (a *inputAttack) known(rows [][]int32) [][]int32 {
-	v := make([][]int32, len(rows))
-	for i, row := range rows {
-		v[i] = slices.Clone(row)
-		for j := range row {
-			if a.column[j%len(a.column)] == 0 {
-				v[i][j] = 0
-			}
-		}
-	}
-	return v
 }
 
 // folding attacks inputs of a dense layer with the bias folded in as the paper has it, and

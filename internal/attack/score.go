@@ -1,6 +1,11 @@
 package attack
 
 import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/transform"
 )
@@ -100,4 +105,239 @@ func (g *Weights) scaled(want []int32) int {
 		right += zeros + seen[seen.mode()]
 	}
 	return right
+}
+
+// pixelsRight returns how many of the rows that were not left out are rows of want, which
+// has no negative integers, up to a common factor.
+func pixelsRight(got, want [][]int32) (right, of int) {
+	truth := map[string]bool{}
+	for _, row := range want {
+		truth[primitive(row)] = true
+	}
+	for _, row := range got {
+		if row != nil && len(row) == 0 {
+			continue
+		}
+		of++
+		if row != nil && truth[primitive(row)] {
+			right++
+		}
+	}
+	return right, of
+}
+
+// primitive returns v over its common factor, as text.
+func primitive(v []int32) string {
+	var d int64
+	for _, e := range v {
+		d = gcd(d, int64(e))
+	}
+	w := make([]int64, len(v))
+	for i, e := range v {
+		w[i] = int64(e) / max(1, d)
+	}
+	return fmt.Sprint(w)
+}
+
+// vectors returns the integers that the cloud's operator is applied to for n samples, were
+// there no masks: samples, or patches where the host unrolls.
+func vectors(l *transform.Layer, x []int32, n int) (all [][]int32) {
+	op := l.Op()
+	for sample := range slices.Chunk(x, len(x)/n) {
+		if l.CloudOp() == op {
+			all = append(all, sample)
+			continue
+		}
+		for p := range op.Conv.Positions() {
+			all = append(all, patch(op.Conv, sample, p))
+		}
+	}
+	return all
+}
+
+// received returns vectors with columns in the order of what the cloud receives: U^-1 X.
+func received(l *transform.Layer, x []int32, n int) [][]int32 {
+	all, u := vectors(l, x, n), l.State().U
+	if u == nil {
+		return all
+	}
+	for i, v := range all {
+		moved := make([]int32, len(v))
+		for j := range moved {
+			moved[j] = v[j-j%len(u)+int(u[j%len(u)])]
+		}
+		all[i] = moved
+	}
+	return all
+}
+
+// patch returns what output position p (row-major) of a convolution contracts.
+func patch(c plan.Conv2D, x []int32, p int) []int32 {
+	v := make([]int32, c.KH*c.KW*c.C)
+	for t := range v {
+		h := p/c.OutW()*c.SH + t/c.C/c.KW*c.DH - c.Top
+		w := p%c.OutW()*c.SW + t/c.C%c.KW*c.DW - c.Left
+		if h >= 0 && h < c.H && w >= 0 && w < c.W {
+			v[t] = x[(h*c.W+w)*c.C+t%c.C]
+		}
+	}
+	return v
+}
+
+// zerosSeen returns how many of the zeros behind a call show as zero words, a column at a
+// time, of how many.
+func zerosSeen(xhat ring.Matrix, truth [][]int32) (seen, of int) {
+	zeros, words := make([]int, xhat.Cols), make([]int, xhat.Cols)
+	for i, row := range truth {
+		for j, e := range row {
+			if e == 0 {
+				zeros[j]++
+				of++
+			}
+			if xhat.At(i, j) == 0 {
+				words[j]++
+			}
+		}
+	}
+	for j := range zeros {
+		seen += min(zeros[j], words[j])
+	}
+	return seen, of
+}
+
+// kernelsRight returns how many kernels of got are those of want up to sign and
+// common factor.
+func kernelsRight(op plan.Op, got, want []int32) (right, of int) {
+	channels, terms := op.AsConv().C, op.Terms()
+	for k := range op.Rows() {
+		for c := range channels {
+			var scale quotient
+			same := true
+			for t := c; t < terms; t += channels {
+				i := k*terms + t
+				q := reduced(int64(got[i]), int64(want[i]))
+				switch {
+				case want[i] == 0 && got[i] == 0:
+				case q.num == 0, scale.den != 0 && q != scale:
+					same = false
+				default:
+					scale = q
+				}
+			}
+			of++
+			if same && scale.den != 0 {
+				right++
+			}
+		}
+	}
+	return right, of
+}
+
+// foldedRight says of how many inputs Folded gives the integers in all samples, up to one
+// factor, of those that are not zero in 8 samples: truth has them in the order of columns.
+// The order of samples is permuted, so they are compared sorted.
+func foldedRight(r ring.Ring, xhat ring.Matrix, truth [][]int32) (right, of int) {
+	_, units := Folded(r, xhat)
+	v, got, want := make([]uint32, xhat.Rows), make([]int32, xhat.Rows), make([]int32, xhat.Rows)
+	for j := range xhat.Cols {
+		nonzero := 0
+		for i, row := range truth {
+			if want[i] = row[j]; want[i] != 0 {
+				nonzero++
+			}
+		}
+		if nonzero < 8 {
+			continue
+		}
+		of++
+		if units == nil {
+			continue
+		}
+		for i := range v {
+			v[i] = r.Mul(xhat.At(i, j), invert(r.Modulus(), units[i]))
+		}
+		unit := shrink(r, v, exact)
+		if unit == 0 {
+			continue
+		}
+		for i, a := range v {
+			e := r.Lift(r.Mul(unit, a))
+			got[i] = max(e, -e)
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if primitive(got) == primitive(want) {
+			right++
+		}
+	}
+	return right, of
+}
+
+// crossRatios says of how many cross ratios of four weights, drawn at random, fraction gives
+// the numerator and the denominator: where these are not too large for one word.
+func (t *target) crossRatios(r ring.Ring, op plan.Op, what ring.Matrix, truth []int32) (right, of int) {
+	rng := rand.New(rand.NewPCG(3, uint64(t.index)))
+	channels := op.AsConv().C
+	for range 1000 {
+		i, k, j := rng.IntN(what.Rows), rng.IntN(what.Rows), rng.IntN(what.Cols)
+		l := rng.IntN(what.Cols)
+		if i == k || channels > 1 && j%channels == l%channels || j == l {
+			continue
+		}
+		den := invert(r.Modulus(), r.Mul(what.At(i, l), what.At(k, j)))
+		if den == 0 {
+			continue
+		}
+		of++
+		w := func(i, j int) int64 { return int64(truth[i*what.Cols+j]) }
+		x, y := fraction(r.Modulus(), r.Mul(r.Mul(what.At(i, j), what.At(k, l)), den))
+		if reduced(w(i, j)*w(k, l), w(i, l)*w(k, j)) == (quotient{x, y}) {
+			right++
+		}
+	}
+	return right, of
+}
+
+// agree returns how many of guess are want.
+func agree(guess []int, want []uint32) (n int) {
+	for i, e := range want {
+		if guess[i] == int(e) {
+			n++
+		}
+	}
+	return n
+}
+
+// known returns rows with the columns left out whose units are not known, as Pixels does.
+func (a *inputAttack) known(rows [][]int32) [][]int32 {
+	v := make([][]int32, len(rows))
+	for i, row := range rows {
+		v[i] = slices.Clone(row)
+		for j := range row {
+			if a.column[j%len(a.column)] == 0 {
+				v[i][j] = 0
+			}
+		}
+	}
+	return v
+}
+
+// divisible counts weights that the prime p divides, or that were marked so.
+type divisible struct {
+	p                         uint32
+	both, any, divided, words int
+}
+
+func (d *divisible) add(what ring.Matrix, truth []int32) {
+	for i, mark := range Divisible(what, d.p) {
+		divides := truth[i]%int32(d.p) == 0
+		for _, c := range []struct {
+			n  *int
+			is bool
+		}{{&d.both, mark && divides}, {&d.any, mark || divides}, {&d.divided, divides}, {&d.words, true}} {
+			if c.is {
+				*c.n++
+			}
+		}
+	}
 }
