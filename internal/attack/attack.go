@@ -9,9 +9,9 @@
 package attack
 
 import (
-	"math"
+	"sort"
 
-	"gonum.org/v1/gonum/stat/distuv"
+	"gonum.org/v1/gonum/mathext"
 
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/ring"
@@ -50,16 +50,19 @@ type Result struct {
 	Network string  `json:"network"`
 	Layer   int     `json:"layer"` // of the linear ones; -1 for all
 	Op      string  `json:"op"`
-	Scheme  string  `json:"scheme"`          // several where they send the same
-	Role    int     `json:"role"`            // whose cloud attacks
-	Noise   float64 `json:"noise,omitempty"` // of a base model, over the layer's root mean square
-	What    string  `json:"what"`            // what one thing is
+	Scheme  string  `json:"scheme"` // several where they send the same
+	Role    int     `json:"role"`   // whose cloud attacks
+	Noise   float64 `json:"noise"`  // of a base model, over the layer's root mean square
+	What    string  `json:"what"`   // what one thing is
 	Right   int     `json:"right"`
 	Of      int     `json:"of"`
 	Rate    float64 `json:"rate"`
 	Chance  float64 `json:"chance"` // the rate of who sees nothing
-	Verdict Verdict `json:"verdict"`
-	Seconds float64 `json:"seconds,omitempty"` // that the attack took
+	Game    bool    `json:"game"`   // each is which of two candidates
+	// Detectable is the least rate above chance that is told from it, 0 for none.
+	Detectable float64 `json:"detectable"`
+	Verdict    Verdict `json:"verdict"`
+	Seconds    float64 `json:"seconds,omitempty"` // that the attack took
 }
 
 // Target is what an attack is after.
@@ -74,48 +77,76 @@ const (
 type Verdict string
 
 const (
-	Broken   Verdict = "broken"  // 90 % and more, above chance
-	Leaks    Verdict = "leaks"   // above chance
+	Broken   Verdict = "broken"  // more than chance, and 90 % or more
+	Leaks    Verdict = "leaks"   // more than chance; of a game of two candidates, less, too
 	AtChance Verdict = "chance"  // not told from chance
-	Few      Verdict = "too few" // too few to tell
+	Few      Verdict = "too few" // not told from chance, were all of them right
 )
 
-// Alarm is the probability, two-sided, below which a rate or a statistic is not put down
-// to chance. A report has fewer than 2,000 of both: the probability of any such by chance is
-// below 1e-9.
+// Alarm is the probability below which a rate or a statistic is not put down to chance. A
+// report has fewer than 2,000 of both: the probability of any such by chance is below 1e-9.
 const Alarm = 1e-13
 
-// verdict returns what right of so many means where chance is the rate of who sees nothing.
-func verdict(right, of int, chance float64) Verdict {
-	rate := float64(right) / float64(max(1, of))
-	switch {
-	case binomial(right, of, chance) >= Alarm:
-		if math.Pow(chance, float64(of)) >= Alarm {
-			return Few
-		}
-		return AtChance
-	case rate >= 0.9:
-		return Broken
-	}
-	return Leaks
+// score is how many of so many things an attack got right, and how many are by chance.
+type score struct {
+	right, of int
+	chance    float64 // the rate of who sees nothing
+	// game: each was which of two candidates. Who is wrong too often need only say the
+	// other one, so that less than chance tells as much as more.
+	game bool
 }
 
-// binomial returns the probability, two-sided, of a count as far off as right among so many of the
-// given chance.
-func binomial(right, of int, chance float64) float64 {
+func (s score) rate() float64 { return float64(s.right) / float64(max(1, s.of)) }
+
+// p returns the probability by chance of as many right or more; of a game, of a number as far off
+// on either side.
+func (s score) p() float64 {
+	more := atLeast(s.right, s.of, s.chance)
+	if !s.game {
+		return more
+	}
+	return twoSided(atLeast(s.of-s.right, s.of, 1-s.chance), more)
+}
+
+// detectable returns the least rate above chance that is told from it, 0 for none.
+func (s score) detectable() float64 {
+	least := s
+	least.right = sort.Search(s.of+1, func(n int) bool {
+		if float64(n) <= s.chance*float64(s.of) {
+			return false
+		}
+		least.right = n
+		return least.p() < Alarm
+	})
+	if least.right > s.of {
+		return 0
+	}
+	return least.rate()
+}
+
+func (s score) verdict() Verdict {
 	switch {
-	case of == 0:
+	case s.p() < Alarm && s.rate() >= 0.9:
+		return Broken
+	case s.p() < Alarm:
+		return Leaks
+	case s.detectable() == 0:
+		return Few
+	}
+	return AtChance
+}
+
+// atLeast returns the probability of n or more of so many, of which each is by chance.
+func atLeast(n, of int, chance float64) float64 {
+	switch {
+	case n <= 0 || chance >= 1:
 		return 1
 	case chance <= 0:
-		if right > 0 {
-			return 0
-		}
-		return 1
+		return 0
 	}
-	d := distuv.Binomial{N: float64(of), P: chance}
-	below, above := d.CDF(float64(right)), 1.0
-	if right > 0 {
-		above = 1 - d.CDF(float64(right-1))
-	}
-	return min(1, 2*max(0, min(below, above)))
+	return mathext.RegIncBeta(float64(n), float64(of-n+1), chance)
 }
+
+// twoSided returns the probability of a value as far off, on either side, as one with these
+// probabilities of no more and of no less.
+func twoSided(below, above float64) float64 { return min(1, 2*min(below, above)) }

@@ -276,9 +276,9 @@ func TestFaultyPadsAreFoundOut(t *testing.T) {
 				a.column[j], a.places[j] = invert(r.Modulus(), st.F[i]), int(i)
 			}
 			found := map[string]bool{}
-			if err := a.run(context.Background(), func(attack, what string, right, of int, chance float64) {
-				found[attack] = verdict(right, of, chance) != AtChance
-				t.Logf("%s: %d of %d %s", attack, right, of, what)
+			if err := a.run(context.Background(), func(attack, what string, s score) {
+				found[attack] = s.verdict() != AtChance
+				t.Logf("%s: %d of %d %s", attack, s.right, s.of, what)
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -476,7 +476,49 @@ func TestRank(t *testing.T) {
 	}
 }
 
-// binomial against sums of exact terms.
+// Integers in an order that has nothing to do with theirs are scored at chance, which is one a
+// column or more, and those of the layer times any factors of rows and columns are above.
+func TestShuffledScaled(t *testing.T) {
+	rng := mathrand.New(mathrand.NewPCG(21, 22))
+	for _, op := range []plan.Op{
+		plan.Dense(25, 5), plan.Dense(500, 10), plan.Dense(100, 64),
+		plan.Conv(plan.Conv2D{H: 8, W: 8, C: 4, OutC: 8, KH: 5, KW: 5, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}),
+	} {
+		columns, n := op.AsConv().C, op.Rows()*op.Terms()
+		want := make([]int32, n)
+		for i := range want {
+			want[i] = int32(math.Round(300 * rng.NormFloat64()))
+		}
+		chance := shuffledScaled(op, want)
+		if least := float64(columns) / float64(n); chance < 0.9*least || chance > 4*least+0.02 {
+			t.Errorf("%v: chance %g, one a column is %g", op, chance, least)
+		}
+		guess := &Weights{Rows: op.Rows(), Terms: op.Terms(), Column: make([]uint32, columns), W: slices.Clone(want), Known: slices.Repeat([]bool{true}, n)}
+		var guessed [2]int
+		for range 8 {
+			rng.Shuffle(n, func(i, j int) { guess.W[i], guess.W[j] = guess.W[j], guess.W[i] })
+			guessed[0] += guess.scaled(want)
+			for i := range guess.W {
+				guess.W[i] = 1 + rng.Int32N(500)
+			}
+			guessed[1] += guess.scaled(want)
+			copy(guess.W, want)
+		}
+		for _, right := range guessed {
+			if s := (score{right: right, of: 8 * n, chance: chance}); s.verdict() != AtChance {
+				t.Errorf("%v: a guess is right %g of times, by chance %g: %s", op, s.rate(), chance, s.verdict())
+			}
+		}
+		for i := range guess.W {
+			guess.W[i] *= int32(1+i/op.Terms()%3) * int32(2-i%columns%5)
+		}
+		if s := (score{right: guess.scaled(want), of: n, chance: chance}); s.verdict() == AtChance {
+			t.Errorf("%v: %d of %d by chance %g", op, s.right, n, chance)
+		}
+	}
+}
+
+// atLeast against sums of exact terms.
 func TestVerdict(t *testing.T) {
 	for _, c := range []struct {
 		right, of int
@@ -495,21 +537,32 @@ func TestVerdict(t *testing.T) {
 				above += p
 			}
 		}
-		want := min(1, 2*min(below, above))
-		if got := binomial(c.right, c.of, c.chance); math.Abs(got-want) > 1e-9+1e-6*want {
-			t.Errorf("%+v: %g, want %g", c, got, want)
+		near := func(got, want float64) bool { return math.Abs(got-want) <= 1e-300+1e-6*want }
+		if s := (score{right: c.right, of: c.of, chance: c.chance}); !near(s.p(), above) {
+			t.Errorf("%+v: %g, want %g", c, s.p(), above)
+		}
+		if s := (score{right: c.right, of: c.of, chance: c.chance, game: true}); !near(s.p(), min(1, 2*min(below, above))) {
+			t.Errorf("game, %+v: %g, want twice %g or %g", c, s.p(), below, above)
 		}
 	}
 	for _, c := range []struct {
-		right, of int
-		chance    float64
-		want      Verdict
+		score
+		want       Verdict
+		detectable int // right, 0 for none
 	}{
-		{64, 64, 0.5, Broken}, {0, 64, 0.5, Leaks}, {40, 64, 0.5, AtChance}, {10, 10, 0.5, Few}, {0, 0, 0.5, Few},
-		{0, 100, 0, AtChance}, {1, 100, 0, Leaks}, {95, 100, 0, Broken}, {1, 1000, 1e-9, AtChance},
+		// Least counts are from exact sums of binomial coefficients.
+		{score{64, 64, 0.5, true}, Broken, 60}, {score{0, 64, 0.5, true}, Leaks, 60}, {score{40, 64, 0.5, true}, AtChance, 60},
+		{score{60, 64, 0.5, true}, Broken, 60}, {score{59, 64, 0.5, true}, AtChance, 60}, {score{4, 64, 0.5, true}, Leaks, 60}, {score{5, 64, 0.5, true}, AtChance, 60},
+		{score{187, 256, 0.5, true}, Leaks, 187}, {score{186, 256, 0.5, true}, AtChance, 187},
+		{score{0, 64, 0.5, false}, AtChance, 60}, {score{0, 100000, 0.2, false}, AtChance, 20936},
+		{score{10, 10, 0.5, true}, Few, 0}, {score{0, 0, 0.5, true}, Few, 0}, {score{3, 3, 1, false}, Few, 0}, {score{0, 0, 0, false}, Few, 0},
+		{score{0, 100, 0, false}, AtChance, 1}, {score{1, 100, 0, false}, Leaks, 1}, {score{95, 100, 0, false}, Broken, 1}, {score{1, 1000, 1e-9, false}, AtChance, 3},
 	} {
-		if got := verdict(c.right, c.of, c.chance); got != c.want {
-			t.Errorf("%d of %d by chance %g: %s, want %s", c.right, c.of, c.chance, got, c.want)
+		if got := c.verdict(); got != c.want {
+			t.Errorf("%+v: %s, want %s", c.score, got, c.want)
+		}
+		if got, want := c.score.detectable(), float64(c.detectable)/float64(max(1, c.of)); got != want {
+			t.Errorf("%+v: %g is detectable, want %g", c.score, got, want)
 		}
 	}
 }

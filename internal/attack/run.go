@@ -60,14 +60,14 @@ func targets(r ring.Ring, n Network) ([]*target, error) {
 }
 
 // result fills in a Result about t.
-func (t *target) result(a Result, right, of int, chance float64) Result {
+func (t *target) result(a Result, s score) Result {
 	a.Network, a.Layer, a.Op = t.network, t.index, t.op.String()
-	return a.count(right, of, chance)
+	return a.scored(s)
 }
 
-func (a Result) count(right, of int, chance float64) Result {
-	a.Right, a.Of, a.Chance = right, of, chance
-	a.Rate, a.Verdict = float64(right)/float64(max(1, of)), verdict(right, of, chance)
+func (a Result) scored(s score) Result {
+	a.Right, a.Of, a.Chance, a.Game = s.right, s.of, s.chance, s.game
+	a.Rate, a.Detectable, a.Verdict = s.rate(), s.detectable(), s.verdict()
 	return a
 }
 
@@ -114,7 +114,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 			report.Results = append(report.Results, Result{
 				Target: OnWeights, Attack: "zeros", Network: n.Name, Layer: -1, Scheme: names(masked(o.Schemes)),
 				What: fmt.Sprintf("weights that %d divides, %.2f %% of all", z.p, 100*share),
-			}.count(z.both, z.any, share))
+			}.scored(score{right: z.both, of: z.any, chance: share}))
 		}
 		for _, s := range o.Schemes {
 			if err := step("inputs under " + s.String()); err != nil {
@@ -165,15 +165,15 @@ func names(schemes []transform.Scheme) string {
 	return strings.Join(names, ", ")
 }
 
-// add takes a result of right so many, and its chance.
-type add func(a Result, right, of int, chance float64)
+// add takes a result with its score.
+type add func(a Result, s score)
 
 // weights attacks the weights of a layer, and adds those that primes divide to zeros.
 func (o Options) weights(ctx context.Context, report *Report, t *target, zeros []divisible) error {
 	r := o.Ring
-	add := func(a Result, right, of int, chance float64) {
+	add := func(a Result, s score) {
 		a.Target = OnWeights
-		report.Results = append(report.Results, t.result(a, right, of, chance))
+		report.Results = append(report.Results, t.result(a, s))
 	}
 	for _, group := range o.schemes(t) {
 		s, text := group[0], names(group)
@@ -187,7 +187,7 @@ func (o Options) weights(ctx context.Context, report *Report, t *target, zeros [
 		}
 		op := l.CloudOp()
 		right, of := t.crossRatios(r, op, what, truth)
-		add(Result{Attack: "one ratio", Scheme: text, What: "cross ratios of four weights, exactly"}, right, of, 0)
+		add(Result{Attack: "one ratio", Scheme: text, What: "cross ratios of four weights, exactly"}, score{right: right, of: of})
 		start := time.Now()
 		weights, err := Recover(ctx, r, op, what, searched)
 		if err != nil {
@@ -197,13 +197,14 @@ func (o Options) weights(ctx context.Context, report *Report, t *target, zeros [
 		if right = 0; weights != nil {
 			right = weights.scaled(truth)
 		}
-		add(Result{Attack: "ratios", Scheme: text, What: "integers, up to a factor a row and an input", Seconds: took}, right, len(truth), commonest(t.w))
+		add(Result{Attack: "ratios", Scheme: text, What: "integers, up to a factor a row and an input", Seconds: took},
+			score{right: right, of: len(truth), chance: shuffledScaled(op, truth)})
 		if op.Kind == plan.KindConv2D {
 			start := time.Now()
 			guess := Kernels(r, op, what)
 			took := time.Since(start).Seconds()
 			right, of = kernelsRight(op, guess, truth)
-			add(Result{Attack: "kernels", Scheme: text, What: "kernels, up to sign and common factor", Seconds: took}, right, of, 0)
+			add(Result{Attack: "kernels", Scheme: text, What: "kernels, up to sign and common factor", Seconds: took}, score{right: right, of: of})
 		}
 		for i := range zeros {
 			zeros[i].add(what, truth)
@@ -216,18 +217,6 @@ func (o Options) weights(ctx context.Context, report *Report, t *target, zeros [
 		}
 	}
 	return nil
-}
-
-// commonest returns the share of the most frequent magnitude of w: how often who knows
-// that is right.
-func commonest(w []int32) float64 {
-	counts, most := map[int32]int{}, 0
-	for _, e := range w {
-		e = max(e, -e)
-		counts[e]++
-		most = max(most, counts[e])
-	}
-	return float64(most) / float64(len(w))
 }
 
 // weightGames plays who tells two layers apart by what is sealed of them.
@@ -261,7 +250,7 @@ func (o Options) weightGames(t *target, s transform.Scheme, scheme string, add a
 		if err != nil {
 			return err
 		}
-		add(Result{Attack: g.name, Scheme: scheme, What: g.what}, right, trials, 0.5)
+		add(Result{Attack: g.name, Scheme: scheme, What: g.what}, score{right: right, of: trials, chance: 0.5, game: true})
 	}
 	return nil
 }
@@ -306,9 +295,9 @@ func (o Options) match(ctx context.Context, t *target, s transform.Scheme, schem
 		}
 	}
 	for i, noise := range levels {
-		add(Result{Attack: "base model", Scheme: scheme, Noise: noise, What: "rows"}, rows[i], tries*len(st.E), 1/float64(len(st.E)))
+		add(Result{Attack: "base model", Scheme: scheme, Noise: noise, What: "rows"}, score{right: rows[i], of: tries * len(st.E), chance: 1 / float64(len(st.E))})
 		if len(st.U) > 1 {
-			add(Result{Attack: "base model", Scheme: scheme, Noise: noise, What: "inputs"}, inputs[i], tries*len(st.U), 1/float64(len(st.U)))
+			add(Result{Attack: "base model", Scheme: scheme, Noise: noise, What: "inputs"}, score{right: inputs[i], of: tries * len(st.U), chance: 1 / float64(len(st.U))})
 		}
 	}
 	return nil
@@ -358,8 +347,8 @@ func (o Options) inputs(ctx context.Context, report *Report, n Network, t *targe
 	ownViews := views(r, s, own)
 	for role, view := range views(r, s, l) {
 		a := inputAttack{Options: o, target: t, layer: l, scheme: s, x: x, n: n.Count, column: column, places: places, own: ownViews[role], view: view}
-		if err := a.run(ctx, func(attack, what string, right, of int, chance float64) {
-			report.Results = append(report.Results, t.result(Result{Target: OnInputs, Attack: attack, Scheme: s.String(), Role: role, What: what}, right, of, chance))
+		if err := a.run(ctx, func(attack, what string, got score) {
+			report.Results = append(report.Results, t.result(Result{Target: OnInputs, Attack: attack, Scheme: s.String(), Role: role, What: what}, got))
 		}); err != nil {
 			return err
 		}
@@ -397,7 +386,7 @@ type inputAttack struct {
 func (a *inputAttack) images(i, j int) []int32 { return a.x[i*len(a.x)/a.n : j*len(a.x)/a.n] }
 
 // run makes every attack and tells report of each.
-func (a *inputAttack) run(ctx context.Context, report func(attack, what string, right, of int, chance float64)) error {
+func (a *inputAttack) run(ctx context.Context, report func(attack, what string, s score)) error {
 	const few = 8
 	r := a.Ring
 	rng := rand.New(rand.NewPCG(11, uint64(len(a.x))))
@@ -409,7 +398,7 @@ func (a *inputAttack) run(ctx context.Context, report func(attack, what string, 
 	}
 	truth := received(a.layer, seed, few)
 	seen, of := zerosSeen(xhat, truth)
-	report("zeros", "inputs that are zero", seen, of, 1/float64(r.Modulus()))
+	report("zeros", "inputs that are zero", score{right: seen, of: of, chance: 1 / float64(r.Modulus())})
 
 	what := "whole images"
 	if a.layer.CloudOp() != a.layer.Op() {
@@ -417,9 +406,9 @@ func (a *inputAttack) run(ctx context.Context, report func(attack, what string, 
 	}
 	pixels := Pixels(r, xhat, a.column)
 	right, of := pixelsRight(pixels, a.known(truth))
-	report("pixels", what+" in another order, up to a factor each", right, of, 0)
+	report("pixels", what+" in another order, up to a factor each", score{right: right, of: of})
 	right, of = pixelsRight(placed(pixels, a.places), vectors(a.layer, seed, few))
-	report("pixels in place", what+", with a base model with noise of 10 %, up to a factor each", right, of, 0)
+	report("pixels in place", what+", with a base model with noise of 10 %, up to a factor each", score{right: right, of: of})
 
 	trials := 256
 	if a.Quick {
@@ -456,7 +445,7 @@ func (a *inputAttack) run(ctx context.Context, report func(attack, what string, 
 		if err != nil {
 			return err
 		}
-		report(g.name, g.what, right, trials, 0.5)
+		report(g.name, g.what, score{right: right, of: trials, chance: 0.5, game: true})
 	}
 
 	for _, g := range []struct {
@@ -470,7 +459,7 @@ func (a *inputAttack) run(ctx context.Context, report func(attack, what string, 
 		if err != nil {
 			return err
 		}
-		report(g.name, fmt.Sprintf("images seen again, of %d", linked), right, trials, 1.0/linked)
+		report(g.name, fmt.Sprintf("images seen again, of %d", linked), score{right: right, of: trials, chance: 1.0 / linked})
 	}
 
 	calls := make([]ring.Matrix, 8)
@@ -496,7 +485,7 @@ func (a *inputAttack) run(ctx context.Context, report func(attack, what string, 
 			alarms++
 		}
 	}
-	report("statistics", fmt.Sprintf("tests of %d words that fail, least p %.1g", len(calls)*len(zero), least), alarms, len(all), 0)
+	report("statistics", fmt.Sprintf("tests of %d words that fail, least p %.1g", len(calls)*len(zero), least), score{right: alarms, of: len(all)})
 	return nil
 }
 
@@ -532,7 +521,8 @@ func (o Options) folding(report *Report, t *target, s transform.Scheme, x []int3
 			return err
 		}
 		right, of := foldedRight(r, xhat, received(l, c.x, n))
-		report.Results = append(report.Results, t.result(Result{Target: OnInputs, Attack: "folded bias", Scheme: c.scheme, What: "inputs in all samples, up to a factor each"}, right, of, 0))
+		report.Results = append(report.Results, t.result(Result{Target: OnInputs, Attack: "folded bias", Scheme: c.scheme, What: "inputs in all samples, up to a factor each"},
+			score{right: right, of: of}))
 	}
 	return nil
 }

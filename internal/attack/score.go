@@ -107,6 +107,25 @@ func (g *Weights) scaled(want []int32) int {
 	return right
 }
 
+// shuffledScaled returns the rate at which scaled finds right, of who has the integers want of the
+// operator and not their places: the mean of draws of their order. A factor a column that suits
+// a column best makes one integer right at least, whatever was guessed.
+func shuffledScaled(op plan.Op, want []int32) float64 {
+	const least = 1 << 13 // integers, in draws together
+	rng := rand.New(rand.NewPCG(17, uint64(len(want))))
+	guess := &Weights{
+		Rows: op.Rows(), Terms: op.Terms(), Column: make([]uint32, op.AsConv().C),
+		W: slices.Clone(want), Known: slices.Repeat([]bool{true}, len(want)),
+	}
+	right, of := 0, 0
+	for of < least {
+		rng.Shuffle(len(want), func(i, j int) { guess.W[i], guess.W[j] = guess.W[j], guess.W[i] })
+		right += guess.scaled(want)
+		of += len(want)
+	}
+	return float64(right) / float64(of)
+}
+
 // pixelsRight returns how many of the rows that were not left out are rows of want, which
 // has no negative integers, up to a common factor.
 func pixelsRight(got, want [][]int32) (right, of int) {
