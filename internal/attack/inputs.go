@@ -184,8 +184,10 @@ func wordsApart(a, b ring.Matrix) (n int) {
 // cloud receives: an image, or a patch of one that the host unrolled. column holds the
 // units of Weights.Column: What and xhat are masked by the same F, so that a row without
 // them is its integers times one unit. Rows of fewer than 8 words that are not zero are
-// left out, and rows without an answer nil.
+// left out, and rows without an answer nil: those with fewer than 8 such words whose units are
+// known, too.
 func Pixels(r ring.Ring, xhat ring.Matrix, column []uint32) [][]int32 {
+	const least = 8 // words
 	rows := make([][]int32, xhat.Rows)
 	f := make([]uint32, len(column))
 	for c, a := range column {
@@ -199,18 +201,21 @@ func Pixels(r ring.Ring, xhat ring.Matrix, column []uint32) [][]int32 {
 	}
 	v := make([]uint32, xhat.Cols)
 	for i := range rows {
-		nonzero := 0
+		nonzero, known := 0, 0
 		for j, a := range xhat.Row(i) {
-			if v[j] = r.Mul(a, f[j%len(f)]); v[j] != 0 {
+			if a != 0 {
 				nonzero++
 			}
+			if v[j] = r.Mul(a, f[j%len(f)]); v[j] != 0 {
+				known++
+			}
 		}
-		if nonzero < 8 {
+		if nonzero < least {
 			rows[i] = []int32{}
 			continue
 		}
 		unit := shrink(r, v, exact)
-		if unit == 0 {
+		if known < least || unit == 0 {
 			continue
 		}
 		rows[i] = make([]int32, len(v))

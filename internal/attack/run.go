@@ -2,7 +2,6 @@ package attack
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -187,7 +186,7 @@ func (o Options) weights(ctx context.Context, report *Report, t *target, zeros [
 		}
 		op := l.CloudOp()
 		right, of := t.crossRatios(r, op, what, truth)
-		add(Result{Attack: "one ratio", Scheme: text, What: "cross ratios of four weights, exactly"}, score{right: right, of: of})
+		add(Result{Attack: "one ratio", Scheme: text, What: "cross ratios of four weights that are not zero, exactly"}, score{right: right, of: of})
 		start := time.Now()
 		weights, err := Recover(ctx, r, op, what, searched)
 		if err != nil {
@@ -338,11 +337,10 @@ func (o Options) inputs(ctx context.Context, report *Report, n Network, t *targe
 		if err != nil {
 			return err
 		}
-		if weights == nil {
-			return errors.New("the weights of the first layer were not recovered")
+		if column, places = make([]uint32, len(l.State().U)), make([]int, len(l.State().U)); weights != nil {
+			column = weights.Column
+			_, places = weights.Match(noisy(rand.New(rand.NewPCG(13, 1)), t.float, 0.1))
 		}
-		column = weights.Column
-		_, places = weights.Match(noisy(rand.New(rand.NewPCG(13, 1)), t.float, 0.1))
 	}
 	ownViews := views(r, s, own)
 	for role, view := range views(r, s, l) {
@@ -376,7 +374,7 @@ type inputAttack struct {
 	scheme transform.Scheme
 	x      []int32 // n images
 	n      int
-	column []uint32 // as Weights.Column
+	column []uint32 // as Weights.Column, zeros where no weights were recovered
 	places []int    // where a base model with noise of 10 % says that these are
 	own    View     // the attacker's, of masks of its own
 	view   View

@@ -292,8 +292,8 @@ func foldedRight(r ring.Ring, xhat ring.Matrix, truth [][]int32) (right, of int)
 	return right, of
 }
 
-// crossRatios says of how many cross ratios of four weights, drawn at random, fraction gives
-// the numerator and the denominator: where these are not too large for one word.
+// crossRatios says of how many cross ratios of four weights, drawn at random and none of them
+// zero, fraction gives the numerator and the denominator: where these are not too large for one word.
 func (t *target) crossRatios(r ring.Ring, op plan.Op, what ring.Matrix, truth []int32) (right, of int) {
 	rng := rand.New(rand.NewPCG(3, uint64(t.index)))
 	channels := op.AsConv().C
@@ -303,14 +303,18 @@ func (t *target) crossRatios(r ring.Ring, op plan.Op, what ring.Matrix, truth []
 		if i == k || channels > 1 && j%channels == l%channels || j == l {
 			continue
 		}
-		den := invert(r.Modulus(), r.Mul(what.At(i, l), what.At(k, j)))
-		if den == 0 {
+		w := func(i, j int) int64 { return int64(truth[i*what.Cols+j]) }
+		num, den := w(i, j)*w(k, l), w(i, l)*w(k, j)
+		if num == 0 || den == 0 {
+			continue // a weight of zero shows: see zeros
+		}
+		inv := invert(r.Modulus(), r.Mul(what.At(i, l), what.At(k, j)))
+		if inv == 0 {
 			continue
 		}
 		of++
-		w := func(i, j int) int64 { return int64(truth[i*what.Cols+j]) }
-		x, y := fraction(r.Modulus(), r.Mul(r.Mul(what.At(i, j), what.At(k, l)), den))
-		if reduced(w(i, j)*w(k, l), w(i, l)*w(k, j)) == (quotient{x, y}) {
+		x, y := fraction(r.Modulus(), r.Mul(r.Mul(what.At(i, j), what.At(k, l)), inv))
+		if reduced(num, den) == (quotient{x, y}) {
 			right++
 		}
 	}

@@ -3,22 +3,26 @@ package attack
 import (
 	"fmt"
 	"math"
+	"slices"
 
+	"gonum.org/v1/gonum/mathext"
 	"gonum.org/v1/gonum/stat/distuv"
 
 	"github.com/securenets/securenets/internal/ring"
 )
 
 // Statistic is a test of whether words are uniform and independent. P is the probability
-// of a value as far off where they are.
+// of a value as far off where they are, on either side: words that are too even fail, too.
 type Statistic struct {
 	Name  string  `json:"name"`
 	Value float64 `json:"value"`
 	P     float64 `json:"p"`
 }
 
-// cells is the number of cells that one of two words is counted in.
-const cells = 16
+const (
+	cells    = 16 // that one of two words is counted in
+	expected = 16 // words in each cell, at least, for chi-squared to hold far out
+)
 
 // Statistics tests calls of the same samples: whether words are uniform modulo each prime and in
 // their high bits, and independent of their neighbours, of the samples before, of the
@@ -26,7 +30,8 @@ const cells = 16
 // other, two at least, of one shape.
 //
 // Tests are chi-squared ones of counts, but for the correlation of two calls' words and
-// the number of equal words, of normal and of Poisson distribution.
+// the number of equal words, of normal and of Poisson distribution. Those for which there are too
+// few words are left out.
 func Statistics(r ring.Ring, calls []ring.Matrix, zero []bool) []Statistic {
 	var all []Statistic
 	m := r.Modulus()
@@ -96,6 +101,7 @@ func Statistics(r ring.Ring, calls []ring.Matrix, zero []bool) []Statistic {
 			chiSquared("inputs of zero, "+at.name, byInput[1], at.share),
 			chiSquared("other inputs, "+at.name, byInput[0], at.share))
 	}
+	all = slices.DeleteFunc(all, func(s Statistic) bool { return math.IsNaN(s.P) })
 	return append(all, correlation(r, calls), equalWords(r, calls))
 }
 
@@ -109,21 +115,22 @@ func single(name string, calls []ring.Matrix, share []float64, cell func(uint32)
 	return chiSquared(name, counts, share)
 }
 
-// chiSquared tests counts of cells that have the given shares.
+// chiSquared tests counts of cells that have the given shares. P is NaN for too few of them.
 func chiSquared(name string, counts []int, share []float64) Statistic {
 	total := 0
 	for _, n := range counts {
 		total += n
 	}
-	if total == 0 {
-		return Statistic{name, 0, 1}
+	if slices.Min(share)*float64(total) < expected {
+		return Statistic{name, 0, math.NaN()}
 	}
 	var sum float64
 	for i, n := range counts {
 		want := share[i] * float64(total)
 		sum += (float64(n) - want) * (float64(n) - want) / want
 	}
-	return Statistic{name, sum, distuv.ChiSquared{K: float64(len(counts) - 1)}.Survival(sum)}
+	d := distuv.ChiSquared{K: float64(len(counts) - 1)}
+	return Statistic{name, sum, twoSided(d.CDF(sum), d.Survival(sum))}
 }
 
 // correlation tests that of words with those of the call before.
@@ -151,9 +158,10 @@ func equalWords(r ring.Ring, calls []ring.Matrix) Statistic {
 			}
 		}
 	}
-	p := 1.0
+	lambda, above := float64(n)/float64(r.Modulus()), 1.0
 	if equal > 0 {
-		p = 1 - distuv.Poisson{Lambda: float64(n) / float64(r.Modulus())}.CDF(float64(equal-1))
+		above = mathext.GammaIncReg(float64(equal), lambda)
 	}
-	return Statistic{"equal words of calls", float64(equal), max(0, p)}
+	below := mathext.GammaIncRegComp(float64(equal+1), lambda)
+	return Statistic{"equal words of calls", float64(equal), twoSided(below, above)}
 }
