@@ -67,12 +67,28 @@ func (a *AttacksResult) Table(w io.Writer) error {
 		}
 		fmt.Fprintln(w)
 	}
-	_, err := fmt.Fprintf(w, `Rates in per cent of what was right. A star: more than chance, the probability of that by chance being below %.0e.
-A question mark: too few for that, whatever the rate. Scores, and nothing else, use masks, weights and images; attackers
-have what a cloud has, %s. Inputs are %d test images. A base model is the network's weights plus normal noise of so many
-per cent of the layer's root mean square.
-`, attack.Alarm, a.Ring, a.Images)
+	_, err := fmt.Fprintf(w, `Rates in per cent of what was right. A star: more than chance (in games of two candidates less, too), the probability of
+that by chance being below %.0e. A question mark: not even if all were right. No star is no proof that nothing shows:
+the least above chance that has one is %s.
+Chance is the rate of who sees nothing; for ratios it is measured, on the layer's integers in any order. Attackers have
+what a cloud has, %s, and what the attack's name says. Inputs are %d test images. A base model is the network's
+weights plus normal noise of so many per cent of the layer's root mean square.
+`, attack.Alarm, a.games(), a.Ring, a.Images)
 	return err
+}
+
+// games says which rate of games of two candidates is the least that is told from chance.
+func (a *AttacksResult) games() string {
+	var all []string
+	for _, r := range a.Results {
+		if !r.Game {
+			continue
+		}
+		if s := fmt.Sprintf("%.1f in %d games of two candidates", 100*r.Detectable, r.Of); !slices.Contains(all, s) {
+			all = append(all, s)
+		}
+	}
+	return strings.Join(all, ", and ")
 }
 
 // percent returns a rate, with a mark unless it is by chance.
@@ -180,7 +196,7 @@ func (a *AttacksResult) CSV(w io.Writer) error {
 		rows[i] = attackRow(r)
 	}
 	return writeCSV(w, []string{
-		"target", "attack", "network", "layer", "op", "scheme", "role", "noise", "what", "right", "of", "rate", "chance", "verdict", "seconds",
+		"target", "attack", "network", "layer", "op", "scheme", "role", "noise", "what", "right", "of", "rate", "chance", "game", "detectable", "verdict", "seconds",
 	}, rows)
 }
 
@@ -189,6 +205,7 @@ type attackRow attack.Result
 func (r attackRow) record() []string {
 	return []string{
 		string(r.Target), r.Attack, r.Network, strconv.Itoa(r.Layer), r.Op, r.Scheme, strconv.Itoa(r.Role), decimal(r.Noise), r.What,
-		strconv.Itoa(r.Right), strconv.Itoa(r.Of), decimal(r.Rate), decimal(r.Chance), string(r.Verdict), decimal(r.Seconds),
+		strconv.Itoa(r.Right), strconv.Itoa(r.Of), decimal(r.Rate), decimal(r.Chance),
+		strconv.FormatBool(r.Game), decimal(r.Detectable), string(r.Verdict), decimal(r.Seconds),
 	}
 }
