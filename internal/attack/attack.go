@@ -98,8 +98,8 @@ type score struct {
 
 func (s score) rate() float64 { return float64(s.right) / float64(max(1, s.of)) }
 
-// p returns the probability by chance of as many right or more; of a game, of a number as far off
-// on either side.
+// p returns the probability of as many right or more by chance, were each so on its own; of a game,
+// of a number as far off on either side.
 func (s score) p() float64 {
 	more := atLeast(s.right, s.of, s.chance)
 	if !s.game {
