@@ -40,7 +40,9 @@ type Options struct {
 	// Stock keeps the pads that Precompute makes on disk. Nil: the stock lives in
 	// memory and dies with the session.
 	Stock *DurableStock
-	// Timeout bounds the wait for one layer's answers, of each try. Zero: 30 s.
+	// Timeout bounds the wait for one layer's answers, of each try. Zero: 30 s. Where it
+	// passes, the connection may be given up, for all that use the client: a Push in work
+	// fails then, and goes on where it stopped when it is called again.
 	Timeout time.Duration
 	// Retries is how often a layer's call is made again, at most, where a cloud cannot be
 	// reached, does not answer in time or as it should, refuses for the time being, or

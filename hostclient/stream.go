@@ -62,24 +62,44 @@ func (a *answer) put() {
 }
 
 // open returns the client's stream, a new one where there is none.
-func (c *Client) open() (*stream, error) {
+func (c *Client) open(ctx context.Context) (*stream, error) {
+	for {
+		s, ready, err := c.next()
+		if err != nil || ready {
+			return s, err
+		}
+		select {
+		case <-s.over: // or the next one may be opened on a connection that is to end
+		case <-ctx.Done():
+			return nil, stopped(ctx)
+		}
+	}
+}
+
+// next returns the client's stream, a new one where the last one is over. ready is false
+// for one that has failed and is not over yet.
+func (c *Client) next() (s *stream, ready bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.barred != nil {
-		return nil, c.barred
+		return nil, false, c.barred
 	}
 	if c.stream != nil {
 		if c.stream.ctx.Err() == nil {
-			return c.stream, nil
+			return c.stream, true, nil
 		}
-		<-c.stream.over // or the next one may be opened on a connection that is to end
+		select {
+		case <-c.stream.over:
+		default:
+			return c.stream, false, nil
+		}
 	}
-	s := &stream{requests: make(chan *wire.Request), opened: make(chan struct{}), over: make(chan struct{}), waiting: map[uint64]*answer{}}
+	s = &stream{requests: make(chan *wire.Request), opened: make(chan struct{}), over: make(chan struct{}), waiting: map[uint64]*answer{}}
 	s.ctx, s.fail = context.WithCancelCause(context.Background())
 	c.stream = s
 	c.conn.ResetConnectBackoff()
 	c.running.Go(func() { c.send(s) })
-	return s, nil
+	return s, true, nil
 }
 
 // send opens s and sends requests until it fails.
@@ -271,7 +291,7 @@ func atMost(d time.Duration, ns uint64) time.Duration { return time.Duration(min
 // when it ends otherwise, they are left alone.
 func (c *Client) evaluate(ctx context.Context, r ring.Ring, model sealed.Digest, layer int, m transform.Masked, dst ring.Matrix) (t traffic, err error) {
 	start := time.Now()
-	s, err := c.open()
+	s, err := c.open(ctx)
 	if err != nil {
 		return t, err
 	}
