@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"sync"
 
@@ -15,13 +16,40 @@ import (
 
 // sharing decides what memory callers share with the daemon. See package lane.
 type sharing struct {
-	limits  config.SharedMemory
-	all     *budget
-	metrics *metrics.Metrics
+	limits   config.SharedMemory
+	all      *budget
+	regions  *budget // how many there are
+	metrics  *metrics.Metrics
+	log      *slog.Logger
+	draining context.Context
 }
 
-func newSharing(limits config.SharedMemory, m *metrics.Metrics) *sharing {
-	return &sharing{limits, newBudget(limits.Bytes), m}
+// maxRegions is how many regions there may be. Each is a mapping, of which a process of
+// Linux has 65,530 by default, and the Go runtime ends with the last one.
+const maxRegions = 4096
+
+func newSharing(limits config.SharedMemory, m *metrics.Metrics, log *slog.Logger, draining context.Context) *sharing {
+	return &sharing{limits, newBudget(limits.Bytes), newBudget(maxRegions), m, log, draining}
+}
+
+func (s *sharing) terms() lane.Terms {
+	return lane.Terms{Full: s.full, Admit: s.admit, Freed: s.freed, Told: s.metrics.Offered}
+}
+
+// full reports whether not even the smallest region would be admitted.
+func (s *sharing) full() bool {
+	return s.all.Limit()-s.all.Used() < lane.Grain || s.regions.Used() == s.regions.Limit()
+}
+
+// freed gives a region's bytes back. Where its pages could not be taken out they may
+// still be charged to the daemon, so that nobody else gets them.
+func (s *sharing) freed(size int64, err error) {
+	s.regions.Release(1)
+	if err != nil {
+		s.log.Error("shared memory is lost", "bytes", size, "error", err)
+		return
+	}
+	s.all.Release(size)
 }
 
 // admit sets a region's bytes aside where it says lane.Accepted.
@@ -31,7 +59,10 @@ func (s *sharing) admit(size int64) lane.Verdict {
 		return lane.Off
 	case size > s.limits.BytesPerConnection:
 		return lane.TooLarge
+	case !s.regions.TryAcquire(1):
+		return lane.NoRoom
 	case !s.all.TryAcquire(size):
+		s.regions.Release(1)
 		return lane.NoRoom
 	}
 	return lane.Accepted
@@ -44,11 +75,13 @@ type localConn struct {
 	mu     sync.Mutex
 	closed bool
 	region *lane.Region // nil: none, or the connection is closed
+
+	sharing *sharing // of the region
 }
 
 // share takes the memory that the caller offers, if it does.
 func (c *localConn) share(s *sharing) (*lane.Region, error) {
-	region, err := lane.Accept(c.UnixConn, s.admit, s.all.Release, s.metrics.Offered)
+	region, err := lane.Accept(c.UnixConn, s.terms())
 	if err != nil || region == nil {
 		return nil, err
 	}
@@ -58,17 +91,24 @@ func (c *localConn) share(s *sharing) (*lane.Region, error) {
 		region.Release()
 		return nil, net.ErrClosed
 	}
-	c.region = region
+	c.region, c.sharing = region, s
 	return region, nil
 }
 
-// Close ends the connection. Its memory is unmapped once no call uses it.
+// Close ends the connection. Its memory is unmapped once no call uses it, and its pages
+// are taken out: the caller finds zeros then, in answers that it has not read yet, too, and
+// can tell by the connection, which has ended before. The answers of a daemon that drains
+// stay: no caller comes back to have it pay for more.
 func (c *localConn) Close() error {
 	c.mu.Lock()
 	region := c.region
 	c.closed, c.region = true, nil
 	c.mu.Unlock()
 	if region != nil {
+		if c.sharing.draining.Err() != nil {
+			region.Keep()
+		}
+		_ = c.CloseWrite() // at once, as Close need not
 		region.Release()
 	}
 	return c.UnixConn.Close()

@@ -70,13 +70,20 @@ type sharingConn struct {
 }
 
 func (c *sharingConn) Close() error {
-	c.once.Do(c.region.Release)
+	c.once.Do(func() {
+		_ = c.Conn.(*net.UnixConn).CloseWrite()
+		c.region.Release()
+	})
 	return c.Conn.Close()
 }
 
 func (s sharing) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	admit := func(int64) lane.Verdict { return lane.Accepted }
-	region, err := lane.Accept(c.(*net.UnixConn), admit, func(int64) {}, func(lane.Verdict) {})
+	region, err := lane.Accept(c.(*net.UnixConn), lane.Terms{
+		Full:  func() bool { return false },
+		Admit: func(int64) lane.Verdict { return lane.Accepted },
+		Freed: func(int64, error) {},
+		Told:  func(lane.Verdict) {},
+	})
 	if err != nil || region == nil {
 		return c, sharedRegion{}, err
 	}

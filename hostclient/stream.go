@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -149,7 +150,7 @@ func (c *Client) receive(s *stream, conn grpc.ClientStream) {
 		}
 		got := taken{queue: resp.QueueNS, compute: resp.ComputeNS}
 		if a.done != nil {
-			got.err = a.take(&resp)
+			got.err = a.take(&resp, s.shared)
 		}
 		resp.Free()
 		a.put()
@@ -160,8 +161,9 @@ func (c *Client) receive(s *stream, conn grpc.ClientStream) {
 }
 
 // take decodes the answer to its place. Words in shared memory are copied there before
-// anything is told of them: the cloud may change them at any time.
-func (a *answer) take(resp *wire.Response) error {
+// anything is told of them: the cloud may change them at any time. It may also have taken
+// the memory's pages out, once it has ended the connection, which is no wrong answer.
+func (a *answer) take(resp *wire.Response, shared *wire.Shared) error {
 	if resp.Err != nil {
 		return wire.FromProto(resp.Err)
 	}
@@ -173,8 +175,15 @@ func (a *answer) take(resp *wire.Response) error {
 		words = mem.BufferSlice{mem.SliceBuffer(a.down.Bytes)}
 	}
 	var err error
-	if touched := lane.Touch(func() { err = wire.DecodeWords(a.ring, a.dst, words) }); touched != nil {
+	var zeros bool // now, after they were copied
+	if touched := lane.Touch(func() {
+		err = wire.DecodeWords(a.ring, a.dst, words)
+		zeros = resp.Shared != nil && !slices.ContainsFunc(a.down.Bytes, func(b byte) bool { return b != 0 })
+	}); touched != nil {
 		err = touched
+	}
+	if zeros && shared.Ended() {
+		return fmt.Errorf("%w: it ended the connection before its answer was read", ErrUnavailable)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %v", ErrBadAnswer, err)

@@ -7,7 +7,46 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/securenets/securenets/internal/lane"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/wire"
 )
+
+// TestEmptiedMemory: zeros of a connection that has ended are no answer, as the cloud may
+// have let go of the memory. All others are answers, to be tested.
+func TestEmptiedMemory(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	cloud, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared := &wire.Shared{UnixConn: c.(*net.UnixConn)}
+	take := func(words ...byte) error {
+		a := &answer{ring: ring.Q4(), dst: make([]uint32, len(words)/4), down: lane.Slot{Bytes: words}}
+		return a.take(&wire.Response{Shared: span(a.down)}, shared)
+	}
+	if err := errors.Join(take(0, 0, 0, 0, 0, 0, 0, 0), take(1, 0, 0, 0)); err != nil {
+		t.Error(err)
+	}
+	cloud.Close()
+	if err := take(0, 0, 0, 0, 0, 0, 0, 1); err != nil {
+		t.Error(err)
+	}
+	if err := take(0, 0, 0, 0, 0, 0, 0, 0); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("zeros are an answer: %v", err)
+	}
+}
 
 // TestStreamThatLingers: who waits for the end of the last stream gives up in time, and keeps
 // nobody from closing the client.

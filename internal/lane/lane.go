@@ -124,17 +124,32 @@ func parseReply(b []byte) (Verdict, error) {
 	return Verdict(binary.LittleEndian.Uint64(b[8:])), nil
 }
 
+// Terms are what a daemon shares memory on.
+type Terms struct {
+	// Full says that no region of any size is wanted now: what is offered is not received.
+	Full func() bool
+	// Admit says whether a region of a size in bytes is wanted.
+	Admit func(size int64) Verdict
+	// Freed is told of each region that was admitted when it is not mapped any more, or was
+	// not to be had, and with an error where its pages may still be there, at the cost of
+	// this process.
+	Freed func(size int64, err error)
+	// Told is told what is replied.
+	Told func(Verdict)
+}
+
 // Region is shared memory, mapped as long as someone at this end holds it. It may be
 // used by several goroutines at once.
 type Region struct {
-	mem  []byte
-	held atomic.Int64
-	free func() // is called once it is not mapped any more
+	mem   []byte
+	held  atomic.Int64
+	freed func(error) // nil: the host's, whose pages are its own affair
+	keep  atomic.Bool
 }
 
 // newRegion returns a region that its caller holds.
-func newRegion(mem []byte, free func()) *Region {
-	r := &Region{mem: mem, free: free}
+func newRegion(mem []byte, freed func(error)) *Region {
+	r := &Region{mem: mem, freed: freed}
 	r.held.Store(1)
 	return r
 }
@@ -155,15 +170,37 @@ func (r *Region) Hold() bool {
 	}
 }
 
-// Release lets go of the region. The last one unmaps it.
+// Release lets go of the region. The last one unmaps it, at a daemon after it took all
+// pages out: a page is charged to who touched it first for as long as it is there, mapped or
+// not, and the caller may keep a descriptor. The connection has ended before.
 func (r *Region) Release() {
 	switch n := r.held.Add(-1); {
-	case n == 0:
+	case n == 0 && r.freed == nil:
 		unmap(r.mem)
-		r.free()
+	case n == 0:
+		go r.end()
 	case n < 0:
 		panic("lane: a region that is not held is released")
 	}
+}
+
+// Keep has the daemon leave the pages as they are when the region ends.
+func (r *Region) Keep() { r.keep.Store(true) }
+
+// punching are the regions whose pages are being taken out. A caller can have that wait, with
+// a write to the memory that does not get on; others wait behind a few such, and nobody else.
+var punching = make(chan struct{}, 4)
+
+// end is the end of a daemon's region.
+func (r *Region) end() {
+	var err error
+	if !r.keep.Load() {
+		punching <- struct{}{}
+		err = punch(r.mem)
+		<-punching
+	}
+	unmap(r.mem)
+	r.freed(err)
 }
 
 // Bytes returns the part of the region at an offset, of a length in bytes, and false

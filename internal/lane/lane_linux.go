@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +19,7 @@ const Supported = true
 
 // seals are what a region is offered with: it can neither shrink, which is what makes a
 // mapping safe to read, nor grow, and no more seals can be set, which would keep a daemon
-// from writing.
+// from writing, and from taking pages out.
 const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 
 // create returns a descriptor of new memory of a size in bytes, sealed.
@@ -45,7 +47,20 @@ func create(size int64) (*os.File, error) {
 // is the file's and cannot be taken back, so that no holder of any descriptor can cut
 // it. A hole that somebody punches reads as zeros: tmpfs makes its page at the next
 // access. Files of hugetlbfs can have seals too, and no page then: they are refused.
+//
+// A descriptor can be of a file system that its sender serves, and does not: nothing is
+// called that asks one before it is known that the file has seals, which is for the kernel's own.
 func check(fd int, size int64) error {
+	set, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrMemory, os.NewSyscallError("fcntl", err))
+	}
+	if set&unix.F_SEAL_SHRINK == 0 {
+		return fmt.Errorf("%w: it can shrink", ErrMemory)
+	}
+	if set&unix.F_SEAL_SEAL == 0 || set&(unix.F_SEAL_WRITE|unix.F_SEAL_FUTURE_WRITE) != 0 {
+		return fmt.Errorf("%w: it is or can be sealed against writing", ErrMemory)
+	}
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(fd, &fs); err != nil {
 		return fmt.Errorf("%w: %w", ErrMemory, os.NewSyscallError("fstatfs", err))
@@ -57,34 +72,48 @@ func check(fd int, size int64) error {
 	if int64(fs.Type) != unix.TMPFS_MAGIC || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return fmt.Errorf("%w: no file of tmpfs", ErrMemory)
 	}
-	set, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrMemory, os.NewSyscallError("fcntl", err))
-	}
-	if set&unix.F_SEAL_SHRINK == 0 {
-		return fmt.Errorf("%w: it can shrink", ErrMemory)
-	}
-	// Its size is looked at with the seal set.
-	if err := unix.Fstat(fd, &st); err != nil || st.Size != size {
+	if st.Size != size {
 		return fmt.Errorf("%w: it has %d bytes, not %d", ErrMemory, st.Size, size)
 	}
 	return nil
 }
 
-// open maps memory, which its caller then holds. One that is sealed against writing
-// cannot be mapped.
-func open(fd int, size int64, free func()) (*Region, error) {
+// open maps memory, which its caller then holds. For freed see Region.
+func open(fd int, size int64, freed func(error)) (*Region, error) {
 	mem, err := unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMemory, os.NewSyscallError("mmap", err))
 	}
-	return newRegion(mem, free), nil
+	return newRegion(mem, freed), nil
 }
 
 func unmap(mem []byte) {
 	if err := unix.Munmap(mem); err != nil { // only of what is not mapped
 		panic(err)
 	}
+}
+
+// punch takes all pages out of memory.
+func punch(mem []byte) error {
+	return os.NewSyscallError("madvise", unix.Madvise(mem, unix.MADV_REMOVE))
+}
+
+// Ended reports whether the other end of a connection has ended it, or this one has. What
+// came before that need not have been read.
+func Ended(c syscall.Conn) bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	ended := true
+	if err := raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		n, err := unix.Poll(p, 0)
+		ended = n != 0 || err != nil
+	}); err != nil {
+		return true
+	}
+	return ended
 }
 
 // Offer offers a region of a size in bytes, a multiple of Grain, on a connection on which
@@ -97,7 +126,7 @@ func Offer(ctx context.Context, c *net.UnixConn, size int64) (*Region, error) {
 		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
 	defer f.Close() // the mapping stays, and the other end has a descriptor of its own
-	region, err := open(int(f.Fd()), size, func() {})
+	region, err := open(int(f.Fd()), size, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
@@ -137,15 +166,14 @@ func offer(c *net.UnixConn, fd int, size int64) (Verdict, error) {
 // Accept reads it, and nothing more, and replies. It returns nil and no error where HTTP/2
 // is to begin without a region: a preface need not be there.
 //
-// admit is asked whether a region of a size in bytes is wanted; where it says Accepted,
-// free is called when the region is not mapped any more, or was not to be had. told is told
-// what is replied. The caller holds the region, and has set a deadline.
-func Accept(c *net.UnixConn, admit func(size int64) Verdict, free func(size int64), told func(Verdict)) (*Region, error) {
+// The caller holds the region, and has set a deadline. It ends the connection before it
+// lets go of the region.
+func Accept(c *net.UnixConn, t Terms) (*Region, error) {
 	first, err := peek(c)
 	if err != nil || first != magic[0] {
 		return nil, err
 	}
-	fds, b, err := readPreface(c)
+	fds, b, err := readPreface(c, !t.Full() && !strangers.full())
 	defer closeAll(fds)
 	if err != nil {
 		return nil, err
@@ -157,9 +185,9 @@ func Accept(c *net.UnixConn, admit func(size int64) Verdict, free func(size int6
 	verdict := BadVersion
 	var region *Region
 	if known {
-		region, verdict = take(fds, size, admit, free)
+		region, verdict = take(fds, size, t)
 	}
-	told(verdict)
+	t.Told(verdict)
 	if _, err := c.Write(reply(verdict)); err != nil {
 		if region != nil {
 			region.Release()
@@ -170,8 +198,8 @@ func Accept(c *net.UnixConn, admit func(size int64) Verdict, free func(size int6
 }
 
 // take maps the one descriptor that came, if that is wanted and as it was said to be.
-func take(fds []int, size int64, admit func(int64) Verdict, free func(int64)) (*Region, Verdict) {
-	if v := admit(size); v != Accepted {
+func take(fds []int, size int64, t Terms) (*Region, Verdict) {
+	if v := t.Admit(size); v != Accepted {
 		return nil, v
 	}
 	err := error(ErrMemory)
@@ -180,10 +208,10 @@ func take(fds []int, size int64, admit func(int64) Verdict, free func(int64)) (*
 	}
 	var r *Region
 	if err == nil {
-		r, err = open(fds[0], size, func() { free(size) })
+		r, err = open(fds[0], size, func(err error) { t.Freed(size, err) })
 	}
 	if err != nil {
-		free(size)
+		t.Freed(size, nil)
 		return nil, BadMemory
 	}
 	return r, Accepted
@@ -222,9 +250,14 @@ func peek(c *net.UnixConn) (byte, error) {
 var errCut = errors.New("descriptors were cut off")
 
 // readPreface reads a preface, and the descriptors that come with it, which are the
-// caller's to close whatever the error.
-func readPreface(c *net.UnixConn) (fds []int, b []byte, err error) {
+// caller's to close whatever the error; where they are not to be received, the system
+// drops them.
+func readPreface(c *net.UnixConn, receive bool) (fds []int, b []byte, err error) {
 	b = make([]byte, prefaceSize)
+	if !receive {
+		_, err = io.ReadFull(c, b)
+		return nil, b, err
+	}
 	oob := make([]byte, unix.CmsgSpace(4)) // room for one or, with padding, two
 	for at := 0; at < len(b); {
 		// net sets MSG_CMSG_CLOEXEC.
@@ -265,8 +298,58 @@ func descriptors(oob []byte) (fds []int, err error) {
 	return fds, nil
 }
 
+// closeAll closes descriptors. It does not wait for the file systems of others.
 func closeAll(fds []int) {
 	for _, fd := range fds {
-		unix.Close(fd)
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0); err == nil {
+			unix.Close(fd)
+		} else {
+			strangers.close(fd)
+		}
 	}
+}
+
+// strangers closes what is no memory, which may take as long as its sender likes.
+var strangers = closer{shut: unix.Close}
+
+// maxClosing is how many descriptors may hang as they are closed.
+const maxClosing = 4
+
+// closer closes descriptors in goroutines, of which there are at most maxClosing.
+type closer struct {
+	shut    func(fd int) error
+	mu      sync.Mutex
+	running int
+	waiting []int
+}
+
+// full reports whether another descriptor would have to wait.
+func (c *closer) full() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.running == maxClosing
+}
+
+func (c *closer) close(fd int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting = append(c.waiting, fd)
+	if c.running < maxClosing {
+		c.running++
+		go c.run()
+	}
+}
+
+func (c *closer) run() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.waiting) > 0 {
+		fd := c.waiting[0]
+		c.waiting = c.waiting[1:]
+		shut := c.shut
+		c.mu.Unlock()
+		shut(fd)
+		c.mu.Lock()
+	}
+	c.running--
 }

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,12 +60,34 @@ func holds(t *testing.T) (h held) {
 	return held{len(fds), strings.Count(string(maps), "memfd:")}
 }
 
+// waitForHeld waits until the process holds what it did before, and nothing is admitted.
+func waitForHeld(t *testing.T, before held, l *ledger) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Microsecond) {
+		after, admitted := holds(t), l.left()
+		if after == before && admitted == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%+v before, %+v after, %d bytes admitted", before, after, admitted)
+		}
+	}
+}
+
 // ledger is a daemon's account of what it has admitted.
 type ledger struct {
 	mu       sync.Mutex
 	verdict  lane.Verdict
+	full     bool
 	admitted int64
+	lost     error
 	told     []lane.Verdict
+}
+
+func (l *ledger) left() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.admitted
 }
 
 func (l *ledger) admit(size int64) lane.Verdict {
@@ -76,16 +99,17 @@ func (l *ledger) admit(size int64) lane.Verdict {
 	return l.verdict
 }
 
-func (l *ledger) free(size int64) {
+func (l *ledger) freed(size int64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.admitted -= size
+	l.lost = err
 }
 
 func (l *ledger) tell(v lane.Verdict) { l.told = append(l.told, v) }
 
 func (l *ledger) accept(c *net.UnixConn) (*lane.Region, error) {
-	return lane.Accept(c, l.admit, l.free, l.tell)
+	return lane.Accept(c, lane.Terms{Full: func() bool { return l.full }, Admit: l.admit, Freed: l.freed, Told: l.tell})
 }
 
 // memfd returns a descriptor of memory with seals.
@@ -149,23 +173,23 @@ func TestOffer(t *testing.T) {
 		t.Fatal("not to be held")
 	}
 	theirs.Release()
-	if l.admitted != size {
+	if l.left() != size {
 		t.Error("freed while it is held")
 	}
 	b[0] = 'h'
-	theirs.Release()
-	if l.admitted != 0 || theirs.Hold() {
-		t.Errorf("%d bytes admitted in the end", l.admitted)
-	}
 	if a[0] != 'h' {
 		t.Error("the other end lost its memory")
 	}
-	ours.Release()
+	theirs.Release()
+	if theirs.Hold() {
+		t.Error("held after its end")
+	}
 	host.Close()
 	daemon.Close()
-	if after := holds(t); after != before {
-		t.Errorf("%+v before, %+v after", before, after)
-	}
+	waitForHeld(t, held{before.fds, before.maps + 1}, &l)
+	a[0] = 1 // as long as it is held here
+	ours.Release()
+	waitForHeld(t, before, &l)
 	func() {
 		defer func() {
 			if recover() == nil {
@@ -249,7 +273,8 @@ func TestHostileOffers(t *testing.T) {
 	}
 	offers := []offer{
 		{"good", good, sealed, lane.Accepted, nil},
-		{"sealed against shrinking alone", good, func(t *testing.T) []int { return one(memfd(t, size, 0, unix.F_SEAL_SHRINK)) }, lane.Accepted, nil},
+		{"not sealed against growing", good, func(t *testing.T) []int { return one(memfd(t, size, 0, unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL)) }, lane.Accepted, nil},
+		{"not sealed against more seals", good, func(t *testing.T) []int { return one(memfd(t, size, 0, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW)) }, lane.BadMemory, nil},
 		{"another version", with(good, 6, '2'), sealed, lane.BadVersion, nil},
 		{"no descriptor", good, none, lane.BadMemory, nil},
 		{"two descriptors", good, many(2), lane.BadMemory, nil},
@@ -341,9 +366,7 @@ func TestHostileOffers(t *testing.T) {
 				}
 				host.Close()
 				daemon.Close()
-				if after := holds(t); after != before || l.admitted != 0 {
-					t.Errorf("in pieces of %d: %+v before, %+v after, %d bytes admitted", chunk, before, after, l.admitted)
-				}
+				waitForHeld(t, before, &l)
 			}
 		})
 	}
@@ -379,9 +402,221 @@ func TestLateDescriptors(t *testing.T) {
 	}
 	host.Close()
 	daemon.Close()
-	if after := holds(t); after != before || l.admitted != 0 {
-		t.Errorf("%+v before, %+v after", before, after)
+	waitForHeld(t, before, &l)
+}
+
+// send offers descriptors and returns what is replied.
+func send(t *testing.T, l *ledger, fds ...int) (r *lane.Region, v lane.Verdict) {
+	t.Helper()
+	host, daemon := pair(t)
+	if _, _, err := host.WriteMsgUnix(lane.Preface(lane.Grain), unix.UnixRights(fds...), nil); err != nil {
+		t.Fatal(err)
 	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r, _ = l.accept(daemon)
+	}()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("an offer is not answered")
+	}
+	var b [16]byte
+	if _, err := io.ReadFull(host, b[:]); err != nil {
+		t.Fatal(err)
+	}
+	v, err := lane.ParseReply(b[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	host.Close()
+	daemon.Close()
+	return r, v
+}
+
+// blocks returns how much memory a file has, in blocks.
+func blocks(t *testing.T, fd int) int64 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Blocks
+}
+
+// TestPages: a daemon that lets go of a region leaves no page of it, however long the
+// caller keeps a descriptor, unless it is to.
+func TestPages(t *testing.T) {
+	for _, keep := range []bool{false, true} {
+		before := holds(t)
+		fd := memfd(t, lane.Grain, 0, goodSeals)
+		var l ledger
+		r, v := send(t, &l, fd)
+		if v != lane.Accepted {
+			t.Fatal(v)
+		}
+		b, _ := r.Bytes(0, lane.Grain)
+		read := byte(0)
+		for i := range b { // which makes pages of holes
+			read |= b[i]
+		}
+		if blocks(t, fd)*512 != lane.Grain || read != 0 {
+			t.Fatalf("%d blocks", blocks(t, fd))
+		}
+		if keep {
+			r.Keep()
+		}
+		r.Release()
+		waitForHeld(t, held{before.fds + 1, before.maps}, &l)
+		if n := blocks(t, fd); (n != 0) != keep || l.lost != nil {
+			t.Errorf("kept %v: %d blocks are left, %v", keep, n, l.lost)
+		}
+		unix.Close(fd)
+	}
+}
+
+// TestLostPages: pages that cannot be taken out are told of. Only memory that is not sealed
+// as it has to be has such.
+func TestLostPages(t *testing.T) {
+	fd := memfd(t, lane.Grain, 0, unix.F_SEAL_SHRINK)
+	defer unix.Close(fd)
+	lost := make(chan error)
+	r, err := lane.Open(fd, lane.Grain, func(err error) { lost <- err })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_FUTURE_WRITE); err != nil {
+		t.Fatal(err)
+	}
+	r.Release()
+	if err := <-lost; !errors.Is(err, unix.EPERM) {
+		t.Error(err)
+	}
+}
+
+// TestEnded: an end of a connection is seen past what was not read.
+func TestEnded(t *testing.T) {
+	host, daemon := pair(t)
+	if _, err := daemon.Write([]byte("an answer")); err != nil {
+		t.Fatal(err)
+	}
+	if lane.Ended(host) {
+		t.Error("ended")
+	}
+	daemon.CloseWrite()
+	if !lane.Ended(host) {
+		t.Error("not ended")
+	}
+	host, daemon = pair(t)
+	host.Close()
+	if !lane.Ended(host) || !lane.Ended(daemon) {
+		t.Error("not ended when closed")
+	}
+}
+
+// TestNotReceived: who takes no memory anyway gets no descriptor.
+func TestNotReceived(t *testing.T) {
+	fd := memfd(t, lane.Grain, 0, goodSeals)
+	defer unix.Close(fd)
+	before := holds(t)
+	for admits, want := range map[lane.Verdict]lane.Verdict{lane.Off: lane.Off, lane.NoRoom: lane.NoRoom, lane.Accepted: lane.BadMemory} {
+		l := ledger{verdict: admits, full: true}
+		if r, v := send(t, &l, fd); r != nil || v != want {
+			t.Errorf("%v, want %v", v, want)
+		}
+		if after := holds(t); after.maps != before.maps {
+			t.Error("it is mapped")
+		}
+		waitForHeld(t, before, &l)
+	}
+	// More than there is room for elsewhere are not in the way.
+	host, daemon := pair(t)
+	if _, _, err := host.WriteMsgUnix(lane.Preface(lane.Grain), unix.UnixRights(fd, fd, fd, fd), nil); err != nil {
+		t.Fatal(err)
+	}
+	l := ledger{verdict: lane.Off, full: true}
+	if r, err := l.accept(daemon); r != nil || err != nil || l.told[0] != lane.Off {
+		t.Errorf("%v, told %v", err, l.told)
+	}
+}
+
+// TestSlowFileSystem: a descriptor of a file system that does not answer holds nothing up.
+func TestSlowFileSystem(t *testing.T) {
+	fuse, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Skip("no file system can be made: ", err)
+	}
+	end := sync.OnceFunc(func() { unix.Close(fuse) }) // which fails what waits
+	defer end()
+	dir := t.TempDir()
+	if err := unix.Mount("test", dir, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fuse)); err != nil {
+		t.Skip("no file system can be made: ", err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	defer end() // before anything else
+	var l ledger
+	if _, v := send(t, &l, fd); v != lane.BadMemory {
+		t.Error(v)
+	}
+}
+
+// TestSlowClose: descriptors that take long to close hold no handshake up; when so many
+// hang, none are received.
+func TestSlowClose(t *testing.T) {
+	before := holds(t)
+	hang := make(chan struct{})
+	var hanging atomic.Int32
+	defer lane.SetClose(func(fd int) error {
+		if hanging.Add(1) > lane.MaxClosing {
+			t.Error("too many hang")
+		}
+		<-hang
+		hanging.Add(-1)
+		return unix.Close(fd)
+	})()
+	var l ledger
+	for i := range lane.MaxClosing {
+		fd := memfd(t, lane.Grain, 0, goodSeals)
+		if r, v := send(t, &l, fd); v != lane.Accepted {
+			t.Fatal(v)
+		} else {
+			r.Release()
+		}
+		unix.Close(fd)
+		var p [2]int
+		if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+		few := p[:1]
+		if i == lane.MaxClosing-1 {
+			few = p[:] // of which one waits
+		}
+		if _, v := send(t, &l, few...); v != lane.BadMemory {
+			t.Error(v)
+		}
+		unix.Close(p[0])
+		unix.Close(p[1])
+	}
+	waitForHeld(t, held{before.fds + lane.MaxClosing + 1, before.maps}, &l)
+	fd := memfd(t, lane.Grain, 0, goodSeals)
+	if r, v := send(t, &l, fd); r != nil || v != lane.BadMemory {
+		t.Errorf("%v where descriptors hang", v)
+	}
+	close(hang)
+	waitForHeld(t, held{before.fds + 1, before.maps}, &l)
+	r, v := send(t, &l, fd)
+	for ; v != lane.Accepted; r, v = send(t, &l, fd) { // until the last is counted as closed
+		time.Sleep(time.Millisecond)
+	}
+	r.Release()
+	unix.Close(fd)
+	waitForHeld(t, before, &l)
 }
 
 // TestRefusals: what a daemon does not admit is not mapped, and the host is told why.
@@ -561,7 +796,7 @@ func TestHoles(t *testing.T) {
 func TestTouch(t *testing.T) {
 	fd := memfd(t, lane.Grain, 0, 0)
 	defer unix.Close(fd)
-	r, err := lane.Open(fd, lane.Grain, func() {})
+	r, err := lane.Open(fd, lane.Grain, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

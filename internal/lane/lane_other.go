@@ -5,6 +5,7 @@ package lane
 import (
 	"context"
 	"net"
+	"syscall"
 )
 
 // Supported says whether this system can share memory.
@@ -14,8 +15,11 @@ const Supported = false
 func Offer(context.Context, *net.UnixConn, int64) (*Region, error) { return nil, ErrUnsupported }
 
 // Accept waits for nothing here: HTTP/2 begins.
-func Accept(*net.UnixConn, func(int64) Verdict, func(int64), func(Verdict)) (*Region, error) {
-	return nil, nil
-}
+func Accept(*net.UnixConn, Terms) (*Region, error) { return nil, nil }
+
+// Ended reports nothing here.
+func Ended(syscall.Conn) bool { return false }
 
 func unmap([]byte) {}
+
+func punch([]byte) error { return ErrUnsupported }

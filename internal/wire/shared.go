@@ -83,6 +83,10 @@ func (s *Shared) HangUp() {
 	<-s.closed
 }
 
+// Ended reports whether the server has ended the connection, or its client has. The memory
+// may then be empty, and is not before.
+func (s *Shared) Ended() bool { return lane.Ended(s.UnixConn) }
+
 // SharedOf returns what the connection of a client's stream shares, nil for nothing.
 // The context is the stream's.
 func SharedOf(stream context.Context) *Shared {
