@@ -256,6 +256,15 @@ func (r *residency) warm(ctx context.Context, m *Model) {
 	}
 }
 
+// unload has a model leave, pinned or not.
+func (r *residency) unload(m *Model) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m.weights != nil {
+		r.leave(m.weights)
+	}
+}
+
 // drop makes a model one that is not to be used any more.
 func (r *residency) drop(m *Model) {
 	r.mu.Lock()

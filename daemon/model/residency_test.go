@@ -21,6 +21,7 @@ import (
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/kernels"
 )
 
 // scales is a backend that weighs what there is: the weights that it holds, and the
@@ -30,6 +31,7 @@ type scales struct {
 	test  *testing.T
 	sizes map[int]int64             // by model: of its file
 	load  func(model, op int) error // called in every load, if it is not nil
+	light map[int]bool              // models that have a byte a weight
 
 	mu      sync.Mutex
 	budget  int64
@@ -72,20 +74,19 @@ func (s *scales) weigh() {
 	}
 }
 
-// check is Options.Check: a file has been read.
-func (s *scales) check(p plan.Plan) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.reading[p.Ops[0].In-100] = len(p.Ops)
-	s.weigh()
-	return nil
-}
-
 func (s *scales) Load(ctx context.Context, _ ring.Ring, op plan.Op, w ring.Matrix) (plan.Product, error) {
 	p := &weighed{s: s, model: max(op.In, op.Out) - 100, bytes: 12 * int64(len(w.Data))}
+	if s.light[p.model] {
+		p.bytes /= 12
+	}
 	i := 0
 	if op.In == 64 {
 		i = 1
+	} else { // a file has been read
+		s.mu.Lock()
+		s.reading[p.model] = 2
+		s.weigh()
+		s.mu.Unlock()
 	}
 	var err error
 	if s.load != nil {
@@ -164,7 +165,7 @@ func openShelf(t *testing.T, beside int) *shelf {
 	f := open(t)
 	f.Close()
 	s.budget = need + int64(beside)*held
-	f.o.Backend, f.o.MaxLoaded, f.o.Check = s, s.budget, s.check
+	f.o.Backend, f.o.MaxLoaded = s, s.budget
 	f.o.MaxModels, f.o.CallerModels = 100, 100
 	f.open()
 	return &shelf{fixture: f, scales: s, files: map[int][]byte{}, digests: map[int]sealed.Digest{}}
@@ -881,4 +882,149 @@ func TestRemovedBeforeWait(t *testing.T) {
 			t.Error("it was loaded")
 		}
 	})
+}
+
+// mustPut stores a model of an owner's.
+func (s *shelf) mustPut(o model.Owner, number int) {
+	s.t.Helper()
+	s.files[number], s.digests[number] = s.add(number)
+	if err := put(s.t, s.Of(o), s.digests[number], s.files[number]); err != nil {
+		s.t.Error(err)
+	}
+	synctest.Wait()
+}
+
+// TestBadPlanMakesNoRoom: of an upload whose plan is refused nothing is loaded, and nothing
+// leaves for it.
+func TestBadPlanMakesNoRoom(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		s := openShelf(t, 0)
+		s.Close()
+		s.o.Check = func(p plan.Plan) error {
+			if p.Ops[0].In == 109 {
+				return &wire.Error{Reason: wire.ReasonTooLarge}
+			}
+			return nil
+		}
+		s.fixture.open()
+		s.mustPut(someone, 1)
+		b, d := s.add(9)
+		for range 2 {
+			u, err := s.Of(another).Upload(t.Context(), d, int64(len(b)))
+			if err == nil {
+				err = errors.Join(u.Write(b[u.Held():]), u.Finish())
+				u.Close()
+			}
+			wantReason(t, err, wire.ReasonTooLarge)
+			s.wantResident(1)
+		}
+	})
+}
+
+// TestUploadBesideDamage: a load that finds damage does not wait for an upload of what has
+// been removed, which waits for the load.
+func TestUploadBesideDamage(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		s := openShelf(t, 0)
+		s.put(1, 2)
+		if err := os.WriteFile(filepath.Join(s.dir(), s.digests[1].String()+".safetensors"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var first sync.Once
+		resume := make(chan struct{})
+		model.SetStep(func(step string) {
+			if step == "load: file read" {
+				first.Do(func() { <-resume })
+			}
+		})
+		defer model.SetStep(func(string) {})
+		told, uploaded := make(chan error), make(chan error)
+		go func() { _, err := s.use(s.digests[1]); told <- err }()
+		synctest.Wait()
+		if err := s.Remove(t.Context(), s.digests[1]); err != nil {
+			t.Fatal(err)
+		}
+		go func() { uploaded <- put(t, s.Space, s.digests[1], s.files[1]) }()
+		synctest.Wait()
+		close(resume)
+		wantReason(t, <-told, wire.ReasonModelNotFound)
+		if err := <-uploaded; err != nil {
+			t.Error(err)
+		}
+		s.mustUse(1).Release()
+	})
+}
+
+// TestLoadPanics: a panic is an error of that load, and nothing of what it holds is told.
+func TestLoadPanics(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		s := openShelf(t, 0)
+		s.put(1, 2)
+		s.load = func(m, op int) error {
+			if m == 1 && op == 1 {
+				panic("a secret word")
+			}
+			return nil
+		}
+		_, err := s.use(s.digests[1])
+		wantReason(t, err, wire.ReasonInternal)
+		clear(s.reading)
+		b := bytes.Clone(s.files[1])
+		wantReason(t, put(t, s.Of(another), s.digests[1], b), wire.ReasonInternal)
+		clear(s.reading)
+		if log := s.log.String(); !strings.Contains(log, "msg=panic") || strings.Contains(log, "secret") {
+			t.Errorf("log %s", log)
+		}
+		s.wantResident()
+		if got := s.Loaded(); got.Bytes != 0 || s.held != 0 {
+			t.Errorf("%+v with %d bytes held", got, s.held)
+		}
+		s.load = nil
+		s.mustUse(1).Release()
+	})
+}
+
+// TestPinnedMustLoad: a pinned model that cannot be loaded is no start, and one that has no
+// room behind others may have it before them.
+func TestPinnedMustLoad(t *testing.T) {
+	s := openShelf(t, 2)
+	for _, i := range []int{1, 10} {
+		s.files[i], s.digests[i] = s.add(i)
+		s.store(s.files[i], s.digests[i])
+	}
+	s.o.Pinned = []sealed.Digest{s.digests[1], s.digests[10]}
+	start := func() error {
+		t.Helper()
+		s.Close()
+		st, err := model.Open(s.o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Store, s.Space = st, st.Of(someone)
+		return st.Load(t.Context())
+	}
+	for _, why := range []error{errors.New("broken"), kernels.ErrOutOfMemory, &os.PathError{Op: "read", Err: errors.New("broken")}} {
+		s.load = func(m, _ int) error {
+			if m == 10 {
+				return why
+			}
+			return nil
+		}
+		if err := start(); err == nil || !strings.Contains(err.Error(), s.digests[10].String()) {
+			t.Errorf("start with %v: %v", why, err)
+		}
+	}
+	s.load = nil
+	s.light = map[int]bool{1: true}
+	s.budget = model.NeedOf(s.sizes[10], plan.Plan{Ops: opsOf(10)}) + 2*64*101 // and what 1 holds
+	s.o.MaxLoaded = s.budget
+	if err := start(); err != nil {
+		t.Error(err)
+	}
+	if got := s.resident(); !slices.Equal(got, []int{1, 10}) || s.loads[1] < 2 {
+		t.Errorf("resident %v", got)
+	}
+	s.budget--
+	s.o.MaxLoaded = s.budget
+	wantReason(t, start(), wire.ReasonTooLarge)
 }

@@ -25,6 +25,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"sort"
 	"strings"
@@ -67,7 +68,7 @@ type Options struct {
 	// UploadExpiry is how long an upload that no one is at is kept; 0: without end.
 	UploadExpiry time.Duration
 	MaxLoaded    int64 // bytes that the backend may hold, and loads may take
-	MaxWaiting   int   // requests that may wait for one model to be loaded
+	MaxWaiting   int   // requests that may wait for a model to be loaded
 	Pinned       []sealed.Digest
 	// Check returns a *wire.Error for a plan that would not be of use to any caller.
 	Check   func(plan.Plan) error
@@ -276,7 +277,7 @@ func syncDir(path string) error {
 }
 
 // Load makes the stored models visible and loads those that are pinned; its error
-// says so where there is no room for them. A damaged one is put aside and logged.
+// names one that has no room or cannot be loaded. A damaged one is put aside and logged.
 func (s *Store) Load(ctx context.Context) error {
 	spaces, err := s.spaces()
 	if err != nil {
@@ -289,29 +290,51 @@ func (s *Store) Load(ctx context.Context) error {
 	}
 	s.Expire(time.Now())
 	there := map[sealed.Digest]bool{}
-	all := s.byUse()
-	// What is large first: less has to be left for the last one's load.
-	slices.SortStableFunc(all, func(a, b *Model) int { return cmp.Compare(b.need, a.need) })
-	for _, m := range all {
+	var pinned []*Model
+	for _, m := range s.byUse() {
 		there[m.Digest] = true
-		if !m.pinned {
-			continue
+		if m.pinned {
+			pinned = append(pinned, m)
 		}
+	}
+	if err := s.loadPinned(ctx, pinned); err != nil {
+		return err
+	}
+	for _, d := range s.o.Pinned {
+		if !there[d] {
+			s.o.Log.Warn("no caller has a model that is pinned", "model", d)
+		}
+	}
+	return nil
+}
+
+// loadPinned loads models, what is large first: less has to be left for the last one's
+// load. What they hold shows only then, so one that has no room is tried before all others,
+// once.
+func (s *Store) loadPinned(ctx context.Context, all []*Model) error {
+	slices.SortStableFunc(all, func(a, b *Model) int { return cmp.Compare(b.need, a.need) })
+	first := map[*Model]bool{}
+	for i := 0; i < len(all); i++ {
+		m := all[i]
 		err := s.hold(ctx, m)
 		var refused *wire.Error
 		switch {
 		case err == nil:
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.As(err, &refused) && refused.Reason == wire.ReasonTooLarge:
+		case errors.As(err, &refused) && refused.Reason == wire.ReasonModelNotFound: // damaged, and put aside
+		case refused != nil && refused.Reason == wire.ReasonTooLarge && i > 0 && !first[m]:
+			first[m] = true
+			for _, other := range all[:i] {
+				s.residency.unload(other)
+			}
+			copy(all[1:], all[:i])
+			all[0] = m
+			i = -1
+		case refused != nil && refused.Reason == wire.ReasonTooLarge:
 			return fmt.Errorf("model: no room for pinned model %v of %s: %w", m.Digest, m.space.owner, err)
 		default:
-			s.o.Log.Error("pinned model not loaded", "owner", m.space.owner, "model", m.Digest, "error", err)
-		}
-	}
-	for _, d := range s.o.Pinned {
-		if !there[d] {
-			s.o.Log.Warn("no caller has a model that is pinned", "model", d)
+			return fmt.Errorf("model: pinned model %v of %s: %w", m.Digest, m.space.owner, err)
 		}
 	}
 	return nil
@@ -441,7 +464,8 @@ func (s *Store) read(ctx context.Context, m *Model) ([]plan.Product, error) {
 func (s *Store) retire(ctx context.Context, m *Model, why error) error {
 	d := m.Digest
 	// A removal does not wait for loads, nor an upload of a model that is visible: it ends.
-	mine, err := m.space.claim(ctx, d, func(error) {})
+	// An upload of what is to be in this one's place does.
+	mine, err := m.space.claim(ctx, d, func(error) {}, m)
 	if err != nil {
 		return err
 	}
@@ -473,6 +497,19 @@ func (s *Store) forget(m *Model) bool {
 
 // loadFile reads a whole model, checks it and loads its weights.
 func (s *Store) loadFile(ctx context.Context, m *Model) (products []plan.Product, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = s.panicked(m, v)
+		}
+		if err != nil {
+			for i, p := range products {
+				if err := p.Close(); err != nil {
+					s.o.Log.Error("cannot free weights", "model", m.Digest, "layer", i, "error", err)
+				}
+			}
+			products = nil
+		}
+	}()
 	f, err := os.Open(m.path())
 	if err != nil {
 		return nil, err
@@ -498,16 +535,6 @@ func (s *Store) loadFile(ctx context.Context, m *Model) (products []plan.Product
 	if content.Plan.Ring != m.Plan.Ring || !slices.Equal(content.Plan.Ops, m.Plan.Ops) { // which requests are checked against
 		return nil, fmt.Errorf("%w: its plan has changed", errDamaged)
 	}
-	defer func() {
-		if err != nil {
-			for i, p := range products {
-				if err := p.Close(); err != nil {
-					s.o.Log.Error("cannot free weights", "model", m.Digest, "layer", i, "error", err)
-				}
-			}
-			products = nil
-		}
-	}()
 	for i, w := range content.Weights {
 		p, err := s.o.Backend.Load(ctx, content.Plan.Ring, content.Plan.Ops[i], w)
 		if err != nil {
@@ -517,6 +544,13 @@ func (s *Store) loadFile(ctx context.Context, m *Model) (products []plan.Product
 		step("load: weights of a layer")
 	}
 	return products, nil
+}
+
+// panicked logs a panic of a load, without its value, which may hold words, and returns what
+// it is for callers. It ends the load, not the daemon.
+func (s *Store) panicked(m *Model, v any) error {
+	s.o.Log.Error("panic", "owner", m.space.owner, "model", m.Digest, "type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
+	return &wire.Error{Code: codes.Internal, Reason: wire.ReasonInternal, Message: "cannot load the model"}
 }
 
 // needOf returns the most bytes that loading a model takes: its file, the words in it,
@@ -611,7 +645,7 @@ func (s *Store) Size() (models int, bytes int64) {
 // Remove deletes a model, or an upload that has not finished, which it cancels.
 // Uses under way finish first; new ones do not find it.
 func (s Space) Remove(ctx context.Context, d sealed.Digest) error {
-	mine, err := s.claim(ctx, d, nil)
+	mine, err := s.claim(ctx, d, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -653,10 +687,15 @@ func NotFound(d sealed.Digest) error {
 
 // claim waits until no one else uploads or removes a model, and keeps others
 // from it until it is freed. An upload comes with a cancel, a removal without;
-// a removal cancels an upload that it has to wait for.
-func (s Space) claim(ctx context.Context, d sealed.Digest, cancel context.CancelCauseFunc) (*claim, error) {
+// a removal cancels an upload that it has to wait for. Where it is for the sake of one
+// model it waits as long as that is visible.
+func (s Space) claim(ctx context.Context, d sealed.Digest, cancel context.CancelCauseFunc, only *Model) (*claim, error) {
 	for {
 		s.s.mu.Lock()
+		if only != nil && s.s.models[key{s.owner, d}] != only {
+			s.s.mu.Unlock()
+			return nil, NotFound(d)
+		}
 		other, taken := s.s.busy[key{s.owner, d}]
 		if !taken {
 			mine := &claim{done: make(chan struct{}), cancel: cancel}
@@ -715,7 +754,7 @@ func (s Space) Upload(ctx context.Context, d sealed.Digest, size int64) (*Upload
 		return nil, tooLarge("model of %d bytes, want 1 to %d", size, s.s.o.MaxBytes)
 	}
 	upload, cancel := context.WithCancelCause(ctx)
-	mine, err := s.claim(ctx, d, cancel)
+	mine, err := s.claim(ctx, d, cancel, nil)
 	if err != nil {
 		cancel(nil)
 		return nil, err
@@ -960,6 +999,9 @@ func (u *Upload) Finish() error {
 	}
 	step("upload: bytes durable")
 	m, err := u.s.open(u.digest, uploadSuffix)
+	if err == nil {
+		err = u.s.s.o.Check(m.Plan) // before others make room for it
+	}
 	if err == nil {
 		defer func() {
 			if !u.stored {
