@@ -54,13 +54,14 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	}
 	draining, drain := context.WithCancel(context.Background())
 	defer drain()
+	policy := policies(cfg.Batching)
 	s := newService(cfg.Limits, log, backend.Name(), draining)
 	s.store, err = model.Open(model.Options{
 		Dir: cfg.StateDir, Backend: backend, Check: s.checkPlan, Log: log,
 		Own:       model.User(uint32(os.Geteuid())),
 		MaxModels: cfg.Limits.MaxModels, MaxBytes: cfg.Limits.MaxModelBytes, MaxLoaded: cfg.Limits.MaxLoadedBytes,
 		CallerModels: cfg.Limits.MaxModelsPerCaller, CallerBytes: cfg.Limits.MaxModelBytesPerCaller,
-		UploadExpiry: cfg.Limits.UploadExpiry(), MaxWaiting: cfg.Batching.MaxQueueSize, Pinned: pinned(cfg.Residency), Metrics: s.metrics,
+		UploadExpiry: cfg.Limits.UploadExpiry(), MaxWaiting: func(d sealed.Digest) int { return policy(d).MaxCalls }, Pinned: pinned(cfg.Residency), Metrics: s.metrics,
 	})
 	if err != nil {
 		return err
@@ -90,12 +91,12 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	defer cancelWork()
 	queue := batch.New(work, batch.Options{Parallel: parallel(cfg, backend), Lender: lender(backend)})
 	defer queue.Close()
-	s.batcher, s.policy = queue, policies(cfg.Batching)
+	s.batcher, s.policy = queue, policy
 	sharing := newSharing(cfg.SharedMemory, s.metrics, log, draining)
 	s.metrics.Watch(metrics.Sources{
 		Ready:   s.serving.Load,
 		Waiting: queue.Waiting, Models: s.store.Size, Loaded: s.store.Loaded, Backend: backend,
-		Messages: s.incoming, Requests: s.memory, Shared: sharing.all,
+		Messages: s.incoming, Parked: s.parked, Requests: s.memory, Shared: sharing.all,
 	})
 	stopMetrics, err := s.serveMetrics(cfg.Metrics)
 	if err != nil {

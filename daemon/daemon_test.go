@@ -114,7 +114,7 @@ func TestManyAtATime(t *testing.T) {
 // TestLargest: requests as large as a message may be, more of them at a time
 // than memory is set aside for.
 func TestLargest(t *testing.T) {
-	d := start(t, nil, func(c *config.Config) { c.Limits.MaxBytesInFlight = 128 << 20 })
+	d := start(t, nil, func(c *config.Config) { c.Limits.MaxBytesInFlight = 144 << 20 })
 	m := newModel(t, ring.Q4(), plan.Dense(4, 4))
 	d.push(m)
 	const rows = wire.MaxPayload / 16

@@ -35,8 +35,7 @@ const wordSize = 4
 // Evaluate implements the protocol. Each request is answered when it is done; an
 // error of one is its answer and leaves the others alone.
 //
-// Memory is taken in a fixed order, so that no two requests wait for each other:
-// for the message, then for the work, which is then the message's too.
+// What requests hold is taken in a fixed order, see admit, so that none wait for each other.
 func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
 	ctx := stream.Context()
 	in, err := s.inbox(ctx)
@@ -66,7 +65,7 @@ func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, p
 			return err
 		}
 		j := &job{Request: r, arrived: time.Now(), received: r.Words.Len()}
-		err = e.admit(ctx, j)
+		err = e.admit(ctx, j, int64(size))
 		s.incoming.Release(int64(size))
 		e.work.Go(func() {
 			defer func() { <-slots }()
@@ -122,12 +121,13 @@ func (e *evaluation) send(r *wire.Response, written <-chan struct{}) (ok bool) {
 	return err == nil && ctx.Err() == nil
 }
 
-// job is a request whose sizes are good and whose memory is set aside.
+// job is a request whose sizes are good and whose memory is set aside, or parked.
 type job struct {
 	*wire.Request
-	model   *model.Use // until the product is there, or the job is refused
+	model   *model.Use // begun until the product is there, once the job is not parked
 	op      plan.Op
 	charge  charge
+	parked  int64     // bytes that it holds while it waits for its model, instead of charge
 	arrived time.Time // when the request's last byte did
 	// Where in shared memory the words are, and where the answer's are to go; nil: in
 	// messages. The caller may write to both at any time.
@@ -154,25 +154,46 @@ func (j *job) freeWords() {
 // and what gRPC keeps.
 const overhead = 8 << 10
 
-// admit checks all of a request but its words, and waits for the memory that it
-// needs, a seed counted as what it expands to. No size is used before it is checked.
-func (e *evaluation) admit(ctx context.Context, j *job) error {
+// admit checks all of a request but its words, and sets aside the memory that it needs, a
+// seed counted as what it expands to; a request whose weights are not there is parked. No
+// size is used before it is checked.
+//
+// A request takes, in this order, and gives back what it does not need any more:
+//
+//	incoming  for its message, of size bytes        waits, and holds nothing
+//	parked    for its message, instead of incoming  where its weights are away; never waits
+//	a use     of the weights                        waits for their load, and holds parked
+//	memory    for the work, and the message         waits, and holds the use, and incoming or parked
+//
+// Who has memory waits for the processor and for its caller to read, and for no more; who has
+// a use, for memory at most; so all uses end, and with them the wait of a load for room. And
+// who waits for a load has no memory that others need.
+func (e *evaluation) admit(ctx context.Context, j *job, size int64) error {
 	digest, err := parseDigest(j.Model)
 	if err != nil {
 		return err
 	}
-	var ok bool
-	if j.model, ok = e.models.Acquire(digest); !ok {
+	m, ok := e.models.Find(digest)
+	if !ok {
 		return model.NotFound(digest)
 	}
-	err = e.check(j)
-	if err == nil {
-		err = e.memory.Acquire(ctx, j.charge.total())
+	j.model = m
+	if err := e.check(j); err != nil {
+		return err
 	}
-	if err != nil {
-		j.model.Release()
+	if m.Take() {
+		err := e.memory.Acquire(ctx, j.charge.total())
+		if err != nil {
+			m.Release()
+		}
+		return err
 	}
-	return err
+	if parked := overhead + size; e.parked.TryAcquire(parked) {
+		j.parked = parked
+		return nil
+	}
+	return &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, RetryAfter: max(m.Took(), time.Millisecond),
+		Message: "there is no memory for another request that waits for its model to be loaded"}
 }
 
 // check sets op, charge, in and out of j.
@@ -250,7 +271,7 @@ func (s *service) chargeOf(r ring.Ring, op plan.Op, rows uint32, sharedIn, share
 	}
 	c.in = wordSize*(in+in/8) + max(0, message-encoded) // see pool.Size; out's part is for the message, meanwhile
 	c.out = overhead + wordSize*(out+out/8) + encoded
-	if most := s.limits.MaxBytesInFlight - incomingBytes(s.limits); c.total() > most {
+	if most := s.memory.limit; c.total() > most {
 		return tooLarge("%d bytes of memory, want at most %d", c.total(), most)
 	}
 	return c, nil
@@ -278,15 +299,16 @@ func (e *evaluation) answer(ctx context.Context, j *job) {
 		return err
 	}
 	policy := e.policy(j.model.Digest)
-	waited, timeout, err := j.waitForModel(ctx, policy)
-	var answer batch.Answer
-	var timing batch.Timing
-	if err == nil {
-		answer, timing, err = e.batcher.Evaluate(ctx, batch.Call{
-			Caller: e.caller, Op: j.op, Product: j.model.Product(int(j.Layer)), Policy: policy, Rows: int(j.Rows),
-			Fill: fill, Priority: j.Priority, Timeout: timeout,
-		})
+	waited, timeout, err := e.waitForModel(ctx, j, policy)
+	if err != nil {
+		j.freeWords()
+		e.refuse(j, err)
+		return
 	}
+	answer, timing, err := e.batcher.Evaluate(ctx, batch.Call{
+		Caller: e.caller, Op: j.op, Product: j.model.Product(int(j.Layer)), Policy: policy, Rows: int(j.Rows),
+		Fill: fill, Priority: j.Priority, Timeout: timeout,
+	})
 	took.Queue, took.Compute, took.Batch = waited+timing.Queue, timing.Compute, timing.Batch
 	j.freeWords()
 	j.model.Release()
@@ -331,13 +353,15 @@ func (e *evaluation) answer(ctx context.Context, j *job) {
 	j.model.Metrics.Answered(took)
 }
 
-// waitForModel waits until the weights are there. It returns for how long it did, and
-// how long the request may wait for the rest; 0: as long as its policy has it.
-func (j *job) waitForModel(ctx context.Context, p *batch.Policy) (waited, timeout time.Duration, err error) {
+// waitForModel has a parked request wait until its weights are there and its memory is set
+// aside. It returns for how long it did, and how long the request may wait for the rest; 0:
+// as long as its policy has it.
+func (e *evaluation) waitForModel(ctx context.Context, j *job, p *batch.Policy) (waited, timeout time.Duration, err error) {
 	timeout = time.Duration(min(j.TimeoutNS, math.MaxInt64))
-	if j.model.Ready() {
+	if j.parked == 0 {
 		return 0, timeout, nil
 	}
+	defer e.parked.Release(j.parked)
 	if p.Timeout > 0 && (timeout == 0 || p.Timeout < timeout) {
 		timeout = p.Timeout
 	}
@@ -347,9 +371,17 @@ func (j *job) waitForModel(ctx context.Context, p *batch.Policy) (waited, timeou
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	err = j.model.Wait(ctx)
+	if err = j.model.Wait(ctx); err == nil {
+		if err = e.memory.Acquire(ctx, j.charge.total()); err != nil {
+			j.model.Release()
+		}
+	}
 	waited = time.Since(begun)
 	if all.Err() == nil && timeout > 0 && (ctx.Err() != nil || waited >= timeout) {
+		if err == nil {
+			j.model.Release()
+			e.memory.Release(j.charge.total())
+		}
 		err = &wire.Error{Code: codes.DeadlineExceeded, Reason: wire.ReasonTimeout, Message: "the request waited for its model for too long"}
 	}
 	return waited, max(0, timeout-waited), err

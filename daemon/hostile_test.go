@@ -515,7 +515,7 @@ func TestIdleUpload(t *testing.T) {
 // TestCallersThatVanish: streams and connections that are cut with requests in
 // flight, or whose answers no one reads, keep nothing from others for good.
 func TestCallersThatVanish(t *testing.T) {
-	d := start(t, nil, func(c *config.Config) { c.Limits.MaxBytesInFlight = 128 << 20 })
+	d := start(t, nil, func(c *config.Config) { c.Limits.MaxBytesInFlight = 144 << 20 })
 	m := smallModel(t)
 	d.push(m)
 	big := newModel(t, ring.Q4(), plan.Dense(1, 1024))
@@ -566,7 +566,7 @@ func TestCallersThatVanish(t *testing.T) {
 // sending side open or closed, lose their connections, and others their wait.
 func TestUnreadAnswers(t *testing.T) {
 	d := start(t, nil, func(c *config.Config) {
-		c.Limits.MaxBytesInFlight = 128 << 20
+		c.Limits.MaxBytesInFlight = 144 << 20
 		c.Limits.StallTimeoutSeconds = 1
 	})
 	m := newModel(t, ring.Q4(), plan.Dense(1, 1024))
@@ -597,7 +597,7 @@ func TestUnreadAnswers(t *testing.T) {
 // they send and leave unread; it counts the callers' own buffers too, as they are
 // in this process.
 func TestMemory(t *testing.T) {
-	const budget, perConnection = 128 << 20, 6 << 20
+	const budget, perConnection = 144 << 20, 6 << 20
 	h := newHooked()
 	d := start(t, h, func(c *config.Config) { c.Limits.MaxBytesInFlight = budget })
 	up, down := newModel(t, ring.Q4(), plan.Dense(1024, 1)), newModel(t, ring.Q4(), plan.Dense(1, 1024))
@@ -699,7 +699,7 @@ func TestTooManyCalls(t *testing.T) {
 // connection, and others nothing for good.
 func TestHalfSent(t *testing.T) {
 	d := start(t, nil, func(c *config.Config) {
-		c.Limits.MaxBytesInFlight = 128 << 20
+		c.Limits.MaxBytesInFlight = 144 << 20
 		c.Limits.StallTimeoutSeconds = 1
 	})
 	m := smallModel(t)

@@ -341,6 +341,7 @@ func TestFigures(t *testing.T) {
 		{0, "securenets_calls", nil},
 		{0, "securenets_in_flight_bytes", []string{"part", "requests"}},
 		{0, "securenets_in_flight_bytes", []string{"part", "messages"}},
+		{0, "securenets_in_flight_bytes", []string{"part", "parked"}},
 		{float64(d.cfg.Limits.MaxBytesInFlight), "", nil},
 		{1, "securenets_backend_info", []string{"backend", "cpu"}},
 		{float64(len(m.Plan.Ops)), "securenets_backend_matrices", nil},
@@ -361,8 +362,11 @@ func TestFigures(t *testing.T) {
 		{40, "securenets_device_temperature_celsius", []string{"device", "cuda0", "gpu_uuid", "GPU-a"}},
 	} {
 		got := f.value(want.name, want.labels...)
-		if want.name == "" { // both parts together are the limit
-			got = f.value("securenets_in_flight_limit_bytes", "part", "messages") + f.value("securenets_in_flight_limit_bytes", "part", "requests")
+		if want.name == "" { // all parts together are the limit
+			got = 0
+			for _, part := range []string{"messages", "parked", "requests"} {
+				got += f.value("securenets_in_flight_limit_bytes", "part", part)
+			}
 		}
 		if got != want.value {
 			t.Errorf("%s%v is %v, want %v", want.name, want.labels, got, want.value)

@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -153,11 +154,11 @@ func mixed(t *testing.T, d *running, all []*testModel, stored map[*testModel]boo
 // caller, and are refused where too many wait.
 func TestLoadHoldsUpNobody(t *testing.T) {
 	h := newHooked()
+	all, three := residentModels(t, 5), 3
 	d := start(t, h, func(c *config.Config) {
 		tight(c)
-		c.Batching.MaxQueueSize = 3
+		c.Batching.Models = map[string]config.Override{all[0].digest.String(): {MaxQueueSize: &three}}
 	})
-	all := residentModels(t, 5)
 	for _, m := range all {
 		d.push(m)
 	}
@@ -217,6 +218,131 @@ func TestLoadHoldsUpNobody(t *testing.T) {
 	h.setLoad(nil)
 	for _, m := range all {
 		e.works(m)
+	}
+}
+
+// memoryModels are models of which only one has room, and whose requests for layer 0 fill the
+// memory for requests by fours, with few bytes of words in messages.
+func memoryModels(t testing.TB) (all []*testModel) {
+	for i := range 2 {
+		all = append(all, newModel(t, ring.Q4(), plan.Dense(4, 2000), plan.Dense(250+i, 150), plan.Dense(150, 150)))
+	}
+	return all
+}
+
+const memoryRows = 2050
+
+func forOne(c *config.Config) {
+	withMetrics(c)
+	c.Limits.MaxBytesInFlight = 144 << 20
+	c.Limits.MaxLoadedBytes = 9 << 18
+}
+
+// answered sends a request for layer 0 on a stream of its own and checks the answer.
+func (d *running) answered(m *testModel, rows int, id uint64) {
+	d.t.Helper()
+	e := evaluate(d.t, d.ctx(), d.cc)
+	e.send(m.request(0, rows, id))
+	r, err := e.receive()
+	if err != nil {
+		d.t.Error(err)
+		return
+	}
+	m.check(d.t, r, 0, m.input(0, rows, id))
+	if err := e.stream.CloseSend(); err != nil {
+		d.t.Error(err)
+	}
+	e.receive()
+}
+
+// TestMemoryAndModels: requests that wait for memory and requests that wait for models do
+// not wait for each other, where neither is enough for all.
+func TestMemoryAndModels(t *testing.T) {
+	h := newHooked()
+	d := start(t, h, forOne)
+	all := memoryModels(t)
+	a, b := all[0], all[1]
+	d.push(b)
+	d.push(a)
+	if !strings.Contains(d.log.String(), `msg="model evicted" owner=`+owner()+` model=`+b.digest.String()) {
+		t.Fatal("there is room for both")
+	}
+	resume := make(chan struct{})
+	h.set(func(context.Context) error { <-resume; return nil })
+	var wg sync.WaitGroup
+	// a's fill the memory, b's come behind them, and a's behind those.
+	for i, m := range []*testModel{a, a, a, a, b, b, b, b, a, a} {
+		wg.Go(func() { d.answered(m, memoryRows, uint64(i)) })
+		if time.Sleep(5 * time.Millisecond); i == 3 || i == 7 || i == 9 {
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
+	close(resume)
+	wg.Wait()
+	for c := range uint64(6) {
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(c, 5))
+			for i := range uint64(4) {
+				d.answered(all[rnd.IntN(2)], memoryRows-rnd.IntN(500), 100*c+i)
+			}
+		})
+	}
+	wg.Wait()
+	if v := d.scrape().value("securenets_model_evictions_total"); v < 3 {
+		t.Errorf("%v evictions", v)
+	}
+	for _, part := range []string{"messages", "parked", "requests"} {
+		for ctx := d.ctx(); d.scrape().value("securenets_in_flight_bytes", "part", part) != 0; time.Sleep(time.Millisecond) {
+			if ctx.Err() != nil {
+				t.Fatalf("%s are still held", part)
+			}
+		}
+	}
+}
+
+// TestWaitersHoldNoMemory: however many and large requests wait for a model, those for others
+// go on; what has no room to wait is told to come back.
+func TestWaitersHoldNoMemory(t *testing.T) {
+	h := newHooked()
+	d := start(t, h, func(c *config.Config) {
+		tight(c)
+		c.Limits.MaxBytesInFlight = 144 << 20
+	})
+	there, away := residentModels(t, 1)[0], newModel(t, ring.Q4(), plan.Dense(4, 2000), plan.Dense(2000, 4), plan.Dense(250, 150))
+	d.push(away)
+	d.push(there)
+	for i := 0; !strings.Contains(d.log.String(), `msg="model evicted" owner=`+owner()+` model=`+away.digest.String()); i++ {
+		d.push(residentModels(t, 10+i)[9+i])
+	}
+	d.works(there)
+	begun, resume := make(chan struct{}, 100), make(chan struct{})
+	h.setLoad(func(plan.Op) { begun <- struct{}{}; <-resume })
+	var wg sync.WaitGroup
+	for id := range uint64(16) {
+		wg.Go(func() { d.answered(away, memoryRows, id) })
+	}
+	<-begun
+	d.works(there)
+	e := evaluate(t, d.ctx(), d.cc)
+	for id := range uint64(3) {
+		e.send(away.request(1, 2050, id)) // 16 MiB of words
+	}
+	for range 2 {
+		r, err := e.receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Err.GetReason() != string(wire.ReasonOverloaded) || r.Err.RetryNs == 0 {
+			t.Errorf("answer %v", r.Err)
+		}
+	}
+	d.works(there)
+	close(resume)
+	wg.Wait()
+	if r, err := e.receive(); err != nil {
+		t.Error(err)
+	} else {
+		away.check(t, r, 1, away.input(1, 2050, r.ID))
 	}
 }
 

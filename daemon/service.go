@@ -44,8 +44,10 @@ type service struct {
 	counts  [2]counts // by lane
 	metrics *metrics.Metrics
 	pacer   pacer
-	// max_bytes_in_flight is in two parts, for what is received and for what is admitted.
+	// max_bytes_in_flight is in three parts, for what is received, for what waits for its
+	// model to be loaded, and for what is admitted.
 	incoming *budget             // bytes of messages, from their first to when they are decoded
+	parked   *budget             // bytes of requests that wait for their model
 	memory   *budget             // bytes of requests: see charge
 	calls    *semaphore.Weighted // in progress
 	ready    chan struct{}       // closed once calls can be served
@@ -55,13 +57,14 @@ type service struct {
 
 // newService returns a service that has yet to be given a store and a batcher.
 func newService(l config.Limits, log *slog.Logger, backend string, draining context.Context) *service {
-	incoming := incomingBytes(l)
+	incoming, parked := incomingBytes(l), parkedBytes(l)
 	return &service{
 		backend: backend, log: log, limits: l,
 		metrics:  metrics.New(),
 		pacer:    pacer{rate: l.MaxUploadBytesPerSecond, paid: map[model.Owner]time.Time{}},
 		incoming: newBudget(incoming),
-		memory:   newBudget(l.MaxBytesInFlight - incoming),
+		parked:   newBudget(parked),
+		memory:   newBudget(l.MaxBytesInFlight - incoming - parked),
 		calls:    semaphore.NewWeighted(int64(l.MaxCalls)),
 		ready:    make(chan struct{}), draining: draining,
 	}
@@ -70,6 +73,12 @@ func newService(l config.Limits, log *slog.Logger, backend string, draining cont
 // incomingBytes returns the part of max_bytes_in_flight that is for messages.
 func incomingBytes(l config.Limits) int64 {
 	return max(uploadCopies*wire.MaxMessage, l.MaxBytesInFlight/4)
+}
+
+// parkedBytes returns the part of max_bytes_in_flight that is for requests which wait for
+// their model to be loaded.
+func parkedBytes(l config.Limits) int64 {
+	return max(overhead+wire.MaxMessage, l.MaxBytesInFlight/8)
 }
 
 // budget is memory that is set aside before it is used, and how much of it is.

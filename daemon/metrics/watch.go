@@ -13,9 +13,9 @@ type Sources struct {
 	Models  func() (stored int, bytes int64)
 	Loaded  func() Loaded
 	Backend kernels.Backend
-	// Messages and Requests are the two parts of max_bytes_in_flight.
-	Messages, Requests Budget
-	Shared             Budget // memory that callers share
+	// Messages, Parked and Requests are the three parts of max_bytes_in_flight.
+	Messages, Parked, Requests Budget
+	Shared                     Budget // memory that callers share
 }
 
 // Loaded says which models are loaded, with what memory.
@@ -110,7 +110,7 @@ func (w watcher) Collect(to chan<- prometheus.Metric) {
 	gauge(unloaded, float64(held.Waiting))
 	gauge(taken, float64(held.Bytes))
 	gauge(limit, float64(held.Limit))
-	for part, b := range map[string]Budget{"messages": w.Messages, "requests": w.Requests} {
+	for part, b := range map[string]Budget{"messages": w.Messages, "parked": w.Parked, "requests": w.Requests} {
 		gauge(inFlight, float64(b.Used()), part)
 		gauge(most, float64(b.Limit()), part)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/securenets/securenets/daemon/metrics"
 	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
 )
 
@@ -33,7 +34,7 @@ import (
 // turns, and none waits for ever. Pinned models never leave.
 type residency struct {
 	budget     int64
-	maxWaiting int // uses of one model that may wait
+	maxWaiting func(sealed.Digest) int // uses of one model that may wait
 	// read reads a model's file, checks it and loads its weights.
 	read    func(ctx context.Context, m *Model) ([]plan.Product, error)
 	metrics *metrics.Metrics
@@ -115,101 +116,110 @@ func (r *residency) close() {
 	r.work.Wait()
 }
 
-// Use is one use of a model, until Release. Weights that are there when it begins, or
-// once Wait has returned without an error, stay as long as it does.
+// Use is what one user has of a model: its weights from a Take or a Wait that succeeds to
+// Release. It belongs to one goroutine.
 type Use struct {
 	*Model
 	r       *residency
 	request bool
-	w       *weights // nil: they are not there yet
-	l       *load    // that it waits for
+	w       *weights // nil: it has none
 }
 
-// use begins a use of a model, for a request or not.
-func (r *residency) use(m *Model, request bool) *Use {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	u := &Use{Model: m, r: r, request: request}
-	u.take()
-	return u
+// use returns a use of a model, for a request or not, that has yet to begin.
+func (r *residency) use(m *Model, request bool) *Use { return &Use{Model: m, r: r, request: request} }
+
+// Took returns for how long the model's last load took, 0 if there was none.
+func (u *Use) Took() time.Duration {
+	u.r.mu.Lock()
+	defer u.r.mu.Unlock()
+	return u.took
 }
 
-// take makes the use one of the weights, if they are there. r.mu is held.
-func (u *Use) take() {
+// Take begins the use if the weights are there, and reports whether they are.
+func (u *Use) Take() bool {
+	u.r.mu.Lock()
+	defer u.r.mu.Unlock()
+	return u.take()
+}
+
+// take is Take. r.mu is held.
+func (u *Use) take() bool {
 	if w := u.weights; w != nil {
 		w.users++
 		u.lastUse = time.Now()
 		u.w = w
 	}
+	return u.w != nil
 }
 
-// Ready reports whether the weights are there: Wait has nothing to wait for.
-func (u *Use) Ready() bool { return u.w != nil }
-
-// Wait waits until the weights are there, or ctx ends; where they are not, it has them
-// loaded. Its error is ctx's or the load's: a *wire.Error where callers are to know it, as
-// of a model that is gone, or for which too many wait. It is called once.
+// Wait begins the use, which waits until the weights are there, or ctx ends; where they are
+// not, it has them loaded. Its error is ctx's or the load's: a *wire.Error where callers are
+// to know it, as of a model that is gone, or for which too many wait.
 func (u *Use) Wait(ctx context.Context) error {
-	if u.w != nil {
-		return nil
-	}
-	if err := u.join(); err != nil || u.w != nil {
+	l, err := u.join()
+	if l == nil {
 		return err
 	}
 	select {
-	case <-u.l.done:
-		u.w = u.l.weights
-		return u.l.err
+	case <-l.done:
+		u.w = l.weights
+		return l.err
 	case <-ctx.Done():
+		u.leave(l)
 		return ctx.Err()
 	}
 }
 
-// join takes the weights, or makes the use one that waits for their load.
-func (u *Use) join() error {
+// join takes the weights, or returns their load, that the use waits for from now on.
+func (u *Use) join() (*load, error) {
 	r := u.r
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
 	case u.gone:
-		return NotFound(u.Digest)
+		return nil, NotFound(u.Digest)
 	case r.closed:
-		return context.Canceled
-	case u.load != nil && u.load.waiters >= r.maxWaiting:
-		return &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, RetryAfter: max(u.took, time.Millisecond),
-			Message: fmt.Sprintf("%d requests wait for the model to be loaded", r.maxWaiting)}
+		return nil, context.Canceled
+	case u.take():
+		return nil, nil
+	case u.load == nil:
+		u.load = r.enqueue(u.Model)
+	case u.load.waiters >= r.maxWaiting(u.Digest):
+		return nil, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, RetryAfter: max(u.took, time.Millisecond),
+			Message: fmt.Sprintf("%d requests wait for the model to be loaded", r.maxWaiting(u.Digest))}
 	}
-	if u.take(); u.w != nil {
-		return nil
+	l := u.load
+	l.waiters++
+	l.asked = l.asked || u.request
+	r.schedule()
+	return l, nil
+}
+
+// leave ends the wait for a load.
+func (u *Use) leave(l *load) {
+	r := u.r
+	r.mu.Lock()
+	select {
+	case <-l.done:
+		u.w = l.weights // meanwhile
+	default:
+		r.giveUp(l)
 	}
-	if u.l = u.load; u.l == nil {
-		u.l = r.ask(u.Model)
-	}
-	u.l.waiters++
-	u.l.asked = u.l.asked || u.request
-	return nil
+	r.mu.Unlock()
+	u.Release()
 }
 
 // Product returns the product of operator i of the plan.
 func (u *Use) Product(i int) plan.Product { return u.w.products[i] }
 
-// Release ends the use, whatever came of it.
+// Release ends the use, if it has begun.
 func (u *Use) Release() {
-	r := u.r
-	r.mu.Lock()
-	if u.w == nil && u.l != nil {
-		select {
-		case <-u.l.done:
-			u.w = u.l.weights // meanwhile
-		default:
-			r.giveUp(u.l)
-		}
-	}
-	w := u.w
+	r, w := u.r, u.w
 	if w == nil {
-		r.mu.Unlock()
 		return
 	}
+	u.w = nil
+	r.mu.Lock()
 	w.users--
 	gone := w.leaving && w.users == 0
 	if w.users == 0 && !gone {
@@ -232,12 +242,11 @@ func (r *residency) giveUp(l *load) {
 	}
 }
 
-// ask puts a load of a model in the queue. r.mu is held.
-func (r *residency) ask(m *Model) *load {
+// enqueue puts a load of a model in the queue, where schedule finds it. r.mu is held.
+func (r *residency) enqueue(m *Model) *load {
 	l := &load{model: m, done: make(chan struct{})}
 	m.load = l
 	r.queue = append(r.queue, l)
-	r.schedule()
 	return l
 }
 
@@ -248,7 +257,8 @@ func (r *residency) warm(ctx context.Context, m *Model) {
 		r.mu.Unlock()
 		return
 	}
-	l := r.ask(m)
+	l := r.enqueue(m)
+	r.schedule()
 	r.mu.Unlock()
 	select {
 	case <-l.done:

@@ -283,7 +283,7 @@ func TestOneLoad(t *testing.T) {
 		s := openShelf(t, 1)
 		s.put(1, 2, 3)
 		s.wantResident(2, 3)
-		s.o.MaxWaiting = 6
+		s.o.MaxWaiting = func(sealed.Digest) int { return 6 }
 		s.restart() // with the limit
 		s.wantResident(2, 3)
 		resume := make(chan struct{})
@@ -309,9 +309,9 @@ func TestOneLoad(t *testing.T) {
 		ctx, cancel = context.WithCancel(t.Context())
 		go func() { use(ctx, s.Space, s.digests[1]) }()
 		synctest.Wait()
-		u, ok := s.Acquire(s.digests[1])
-		if !ok || u.Ready() {
-			t.Fatalf("there %v, ready %v", ok, u.Ready())
+		u, ok := s.Find(s.digests[1])
+		if !ok || u.Take() {
+			t.Fatalf("found %v, and loaded", ok)
 		}
 		err := u.Wait(t.Context())
 		wantReason(t, err, wire.ReasonOverloaded)
@@ -321,8 +321,8 @@ func TestOneLoad(t *testing.T) {
 			t.Error("no word of when to come back")
 		}
 		cancel()
-		if u, ok = s.Acquire(s.digests[1]); !ok || u.Ready() {
-			t.Fatalf("there %v, ready %v", ok, u.Ready())
+		if u, ok = s.Find(s.digests[1]); !ok || u.Take() {
+			t.Fatalf("found %v, and loaded", ok)
 		}
 		u.Release() // without waiting
 		begun = time.Now()
@@ -425,8 +425,8 @@ func TestTurns(t *testing.T) {
 			synctest.Wait()
 		}
 		time.Sleep(time.Millisecond)
-		nine, ok := s.Of(another).Acquire(d)
-		if !ok || nine.Ready() {
+		nine, ok := s.Of(another).Find(d)
+		if !ok || nine.Take() {
 			t.Fatal("it has no load to wait for")
 		}
 		if err := nine.Wait(t.Context()); err != nil {
@@ -865,9 +865,9 @@ func TestRemovedBeforeWait(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := openShelf(t, 0)
 		s.put(1, 2)
-		u, ok := s.Acquire(s.digests[1])
-		if !ok || u.Ready() {
-			t.Fatalf("there %v, ready %v", ok, u.Ready())
+		u, ok := s.Find(s.digests[1])
+		if !ok || u.Take() {
+			t.Fatalf("found %v, and loaded", ok)
 		}
 		if err := s.Remove(t.Context(), s.digests[1]); err != nil {
 			t.Fatal(err)

@@ -67,8 +67,8 @@ type Options struct {
 	CallerBytes  int64
 	// UploadExpiry is how long an upload that no one is at is kept; 0: without end.
 	UploadExpiry time.Duration
-	MaxLoaded    int64 // bytes that the backend may hold, and loads may take
-	MaxWaiting   int   // requests that may wait for a model to be loaded
+	MaxLoaded    int64                   // bytes that the backend may hold, and loads may take
+	MaxWaiting   func(sealed.Digest) int // requests that may wait for a model to be loaded
 	Pinned       []sealed.Digest
 	// Check returns a *wire.Error for a plan that would not be of use to any caller.
 	Check   func(plan.Plan) error
@@ -596,9 +596,8 @@ func (s Space) publish(m *Model) {
 	s.s.mu.Unlock()
 }
 
-// Acquire begins a use of a model, which the caller releases, or returns false. It
-// neither waits nor loads: Wait does.
-func (s Space) Acquire(d sealed.Digest) (*Use, bool) {
+// Find returns a use of a model that has yet to begin, or false.
+func (s Space) Find(d sealed.Digest) (*Use, bool) {
 	s.s.mu.Lock()
 	m, ok := s.s.models[key{s.owner, d}]
 	s.s.mu.Unlock()

@@ -109,7 +109,7 @@ func open(t *testing.T) *fixture {
 	f := &fixture{t: t, backend: b, log: l, o: model.Options{
 		Dir: filepath.Join(t.TempDir(), "state"), Backend: b, MaxModels: 3, MaxBytes: 1 << 20,
 		Own: someone, CallerModels: 3, CallerBytes: 1 << 30,
-		MaxLoaded: 1 << 30, MaxWaiting: 100, Check: func(plan.Plan) error { return nil },
+		MaxLoaded: 1 << 30, MaxWaiting: func(sealed.Digest) int { return 100 }, Check: func(plan.Plan) error { return nil },
 		Log: slog.New(slog.NewTextHandler(l, nil)), Metrics: metrics.New(),
 	}}
 	f.open()
@@ -186,7 +186,7 @@ func (f *fixture) names() (names []string) {
 func (f *fixture) use(d sealed.Digest) (*model.Use, error) { return use(f.t.Context(), f.Space, d) }
 
 func use(ctx context.Context, s model.Space, d sealed.Digest) (*model.Use, error) {
-	u, ok := s.Acquire(d)
+	u, ok := s.Find(d)
 	if !ok {
 		return nil, model.NotFound(d)
 	}
@@ -686,7 +686,7 @@ func TestCallersApart(t *testing.T) {
 	if list := other().List(); len(list) != 0 {
 		t.Errorf("another's list: %v", list)
 	}
-	if _, ok := other().Acquire(d); ok {
+	if _, ok := other().Find(d); ok {
 		t.Error("another's model is served")
 	}
 	wantReason(t, other().Remove(t.Context(), d), wire.ReasonModelNotFound)

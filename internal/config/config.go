@@ -240,9 +240,9 @@ func (p Policy) DefaultTimeout() time.Duration {
 	return time.Duration(p.DefaultTimeoutMicroseconds) * time.Microsecond
 }
 
-// minBytesInFlight lets one message of an upload pass and, beside it, the largest
-// request over a ring of 3- or 4-byte words.
-const minBytesInFlight = 2 * 4 * wire.MaxMessage
+// minBytesInFlight lets one message of an upload pass and, beside it, one request that
+// waits for its model and the largest one over a ring of 3- or 4-byte words.
+const minBytesInFlight = 9 * wire.MaxMessage
 
 // minUploadRate keeps an upload's next message from taking longer than a host waits.
 const minUploadRate = 1 << 20

@@ -53,7 +53,7 @@ func TestGood(t *testing.T) {
 		Log:  config.Log{Level: slog.LevelDebug, Format: config.LogJSON},
 		Limits: config.Limits{
 			MaxModels: 1, MaxModelBytes: 4096, MaxModelsPerCaller: 2, MaxModelBytesPerCaller: 5000, MaxUploadBytesPerSecond: 1 << 20,
-			MaxLoadedBytes: 8192, MaxBytesInFlight: 128 << 20,
+			MaxLoadedBytes: 8192, MaxBytesInFlight: 144 << 20,
 			MaxMultiplyAdds: 1000, MaxCalls: 7, StallTimeoutSeconds: 5, UploadExpirySeconds: 7200,
 		},
 		Residency:    config.Residency{Pinned: []string{model}},
