@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -29,9 +30,15 @@ import (
 // To make room the least recently used model leaves, of those that nobody uses; where
 // all are in use, the one that has been resident for longest: it takes no new uses,
 // which wait for its next load, and is gone with the last one that it has. A model
-// that was loaded for a use may stay for patience times as long as its load took: so
-// of the time at most 1 part in 1 + patience goes into loads, however many models take
-// turns, and none waits for ever. Pinned models never leave.
+// that was loaded for a request may stay for patience times as long as its load took, or
+// the slowest of those that it made leave or that were loaded while it waited: so of the
+// time at most 1 part in 1 + patience goes into loads, however many models take turns,
+// none waits for ever, and small ones have as much of the time as large ones.
+// Pinned models never leave.
+//
+// An owner pays for what it makes others load again: once a load of its has made a model
+// of another owner's leave, whatever asked for it and whatever came of it, none does
+// so again before the load could have had its stay. Loads of others go first meanwhile.
 type residency struct {
 	budget     int64
 	maxWaiting func(sealed.Digest) int // uses of one model that may wait
@@ -49,11 +56,12 @@ type residency struct {
 	leaving  int64 // of these, of weights that leave
 	pinned   int64 // of these, of weights that never do
 	resident []*weights
-	queue    []*load          // that wait for room, as they were asked for
-	loading  int              // loads that have room
-	served   map[Owner]uint64 // the number of the owner's last load that was given room
-	loads    uint64           // that were given room so far
-	timer    *time.Timer      // for when the next model may leave
+	queue    []*load             // that wait for room, as they were asked for
+	loading  int                 // loads that have room
+	served   map[Owner]uint64    // the number of the owner's last load that was given room
+	loads    uint64              // that were given room so far
+	debts    map[Owner]time.Time // until when the owner's loads make no model of others' leave
+	timer    *time.Timer         // for when the next model may leave
 	closed   bool
 }
 
@@ -76,6 +84,8 @@ type load struct {
 	model   *Model
 	waiters int           // guarded by residency.mu
 	asked   bool          // by a request; guarded by residency.mu
+	slowest time.Duration // load of a model that left for it, or that came before it; guarded by residency.mu
+	owes    bool          // a model of another owner's left for it; guarded by residency.mu
 	done    chan struct{} // closed once one of what follows is set
 	weights *weights      // of which the waiters are users
 	err     error
@@ -91,7 +101,7 @@ func (l *load) end(err error) {
 func newResidency(o Options, read func(ctx context.Context, m *Model) ([]plan.Product, error)) *residency {
 	r := &residency{
 		budget: o.MaxLoaded, maxWaiting: o.MaxWaiting, read: read, metrics: o.Metrics, log: o.Log,
-		served: map[Owner]uint64{},
+		served: map[Owner]uint64{}, debts: map[Owner]time.Time{},
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.timer = time.AfterFunc(time.Hour, r.wake)
@@ -237,6 +247,7 @@ func (r *residency) giveUp(l *load) {
 	l.waiters--
 	if i := slices.Index(r.queue, l); l.waiters == 0 && i >= 0 {
 		r.queue = slices.Delete(r.queue, i, i+1)
+		r.charge(l, l.model.took, time.Now())
 		l.end(context.Canceled)
 		r.schedule() // for those behind it
 	}
@@ -286,6 +297,7 @@ func (r *residency) drop(m *Model) {
 	if i := slices.IndexFunc(r.queue, func(l *load) bool { return l.model == m }); i >= 0 {
 		l := r.queue[i]
 		r.queue = slices.Delete(r.queue, i, i+1)
+		r.charge(l, m.took, time.Now())
 		l.end(NotFound(m.Digest))
 		r.schedule()
 	}
@@ -294,8 +306,9 @@ func (r *residency) drop(m *Model) {
 // schedule begins the loads that there is room for, and makes room for the next one.
 // It is called at whatever may let a load begin. r.mu is held.
 func (r *residency) schedule() {
+	now := time.Now()
 	for !r.closed && len(r.queue) > 0 {
-		i := r.next()
+		i := r.next(now)
 		l := r.queue[i]
 		m := l.model
 		if m.need > r.budget-r.pinned {
@@ -303,7 +316,7 @@ func (r *residency) schedule() {
 			l.end(tooLarge("loading the model takes up to %d bytes, of which there are %d", m.need, r.budget-r.pinned))
 			continue
 		}
-		if !r.room(m.need) {
+		if !r.room(l, now) {
 			return
 		}
 		r.queue = slices.Delete(r.queue, i, i+1)
@@ -317,57 +330,85 @@ func (r *residency) schedule() {
 	if r.loading == 0 {
 		clear(r.served) // nobody is ahead of anybody
 	}
+	maps.DeleteFunc(r.debts, func(_ Owner, until time.Time) bool { return !until.After(now) })
 }
 
 // next returns which load of the queue's is next. r.mu is held.
-func (r *residency) next() int {
+func (r *residency) next(now time.Time) int {
 	at := 0
 	for i, l := range r.queue {
-		if r.served[l.model.space.owner] < r.served[r.queue[at].model.space.owner] {
+		one, other := l.model.space.owner, r.queue[at].model.space.owner
+		switch indebted := r.debts[one].After(now); {
+		case indebted != r.debts[other].After(now):
+			if !indebted {
+				at = i
+			}
+		case r.served[one] < r.served[other]:
 			at = i
 		}
 	}
 	return at
 }
 
-// room reports whether there are so many bytes free. Where there are not, it has models
+// room reports whether there is room for a load. Where there is none, it has models
 // leave, or sets the timer for when one may. r.mu is held.
-func (r *residency) room(bytes int64) bool {
-	now := time.Now()
-	for r.taken-r.leaving+bytes > r.budget {
+func (r *residency) room(l *load, now time.Time) bool {
+	m := l.model
+	for r.taken-r.leaving+m.need > r.budget {
 		if r.loading > 0 {
 			return false // which leave more than they take now
 		}
-		w, at := r.victim(now)
+		w, at := r.victim(m.space.owner, now)
 		if w == nil {
+			for _, other := range r.queue { // who may be next once its debt is paid
+				if debt := r.debts[other.model.space.owner]; debt.After(now) && debt.Before(at) {
+					at = debt
+				}
+			}
 			if !at.IsZero() {
 				r.timer.Reset(at.Sub(now))
 			}
 			return false
 		}
+		l.slowest = max(l.slowest, w.model.took)
+		l.owes = l.owes || w.model.space != m.space
 		r.log.Info("model evicted", "owner", w.model.space.owner, "model", w.model.Digest, "bytes", w.bytes, "users", w.users)
 		r.metrics.Evicted()
 		r.leave(w)
 		step("evict: chosen")
 	}
-	return r.taken+bytes <= r.budget
+	return r.taken+m.need <= r.budget
 }
 
-// victim returns the weights that are to leave next, or else when there may be some,
-// zero if it is not for the clock to say. r.mu is held.
-func (r *residency) victim(now time.Time) (next *weights, at time.Time) {
+// victim returns the weights that are to leave next for a load of an owner's, or else when
+// there may be some, zero if it is not for the clock to say. r.mu is held.
+func (r *residency) victim(o Owner, now time.Time) (next *weights, at time.Time) {
 	for _, w := range r.resident { // the first are there for longest
+		until := w.until
+		if debt := r.debts[o]; w.model.space.owner != o && debt.After(until) {
+			until = debt
+		}
 		switch {
 		case w.model.pinned:
-		case w.until.After(now):
-			if at.IsZero() || w.until.Before(at) {
-				at = w.until
+		case until.After(now):
+			if at.IsZero() || until.Before(at) {
+				at = until
 			}
 		case next == nil, w.users == 0 && (next.users > 0 || w.model.lastUse.Before(next.model.lastUse)):
 			next = w
 		}
 	}
 	return next, at
+}
+
+// charge has the owner of a load that is over, and took so long, pay for the models of
+// others that left for it. It returns until when. r.mu is held.
+func (r *residency) charge(l *load, took time.Duration, now time.Time) time.Time {
+	until := now.Add(patience * max(took, l.slowest))
+	if o := l.model.space.owner; l.owes && until.After(r.debts[o]) {
+		r.debts[o] = until
+	}
+	return until
 }
 
 // leave has weights take no more uses, and lets go of them once they have none. r.mu
@@ -413,6 +454,11 @@ func (r *residency) run(l *load) {
 	defer r.schedule()
 	r.loading--
 	r.taken -= m.need
+	took := now.Sub(begun)
+	until := r.charge(l, took, now)
+	for _, other := range r.queue {
+		other.slowest = max(other.slowest, took)
+	}
 	if err == nil {
 		w := &weights{model: m, products: products}
 		for i, p := range products {
@@ -440,15 +486,15 @@ func (r *residency) run(l *load) {
 		return
 	}
 	w := l.weights
-	m.took = now.Sub(begun)
+	m.took = took
 	if w.users = l.waiters; w.users > 0 {
 		m.lastUse = now
 	}
 	if l.asked {
-		w.until = now.Add(patience * m.took)
+		w.until = until
 	}
-	r.metrics.Loaded(m.took)
-	r.log.Info("model loaded", "owner", m.space.owner, "model", m.Digest, "bytes", w.bytes, "layers", len(products), "took", m.took, "requested", l.asked)
+	r.metrics.Loaded(took)
+	r.log.Info("model loaded", "owner", m.space.owner, "model", m.Digest, "bytes", w.bytes, "layers", len(products), "took", took, "requested", l.asked)
 	m.load = nil
 	close(l.done)
 }

@@ -884,6 +884,13 @@ func TestRemovedBeforeWait(t *testing.T) {
 	})
 }
 
+// late is how long something takes on the bubble's clock.
+func late(f func()) time.Duration {
+	begun := time.Now()
+	f()
+	return time.Since(begun)
+}
+
 // mustPut stores a model of an owner's.
 func (s *shelf) mustPut(o model.Owner, number int) {
 	s.t.Helper()
@@ -892,6 +899,81 @@ func (s *shelf) mustPut(o model.Owner, number int) {
 		s.t.Error(err)
 	}
 	synctest.Wait()
+}
+
+// slowly has loads take a second.
+func (s *shelf) slowly() {
+	s.load = func(_, op int) error { time.Sleep(time.Duration(1-op) * time.Second); return nil }
+}
+
+// TestDebt: who made another's model leave, by an upload, does not do so again before four
+// times as long as that load took. Others' loads go first, and its own models make room.
+func TestDebt(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		s := openShelf(t, 0)
+		s.slowly()
+		s.mustPut(someone, 1)
+		if d := late(func() { s.mustPut(another, 9) }); d != time.Second {
+			t.Errorf("without a debt it takes %v", d)
+		}
+		if d := late(func() { s.mustPut(another, 8) }); d != time.Second {
+			t.Errorf("its own model leaves after %v", d)
+		}
+		s.mustPut(someone, 2)
+		s.order = nil
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if d := late(func() { s.mustPut(another, 7) }); d != 3*time.Second { // 4 + 1 after the first, less 2
+				t.Errorf("with a debt it takes %v", d)
+			}
+		})
+		time.Sleep(time.Millisecond)
+		third := model.Owner("uid-3")
+		s.files[5], s.digests[5] = s.add(5)
+		if err := put(t, s.Of(third), s.digests[5], s.files[5]); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+		if !slices.Equal(s.order, []int{5, 7}) {
+			t.Errorf("loaded in the order %v", s.order)
+		}
+	})
+}
+
+// TestDebtOfWhoLeaves: a request that has another's model leave and does not wait is a debt,
+// as is an upload that is removed before its load begins.
+func TestDebtOfWhoLeaves(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		for _, removed := range []bool{false, true} {
+			s := openShelf(t, 0)
+			s.slowly()
+			s.mustPut(another, 9)
+			s.mustPut(someone, 1)
+			time.Sleep(time.Hour)
+			one := s.mustUse(1)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
+			if removed {
+				ctx, cancel = context.WithCancel(t.Context())
+				go func() {
+					synctest.Wait()
+					if err := s.Of(another).Remove(t.Context(), s.digests[9]); err != nil {
+						t.Error(err)
+					}
+				}()
+			}
+			if _, err := use(ctx, s.Of(another), s.digests[9]); err == nil {
+				t.Error("it was there")
+			}
+			cancel()
+			one.Release()
+			s.wantResident()
+			s.mustPut(someone, 2)
+			if d := late(func() { s.mustPut(another, 8) }); d != 4*time.Second {
+				t.Errorf("removed %v: its next load is done after %v", removed, d)
+			}
+			s.Close()
+		}
+	})
 }
 
 // TestBadPlanMakesNoRoom: of an upload whose plan is refused nothing is loaded, and nothing
@@ -917,6 +999,45 @@ func TestBadPlanMakesNoRoom(t *testing.T) {
 			}
 			wantReason(t, err, wire.ReasonTooLarge)
 			s.wantResident(1)
+		}
+	})
+}
+
+// TestSmallBesideLarge: a model that is loaded quickly has as much of the time as one that is
+// not, where they take turns.
+func TestSmallBesideLarge(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		const span = time.Hour
+		s := openShelf(t, 0)
+		s.put(1, 2)
+		s.load = func(m, op int) error {
+			if m == 1 {
+				time.Sleep(5 * time.Second)
+			} else {
+				time.Sleep(time.Millisecond)
+			}
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), span)
+		defer cancel()
+		var served [2]time.Duration
+		var wg sync.WaitGroup
+		for i := range served {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					u, err := use(ctx, s.Space, s.digests[1+i])
+					if err != nil {
+						return
+					}
+					time.Sleep(100 * time.Millisecond)
+					served[i] += 100 * time.Millisecond
+					u.Release()
+				}
+			})
+		}
+		wg.Wait()
+		if served[0] < span*2/5 || served[1] < span*2/5 {
+			t.Errorf("of %v they are served for %v", span, served)
 		}
 	})
 }
