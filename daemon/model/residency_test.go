@@ -1149,3 +1149,36 @@ func TestPinnedMustLoad(t *testing.T) {
 	s.o.MaxLoaded = s.budget
 	wantReason(t, start(), wire.ReasonTooLarge)
 }
+
+// TestStay: a model stays for four times as long as the slowest load of one that it made
+// leave, or that was loaded while it waited.
+func TestStay(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		s := openShelf(t, 0)
+		s.put(1, 2, 3)
+		s.load = func(m, op int) error {
+			if op == 0 && m == 1 {
+				time.Sleep(5 * time.Second)
+			} else if op == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			return nil
+		}
+		s.mustUse(1).Release()
+		s.mustUse(2).Release()
+		if d := late(func() { s.mustUse(3).Release() }); d != 20*time.Second+time.Millisecond {
+			t.Errorf("it stays %v beside one that it made leave", d)
+		}
+		time.Sleep(time.Hour)
+		var wg sync.WaitGroup
+		wg.Go(func() { s.mustUse(1).Release() })
+		synctest.Wait()
+		wg.Go(func() { s.mustUse(2).Release() }) // makes 1 leave
+		synctest.Wait()
+		s.mustUse(3).Release() // makes 2 leave
+		wg.Wait()
+		if d := late(func() { s.mustUse(2).Release() }); d != 20*time.Second+time.Millisecond {
+			t.Errorf("it stays %v after one that came before it", d)
+		}
+	})
+}
