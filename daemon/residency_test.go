@@ -279,10 +279,10 @@ func TestMemoryAndModels(t *testing.T) {
 	}
 	close(resume)
 	wg.Wait()
-	for c := range uint64(6) {
+	for c := range uint64(4) {
 		wg.Go(func() {
 			rnd := rand.New(rand.NewPCG(c, 5))
-			for i := range uint64(4) {
+			for i := range uint64(3) {
 				d.answered(all[rnd.IntN(2)], memoryRows-rnd.IntN(500), 100*c+i)
 			}
 		})
@@ -322,7 +322,7 @@ func TestWaitersHoldNoMemory(t *testing.T) {
 	begun, resume := make(chan struct{}, 100), make(chan struct{})
 	h.setLoad(func(plan.Op) { begun <- struct{}{}; <-resume })
 	var wg sync.WaitGroup
-	for id := range uint64(16) {
+	for id := range uint64(6) {
 		wg.Go(func() { d.answered(away, memoryRows, id) })
 	}
 	<-begun
