@@ -105,6 +105,7 @@ fuzz: ## Run every fuzz target for FUZZTIME (60s)
 
 .PHONY: bench
 bench: build ## Measure this machine and write out/report/report.md; QUICK=1 takes two minutes
+	@test -n "$(QUICK)" || bench/peers/venv.sh || echo 'onnxruntime and TenSEAL are left out: python3 -m venv or pip could not install bench/peers/requirements.txt'
 	bench/report.sh $(BIN) out/report $(BENCHFLAGS)
 
 .PHONY: bench-go
