@@ -1,21 +1,19 @@
 package bench
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"time"
 
 	"google.golang.org/grpc"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/cmd/securenets/internal/cputime"
+	"github.com/securenets/securenets/cmd/securenets/internal/peer"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
@@ -193,31 +191,11 @@ const EchoCommand = "frames"
 
 // echoElsewhere has another process of this program answer.
 func echoElsewhere(ctx context.Context) (*echoProcess, error) {
-	self, err := os.Executable()
+	p, err := peer.Start(ctx, EchoCommand)
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "sn")
-	if err != nil {
-		return nil, err
-	}
-	path := filepath.Join(dir, "s")
-	cmd := exec.CommandContext(ctx, self, EchoCommand, path)
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	out, err2 := cmd.StdoutPipe()
-	if err := errors.Join(err, err2, cmd.Start()); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
-	}
-	e := &echoProcess{
-		addr: "unix:" + path,
-		cpu:  func() (time.Duration, error) { return cputime.Of(cmd.Process.Pid) },
-		stop: func() error { return errors.Join(in.Close(), cmd.Wait(), os.RemoveAll(dir)) },
-	}
-	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-		return nil, errors.Join(err, e.stop())
-	}
-	return e, nil
+	return &echoProcess{addr: p.Addr, cpu: func() (time.Duration, error) { return cputime.Of(p.PID) }, stop: p.Stop}, nil
 }
 
 // ServeFrames is the command: it says on out that it answers, and does so until in ends.

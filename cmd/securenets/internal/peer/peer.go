@@ -1,5 +1,5 @@
-// Package peer seals with a second process of this program as the far end of a
-// connection, so that what sending costs is measured as it will be.
+// Package peer runs a second process of this program as the far end of a connection, and
+// seals with it, so that what sending costs is measured as it will be.
 package peer
 
 import (
@@ -22,40 +22,47 @@ const Command = "echo"
 // Seal is hostclient.Seal with o.Echo set where it is of use.
 func Seal(ctx context.Context, model []byte, o hostclient.SealOptions) ([]hostclient.SealedModel, *hostclient.Secret, error) {
 	if o.Place == hostclient.PlaceAuto {
-		addr, stop, err := start(ctx)
+		p, err := Start(ctx, Command)
 		if err != nil {
 			return nil, nil, fmt.Errorf("echo: %w", err)
 		}
-		defer stop() // it has done what it is for
-		o.Echo = addr
+		defer p.Stop() // it has done what it is for
+		o.Echo = p.Addr
 	}
 	return hostclient.Seal(ctx, model, o)
 }
 
-// start runs the command, until ctx ends at the latest, and returns its address, and what
-// ends it.
-func start(ctx context.Context) (addr string, stop func() error, err error) {
+// Process is a second process of this program, which serves at an address.
+type Process struct {
+	Addr string
+	PID  int
+	Stop func() error // ends it
+}
+
+// Start runs a command of this program that takes a socket's path, says a line once it
+// serves there, and ends with its input; until ctx ends at the latest.
+func Start(ctx context.Context, command string) (*Process, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	dir, err := os.MkdirTemp("", "sn") // short: a socket's path is at most 107 bytes
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	path := filepath.Join(dir, "s")
-	cmd := exec.CommandContext(ctx, self, Command, path)
+	cmd := exec.CommandContext(ctx, self, command, path)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	out, err2 := cmd.StdoutPipe()
 	if err := errors.Join(err, err2, cmd.Start()); err != nil {
-		return "", nil, errors.Join(err, os.RemoveAll(dir))
+		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	stop = func() error { return errors.Join(in.Close(), cmd.Wait(), os.RemoveAll(dir)) }
+	p := &Process{"unix:" + path, cmd.Process.Pid, func() error { return errors.Join(in.Close(), cmd.Wait(), os.RemoveAll(dir)) }}
 	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-		return "", nil, errors.Join(err, stop())
+		return nil, errors.Join(err, p.Stop())
 	}
-	return "unix:" + path, stop, nil
+	return p, nil
 }
 
 // Serve is the command: it says on out that it serves, and does so until in ends,
