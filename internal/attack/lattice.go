@@ -86,7 +86,7 @@ func invert(m, a uint32) uint32 {
 func shrink(r ring.Ring, v []uint32, lost float64) uint32 {
 	// The units tried are those of words and the few before them, so many words in all:
 	// two words that share no factor are needed.
-	const pairs, before, sample = 32, 3, 64
+	const pairs, before, sample = 32, 3, 256
 	m := r.Modulus()
 	var units, some []uint32
 	for _, a := range v {
