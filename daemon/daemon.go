@@ -37,7 +37,7 @@ import (
 )
 
 // maxUnary is the largest message in bytes that gRPC itself receives, unasked: a
-// request that is no stream's. Streams have an inbox.
+// request that is no stream's.
 const maxUnary = 64 << 10
 
 // handshakeTimeout is how long a connection may take to say who it is of.

@@ -398,7 +398,7 @@ func TestDrain(t *testing.T) {
 	d := start(t, h, nil)
 	m := smallModel(t)
 	d.push(m)
-	begun, resume := make(chan struct{}), make(chan struct{})
+	begun, resume := make(chan struct{}, 2), make(chan struct{})
 	h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
 	busy, idle := evaluate(t, d.ctx(), d.cc), evaluate(t, d.ctx(), d.cc)
 	busy.send(m.request(1, 3, 9))
@@ -423,6 +423,7 @@ func TestDrain(t *testing.T) {
 	d.stop()
 	_, err = idle.receive()
 	wantReason(t, err, codes.Unavailable, wire.ReasonShuttingDown)
+	busy.send(m.request(1, 3, 10))
 	_, err = upload.CloseAndRecv()
 	wantReason(t, wire.FromStatus(err), codes.Unavailable, wire.ReasonShuttingDown)
 	for err = nil; err == nil; { // NOT_SERVING may come first

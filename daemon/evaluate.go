@@ -38,7 +38,7 @@ const wordSize = 4
 // What requests hold is taken in a fixed order, see admit, so that none wait for each other.
 func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
 	ctx := stream.Context()
-	in, err := s.inbox(ctx)
+	receiver, err := wire.NewReceiver(ctx)
 	if err != nil {
 		return err
 	}
@@ -48,46 +48,106 @@ func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, p
 	}
 	region, release := holdRegion(ctx)
 	defer release() // once no request uses it
-	e := &evaluation{service: s, stream: stream, caller: name, models: s.store.Of(owner), region: region}
-	defer e.work.Wait()
-	slots := make(chan struct{}, maxInFlight)
-	for {
-		size, err := in.next(ctx)
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		slots <- struct{}{} // freed by work that ends with the stream at the latest
-		r := new(wire.Request)
-		if err := in.receive(r, size, int64(size)); err != nil {
-			return err
-		}
-		j := &job{Request: r, arrived: time.Now(), received: r.Words.Len()}
-		err = e.admit(ctx, j, int64(size))
-		s.incoming.Release(int64(size))
-		e.work.Go(func() {
-			defer func() { <-slots }()
-			if err != nil {
-				r.Free()
-				e.refuse(j, err)
-				return
-			}
-			e.answer(ctx, j)
-		})
+	e := &evaluation{
+		service: s, stream: stream, receiver: receiver, caller: name, models: s.store.Of(owner), region: region,
+		silent: s.onStall(ctx, stallSending), deaf: s.onStall(ctx, stallReading), slots: make(chan struct{}, maxInFlight),
+	}
+	defer e.end()
+	// Reading ends with the stream, which ends at the latest when this returns.
+	read := make(chan error, 1)
+	go func() { read <- guard(e.read) }()
+	select {
+	case err := <-read:
+		return err
+	case <-s.draining.Done():
+		return shuttingDown()
 	}
 }
 
 // evaluation is one stream.
 type evaluation struct {
 	*service
-	stream  grpc.ServerStream
-	caller  batch.Caller
-	models  model.Space    // the caller's
-	region  *lane.Region   // that the connection shares; nil: none
-	work    sync.WaitGroup // requests being answered
-	sending sync.Mutex
+	stream   grpc.ServerStream
+	receiver *wire.Receiver
+	caller   batch.Caller
+	models   model.Space   // the caller's
+	region   *lane.Region  // that the connection shares; nil: none
+	silent   *time.Timer   // runs while the rest of a request is to come
+	deaf     *time.Timer   // runs while an answer is to be read
+	slots    chan struct{} // one a request
+	sending  sync.Mutex
+
+	mu   sync.Mutex
+	work sync.WaitGroup // requests begun
+}
+
+// begin says whether one more request is to be read and answered: work counts it.
+func (e *evaluation) begin() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.draining.Err() != nil {
+		return false
+	}
+	e.work.Add(1)
+	return true
+}
+
+// end waits for the requests that have begun. It is called where no more begin: all were
+// read, or the daemon drains.
+func (e *evaluation) end() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.work.Wait()
+}
+
+// read reads requests until the stream ends or the daemon drains, and has each answered.
+func (e *evaluation) read() error {
+	for {
+		size, err := e.receiver.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if !e.begin() {
+			return nil
+		}
+		if err := e.request(size); err != nil {
+			return err
+		}
+	}
+}
+
+// request reads a request that has begun, of size bytes, and has it answered.
+func (e *evaluation) request(size int) error {
+	passed := false
+	defer func() {
+		if !passed {
+			e.work.Done()
+		}
+	}()
+	ctx := e.stream.Context()
+	e.slots <- struct{}{} // freed by work that ends with the stream at the latest
+	r := new(wire.Request)
+	if err := e.receive(ctx, e.receiver, e.silent, r, size, int64(size)); err != nil {
+		return err
+	}
+	j := &job{Request: r, arrived: time.Now(), received: r.Words.Len()}
+	err := e.admit(ctx, j, int64(size))
+	e.incoming.Release(int64(size))
+	passed = true
+	go func() {
+		defer e.work.Done()
+		defer func() { <-e.slots }()
+		if err != nil {
+			r.Free()
+			e.refuse(j, err)
+			return
+		}
+		e.answer(ctx, j)
+	}()
+	return nil
 }
 
 // refuse answers a request with an error.
@@ -107,8 +167,8 @@ func (e *evaluation) send(r *wire.Response, written <-chan struct{}) (ok bool) {
 	e.sending.Lock()
 	defer e.sending.Unlock()
 	ctx := e.stream.Context()
-	stalled := e.onStall(ctx, "does not read answers")
-	defer stalled.Stop()
+	e.deaf.Reset(e.limits.StallTimeout())
+	defer e.deaf.Stop()
 	err := e.stream.SendMsg(r)
 	r.Free()
 	if written == nil {

@@ -249,6 +249,7 @@ type inbox struct {
 	*service
 	ctx      context.Context
 	receiver *wire.Receiver
+	silent   *time.Timer   // runs while the rest of a message is to come
 	begun    chan int      // sizes of messages that have begun; closed after the last
 	read     chan struct{} // a token for each that was read
 	err      error         // why there are no more, set before begun is closed
@@ -262,7 +263,7 @@ func (s *service) inbox(ctx context.Context) (*inbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &inbox{s, ctx, receiver, make(chan int), make(chan struct{}), nil}
+	in := &inbox{s, ctx, receiver, s.onStall(ctx, stallSending), make(chan int), make(chan struct{}), nil}
 	go func() {
 		defer close(in.begun)
 		for {
@@ -303,23 +304,11 @@ func (in *inbox) next(ctx context.Context) (size int, err error) {
 	}
 }
 
-// receive reads the message that next has announced to m, once there is memory
-// for it, of so many bytes, to be released by the caller. A message that does not come in
-// time costs its sender the connection: the memory is wanted by others.
+// receive reads the message that next has announced to m; see service.receive.
 func (in *inbox) receive(m any, size int, bytes int64) error {
-	if err := in.incoming.Acquire(in.ctx, bytes); err != nil {
+	if err := in.service.receive(in.ctx, in.receiver, in.silent, m, size, bytes); err != nil {
 		return err
 	}
-	stalled := in.onStall(in.ctx, "does not send the rest of a message")
-	begun := time.Now()
-	err := in.receiver.Read(m)
-	took := time.Since(begun)
-	stalled.Stop()
-	if err != nil {
-		in.incoming.Release(bytes)
-		return err
-	}
-	in.metrics.Received(size, took)
 	select {
 	case in.read <- struct{}{}:
 	case <-in.ctx.Done():
@@ -327,13 +316,41 @@ func (in *inbox) receive(m any, size int, bytes int64) error {
 	return nil
 }
 
-// onStall ends a call's connection, unless the timer is stopped in time.
+// receive reads the message that from has announced to m, once there is memory for it,
+// of so many bytes, to be released by the caller. A message that does not come in time, by
+// the timer silent, costs its sender the connection: the memory is wanted by others.
+func (s *service) receive(ctx context.Context, from *wire.Receiver, silent *time.Timer, m any, size int, bytes int64) error {
+	if err := s.incoming.Acquire(ctx, bytes); err != nil {
+		return err
+	}
+	silent.Reset(s.limits.StallTimeout())
+	begun := time.Now()
+	err := from.Read(m)
+	took := time.Since(begun)
+	silent.Stop()
+	if err != nil {
+		s.incoming.Release(bytes)
+		return err
+	}
+	s.metrics.Received(size, took)
+	return nil
+}
+
+// What a caller does who stalls.
+const (
+	stallSending = "does not send the rest of a message"
+	stallReading = "does not read answers"
+)
+
+// onStall returns a stopped timer that ends a call's connection when it runs out.
 func (s *service) onStall(ctx context.Context, what string) *time.Timer {
-	return time.AfterFunc(s.limits.StallTimeout(), func() {
+	t := time.AfterFunc(time.Hour, func() {
 		s.log.Warn("connection ended: its caller " + what)
 		s.metrics.Refused(metrics.Stalled)
 		hangUp(ctx)
 	})
+	t.Stop()
+	return t
 }
 
 func parseDigest(b []byte) (sealed.Digest, error) {

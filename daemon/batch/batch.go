@@ -78,7 +78,8 @@ type Queue struct {
 	mu     sync.Mutex
 	state  *state
 	closed bool
-	timer  *time.Timer // pumps when the state wants to be asked
+	timer  *time.Timer // pumps when the state wants to be asked, at
+	at     time.Time   // zero: never
 }
 
 // call is a Call in the queue.
@@ -231,6 +232,7 @@ func (q *Queue) drop() {
 func (q *Queue) wake() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.at = time.Time{}
 	if !q.closed {
 		q.pump(time.Now())
 	}
@@ -250,7 +252,11 @@ func (q *Queue) pump(now time.Time) {
 		l := q.state.lines[b[0].Product]
 		q.work.Go(func() { q.run(l, b) })
 	}
-	if at := q.state.wake(); at.IsZero() {
+	at := q.state.wake()
+	if at.Equal(q.at) {
+		return
+	}
+	if q.at = at; at.IsZero() {
 		q.timer.Stop()
 	} else {
 		q.timer.Reset(max(at.Sub(now), 1)) // a timer of 0 is not one of the past
@@ -339,7 +345,7 @@ func (q *Queue) product(b []*call) (start time.Time) {
 		}
 		return start
 	}
-	m := &memory{pool: &q.outputs, words: y.Data, unread: len(b), held: len(b)}
+	m := &memory{pool: &q.outputs, words: y.Data, unread: len(b), held: len(b), drop: make([]func(), 0, len(b))}
 	at := 0
 	for _, c := range b {
 		c.answer = Answer{Y: y.RowRange(at, at+c.Rows), memory: m}

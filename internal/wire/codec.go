@@ -26,6 +26,9 @@ const (
 	spanOffset, spanLength = 1, 2
 )
 
+// headBytes is room for all of a message but its words, a seed or an error.
+const headBytes = 128
+
 // Codec is gRPC's codec "proto" but for *Request and *Response, whose words it
 // does not copy: sent words leave from their own memory, received words are
 // views of the transport's buffers.
@@ -64,7 +67,7 @@ func (r *Request) marshal() (mem.BufferSlice, error) {
 	if several(r.Words != nil, r.Seed != nil, r.Shared != nil) {
 		return nil, fmt.Errorf("%w: several inputs", ErrMessage)
 	}
-	h := appendUint(nil, requestID, r.ID)
+	h := appendUint(make([]byte, 0, headBytes), requestID, r.ID)
 	if len(r.Model) > 0 {
 		h = protowire.AppendTag(h, requestModel, protowire.BytesType)
 		h = protowire.AppendBytes(h, r.Model)
@@ -86,7 +89,7 @@ func (r *Response) marshal() (mem.BufferSlice, error) {
 		return nil, fmt.Errorf("%w: several results", ErrMessage)
 	}
 	// Fields may come in any order: words go last.
-	h := appendUint(nil, responseID, r.ID)
+	h := appendUint(make([]byte, 0, headBytes), responseID, r.ID)
 	h = appendUint(h, responseQueue, r.QueueNS)
 	h = appendUint(h, responseCompute, r.ComputeNS)
 	h = appendSpan(h, responseShared, r.Shared)

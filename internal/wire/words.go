@@ -125,6 +125,9 @@ func copyWords(r ring.Ring, dst []uint32, d, src []byte) error {
 
 // nonCanonical makes an *Error of ring's, for words that begin at the given index.
 func nonCanonical(err error, at int) error {
+	if err == nil {
+		return nil
+	}
 	var word *ring.NonCanonicalError
 	if !errors.As(err, &word) {
 		return err
