@@ -481,8 +481,10 @@ def message(b, numbers, byte_strings, union):
 
 
 def evaluate(models, b):
-    """What a cloud answers to a request: its id and words, or an error's code and reason."""
-    got = message(b, {1, 3, 4}, {2, 5, 6}, {5, 6})
+    """What a cloud that shares no memory answers to a request: its id and words, or an error's code and reason."""
+    got = message(b, {1, 3, 4}, {2, 5, 6, 9, 10}, {5, 6, 9})
+    for place in (9, 10):
+        message(got.get(place, b""), {1, 2}, set(), set())
     ident, digest = got.get(1, 0), got.get(2, b"")
     layer, rows = got.get(3, 0) % (1 << 32), got.get(4, 0) % (1 << 32)
     try:
@@ -493,6 +495,7 @@ def evaluate(models, b):
         refuse_unless(rows > 0, "BAD_REQUEST")
         op, ring = model.layers[layer], model.ring
         refuse_unless(rows * max(op.inputs, op.outputs) <= MOST // ring.width, "TOO_LARGE")
+        refuse_unless(9 not in got and 10 not in got, "BAD_REQUEST")
         if 6 in got:
             seed = message(got[6], {2}, {1}, set())
             key, first = seed.get(1, b""), seed.get(2, 0)
@@ -523,7 +526,7 @@ CODES = {
 def take(ring, n, b):
     """What a host makes of the answer to a request of n words."""
     try:
-        got = message(b, {1, 4, 5}, {2, 3}, {2, 3})
+        got = message(b, {1, 4, 5}, {2, 3, 6}, {2, 3, 6})
         if 3 in got:
             error = message(got[3], {1}, {2, 3}, set())
             return {"id": got.get(1, 0), "expect": "error", "code": error.get(1, 0), "reason": error.get(2, b"").decode()}

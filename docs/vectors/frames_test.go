@@ -100,6 +100,8 @@ func frameCases(t *testing.T) (cases []any) {
 		return protowire.AppendBytes(protowire.AppendTag(nil, num, protowire.BytesType), v)
 	}
 	bare := with(good, func(r *pb.EvaluateRequest) { r.Input = nil })
+	span := &pb.Shared{Offset: 64, Length: 40}
+	sharedOnly := with(&pb.EvaluateRequest{Input: &pb.EvaluateRequest_Shared{Shared: span}}, same)
 	seedOnly := with(seeded, func(r *pb.EvaluateRequest) { r.Id, r.Model, r.Layer, r.Rows = 0, nil, 0, 0 })
 	join := func(parts ...[]byte) (b []byte) {
 		for _, p := range parts {
@@ -129,6 +131,13 @@ func frameCases(t *testing.T) (cases []any) {
 		{"a seed, then words: the last count", join(seedOnly, b), "words", 0, ""},
 		{"words twice: the last count", join(field(5, []byte{1}), b), "words", 0, ""},
 
+		{"shared words, then words: the last count", join(sharedOnly, b), "words", 0, ""},
+		{"shared words, then a seed: the last counts", join(sharedOnly, with(seeded, same)), "words", 0, ""},
+
+		{"words, then shared words: the last count", join(b, sharedOnly), "error", codes.InvalidArgument, wire.ReasonBadRequest},
+		{"shared words, where no memory is shared", with(good, func(r *pb.EvaluateRequest) { r.Input = &pb.EvaluateRequest_Shared{Shared: span} }), "error", codes.InvalidArgument, wire.ReasonBadRequest},
+		{"shared words of no length, where no memory is shared", join(bare, field(9, nil)), "error", codes.InvalidArgument, wire.ReasonBadRequest},
+		{"an answer in memory, where none is shared", with(good, func(r *pb.EvaluateRequest) { r.Answer = span }), "error", codes.InvalidArgument, wire.ReasonBadRequest},
 		{"no field", nil, "error", codes.InvalidArgument, wire.ReasonBadRequest},
 		{"no model", with(good, func(r *pb.EvaluateRequest) { r.Model = nil }), "error", codes.InvalidArgument, wire.ReasonBadRequest},
 		{"a digest of 31 bytes", with(good, func(r *pb.EvaluateRequest) { r.Model = r.Model[:31] }), "error", codes.InvalidArgument, wire.ReasonBadRequest},
@@ -154,6 +163,7 @@ func frameCases(t *testing.T) (cases []any) {
 
 		{"a byte missing at the end", b[:len(b)-1], "stream", codes.Internal, ""},
 		{"cut inside the digest", b[:20], "stream", codes.Internal, ""},
+		{"a place in memory that is cut", join(b, field(10, []byte{0x10})), "stream", codes.Internal, ""},
 		{"text", []byte("GET / HTTP/1.1\r\n\r\n"), "stream", codes.Internal, ""},
 		{"field 0", []byte{0, 0}, "stream", codes.Internal, ""},
 		{"a number of 65 bits", append([]byte{0x08}, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02), "stream", codes.Internal, ""},
@@ -192,6 +202,7 @@ func responseCases(t *testing.T) (cases []any) {
 		}
 		failed := marshal(&wire.Response{ID: 9, Err: &pb.Error{Code: int32(codes.NotFound), Reason: "MODEL_NOT_FOUND", Message: "no such model"}})
 		good := marshal(&wire.Response{ID: 9, Words: wire.EncodeWords(r, v, nil), QueueNS: 1500, ComputeNS: 1 << 40})
+		shared := marshal(&wire.Response{ID: 9, Shared: &wire.Span{Offset: 64, Length: uint64(len(wordBytes))}})
 		for _, c := range []struct {
 			name, expect, reason string
 			b                    []byte
@@ -199,10 +210,13 @@ func responseCases(t *testing.T) (cases []any) {
 			{"words", "words", "", good},
 			{"an unknown field", "words", "", append([]byte{0x70, 0x01}, good...)},
 			{"an error, then words: the last count", "words", "", append(append([]byte(nil), failed...), good...)},
+			{"shared words, then words: the last count", "words", "", append(append([]byte(nil), shared...), good...)},
 			{"an error", "error", "MODEL_NOT_FOUND", failed},
 			{"words, then an error: the last counts", "error", "MODEL_NOT_FOUND", append(append([]byte(nil), good...), failed...)},
 			{"no field", "refuse", "BAD_LENGTH", nil},
 			{"neither words nor an error", "refuse", "BAD_LENGTH", []byte{0x08, 9}},
+			{"shared words that were not asked for", "refuse", "BAD_LENGTH", shared},
+			{"words, then shared words that were not asked for", "refuse", "BAD_LENGTH", append(append([]byte(nil), good...), shared...)},
 			{"a byte less", "refuse", "BAD_LENGTH", holding(wordBytes[1:])},
 			{"a byte more", "refuse", "BAD_LENGTH", holding(append(wordBytes[:len(wordBytes):len(wordBytes)], 0))},
 			{"a row more", "refuse", "BAD_LENGTH", holding(append(wordBytes[:len(wordBytes):len(wordBytes)], wordBytes[:cols*r.WordBytes()]...))},
