@@ -10,8 +10,10 @@ import (
 	"github.com/securenets/securenets/internal/ring"
 )
 
-// uniform fails where counts of n draws over all of bins are not uniform, at 8
-// standard deviations of chi-square.
+// uniform fails where counts of n draws over all of bins are not uniform. Chi-square of d
+// degrees of freedom is d + 2√(dt) + 2t or more with probability e^-t at most (Laurent and
+// Massart, "Adaptive estimation of a quadratic functional by model selection", 2000, lemma 1),
+// here 1e-9.
 func uniform[K comparable](t *testing.T, what string, counts map[K]int, n, bins int) {
 	t.Helper()
 	if len(counts) > bins {
@@ -22,7 +24,8 @@ func uniform[K comparable](t *testing.T, what string, counts map[K]int, n, bins 
 	for _, c := range counts {
 		chi += (float64(c) - want) * (float64(c) - want) / want
 	}
-	if limit := float64(bins-1) + 8*math.Sqrt(2*float64(bins-1)); chi > limit {
+	d, tail := float64(bins-1), math.Log(1e9)
+	if limit := d + 2*math.Sqrt(d*tail) + 2*tail; chi > limit {
 		t.Errorf("%s: chi-square %.0f > %.0f", what, chi, limit)
 	}
 }
@@ -33,7 +36,7 @@ func TestDraws(t *testing.T) {
 		t.Fatal(err)
 	}
 	var src source
-	const n = 60_000
+	const n = 300_000
 	for _, below := range []uint32{1, 2, 3, 9, 16, 17} {
 		counts := map[uint32]int{}
 		for range n {
