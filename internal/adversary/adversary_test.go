@@ -394,7 +394,13 @@ func TestLate(t *testing.T) {
 	c := &caller{T: t, ring: ring.Q4(), stream: stream}
 	c.ask(0, []uint32{1})
 	c.send("a", 1, []uint32{1})
-	time.AfterFunc(100*time.Millisecond, hangUp)
+	go func() {
+		for p.Told() == 0 && t.Context().Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(100 * time.Millisecond) // in which the answer is not to come
+		hangUp()
+	}()
 	var resp wire.Response
 	if err := stream.RecvMsg(&resp); ctx.Err() == nil || err == nil || p.Told() != 1 {
 		t.Errorf("an answer, %v, with %d lies told", err, p.Told())
