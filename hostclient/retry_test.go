@@ -131,7 +131,7 @@ func TestSpare(t *testing.T) {
 			x := gaussian(rand.New(rand.NewPCG(3, 4)), 2*7)
 			want := r.want(t, x, 2)
 			spare, client := r.withSpare(t, 0)
-			s := r.open(t, hostclient.Options{Multiplier: kernel, Retries: 1, Timeout: 500 * time.Millisecond, Spares: [][]*hostclient.Client{{client}}})
+			s := r.open(t, hostclient.Options{Multiplier: kernel, Retries: 1, Timeout: 2 * time.Second, Spares: [][]*hostclient.Client{{client}}})
 			r.clouds[0].behave(answer)
 			if y := infer(t, s, x, 2); !slices.Equal(bits(y), bits(want)) {
 				t.Error("another result")

@@ -500,6 +500,7 @@ func TestWordsInFlight(t *testing.T) {
 	}
 	infer(t, s, x, n)
 	want := difference(0, 1)
+	seeds := r.clouds[1].requests.Load()
 
 	// Of two calls at once the cloud answers the first late, and reads the second then.
 	asked, gate := make(chan struct{}, 1), make(chan struct{})
@@ -522,6 +523,9 @@ func TestWordsInFlight(t *testing.T) {
 		_, err := s.Infer(ctx, x, n)
 		done <- err
 	}()
+	for r.clouds[1].requests.Load() < seeds+2 { // the seed of their share comes when they are sent
+		time.Sleep(time.Millisecond)
+	}
 	time.Sleep(100 * time.Millisecond) // until the words are on their way
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {

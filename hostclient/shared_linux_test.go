@@ -3,6 +3,7 @@ package hostclient_test
 import (
 	"context"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -260,7 +261,7 @@ func TestHungConnection(t *testing.T) {
 	r := newRig(t, nets()["mlp"], permutePad)
 	c := r.clouds[0]
 	x := make([]float32, 7)
-	s := r.open(t, hostclient.Options{Multiplier: kernel, Timeout: 50 * time.Millisecond})
+	s := r.open(t, hostclient.Options{Multiplier: kernel})
 	want := infer(t, s, x, 1)
 	_, maps := opened(t)
 	var old atomic.Pointer[lane.Region]
@@ -272,7 +273,8 @@ func TestHungConnection(t *testing.T) {
 		<-resume
 		return c.honest() // to nobody
 	})
-	if _, err := s.Infer(t.Context(), x, 1); !errors.Is(err, hostclient.ErrTimeout) {
+	hasty := r.open(t, hostclient.Options{Multiplier: kernel, Timeout: 50 * time.Millisecond})
+	if _, err := hasty.Infer(t.Context(), x, 1); !errors.Is(err, hostclient.ErrTimeout) {
 		t.Fatal(err)
 	}
 	c.behave(func(c *call) error {
@@ -304,11 +306,17 @@ func opened(t testing.TB) (fds, maps int) {
 // waitForMaps waits until no more is shared than before, counted at both ends.
 func waitForMaps(t testing.TB, maps int) {
 	t.Helper()
+	waitForOpened(t, math.MaxInt, maps)
+}
+
+// waitForOpened waits until there are no more descriptors and mappings than before.
+func waitForOpened(t testing.TB, fds, maps int) {
+	t.Helper()
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		if _, now := opened(t); now <= maps {
+		if f, m := opened(t); f <= fds && m <= maps {
 			return
 		} else if time.Now().After(end) {
-			t.Fatalf("%d mappings, %d before", now, maps)
+			t.Fatalf("%d descriptors and %d mappings, %d and %d before", f, m, fds, maps)
 		}
 	}
 }
@@ -347,8 +355,5 @@ func TestCloudsThatDie(t *testing.T) {
 			t.Fatal("other results")
 		}
 	}
-	waitForMaps(t, maps)
-	if now, _ := opened(t); now > fds+2 { // what the runtime opens meanwhile
-		t.Errorf("%d descriptors, %d before", now, fds)
-	}
+	waitForOpened(t, fds+2, maps) // what the runtime opens meanwhile
 }
