@@ -1,6 +1,7 @@
 package daemon_test
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -27,6 +28,7 @@ import (
 	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/tlstest"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/kernels"
@@ -293,31 +295,38 @@ func TestLimitOfUploadRate(t *testing.T) {
 	alice, bob := d.by(d.as(tlstest.Leaf{CommonName: "alice"})), d.by(d.as(tlstest.Leaf{CommonName: "bob"}))
 	half := len(m.bytes) / 2
 	begun := time.Now()
-	done := make(chan time.Duration, 1)
+	if _, err := send(d.ctx(), alice.cc, m.digest, len(m.bytes), 0, m.bytes[:1<<20], m.bytes[1<<20:half+half/2], m.bytes[half+half/2:]); err != nil {
+		t.Fatal(err)
+	}
+	// The last message begins when those before it are worked off.
+	least := time.Duration(float64(half+half/2) / rate * float64(time.Second))
+	if took := time.Since(begun); took < least {
+		t.Errorf("alice took %v, want %v and more", took, least)
+	}
+	alice.works(m)
+
+	// While alice waits for 15 s, bob does not.
+	ctx, cancel := context.WithCancel(d.ctx())
+	before := d.scrape().value("securenets_received_bytes_total")
+	done := make(chan struct{})
 	go func() {
-		_, err := send(d.ctx(), alice.cc, m.digest, len(m.bytes), 0, m.bytes[:1<<20], m.bytes[1<<20:half+half/2], m.bytes[half+half/2:])
-		if err != nil {
-			t.Error(err)
-		}
-		done <- time.Since(begun)
+		defer close(done)
+		large := make([]byte, 15<<20)
+		send(ctx, alice.cc, sealed.Sum(large), len(large)+1, 0, large, large[:1])
 	}()
-	for d.scrape().value("securenets_received_bytes_total") < 1<<20 { // alice's first message
+	for d.scrape().value("securenets_received_bytes_total") < before+15<<20 { // her first message
 		time.Sleep(time.Millisecond)
 	}
 	other := smallModel(t)
 	bob.push(other)
 	bob.works(other)
 	select {
-	case took := <-done:
-		t.Fatalf("alice took %v, and bob longer", took)
+	case <-done:
+		t.Error("alice is done before bob")
 	default:
 	}
-	// The last message begins when those before it are worked off.
-	least := time.Duration(float64(half+half/2) / rate * float64(time.Second))
-	if took := <-done; took < least {
-		t.Errorf("alice took %v, want %v and more", took, least)
-	}
-	alice.works(m)
+	cancel()
+	<-done
 }
 
 // TestSocketAccess: mode and group of the socket, and who may call.

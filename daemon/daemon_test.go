@@ -305,6 +305,7 @@ func TestQueue(t *testing.T) {
 	h := newHooked()
 	m, other := smallModel(t), newModel(t, ring.Q4(), plan.Dense(3, 5))
 	d := start(t, h, func(c *config.Config) {
+		withMetrics(c)
 		c.Threads = 1
 		c.Batching.MaxBatchSize, c.Batching.PriorityLevels, c.Batching.DefaultPriorityLevel = 1, 3, 2
 		timeout, levels := 1000, 0
@@ -333,7 +334,7 @@ func TestQueue(t *testing.T) {
 			r := m.request(1, 1, uint64(id))
 			r.Priority = priority
 			e.send(r)
-			d.waitForQueue(e)
+			d.waitForQueue(id)
 		}
 	}
 	var order []uint64
@@ -357,7 +358,7 @@ func TestCopies(t *testing.T) {
 	const in, out, merged = 300, 500, 5
 	for _, alone := range []bool{true, false} {
 		h := newHooked()
-		d := start(t, h, nil)
+		d := start(t, h, withMetrics)
 		m := newModel(t, ring.Q4(), plan.Dense(in, out))
 		d.push(m)
 		begun, resume := make(chan struct{}, 10), make(chan struct{})
@@ -369,8 +370,8 @@ func TestCopies(t *testing.T) {
 		if !alone {
 			for id := range uint64(merged) {
 				e.send(m.request(0, 1, 1+id))
-				d.waitForQueue(e)
 			}
+			d.waitForQueue(merged)
 			requests += merged
 		}
 		close(resume)

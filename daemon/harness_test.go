@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -193,16 +192,24 @@ func (d *running) waitForPart(m *testModel, size int64) {
 	}
 }
 
-// waitForQueue waits until what was sent on a stream is in the queue: the daemon
-// handles a stream's messages in turn, and refuses this one, but for what it does
-// with it, which takes it a moment.
-func (d *running) waitForQueue(e *evaluation) {
+// waitForFigure waits until one of the daemon's figures is so much.
+func (d *running) waitForFigure(want float64, name string, labels ...string) {
 	d.t.Helper()
-	e.send(&wire.Request{ID: math.MaxUint64})
-	if r, err := e.receive(); err != nil || r.ID != math.MaxUint64 {
-		d.t.Fatalf("answer %v, %v", r, err)
+	for ctx := d.ctx(); ; time.Sleep(time.Millisecond) {
+		got := d.scrape().value(name, labels...)
+		if got == want {
+			return
+		}
+		if ctx.Err() != nil {
+			d.t.Fatalf("%s%q is %v, want %v", name, labels, got, want)
+		}
 	}
-	time.Sleep(20 * time.Millisecond)
+}
+
+// waitForQueue waits until so many requests are in the queue.
+func (d *running) waitForQueue(requests int) {
+	d.t.Helper()
+	d.waitForFigure(float64(requests), "securenets_queue_depth")
 }
 
 func (d *running) client() pb.SecureNetsClient { return pb.NewSecureNetsClient(d.cc) }

@@ -502,6 +502,10 @@ func TestIdleUpload(t *testing.T) {
 		t.Error(err)
 	}
 
+	// It is removed before that: not while a slow machine has it idle.
+	d.wait()
+	d.cfg.Limits.StallTimeoutSeconds = 60
+	d.run()
 	removed := begin()
 	if _, err := d.client().Remove(d.ctx(), &pb.RemoveRequest{Digest: m.digest[:]}); err != nil {
 		t.Error(err)

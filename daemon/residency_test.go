@@ -186,17 +186,15 @@ func TestLoadHoldsUpNobody(t *testing.T) {
 	e.works(there)
 	cc, cut := d.connectCut()
 	gone := evaluate(t, d.ctx(), cc)
+	waits := d.scrape().value("securenets_in_flight_bytes", "part", "parked")
 	gone.send(away.request(0, 1, 3))
-	d.waitForQueue(gone)
-	cut()
-	left := func() float64 {
-		return d.scrape().value("nv_inference_request_failure", "model", away.digest.String(), "reason", "CANCELED")
-	}
-	for ctx := d.ctx(); left() != 1; time.Sleep(time.Millisecond) {
+	for ctx := d.ctx(); d.scrape().value("securenets_in_flight_bytes", "part", "parked") <= waits; time.Sleep(time.Millisecond) {
 		if ctx.Err() != nil {
-			t.Fatal("who has gone waits still")
+			t.Fatal("the request does not arrive")
 		}
 	}
+	cut()
+	d.waitForFigure(1, "nv_inference_request_failure", "model", away.digest.String(), "reason", "CANCELED")
 	for id := range uint64(3) {
 		e.send(away.request(0, 2, 4+id))
 	}
@@ -292,11 +290,7 @@ func TestMemoryAndModels(t *testing.T) {
 		t.Errorf("%v evictions", v)
 	}
 	for _, part := range []string{"messages", "parked", "requests"} {
-		for ctx := d.ctx(); d.scrape().value("securenets_in_flight_bytes", "part", part) != 0; time.Sleep(time.Millisecond) {
-			if ctx.Err() != nil {
-				t.Fatalf("%s are still held", part)
-			}
-		}
+		d.waitForFigure(0, "securenets_in_flight_bytes", "part", part)
 	}
 }
 

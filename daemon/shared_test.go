@@ -202,11 +202,7 @@ func TestLaneFigures(t *testing.T) {
 		m.check(t, resp, 0, m.input(0, 2, uint64(id)))
 	}
 	const up, down = 2 * 4 * in, 2 * 4 * out
-	for ctx := d.ctx(); d.scrape().value("securenets_lane_requests_total", "lane", "shared") != 3; time.Sleep(time.Millisecond) {
-		if ctx.Err() != nil {
-			t.Fatal("not 3 requests in shared memory")
-		}
-	}
+	d.waitForFigure(3, "securenets_lane_requests_total", "lane", "shared")
 	f := d.scrape()
 	for lane, want := range map[string][4]float64{"frames": {1, up, down, up}, "shared": {3, 3 * up, 3 * down, 3*up + 2*down}} {
 		got := [4]float64{
@@ -451,11 +447,7 @@ func TestSharedLimits(t *testing.T) {
 		t.Errorf("a limit of %v", got)
 	}
 	first.Close()
-	for ctx := d.ctx(); d.scrape().value("securenets_shared_memory_bytes") != 3*lane.Grain; time.Sleep(time.Millisecond) {
-		if ctx.Err() != nil {
-			t.Fatal("what a connection shared is not free")
-		}
-	}
+	d.waitForFigure(3*lane.Grain, "securenets_shared_memory_bytes")
 	evaluateShared(t, d.ctx(), d.connectShared(2*lane.Grain)).works(m)
 
 	off := start(t, nil, func(c *config.Config) { c.SharedMemory.Bytes = 0 })
@@ -548,7 +540,8 @@ func TestCutInWork(t *testing.T) {
 	s.up[0].Drop()
 	s.down[0].Drop()
 	cc.Close()
-	time.Sleep(20 * time.Millisecond) // until the daemon has heard of it
+	waitForOpened(t, math.MaxInt, maps+1) // the caller's has gone
+	time.Sleep(20 * time.Millisecond)     // until the daemon has heard of it
 	if _, now := opened(t); now != maps+1 {
 		t.Errorf("%d mappings, %d before", now, maps)
 	}
