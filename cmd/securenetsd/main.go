@@ -20,10 +20,16 @@ import (
 )
 
 func main() {
-	// The first signal drains. After it the second one has its usual effect and
+	// The first signal drains. From before that begins the second one has its usual effect and
 	// ends the process at once.
-	ctx, restore := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	context.AfterFunc(ctx, restore)
+	ctx, drain := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+	go func() {
+		<-signals
+		signal.Stop(signals)
+		drain()
+	}()
 	os.Exit(run(ctx, os.Args[1:]))
 }
 
