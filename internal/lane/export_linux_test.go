@@ -19,3 +19,10 @@ func SetClose(f func(int) error) (restore func()) {
 	set(f)
 	return func() { set(unix.Close) }
 }
+
+// Closing returns how many goroutines close descriptors.
+func Closing() int {
+	strangers.mu.Lock()
+	defer strangers.mu.Unlock()
+	return strangers.running
+}
