@@ -38,7 +38,8 @@ type Weights struct {
 // too. After that every row, then every column, is a vector under a single unit.
 //
 // More than one matrix of integers may do: a row over 2, say, with the columns where it is odd
-// times 2. The shortest of a few, from different rows, is the best guess.
+// times 2. Such rows are put right where that is shorter (see unhalve), and the shortest of a few
+// matrices, from different rows, is the best guess.
 func Recover(ctx context.Context, r ring.Ring, op plan.Op, what ring.Matrix, search int) (*Weights, error) {
 	if c := op.AsConv(); c.Groups != 1 {
 		return nil, fmt.Errorf("attack: a convolution of %d groups", c.Groups)
@@ -74,7 +75,8 @@ func Recover(ctx context.Context, r ring.Ring, op plan.Op, what ring.Matrix, sea
 		}
 		g.rows(mixed)
 		g.columns(exact)
-		if g.refine(); best == nil || g.bits() < best.bits() {
+		g.refine()
+		if g.unhalve(); best == nil || g.bits() < best.bits() {
 			best = g
 		}
 	}
@@ -96,6 +98,13 @@ func (g *Weights) refine() {
 	g.rows(exact)
 	g.columns(exact)
 	g.rows(exact)
+	g.integers()
+}
+
+// integers finds the integers by the units of rows and columns.
+func (g *Weights) integers() {
+	clear(g.W)
+	clear(g.Known)
 	for k := range g.Rows {
 		for t := range g.Terms {
 			unit := g.ring.Mul(g.Row[k], g.Column[t%len(g.Column)])
@@ -105,6 +114,107 @@ func (g *Weights) refine() {
 			}
 		}
 	}
+}
+
+// unhalve multiplies rows by a little prime and divides columns by it, where they are multiples of it
+// in all other rows, as long as that makes the integers shorter. Neither rows nor columns
+// alone, as shrink has them, get out of there.
+func (g *Weights) unhalve() {
+	if g.Rows > 32 {
+		return // a column is shorter without the word of one row, which shrink lets go
+	}
+	for range 32 {
+		shorter := false
+		for _, p := range []uint32{2, 3, 5, 7} {
+			shorter = g.unhalveBy(p) || shorter
+		}
+		if !shorter {
+			return
+		}
+	}
+}
+
+// unhalveBy multiplies the rows for which a prime saves most. Each row costs its integers that are not
+// zero, and each column gives its own where all rows are multiplied that it needs: the best choice is a
+// minimum cut between columns and rows (Picard, "Maximal closure of a graph", 1976).
+func (g *Weights) unhalveBy(p uint32) bool {
+	inv := invert(g.ring.Modulus(), p)
+	if inv == 0 {
+		return false
+	}
+	needs, sent := make([][]bool, len(g.Column)), make([][]int, len(g.Column)) // of columns, by rows
+	for c := range needs {
+		needs[c], sent[c] = make([]bool, g.Rows), make([]int, g.Rows)
+	}
+	gains, costs := make([]int, len(g.Column)), make([]int, g.Rows) // that are not sent yet
+	for i, w := range g.W {
+		k, c := i/g.Terms, i%g.Terms%len(g.Column)
+		if w != 0 {
+			gains[c]++
+			costs[k]++
+		}
+		if !g.Known[i] || w%int32(p) != 0 {
+			needs[c][k] = true
+		}
+	}
+	// send has rows bear as much as n of column c's gain, moving others' to other rows.
+	var seen []bool // rows
+	var send func(c, n int) int
+	send = func(c, n int) int {
+		for k, need := range needs[c] {
+			if !need || seen[k] {
+				continue
+			}
+			seen[k] = true
+			m := min(n, costs[k])
+			costs[k] -= m
+			for other := 0; m == 0 && other < len(sent); other++ {
+				if sent[other][k] > 0 {
+					m = send(other, min(n, sent[other][k]))
+					sent[other][k] -= m
+				}
+			}
+			if m > 0 {
+				sent[c][k] += m
+				return m
+			}
+		}
+		return 0
+	}
+	for c := range gains {
+		for m := 1; m > 0 && gains[c] > 0; gains[c] -= m {
+			seen = make([]bool, g.Rows)
+			m = send(c, gains[c])
+		}
+	}
+	// Rows that bear what columns with a gain left would send are worth it.
+	seen = make([]bool, g.Rows)
+	shorter := false
+	for c, left := range gains {
+		if left > 0 {
+			shorter = true
+			send(c, left)
+		}
+	}
+	if !shorter {
+		return false
+	}
+	for k, is := range seen {
+		if is {
+			g.Row[k] = g.ring.Mul(g.Row[k], p)
+		}
+	}
+	for c := range needs {
+		all := true
+		for k, need := range needs[c] {
+			all = all && (!need || seen[k])
+		}
+		if all {
+			g.Column[c] = g.ring.Mul(g.Column[c], inv)
+		}
+	}
+	g.integers()
+	return true
 }
 
 // bits returns the length of the integers, those that are not known with a word's.
