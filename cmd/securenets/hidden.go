@@ -7,6 +7,7 @@ import (
 
 	"github.com/securenets/securenets/cmd/securenets/internal/bench"
 	"github.com/securenets/securenets/cmd/securenets/internal/peer"
+	"github.com/securenets/securenets/hostclient"
 )
 
 // newEcho returns the command that peer.Seal runs.
@@ -14,7 +15,7 @@ func newEcho() *cobra.Command {
 	return &cobra.Command{
 		Use: peer.Command + " SOCKET", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return peer.Serve(cmd.Context(), args[0], cmd.InOrStdin(), cmd.OutOrStdout())
+			return peer.Serve(cmd.Context(), args[0], cmd.InOrStdin(), cmd.OutOrStdout(), hostclient.ServeEcho)
 		},
 	}
 }
@@ -24,7 +25,7 @@ func newFrames() *cobra.Command {
 	return &cobra.Command{
 		Use: bench.EchoCommand + " SOCKET", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return bench.ServeFrames(cmd.Context(), args[0], cmd.InOrStdin(), cmd.OutOrStdout())
+			return peer.Serve(cmd.Context(), args[0], cmd.InOrStdin(), cmd.OutOrStdout(), bench.ServeFrames)
 		},
 	}
 }

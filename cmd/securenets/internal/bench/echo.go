@@ -198,20 +198,11 @@ func echoElsewhere(ctx context.Context) (*echoProcess, error) {
 	return &echoProcess{addr: p.Addr, cpu: func() (time.Duration, error) { return cputime.Of(p.PID) }, stop: p.Stop}, nil
 }
 
-// ServeFrames is the command: it says on out that it answers, and does so until in ends.
-func ServeFrames(ctx context.Context, path string, in io.Reader, out io.Writer) error {
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return err
-	}
+// ServeFrames answers until ctx ends.
+func ServeFrames(ctx context.Context, l net.Listener) error {
 	server := grpc.NewServer(wire.ServerOptions()...)
 	pb.RegisterSecureNetsServer(server, frames{ops: mixedOps})
-	go func() {
-		io.Copy(io.Discard, in)
-		server.Stop()
-	}()
 	defer context.AfterFunc(ctx, server.Stop)()
-	fmt.Fprintln(out, "serving")
 	return server.Serve(l)
 }
 

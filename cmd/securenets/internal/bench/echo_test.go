@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/cputime"
+	"github.com/securenets/securenets/cmd/securenets/internal/peer"
 )
 
 // echoHere serves the frames in this process, which has used twice the processor time of
@@ -21,7 +22,7 @@ func echoHere(t *testing.T) func(context.Context) (*echoProcess, error) {
 		inR, inW := io.Pipe()
 		outR, outW := io.Pipe()
 		done := make(chan error, 1)
-		go func() { done <- ServeFrames(ctx, path, inR, outW) }()
+		go func() { done <- peer.Serve(ctx, path, inR, outW, ServeFrames) }()
 		if _, err := outR.Read(make([]byte, len("serving\n"))); err != nil {
 			return nil, err
 		}

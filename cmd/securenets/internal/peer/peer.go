@@ -65,9 +65,9 @@ func Start(ctx context.Context, command string) (*Process, error) {
 	return p, nil
 }
 
-// Serve is the command: it says on out that it serves, and does so until in ends,
-// which it does with the process that holds its other end.
-func Serve(ctx context.Context, path string, in io.Reader, out io.Writer) error {
+// Serve is such a command: it says on out that it serves, and has serve do so until in
+// ends, which it does with the process that holds its other end.
+func Serve(ctx context.Context, path string, in io.Reader, out io.Writer, serve func(context.Context, net.Listener) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l, err := net.Listen("unix", path)
@@ -79,5 +79,5 @@ func Serve(ctx context.Context, path string, in io.Reader, out io.Writer) error 
 		cancel()
 	}()
 	fmt.Fprintln(out, "serving")
-	return hostclient.ServeEcho(ctx, l)
+	return serve(ctx, l)
 }
