@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
-	"os"
 	"runtime"
 	"strings"
 	"time"
@@ -259,7 +257,7 @@ func benchFlags(cmd *cobra.Command, measure func(context.Context, bench.Options)
 			{*asCSV, r.CSV},
 		} {
 			if f.path != "" {
-				err = errors.Join(err, writeTo(f.path, f.write))
+				err = errors.Join(err, render.File(f.path, f.write))
 			}
 		}
 		if v, ok := r.(interface{ Verdict() error }); ok {
@@ -267,12 +265,4 @@ func benchFlags(cmd *cobra.Command, measure func(context.Context, bench.Options)
 		}
 		return err
 	}
-}
-
-func writeTo(path string, write func(io.Writer) error) error {
-	var b bytes.Buffer
-	if err := write(&b); err != nil {
-		return err
-	}
-	return os.WriteFile(path, b.Bytes(), 0o644)
 }

@@ -42,7 +42,7 @@ machines differ is said.`,
 		}
 		err = c.Table(cmd.OutOrStdout())
 		if *asJSON != "" {
-			err = errors.Join(err, writeTo(*asJSON, func(w io.Writer) error { return render.JSON(w, c) }))
+			err = errors.Join(err, render.File(*asJSON, func(w io.Writer) error { return render.JSON(w, c) }))
 		}
 		return err
 	}

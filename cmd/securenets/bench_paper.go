@@ -139,7 +139,7 @@ func (f *paperForms) write(out io.Writer, r *bench.PaperResult) error {
 	err := r.Table(out)
 	for _, form := range forms {
 		if form.path != "" {
-			err = errors.Join(err, writeTo(form.path, form.write))
+			err = errors.Join(err, render.File(form.path, form.write))
 		}
 	}
 	return err

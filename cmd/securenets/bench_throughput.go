@@ -77,7 +77,7 @@ either case. "bench compare" compares two reports.`,
 			{*asCSV, report.CSV},
 		} {
 			if f.path != "" {
-				wrote = errors.Join(wrote, writeTo(f.path, f.write))
+				wrote = errors.Join(wrote, render.File(f.path, f.write))
 			}
 		}
 		out := cmd.OutOrStdout()

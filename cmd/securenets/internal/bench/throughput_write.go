@@ -25,7 +25,7 @@ func (t *Throughput) Write(dir string) error {
 		return err
 	}
 	file := func(name string, write func(io.Writer) error) error {
-		return writeFile(filepath.Join(dir, name), write)
+		return render.File(filepath.Join(dir, name), write)
 	}
 	err := errors.Join(file("report.json", func(w io.Writer) error { return render.JSON(w, t) }), file("report.csv", t.CSV))
 	var drawn []namedChart
@@ -38,14 +38,6 @@ func (t *Throughput) Write(dir string) error {
 		}
 	}
 	return errors.Join(err, file("report.md", func(w io.Writer) error { return t.markdown(w, drawn) }))
-}
-
-func writeFile(path string, write func(io.Writer) error) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(write(f), f.Close())
 }
 
 // CSV writes the rows, each figure with its quartiles.

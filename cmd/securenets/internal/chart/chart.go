@@ -61,23 +61,12 @@ var colours = []color.Color{
 
 // Write draws the chart to path.png and path.svg. On an error there is neither.
 func (c Chart) Write(path string) error {
-	err := errors.Join(write(path+".png", c.PNG), write(path+".svg", c.SVG))
+	err := errors.Join(render.File(path+".png", c.PNG), render.File(path+".svg", c.SVG))
 	if err != nil {
 		os.Remove(path + ".png")
 		os.Remove(path + ".svg")
 	}
 	return err
-}
-
-func write(path string, draw func(io.Writer) error) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(draw(f), f.Close()); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return nil
 }
 
 // PNG draws the chart.

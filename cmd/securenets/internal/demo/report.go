@@ -3,7 +3,7 @@ package demo
 import (
 	"context"
 	"fmt"
-	"os"
+	"io"
 	"path/filepath"
 	"runtime"
 	"time"
@@ -67,15 +67,7 @@ func (r *run) report(context.Context) error {
 // write leaves the figures in demo.json.
 func (r *run) write(context.Context) error {
 	path := filepath.Join(r.OutDir, resultFile)
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := render.JSON(f, r.result); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
+	if err := render.File(path, func(w io.Writer) error { return render.JSON(w, r.result) }); err != nil {
 		return err
 	}
 	if len(r.clouds) > 0 {

@@ -6,9 +6,10 @@ import (
 	"image"
 	"image/color"
 	"image/png"
-	"os"
+	"io"
 	"path/filepath"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/dataset"
 	"github.com/securenets/securenets/internal/sealed"
@@ -71,15 +72,7 @@ func view(images *dataset.Images, n, line int, modulus uint32, views [][]uint32)
 }
 
 func writePNG(path string, m image.Image) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := png.Encode(f, m); err != nil {
-		return err
-	}
-	return f.Close()
+	return render.File(path, func(w io.Writer) error { return png.Encode(w, m) })
 }
 
 // figureImages is how many images WriteFigure draws, one a line.

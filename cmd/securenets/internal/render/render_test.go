@@ -1,7 +1,11 @@
 package render_test
 
 import (
+	"errors"
+	"io"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -40,6 +44,29 @@ func TestWrap(t *testing.T) {
 	} {
 		if got := render.Wrap(c.text, 7); !slices.Equal(got, c.want) {
 			t.Errorf("%q: %q, want %q", c.text, got, c.want)
+		}
+	}
+}
+
+// TestFile: a file is what was written, and stays as it was where writing fails.
+func TestFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	broken := errors.New("broken")
+	for _, c := range []struct {
+		text, want string
+		err        error
+	}{
+		{"longer", "longer", nil}, {"short", "short", nil}, {"half", "short", broken},
+	} {
+		err := render.File(path, func(w io.Writer) error {
+			_, err := io.WriteString(w, c.text)
+			return errors.Join(err, c.err)
+		})
+		if !errors.Is(err, c.err) {
+			t.Errorf("%s: %v", c.text, err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != c.want {
+			t.Errorf("%s: the file has %q, %v", c.text, got, err)
 		}
 	}
 }
