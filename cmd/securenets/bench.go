@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/bench"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/kernels/cpu"
 	"github.com/securenets/securenets/kernels/cuda"
@@ -49,7 +50,7 @@ memory, then through a daemon.`,
 	backend := flags.String("backend", "cpu", "cpu, or cuda for the first CUDA device")
 	path := flags.String("path", "auto", "path of products on the device: auto, fused, int8 or float64")
 	daemon := flags.String("daemon", "", "`path` of securenetsd (default: beside this program)")
-	benchFlags(cmd, func(ctx context.Context, o bench.Options) (result, error) {
+	benchFlags(cmd, func(ctx context.Context, o measure.Options) (result, error) {
 		if *threads < 1 {
 			return nil, usagef("bench kernel: --threads is %d", *threads)
 		}
@@ -74,7 +75,7 @@ memory, then through a daemon.`,
 	return cmd
 }
 
-func benchDevice(ctx context.Context, path string, o bench.Options) (_ result, err error) {
+func benchDevice(ctx context.Context, path string, o measure.Options) (_ result, err error) {
 	if o.Daemon == "" {
 		if o.Daemon, err = besideSelf("securenetsd"); err != nil {
 			return nil, err
@@ -101,7 +102,7 @@ of every answer, and the way back to floats. It needs no daemon: answers are
 computed here, which is not counted.`,
 		Args: cobra.NoArgs,
 	}
-	benchFlags(cmd, func(ctx context.Context, o bench.Options) (result, error) { return bench.Host(ctx, o) })
+	benchFlags(cmd, func(ctx context.Context, o measure.Options) (result, error) { return bench.Host(ctx, o) })
 	return cmd
 }
 
@@ -118,7 +119,7 @@ them, and in the same rounds plain float32: all on one thread of the host.`,
 	var o bench.PlaceOptions
 	flags.StringArrayVar(&o.Networks, "network", []string{"mnist-cnn", "cifar-cnn"}, "one of "+strings.Join(models.Names(), ", ")+" (repeatable)")
 	flags.StringVar(&o.Daemon, "daemon", "", "`path` of securenetsd (default: beside this program)")
-	benchFlags(cmd, func(ctx context.Context, general bench.Options) (result, error) {
+	benchFlags(cmd, func(ctx context.Context, general measure.Options) (result, error) {
 		o.Options = general
 		for _, s := range transform.Schemes() {
 			if s.Weights == transform.WeightPermute {
@@ -166,7 +167,7 @@ By default half of the processors compute: the rest is for the load.`,
 	echo := flags.Bool("echo", false, "measure requests of mnist-cnn beside an echo")
 	idle := flags.Int("idle", 0, "callers that are connected beside those that ask")
 	daemon := flags.String("daemon", "", "`path` of securenetsd (default: beside this program)")
-	benchFlags(cmd, func(ctx context.Context, general bench.Options) (result, error) {
+	benchFlags(cmd, func(ctx context.Context, general measure.Options) (result, error) {
 		if cmd.Flags().Changed("soak") && *soak < 5*time.Second {
 			return nil, usagef("bench serve: --soak is %v, want 5s or more", *soak)
 		}
@@ -221,7 +222,7 @@ rates do not depend on the machine.`,
 		Args: cobra.NoArgs,
 	}
 	networks := cmd.Flags().StringArray("network", models.Names(), "one of "+strings.Join(models.Names(), ", ")+" (repeatable)")
-	benchFlags(cmd, func(ctx context.Context, o bench.Options) (result, error) { return bench.Attacks(ctx, *networks, o) })
+	benchFlags(cmd, func(ctx context.Context, o measure.Options) (result, error) { return bench.Attacks(ctx, *networks, o) })
 	return cmd
 }
 
@@ -232,18 +233,18 @@ type result interface {
 	CSV(io.Writer) error
 }
 
-// benchFlags gives cmd the flags of every bench, and has it run measure.
-func benchFlags(cmd *cobra.Command, measure func(context.Context, bench.Options) (result, error)) {
+// benchFlags gives cmd the flags of every bench, and has it call run.
+func benchFlags(cmd *cobra.Command, run func(context.Context, measure.Options) (result, error)) {
 	flags := cmd.Flags()
 	asJSON := flags.String("json", "", "also write the figures to `file`, as JSON")
 	asCSV := flags.String("csv", "", "also write the rows to `file`, as CSV")
-	var o bench.Options
+	var o measure.Options
 	flags.BoolVar(&o.Quick, "quick", false, "measure less, in seconds")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		bar := newProgress(cmd)
 		defer bar.clear()
 		o.Progress = func(label string, done, total int) { bar.step(label, int64(done), int64(total)) }
-		r, err := measure(cmd.Context(), o)
+		r, err := run(cmd.Context(), o)
 		if err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/internal/attack"
 	"github.com/securenets/securenets/internal/graph"
@@ -29,7 +30,7 @@ const attackedImages = 32
 
 // Attacks attacks the weights and inputs of networks, sealed under every scheme, with
 // what a cloud receives. Its rates do not depend on the machine.
-func Attacks(ctx context.Context, networks []string, o Options) (*AttacksResult, error) {
+func Attacks(ctx context.Context, networks []string, o measure.Options) (*AttacksResult, error) {
 	images, _, err := models.TestSet()
 	if err != nil {
 		return nil, err
@@ -195,17 +196,18 @@ func (a *AttacksResult) CSV(w io.Writer) error {
 	for i, r := range a.Results {
 		rows[i] = attackRow(r)
 	}
-	return writeCSV(w, []string{
+	return render.CSV(w, []string{
 		"target", "attack", "network", "layer", "op", "scheme", "role", "noise", "what", "right", "of", "rate", "chance", "game", "detectable", "verdict", "seconds",
 	}, rows)
 }
 
 type attackRow attack.Result
 
-func (r attackRow) record() []string {
+// Record is the row in CSV.
+func (r attackRow) Record() []string {
 	return []string{
-		string(r.Target), r.Attack, r.Network, strconv.Itoa(r.Layer), r.Op, r.Scheme, strconv.Itoa(r.Role), decimal(r.Noise), r.What,
-		strconv.Itoa(r.Right), strconv.Itoa(r.Of), decimal(r.Rate), decimal(r.Chance),
-		strconv.FormatBool(r.Game), decimal(r.Detectable), string(r.Verdict), decimal(r.Seconds),
+		string(r.Target), r.Attack, r.Network, strconv.Itoa(r.Layer), r.Op, r.Scheme, strconv.Itoa(r.Role), render.Decimal(r.Noise), r.What,
+		strconv.Itoa(r.Right), strconv.Itoa(r.Of), render.Decimal(r.Rate), render.Decimal(r.Chance),
+		strconv.FormatBool(r.Game), render.Decimal(r.Detectable), string(r.Verdict), render.Decimal(r.Seconds),
 	}
 }

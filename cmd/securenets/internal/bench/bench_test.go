@@ -3,17 +3,16 @@ package bench
 import (
 	"bytes"
 	"context"
-	"encoding/csv"
 	"encoding/json"
 	"errors"
-	"io"
-	"maps"
 	"math"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/benchtest"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/layer"
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/onnx"
 	"github.com/securenets/securenets/internal/plan"
@@ -28,9 +27,6 @@ var tiny = scope{memory: 1 << 20, shapes: []shape{
 	{"tiny-dense", plan.Dense(20, 7), 3},
 	{"tiny-conv", conv(5, 2, 4, 3, 1), 2},
 }}
-
-// fields returns v's names in JSON, sorted.
-func fields[V any](v map[string]V) []string { return slices.Sorted(maps.Keys(v)) }
 
 func TestKernel(t *testing.T) {
 	for _, threads := range []int{1, 2} {
@@ -98,39 +94,19 @@ func TestKernelForms(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, names := range [][2]string{
-			{strings.Join(fields(top), " "), "cpu roofline rows"},
-			{strings.Join(fields(parts.Roofline), " "), test.roofline},
-			{strings.Join(fields(parts.Rows[0]), " "), test.rows},
+			{strings.Join(benchtest.Fields(top), " "), "cpu roofline rows"},
+			{strings.Join(benchtest.Fields(parts.Roofline), " "), test.roofline},
+			{strings.Join(benchtest.Fields(parts.Rows[0]), " "), test.rows},
 		} {
 			if names[0] != names[1] {
 				t.Errorf("JSON has %q, want %q", names[0], names[1])
 			}
 		}
-		checkCSV(t, test.result.CSV, "kernel,shape,m,k,n,threads,gmacs,limit,ratio", test.csv)
+		benchtest.CSV(t, test.result.CSV, "kernel,shape,m,k,n,threads,gmacs,limit,ratio", test.csv)
 		var table bytes.Buffer
 		if err := test.result.Table(&table); err != nil || !strings.Contains(table.String(), test.table) {
 			t.Errorf("no %q in %s: %v", test.table, &table, err)
 		}
-	}
-}
-
-// checkCSV: what write writes are these lines.
-func checkCSV(t *testing.T, write func(io.Writer) error, lines ...string) {
-	t.Helper()
-	var b bytes.Buffer
-	if err := write(&b); err != nil {
-		t.Fatal(err)
-	}
-	records, err := csv.NewReader(&b).ReadAll()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, r := range records {
-		got = append(got, strings.Join(r, ","))
-	}
-	if !slices.Equal(got, lines) {
-		t.Errorf("CSV has %q, want %q", got, lines)
 	}
 }
 
@@ -173,7 +149,7 @@ func TestHost(t *testing.T) {
 			t.Errorf("row %d takes %v ns a word", i, got.PerWord)
 		}
 	}
-	checkCSV(t, (&HostResult{Rows: []HostRow{{Pass: "p", Shape: "s", Threads: 1, PerWord: 0.25}}}).CSV,
+	benchtest.CSV(t, (&HostResult{Rows: []HostRow{{Pass: "p", Shape: "s", Threads: 1, PerWord: 0.25}}}).CSV,
 		"pass,shape,threads,ns_per_word", "p,s,1,0.25")
 	text, err := json.Marshal(result)
 	if err != nil {
@@ -186,7 +162,7 @@ func TestHost(t *testing.T) {
 	if err := json.Unmarshal(text, &got); err != nil || got.CPU == "" {
 		t.Fatalf("%s: %v", text, err)
 	}
-	if names := strings.Join(fields(got.Rows[0]), " "); names != "ns_per_word pass shape threads" {
+	if names := strings.Join(benchtest.Fields(got.Rows[0]), " "); names != "ns_per_word pass shape threads" {
 		t.Errorf("JSON has %q", names)
 	}
 
@@ -199,10 +175,11 @@ func TestHost(t *testing.T) {
 
 // TestTimes: a round takes each time once, of right products.
 func TestTimes(t *testing.T) {
-	c, err := newCaller(t.Context(), cpu.New(cpu.Options{}), tiny.shapes[0], transform.DefaultScheme())
+	call, err := layer.New(t.Context(), cpu.New(cpu.Options{}), tiny.shapes[0].op, tiny.shapes[0].n, transform.DefaultScheme())
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := &caller{Call: call}
 	if err := c.round(); err != nil {
 		t.Fatal(err)
 	}
@@ -211,16 +188,16 @@ func TestTimes(t *testing.T) {
 			t.Errorf("%s: %d times", passNames[pass], len(s))
 		}
 	}
-	for i, s := range c.floats { // of sample i/7 and row i%7
+	for i, s := range c.Floats { // of sample i/7 and row i%7
 		want := 0.0
-		for j := range c.op.In {
-			want += float64(c.values[i/7*c.op.In+j]) * float64(c.weights[i%7*c.op.In+j])
+		for j := range c.Op.In {
+			want += float64(c.Values[i/7*c.Op.In+j]) * float64(c.Weights[i%7*c.Op.In+j])
 		}
 		if math.Abs(float64(s)-want) > 0.02 {
 			t.Errorf("product %d is %v, want %v", i, s, want)
 		}
 	}
-	c.answers[0].Data[3] ^= 1
+	c.Answers[0].Data[3] ^= 1
 	if err := c.round(); !errors.Is(err, verify.ErrRejected) {
 		t.Errorf("a wrong answer: %v", err)
 	}
@@ -249,29 +226,5 @@ func TestMNIST(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
-	}
-}
-
-// TestQuartiles: between two figures in proportion, to five digits, of any number of them.
-func TestQuartiles(t *testing.T) {
-	for _, c := range []struct {
-		s    series
-		want [3]float64
-	}{
-		{series{7}, [3]float64{7, 7, 7}},
-		{series{3, 1}, [3]float64{1.5, 2, 2.5}},
-		{series{1, 3, 2}, [3]float64{1.5, 2, 2.5}},
-		{series{5, 4, 3, 2, 1}, [3]float64{2, 3, 4}},
-		{series{0.000123456789, 123456789}, [3]float64{30864000, 61728000, 92593000}},
-		{series{0.000123456789}, [3]float64{0.00012346, 0.00012346, 0.00012346}},
-	} {
-		for q, want := range c.want {
-			if got := c.s.quartile(q + 1); got != want {
-				t.Errorf("quartile %d of %v is %v, want %v", q+1, c.s, got, want)
-			}
-		}
-	}
-	if s := (series{5, 1}); s.median() != 3 || s[0] != 5 {
-		t.Errorf("%v: reordered", s)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/cmd/securenets/internal/child"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
@@ -79,7 +80,7 @@ func (sc scope) asked(ctx context.Context, addr string, s shape, digest sealed.D
 	if err != nil {
 		return row, err
 	}
-	row.set(series{time.Since(start).Seconds() / float64(len(answers))})
+	row.set(measure.Series{time.Since(start).Seconds() / float64(len(answers))})
 	var total, computed time.Duration
 	for _, a := range answers {
 		total, computed = total+a.done.Sub(a.due), computed+a.compute

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
@@ -79,7 +80,7 @@ const (
 // Device measures products on the backend's first device: with operands on it, beside
 // plain products of cuBLAS, then through the backend, from pinned memory to pinned
 // memory, and, where o.Daemon is set, through a daemon. Figures are medians over rounds.
-func Device(ctx context.Context, b *cuda.Backend, o Options) (*DeviceResult, error) {
+func Device(ctx context.Context, b *cuda.Backend, o measure.Options) (*DeviceResult, error) {
 	sc := scope{shapes: deviceShapes, budget: time.Second}
 	for _, s := range deviceShapes {
 		switch s.name {
@@ -93,8 +94,8 @@ func Device(ctx context.Context, b *cuda.Backend, o Options) (*DeviceResult, err
 	return sc.device(ctx, b, o)
 }
 
-func (sc scope) device(ctx context.Context, b *cuda.Backend, o Options) (*DeviceResult, error) {
-	result := &DeviceResult{CPU: processor(), Version: version.String()}
+func (sc scope) device(ctx context.Context, b *cuda.Backend, o measure.Options) (*DeviceResult, error) {
+	result := &DeviceResult{CPU: measure.Processor(), Version: version.String()}
 	for i, s := range sc.shapes {
 		o.Progress(s.name, i, len(sc.shapes))
 		rows, err := sc.onDevice(ctx, b, s)
@@ -129,13 +130,13 @@ func (s shape) row(kernel, where string) DeviceRow {
 }
 
 // set sets the rates from the times of a series.
-func (r *DeviceRow) set(times series) {
+func (r *DeviceRow) set(times measure.Series) {
 	macs := float64(r.M) * float64(r.K) * float64(r.N)
-	rates := make(series, len(times))
+	rates := make(measure.Series, len(times))
 	for i, seconds := range times {
 		rates[i] = macs / seconds / 1e9
 	}
-	r.GMACs, r.spread = rates.median(), rates.spread()
+	r.GMACs, r.spread = rates.Median(), rates.Spread()
 	r.Microseconds = macs / 1e3 / r.GMACs
 }
 
@@ -173,9 +174,9 @@ func (sc scope) onDevice(ctx context.Context, b *cuda.Backend, s shape) (rows []
 		}
 		timers[i] = t
 	}
-	times := make([]series, len(kernels))
+	times := make([]measure.Series, len(kernels))
 	missing := make([]error, len(kernels))
-	err = rounds(sc.budget, func() error {
+	err = measure.Rounds(sc.budget, func() error {
 		for i, t := range timers {
 			if missing[i] != nil {
 				continue
@@ -202,7 +203,7 @@ func (sc scope) onDevice(ctx context.Context, b *cuda.Backend, s shape) (rows []
 		row := s.row(k, onDevice)
 		row.set(times[i])
 		if missing[2] == nil && i != 2 {
-			row.Ratio = ratios(times[2], times[i]).median()
+			row.Ratio = ratios(times[2], times[i]).Median()
 		}
 		rows = append(rows, row)
 	}
@@ -210,8 +211,8 @@ func (sc scope) onDevice(ctx context.Context, b *cuda.Backend, s shape) (rows []
 }
 
 // ratios returns a/b, round by round.
-func ratios(a, b series) series {
-	r := make(series, min(len(a), len(b)))
+func ratios(a, b measure.Series) measure.Series {
+	r := make(measure.Series, min(len(a), len(b)))
 	for i := range r {
 		r[i] = a[i] / b[i]
 	}
@@ -252,11 +253,11 @@ func (sc scope) pinned(ctx context.Context, b *cuda.Backend, s shape, device Dev
 	}
 	defer b.Reclaim(y.Data)
 	draw(x.Data)
-	var times, limits series
+	var times, limits measure.Series
 	if err := p.Evaluate(ctx, y, x); err != nil { // the first makes buffers
 		return row, err
 	}
-	err = rounds(sc.budget, func() error {
+	err = measure.Rounds(sc.budget, func() error {
 		m, err := b.Meter(ctx)
 		if err != nil {
 			return err
@@ -279,7 +280,7 @@ func (sc scope) pinned(ctx context.Context, b *cuda.Backend, s shape, device Dev
 	}
 	row = s.row("q4", pinned)
 	row.set(times)
-	row.Ratio = ratios(limits, times).median()
+	row.Ratio = ratios(limits, times).Median()
 	return row, nil
 }
 
@@ -323,16 +324,17 @@ func fraction(f float64) string {
 
 // CSV writes the rows.
 func (d *DeviceResult) CSV(w io.Writer) error {
-	return writeCSV(w, []string{"kernel", "where", "shape", "m", "k", "n", "gmacs", "us", "ratio", "socket_share"}, d.Rows)
+	return render.CSV(w, []string{"kernel", "where", "shape", "m", "k", "n", "gmacs", "us", "ratio", "socket_share"}, d.Rows)
 }
 
-func (r DeviceRow) record() []string {
-	f := []string{r.Kernel, r.Where, r.Shape, strconv.Itoa(r.M), strconv.Itoa(r.K), strconv.Itoa(r.N), decimal(r.GMACs), decimal(r.Microseconds), "", ""}
+// Record is the row in CSV.
+func (r DeviceRow) Record() []string {
+	f := []string{r.Kernel, r.Where, r.Shape, strconv.Itoa(r.M), strconv.Itoa(r.K), strconv.Itoa(r.N), render.Decimal(r.GMACs), render.Decimal(r.Microseconds), "", ""}
 	if r.Ratio > 0 {
-		f[8] = decimal(r.Ratio)
+		f[8] = render.Decimal(r.Ratio)
 	}
 	if r.Socket > 0 {
-		f[9] = decimal(r.Socket)
+		f[9] = render.Decimal(r.Socket)
 	}
 	return f
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/cmd/securenets/internal/cputime"
 	"github.com/securenets/securenets/cmd/securenets/internal/peer"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
@@ -23,7 +24,7 @@ import (
 
 // EchoOptions say how to measure what a daemon costs beside an echo.
 type EchoOptions struct {
-	Options
+	measure.Options
 	Threads int // of the daemon that compute, and of the bare kernel
 	Callers int
 	Rows    int // of a request
@@ -105,7 +106,7 @@ func (o EchoOptions) measure(ctx context.Context, rounds int, budget time.Durati
 	}
 	defer func() { err = errors.Join(err, echo.stop()) }()
 
-	var kernels, echos, ratios series
+	var kernels, echos, ratios measure.Series
 	var loads []ServeRow
 	through := &served{daemon: w.Daemon, budget: budget}
 	for round := range rounds {
@@ -130,8 +131,8 @@ func (o EchoOptions) measure(ctx context.Context, rounds int, budget time.Durati
 		ratios = append(ratios, row.Daemon/(kernel+alone))
 	}
 	return &EchoResult{
-		CPU: processor(), Threads: o.Threads, Rows: o.Rows, Load: medianRow(loads),
-		Kernel: kernels.median(), Echo: echos.median(), Ratio: ratios.median(), ratio: ratios.spread(),
+		CPU: measure.Processor(), Threads: o.Threads, Rows: o.Rows, Load: medianRow(loads),
+		Kernel: kernels.Median(), Echo: echos.Median(), Ratio: ratios.Median(), ratio: ratios.Spread(),
 	}, nil
 }
 
@@ -183,7 +184,7 @@ func (e *echoProcess) load(ctx context.Context, callers []traffic, budget time.D
 	if n == 0 {
 		return 0, fmt.Errorf("%w in %v: an echo", errNoAnswer, budget)
 	}
-	return micros(to.cpu-from.cpu) / float64(n), nil
+	return measure.Micros(to.cpu-from.cpu) / float64(n), nil
 }
 
 // EchoCommand is the name of the hidden command that answers frames, with a socket's path.
@@ -240,7 +241,7 @@ func (f frames) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.
 }
 
 // CSV writes the load.
-func (r *EchoResult) CSV(w io.Writer) error { return writeCSV(w, serveColumns, []ServeRow{r.Load}) }
+func (r *EchoResult) CSV(w io.Writer) error { return render.CSV(w, serveColumns, []ServeRow{r.Load}) }
 
 // Table writes the figures for people.
 func (r *EchoResult) Table(w io.Writer) error {

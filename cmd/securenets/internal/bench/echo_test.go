@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/benchtest"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/cmd/securenets/internal/cputime"
 	"github.com/securenets/securenets/cmd/securenets/internal/peer"
 )
@@ -41,7 +43,7 @@ func TestEcho(t *testing.T) {
 	if _, err := cputime.Of(1); errors.Is(err, errors.ErrUnsupported) {
 		t.Skip("processor times of processes are not known here")
 	}
-	o := EchoOptions{Options: Options{Daemon: daemonFor(t), Progress: quiet}, Threads: 1, Callers: 4, Rows: 2, echo: echoHere(t)}
+	o := EchoOptions{Options: measure.Options{Daemon: benchtest.Daemon(t), Progress: benchtest.Quiet}, Threads: 1, Callers: 4, Rows: 2, echo: echoHere(t)}
 	r, err := o.measure(t.Context(), 1, 200*time.Millisecond)
 	if err != nil {
 		t.Fatal(err)

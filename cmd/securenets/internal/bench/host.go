@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"runtime"
 	"strconv"
 	"time"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/layer"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/prg"
@@ -59,8 +60,8 @@ var hostShapes = []shape{
 
 // Host measures what the host does for a call under the default scheme, on one
 // thread: GOMAXPROCS is 1 meanwhile. Figures are medians over rounds.
-func Host(ctx context.Context, o Options) (*HostResult, error) {
-	return o.scope(hostShapes).host(ctx, o.Progress)
+func Host(ctx context.Context, o measure.Options) (*HostResult, error) {
+	return newScope(o, hostShapes).host(ctx, o.Progress)
 }
 
 func (sc scope) host(ctx context.Context, progress func(string, int, int)) (_ *HostResult, err error) {
@@ -69,110 +70,30 @@ func (sc scope) host(ctx context.Context, progress func(string, int, int)) (_ *H
 	defer runtime.UnlockOSThread()
 	b := cpu.New(cpu.Options{Threads: 1})
 	defer func() { err = errors.Join(err, b.Close()) }()
-	result := &HostResult{CPU: processor()}
+	result := &HostResult{CPU: measure.Processor()}
 	for i, s := range sc.shapes {
 		progress(s.name, i, len(sc.shapes))
-		c, err := newCaller(ctx, b, s, transform.DefaultScheme())
+		call, err := layer.New(ctx, b, s.op, s.n, transform.DefaultScheme())
 		if err != nil {
 			return nil, err
 		}
-		if err := rounds(sc.budget, func() error { return errors.Join(ctx.Err(), c.round()) }); err != nil {
+		c := &caller{Call: call}
+		if err := measure.Rounds(sc.budget, func() error { return errors.Join(ctx.Err(), c.round()) }); err != nil {
 			return nil, err
 		}
 		for pass, times := range c.times {
 			result.Rows = append(result.Rows, HostRow{
-				Pass: passNames[pass], Shape: s.name, Threads: 1, PerWord: times.median(), spread: times.spread(),
+				Pass: passNames[pass], Shape: s.name, Threads: 1, PerWord: times.Median(), spread: times.Spread(),
 			})
 		}
 	}
 	return result, nil
 }
 
-// xmax is the largest magnitude of an input's integer.
-const xmax = 1<<11 - 1
-
-// caller makes one call of a sealed layer, again and again: with the same pads, which
-// are for that alone, so that the same answers are right.
+// caller makes one call of a sealed layer, again and again.
 type caller struct {
-	shape
-	masks   *transform.Layer
-	key     *verify.Key
-	pads    transform.PadsState
-	first   *transform.Call // that was answered
-	answers []ring.Matrix
-	to      verify.Scale
-	weights []float32
-	w       []int32 // the weights' integers
-	values  []float32
-	floats  []float32 // the call's products
-
-	// Of single passes.
-	x       []int32
-	y       []int32
-	samples []float32 // scales
-	r       []uint32  // of one sample
-
-	times [passes]series
-}
-
-// newCaller seals a layer of random weights for a scheme of one role, has pads made where
-// there are some, and a call of random values answered.
-func newCaller(ctx context.Context, b plan.Multiplier, s shape, scheme transform.Scheme) (_ *caller, err error) {
-	rng := rand.New(rand.NewPCG(0, 0))
-	normal := func(n int) []float32 {
-		v := make([]float32, n)
-		for i := range v {
-			v[i] = float32(rng.NormFloat64())
-		}
-		return v
-	}
-	in, out := s.op.InLen(), s.op.OutLen()
-	c := &caller{
-		shape: s, weights: normal(s.op.Rows() * s.op.Terms()), values: normal(s.n * in), x: make([]int32, s.n*in), samples: make([]float32, s.n),
-		r: make([]uint32, in), floats: make([]float32, s.n*out),
-	}
-	q, err := transform.QuantizeWeights(ring.Q4(), s.op, c.weights, xmax)
-	if err != nil {
-		return nil, err
-	}
-	c.w = q.W
-	if c.to, err = verify.NewScale(q.Scale, nil); err != nil {
-		return nil, err
-	}
-	if c.key, err = verify.NewKey(verify.DefaultField(), s.op, q.W); err != nil {
-		return nil, err
-	}
-	if c.masks, err = transform.NewLayer(ring.Q4(), scheme, s.op); err != nil {
-		return nil, err
-	}
-	what, err := c.masks.Seal(q.W)
-	if err != nil {
-		return nil, err
-	}
-	product, err := b.Load(ctx, ring.Q4(), c.masks.CloudOp(), what[0])
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, product.Close()) }()
-	if err := transform.QuantizeInputs(c.x, c.samples, c.values, s.n, xmax); err != nil {
-		return nil, err
-	}
-	var pads *transform.Pads
-	if scheme.Inputs == transform.InputPad {
-		if pads, err = c.masks.NewPads(ctx, product, s.n); err != nil {
-			return nil, err
-		}
-		c.pads = pads.State()
-		if pads, err = c.masks.RestorePads(c.pads); err != nil {
-			return nil, err
-		}
-	}
-	if c.first, err = c.masks.Mask(c.x, s.n, pads); err != nil {
-		return nil, err
-	}
-	xhat, _ := c.first.Masked()[0].Words()
-	c.answers = []ring.Matrix{ring.NewMatrix(xhat.Rows, c.masks.CloudOp().OutLen())}
-	return c, product.Evaluate(ctx, c.answers[0], xhat)
+	*layer.Call
+	times [passes]measure.Series
 }
 
 // round takes the time of the call once, and of each of its passes alone.
@@ -191,68 +112,68 @@ func (c *caller) round() error {
 	var pads *transform.Pads
 	restore := func() {
 		if err == nil {
-			pads, err = c.masks.RestorePads(c.pads)
+			pads, err = c.Masks.RestorePads(c.Pads)
 		}
 	}
 	var call *transform.Call
 	var candidate verify.Candidate
 	open := func(expected verify.Expected, samples []float32) func() error {
-		return func() error { return c.key.OpenFloats(c.floats, candidate, expected, samples, c.to) }
+		return func() error { return c.Key.OpenFloats(c.Floats, candidate, expected, samples, c.To) }
 	}
 
 	restore()
 	took[total] = clock(func() (err error) {
-		if call, err = c.masks.MaskFloats(c.values, c.n, xmax, c.key, pads); err != nil {
+		if call, err = c.Masks.MaskFloats(c.Values, c.N, layer.XMax, c.Key, pads); err != nil {
 			return err
 		}
 		defer call.Close()
-		if candidate, err = call.UnmaskDecoded(c.answers); err != nil {
+		if candidate, err = call.UnmaskDecoded(c.Answers); err != nil {
 			return err
 		}
 		return open(call.Expected(), call.Scales())()
 	})
 
-	took[quantize] = clock(func() error { return transform.QuantizeInputs(c.x, c.samples, c.values, c.n, xmax) })
+	took[quantize] = clock(func() error { return transform.QuantizeInputs(c.X, c.Samples, c.Values, c.N, layer.XMax) })
 	took[expand] = clock(func() error {
-		seed := prg.New(c.pads.Seed)
-		for i := range c.n {
-			seed.Fill(ring.Q4(), c.r, c.pads.First+uint64(i))
+		seed := prg.New(c.Pads.Seed)
+		for i := range c.N {
+			seed.Fill(ring.Q4(), c.R, c.Pads.First+uint64(i))
 		}
 		return nil
 	})
 	restore()
-	took[mask] = clock(func() (err error) { call, err = c.masks.Mask(c.x, c.n, pads); return err }) - took[expand]
-	expected := c.key.Expect(c.n)
+	took[mask] = clock(func() (err error) { call, err = c.Masks.Mask(c.X, c.N, pads); return err }) - took[expand]
+	expected := c.Key.Expect(c.N)
 	sums := clock(func() error {
-		in := len(c.r)
-		for i := range c.n {
-			expected.Add(i, 0, c.x[i*in:(i+1)*in])
+		in := len(c.R)
+		for i := range c.N {
+			expected.Add(i, 0, c.X[i*in:(i+1)*in])
 		}
 		return nil
 	})
 	all := clock(func() (err error) {
-		if candidate, err = call.UnmaskDecoded(c.answers); err != nil {
+		if candidate, err = call.UnmaskDecoded(c.Answers); err != nil {
 			return err
 		}
-		return open(expected, c.samples)()
+		return open(expected, c.Samples)()
 	})
 	if err != nil {
 		return err
 	}
-	if c.y == nil { // of every round
-		if c.y, err = c.key.Open(candidate, c.x); err != nil {
+	if c.Y == nil { // of every round
+		if c.Y, err = c.Key.Open(candidate, c.X); err != nil {
 			return err
 		}
 	}
 	call.Close()
-	candidate = verify.NewCandidate(c.y, c.n)
-	unmasked := clock(open(expected, c.samples))
-	took[dequantize] = clock(func() error { c.to.Floats(c.floats, c.y, c.samples); return nil })
+	candidate = verify.NewCandidate(c.Y, c.N)
+	unmasked := clock(open(expected, c.Samples))
+	took[dequantize] = clock(func() error { c.To.Floats(c.Floats, c.Y, c.Samples); return nil })
 	took[unmask], took[check] = all-unmasked, sums+unmasked-took[dequantize]
 	if err != nil {
 		return err
 	}
-	words := float64(c.n * (c.op.InLen() + c.op.OutLen()))
+	words := float64(c.N * (c.Op.InLen() + c.Op.OutLen()))
 	for pass, t := range took {
 		c.times[pass] = append(c.times[pass], float64(t.Nanoseconds())/words)
 	}
@@ -283,9 +204,10 @@ They do not add up to the total. Every answer is right, and checked.
 
 // CSV writes the rows.
 func (h *HostResult) CSV(w io.Writer) error {
-	return writeCSV(w, []string{"pass", "shape", "threads", "ns_per_word"}, h.Rows)
+	return render.CSV(w, []string{"pass", "shape", "threads", "ns_per_word"}, h.Rows)
 }
 
-func (r HostRow) record() []string {
-	return []string{r.Pass, r.Shape, strconv.Itoa(r.Threads), decimal(r.PerWord)}
+// Record is the row in CSV.
+func (r HostRow) Record() []string {
+	return []string{r.Pass, r.Shape, strconv.Itoa(r.Threads), render.Decimal(r.PerWord)}
 }

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
@@ -26,7 +27,7 @@ import (
 
 // CrowdOptions say how many callers a daemon is to hold.
 type CrowdOptions struct {
-	Options
+	measure.Options
 	Threads int // of the daemon that compute
 	Active  int // callers with a request without an answer each
 	Idle    int // callers with a connection and nothing to ask
@@ -87,7 +88,7 @@ func (o CrowdOptions) crowd(ctx context.Context, model sealed.Model, budget time
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, w.Stop()) }()
-	r := &CrowdResult{CPU: processor(), Threads: o.Threads, Idle: o.Idle}
+	r := &CrowdResult{CPU: measure.Processor(), Threads: o.Threads, Idle: o.Idle}
 	// Idle callers are weighed before there is a model: what its upload leaves to the
 	// garbage collector would hide them.
 	if r.Before, err = w.settled(ctx, Figures{}); err != nil {
@@ -254,7 +255,7 @@ func askOn(ctx context.Context, conn *grpc.ClientConn) error {
 }
 
 // CSV writes the load.
-func (r *CrowdResult) CSV(w io.Writer) error { return writeCSV(w, serveColumns, []ServeRow{r.Load}) }
+func (r *CrowdResult) CSV(w io.Writer) error { return render.CSV(w, serveColumns, []ServeRow{r.Load}) }
 
 // Table writes the figures for people.
 func (r *CrowdResult) Table(w io.Writer) error {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
@@ -67,8 +68,8 @@ var kernelShapes = []shape{
 
 // Kernel measures a backend of so many threads, its products and the machine's
 // limits in turn. Figures are medians over rounds.
-func Kernel(ctx context.Context, b kernels.Backend, threads int, o Options) (*KernelResult, error) {
-	sc := o.scope(kernelShapes)
+func Kernel(ctx context.Context, b kernels.Backend, threads int, o measure.Options) (*KernelResult, error) {
+	sc := newScope(o, kernelShapes)
 	if o.Quick {
 		sc.shapes = nil
 		for _, s := range kernelShapes {
@@ -81,15 +82,15 @@ func Kernel(ctx context.Context, b kernels.Backend, threads int, o Options) (*Ke
 }
 
 func (sc scope) kernel(ctx context.Context, b kernels.Backend, threads int, progress func(string, int, int)) (*KernelResult, error) {
-	result := &KernelResult{CPU: processor()}
+	result := &KernelResult{CPU: measure.Processor()}
 	meter := roofline.NewMeter(threads, sc.memory)
-	var vnni, fma, read series
+	var vnni, fma, read measure.Series
 	for i, s := range sc.shapes {
 		progress(s.name, i, len(sc.shapes))
 		q4, small := &product{kernel: "q4", weightBytes: 4}, &product{kernel: "small", weightBytes: 1}
 		err := errors.Join(q4.load(ctx, b, s), small.load(ctx, b, s))
 		if err == nil {
-			err = rounds(sc.budget, func() error {
+			err = measure.Rounds(sc.budget, func() error {
 				for _, p := range []*product{q4, small} {
 					r, err := p.round(ctx, meter)
 					if err != nil {
@@ -106,7 +107,7 @@ func (sc scope) kernel(ctx context.Context, b kernels.Backend, threads int, prog
 		result.Rows = append(result.Rows, q4.row(threads), small.row(threads))
 	}
 	if roofline.Available() {
-		result.Roofline = Roofline{VNNI: vnni.median(), FP64: fma.median(), DRAM: read.median()}
+		result.Roofline = Roofline{VNNI: vnni.Median(), FP64: fma.Median(), DRAM: read.Median()}
 	}
 	return result, nil
 }
@@ -119,7 +120,7 @@ type product struct {
 	loaded      plan.Product
 	x, y        ring.Matrix
 
-	gmacs, limit, ratio series
+	gmacs, limit, ratio measure.Series
 }
 
 // load draws weights and inputs.
@@ -173,10 +174,10 @@ func (p *product) row(threads int) KernelRow {
 	row := KernelRow{
 		Kernel: p.kernel, Shape: p.name, Threads: threads,
 		M: p.op.Rows(), K: p.op.Terms(), N: p.n * p.op.OutLen() / p.op.Rows(),
-		GMACs: p.gmacs.median(), spread: p.gmacs.spread(),
+		GMACs: p.gmacs.Median(), spread: p.gmacs.Spread(),
 	}
 	if len(p.ratio) > 0 {
-		row.Limit, row.Ratio = p.limit.median(), p.ratio.median()
+		row.Limit, row.Ratio = p.limit.Median(), p.ratio.Median()
 	}
 	return row
 }
@@ -223,13 +224,14 @@ processor time, several in elapsed time.
 
 // CSV writes the rows.
 func (k *KernelResult) CSV(w io.Writer) error {
-	return writeCSV(w, []string{"kernel", "shape", "m", "k", "n", "threads", "gmacs", "limit", "ratio"}, k.Rows)
+	return render.CSV(w, []string{"kernel", "shape", "m", "k", "n", "threads", "gmacs", "limit", "ratio"}, k.Rows)
 }
 
-func (r KernelRow) record() []string {
-	f := []string{r.Kernel, r.Shape, strconv.Itoa(r.M), strconv.Itoa(r.K), strconv.Itoa(r.N), strconv.Itoa(r.Threads), decimal(r.GMACs), "", ""}
+// Record is the row in CSV.
+func (r KernelRow) Record() []string {
+	f := []string{r.Kernel, r.Shape, strconv.Itoa(r.M), strconv.Itoa(r.K), strconv.Itoa(r.N), strconv.Itoa(r.Threads), render.Decimal(r.GMACs), "", ""}
 	if r.Limit > 0 {
-		f[7], f[8] = decimal(r.Limit), decimal(r.Ratio)
+		f[7], f[8] = render.Decimal(r.Limit), render.Decimal(r.Ratio)
 	}
 	return f
 }

@@ -286,6 +286,24 @@ func (c *client) open(rng *rand.Rand) (all []answer, err error) {
 	}
 }
 
+// once asks for each target once, one after the other.
+func once(ctx context.Context, conn *grpc.ClientConn, targets []target) error {
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, pb.SecureNets_Evaluate_FullMethodName)
+	if err != nil {
+		return err
+	}
+	c := &client{traffic: traffic{targets: targets}, stream: stream}
+	for range targets {
+		if err := c.send(time.Now()); err != nil {
+			return err
+		}
+		if _, err := c.receive(); err != nil {
+			return err
+		}
+	}
+	return stream.CloseSend()
+}
+
 // upload sends a sealed model.
 func upload(ctx context.Context, conn *grpc.ClientConn, digest sealed.Digest, b []byte) error {
 	stream, err := pb.NewSecureNetsClient(conn).Upload(ctx)

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/layer"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/cmd/securenets/internal/demo"
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/graph"
@@ -28,7 +30,7 @@ import (
 
 // PaperOptions say what to measure, beside Options.
 type PaperOptions struct {
-	Options
+	measure.Options
 	// Networks are those to measure: of table 1, and cryptonets for table 2.
 	Networks []string
 	Python   string // interpreter for onnxruntime and TenSEAL; "": there is none
@@ -83,7 +85,7 @@ func (o PaperOptions) measure(ctx context.Context, sc paperScope) (*PaperResult,
 	if all == 1 {
 		threads = threads[:1]
 	}
-	result := &PaperResult{CPU: processor(), Version: version.String(), Threads: all, Batch: sc.batch, Large: sc.large, Rounds: sc.rounds, Quick: o.Quick, Rows: []PaperRow{}}
+	result := &PaperResult{CPU: measure.Processor(), Version: version.String(), Threads: all, Batch: sc.batch, Large: sc.large, Rounds: sc.rounds, Quick: o.Quick, Rows: []PaperRow{}}
 	for _, name := range o.Networks {
 		n := &paperNetwork{PaperOptions: o, sc: sc, name: name, threads: threads}
 		if name == CryptoNets {
@@ -286,7 +288,7 @@ func (n *paperNetwork) measure(ctx context.Context) error {
 			}
 			if first[s.in] == nil {
 				first[s.in] = y
-			} else if !sameBits(first[s.in], y) {
+			} else if !measure.SameBits(first[s.in], y) {
 				return fmt.Errorf("bench: %s in %s on %d threads differs from other schemes", s.scheme, s.in, s.threads)
 			}
 		}
@@ -326,7 +328,7 @@ type baseline struct {
 	network        *paperNetwork
 	name           string
 	threads        int
-	elapsed, spent series // milliseconds an image, elapsed and of processors
+	elapsed, spent measure.Series // milliseconds an image, elapsed and of processors
 	classified
 }
 
@@ -392,9 +394,9 @@ type outsourced struct {
 
 	// Milliseconds an image: elapsed, of a batch as the product runs it, and of
 	// processors; and of its parts one after the other.
-	total, hostCPU, daemonCPU series
-	host, cloud, transfer     series
-	offline, offlineCPU       series
+	total, hostCPU, daemonCPU measure.Series
+	host, cloud, transfer     measure.Series
+	offline, offlineCPU       measure.Series
 	up, down                  int64 // bytes of all batches
 	batches                   int
 	classified
@@ -436,7 +438,7 @@ func (o *outsourced) round(ctx context.Context, from int) ([]float32, error) {
 			return nil, err
 		}
 	}
-	add := func(s *series, d time.Duration) { *s = append(*s, n.each(d)) }
+	add := func(s *measure.Series, d time.Duration) { *s = append(*s, n.each(d)) }
 	waited, computed := after.Waited-before.Waited, after.Computed-before.Computed
 	add(&o.total, whole.Elapsed)
 	add(&o.hostCPU, whole.Host)
@@ -460,7 +462,7 @@ type remasking struct {
 	ring       ring.Ring
 	layers     []plan.Op
 	w          [][]int32
-	mask, push series // milliseconds an image of the batch that it is for
+	mask, push measure.Series // milliseconds an image of the batch that it is for
 	bytes      int
 }
 
@@ -530,32 +532,32 @@ var spotPoints = []int{10, 100}
 // and values drawn at random: on no value of them does a time depend.
 type checking struct {
 	n      int // samples of a call
-	layers []*caller
+	layers []*layer.Call
 
 	// Milliseconds an image, on one thread: of the check, the sums that the host forms as
 	// it masks, and those as it unmasks, which all threads share; and of spot checks.
-	inputs, answers series
-	spot            []series // by spotPoints
+	inputs, answers measure.Series
+	spot            []measure.Series // by spotPoints
 }
 
 func newChecking(ctx context.Context, n *paperNetwork, s transform.Scheme, samples int) (_ *checking, err error) {
 	b := cpu.New(cpu.Options{})
 	defer func() { err = errors.Join(err, b.Close()) }()
-	c := &checking{n: samples, spot: make([]series, len(spotPoints))}
+	c := &checking{n: samples, spot: make([]measure.Series, len(spotPoints))}
 	for _, node := range n.local.Graph().Nodes {
 		op, ok := node.Op.(graph.Linear)
 		if !ok {
 			continue
 		}
-		l, err := newCaller(ctx, b, shape{op.Plan().String(), op.Plan(), samples}, s)
+		l, err := layer.New(ctx, b, op.Plan(), samples, s)
 		if err != nil {
 			return nil, err
 		}
-		candidate, err := l.first.UnmaskDecoded(l.answers)
+		candidate, err := l.First.UnmaskDecoded(l.Answers)
 		if err != nil {
 			return nil, err
 		}
-		if l.y, err = l.key.Open(candidate, l.x); err != nil {
+		if l.Y, err = l.Key.Open(candidate, l.X); err != nil {
 			return nil, err
 		}
 		c.layers = append(c.layers, l)
@@ -569,27 +571,27 @@ func (c *checking) round() error {
 	var inputs, answers time.Duration
 	spot := make([]time.Duration, len(spotPoints))
 	for _, l := range c.layers {
-		expected, in := l.key.Expect(l.n), len(l.r)
+		expected, in := l.Key.Expect(l.N), len(l.R)
 		start := time.Now()
-		for i := range l.n {
-			expected.Add(i, 0, l.x[i*in:(i+1)*in])
+		for i := range l.N {
+			expected.Add(i, 0, l.X[i*in:(i+1)*in])
 		}
 		inputs += time.Since(start)
-		candidate := verify.NewCandidate(l.y, l.n)
+		candidate := verify.NewCandidate(l.Y, l.N)
 		start = time.Now()
-		if err := l.key.OpenFloats(l.floats, candidate, expected, l.samples, l.to); err != nil {
+		if err := l.Key.OpenFloats(l.Floats, candidate, expected, l.Samples, l.To); err != nil {
 			return err
 		}
 		answers += time.Since(start)
 		start = time.Now()
-		l.to.Floats(l.floats, l.y, l.samples)
+		l.To.Floats(l.Floats, l.Y, l.Samples)
 		answers -= time.Since(start)
 		// Unmasking counts where it was measured: products are at hand.
-		each := len(l.y) / l.n
-		products := verify.LazyCandidate(l.n, each, 1, func(dst, _ []int32, i, at int) { dst[0] = l.y[i*each+at] })
+		each := len(l.Y) / l.N
+		products := verify.LazyCandidate(l.N, each, 1, func(dst, _ []int32, i, at int) { dst[0] = l.Y[i*each+at] })
 		for k, points := range spotPoints {
 			start = time.Now()
-			passed, err := verify.SpotCheck(l.op, l.w, l.x, products, points)
+			passed, err := verify.SpotCheck(l.Op, l.W, l.X, products, points)
 			spot[k] += time.Since(start)
 			if err != nil {
 				return err
@@ -610,9 +612,9 @@ func (c *checking) round() error {
 // instead returns what a check of so many points costs an image more than the real one
 // does, on so many threads: less than 0 where that costs more.
 func (c *checking) instead(points, threads int) float64 {
-	more := -c.inputs.median() - max(0, c.answers.median())/float64(threads)
+	more := -c.inputs.Median() - max(0, c.answers.Median())/float64(threads)
 	if k := slices.Index(spotPoints, points); k >= 0 {
-		more += c.spot[k].median()
+		more += c.spot[k].Median()
 	}
 	return more
 }

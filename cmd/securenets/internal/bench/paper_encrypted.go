@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/internal/graph"
 )
 
@@ -19,9 +20,9 @@ type encrypted struct {
 	version                    string
 	degree, modulusBits        int
 	keyBytes                   int64
-	encrypt, evaluate, decrypt series // milliseconds an image
-	up, down                   int64  // bytes of all images
-	images, same               int    // of those, with the class of plain float32
+	encrypt, evaluate, decrypt measure.Series // milliseconds an image
+	up, down                   int64          // bytes of all images
+	images, same               int            // of those, with the class of plain float32
 }
 
 // errNotCryptoNets reports a network of another shape.

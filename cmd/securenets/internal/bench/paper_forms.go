@@ -261,9 +261,10 @@ var paperColumns = []string{
 }
 
 // CSV writes the rows, without quartiles.
-func (p *PaperResult) CSV(w io.Writer) error { return writeCSV(w, paperColumns, p.Rows) }
+func (p *PaperResult) CSV(w io.Writer) error { return render.CSV(w, paperColumns, p.Rows) }
 
-func (r PaperRow) record() []string {
+// Record is the row in CSV.
+func (r PaperRow) Record() []string {
 	b, err := json.Marshal(r)
 	var fields map[string]any
 	if err == nil {
@@ -277,7 +278,7 @@ func (r PaperRow) record() []string {
 		switch v := fields[name].(type) {
 		case nil:
 		case float64:
-			record[i] = decimal(v)
+			record[i] = render.Decimal(v)
 		default:
 			record[i] = fmt.Sprint(v)
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/transform"
 )
@@ -66,18 +67,18 @@ type PaperRow struct {
 func of[T any](v T) *T { return &v }
 
 // median returns that of s, nil for none.
-func median(s series) *float64 {
+func median(s measure.Series) *float64 {
 	if len(s) == 0 {
 		return nil
 	}
-	return of(s.median())
+	return of(s.Median())
 }
 
-func quartiles(s series) *[2]float64 {
+func quartiles(s measure.Series) *[2]float64 {
 	if len(s) == 0 {
 		return nil
 	}
-	return of(s.spread())
+	return of(s.Spread())
 }
 
 // per returns part/all, nil of none.
@@ -152,7 +153,7 @@ func (n *paperNetwork) compared(o *outsourced, r *remasking) (rows []PaperRow) {
 	row := o.row(1)
 	if r != nil {
 		row.Weights = "every call"
-		mask, push := r.mask.median(), r.push.median()
+		mask, push := r.mask.Median(), r.push.Median()
 		*row.HostOnlineMS += mask
 		*row.TransferMS += push
 		*row.TotalMS += mask + push
@@ -224,8 +225,8 @@ func (e *encrypted) row(network string) PaperRow {
 		return r
 	}
 	r.System += " " + e.version
-	host := make(series, len(e.encrypt))
-	total := make(series, len(e.encrypt))
+	host := make(measure.Series, len(e.encrypt))
+	total := make(measure.Series, len(e.encrypt))
 	for i := range host {
 		host[i] = e.encrypt[i] + e.decrypt[i]
 		total[i] = host[i] + e.evaluate[i]

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/benchtest"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/cmd/securenets/internal/demo"
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/plan"
@@ -24,7 +26,7 @@ import (
 
 func paperOptions(t *testing.T, networks ...string) PaperOptions {
 	t.Helper()
-	return PaperOptions{Options: Options{Daemon: buildDaemon(t), Progress: func(string, int, int) {}}, Networks: networks}
+	return PaperOptions{Options: measure.Options{Daemon: benchtest.Daemon(t), Progress: benchtest.Quiet}, Networks: networks}
 }
 
 var tinyPaper = paperScope{rounds: 1, batch: 8, large: 16, encrypted: 1}
@@ -211,7 +213,7 @@ func TestPaperInterrupted(t *testing.T) {
 					measured[row.Network] = true
 				}
 			}
-			if got := fields(measured); !slices.Equal(got, want.rows) {
+			if got := benchtest.Fields(measured); !slices.Equal(got, want.rows) {
 				t.Errorf("rows of %q, want %q", got, want.rows)
 			}
 			var b bytes.Buffer
@@ -261,8 +263,8 @@ func TestChecking(t *testing.T) {
 		if len(c.inputs) != 1 || c.inputs[0] <= 0 || c.spot[0][0] <= 0 || c.spot[1][0] <= c.spot[0][0] {
 			t.Errorf("%v: %+v", s, c)
 		}
-		for i := range c.layers[0].w {
-			c.layers[0].w[i]++
+		for i := range c.layers[0].W {
+			c.layers[0].W[i]++
 		}
 		if err := c.round(); err == nil || !strings.Contains(err.Error(), "spot check") {
 			t.Errorf("%v: other weights: %v", s, err)
@@ -272,7 +274,7 @@ func TestChecking(t *testing.T) {
 
 // TestInstead: the check's time goes and the spot check's comes, also in the total.
 func TestInstead(t *testing.T) {
-	c := &checking{inputs: series{0.1}, answers: series{0.4}, spot: []series{{0.03}, {0.3}}}
+	c := &checking{inputs: measure.Series{0.1}, answers: measure.Series{0.4}, spot: []measure.Series{{0.03}, {0.3}}}
 	for _, test := range []struct {
 		points, threads int
 		want            float64
@@ -360,20 +362,20 @@ func TestPaperForms(t *testing.T) {
 	if err := errors.Join(json.Unmarshal(text, &top), json.Unmarshal(text, &parts)); err != nil {
 		t.Fatal(err)
 	}
-	if names := strings.Join(fields(top), " "); names != "batch batch_large cpu partial quick rounds rows threads version" {
+	if names := strings.Join(benchtest.Fields(top), " "); names != "batch batch_large cpu partial quick rounds rows threads version" {
 		t.Errorf("JSON has %q", names)
 	}
 	want := append(slices.Clone(paperColumns), "local_quartiles_ms", "total_quartiles_ms")
 	slices.Sort(want)
 	for _, row := range parts.Rows {
-		if names := fields(row); !slices.Equal(names, want) {
+		if names := benchtest.Fields(row); !slices.Equal(names, want) {
 			t.Errorf("JSON has %q, want %q", names, want)
 		}
 	}
 	if row := parts.Rows[0]; row["local_ms"] != 4. || row["total_ms"] != nil || row["accuracy"] != nil || row["per_hour"] != nil || row["checks"] != "" || row["confirms"] != nil {
 		t.Errorf("%v", row)
 	}
-	checkCSV(t, r.CSV, strings.Join(paperColumns, ","),
+	benchtest.CSV(t, r.CSV, strings.Join(paperColumns, ","),
 		"1,n,local,,,,reference,,1,4,,,,,,,,,,,,,,,false,,,a note",
 		"1,n,securenets,permute,,once,reference,10,1,4,,,,,1,,,,,,,,,,true,true,Yes.,",
 		"1,n,securenets,permute,,once,onnxruntime,10,1,0.5,,,,,1,,,,,,,,,,false,false,No.,",

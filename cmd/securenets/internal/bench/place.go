@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"runtime"
 	"strconv"
 	"time"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/cmd/securenets/internal/demo"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/hostclient"
@@ -18,7 +18,7 @@ import (
 
 // PlaceOptions say what to measure, beside Options.
 type PlaceOptions struct {
-	Options
+	measure.Options
 	Networks []string
 	Schemes  []transform.Scheme
 	Daemon   string // path of securenetsd
@@ -59,7 +59,7 @@ const costBatch = 256
 // that differ in a bit between schemes or placements are an error.
 func Place(ctx context.Context, o PlaceOptions) (*PlaceResult, error) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	result := &PlaceResult{CPU: processor(), Threads: 1, Batch: costBatch, Rounds: 7}
+	result := &PlaceResult{CPU: measure.Processor(), Threads: 1, Batch: costBatch, Rounds: 7}
 	if o.Quick {
 		result.Rounds = 3
 	}
@@ -77,7 +77,7 @@ func Place(ctx context.Context, o PlaceOptions) (*PlaceResult, error) {
 type costs struct {
 	*demo.Costs
 	row                    PlaceRow
-	online, offline, total series
+	online, offline, total measure.Series
 }
 
 func (o PlaceOptions) network(ctx context.Context, network string, rounds int) (_ []PlaceRow, err error) {
@@ -117,7 +117,7 @@ func (o PlaceOptions) network(ctx context.Context, network string, rounds int) (
 	}
 	defer func() { err = errors.Join(err, local.Close()) }()
 
-	var floats series
+	var floats measure.Series
 	each := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / costBatch }
 	for round := range 1 + rounds {
 		o.Progress(network, round, 1+rounds)
@@ -133,7 +133,7 @@ func (o PlaceOptions) network(ctx context.Context, network string, rounds int) (
 			}
 			if first == nil {
 				first = y
-			} else if !sameBits(first, y) {
+			} else if !measure.SameBits(first, y) {
 				return nil, fmt.Errorf("bench: %s with %s differs from %s with %s", c.row.Scheme, c.row.Place, all[0].row.Scheme, all[0].row.Place)
 			}
 			if round > 0 { // the first connects
@@ -147,24 +147,12 @@ func (o PlaceOptions) network(ctx context.Context, network string, rounds int) (
 	}
 	var rows []PlaceRow
 	for _, c := range all {
-		c.row.Online, c.row.Offline, c.row.Total = int64(c.online.median()), int64(c.offline.median()), int64(c.total.median())
-		c.row.Local = int64(floats.median())
-		c.row.spread = [2]int64{int64(c.total.quartile(1)), int64(c.total.quartile(3))}
+		c.row.Online, c.row.Offline, c.row.Total = int64(c.online.Median()), int64(c.offline.Median()), int64(c.total.Median())
+		c.row.Local = int64(floats.Median())
+		c.row.spread = [2]int64{int64(c.total.Quartile(1)), int64(c.total.Quartile(3))}
 		rows = append(rows, c.row)
 	}
 	return rows, nil
-}
-
-func sameBits(a, b []float32) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if math.Float32bits(a[i]) != math.Float32bits(b[i]) {
-			return false
-		}
-	}
-	return true
 }
 
 // Table writes the figures for people.
@@ -193,13 +181,14 @@ measured it. All rows of a network gave the same results bit for bit.
 
 // CSV writes the rows.
 func (p *PlaceResult) CSV(w io.Writer) error {
-	return writeCSV(w, []string{
+	return render.CSV(w, []string{
 		"network", "scheme", "place", "layers_sent", "layers_kept",
 		"host_online_ns", "host_offline_ns", "host_total_ns", "local_ns", "expected_saving_ns",
 	}, p.Rows)
 }
 
-func (r PlaceRow) record() []string {
+// Record is the row in CSV.
+func (r PlaceRow) Record() []string {
 	fields := []string{r.Network, r.Scheme, r.Place}
 	for _, n := range []int64{int64(r.Sent), int64(r.Kept), r.Online, r.Offline, r.Total, r.Local, r.Expected} {
 		fields = append(fields, strconv.FormatInt(n, 10))

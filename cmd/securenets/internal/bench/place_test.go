@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/benchtest"
 )
 
 var placed = PlaceResult{CPU: "C", Threads: 1, Batch: 256, Rounds: 7, Rows: []PlaceRow{{
@@ -25,13 +27,13 @@ func TestPlaceForms(t *testing.T) {
 	if err := json.Unmarshal(text, &parts); err != nil {
 		t.Fatal(err)
 	}
-	if names := strings.Join(fields(top), " "); names != "batch cpu rounds rows threads" {
+	if names := strings.Join(benchtest.Fields(top), " "); names != "batch cpu rounds rows threads" {
 		t.Errorf("JSON has %q", names)
 	}
-	if names := strings.Join(fields(parts.Rows[0]), " "); names != "expected_saving_ns host_offline_ns host_online_ns host_total_ns layers_kept layers_sent local_ns network place scheme" {
+	if names := strings.Join(benchtest.Fields(parts.Rows[0]), " "); names != "expected_saving_ns host_offline_ns host_online_ns host_total_ns layers_kept layers_sent local_ns network place scheme" {
 		t.Errorf("JSON has %q", names)
 	}
-	checkCSV(t, placed.CSV,
+	benchtest.CSV(t, placed.CSV,
 		"network,scheme,place,layers_sent,layers_kept,host_online_ns,host_offline_ns,host_total_ns,local_ns,expected_saving_ns",
 		"n,s,auto,1,2,1500,500,2100,4200,70")
 	var table bytes.Buffer

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/cmd/securenets/internal/child"
 	"github.com/securenets/securenets/cmd/securenets/internal/cputime"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
@@ -25,7 +26,7 @@ import (
 
 // ServeOptions say how to load a daemon.
 type ServeOptions struct {
-	Options
+	measure.Options
 	Threads int // of the daemon that compute, and of the bare kernel
 	Callers int
 	Rows    int // of a request
@@ -142,7 +143,11 @@ const transportCallers = 2
 const contendedBatch, contendedDepth = 20, 6
 
 // mixedOps are the layers of another model that mixed loads ask for, too.
-var mixedOps = []plan.Op{conv(28, 1, 16, 5, 0), conv(12, 16, 32, 5, 0), plan.Dense(512, 10)}
+var mixedOps = []plan.Op{
+	plan.Conv(plan.Conv2D{H: 28, W: 28, C: 1, OutC: 16, KH: 5, KW: 5, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}),
+	plan.Conv(plan.Conv2D{H: 12, W: 12, C: 16, OutC: 32, KH: 5, KW: 5, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}),
+	plan.Dense(512, 10),
+}
 
 // Serve loads a daemon of its own from this process.
 func Serve(ctx context.Context, o ServeOptions) (*ServeResult, error) {
@@ -186,7 +191,7 @@ func (o ServeOptions) serve(ctx context.Context, op plan.Op, rounds int, budget 
 	}
 	defer func() { err = errors.Join(err, stop()) }()
 
-	result := &ServeResult{CPU: processor(), Threads: o.Threads, Rows: o.Rows}
+	result := &ServeResult{CPU: measure.Processor(), Threads: o.Threads, Rows: o.Rows}
 	loads := map[string][]ServeRow{}
 	step := 0
 	run := func(name string, callers []traffic) (ServeRow, error) {
@@ -200,7 +205,7 @@ func (o ServeOptions) serve(ctx context.Context, op plan.Op, rounds int, budget 
 		return row, err
 	}
 	transports := make([]transportSeries, len(transportRows))
-	var alone, merged, overhead, overheadShared, batching, gain, gainCPU, overload, overloadCPU, jain, least, most series
+	var alone, merged, overhead, overheadShared, batching, gain, gainCPU, overload, overloadCPU, jain, least, most measure.Series
 	for range rounds {
 		k1, err := s.kernel(ctx, 1)
 		if err != nil {
@@ -284,13 +289,13 @@ func (o ServeOptions) serve(ctx context.Context, op plan.Op, rounds int, budget 
 	for i, n := range transportRows {
 		result.Transport = append(result.Transport, transports[i].row(n))
 	}
-	result.KernelAlone, result.KernelMerged = alone.median(), merged.median()
-	result.Overhead, result.overhead = overhead.median(), overhead.spread()
-	result.OverheadShared, result.overheadShared = overheadShared.median(), overheadShared.spread()
-	result.Batching, result.Gain, result.gain = batching.median(), gain.median(), gain.spread()
-	result.Overload, result.overload = overload.median(), overload.spread()
-	result.GainCPU, result.OverloadCPU = gainCPU.median(), overloadCPU.median()
-	result.Jain, result.Least, result.Most = jain.median(), least.median(), most.median()
+	result.KernelAlone, result.KernelMerged = alone.Median(), merged.Median()
+	result.Overhead, result.overhead = overhead.Median(), overhead.Spread()
+	result.OverheadShared, result.overheadShared = overheadShared.Median(), overheadShared.Spread()
+	result.Batching, result.Gain, result.gain = batching.Median(), gain.Median(), gain.Spread()
+	result.Overload, result.overload = overload.Median(), overload.Spread()
+	result.GainCPU, result.OverloadCPU = gainCPU.Median(), overloadCPU.Median()
+	result.Jain, result.Least, result.Most = jain.Median(), least.Median(), most.Median()
 	return result, nil
 }
 
@@ -418,7 +423,7 @@ func (s *served) load(ctx context.Context, name string, callers []traffic) (Serv
 		row.Offered += t.rate
 	}
 	seconds := r[1].at.Sub(r[0].at).Seconds()
-	var latency, queue, compute, rest series
+	var latency, queue, compute, rest measure.Series
 	refused := 0
 	for _, a := range answers {
 		if a.done.Before(r[0].at) || a.done.After(r[1].at) {
@@ -430,30 +435,20 @@ func (s *served) load(ctx context.Context, name string, callers []traffic) (Serv
 		}
 		row.shares[a.caller] += 1 / seconds
 		took := a.done.Sub(a.due)
-		latency, queue, compute = append(latency, micros(took)), append(queue, micros(a.queue)), append(compute, micros(a.compute))
-		rest = append(rest, micros(took-a.queue-a.compute))
+		latency, queue, compute = append(latency, measure.Micros(took)), append(queue, measure.Micros(a.queue)), append(compute, measure.Micros(a.compute))
+		rest = append(rest, measure.Micros(took-a.queue-a.compute))
 	}
 	n := float64(len(latency))
 	if n == 0 {
 		return ServeRow{}, fmt.Errorf("%w in %v: %s", errNoAnswer, s.budget, name)
 	}
 	row.Goodput, row.Refused = n/seconds, float64(refused)/seconds
-	row.Queue, row.Compute, row.Rest = queue.mean(), compute.mean(), rest.mean()
+	row.Queue, row.Compute, row.Rest = queue.Mean(), compute.Mean(), rest.Mean()
 	slices.Sort(latency)
 	at := func(q float64) float64 { return latency[int(q*(n-1))] }
 	row.P50, row.P90, row.P95, row.P99 = at(0.5), at(0.9), at(0.95), at(0.99)
-	row.Daemon, row.client = micros(r[1].cpu-r[0].cpu)/n, micros(r[1].own-r[0].own)/n
+	row.Daemon, row.client = measure.Micros(r[1].cpu-r[0].cpu)/n, measure.Micros(r[1].own-r[0].own)/n
 	return row, nil
-}
-
-func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }
-
-func (s series) mean() float64 {
-	sum := 0.0
-	for _, v := range s {
-		sum += v
-	}
-	return sum / float64(len(s))
 }
 
 // kernel returns the bare kernel's processor time for one request's rows, in products
@@ -476,19 +471,19 @@ func (s *served) bare(ctx context.Context, p plan.Product, x, y ring.Matrix) (fl
 			return 0, err
 		}
 	}
-	return micros(cputime.Self()-before) / float64(products), nil
+	return measure.Micros(cputime.Self()-before) / float64(products), nil
 }
 
 // transportSeries are the rounds of a TransportRow.
 type transportSeries struct {
-	kernel, frames, shared, framesDaemon, sharedDaemon, framesShare, sharedShare, falls series
+	kernel, frames, shared, framesDaemon, sharedDaemon, framesShare, sharedShare, falls measure.Series
 }
 
 func (t *transportSeries) row(rows int) TransportRow {
 	return TransportRow{
-		Rows: rows, Bytes: ring.Q4().WordBytes() * rows * narrow * transportOp.InLen(), Kernel: t.kernel.median(),
-		Frames: t.frames.median(), Shared: t.shared.median(), FramesDaemon: t.framesDaemon.median(), SharedDaemon: t.sharedDaemon.median(),
-		FramesShare: t.framesShare.median(), SharedShare: t.sharedShare.median(), Falls: t.falls.median(), falls: t.falls.spread(),
+		Rows: rows, Bytes: ring.Q4().WordBytes() * rows * narrow * transportOp.InLen(), Kernel: t.kernel.Median(),
+		Frames: t.frames.Median(), Shared: t.shared.Median(), FramesDaemon: t.framesDaemon.Median(), SharedDaemon: t.sharedDaemon.Median(),
+		FramesShare: t.framesShare.Median(), SharedShare: t.sharedShare.Median(), Falls: t.falls.Median(), falls: t.falls.Spread(),
 	}
 }
 
@@ -538,11 +533,11 @@ func medianRow(rows []ServeRow) ServeRow {
 		func(r *ServeRow) *float64 { return &r.P95 }, func(r *ServeRow) *float64 { return &r.P99 },
 		func(r *ServeRow) *float64 { return &r.Daemon },
 	} {
-		var s series
+		var s measure.Series
 		for i := range rows {
 			s = append(s, *figure(&rows[i]))
 		}
-		*figure(&r) = math.Round(s.median()*10) / 10
+		*figure(&r) = math.Round(s.Median()*10) / 10
 	}
 	return r
 }
@@ -552,26 +547,27 @@ var serveColumns = []string{
 	"Server Compute Infer", "p50 latency", "p90 latency", "p95 latency", "p99 latency", "Daemon CPU",
 }
 
-func (r ServeRow) record() []string {
+// Record is the row in CSV.
+func (r ServeRow) Record() []string {
 	f := []string{r.Load, strconv.Itoa(r.Callers), ""}
 	if r.Offered > 0 {
-		f[2] = decimal(r.Offered)
+		f[2] = render.Decimal(r.Offered)
 	}
 	for _, v := range []float64{r.Goodput, r.Refused, r.Rest, r.Queue, r.Compute, r.P50, r.P90, r.P95, r.P99, r.Daemon} {
-		f = append(f, decimal(v))
+		f = append(f, render.Decimal(v))
 	}
 	return f
 }
 
 // CSV writes the rows.
-func (s *ServeResult) CSV(w io.Writer) error { return writeCSV(w, serveColumns, s.Loads) }
+func (s *ServeResult) CSV(w io.Writer) error { return render.CSV(w, serveColumns, s.Loads) }
 
 // Table writes the figures for people.
 func (s *ServeResult) Table(w io.Writer) error {
 	t := render.Table(w)
 	fmt.Fprintln(t, "load\tcallers\toffered/s\tgoodput/s\trefused/s\tnetwork\tqueue\tcompute\tp50\tp90\tp95\tp99\tdaemon CPU")
 	for _, r := range s.Loads {
-		f := r.record()
+		f := r.Record()
 		for i := 2; i < len(f); i++ {
 			if whole, _, ok := strings.Cut(f[i], "."); ok {
 				f[i] = whole

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/benchtest"
 	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
@@ -175,7 +176,7 @@ func TestShared(t *testing.T) {
 func TestServeForms(t *testing.T) {
 	row := ServeRow{Load: "l", Callers: 2, Offered: 3, Goodput: 4, Refused: 5, Rest: 6, Queue: 7, Compute: 8, P50: 9, P90: 10, P95: 11, P99: 12, Daemon: 13.5}
 	r := &ServeResult{CPU: "C", Threads: 1, Rows: 1, Loads: []ServeRow{row}, Transport: []TransportRow{{Rows: 64, Bytes: 1 << 20, Falls: 4.5}}}
-	checkCSV(t, r.CSV, strings.Join(serveColumns, ","), "l,2,3,4,5,6,7,8,9,10,11,12,13.5")
+	benchtest.CSV(t, r.CSV, strings.Join(serveColumns, ","), "l,2,3,4,5,6,7,8,9,10,11,12,13.5")
 	text, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
@@ -186,9 +187,9 @@ func TestServeForms(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, names := range [][2]string{
-		{strings.Join(fields(top), " "), "batching_gain batching_gain_of_kernel batching_gain_of_kernel_cpu cpu cpu_over_kernel cpu_over_kernel_shared goodput_at_twice goodput_at_twice_cpu jain kernel_alone_us kernel_merged_us least_share loads most_share rows threads transport"},
-		{strings.Join(fields(parts.Loads[0]), " "), "concurrency daemon_cpu_us inferences_per_second load network_and_server_send_recv_us offered_per_second p50_latency_us p90_latency_us p95_latency_us p99_latency_us refused_per_second server_compute_infer_us server_queue_us"},
-		{strings.Join(fields(parts.Transport[0]), " "), "bytes frames_daemon_us frames_share frames_us kernel_us rows share_falls_by shared_daemon_us shared_share shared_us"},
+		{strings.Join(benchtest.Fields(top), " "), "batching_gain batching_gain_of_kernel batching_gain_of_kernel_cpu cpu cpu_over_kernel cpu_over_kernel_shared goodput_at_twice goodput_at_twice_cpu jain kernel_alone_us kernel_merged_us least_share loads most_share rows threads transport"},
+		{strings.Join(benchtest.Fields(parts.Loads[0]), " "), "concurrency daemon_cpu_us inferences_per_second load network_and_server_send_recv_us offered_per_second p50_latency_us p90_latency_us p95_latency_us p99_latency_us refused_per_second server_compute_infer_us server_queue_us"},
+		{strings.Join(benchtest.Fields(parts.Transport[0]), " "), "bytes frames_daemon_us frames_share frames_us kernel_us rows share_falls_by shared_daemon_us shared_share shared_us"},
 	} {
 		if names[0] != names[1] {
 			t.Errorf("JSON has %q, want %q", names[0], names[1])

@@ -10,9 +10,8 @@ import (
 	"strconv"
 	"time"
 
-	"google.golang.org/grpc"
-
 	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
@@ -20,7 +19,7 @@ import (
 
 // SoakOptions say how to load a daemon for long.
 type SoakOptions struct {
-	Options
+	measure.Options
 	Threads int // of the daemon that compute
 	Callers int
 	Rows    int // of a request
@@ -95,7 +94,7 @@ func (o SoakOptions) soak(ctx context.Context, model sealed.Model) (_ *SoakResul
 	if err := visit(ctx, w.Addr, small); err != nil { // what a first caller leaves for good
 		return nil, err
 	}
-	r := &SoakResult{CPU: processor(), Threads: o.Threads, Seconds: o.For.Seconds(), WarmUp: (o.For * 2 / 5).Seconds()}
+	r := &SoakResult{CPU: measure.Processor(), Threads: o.Threads, Seconds: o.For.Seconds(), WarmUp: (o.For * 2 / 5).Seconds()}
 	if r.Before, err = w.settled(ctx, Figures{}); err != nil {
 		return nil, err
 	}
@@ -185,20 +184,11 @@ func visit(ctx context.Context, addr string, m sealed.Model) (err error) {
 	if err := upload(ctx, conn, digest, b); err != nil {
 		return err
 	}
-	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, pb.SecureNets_Evaluate_FullMethodName)
-	if err != nil {
-		return err
-	}
+	var targets []target
 	for layer, op := range m.Plan.Ops {
-		c := &client{traffic: traffic{targets: []target{{digest: digest, layer: layer, op: op, x: randomRows(op, 1)}}}, stream: stream}
-		if err := c.send(time.Now()); err != nil {
-			return err
-		}
-		if _, err := c.receive(); err != nil {
-			return err
-		}
+		targets = append(targets, target{digest: digest, layer: layer, op: op, x: randomRows(op, 1)})
 	}
-	if err := stream.CloseSend(); err != nil {
+	if err := once(ctx, conn, targets); err != nil {
 		return err
 	}
 	_, err = pb.NewSecureNetsClient(conn).Remove(ctx, &pb.RemoveRequest{Digest: digest[:]})
@@ -232,11 +222,12 @@ func growth(samples []SoakSample, warmUp float64) (float64, error) {
 
 // CSV writes the samples.
 func (s *SoakResult) CSV(w io.Writer) error {
-	return writeCSV(w, []string{"seconds", "resident_memory_bytes", "goroutines", "open_fds"}, s.Samples)
+	return render.CSV(w, []string{"seconds", "resident_memory_bytes", "goroutines", "open_fds"}, s.Samples)
 }
 
-func (s SoakSample) record() []string {
-	return []string{decimal(s.At), strconv.FormatInt(s.Memory, 10), strconv.FormatInt(s.Goroutines, 10), strconv.FormatInt(s.Descriptors, 10)}
+// Record is the row in CSV.
+func (s SoakSample) Record() []string {
+	return []string{render.Decimal(s.At), strconv.FormatInt(s.Memory, 10), strconv.FormatInt(s.Goroutines, 10), strconv.FormatInt(s.Descriptors, 10)}
 }
 
 // Table writes the figures for people.

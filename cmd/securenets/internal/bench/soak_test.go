@@ -9,7 +9,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"net"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -19,21 +18,11 @@ import (
 	"google.golang.org/grpc"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/benchtest"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/wire"
 )
-
-// daemonFor builds a daemon for a test.
-func daemonFor(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "securenetsd")
-	if out, err := exec.Command("go", "build", "-o", path, "github.com/securenets/securenets/cmd/securenetsd").CombinedOutput(); err != nil {
-		t.Fatalf("build of securenetsd: %v\n%s", err, out)
-	}
-	return path
-}
-
-func quiet(string, int, int) {}
 
 // TestSoak: a daemon under load for a while keeps what a long load asks of it.
 func TestSoak(t *testing.T) {
@@ -41,7 +30,7 @@ func TestSoak(t *testing.T) {
 	if testing.Short() {
 		span = 5 * time.Second
 	}
-	o := SoakOptions{Options: Options{Daemon: daemonFor(t), Progress: quiet}, Threads: 1, Callers: 4, Rows: 2, For: span}
+	o := SoakOptions{Options: measure.Options{Daemon: benchtest.Daemon(t), Progress: benchtest.Quiet}, Threads: 1, Callers: 4, Rows: 2, For: span}
 	r, err := o.soak(t.Context(), randomModel(0, plan.Dense(256, 256)))
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +56,7 @@ func TestSoak(t *testing.T) {
 
 // TestCrowd: a daemon holds callers who ask beside many who do not.
 func TestCrowd(t *testing.T) {
-	o := CrowdOptions{Options: Options{Daemon: daemonFor(t), Progress: quiet}, Threads: 1, Active: 50, Idle: 500, Rows: 1, hold: holdHere}
+	o := CrowdOptions{Options: measure.Options{Daemon: benchtest.Daemon(t), Progress: benchtest.Quiet}, Threads: 1, Active: 50, Idle: 500, Rows: 1, hold: holdHere}
 	r, err := o.crowd(t.Context(), randomModel(0, plan.Dense(256, 256)), time.Second)
 	if err != nil {
 		t.Fatal(err)
@@ -238,7 +227,7 @@ func TestFigures(t *testing.T) {
 func TestSoakForms(t *testing.T) {
 	f := Figures{Memory: 1, Goroutines: 2, Descriptors: 3}
 	r := &SoakResult{Samples: []SoakSample{{0.5, f}}}
-	checkCSV(t, r.CSV, "seconds,resident_memory_bytes,goroutines,open_fds", "0.5,1,2,3")
+	benchtest.CSV(t, r.CSV, "seconds,resident_memory_bytes,goroutines,open_fds", "0.5,1,2,3")
 	for want, v := range map[string]any{
 		"after before cpu load memory_growth samples seconds threads visits warm_up_seconds":  r,
 		"goroutines open_fds resident_memory_bytes seconds":                                   r.Samples[0],
@@ -249,7 +238,7 @@ func TestSoakForms(t *testing.T) {
 		if err == nil {
 			err = json.Unmarshal(text, &all)
 		}
-		if got := strings.Join(fields(all), " "); err != nil || got != want {
+		if got := strings.Join(benchtest.Fields(all), " "); err != nil || got != want {
 			t.Errorf("JSON has %q, want %q: %v", got, want, err)
 		}
 	}

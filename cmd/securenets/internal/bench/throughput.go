@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/kernels/cuda"
 	"github.com/securenets/securenets/transform"
@@ -16,7 +17,7 @@ import (
 
 // ThroughputOptions say what to measure, and where.
 type ThroughputOptions struct {
-	Options
+	measure.Options
 	// Endpoint is a daemon to use; "" for daemons of its own. TLS is for tls:HOST:PORT.
 	Endpoint string
 	TLS      *tls.Config
@@ -35,19 +36,19 @@ const ThroughputSchema = "securenets/throughput/1"
 
 // Throughput is the report. A partial one has what was measured before Stopped.
 type Throughput struct {
-	Schema   string    `json:"schema"`
-	Partial  bool      `json:"partial"`
-	Stopped  string    `json:"stopped,omitempty"` // why a report is partial
-	Began    time.Time `json:"began"`
-	Seconds  float64   `json:"seconds"`
-	Command  []string  `json:"command"`
-	Quick    bool      `json:"quick"`
-	Rounds   int       `json:"rounds"` // planned
-	Build    Build     `json:"build"`
-	Machine  Machine   `json:"machine"`
-	Daemon   Daemon    `json:"daemon"`
-	PerHour  *float64  `json:"price_per_hour"`
-	Currency string    `json:"currency,omitempty"`
+	Schema   string          `json:"schema"`
+	Partial  bool            `json:"partial"`
+	Stopped  string          `json:"stopped,omitempty"` // why a report is partial
+	Began    time.Time       `json:"began"`
+	Seconds  float64         `json:"seconds"`
+	Command  []string        `json:"command"`
+	Quick    bool            `json:"quick"`
+	Rounds   int             `json:"rounds"` // planned
+	Build    measure.Build   `json:"build"`
+	Machine  measure.Machine `json:"machine"`
+	Daemon   Daemon          `json:"daemon"`
+	PerHour  *float64        `json:"price_per_hour"`
+	Currency string          `json:"currency,omitempty"`
 	// Checked are products of a layer and an image that the host checked, Rejected those
 	// that were wrong.
 	Checked   int64           `json:"checked"`
@@ -267,7 +268,7 @@ func RunThroughput(ctx context.Context, o ThroughputOptions) (*Throughput, error
 func (o ThroughputOptions) run(ctx context.Context, plan func(device bool) sweep) (_ *Throughput, err error) {
 	t := &Throughput{
 		Schema: ThroughputSchema, Partial: true, Began: time.Now().UTC().Truncate(time.Second), Command: o.Command, Quick: o.Quick,
-		Build: build(), Machine: machine(), Daemon: Daemon{Devices: []cuda.Device{}}, Noise: Noise{Threshold: noisy},
+		Build: measure.ThisBuild(), Machine: measure.ThisMachine(), Daemon: Daemon{Devices: []cuda.Device{}}, Noise: Noise{Threshold: noisy},
 		Reference: Reference{GMACs: []float64{}}, Rows: []ThroughputRow{},
 	}
 	if o.PerHour > 0 {
@@ -293,8 +294,8 @@ func (o ThroughputOptions) run(ctx context.Context, plan func(device bool) sweep
 type load struct {
 	point
 	row     ThroughputRow
-	figures map[string]series // one value a round
-	calls   int               // of a window
+	figures map[string]measure.Series // one value a round
+	calls   int                       // of a window
 }
 
 // add notes a round's figure.
@@ -328,19 +329,19 @@ func (r *Reference) judge(threshold float64) {
 	if len(r.GMACs) == 0 {
 		return
 	}
-	r.Drift = round((slices.Max(r.GMACs) - slices.Min(r.GMACs)) / summary(r.GMACs).Median)
+	r.Drift = measure.Round((slices.Max(r.GMACs) - slices.Min(r.GMACs)) / summary(r.GMACs).Median)
 	r.Drifted = r.Drift > threshold
 }
 
 // summary returns the median and the quartiles, between two values where they fall
 // there.
 func summary(v []float64) *Figure {
-	s := series(v)
-	return &Figure{Median: s.median(), Q1: s.quartile(1), Q3: s.quartile(3)}
+	s := measure.Series(v)
+	return &Figure{Median: s.Median(), Q1: s.Quartile(1), Q3: s.Quartile(3)}
 }
 
 // spreadOf is the difference of the quartiles over the median.
-func spreadOf(f Figure) float64 { return round((f.Q3 - f.Q1) / f.Median) }
+func spreadOf(f Figure) float64 { return measure.Round((f.Q3 - f.Q1) / f.Median) }
 
 // costPerMillion is what a million images cost at a price an hour, where one takes so
 // many seconds of the instance.

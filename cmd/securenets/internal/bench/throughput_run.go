@@ -19,6 +19,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/cmd/securenets/internal/child"
 	"github.com/securenets/securenets/cmd/securenets/internal/cputime"
 	"github.com/securenets/securenets/hostclient"
@@ -228,7 +229,7 @@ func (r *running) prepare(ctx context.Context, p point) error {
 	}
 	d.draw(p.rows)
 	r.loads = append(r.loads, &load{
-		point: p, figures: map[string]series{},
+		point: p, figures: map[string]measure.Series{},
 		row: ThroughputRow{
 			Side: p.side, Network: p.network.String(), Scheme: p.scheme.String(), Width: p.network.width, Depth: p.network.depth,
 			Rows: p.rows, Callers: p.callers, MulAdds: d.mulAdds,
@@ -425,7 +426,7 @@ func (r *running) round(ctx context.Context, l *load) error {
 		l.add("share_of_limit_by_cpu", clouds*w.macs/float64(w.daemonCPU.Nanoseconds())/one)
 	}
 	if w.daemonCPU > 0 {
-		l.add("daemon_cpu_us", micros(w.daemonCPU)/w.images)
+		l.add("daemon_cpu_us", measure.Micros(w.daemonCPU)/w.images)
 	}
 	for name, q := range map[string]float64{"p50_ms": 0.5, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99} {
 		l.add(name, percentile(w.latencies, q))
@@ -434,8 +435,8 @@ func (r *running) round(ctx context.Context, l *load) error {
 		l.row.Calls = len(w.latencies)
 	}
 	if l.side == sideHost {
-		l.add("host_cpu_us", micros(w.hostCPU)/w.images)
-		l.add("host_pads_us", micros(w.padCPU)/w.images)
+		l.add("host_cpu_us", measure.Micros(w.hostCPU)/w.images)
+		l.add("host_pads_us", measure.Micros(w.padCPU)/w.images)
 		up, down := w.bytesUp/int64(w.images), w.bytesDown/int64(w.images)
 		l.row.BytesUp, l.row.BytesDown = &up, &down
 	}
@@ -597,7 +598,7 @@ func (r *running) openReference(ctx context.Context) error {
 func (r *running) readReference(ctx context.Context) error {
 	const span, least = 50 * time.Millisecond, 5
 	x, y := randomRows(referenceOp, referenceRows), ring.NewMatrix(referenceRows, referenceOp.OutLen())
-	var rates series
+	var rates measure.Series
 	for begin := time.Now(); time.Since(begin) < span || len(rates) < least; {
 		start := time.Now()
 		if err := r.reference.Evaluate(ctx, y, x); err != nil {
@@ -605,7 +606,7 @@ func (r *running) readReference(ctx context.Context) error {
 		}
 		rates = append(rates, referenceRows*float64(referenceOp.MulAdds())/float64(time.Since(start).Nanoseconds()))
 	}
-	r.report.Reference.GMACs = append(r.report.Reference.GMACs, round(rates.median()))
+	r.report.Reference.GMACs = append(r.report.Reference.GMACs, measure.Round(rates.Median()))
 	return nil
 }
 
@@ -669,12 +670,12 @@ type processorLimit struct {
 }
 
 func (l processorLimit) read() (limits, error) {
-	var all, one series
+	var all, one measure.Series
 	for range l.readings {
 		all = append(all, l.all.Round(func() float64 { return 1 }).VNNI/4)
 		one = append(one, l.one.Round(func() float64 { return 1 }).VNNI/4)
 	}
-	return limits{all.median(), one.median()}, nil
+	return limits{all.Median(), one.Median()}, nil
 }
 
 // deviceLimit is a plain product, and the ring multiply-adds that all devices do in its

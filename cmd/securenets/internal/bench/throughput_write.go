@@ -55,7 +55,7 @@ func (t *Throughput) CSV(w io.Writer) error {
 		}
 		for _, f := range figures {
 			if v := *f.of(&r); v != nil {
-				line = append(line, decimal(v.Median), decimal(v.Q1), decimal(v.Q3))
+				line = append(line, render.Decimal(v.Median), render.Decimal(v.Q1), render.Decimal(v.Q3))
 			} else {
 				line = append(line, "", "", "")
 			}
@@ -67,7 +67,7 @@ func (t *Throughput) CSV(w io.Writer) error {
 				line = append(line, "")
 			}
 		}
-		c.Write(append(line, decimal(r.Noise), strconv.FormatBool(r.Noisy)))
+		c.Write(append(line, render.Decimal(r.Noise), strconv.FormatBool(r.Noisy)))
 	}
 	c.Flush()
 	return c.Error()
@@ -118,7 +118,7 @@ func (t *Throughput) facts() [][2]string {
 	}
 	f = append(f, [2]string{"limit", limit}, [2]string{"checked", fmt.Sprintf("%s products, %s rejected", render.Count(t.Checked), render.Count(t.Rejected))})
 	if t.PerHour != nil {
-		f = append(f, [2]string{"price", fmt.Sprintf("%s %s an hour", decimal(*t.PerHour), t.Currency)})
+		f = append(f, [2]string{"price", fmt.Sprintf("%s %s an hour", render.Decimal(*t.PerHour), t.Currency)})
 	}
 	return append(f, [2]string{"command", "`" + strings.Join(t.Command, " ") + "`"})
 }
@@ -257,7 +257,7 @@ func (t *Throughput) markdown(w io.Writer, drawn []namedChart) error {
 func joined(v []float64) string {
 	var all []string
 	for _, f := range v {
-		all = append(all, decimal(f))
+		all = append(all, render.Decimal(f))
 	}
 	return strings.Join(all, ", ")
 }

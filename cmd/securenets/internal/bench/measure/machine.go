@@ -1,4 +1,4 @@
-package bench
+package measure
 
 import (
 	"bufio"
@@ -30,8 +30,9 @@ type Build struct {
 	Go       string `json:"go"`
 }
 
-func machine() Machine {
-	m := Machine{CPU: processor(), Threads: runtime.NumCPU(), Memory: memory(), System: runtime.GOOS + "/" + runtime.GOARCH}
+// ThisMachine returns this one.
+func ThisMachine() Machine {
+	m := Machine{CPU: Processor(), Threads: runtime.NumCPU(), Memory: memory(), System: runtime.GOOS + "/" + runtime.GOARCH}
 	m.Host, _ = os.Hostname()
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
@@ -56,7 +57,8 @@ func memory() int64 {
 	return 0
 }
 
-func build() Build {
+// ThisBuild returns that of this program.
+func ThisBuild() Build {
 	b := Build{Version: version.Version, Go: runtime.Version()}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -71,4 +73,20 @@ func build() Build {
 		}
 	}
 	return b
+}
+
+// Processor returns the name of this machine's processor, as far as it is known.
+func Processor() string {
+	f, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return runtime.GOARCH
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		key, value, _ := strings.Cut(lines.Text(), ":")
+		if strings.TrimSpace(key) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return runtime.GOARCH
 }

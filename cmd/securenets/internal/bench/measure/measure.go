@@ -1,0 +1,46 @@
+// Package measure is what benches share: what they are told, rounds and their figures, and
+// where they were measured.
+package measure
+
+import (
+	"math"
+	"time"
+)
+
+// Options say what to measure.
+type Options struct {
+	// Quick measures each shape for a second and not for five, and of kernels only
+	// the products below 2^31 multiply-adds.
+	Quick    bool
+	Progress func(label string, done, total int)
+	// Daemon is the path of securenetsd, for what is measured through one; "" for not.
+	Daemon string
+}
+
+// Rounds calls round until the budget is spent, and often enough for a median.
+func Rounds(budget time.Duration, round func() error) error {
+	const least = 5
+	start := time.Now()
+	for i := 1; i <= least || time.Since(start) < budget; i++ {
+		if err := round(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Micros returns microseconds.
+func Micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }
+
+// SameBits reports whether two results are the same, bit for bit.
+func SameBits(a, b []float32) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if math.Float32bits(a[i]) != math.Float32bits(b[i]) {
+			return false
+		}
+	}
+	return true
+}
