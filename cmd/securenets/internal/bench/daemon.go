@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/traffic"
 	"github.com/securenets/securenets/cmd/securenets/internal/child"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
@@ -42,13 +43,13 @@ func (sc scope) throughDaemon(ctx context.Context, binary string, measured []Dev
 		return nil, err
 	}
 	defer conn.Close()
-	model := randomModel(0, sc.served[0].op) // all have this operator
+	model := traffic.Model(0, sc.served[0].op) // all have this operator
 	b, err := model.Marshal()
 	if err != nil {
 		return nil, err
 	}
 	digest := sealed.Sum(b)
-	if err := upload(ctx, conn, digest, b); err != nil {
+	if err := traffic.Upload(ctx, conn, digest, b); err != nil {
 		return nil, err
 	}
 	for _, s := range sc.served {
@@ -71,19 +72,19 @@ func (sc scope) throughDaemon(ctx context.Context, binary string, measured []Dev
 // asked measures a shape through the daemon at addr, by its socket or in shared memory.
 func (sc scope) asked(ctx context.Context, addr string, s shape, digest sealed.Digest, where string) (row DeviceRow, err error) {
 	row = s.row("q4", where)
-	callers := make([]traffic, daemonCallers)
+	callers := make([]traffic.Caller, daemonCallers)
 	for i := range callers {
-		callers[i] = traffic{targets: []target{{digest: digest, op: s.op, x: randomRows(s.op, s.n)}}, depth: 1, shared: where == inShared}
+		callers[i] = traffic.Caller{Targets: []traffic.Target{{Digest: digest, Op: s.op, X: traffic.Rows(s.op, s.n)}}, Depth: 1, Shared: where == inShared}
 	}
 	start := time.Now()
-	answers, err := dialUnix(addr).drive(ctx, callers, start.Add(max(sc.budget, 200*time.Millisecond)))
+	answers, err := traffic.Unix(addr).Drive(ctx, callers, start.Add(max(sc.budget, 200*time.Millisecond)))
 	if err != nil {
 		return row, err
 	}
 	row.set(measure.Series{time.Since(start).Seconds() / float64(len(answers))})
 	var total, computed time.Duration
 	for _, a := range answers {
-		total, computed = total+a.done.Sub(a.due), computed+a.compute
+		total, computed = total+a.Done.Sub(a.Due), computed+a.Compute
 	}
 	row.Socket = float64(total-computed) / float64(total) // the part of requests' time that was not their product's
 	return row, nil

@@ -13,6 +13,7 @@ import (
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/traffic"
 	"github.com/securenets/securenets/cmd/securenets/internal/cputime"
 	"github.com/securenets/securenets/cmd/securenets/internal/peer"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
@@ -68,7 +69,7 @@ func (o EchoOptions) measure(ctx context.Context, rounds int, budget time.Durati
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, w.Stop()) }()
-	model := randomModel(3, mixedOps...)
+	model := traffic.Model(3, traffic.MNIST...)
 	first, err := w.store(ctx, model, o.Rows)
 	if err != nil {
 		return nil, err
@@ -84,20 +85,20 @@ func (o EchoOptions) measure(ctx context.Context, rounds int, budget time.Durati
 		}
 		err = errors.Join(err, backend.Close())
 	}()
-	var asked, echoed []target
+	var asked, echoed []traffic.Target
 	for i, op := range model.Plan.Ops {
 		p, err := backend.Load(ctx, model.Plan.Ring, op, model.Weights[i])
 		if err != nil {
 			return nil, err
 		}
 		layers = append(layers, &served{product: p, op: op, rows: o.Rows, budget: budget})
-		t := target{digest: first.digest, layer: i, op: op, x: randomRows(op, o.Rows)}
+		t := traffic.Target{Digest: first.Digest, Layer: i, Op: op, X: traffic.Rows(op, o.Rows)}
 		echoed = append(echoed, t)
 		y := ring.NewMatrix(o.Rows, op.OutLen())
-		if err := p.Evaluate(ctx, y, t.x); err != nil {
+		if err := p.Evaluate(ctx, y, t.X); err != nil {
 			return nil, err
 		}
-		t.want = y.Data
+		t.Want = y.Data
 		asked = append(asked, t)
 	}
 	echo, err := o.echo(ctx)
@@ -137,11 +138,11 @@ func (o EchoOptions) measure(ctx context.Context, rounds int, budget time.Durati
 }
 
 // inTurn returns callers who ask for several targets, each beginning with another one.
-func inTurn(callers int, of []target) []traffic {
-	all := make([]traffic, callers)
+func inTurn(callers int, of []traffic.Target) []traffic.Caller {
+	all := make([]traffic.Caller, callers)
 	for i := range all {
 		at := i % len(of)
-		all[i] = traffic{targets: append(append([]target(nil), of[at:]...), of[:at]...), depth: 1}
+		all[i] = traffic.Caller{Targets: append(append([]traffic.Target(nil), of[at:]...), of[:at]...), Depth: 1}
 	}
 	return all
 }
@@ -154,7 +155,7 @@ type echoProcess struct {
 }
 
 // load returns the processor time of a request, once requests have come for a while.
-func (e *echoProcess) load(ctx context.Context, callers []traffic, budget time.Duration) (float64, error) {
+func (e *echoProcess) load(ctx context.Context, callers []traffic.Caller, budget time.Duration) (float64, error) {
 	type reading struct {
 		at  time.Time
 		cpu time.Duration
@@ -170,14 +171,14 @@ func (e *echoProcess) load(ctx context.Context, callers []traffic, budget time.D
 			readings <- reading{time.Now(), cpu, err}
 		}
 	}()
-	answers, err := dialUnix(e.addr).drive(ctx, callers, end.Add(budget/20))
+	answers, err := traffic.Unix(e.addr).Drive(ctx, callers, end.Add(budget/20))
 	from, to := <-readings, <-readings
 	if err := errors.Join(err, from.err, to.err); err != nil {
 		return 0, err
 	}
 	n := 0
 	for _, a := range answers {
-		if !a.done.Before(from.at) && !a.done.After(to.at) {
+		if !a.Done.Before(from.at) && !a.Done.After(to.at) {
 			n++
 		}
 	}
@@ -202,7 +203,7 @@ func echoElsewhere(ctx context.Context) (*echoProcess, error) {
 // ServeFrames answers until ctx ends.
 func ServeFrames(ctx context.Context, l net.Listener) error {
 	server := grpc.NewServer(wire.ServerOptions()...)
-	pb.RegisterSecureNetsServer(server, frames{ops: mixedOps})
+	pb.RegisterSecureNetsServer(server, frames{ops: traffic.MNIST})
 	defer context.AfterFunc(ctx, server.Stop)()
 	return server.Serve(l)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/benchtest"
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/traffic"
 	"github.com/securenets/securenets/cmd/securenets/internal/cputime"
 	"github.com/securenets/securenets/cmd/securenets/internal/peer"
 )
@@ -67,16 +68,16 @@ func TestFramesLengths(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var of []target
-	for i, op := range mixedOps {
-		of = append(of, target{layer: i, op: op, x: randomRows(op, 3)})
+	var of []traffic.Target
+	for i, op := range traffic.MNIST {
+		of = append(of, traffic.Target{Layer: i, Op: op, X: traffic.Rows(op, 3)})
 	}
-	answers, err := dialUnix(e.addr).drive(t.Context(), inTurn(5, of), time.Now().Add(50*time.Millisecond))
+	answers, err := traffic.Unix(e.addr).Drive(t.Context(), inTurn(5, of), time.Now().Add(50*time.Millisecond))
 	if err != nil || len(answers) < len(of) {
 		t.Errorf("%d answers, %v", len(answers), err)
 	}
-	of[0].op = mixedOps[1] // of which the echo knows nothing
-	if _, err := dialUnix(e.addr).drive(t.Context(), inTurn(1, of[:1]), time.Now().Add(50*time.Millisecond)); err == nil {
+	of[0].Op = traffic.MNIST[1] // of which the echo knows nothing
+	if _, err := traffic.Unix(e.addr).Drive(t.Context(), inTurn(1, of[:1]), time.Now().Add(50*time.Millisecond)); err == nil {
 		t.Error("an answer of another length")
 	}
 	if err := e.stop(); err != nil {

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/traffic"
 	"github.com/securenets/securenets/cmd/securenets/internal/child"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/sealed"
@@ -59,20 +60,20 @@ func startWatched(ctx context.Context, binary, dir string, threads int, config s
 }
 
 // store has the daemon store a model, and returns what asks for rows of its first layer.
-func (w *watched) store(ctx context.Context, model sealed.Model, rows int) (t target, err error) {
+func (w *watched) store(ctx context.Context, model sealed.Model, rows int) (t traffic.Target, err error) {
 	b, err := model.Marshal()
 	if err != nil {
 		return t, err
 	}
-	t = target{digest: sealed.Sum(b), op: model.Plan.Ops[0], x: randomRows(model.Plan.Ops[0], rows)}
-	if t.want, err = answerTo(ctx, model, t.x); err != nil {
+	t = traffic.Target{Digest: sealed.Sum(b), Op: model.Plan.Ops[0], X: traffic.Rows(model.Plan.Ops[0], rows)}
+	if t.Want, err = answerTo(ctx, model, t.X); err != nil {
 		return t, err
 	}
 	conn, err := wire.Dial(w.Addr)
 	if err != nil {
 		return t, err
 	}
-	return t, errors.Join(upload(ctx, conn, t.digest, b), conn.Close())
+	return t, errors.Join(traffic.Upload(ctx, conn, t.Digest, b), conn.Close())
 }
 
 // answerTo returns the product of x with a model's first operator.

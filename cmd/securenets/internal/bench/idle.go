@@ -20,6 +20,7 @@ import (
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/traffic"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
@@ -73,7 +74,7 @@ func Crowd(ctx context.Context, o CrowdOptions) (*CrowdResult, error) {
 		budget = 4 * time.Second
 	}
 	o.hold = holdElsewhere
-	return o.crowd(ctx, randomModel(0, serveOp), budget)
+	return o.crowd(ctx, traffic.Model(0, serveOp), budget)
 }
 
 func (o CrowdOptions) crowd(ctx context.Context, model sealed.Model, budget time.Duration) (_ *CrowdResult, err error) {

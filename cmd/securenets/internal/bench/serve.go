@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/traffic"
 	"github.com/securenets/securenets/cmd/securenets/internal/child"
 	"github.com/securenets/securenets/cmd/securenets/internal/cputime"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
@@ -142,13 +143,6 @@ const transportCallers = 2
 // greedy one so many without an answer.
 const contendedBatch, contendedDepth = 20, 6
 
-// mixedOps are the layers of another model that mixed loads ask for, too.
-var mixedOps = []plan.Op{
-	plan.Conv(plan.Conv2D{H: 28, W: 28, C: 1, OutC: 16, KH: 5, KW: 5, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}),
-	plan.Conv(plan.Conv2D{H: 12, W: 12, C: 16, OutC: 32, KH: 5, KW: 5, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}),
-	plan.Dense(512, 10),
-}
-
 // Serve loads a daemon of its own from this process.
 func Serve(ctx context.Context, o ServeOptions) (*ServeResult, error) {
 	rounds, budget := 5, 4*time.Second
@@ -165,12 +159,12 @@ type served struct {
 	product   plan.Product // of the first model
 	op        plan.Op
 	rows      int
-	merged    target // batched
-	single    target // one request a product
-	contended target // in products of contendedBatch requests
-	transport target // of transportOp
+	merged    traffic.Target // batched
+	single    traffic.Target // one request a product
+	contended traffic.Target // in products of contendedBatch requests
+	transport traffic.Target // of transportOp
 	narrow    plan.Product
-	mixed     []target // of several models
+	mixed     []traffic.Target // of several models
 	budget    time.Duration
 }
 
@@ -194,7 +188,7 @@ func (o ServeOptions) serve(ctx context.Context, op plan.Op, rounds int, budget 
 	result := &ServeResult{CPU: measure.Processor(), Threads: o.Threads, Rows: o.Rows}
 	loads := map[string][]ServeRow{}
 	step := 0
-	run := func(name string, callers []traffic) (ServeRow, error) {
+	run := func(name string, callers []traffic.Caller) (ServeRow, error) {
 		o.Progress(name, step, 8*rounds)
 		step++
 		row, err := s.load(ctx, name, callers)
@@ -238,7 +232,7 @@ func (o ServeOptions) serve(ctx context.Context, op plan.Op, rounds int, budget 
 		}
 		shared := same(o.Callers, 0, s.merged)
 		for i := range shared {
-			shared[i].shared = true
+			shared[i].Shared = true
 		}
 		through, err := run(loadShared, shared)
 		if err != nil {
@@ -267,9 +261,9 @@ func (o ServeOptions) serve(ctx context.Context, op plan.Op, rounds int, budget 
 		const others = 9
 		unfair := same(others+1, 0, s.contended)
 		for i := range unfair {
-			unfair[i].depth = contendedDepth
+			unfair[i].Depth = contendedDepth
 		}
-		unfair[0].depth *= 10
+		unfair[0].Depth *= 10
 		row, err := run(loadUnfair, unfair)
 		if err != nil {
 			return nil, err
@@ -301,7 +295,7 @@ func (o ServeOptions) serve(ctx context.Context, op plan.Op, rounds int, budget 
 
 // start runs the daemon with its models, and loads the bare kernel.
 func (s *served) start(ctx context.Context, o ServeOptions, dir string) (stop func() error, err error) {
-	models := []sealed.Model{randomModel(0, s.op), randomModel(1, s.op), randomModel(2, s.op), randomModel(3, mixedOps...), randomModel(4, transportOp)}
+	models := []sealed.Model{traffic.Model(0, s.op), traffic.Model(1, s.op), traffic.Model(2, s.op), traffic.Model(3, traffic.MNIST...), traffic.Model(4, transportOp)}
 	var files [][]byte
 	var digests []sealed.Digest
 	for i := range models {
@@ -345,7 +339,7 @@ func (s *served) start(ctx context.Context, o ServeOptions, dir string) (stop fu
 	}
 	defer conn.Close()
 	for i, m := range models {
-		if err := upload(ctx, conn, digests[i], files[i]); err != nil {
+		if err := traffic.Upload(ctx, conn, digests[i], files[i]); err != nil {
 			return nil, err
 		}
 		for layer, op := range m.Plan.Ops {
@@ -354,12 +348,12 @@ func (s *served) start(ctx context.Context, o ServeOptions, dir string) (stop fu
 				return nil, err
 			}
 			opened = append(opened, p)
-			x := randomRows(op, s.rows)
+			x := traffic.Rows(op, s.rows)
 			y := ring.NewMatrix(s.rows, op.OutLen())
 			if err := p.Evaluate(ctx, y, x); err != nil {
 				return nil, err
 			}
-			s.mixed = append(s.mixed, target{digest: digests[i], layer: layer, op: op, x: x, want: y.Data})
+			s.mixed = append(s.mixed, traffic.Target{Digest: digests[i], Layer: layer, Op: op, X: x, Want: y.Data})
 		}
 	}
 	s.product, s.merged, s.single, s.contended = opened[0], s.mixed[0], s.mixed[1], s.mixed[2]
@@ -370,22 +364,22 @@ func (s *served) start(ctx context.Context, o ServeOptions, dir string) (stop fu
 }
 
 // same returns callers who all ask alike.
-func same(callers int, rate float64, of target) []traffic {
-	all := make([]traffic, callers)
+func same(callers int, rate float64, of traffic.Target) []traffic.Caller {
+	all := make([]traffic.Caller, callers)
 	for i := range all {
-		all[i] = traffic{targets: []target{of}, rate: rate, depth: 1}
+		all[i] = traffic.Caller{Targets: []traffic.Target{of}, Rate: rate, Depth: 1}
 	}
 	return all
 }
 
 // spread returns callers of whom every other asks for one model, and the rest for the
 // layers of another, in turn.
-func (s *served) spread(callers int) []traffic {
-	all := make([]traffic, callers)
+func (s *served) spread(callers int) []traffic.Caller {
+	all := make([]traffic.Caller, callers)
 	for i := range all {
-		all[i] = traffic{targets: s.mixed[:1], depth: 1}
+		all[i] = traffic.Caller{Targets: s.mixed[:1], Depth: 1}
 		if i%2 == 1 {
-			all[i].targets = s.mixed[1:]
+			all[i].Targets = s.mixed[1:]
 		}
 	}
 	return all
@@ -395,7 +389,7 @@ func (s *served) spread(callers int) []traffic {
 var errNoAnswer = errors.New("bench: no answer")
 
 // load measures a load for the budget, once it has run for a while.
-func (s *served) load(ctx context.Context, name string, callers []traffic) (ServeRow, error) {
+func (s *served) load(ctx context.Context, name string, callers []traffic.Caller) (ServeRow, error) {
 	type reading struct {
 		at       time.Time
 		cpu, own time.Duration
@@ -413,30 +407,30 @@ func (s *served) load(ctx context.Context, name string, callers []traffic) (Serv
 	end := begin.Add(s.budget)
 	readings := make(chan [2]reading, 1)
 	go func() { readings <- [2]reading{read(begin), read(end)} }()
-	answers, err := dialUnix(s.daemon.Addr).drive(ctx, callers, end.Add(s.budget/20))
+	answers, err := traffic.Unix(s.daemon.Addr).Drive(ctx, callers, end.Add(s.budget/20))
 	r := <-readings
 	if err := errors.Join(err, r[0].err, r[1].err); err != nil {
 		return ServeRow{}, fmt.Errorf("%s: %w", name, err)
 	}
 	row := ServeRow{Load: name, Callers: len(callers), shares: make([]float64, len(callers))}
 	for _, t := range callers {
-		row.Offered += t.rate
+		row.Offered += t.Rate
 	}
 	seconds := r[1].at.Sub(r[0].at).Seconds()
 	var latency, queue, compute, rest measure.Series
 	refused := 0
 	for _, a := range answers {
-		if a.done.Before(r[0].at) || a.done.After(r[1].at) {
+		if a.Done.Before(r[0].at) || a.Done.After(r[1].at) {
 			continue
 		}
-		if a.refused {
+		if a.Refused {
 			refused++
 			continue
 		}
-		row.shares[a.caller] += 1 / seconds
-		took := a.done.Sub(a.due)
-		latency, queue, compute = append(latency, measure.Micros(took)), append(queue, measure.Micros(a.queue)), append(compute, measure.Micros(a.compute))
-		rest = append(rest, measure.Micros(took-a.queue-a.compute))
+		row.shares[a.Caller] += 1 / seconds
+		took := a.Done.Sub(a.Due)
+		latency, queue, compute = append(latency, measure.Micros(took)), append(queue, measure.Micros(a.Queue)), append(compute, measure.Micros(a.Compute))
+		rest = append(rest, measure.Micros(took-a.Queue-a.Compute))
 	}
 	n := float64(len(latency))
 	if n == 0 {
@@ -454,7 +448,7 @@ func (s *served) load(ctx context.Context, name string, callers []traffic) (Serv
 // kernel returns the bare kernel's processor time for one request's rows, in products
 // of so many requests.
 func (s *served) kernel(ctx context.Context, requests int) (float64, error) {
-	took, err := s.bare(ctx, s.product, randomRows(s.op, requests*s.rows), ring.NewMatrix(requests*s.rows, s.op.OutLen()))
+	took, err := s.bare(ctx, s.product, traffic.Rows(s.op, requests*s.rows), ring.NewMatrix(requests*s.rows, s.op.OutLen()))
 	return took / float64(requests), err
 }
 
@@ -491,20 +485,20 @@ func (t *transportSeries) row(rows int) TransportRow {
 // and back, of which one takes the bare kernel so long.
 func (s *served) ways(ctx context.Context, rows int, kernel float64, t *transportSeries) error {
 	of := s.transport
-	of.x = randomRows(transportOp, rows*narrow)
-	y := ring.NewMatrix(of.x.Rows, transportOp.OutLen())
-	bare, err := s.bare(ctx, s.narrow, of.x, y)
+	of.X = traffic.Rows(transportOp, rows*narrow)
+	y := ring.NewMatrix(of.X.Rows, transportOp.OutLen())
+	bare, err := s.bare(ctx, s.narrow, of.X, y)
 	if err != nil {
 		return err
 	}
-	of.want, of.every = y.Data, 64 // what comparing costs is no transport's
+	of.Want, of.Every = y.Data, 64 // what comparing costs is no transport's
 	callers := same(transportCallers, 0, of)
 	frames, err := s.load(ctx, loadFrames, callers)
 	if err != nil {
 		return err
 	}
 	for i := range callers {
-		callers[i].shared = true
+		callers[i].Shared = true
 	}
 	shared, err := s.load(ctx, loadShared, callers)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/traffic"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
@@ -72,7 +73,7 @@ func (s *SoakResult) Verdict() error {
 
 // Soak loads a daemon of its own from this process, with as much as it can do.
 func Soak(ctx context.Context, o SoakOptions) (*SoakResult, error) {
-	return o.soak(ctx, randomModel(0, serveOp))
+	return o.soak(ctx, traffic.Model(0, serveOp))
 }
 
 func (o SoakOptions) soak(ctx context.Context, model sealed.Model) (_ *SoakResult, err error) {
@@ -90,7 +91,7 @@ func (o SoakOptions) soak(ctx context.Context, model sealed.Model) (_ *SoakResul
 	if err != nil {
 		return nil, err
 	}
-	small := randomModel(1, mixedOps...)
+	small := traffic.Model(1, traffic.MNIST...)
 	if err := visit(ctx, w.Addr, small); err != nil { // what a first caller leaves for good
 		return nil, err
 	}
@@ -181,14 +182,14 @@ func visit(ctx context.Context, addr string, m sealed.Model) (err error) {
 		return err
 	}
 	digest := sealed.Sum(b)
-	if err := upload(ctx, conn, digest, b); err != nil {
+	if err := traffic.Upload(ctx, conn, digest, b); err != nil {
 		return err
 	}
-	var targets []target
+	var targets []traffic.Target
 	for layer, op := range m.Plan.Ops {
-		targets = append(targets, target{digest: digest, layer: layer, op: op, x: randomRows(op, 1)})
+		targets = append(targets, traffic.Target{Digest: digest, Layer: layer, Op: op, X: traffic.Rows(op, 1)})
 	}
-	if err := once(ctx, conn, targets); err != nil {
+	if err := traffic.Once(ctx, conn, targets); err != nil {
 		return err
 	}
 	_, err = pb.NewSecureNetsClient(conn).Remove(ctx, &pb.RemoveRequest{Digest: digest[:]})

@@ -20,6 +20,7 @@ import (
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/benchtest"
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/traffic"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/wire"
 )
@@ -31,7 +32,7 @@ func TestSoak(t *testing.T) {
 		span = 5 * time.Second
 	}
 	o := SoakOptions{Options: measure.Options{Daemon: benchtest.Daemon(t), Progress: benchtest.Quiet}, Threads: 1, Callers: 4, Rows: 2, For: span}
-	r, err := o.soak(t.Context(), randomModel(0, plan.Dense(256, 256)))
+	r, err := o.soak(t.Context(), traffic.Model(0, plan.Dense(256, 256)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +58,7 @@ func TestSoak(t *testing.T) {
 // TestCrowd: a daemon holds callers who ask beside many who do not.
 func TestCrowd(t *testing.T) {
 	o := CrowdOptions{Options: measure.Options{Daemon: benchtest.Daemon(t), Progress: benchtest.Quiet}, Threads: 1, Active: 50, Idle: 500, Rows: 1, hold: holdHere}
-	r, err := o.crowd(t.Context(), randomModel(0, plan.Dense(256, 256)), time.Second)
+	r, err := o.crowd(t.Context(), traffic.Model(0, plan.Dense(256, 256)), time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

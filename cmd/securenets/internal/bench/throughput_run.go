@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/traffic"
 	"github.com/securenets/securenets/cmd/securenets/internal/child"
 	"github.com/securenets/securenets/cmd/securenets/internal/cputime"
 	"github.com/securenets/securenets/hostclient"
@@ -197,14 +198,14 @@ func (r *running) client(role int) (*hostclient.Client, error) {
 }
 
 // dial connects to the first role's cloud for raw frames.
-func (r *running) dialer() dialer {
+func (r *running) dialer() traffic.Dialer {
 	switch {
 	case r.o.TLS != nil:
 		return func(int64) (*grpc.ClientConn, error) { return wire.DialTLS(r.o.Endpoint, r.o.TLS) }
 	case r.o.Endpoint != "":
-		return dialUnix(r.o.Endpoint)
+		return traffic.Unix(r.o.Endpoint)
 	default:
-		return dialUnix(r.daemons[0].Addr)
+		return traffic.Unix(r.daemons[0].Addr)
 	}
 }
 
@@ -518,19 +519,19 @@ const framesDepth = 2
 // frames sends frames of random words, for the layers in turn.
 func (r *running) frames(ctx context.Context, l *load, budget time.Duration) (w window, err error) {
 	d := r.of(l.point)
-	var targets []target
+	var targets []traffic.Target
 	for layer, op := range d.ops {
-		targets = append(targets, target{digest: d.digest, layer: layer, op: op, x: randomRows(op, l.rows)})
+		targets = append(targets, traffic.Target{Digest: d.digest, Layer: layer, Op: op, X: traffic.Rows(op, l.rows)})
 	}
-	callers := make([]traffic, l.callers)
+	callers := make([]traffic.Caller, l.callers)
 	for i := range callers {
-		callers[i] = traffic{targets: targets, depth: framesDepth, shared: r.o.Endpoint == ""}
+		callers[i] = traffic.Caller{Targets: targets, Depth: framesDepth, Shared: r.o.Endpoint == ""}
 	}
 	daemon, err := r.daemonCPU(1)
 	if err != nil {
 		return w, err
 	}
-	answers, err := r.dialer().drive(ctx, callers, time.Now().Add(budget))
+	answers, err := r.dialer().Drive(ctx, callers, time.Now().Add(budget))
 	if err != nil {
 		return w, err
 	}
@@ -540,19 +541,19 @@ func (r *running) frames(ctx context.Context, l *load, budget time.Duration) (w 
 	}
 	w.daemonCPU = after - daemon
 	// From the first frame to the last answer there was always something to multiply.
-	first, last := answers[0].due, answers[0].done
+	first, last := answers[0].Due, answers[0].Done
 	for _, a := range answers {
-		if a.refused {
+		if a.Refused {
 			return w, errors.New("bench: the daemon refused frames, as it had too many")
 		}
-		if a.due.Before(first) {
-			first = a.due
+		if a.Due.Before(first) {
+			first = a.Due
 		}
-		if a.done.After(last) {
-			last = a.done
+		if a.Done.After(last) {
+			last = a.Done
 		}
-		w.macs += float64(l.rows) * float64(d.ops[a.of].MulAdds())
-		w.latencies = append(w.latencies, float64(a.done.Sub(a.due).Nanoseconds())/1e6)
+		w.macs += float64(l.rows) * float64(d.ops[a.Of].MulAdds())
+		w.latencies = append(w.latencies, float64(a.Done.Sub(a.Due).Nanoseconds())/1e6)
 	}
 	w.elapsed = last.Sub(first)
 	w.images = w.macs / float64(d.mulAdds)
@@ -585,7 +586,7 @@ const referenceRows = 256
 func (r *running) openReference(ctx context.Context) error {
 	b := cpu.New(cpu.Options{Threads: 1})
 	r.defers(b.Close)
-	m := randomModel(9, referenceOp)
+	m := traffic.Model(9, referenceOp)
 	var err error
 	if r.reference, err = b.Load(ctx, m.Plan.Ring, referenceOp, m.Weights[0]); err != nil {
 		return err
@@ -597,7 +598,7 @@ func (r *running) openReference(ctx context.Context) error {
 // readReference measures the reference product, in elapsed time, as all else is.
 func (r *running) readReference(ctx context.Context) error {
 	const span, least = 50 * time.Millisecond, 5
-	x, y := randomRows(referenceOp, referenceRows), ring.NewMatrix(referenceRows, referenceOp.OutLen())
+	x, y := traffic.Rows(referenceOp, referenceRows), ring.NewMatrix(referenceRows, referenceOp.OutLen())
 	var rates measure.Series
 	for begin := time.Now(); time.Since(begin) < span || len(rates) < least; {
 		start := time.Now()

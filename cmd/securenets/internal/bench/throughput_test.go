@@ -20,6 +20,7 @@ import (
 
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/benchtest"
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/traffic"
 	"github.com/securenets/securenets/cmd/securenets/internal/child"
 	"github.com/securenets/securenets/cmd/securenets/internal/reports"
 	"github.com/securenets/securenets/hostclient"
@@ -540,7 +541,7 @@ func TestThroughputFails(t *testing.T) {
 // messages.
 func TestSharedMixed(t *testing.T) {
 	d, _, _ := startDaemon(t, "")
-	m := randomModel(7, mixedOps...)
+	m := traffic.Model(7, traffic.MNIST...)
 	b, err := m.Marshal()
 	if err != nil {
 		t.Fatal(err)
@@ -551,15 +552,15 @@ func TestSharedMixed(t *testing.T) {
 	}
 	defer conn.Close()
 	digest := sealed.Sum(b)
-	if err := upload(t.Context(), conn, digest, b); err != nil {
+	if err := traffic.Upload(t.Context(), conn, digest, b); err != nil {
 		t.Fatal(err)
 	}
-	var targets []target
+	var targets []traffic.Target
 	for layer, op := range m.Plan.Ops {
-		targets = append(targets, target{digest: digest, layer: layer, op: op, x: randomRows(op, 32)})
+		targets = append(targets, traffic.Target{Digest: digest, Layer: layer, Op: op, X: traffic.Rows(op, 32)})
 	}
-	callers := []traffic{{targets: targets, depth: 2, shared: true}, {targets: targets, depth: 7, shared: true}}
-	answers, err := dialUnix(d.Addr).drive(t.Context(), callers, time.Now().Add(300*time.Millisecond))
+	callers := []traffic.Caller{{Targets: targets, Depth: 2, Shared: true}, {Targets: targets, Depth: 7, Shared: true}}
+	answers, err := traffic.Unix(d.Addr).Drive(t.Context(), callers, time.Now().Add(300*time.Millisecond))
 	if err != nil || len(answers) < 3*len(targets) {
 		t.Errorf("%d answers, %v", len(answers), err)
 	}

@@ -1,4 +1,6 @@
-package bench
+// Package traffic has callers ask a daemon for products, in closed loops or at random times,
+// and takes the time of every answer. It neither masks nor checks.
+package traffic
 
 import (
 	"context"
@@ -21,46 +23,46 @@ import (
 	"github.com/securenets/securenets/internal/wire"
 )
 
-// target is what requests ask for: rows of an operator of a model.
-type target struct {
-	digest sealed.Digest
-	layer  int
-	op     plan.Op
-	x      ring.Matrix
-	want   []uint32 // the answer; nil: it is not compared
-	every  int      // one of so many answers is; 0: each
+// Target is what requests ask for: rows of an operator of a model.
+type Target struct {
+	Digest sealed.Digest
+	Layer  int
+	Op     plan.Op
+	X      ring.Matrix
+	Want   []uint32 // the answer; nil: it is not compared
+	Every  int      // one of so many answers is; 0: each
 }
 
-// traffic is that of one caller, over a connection and stream of its own.
-type traffic struct {
-	targets []target // in turn
-	rate    float64  // requests a second, at random times (Poisson); 0: closed loop
-	depth   int      // of a closed loop: requests without an answer
-	shared  bool     // words are in memory that the connection shares, as far as it has room
+// Caller is who asks, over a connection and stream of its own.
+type Caller struct {
+	Targets []Target // in turn
+	Rate    float64  // requests a second, at random times (Poisson); 0: closed loop
+	Depth   int      // of a closed loop: requests without an answer
+	Shared  bool     // words are in memory that the connection shares, as far as it has room
 }
 
 // memory returns the bytes that a closed loop shares, if it does: room for all that it
 // has open.
-func (t traffic) memory() int64 {
-	if !t.shared {
+func (t Caller) memory() int64 {
+	if !t.Shared {
 		return 0
 	}
 	most := 0
-	for _, of := range t.targets {
-		up, down := ring.Q4().WordBytes()*len(of.x.Data), ring.Q4().WordBytes()*of.x.Rows*of.op.OutLen()
+	for _, of := range t.Targets {
+		up, down := ring.Q4().WordBytes()*len(of.X.Data), ring.Q4().WordBytes()*of.X.Rows*of.Op.OutLen()
 		most = max(most, up+down+2*lane.Align)
 	}
-	return (int64(t.depth*most) + lane.Grain - 1) / lane.Grain * lane.Grain
+	return (int64(t.Depth*most) + lane.Grain - 1) / lane.Grain * lane.Grain
 }
 
-// answer is one to a request.
-type answer struct {
-	caller         int
-	of             int       // its target, of the caller's
-	due            time.Time // when the request was to be sent
-	done           time.Time
-	queue, compute time.Duration // by the daemon's account
-	refused        bool          // OVERLOADED, with a time to come back
+// Answer is one to a request.
+type Answer struct {
+	Caller         int
+	Of             int       // its target, of the caller's
+	Due            time.Time // when the request was to be sent
+	Done           time.Time
+	Queue, Compute time.Duration // by the daemon's account
+	Refused        bool          // OVERLOADED, with a time to come back
 }
 
 // errWrong reports a daemon that multiplies wrongly.
@@ -69,12 +71,12 @@ var errWrong = errors.New("bench: a wrong answer")
 // errNotShared reports a daemon that takes no memory.
 var errNotShared = errors.New("bench: the daemon shares no memory")
 
-// dialer connects to the daemon that is asked, with so many bytes of memory to share; 0
+// Dialer connects to the daemon that is asked, with so many bytes of memory to share; 0
 // for none.
-type dialer func(memory int64) (*grpc.ClientConn, error)
+type Dialer func(memory int64) (*grpc.ClientConn, error)
 
-// dialUnix connects to a daemon on a unix socket.
-func dialUnix(addr string) dialer {
+// Unix connects to a daemon on a unix socket.
+func Unix(addr string) Dialer {
 	return func(memory int64) (*grpc.ClientConn, error) {
 		if memory == 0 {
 			return wire.Dial(addr)
@@ -83,14 +85,14 @@ func dialUnix(addr string) dialer {
 	}
 }
 
-// drive has callers ask until a time, and returns what was answered.
-func (d dialer) drive(ctx context.Context, callers []traffic, until time.Time) ([]answer, error) {
+// Drive has callers ask until a time, and returns what was answered.
+func (d Dialer) Drive(ctx context.Context, callers []Caller, until time.Time) ([]Answer, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var (
 		wg   sync.WaitGroup
 		mu   sync.Mutex
-		all  []answer
+		all  []Answer
 		errs []error
 	)
 	for i, t := range callers {
@@ -111,7 +113,7 @@ func (d dialer) drive(ctx context.Context, callers []traffic, until time.Time) (
 	return all, nil
 }
 
-func (t traffic) drive(ctx context.Context, dial dialer, caller int, until time.Time) ([]answer, error) {
+func (t Caller) drive(ctx context.Context, dial Dialer, caller int, until time.Time) ([]Answer, error) {
 	conn, err := dial(t.memory())
 	if err != nil {
 		return nil, err
@@ -121,13 +123,13 @@ func (t traffic) drive(ctx context.Context, dial dialer, caller int, until time.
 	if err != nil {
 		return nil, err
 	}
-	c := &client{traffic: t, stream: stream, caller: caller, until: until, slots: map[uint64][2]lane.Slot{}}
-	if t.shared {
+	c := &client{Caller: t, stream: stream, index: caller, until: until, slots: map[uint64][2]lane.Slot{}}
+	if t.Shared {
 		if c.memory = wire.SharedOf(stream.Context()); c.memory == nil {
 			return nil, errNotShared
 		}
 	}
-	if t.rate == 0 {
+	if t.Rate == 0 {
 		return c.closed()
 	}
 	return c.open(rand.New(rand.NewPCG(6, uint64(caller))))
@@ -135,9 +137,9 @@ func (t traffic) drive(ctx context.Context, dial dialer, caller int, until time.
 
 // client is one caller at work.
 type client struct {
-	traffic
+	Caller
 	stream grpc.ClientStream
-	caller int
+	index  int
 	until  time.Time
 	y      []uint32
 	memory *wire.Shared // nil: words are in messages
@@ -154,10 +156,10 @@ func (c *client) send(due time.Time) error {
 	id := len(c.due)
 	c.due = append(c.due, due)
 	c.mu.Unlock()
-	t := c.targets[id%len(c.targets)]
-	req := wire.Request{ID: uint64(id), Model: t.digest[:], Layer: uint32(t.layer), Rows: uint32(t.x.Rows)}
+	t := c.Targets[id%len(c.Targets)]
+	req := wire.Request{ID: uint64(id), Model: t.Digest[:], Layer: uint32(t.Layer), Rows: uint32(t.X.Rows)}
 	if c.memory == nil || !c.share(t, &req) {
-		req.Words = wire.EncodeWords(ring.Q4(), t.x.Data, nil)
+		req.Words = wire.EncodeWords(ring.Q4(), t.X.Data, nil)
 	}
 	err := c.stream.SendMsg(&req)
 	req.Free()
@@ -168,18 +170,18 @@ func (c *client) send(due time.Time) error {
 }
 
 // share puts a request's words in shared memory, and has its answer put there. Of one
-// target there is room (see traffic.memory); of several there may be none, in pieces of
+// target there is room (see Caller.memory); of several there may be none, in pieces of
 // other sizes.
-func (c *client) share(t target, req *wire.Request) bool {
+func (c *client) share(t Target, req *wire.Request) bool {
 	var parts [2]lane.Slot
-	for i, words := range []int{len(t.x.Data), t.x.Rows * t.op.OutLen()} {
+	for i, words := range []int{len(t.X.Data), t.X.Rows * t.Op.OutLen()} {
 		var ok bool
 		if parts[i], ok = c.memory.Get(ring.Q4().WordBytes() * words); !ok {
 			parts[0].Put()
 			return false
 		}
 	}
-	wire.PutWords(ring.Q4(), parts[0].Bytes, t.x.Data)
+	wire.PutWords(ring.Q4(), parts[0].Bytes, t.X.Data)
 	span := func(s lane.Slot) *wire.Span {
 		return &wire.Span{Offset: uint64(s.Offset), Length: uint64(len(s.Bytes))}
 	}
@@ -191,18 +193,18 @@ func (c *client) share(t target, req *wire.Request) bool {
 }
 
 // receive returns the next answer, io.EOF after the last.
-func (c *client) receive() (answer, error) {
+func (c *client) receive() (Answer, error) {
 	var resp wire.Response
 	if err := c.stream.RecvMsg(&resp); err != nil {
-		return answer{}, wire.FromStatus(err)
+		return Answer{}, wire.FromStatus(err)
 	}
 	defer resp.Free()
 	c.mu.Lock()
 	if resp.ID >= uint64(len(c.due)) {
 		c.mu.Unlock()
-		return answer{}, errWrong
+		return Answer{}, errWrong
 	}
-	a := answer{caller: c.caller, of: int(resp.ID % uint64(len(c.targets))), due: c.due[resp.ID], queue: time.Duration(resp.QueueNS), compute: time.Duration(resp.ComputeNS)}
+	a := Answer{Caller: c.index, Of: int(resp.ID % uint64(len(c.Targets))), Due: c.due[resp.ID], Queue: time.Duration(resp.QueueNS), Compute: time.Duration(resp.ComputeNS)}
 	parts := c.slots[resp.ID]
 	delete(c.slots, resp.ID)
 	c.mu.Unlock()
@@ -211,45 +213,45 @@ func (c *client) receive() (answer, error) {
 	if resp.Err != nil {
 		var e *wire.Error
 		if err := wire.FromProto(resp.Err); !errors.As(err, &e) || e.Reason != wire.ReasonOverloaded || e.RetryAfter == 0 {
-			return answer{}, err
+			return Answer{}, err
 		}
-		a.refused = true
+		a.Refused = true
 	} else {
-		t := c.targets[a.of]
-		c.y = slices.Grow(c.y[:0], t.x.Rows*t.op.OutLen())[:t.x.Rows*t.op.OutLen()]
+		t := c.Targets[a.Of]
+		c.y = slices.Grow(c.y[:0], t.X.Rows*t.Op.OutLen())[:t.X.Rows*t.Op.OutLen()]
 		words := resp.Words
 		if parts[1].Bytes != nil {
 			if resp.Shared == nil {
-				return answer{}, errNotShared
+				return Answer{}, errNotShared
 			}
 			words = mem.BufferSlice{mem.SliceBuffer(parts[1].Bytes)}
 		}
 		if err := wire.DecodeWords(ring.Q4(), c.y, words); err != nil {
-			return answer{}, err
+			return Answer{}, err
 		}
-		if t.want != nil && resp.ID%uint64(max(1, t.every)) == 0 && !slices.Equal(c.y, t.want) {
-			return answer{}, fmt.Errorf("%w of %v", errWrong, t.op)
+		if t.Want != nil && resp.ID%uint64(max(1, t.Every)) == 0 && !slices.Equal(c.y, t.Want) {
+			return Answer{}, fmt.Errorf("%w of %v", errWrong, t.Op)
 		}
 	}
-	a.done = time.Now()
+	a.Done = time.Now()
 	return a, nil
 }
 
 // closed asks again at every answer.
-func (c *client) closed() (all []answer, err error) {
-	for range c.depth {
+func (c *client) closed() (all []Answer, err error) {
+	for range c.Depth {
 		if err := c.send(time.Now()); err != nil {
 			return nil, err
 		}
 	}
-	for open := c.depth; open > 0; open-- {
+	for open := c.Depth; open > 0; open-- {
 		a, err := c.receive()
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, a)
-		if a.done.Before(c.until) {
-			if err := c.send(a.done); err != nil {
+		if a.Done.Before(c.until) {
+			if err := c.send(a.Done); err != nil {
 				return nil, err
 			}
 			open++
@@ -259,13 +261,13 @@ func (c *client) closed() (all []answer, err error) {
 }
 
 // open asks at times that do not depend on the answers.
-func (c *client) open(rng *rand.Rand) (all []answer, err error) {
+func (c *client) open(rng *rand.Rand) (all []Answer, err error) {
 	sent := make(chan error, 1)
 	go func() {
 		var err error
 		due := time.Now()
 		for err == nil {
-			due = due.Add(time.Duration(rng.ExpFloat64() / c.rate * float64(time.Second)))
+			due = due.Add(time.Duration(rng.ExpFloat64() / c.Rate * float64(time.Second)))
 			if due.After(c.until) || time.Now().After(c.until) {
 				break
 			}
@@ -286,13 +288,13 @@ func (c *client) open(rng *rand.Rand) (all []answer, err error) {
 	}
 }
 
-// once asks for each target once, one after the other.
-func once(ctx context.Context, conn *grpc.ClientConn, targets []target) error {
+// Once asks for each target once, one after the other.
+func Once(ctx context.Context, conn *grpc.ClientConn, targets []Target) error {
 	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, pb.SecureNets_Evaluate_FullMethodName)
 	if err != nil {
 		return err
 	}
-	c := &client{traffic: traffic{targets: targets}, stream: stream}
+	c := &client{Caller: Caller{Targets: targets}, stream: stream}
 	for range targets {
 		if err := c.send(time.Now()); err != nil {
 			return err
@@ -304,8 +306,15 @@ func once(ctx context.Context, conn *grpc.ClientConn, targets []target) error {
 	return stream.CloseSend()
 }
 
-// upload sends a sealed model.
-func upload(ctx context.Context, conn *grpc.ClientConn, digest sealed.Digest, b []byte) error {
+// MNIST are the layers of mnist-cnn: products of unlike sizes.
+var MNIST = []plan.Op{
+	plan.Conv(plan.Conv2D{H: 28, W: 28, C: 1, OutC: 16, KH: 5, KW: 5, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}),
+	plan.Conv(plan.Conv2D{H: 12, W: 12, C: 16, OutC: 32, KH: 5, KW: 5, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}),
+	plan.Dense(512, 10),
+}
+
+// Upload sends a sealed model.
+func Upload(ctx context.Context, conn *grpc.ClientConn, digest sealed.Digest, b []byte) error {
 	stream, err := pb.NewSecureNetsClient(conn).Upload(ctx)
 	if err != nil {
 		return err
@@ -323,8 +332,8 @@ func upload(ctx context.Context, conn *grpc.ClientConn, digest sealed.Digest, b 
 	return wire.FromStatus(err)
 }
 
-// randomModel returns a sealed model with weights that are drawn at random.
-func randomModel(seed uint64, ops ...plan.Op) sealed.Model {
+// Model returns a sealed model with weights that are drawn at random.
+func Model(seed uint64, ops ...plan.Op) sealed.Model {
 	r, rng := ring.Q4(), rand.New(rand.NewPCG(4, seed))
 	m := sealed.Model{Plan: plan.Plan{Ring: r, Ops: ops}}
 	for _, op := range ops {
@@ -337,8 +346,8 @@ func randomModel(seed uint64, ops ...plan.Op) sealed.Model {
 	return m
 }
 
-// randomRows returns rows of an operator's input.
-func randomRows(op plan.Op, rows int) ring.Matrix {
+// Rows returns rows of an operator's input.
+func Rows(op plan.Op, rows int) ring.Matrix {
 	r, rng := ring.Q4(), rand.New(rand.NewPCG(5, 0))
 	x := ring.NewMatrix(rows, op.InLen())
 	for i := range x.Data {
