@@ -12,6 +12,7 @@ import (
 
 	"github.com/securenets/securenets/cmd/securenets/internal/bench"
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/serve"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/kernels/cpu"
 	"github.com/securenets/securenets/kernels/cuda"
@@ -159,7 +160,7 @@ By default half of the processors compute: the rest is for the load.`,
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.Flags()
-	var o bench.ServeOptions
+	var o serve.Options
 	flags.IntVar(&o.Threads, "threads", max(1, runtime.NumCPU()/2), "threads of the daemon that compute")
 	flags.IntVar(&o.Callers, "callers", 64, "connections")
 	flags.IntVar(&o.Rows, "rows", 1, "rows of a request")
@@ -200,13 +201,13 @@ By default half of the processors compute: the rest is for the load.`,
 		}
 		switch {
 		case *echo:
-			return bench.Echo(ctx, bench.EchoOptions{Options: o.Options, Threads: o.Threads, Callers: o.Callers, Rows: o.Rows})
+			return serve.Echo(ctx, serve.EchoOptions{Options: o.Options, Threads: o.Threads, Callers: o.Callers, Rows: o.Rows})
 		case *soak > 0:
-			return bench.Soak(ctx, bench.SoakOptions{Options: o.Options, Threads: o.Threads, Callers: o.Callers, Rows: o.Rows, For: *soak})
+			return serve.Soak(ctx, serve.SoakOptions{Options: o.Options, Threads: o.Threads, Callers: o.Callers, Rows: o.Rows, For: *soak})
 		case cmd.Flags().Changed("idle"):
-			return bench.Crowd(ctx, bench.CrowdOptions{Options: o.Options, Threads: o.Threads, Active: o.Callers, Idle: *idle, Rows: o.Rows})
+			return serve.Crowd(ctx, serve.CrowdOptions{Options: o.Options, Threads: o.Threads, Active: o.Callers, Idle: *idle, Rows: o.Rows})
 		}
-		return bench.Serve(ctx, o)
+		return serve.Run(ctx, o)
 	})
 	return cmd
 }

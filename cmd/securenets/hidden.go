@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/securenets/securenets/cmd/securenets/internal/bench"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/serve"
 	"github.com/securenets/securenets/cmd/securenets/internal/peer"
 	"github.com/securenets/securenets/hostclient"
 )
@@ -23,9 +23,9 @@ func newEcho() *cobra.Command {
 // newFrames returns the command that bench serve --echo runs.
 func newFrames() *cobra.Command {
 	return &cobra.Command{
-		Use: bench.EchoCommand + " SOCKET", Hidden: true, Args: cobra.ExactArgs(1),
+		Use: serve.EchoCommand + " SOCKET", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return peer.Serve(cmd.Context(), args[0], cmd.InOrStdin(), cmd.OutOrStdout(), bench.ServeFrames)
+			return peer.Serve(cmd.Context(), args[0], cmd.InOrStdin(), cmd.OutOrStdout(), serve.Frames)
 		},
 	}
 }
@@ -33,13 +33,13 @@ func newFrames() *cobra.Command {
 // newHold returns the command that bench serve runs for idle callers.
 func newHold() *cobra.Command {
 	return &cobra.Command{
-		Use: bench.HoldCommand + " ADDRESS CALLERS", Hidden: true, Args: cobra.ExactArgs(2),
+		Use: serve.HoldCommand + " ADDRESS CALLERS", Hidden: true, Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			callers, err := strconv.Atoi(args[1])
 			if err != nil {
 				return usageError{err}
 			}
-			return bench.Hold(cmd.Context(), args[0], callers, cmd.InOrStdin(), cmd.OutOrStdout())
+			return serve.Hold(cmd.Context(), args[0], callers, cmd.InOrStdin(), cmd.OutOrStdout())
 		},
 	}
 }

@@ -1,4 +1,4 @@
-package bench
+package serve
 
 import (
 	"bufio"
@@ -44,11 +44,11 @@ type CrowdResult struct {
 	Idle    int    `json:"idle"`
 	// Alive are the idle callers who were answered on the connection that they had, once
 	// the load was over.
-	Alive  int      `json:"idle_alive"`
-	Load   ServeRow `json:"load"`
-	Before Figures  `json:"before"`
-	With   Figures  `json:"with_idle"` // and nobody active
-	After  Figures  `json:"after"`     // all have left
+	Alive  int     `json:"idle_alive"`
+	Load   Row     `json:"load"`
+	Before Figures `json:"before"`
+	With   Figures `json:"with_idle"` // and nobody active
+	After  Figures `json:"after"`     // all have left
 	// EachIdle is the daemon's memory for one idle caller.
 	EachIdle float64 `json:"memory_bytes_an_idle_caller"`
 }
@@ -256,7 +256,7 @@ func askOn(ctx context.Context, conn *grpc.ClientConn) error {
 }
 
 // CSV writes the load.
-func (r *CrowdResult) CSV(w io.Writer) error { return render.CSV(w, serveColumns, []ServeRow{r.Load}) }
+func (r *CrowdResult) CSV(w io.Writer) error { return render.CSV(w, columns, []Row{r.Load}) }
 
 // Table writes the figures for people.
 func (r *CrowdResult) Table(w io.Writer) error {

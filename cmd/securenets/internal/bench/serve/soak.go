@@ -1,4 +1,4 @@
-package bench
+package serve
 
 import (
 	"context"
@@ -29,16 +29,16 @@ type SoakOptions struct {
 
 // SoakResult says what a daemon held before, during and after a long load.
 type SoakResult struct {
-	CPU     string   `json:"cpu"`
-	Threads int      `json:"threads"`
-	Seconds float64  `json:"seconds"`
-	Load    ServeRow `json:"load"`
+	CPU     string  `json:"cpu"`
+	Threads int     `json:"threads"`
+	Seconds float64 `json:"seconds"`
+	Load    Row     `json:"load"`
 	// Visits are connections that came meanwhile, stored a model, used it, removed it
 	// and left.
-	Visits  int          `json:"visits"`
-	Before  Figures      `json:"before"`
-	After   Figures      `json:"after"`
-	Samples []SoakSample `json:"samples"`
+	Visits  int      `json:"visits"`
+	Before  Figures  `json:"before"`
+	After   Figures  `json:"after"`
+	Samples []Sample `json:"samples"`
 	// Growth is that of the line through the memory of the samples after WarmUp
 	// seconds, from the first to the last, over their mean. By then the heap is to have
 	// grown to what the garbage collector lets it.
@@ -46,8 +46,8 @@ type SoakResult struct {
 	Growth float64 `json:"memory_growth"`
 }
 
-// SoakSample is what the daemon held at a time.
-type SoakSample struct {
+// Sample is what the daemon held at a time.
+type Sample struct {
 	At float64 `json:"seconds"`
 	Figures
 }
@@ -122,7 +122,7 @@ func (o SoakOptions) soak(ctx context.Context, model sealed.Model) (_ *SoakResul
 			at := time.Since(start)
 			o.Progress("soak", int(at/time.Millisecond), int(o.For/time.Millisecond))
 			if at <= o.For {
-				r.Samples = append(r.Samples, SoakSample{at.Seconds(), f})
+				r.Samples = append(r.Samples, Sample{at.Seconds(), f})
 			}
 		}
 	}()
@@ -198,7 +198,7 @@ func visit(ctx context.Context, addr string, m sealed.Model) (err error) {
 
 // growth returns by what part of its mean the line through the samples' memory grows,
 // from the first to the last of those after the warm-up.
-func growth(samples []SoakSample, warmUp float64) (float64, error) {
+func growth(samples []Sample, warmUp float64) (float64, error) {
 	var n, t, m float64
 	for _, s := range samples {
 		if s.At >= warmUp {
@@ -227,7 +227,7 @@ func (s *SoakResult) CSV(w io.Writer) error {
 }
 
 // Record is the row in CSV.
-func (s SoakSample) Record() []string {
+func (s Sample) Record() []string {
 	return []string{render.Decimal(s.At), strconv.FormatInt(s.Memory, 10), strconv.FormatInt(s.Goroutines, 10), strconv.FormatInt(s.Descriptors, 10)}
 }
 

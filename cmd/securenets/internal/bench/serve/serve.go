@@ -1,4 +1,6 @@
-package bench
+// Package serve measures a daemon under load: beside the bare kernel, for long, with many
+// idle callers, and beside an echo of the same frames.
+package serve
 
 import (
 	"context"
@@ -25,20 +27,20 @@ import (
 	"github.com/securenets/securenets/kernels/cpu"
 )
 
-// ServeOptions say how to load a daemon.
-type ServeOptions struct {
+// Options say how to load a daemon.
+type Options struct {
 	measure.Options
 	Threads int // of the daemon that compute, and of the bare kernel
 	Callers int
 	Rows    int // of a request
 }
 
-// ServeResult are the figures of a daemon under load.
-type ServeResult struct {
-	CPU     string     `json:"cpu"`
-	Threads int        `json:"threads"`
-	Rows    int        `json:"rows"` // of a request
-	Loads   []ServeRow `json:"loads"`
+// Result are the figures of a daemon under load.
+type Result struct {
+	CPU     string `json:"cpu"`
+	Threads int    `json:"threads"`
+	Rows    int    `json:"rows"` // of a request
+	Loads   []Row  `json:"loads"`
 	// Kernel is the processor time in microseconds of a request's rows in the bare
 	// kernel, in products of one request and of one of every caller.
 	KernelAlone  float64 `json:"kernel_alone_us"`
@@ -63,14 +65,14 @@ type ServeResult struct {
 	Least float64 `json:"least_share"`
 	Most  float64 `json:"most_share"`
 	// Transport is what it costs to bring words to a product and back.
-	Transport []TransportRow `json:"transport"`
+	Transport []Transport `json:"transport"`
 
 	overhead, overheadShared, gain, overload [2]float64 // quartiles
 }
 
-// ServeRow is one load: the columns of perf_analyzer, and what else there is to say.
+// Row is one load: the columns of perf_analyzer, and what else there is to say.
 // Times are in microseconds.
-type ServeRow struct {
+type Row struct {
 	Load    string  `json:"load"`
 	Callers int     `json:"concurrency"`
 	Offered float64 `json:"offered_per_second,omitzero"`
@@ -89,11 +91,11 @@ type ServeRow struct {
 	shares []float64 // goodput of each caller
 }
 
-// TransportRow compares ways of a request's words, as many as rows of serveOp have, in
+// Transport compares ways of a request's words, as many as rows of serveOp have, in
 // microseconds of processor time. Frames and Shared are the daemon's process and the
 // callers' together, less the bare kernel's; shares are those of a request of serveOp, with
 // the bare kernel's time beside.
-type TransportRow struct {
+type Transport struct {
 	Rows         int     `json:"rows"`
 	Bytes        int     `json:"bytes"` // each way
 	Kernel       float64 `json:"kernel_us"`
@@ -143,13 +145,13 @@ const transportCallers = 2
 // greedy one so many without an answer.
 const contendedBatch, contendedDepth = 20, 6
 
-// Serve loads a daemon of its own from this process.
-func Serve(ctx context.Context, o ServeOptions) (*ServeResult, error) {
+// Run loads a daemon of its own from this process.
+func Run(ctx context.Context, o Options) (*Result, error) {
 	rounds, budget := 5, 4*time.Second
 	if o.Quick {
 		rounds, budget = 3, time.Second
 	}
-	return o.serve(ctx, serveOp, rounds, budget)
+	return o.run(ctx, serveOp, rounds, budget)
 }
 
 // served is a daemon with models, and the bare kernel with the same weights.
@@ -168,7 +170,7 @@ type served struct {
 	budget    time.Duration
 }
 
-func (o ServeOptions) serve(ctx context.Context, op plan.Op, rounds int, budget time.Duration) (_ *ServeResult, err error) {
+func (o Options) run(ctx context.Context, op plan.Op, rounds int, budget time.Duration) (_ *Result, err error) {
 	dir, err := os.MkdirTemp("", "securenets-bench")
 	if err != nil {
 		return nil, err
@@ -185,10 +187,10 @@ func (o ServeOptions) serve(ctx context.Context, op plan.Op, rounds int, budget 
 	}
 	defer func() { err = errors.Join(err, stop()) }()
 
-	result := &ServeResult{CPU: measure.Processor(), Threads: o.Threads, Rows: o.Rows}
-	loads := map[string][]ServeRow{}
+	result := &Result{CPU: measure.Processor(), Threads: o.Threads, Rows: o.Rows}
+	loads := map[string][]Row{}
 	step := 0
-	run := func(name string, callers []traffic.Caller) (ServeRow, error) {
+	run := func(name string, callers []traffic.Caller) (Row, error) {
 		o.Progress(name, step, 8*rounds)
 		step++
 		row, err := s.load(ctx, name, callers)
@@ -294,7 +296,7 @@ func (o ServeOptions) serve(ctx context.Context, op plan.Op, rounds int, budget 
 }
 
 // start runs the daemon with its models, and loads the bare kernel.
-func (s *served) start(ctx context.Context, o ServeOptions, dir string) (stop func() error, err error) {
+func (s *served) start(ctx context.Context, o Options, dir string) (stop func() error, err error) {
 	models := []sealed.Model{traffic.Model(0, s.op), traffic.Model(1, s.op), traffic.Model(2, s.op), traffic.Model(3, traffic.MNIST...), traffic.Model(4, transportOp)}
 	var files [][]byte
 	var digests []sealed.Digest
@@ -389,7 +391,7 @@ func (s *served) spread(callers int) []traffic.Caller {
 var errNoAnswer = errors.New("bench: no answer")
 
 // load measures a load for the budget, once it has run for a while.
-func (s *served) load(ctx context.Context, name string, callers []traffic.Caller) (ServeRow, error) {
+func (s *served) load(ctx context.Context, name string, callers []traffic.Caller) (Row, error) {
 	type reading struct {
 		at       time.Time
 		cpu, own time.Duration
@@ -410,9 +412,9 @@ func (s *served) load(ctx context.Context, name string, callers []traffic.Caller
 	answers, err := traffic.Unix(s.daemon.Addr).Drive(ctx, callers, end.Add(s.budget/20))
 	r := <-readings
 	if err := errors.Join(err, r[0].err, r[1].err); err != nil {
-		return ServeRow{}, fmt.Errorf("%s: %w", name, err)
+		return Row{}, fmt.Errorf("%s: %w", name, err)
 	}
-	row := ServeRow{Load: name, Callers: len(callers), shares: make([]float64, len(callers))}
+	row := Row{Load: name, Callers: len(callers), shares: make([]float64, len(callers))}
 	for _, t := range callers {
 		row.Offered += t.Rate
 	}
@@ -434,7 +436,7 @@ func (s *served) load(ctx context.Context, name string, callers []traffic.Caller
 	}
 	n := float64(len(latency))
 	if n == 0 {
-		return ServeRow{}, fmt.Errorf("%w in %v: %s", errNoAnswer, s.budget, name)
+		return Row{}, fmt.Errorf("%w in %v: %s", errNoAnswer, s.budget, name)
 	}
 	row.Goodput, row.Refused = n/seconds, float64(refused)/seconds
 	row.Queue, row.Compute, row.Rest = queue.Mean(), compute.Mean(), rest.Mean()
@@ -473,8 +475,8 @@ type transportSeries struct {
 	kernel, frames, shared, framesDaemon, sharedDaemon, framesShare, sharedShare, falls measure.Series
 }
 
-func (t *transportSeries) row(rows int) TransportRow {
-	return TransportRow{
+func (t *transportSeries) row(rows int) Transport {
+	return Transport{
 		Rows: rows, Bytes: ring.Q4().WordBytes() * rows * narrow * transportOp.InLen(), Kernel: t.kernel.Median(),
 		Frames: t.frames.Median(), Shared: t.shared.Median(), FramesDaemon: t.framesDaemon.Median(), SharedDaemon: t.sharedDaemon.Median(),
 		FramesShare: t.framesShare.Median(), SharedShare: t.sharedShare.Median(), Falls: t.falls.Median(), falls: t.falls.Spread(),
@@ -505,7 +507,7 @@ func (s *served) ways(ctx context.Context, rows int, kernel float64, t *transpor
 		return err
 	}
 	product := kernel * float64(rows)
-	way := func(r ServeRow) float64 { return max(0, r.Daemon+r.client-bare) }
+	way := func(r Row) float64 { return max(0, r.Daemon+r.client-bare) }
 	share := func(way float64) float64 { return way / (way + product) }
 	a, b := way(frames), way(shared)
 	t.kernel = append(t.kernel, product)
@@ -517,15 +519,15 @@ func (s *served) ways(ctx context.Context, rows int, kernel float64, t *transpor
 }
 
 // medianRow returns the medians of one load's rounds, each figure for itself.
-func medianRow(rows []ServeRow) ServeRow {
+func medianRow(rows []Row) Row {
 	r := rows[0]
-	for _, figure := range []func(*ServeRow) *float64{
-		func(r *ServeRow) *float64 { return &r.Offered }, func(r *ServeRow) *float64 { return &r.Goodput },
-		func(r *ServeRow) *float64 { return &r.Refused }, func(r *ServeRow) *float64 { return &r.Rest },
-		func(r *ServeRow) *float64 { return &r.Queue }, func(r *ServeRow) *float64 { return &r.Compute },
-		func(r *ServeRow) *float64 { return &r.P50 }, func(r *ServeRow) *float64 { return &r.P90 },
-		func(r *ServeRow) *float64 { return &r.P95 }, func(r *ServeRow) *float64 { return &r.P99 },
-		func(r *ServeRow) *float64 { return &r.Daemon },
+	for _, figure := range []func(*Row) *float64{
+		func(r *Row) *float64 { return &r.Offered }, func(r *Row) *float64 { return &r.Goodput },
+		func(r *Row) *float64 { return &r.Refused }, func(r *Row) *float64 { return &r.Rest },
+		func(r *Row) *float64 { return &r.Queue }, func(r *Row) *float64 { return &r.Compute },
+		func(r *Row) *float64 { return &r.P50 }, func(r *Row) *float64 { return &r.P90 },
+		func(r *Row) *float64 { return &r.P95 }, func(r *Row) *float64 { return &r.P99 },
+		func(r *Row) *float64 { return &r.Daemon },
 	} {
 		var s measure.Series
 		for i := range rows {
@@ -536,13 +538,13 @@ func medianRow(rows []ServeRow) ServeRow {
 	return r
 }
 
-var serveColumns = []string{
+var columns = []string{
 	"Load", "Concurrency", "Offered/Second", "Inferences/Second", "Refused/Second", "Network+Server Send/Recv", "Server Queue",
 	"Server Compute Infer", "p50 latency", "p90 latency", "p95 latency", "p99 latency", "Daemon CPU",
 }
 
 // Record is the row in CSV.
-func (r ServeRow) Record() []string {
+func (r Row) Record() []string {
 	f := []string{r.Load, strconv.Itoa(r.Callers), ""}
 	if r.Offered > 0 {
 		f[2] = render.Decimal(r.Offered)
@@ -554,10 +556,10 @@ func (r ServeRow) Record() []string {
 }
 
 // CSV writes the rows.
-func (s *ServeResult) CSV(w io.Writer) error { return render.CSV(w, serveColumns, s.Loads) }
+func (s *Result) CSV(w io.Writer) error { return render.CSV(w, columns, s.Loads) }
 
 // Table writes the figures for people.
-func (s *ServeResult) Table(w io.Writer) error {
+func (s *Result) Table(w io.Writer) error {
 	t := render.Table(w)
 	fmt.Fprintln(t, "load\tcallers\toffered/s\tgoodput/s\trefused/s\tnetwork\tqueue\tcompute\tp50\tp90\tp95\tp99\tdaemon CPU")
 	for _, r := range s.Loads {

@@ -1,4 +1,4 @@
-package bench
+package serve
 
 import (
 	"bytes"
@@ -11,11 +11,11 @@ import (
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/benchtest"
 )
 
-// TestServeForms: names are those that are promised.
-func TestServeForms(t *testing.T) {
-	row := ServeRow{Load: "l", Callers: 2, Offered: 3, Goodput: 4, Refused: 5, Rest: 6, Queue: 7, Compute: 8, P50: 9, P90: 10, P95: 11, P99: 12, Daemon: 13.5}
-	r := &ServeResult{CPU: "C", Threads: 1, Rows: 1, Loads: []ServeRow{row}, Transport: []TransportRow{{Rows: 64, Bytes: 1 << 20, Falls: 4.5}}}
-	benchtest.CSV(t, r.CSV, strings.Join(serveColumns, ","), "l,2,3,4,5,6,7,8,9,10,11,12,13.5")
+// TestForms: names are those that are promised.
+func TestForms(t *testing.T) {
+	row := Row{Load: "l", Callers: 2, Offered: 3, Goodput: 4, Refused: 5, Rest: 6, Queue: 7, Compute: 8, P50: 9, P90: 10, P95: 11, P99: 12, Daemon: 13.5}
+	r := &Result{CPU: "C", Threads: 1, Rows: 1, Loads: []Row{row}, Transport: []Transport{{Rows: 64, Bytes: 1 << 20, Falls: 4.5}}}
+	benchtest.CSV(t, r.CSV, strings.Join(columns, ","), "l,2,3,4,5,6,7,8,9,10,11,12,13.5")
 	text, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
@@ -42,9 +42,9 @@ func TestServeForms(t *testing.T) {
 
 // TestMedianRow: each figure for itself.
 func TestMedianRow(t *testing.T) {
-	var rows []ServeRow
+	var rows []Row
 	for _, i := range rand.Perm(5) {
-		rows = append(rows, ServeRow{Load: "l", Goodput: float64(i), P99: float64(-i)})
+		rows = append(rows, Row{Load: "l", Goodput: float64(i), P99: float64(-i)})
 	}
 	if got := medianRow(rows); got.Load != "l" || got.Goodput != 2 || got.P99 != -2 {
 		t.Errorf("%+v", got)

@@ -1,4 +1,4 @@
-package bench
+package serve
 
 import (
 	"bufio"
@@ -179,10 +179,10 @@ func TestVerdicts(t *testing.T) {
 
 // TestGrowth is that of a line, whatever else is in the samples.
 func TestGrowth(t *testing.T) {
-	samples := func(memory func(at float64) float64) (all []SoakSample) {
+	samples := func(memory func(at float64) float64) (all []Sample) {
 		for i := range 100 {
 			at := float64(i)
-			all = append(all, SoakSample{at, Figures{Memory: int64(memory(at))}})
+			all = append(all, Sample{at, Figures{Memory: int64(memory(at))}})
 		}
 		return all
 	}
@@ -227,7 +227,7 @@ func TestFigures(t *testing.T) {
 // TestSoakForms: names are those that are promised.
 func TestSoakForms(t *testing.T) {
 	f := Figures{Memory: 1, Goroutines: 2, Descriptors: 3}
-	r := &SoakResult{Samples: []SoakSample{{0.5, f}}}
+	r := &SoakResult{Samples: []Sample{{0.5, f}}}
 	benchtest.CSV(t, r.CSV, "seconds,resident_memory_bytes,goroutines,open_fds", "0.5,1,2,3")
 	for want, v := range map[string]any{
 		"after before cpu load memory_growth samples seconds threads visits warm_up_seconds":  r,

@@ -1,4 +1,4 @@
-package bench
+package serve
 
 import (
 	"bytes"
@@ -25,7 +25,7 @@ func echoHere(t *testing.T) func(context.Context) (*echoProcess, error) {
 		inR, inW := io.Pipe()
 		outR, outW := io.Pipe()
 		done := make(chan error, 1)
-		go func() { done <- peer.Serve(ctx, path, inR, outW, ServeFrames) }()
+		go func() { done <- peer.Serve(ctx, path, inR, outW, Frames) }()
 		if _, err := outR.Read(make([]byte, len("serving\n"))); err != nil {
 			return nil, err
 		}

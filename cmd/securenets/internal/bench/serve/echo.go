@@ -1,4 +1,4 @@
-package bench
+package serve
 
 import (
 	"context"
@@ -37,13 +37,13 @@ type EchoOptions struct {
 // the bare kernel and a process that answers the same requests with as many words and does
 // nothing else. Times are processor time in microseconds of a request.
 type EchoResult struct {
-	CPU     string   `json:"cpu"`
-	Threads int      `json:"threads"`
-	Rows    int      `json:"rows"`
-	Load    ServeRow `json:"load"`
-	Kernel  float64  `json:"kernel_us"`
-	Echo    float64  `json:"echo_us"`
-	Ratio   float64  `json:"daemon_over_kernel_and_echo"`
+	CPU     string  `json:"cpu"`
+	Threads int     `json:"threads"`
+	Rows    int     `json:"rows"`
+	Load    Row     `json:"load"`
+	Kernel  float64 `json:"kernel_us"`
+	Echo    float64 `json:"echo_us"`
+	Ratio   float64 `json:"daemon_over_kernel_and_echo"`
 
 	ratio [2]float64 // quartiles
 }
@@ -108,7 +108,7 @@ func (o EchoOptions) measure(ctx context.Context, rounds int, budget time.Durati
 	defer func() { err = errors.Join(err, echo.stop()) }()
 
 	var kernels, echos, ratios measure.Series
-	var loads []ServeRow
+	var loads []Row
 	through := &served{daemon: w.Daemon, budget: budget}
 	for round := range rounds {
 		o.Progress("echo", round, rounds)
@@ -200,8 +200,8 @@ func echoElsewhere(ctx context.Context) (*echoProcess, error) {
 	return &echoProcess{addr: p.Addr, cpu: func() (time.Duration, error) { return cputime.Of(p.PID) }, stop: p.Stop}, nil
 }
 
-// ServeFrames answers until ctx ends.
-func ServeFrames(ctx context.Context, l net.Listener) error {
+// Frames answers until ctx ends.
+func Frames(ctx context.Context, l net.Listener) error {
 	server := grpc.NewServer(wire.ServerOptions()...)
 	pb.RegisterSecureNetsServer(server, frames{ops: traffic.MNIST})
 	defer context.AfterFunc(ctx, server.Stop)()
@@ -242,7 +242,7 @@ func (f frames) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.
 }
 
 // CSV writes the load.
-func (r *EchoResult) CSV(w io.Writer) error { return render.CSV(w, serveColumns, []ServeRow{r.Load}) }
+func (r *EchoResult) CSV(w io.Writer) error { return render.CSV(w, columns, []Row{r.Load}) }
 
 // Table writes the figures for people.
 func (r *EchoResult) Table(w io.Writer) error {
