@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/securenets/securenets/cmd/securenets/internal/bench"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/paper"
 	"github.com/securenets/securenets/cmd/securenets/internal/demo"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 )
@@ -39,8 +39,8 @@ marked partial.`,
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.Flags()
-	var o bench.PaperOptions
-	flags.StringArrayVar(&o.Networks, "network", bench.PaperNetworks, "one of "+strings.Join(bench.PaperNetworks, ", ")+" (repeatable)")
+	var o paper.Options
+	flags.StringArrayVar(&o.Networks, "network", paper.Networks, "one of "+strings.Join(paper.Networks, ", ")+" (repeatable)")
 	flags.StringVar(&o.Daemon, "daemon", "", "`path` of securenetsd (default: beside this program)")
 	flags.StringVar(&o.Python, "python", "", "`path` of a Python interpreter with onnxruntime and TenSEAL (default: what bench/peers/venv.sh made)")
 	flags.BoolVar(&o.Quick, "quick", false, "measure less, in under a minute")
@@ -49,8 +49,8 @@ marked partial.`,
 	dir := flags.String("dir", "", "also write all forms, and figure 2, to `folder`")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		for _, n := range o.Networks {
-			if !slices.Contains(bench.PaperNetworks, n) {
-				return usagef("bench paper: no network %q, there are %q", n, bench.PaperNetworks)
+			if !slices.Contains(paper.Networks, n) {
+				return usagef("bench paper: no network %q, there are %q", n, paper.Networks)
 			}
 		}
 		var err error
@@ -60,7 +60,7 @@ marked partial.`,
 			}
 		}
 		if o.Python == "" {
-			o.Python = bench.FindPython()
+			o.Python = paper.FindPython()
 		}
 		bar := newProgress(cmd)
 		defer bar.clear()
@@ -74,7 +74,7 @@ marked partial.`,
 				return err
 			}
 		}
-		r, err := bench.Paper(cmd.Context(), o)
+		r, err := paper.Run(cmd.Context(), o)
 		bar.clear()
 		return errors.Join(err, f.write(cmd.OutOrStdout(), r)) // of what was measured
 	}
@@ -82,9 +82,9 @@ marked partial.`,
 }
 
 // paperCommand is what was run, for the report.
-func paperCommand(o bench.PaperOptions) string {
+func paperCommand(o paper.Options) string {
 	command := "securenets bench paper"
-	if !slices.Equal(o.Networks, bench.PaperNetworks) {
+	if !slices.Equal(o.Networks, paper.Networks) {
 		for _, n := range o.Networks {
 			command += " --network " + n
 		}
@@ -103,10 +103,10 @@ type paperForms struct {
 }
 
 // figure draws what clouds see of images of 28 x 28, in a dense layer: a word a pixel.
-func (f *paperForms) figure(ctx context.Context, o bench.PaperOptions) error {
+func (f *paperForms) figure(ctx context.Context, o paper.Options) error {
 	o.Progress("figure 2", 0, 1)
 	options := demo.Options{Network: "mlp", Batch: 1, Daemon: o.Daemon, Out: io.Discard, Progress: func(string, int, int) {}}
-	columns, err := demo.WriteFigure(ctx, options, bench.FigureSchemes(), filepath.Join(f.dir, figureName))
+	columns, err := demo.WriteFigure(ctx, options, paper.FigureSchemes(), filepath.Join(f.dir, figureName))
 	if err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func (f *paperForms) figure(ctx context.Context, o bench.PaperOptions) error {
 }
 
 // write writes all forms.
-func (f *paperForms) write(out io.Writer, r *bench.PaperResult) error {
+func (f *paperForms) write(out io.Writer, r *paper.Result) error {
 	type form struct {
 		path  string
 		write func(io.Writer) error

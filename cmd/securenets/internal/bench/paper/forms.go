@@ -1,4 +1,4 @@
-package bench
+package paper
 
 import (
 	"encoding/json"
@@ -11,7 +11,7 @@ import (
 
 // lines returns the rows of a table as cells, names first: rows beside onnxruntime are one
 // line with those beside the reference.
-func (p *PaperResult) lines(table int) (lines [][]string) {
+func (p *Result) lines(table int) (lines [][]string) {
 	ms := func(v *float64) string { return number(v, 1, "%.4g") }
 	kb := func(v *float64) string { return number(v, 1./bytesOfKB, "%.2f") }
 	percent := func(v *float64) string { return number(v, 100, "%.2f %%") }
@@ -75,18 +75,18 @@ func (p *PaperResult) lines(table int) (lines [][]string) {
 }
 
 // beside returns the row that r is beside another baseline; of no times where there is none.
-func (p *PaperResult) beside(r PaperRow, baseline string) PaperRow {
+func (p *Result) beside(r Row, baseline string) Row {
 	for _, o := range p.Rows {
 		if o.System == "securenets" && o.Baseline == baseline && o.Table == r.Table && o.Network == r.Network && o.Scheme == r.Scheme && o.Weights == r.Weights &&
 			o.Checks == r.Checks && o.Threads != nil && r.Threads != nil && *o.Threads == *r.Threads {
 			return o
 		}
 	}
-	return PaperRow{}
+	return Row{}
 }
 
 // ratio returns the total as a multiple of local time.
-func (r PaperRow) ratio() string {
+func (r Row) ratio() string {
 	if r.TotalMS == nil || r.LocalMS == nil {
 		return ""
 	}
@@ -116,7 +116,7 @@ func span(q *[2]float64) string {
 }
 
 // notes returns what rows have to say beside their figures, each once.
-func (p *PaperResult) notes() (notes []string) {
+func (p *Result) notes() (notes []string) {
 	seen := map[string]bool{"": true}
 	for _, r := range p.Rows {
 		if !seen[r.Note] {
@@ -128,7 +128,7 @@ func (p *PaperResult) notes() (notes []string) {
 }
 
 // about says what figures are, in paragraphs.
-func (p *PaperResult) about() []string {
+func (p *Result) about() []string {
 	all := []string{
 		fmt.Sprintf("%s; securenets %s. Times are in milliseconds an image, medians over %d rounds in turn, with quartiles, each after a batch that does not count; %d images a call in table 1, %s in table 2. "+
 			"The host runs with GOMAXPROCS threads, every daemon computes on as many (its sockets and codec use what processors there are). KB are 1,024 bytes of payload.",
@@ -150,7 +150,7 @@ func (p *PaperResult) about() []string {
 }
 
 // images says how many accuracies are of, by table.
-func (p *PaperResult) images() string {
+func (p *Result) images() string {
 	var counts []string
 	for table := 1; table <= 2; table++ {
 		most := 0
@@ -167,7 +167,7 @@ func (p *PaperResult) images() string {
 }
 
 // Table writes the figures for people.
-func (p *PaperResult) Table(w io.Writer) error {
+func (p *Result) Table(w io.Writer) error {
 	for table := 1; table <= 2; table++ {
 		lines := p.lines(table)
 		if len(lines) == 1 {
@@ -192,7 +192,7 @@ func (p *PaperResult) Table(w io.Writer) error {
 }
 
 // Markdown writes a report with the figure at a path beside it, "" for none.
-func (p *PaperResult) Markdown(w io.Writer, command, figure, caption string) error {
+func (p *Result) Markdown(w io.Writer, command, figure, caption string) error {
 	fmt.Fprintf(w, "# The paper's tables, measured\n\n    %s\n\n", command)
 	for table := 1; table <= 2; table++ {
 		lines := p.lines(table)
@@ -230,7 +230,7 @@ func (p *PaperResult) Markdown(w io.Writer, command, figure, caption string) err
 }
 
 // name tells a row by what it is of.
-func (r PaperRow) name() string {
+func (r Row) name() string {
 	parts := []string{r.Network}
 	if r.Scheme != "" {
 		parts = append(parts, r.Scheme)
@@ -253,18 +253,18 @@ func (r PaperRow) name() string {
 	return strings.Join(parts, ", ")
 }
 
-// paperColumns are those of the CSV: the keys of a row in JSON.
-var paperColumns = []string{
+// columns are those of the CSV: the keys of a row in JSON.
+var columns = []string{
 	"table", "network", "system", "scheme", "ring", "weights", "baseline", "checks", "threads",
 	"local_ms", "host_online_ms", "host_offline_ms", "cloud_ms", "transfer_ms", "total_ms", "accuracy", "bytes_up", "bytes_down", "per_hour",
 	"images", "local_cpu_ms", "host_cpu_ms", "host_offline_cpu_ms", "daemon_cpu_ms", "estimated", "confirms", "verdict", "note",
 }
 
 // CSV writes the rows, without quartiles.
-func (p *PaperResult) CSV(w io.Writer) error { return render.CSV(w, paperColumns, p.Rows) }
+func (p *Result) CSV(w io.Writer) error { return render.CSV(w, columns, p.Rows) }
 
 // Record is the row in CSV.
-func (r PaperRow) Record() []string {
+func (r Row) Record() []string {
 	b, err := json.Marshal(r)
 	var fields map[string]any
 	if err == nil {
@@ -273,8 +273,8 @@ func (r PaperRow) Record() []string {
 	if err != nil {
 		panic(err) // a row has numbers and texts alone
 	}
-	record := make([]string, len(paperColumns))
-	for i, name := range paperColumns {
+	record := make([]string, len(columns))
+	for i, name := range columns {
 		switch v := fields[name].(type) {
 		case nil:
 		case float64:

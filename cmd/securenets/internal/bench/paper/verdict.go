@@ -1,4 +1,4 @@
-package bench
+package paper
 
 import (
 	"fmt"
@@ -28,7 +28,7 @@ const (
 )
 
 // published are the rows of the paper's table 2, of MNIST.
-var published = []PaperRow{
+var published = []Row{
 	{
 		Table: 2, Network: CryptoNets, System: "CryptoNets, published", PerHour: of(float64(cryptoNetsPerHour)), Accuracy: of(0.9895),
 		BytesUp: of(91.875 * bytesOfKB), BytesDown: of(1.17 * bytesOfKB),
@@ -42,7 +42,7 @@ var published = []PaperRow{
 }
 
 // judged returns r with what it says of the paper.
-func (r PaperRow) judged() PaperRow {
+func (r Row) judged() Row {
 	var confirms bool
 	if r.Table == 1 {
 		confirms, r.Verdict = r.judgeTime()
@@ -65,7 +65,7 @@ func less(cut float64) string {
 // without checks where there are none, else the one with c = 100. The paper has no work
 // offline: pads count here. Where it found outsourcing slower, so does what confirms it. What a difference comes from is the part
 // whose share of local time is furthest from the paper's, on the side of the difference.
-func (r PaperRow) judgeTime() (confirms bool, verdict string) {
+func (r Row) judgeTime() (confirms bool, verdict string) {
 	claims, known := paperSeconds[r.Network]
 	if !known {
 		return false, "The paper has no such network."
@@ -107,7 +107,7 @@ func (r PaperRow) judgeTime() (confirms bool, verdict string) {
 // judgeThroughput compares a row of table 2 with what the paper says it gains over
 // CryptoNets' published figures, in predictions an hour, pads counted, and in bytes. Speed
 // is of machines of different years, and says so.
-func (r PaperRow) judgeThroughput() (confirms bool, verdict string) {
+func (r Row) judgeThroughput() (confirms bool, verdict string) {
 	each, kb, counted := *r.TotalMS+*r.HostOfflineMS, (*r.BytesUp+*r.BytesDown)/bytesOfKB, ""
 	if *r.HostOfflineMS > 0 {
 		counted = ", pads counted"

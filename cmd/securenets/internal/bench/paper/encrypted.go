@@ -1,4 +1,4 @@
-package bench
+package paper
 
 import (
 	"context"
@@ -90,7 +90,7 @@ func bias(l graph.Linear, n int) []float32 {
 }
 
 // encrypt runs a few images through TenSEAL.
-func (n *paperNetwork) encrypt(ctx context.Context) (*encrypted, error) {
+func (n *network) encrypt(ctx context.Context) (*encrypted, error) {
 	e := &encrypted{}
 	if n.sc.encrypted == 0 {
 		e.absent = "TenSEAL is not measured: --quick leaves it out, as an image takes it about half a minute"
@@ -123,7 +123,7 @@ func (n *paperNetwork) encrypt(ctx context.Context) (*encrypted, error) {
 	return e, err
 }
 
-func (e *encrypted) run(ctx context.Context, n *paperNetwork, p *python) error {
+func (e *encrypted) run(ctx context.Context, n *network, p *python) error {
 	var started struct {
 		Version     string `json:"version"`
 		Degree      int    `json:"degree"`

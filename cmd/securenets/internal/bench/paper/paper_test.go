@@ -1,4 +1,4 @@
-package bench
+package paper
 
 import (
 	"bytes"
@@ -24,12 +24,12 @@ import (
 	"github.com/securenets/securenets/transform"
 )
 
-func paperOptions(t *testing.T, networks ...string) PaperOptions {
+func testOptions(t *testing.T, networks ...string) Options {
 	t.Helper()
-	return PaperOptions{Options: measure.Options{Daemon: benchtest.Daemon(t), Progress: benchtest.Quiet}, Networks: networks}
+	return Options{Options: measure.Options{Daemon: benchtest.Daemon(t), Progress: benchtest.Quiet}, Networks: networks}
 }
 
-var tinyPaper = paperScope{rounds: 1, batch: 8, large: 16, encrypted: 1}
+var tiny = scope{rounds: 1, batch: 8, large: 16, encrypted: 1}
 
 // fakePython returns an interpreter that runs a shell script in the place of Python's.
 func fakePython(t *testing.T, script string) string {
@@ -45,12 +45,12 @@ const classes = `echo '{"version":"1.2.3"}'
 while read line; do echo '{"elapsed_ns": 8000000, "cpu_ns": 16000000, "classes": [9,9,9,9,9,9,9,9]}'; done
 `
 
-// TestPaper: both tables, end to end, on a network with a convolution.
-func TestPaper(t *testing.T) {
-	o := paperOptions(t, "mnist-cnn", CryptoNets)
+// TestRun: both tables, end to end, on a network with a convolution.
+func TestRun(t *testing.T) {
+	o := testOptions(t, "mnist-cnn", CryptoNets)
 	o.Python = fakePython(t, classes)
 	gomaxprocs := runtime.GOMAXPROCS(0)
-	sc := tinyPaper
+	sc := tiny
 	sc.encrypted = 0
 	r, err := o.measure(t.Context(), sc)
 	if err != nil {
@@ -66,7 +66,7 @@ func TestPaper(t *testing.T) {
 	if gomaxprocs > 1 {
 		threads = 2
 	}
-	rows := map[string]PaperRow{}
+	rows := map[string]Row{}
 	for _, row := range r.Rows {
 		name := fmt.Sprint(row.Table, row.System, row.name())
 		if _, twice := rows[name]; twice {
@@ -78,7 +78,7 @@ func TestPaper(t *testing.T) {
 	if want := threads*(2+4*2*4) + 2 + 2*3 + 1; len(rows) != want {
 		t.Errorf("%d rows, want %d", len(rows), want)
 	}
-	get := func(name string) PaperRow {
+	get := func(name string) Row {
 		row, ok := rows[name]
 		if !ok {
 			t.Fatalf("no row %q", name)
@@ -136,13 +136,13 @@ func TestPaper(t *testing.T) {
 	}
 }
 
-// TestPaperMissing: what is not installed has a row that says how it can be.
-func TestPaperMissing(t *testing.T) {
+// TestMissing: what is not installed has a row that says how it can be.
+func TestMissing(t *testing.T) {
 	for name, python := range map[string]string{"no interpreter": "", "no module": fakePython(t, `echo '{"missing":"numpy"}'`)} {
 		t.Run(name, func(t *testing.T) {
-			o := paperOptions(t, "mlp", CryptoNets)
+			o := testOptions(t, "mlp", CryptoNets)
 			o.Python = python
-			r, err := o.measure(t.Context(), tinyPaper)
+			r, err := o.measure(t.Context(), tiny)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -165,26 +165,26 @@ func TestPaperMissing(t *testing.T) {
 	}
 }
 
-// TestPaperFails: an interpreter that is not there, ends, or answers for other images is
+// TestFails: an interpreter that is not there, ends, or answers for other images is
 // an error, and not a peer that is missing.
-func TestPaperFails(t *testing.T) {
+func TestFails(t *testing.T) {
 	for name, c := range map[string]struct{ python, want string }{
 		"not there":    {filepath.Join(t.TempDir(), "none"), "no such file"},
 		"ends":         {fakePython(t, "echo why >&2; exit 3"), "why"},
 		"ends later":   {fakePython(t, `echo '{"version":"1"}'; read line`), "onnxruntime: the interpreter ended"},
 		"other images": {fakePython(t, strings.Replace(classes, "9,", "", 1)), "7 images of 8"},
 	} {
-		o := paperOptions(t, "mlp")
+		o := testOptions(t, "mlp")
 		o.Python = c.python
-		r, err := o.measure(t.Context(), tinyPaper)
+		r, err := o.measure(t.Context(), tiny)
 		if err == nil || !strings.Contains(err.Error(), c.want) || !r.Partial {
 			t.Errorf("%s: %v, want %q; partial %v", name, err, c.want, r.Partial)
 		}
 	}
 }
 
-// TestPaperInterrupted: what was measured before is there, and marked.
-func TestPaperInterrupted(t *testing.T) {
+// TestInterrupted: what was measured before is there, and marked.
+func TestInterrupted(t *testing.T) {
 	for name, want := range map[string]struct {
 		at   string // label of the progress, and round
 		rows []string
@@ -195,13 +195,13 @@ func TestPaperInterrupted(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
-			o := paperOptions(t, "mlp", "mnist-cnn")
+			o := testOptions(t, "mlp", "mnist-cnn")
 			o.Progress = func(label string, done, _ int) {
 				if fmt.Sprint(label, " ", done) == want.at {
 					cancel()
 				}
 			}
-			sc := tinyPaper
+			sc := tiny
 			sc.rounds = 2
 			r, err := o.measure(ctx, sc)
 			if !errors.Is(err, context.Canceled) || !r.Partial {
@@ -224,17 +224,17 @@ func TestPaperInterrupted(t *testing.T) {
 	}
 }
 
-// TestPaperInterruptedInPython: a peer that is ended with the run is no error of its own.
-func TestPaperInterruptedInPython(t *testing.T) {
+// TestInterruptedInPython: a peer that is ended with the run is no error of its own.
+func TestInterruptedInPython(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	o := paperOptions(t, "mlp")
+	o := testOptions(t, "mlp")
 	o.Python = fakePython(t, `echo '{"version":"1"}'; read line; exec sleep 60`)
 	o.Progress = func(label string, _, _ int) {
 		if label == "mlp" {
 			time.AfterFunc(500*time.Millisecond, cancel)
 		}
 	}
-	if r, err := o.measure(ctx, tinyPaper); !errors.Is(err, context.Canceled) || !r.Partial {
+	if r, err := o.measure(ctx, tiny); !errors.Is(err, context.Canceled) || !r.Partial {
 		t.Errorf("%v, partial %v", err, r.Partial)
 	}
 }
@@ -242,14 +242,14 @@ func TestPaperInterruptedInPython(t *testing.T) {
 // TestChecking: the checks' costs are measured on right answers, and a spot check that
 // finds one wrong is an error.
 func TestChecking(t *testing.T) {
-	n := &paperNetwork{PaperOptions: paperOptions(t), sc: tinyPaper, name: "mnist-cnn"}
+	n := &network{Options: testOptions(t), sc: tiny, name: "mnist-cnn"}
 	var err error
 	if n.local, err = demo.OpenLocal(n.options(transform.DefaultScheme(), "", 0)); err != nil {
 		t.Fatal(err)
 	}
 	defer n.local.Close()
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
-	for _, s := range paperSchemes[:2] {
+	for _, s := range schemes[:2] {
 		c, err := newChecking(t.Context(), n, s, 3)
 		if err != nil {
 			t.Fatal(err)
@@ -283,7 +283,7 @@ func TestInstead(t *testing.T) {
 			t.Errorf("%d points, %d threads: %v, want %v", test.points, test.threads, got, test.want)
 		}
 	}
-	full := PaperRow{HostOnlineMS: of(2.), CloudMS: of(1.), TransferMS: of(1.), TotalMS: of(3.), HostCPU: of(9.), TotalQ: &[2]float64{}}
+	full := Row{HostOnlineMS: of(2.), CloudMS: of(1.), TransferMS: of(1.), TotalMS: of(3.), HostCPU: of(9.), TotalQ: &[2]float64{}}
 	got := full.instead(-1)
 	if *got.HostOnlineMS != 1 || *got.TotalMS != 3*3./4 || !got.Estimated || got.HostCPU != nil || got.TotalQ != nil {
 		t.Errorf("%+v", got)
@@ -298,18 +298,18 @@ func TestInstead(t *testing.T) {
 
 // TestVerdict: what confirms the paper, and what a difference comes from.
 func TestVerdict(t *testing.T) {
-	row := func(network, checks string, local, host, cloud, transfer, total float64) PaperRow {
-		return PaperRow{Table: 1, Network: network, Checks: checks, LocalMS: &local, HostOnlineMS: &host, CloudMS: &cloud, TransferMS: &transfer, TotalMS: &total, HostOfflineMS: of(0.)}
+	row := func(network, checks string, local, host, cloud, transfer, total float64) Row {
+		return Row{Table: 1, Network: network, Checks: checks, LocalMS: &local, HostOnlineMS: &host, CloudMS: &cloud, TransferMS: &transfer, TotalMS: &total, HostOfflineMS: of(0.)}
 	}
-	padded := func(r PaperRow, offline float64) PaperRow {
+	padded := func(r Row, offline float64) Row {
 		r.HostOfflineMS = &offline
 		return r
 	}
-	throughput := func(perHour, kb float64) PaperRow {
-		return PaperRow{Table: 2, PerHour: &perHour, TotalMS: of(3.6e6 / perHour), HostOfflineMS: of(0.), BytesUp: of(kb * 1024 / 2), BytesDown: of(kb * 1024 / 2)}
+	throughput := func(perHour, kb float64) Row {
+		return Row{Table: 2, PerHour: &perHour, TotalMS: of(3.6e6 / perHour), HostOfflineMS: of(0.), BytesUp: of(kb * 1024 / 2), BytesDown: of(kb * 1024 / 2)}
 	}
 	for _, test := range []struct {
-		row      PaperRow
+		row      Row
 		confirms bool
 		verdict  string
 	}{
@@ -345,9 +345,9 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-// TestPaperForms: keys are those that are promised, and what does not apply is null.
-func TestPaperForms(t *testing.T) {
-	r := &PaperResult{CPU: "C", Threads: 2, Rows: []PaperRow{
+// TestForms: keys are those that are promised, and what does not apply is null.
+func TestForms(t *testing.T) {
+	r := &Result{CPU: "C", Threads: 2, Rows: []Row{
 		{Table: 1, Network: "n", System: "local", Baseline: "reference", Threads: of(1), LocalMS: of(4.), Note: "a note"},
 		{Table: 1, Network: "n", System: "securenets", Scheme: "permute", Weights: "once", Baseline: "reference", Checks: "10", Threads: of(1), LocalMS: of(4.), TotalMS: of(1.), Estimated: true, Confirms: of(true), Verdict: "Yes."},
 		{Table: 1, Network: "n", System: "securenets", Scheme: "permute", Weights: "once", Baseline: "onnxruntime", Checks: "10", Threads: of(1), LocalMS: of(.5), TotalMS: of(1.), Confirms: of(false), Verdict: "No."},
@@ -365,7 +365,7 @@ func TestPaperForms(t *testing.T) {
 	if names := strings.Join(benchtest.Fields(top), " "); names != "batch batch_large cpu partial quick rounds rows threads version" {
 		t.Errorf("JSON has %q", names)
 	}
-	want := append(slices.Clone(paperColumns), "local_quartiles_ms", "total_quartiles_ms")
+	want := append(slices.Clone(columns), "local_quartiles_ms", "total_quartiles_ms")
 	slices.Sort(want)
 	for _, row := range parts.Rows {
 		if names := benchtest.Fields(row); !slices.Equal(names, want) {
@@ -375,7 +375,7 @@ func TestPaperForms(t *testing.T) {
 	if row := parts.Rows[0]; row["local_ms"] != 4. || row["total_ms"] != nil || row["accuracy"] != nil || row["per_hour"] != nil || row["checks"] != "" || row["confirms"] != nil {
 		t.Errorf("%v", row)
 	}
-	benchtest.CSV(t, r.CSV, strings.Join(paperColumns, ","),
+	benchtest.CSV(t, r.CSV, strings.Join(columns, ","),
 		"1,n,local,,,,reference,,1,4,,,,,,,,,,,,,,,false,,,a note",
 		"1,n,securenets,permute,,once,reference,10,1,4,,,,,1,,,,,,,,,,true,true,Yes.,",
 		"1,n,securenets,permute,,once,onnxruntime,10,1,0.5,,,,,1,,,,,,,,,,false,false,No.,",
@@ -402,7 +402,7 @@ func TestPaperForms(t *testing.T) {
 
 // TestForTenSEAL: the network as the script has it gives what the reference does.
 func TestForTenSEAL(t *testing.T) {
-	n := &paperNetwork{PaperOptions: paperOptions(t), sc: tinyPaper, name: CryptoNets}
+	n := &network{Options: testOptions(t), sc: tiny, name: CryptoNets}
 	local, err := demo.OpenLocal(n.options(transform.DefaultScheme(), "", 0))
 	if err != nil {
 		t.Fatal(err)
@@ -512,10 +512,10 @@ func TestForTenSEAL(t *testing.T) {
 
 // TestTenSEAL: what the script says becomes a row.
 func TestTenSEAL(t *testing.T) {
-	o := paperOptions(t, CryptoNets)
+	o := testOptions(t, CryptoNets)
 	o.Python = fakePython(t, `echo '{"version":"9.8","degree":16384,"modulus_bits":260,"keys_bytes":1000}'
 while read line; do echo '{"encrypt_ns":2e6,"evaluate_ns":5e6,"decrypt_ns":1e6,"cpu_ns":9e6,"bytes_up":100,"bytes_down":10,"scores":[0,0,0,0,0,0,0,0,0,1]}'; done`)
-	sc := tinyPaper
+	sc := tiny
 	sc.encrypted = 2
 	r, err := o.measure(t.Context(), sc)
 	if err != nil {
@@ -542,9 +542,9 @@ func TestPeersInPython(t *testing.T) {
 	if testing.Short() {
 		networks = networks[:1]
 	}
-	o := paperOptions(t, networks...)
+	o := testOptions(t, networks...)
 	o.Python = python
-	sc := tinyPaper
+	sc := tiny
 	sc.batch = 64
 	r, err := o.measure(t.Context(), sc)
 	if err != nil {
@@ -569,9 +569,9 @@ func TestPeersInPython(t *testing.T) {
 
 // TestFigure: a column for what each role gets, none of it the image.
 func TestFigure(t *testing.T) {
-	o := paperOptions(t)
+	o := testOptions(t)
 	path := filepath.Join(t.TempDir(), "f.png")
-	columns, err := demo.WriteFigure(t.Context(), (&paperNetwork{PaperOptions: o, name: "mlp", sc: tinyPaper}).options(transform.Scheme{}, "", 0), FigureSchemes(), path)
+	columns, err := demo.WriteFigure(t.Context(), (&network{Options: o, name: "mlp", sc: tiny}).options(transform.Scheme{}, "", 0), FigureSchemes(), path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,6 @@
-package bench
+// Package paper measures the paper's two tables, beside what computes the same otherwise,
+// and says of each row whether it confirms the paper.
+package paper
 
 import (
 	"context"
@@ -28,8 +30,8 @@ import (
 	"github.com/securenets/securenets/verify"
 )
 
-// PaperOptions say what to measure, beside Options.
-type PaperOptions struct {
+// Options say what to measure, beside Options.
+type Options struct {
 	measure.Options
 	// Networks are those to measure: of table 1, and cryptonets for table 2.
 	Networks []string
@@ -39,55 +41,55 @@ type PaperOptions struct {
 // CryptoNets is the network of table 2. The others are of table 1.
 const CryptoNets = "cryptonets"
 
-// PaperNetworks are the paper's, in its order.
-var PaperNetworks = []string{"mlp", "mnist-cnn", "cifar-cnn", CryptoNets}
+// Networks are the paper's, in its order.
+var Networks = []string{"mlp", "mnist-cnn", "cifar-cnn", CryptoNets}
 
-// paperSchemes are the paper's own, and what takes its place.
-var paperSchemes = []transform.Scheme{
+// schemes are the paper's own, and what takes its place.
+var schemes = []transform.Scheme{
 	{Weights: transform.WeightPermute, Inputs: transform.InputPermute},
 	{Weights: transform.WeightPermute, Inputs: transform.InputPad},
 	{Weights: transform.WeightPermute, Inputs: transform.InputSplit},
 }
 
 // FigureSchemes are those that figure 2 shows.
-func FigureSchemes() []transform.Scheme { return slices.Clone(paperSchemes) }
+func FigureSchemes() []transform.Scheme { return slices.Clone(schemes) }
 
-// paperScope is what --quick and tests make smaller.
-type paperScope struct {
+// scope is what --quick and tests make smaller.
+type scope struct {
 	rounds    int
 	batch     int // images of a call, table 1
 	large     int // and table 2
 	encrypted int // images that TenSEAL is given; 0: it is left out
 }
 
-func (o PaperOptions) scope() paperScope {
-	s := paperScope{rounds: 5, batch: 256, large: 4096, encrypted: 2}
+func (o Options) scope() scope {
+	s := scope{rounds: 5, batch: 256, large: 4096, encrypted: 2}
 	if o.Quick {
 		s.rounds, s.batch, s.encrypted = 3, 128, 0
 	}
 	return s
 }
 
-// Paper measures the paper's two tables. Where ctx ends first, or something fails, it
+// Run measures the paper's two tables. Where ctx ends first, or something fails, it
 // returns what was measured so far, marked partial, beside the error.
 //
 // All that one network is compared with is measured in turn, round by round, on one
 // thread and on all: GOMAXPROCS is set meanwhile. Outputs that differ in a bit between
 // schemes or numbers of threads, in one ring, are an error.
-func Paper(ctx context.Context, o PaperOptions) (*PaperResult, error) {
+func Run(ctx context.Context, o Options) (*Result, error) {
 	return o.measure(ctx, o.scope())
 }
 
-func (o PaperOptions) measure(ctx context.Context, sc paperScope) (*PaperResult, error) {
+func (o Options) measure(ctx context.Context, sc scope) (*Result, error) {
 	all := runtime.GOMAXPROCS(0)
 	defer runtime.GOMAXPROCS(all)
 	threads := []int{1, all}
 	if all == 1 {
 		threads = threads[:1]
 	}
-	result := &PaperResult{CPU: measure.Processor(), Version: version.String(), Threads: all, Batch: sc.batch, Large: sc.large, Rounds: sc.rounds, Quick: o.Quick, Rows: []PaperRow{}}
+	result := &Result{CPU: measure.Processor(), Version: version.String(), Threads: all, Batch: sc.batch, Large: sc.large, Rounds: sc.rounds, Quick: o.Quick, Rows: []Row{}}
 	for _, name := range o.Networks {
-		n := &paperNetwork{PaperOptions: o, sc: sc, name: name, threads: threads}
+		n := &network{Options: o, sc: sc, name: name, threads: threads}
 		if name == CryptoNets {
 			n.threads = []int{all}
 		}
@@ -104,10 +106,10 @@ func (o PaperOptions) measure(ctx context.Context, sc paperScope) (*PaperResult,
 	return result, nil
 }
 
-// paperNetwork is one network in the making.
-type paperNetwork struct {
-	PaperOptions
-	sc      paperScope
+// network is one network in the making.
+type network struct {
+	Options
+	sc      scope
 	name    string
 	threads []int
 
@@ -124,7 +126,7 @@ type paperNetwork struct {
 }
 
 // batch is the images of a call.
-func (n *paperNetwork) batch() int {
+func (n *network) batch() int {
 	if n.name == CryptoNets {
 		return n.sc.large
 	}
@@ -132,18 +134,18 @@ func (n *paperNetwork) batch() int {
 }
 
 // each returns milliseconds an image.
-func (n *paperNetwork) each(d time.Duration) float64 {
+func (n *network) each(d time.Duration) float64 {
 	return float64(d.Nanoseconds()) / 1e6 / float64(n.batch())
 }
 
-func (n *paperNetwork) options(s transform.Scheme, r hostclient.Ring, threads int) demo.Options {
+func (n *network) options(s transform.Scheme, r hostclient.Ring, threads int) demo.Options {
 	return demo.Options{
 		Network: n.name, Scheme: s, Ring: r, Batch: n.batch(), Daemon: n.Daemon, Threads: threads,
 		Out: io.Discard, Progress: func(string, int, int) {},
 	}
 }
 
-func (n *paperNetwork) close() error {
+func (n *network) close() error {
 	var errs []error
 	for _, s := range n.outsourced {
 		errs = append(errs, s.Close())
@@ -161,7 +163,7 @@ func (n *paperNetwork) close() error {
 }
 
 // open prepares all that is measured.
-func (n *paperNetwork) open(ctx context.Context) (err error) {
+func (n *network) open(ctx context.Context) (err error) {
 	if n.dir, err = os.MkdirTemp("", "securenets-paper-"); err != nil {
 		return err
 	}
@@ -179,8 +181,8 @@ func (n *paperNetwork) open(ctx context.Context) (err error) {
 	n.checks = map[transform.InputMask]*checking{}
 	for _, t := range n.threads {
 		runtime.GOMAXPROCS(t)
-		for i, s := range paperSchemes {
-			n.Progress(n.name+": sealing", i, len(paperSchemes))
+		for i, s := range schemes {
+			n.Progress(n.name+": sealing", i, len(schemes))
 			o, err := n.outsource(ctx, s, hostclient.RingQ4, t)
 			if err != nil {
 				return err
@@ -201,7 +203,7 @@ func (n *paperNetwork) open(ctx context.Context) (err error) {
 		}
 	}
 	if n.name == CryptoNets { // where bytes count
-		for _, s := range paperSchemes {
+		for _, s := range schemes {
 			if _, err := n.outsource(ctx, s, hostclient.RingQ3, n.threads[0]); err != nil {
 				return err
 			}
@@ -211,7 +213,7 @@ func (n *paperNetwork) open(ctx context.Context) (err error) {
 }
 
 // openBaselines prepares what table 1 compares with.
-func (n *paperNetwork) openBaselines(ctx context.Context) error {
+func (n *network) openBaselines(ctx context.Context) error {
 	if err := n.startRuntime(ctx); err != nil && !errors.As(err, &n.missing) {
 		return err
 	}
@@ -225,7 +227,7 @@ func (n *paperNetwork) openBaselines(ctx context.Context) error {
 }
 
 // outsource seals the network and starts its daemons.
-func (n *paperNetwork) outsource(ctx context.Context, s transform.Scheme, r hostclient.Ring, threads int) (*outsourced, error) {
+func (n *network) outsource(ctx context.Context, s transform.Scheme, r hostclient.Ring, threads int) (*outsourced, error) {
 	c, err := demo.OpenCosts(ctx, n.options(s, r, threads), threads)
 	if err != nil {
 		return nil, err
@@ -236,7 +238,7 @@ func (n *paperNetwork) outsource(ctx context.Context, s transform.Scheme, r host
 }
 
 // startRuntime gives onnxruntime the network and the images.
-func (n *paperNetwork) startRuntime(ctx context.Context) error {
+func (n *network) startRuntime(ctx context.Context) error {
 	model, err := models.ONNX(n.name)
 	if err != nil {
 		return err
@@ -265,7 +267,7 @@ func (n *paperNetwork) startRuntime(ctx context.Context) error {
 }
 
 // measure opens and then measures all in turn.
-func (n *paperNetwork) measure(ctx context.Context) error {
+func (n *network) measure(ctx context.Context) error {
 	if err := n.open(ctx); err != nil {
 		return err
 	}
@@ -312,7 +314,7 @@ func (n *paperNetwork) measure(ctx context.Context) error {
 }
 
 // right returns how many of the outputs of images from one on have the label's class.
-func (n *paperNetwork) right(from int, y []float32) (right int) {
+func (n *network) right(from int, y []float32) (right int) {
 	each := len(y) / n.batch()
 	for i := range n.batch() {
 		scores := y[i*each : (i+1)*each]
@@ -325,7 +327,7 @@ func (n *paperNetwork) right(from int, y []float32) (right int) {
 
 // baseline is local inference without a cloud.
 type baseline struct {
-	network        *paperNetwork
+	network        *network
 	name           string
 	threads        int
 	elapsed, spent measure.Series // milliseconds an image, elapsed and of processors
@@ -387,7 +389,7 @@ func (b *baseline) round(from int) error {
 // outsourced is a network under a scheme, host and daemons on so many threads each.
 type outsourced struct {
 	*demo.Costs
-	network *paperNetwork
+	network *network
 	scheme  transform.Scheme
 	in      hostclient.Ring
 	threads int
@@ -540,7 +542,7 @@ type checking struct {
 	spot            []measure.Series // by spotPoints
 }
 
-func newChecking(ctx context.Context, n *paperNetwork, s transform.Scheme, samples int) (_ *checking, err error) {
+func newChecking(ctx context.Context, n *network, s transform.Scheme, samples int) (_ *checking, err error) {
 	b := cpu.New(cpu.Options{})
 	defer func() { err = errors.Join(err, b.Close()) }()
 	c := &checking{n: samples, spot: make([]measure.Series, len(spotPoints))}

@@ -1,4 +1,4 @@
-package bench
+package paper
 
 import (
 	"fmt"
@@ -9,22 +9,22 @@ import (
 	"github.com/securenets/securenets/transform"
 )
 
-// PaperResult are the paper's tables, measured.
-type PaperResult struct {
-	CPU     string     `json:"cpu"`
-	Version string     `json:"version"`
-	Threads int        `json:"threads"`     // all that there are
-	Batch   int        `json:"batch"`       // images a call, table 1
-	Large   int        `json:"batch_large"` // table 2
-	Rounds  int        `json:"rounds"`
-	Quick   bool       `json:"quick"`
-	Partial bool       `json:"partial"` // it was interrupted
-	Rows    []PaperRow `json:"rows"`
+// Result are the paper's tables, measured.
+type Result struct {
+	CPU     string `json:"cpu"`
+	Version string `json:"version"`
+	Threads int    `json:"threads"`     // all that there are
+	Batch   int    `json:"batch"`       // images a call, table 1
+	Large   int    `json:"batch_large"` // table 2
+	Rounds  int    `json:"rounds"`
+	Quick   bool   `json:"quick"`
+	Partial bool   `json:"partial"` // it was interrupted
+	Rows    []Row  `json:"rows"`
 }
 
-// PaperRow is a row of one of the tables. Times are in milliseconds an image, medians over
+// Row is a row of one of the tables. Times are in milliseconds an image, medians over
 // rounds, and elapsed where they do not say CPU. What does not apply is null.
-type PaperRow struct {
+type Row struct {
 	Table   int    `json:"table"`
 	Network string `json:"network"`
 	// System says whose figures these are: "securenets", "local", or another's name, with
@@ -96,16 +96,16 @@ var checks = []struct {
 }{{"0", 0}, {"10", 10}, {"100", 100}, {"full", -1}}
 
 // rows returns what was measured of n, which may be part of it.
-func (n *paperNetwork) rows() []PaperRow {
+func (n *network) rows() []Row {
 	if n.name == CryptoNets {
 		return n.tableTwo()
 	}
-	var rows []PaperRow
+	var rows []Row
 	for _, b := range n.baselines {
 		if len(b.elapsed) == 0 {
 			continue
 		}
-		r := PaperRow{
+		r := Row{
 			Table: 1, Network: n.name, System: "local", Baseline: b.name, Threads: of(b.threads), LocalMS: median(b.elapsed), LocalCPU: median(b.spent),
 			LocalQ: quartiles(b.elapsed), Accuracy: per(b.right, b.images), Images: of(b.images),
 		}
@@ -115,7 +115,7 @@ func (n *paperNetwork) rows() []PaperRow {
 		rows = append(rows, r)
 	}
 	if n.missing != nil {
-		rows = append(rows, PaperRow{Table: 1, Network: n.name, System: "local", Baseline: "onnxruntime", Note: n.missing.Error()})
+		rows = append(rows, Row{Table: 1, Network: n.name, System: "local", Baseline: "onnxruntime", Note: n.missing.Error()})
 	}
 	for _, anew := range []bool{false, true} {
 		for _, o := range n.outsourced {
@@ -134,8 +134,8 @@ func (n *paperNetwork) rows() []PaperRow {
 }
 
 // row returns that of o, checked in full.
-func (o *outsourced) row(table int) PaperRow {
-	r := PaperRow{
+func (o *outsourced) row(table int) Row {
+	r := Row{
 		Table: table, Network: o.network.name, System: "securenets", Scheme: o.scheme.String(), Ring: string(o.in), Checks: "full", Threads: of(o.threads),
 		HostOnlineMS: median(o.host), HostOfflineMS: median(o.offline), CloudMS: median(o.cloud), TransferMS: median(o.transfer), TotalMS: median(o.total),
 		Accuracy: per(o.right, o.images), BytesUp: per(o.up, o.batches*o.network.batch()), BytesDown: per(o.down, o.batches*o.network.batch()), Images: of(o.images),
@@ -149,7 +149,7 @@ func (o *outsourced) row(table int) PaperRow {
 
 // compared returns the rows of o beside each baseline and with each check; with the
 // weights masked anew at every call where r is not nil.
-func (n *paperNetwork) compared(o *outsourced, r *remasking) (rows []PaperRow) {
+func (n *network) compared(o *outsourced, r *remasking) (rows []Row) {
 	row := o.row(1)
 	if r != nil {
 		row.Weights = "every call"
@@ -187,7 +187,7 @@ func (n *paperNetwork) compared(o *outsourced, r *remasking) (rows []PaperRow) {
 
 // instead returns the row where checks take the host so much longer, in milliseconds an
 // image. The total changes as the sum of the parts does: they may overlap in it.
-func (r PaperRow) instead(longer float64) PaperRow {
+func (r Row) instead(longer float64) Row {
 	host, sum := *r.HostOnlineMS, *r.HostOnlineMS+*r.CloudMS+*r.TransferMS
 	longer = max(longer, -host)
 	r.HostOnlineMS = of(host + longer)
@@ -198,7 +198,7 @@ func (r PaperRow) instead(longer float64) PaperRow {
 }
 
 // tableTwo returns the rows of CryptoNets' network.
-func (n *paperNetwork) tableTwo() []PaperRow {
+func (n *network) tableTwo() []Row {
 	rows := slices.Clone(published)
 	for _, o := range n.outsourced {
 		if len(o.total) > 0 {
@@ -214,8 +214,8 @@ func (n *paperNetwork) tableTwo() []PaperRow {
 }
 
 // row returns that of an image a ciphertext.
-func (e *encrypted) row(network string) PaperRow {
-	r := PaperRow{Table: 2, Network: network, System: "TenSEAL"}
+func (e *encrypted) row(network string) Row {
+	r := Row{Table: 2, Network: network, System: "TenSEAL"}
 	if e.absent != "" {
 		r.Note = e.absent
 		return r
