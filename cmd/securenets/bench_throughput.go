@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/securenets/securenets/cmd/securenets/internal/bench"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/throughput"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 )
 
@@ -31,7 +31,7 @@ report of what was measured. Models that it pushed to --endpoint are removed in
 either case. "bench compare" compares two reports.`,
 		Args: cobra.NoArgs,
 	}
-	var o bench.ThroughputOptions
+	var o throughput.Options
 	flags := cmd.Flags()
 	flags.StringVarP(&o.Endpoint, "endpoint", "e", "", "`address` of a daemon to measure, unix:/path or tls:HOST:PORT (default: daemons of its own)")
 	tls := tlsFlags(flags)
@@ -66,7 +66,7 @@ either case. "bench compare" compares two reports.`,
 		bar := newProgress(cmd)
 		defer bar.clear()
 		o.Progress = func(label string, done, total int) { bar.step(label, int64(done), int64(total)) }
-		report, err := bench.RunThroughput(cmd.Context(), o)
+		report, err := throughput.Run(cmd.Context(), o)
 		bar.clear()
 		wrote := report.Write(*dir)
 		for _, f := range []struct {

@@ -1,4 +1,4 @@
-package bench
+package throughput
 
 import (
 	"cmp"
@@ -20,7 +20,7 @@ import (
 
 // Write writes the report to a folder: report.json, report.csv, report.md, and charts as
 // PNG and SVG, those without a point left out.
-func (t *Throughput) Write(dir string) error {
+func (t *Report) Write(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func (t *Throughput) Write(dir string) error {
 }
 
 // CSV writes the rows, each figure with its quartiles.
-func (t *Throughput) CSV(w io.Writer) error {
+func (t *Report) CSV(w io.Writer) error {
 	names := []string{"side", "network", "scheme", "width", "depth", "rows", "callers", "mul_adds", "rounds", "calls"}
 	for _, f := range figures {
 		names = append(names, f.name, f.name+"_q1", f.name+"_q3")
@@ -74,7 +74,7 @@ func (t *Throughput) CSV(w io.Writer) error {
 }
 
 // verdict says what the report is worth, in lines.
-func (t *Throughput) verdict() []string {
+func (t *Report) verdict() []string {
 	var lines []string
 	if t.Partial {
 		lines = append(lines, fmt.Sprintf("PARTIAL: %s. Rows have what was measured until then.", t.Stopped))
@@ -95,7 +95,7 @@ func (t *Throughput) verdict() []string {
 }
 
 // facts are what the report says of itself, name and value.
-func (t *Throughput) facts() [][2]string {
+func (t *Report) facts() [][2]string {
 	commit := t.Build.Commit
 	if commit == "" {
 		commit = "not known"
@@ -139,7 +139,7 @@ func device(d cuda.Device) string {
 }
 
 // cells are a row for people.
-func (r *ThroughputRow) cells() []string {
+func (r *Row) cells() []string {
 	mark := ""
 	if r.Noisy {
 		mark = " !"
@@ -162,7 +162,7 @@ var cellNames = []string{
 }
 
 // table returns a side's names of columns and rows, without columns that no row has.
-func (t *Throughput) table(side string) [][]string {
+func (t *Report) table(side string) [][]string {
 	rows := [][]string{cellNames}
 	for i := range t.Rows {
 		if t.Rows[i].Side == side {
@@ -194,7 +194,7 @@ var sides = []struct{ side, title string }{
 }
 
 // Table writes the figures for people.
-func (t *Throughput) Table(w io.Writer) error {
+func (t *Report) Table(w io.Writer) error {
 	tab := render.Table(w)
 	for _, f := range t.facts() {
 		fmt.Fprintf(tab, "%s\t%s\n", f[0], f[1])
@@ -217,7 +217,7 @@ func (t *Throughput) Table(w io.Writer) error {
 }
 
 // markdown writes the report with the charts that were drawn.
-func (t *Throughput) markdown(w io.Writer, drawn []namedChart) error {
+func (t *Report) markdown(w io.Writer, drawn []namedChart) error {
 	var b strings.Builder
 	b.WriteString("# Throughput\n\n")
 	for _, line := range t.verdict() {
@@ -317,7 +317,7 @@ type namedChart struct {
 }
 
 // charts returns those of the report, with what rows there are.
-func (t *Throughput) charts() []namedChart {
+func (t *Report) charts() []namedChart {
 	base := t.baseNetwork()
 	byBatch := chart.Chart{
 		Title: "Throughput against batch: " + base + ", through the host, permute+pad", X: "images of a request", Y: "images a second",
@@ -326,43 +326,43 @@ func (t *Throughput) charts() []namedChart {
 		Title: "Throughput against latency: " + base + ", through the host, permute+pad", X: "latency of a request, ms", Y: "images a second",
 	}
 	pad := transform.DefaultScheme().String()
-	grid := func(r *ThroughputRow) bool { return r.Side == sideHost && r.Network == base && r.Scheme == pad }
-	for i, callers := range t.distinct(grid, func(r *ThroughputRow) int { return r.Callers }) {
-		of := func(r *ThroughputRow) bool { return grid(r) && r.Callers == callers }
+	grid := func(r *Row) bool { return r.Side == sideHost && r.Network == base && r.Scheme == pad }
+	for i, callers := range t.distinct(grid, func(r *Row) int { return r.Callers }) {
+		of := func(r *Row) bool { return grid(r) && r.Callers == callers }
 		name := fmt.Sprintf("%d callers", callers)
 		if callers == 1 {
 			name = "1 caller"
 		}
-		byBatch.Lines = append(byBatch.Lines, chart.Line{Name: name, Colour: i, Points: t.line(of, func(r *ThroughputRow) float64 { return float64(r.Rows) }, images)})
+		byBatch.Lines = append(byBatch.Lines, chart.Line{Name: name, Colour: i, Points: t.line(of, func(r *Row) float64 { return float64(r.Rows) }, images)})
 		for _, p := range []struct {
 			name   string
-			of     func(*ThroughputRow) *Figure
+			of     func(*Row) *Figure
 			dashed bool
 		}{
-			{"p50", func(r *ThroughputRow) *Figure { return r.P50 }, false},
-			{"p99", func(r *ThroughputRow) *Figure { return r.P99 }, true},
+			{"p50", func(r *Row) *Figure { return r.P50 }, false},
+			{"p99", func(r *Row) *Figure { return r.P99 }, true},
 		} {
 			byLatency.Lines = append(byLatency.Lines, chart.Line{
 				Name: name + ", " + p.name, Colour: i, Dashed: p.dashed,
-				Points: plain(t.line(of, func(r *ThroughputRow) float64 { return p.of(r).Median }, images)),
+				Points: plain(t.line(of, func(r *Row) float64 { return p.of(r).Median }, images)),
 			})
 		}
 	}
-	byBatch.Ticks = floats(t.distinct(grid, func(r *ThroughputRow) int { return r.Rows }))
+	byBatch.Ticks = floats(t.distinct(grid, func(r *Row) int { return r.Rows }))
 
 	depth, rows, callers := t.widthSweep()
-	sized := func(side, scheme string) func(*ThroughputRow) bool {
-		return func(r *ThroughputRow) bool {
+	sized := func(side, scheme string) func(*Row) bool {
+		return func(r *Row) bool {
 			return r.Side == side && r.Scheme == scheme && r.Width > 0 && r.Depth == depth && r.Rows == rows && r.Callers == callers
 		}
 	}
-	width := func(r *ThroughputRow) float64 { return float64(r.Width) }
-	gmacs := func(r *ThroughputRow) *Figure { return r.GMACs }
-	cpu := func(r *ThroughputRow) *Figure { return r.HostCPU }
-	pads := func(r *ThroughputRow) *Figure { return r.HostPads }
+	width := func(r *Row) float64 { return float64(r.Width) }
+	gmacs := func(r *Row) *Figure { return r.GMACs }
+	cpu := func(r *Row) *Figure { return r.HostCPU }
+	pads := func(r *Row) *Figure { return r.HostPads }
 	split := transform.Scheme{Weights: transform.WeightPermute, Inputs: transform.InputSplit}.String()
 	of := fmt.Sprintf(": %d dense layers, %d rows, %d callers", depth, rows, callers)
-	ticks := floats(t.distinct(sized(sideHost, pad), func(r *ThroughputRow) int { return r.Width }))
+	ticks := floats(t.distinct(sized(sideHost, pad), func(r *Row) int { return r.Width }))
 	return []namedChart{
 		{byBatch, "throughput-batch"},
 		{byLatency, "throughput-latency"},
@@ -371,7 +371,7 @@ func (t *Throughput) charts() []namedChart {
 			Lines: []chart.Line{
 				{Name: "the cloud alone", Colour: 0, Points: sorted(t.line(sized(sideCloud, pad), width, gmacs))},
 				{Name: "through the host", Colour: 1, Points: sorted(t.line(sized(sideHost, pad), width, gmacs))},
-				{Name: "the device's limit", Colour: 6, Dashed: true, Points: sorted(t.line(sized(sideCloud, pad), width, func(r *ThroughputRow) *Figure { return r.Limit }))},
+				{Name: "the device's limit", Colour: 6, Dashed: true, Points: sorted(t.line(sized(sideCloud, pad), width, func(r *Row) *Figure { return r.Limit }))},
 			},
 		}, "gmacs-width"},
 		{chart.Chart{
@@ -385,10 +385,10 @@ func (t *Throughput) charts() []namedChart {
 	}
 }
 
-func images(r *ThroughputRow) *Figure { return r.Images }
+func images(r *Row) *Figure { return r.Images }
 
 // baseNetwork is that of the first row, from which all others differ.
-func (t *Throughput) baseNetwork() string {
+func (t *Report) baseNetwork() string {
 	if len(t.Rows) == 0 {
 		return ""
 	}
@@ -396,7 +396,7 @@ func (t *Throughput) baseNetwork() string {
 }
 
 // widthSweep returns what the rows of several widths share.
-func (t *Throughput) widthSweep() (depth, rows, callers int) {
+func (t *Report) widthSweep() (depth, rows, callers int) {
 	for _, r := range t.Rows {
 		if r.Width > 0 && r.Width != t.Rows[0].Width {
 			return r.Depth, r.Rows, r.Callers
@@ -406,7 +406,7 @@ func (t *Throughput) widthSweep() (depth, rows, callers int) {
 }
 
 // distinct returns a number of the rows that are meant, each once and sorted.
-func (t *Throughput) distinct(of func(*ThroughputRow) bool, number func(*ThroughputRow) int) []int {
+func (t *Report) distinct(of func(*Row) bool, number func(*Row) int) []int {
 	var all []int
 	for i := range t.Rows {
 		if of(&t.Rows[i]) {
@@ -427,7 +427,7 @@ func floats(v []int) []float64 {
 
 // line returns a figure of the rows that are meant, in their order. What is not above
 // zero has no place on a chart.
-func (t *Throughput) line(of func(*ThroughputRow) bool, x func(*ThroughputRow) float64, y func(*ThroughputRow) *Figure) []chart.Point {
+func (t *Report) line(of func(*Row) bool, x func(*Row) float64, y func(*Row) *Figure) []chart.Point {
 	var points []chart.Point
 	for i := range t.Rows {
 		r := &t.Rows[i]

@@ -1,4 +1,4 @@
-package bench
+package throughput
 
 import (
 	"context"
@@ -39,8 +39,8 @@ import (
 
 // running is a bench of throughput under way.
 type running struct {
-	o         ThroughputOptions
-	report    *Throughput
+	o         Options
+	report    *Report
 	sweep     sweep
 	dir       string
 	daemons   []*child.Daemon // its own, one a role
@@ -231,7 +231,7 @@ func (r *running) prepare(ctx context.Context, p point) error {
 	d.draw(p.rows)
 	r.loads = append(r.loads, &load{
 		point: p, figures: map[string]measure.Series{},
-		row: ThroughputRow{
+		row: Row{
 			Side: p.side, Network: p.network.String(), Scheme: p.scheme.String(), Width: p.network.width, Depth: p.network.depth,
 			Rows: p.rows, Callers: p.callers, MulAdds: d.mulAdds,
 		},

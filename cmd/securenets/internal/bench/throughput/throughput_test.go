@@ -1,4 +1,4 @@
-package bench
+package throughput
 
 import (
 	"bytes"
@@ -101,7 +101,7 @@ func TestNoise(t *testing.T) {
 		{"drift", []*load{of(100, 100)}, []float64{10, 9, 10.5}, 0, true, "DRIFT"},
 		{"nothing measured", []*load{of()}, nil, 0, false, "Quiet"},
 	} {
-		r := &Throughput{Noise: Noise{Threshold: noisy}, Reference: Reference{GMACs: test.reference}}
+		r := &Report{Noise: Noise{Threshold: noisy}, Reference: Reference{GMACs: test.reference}}
 		r.sum(test.loads)
 		if r.Noise.Rows != test.rows || r.Reference.Drifted != test.drifted || r.Noise.Noisy != (test.rows > 0 || test.drifted) {
 			t.Errorf("%s: %+v, %+v", test.name, r.Noise, r.Reference)
@@ -164,16 +164,16 @@ func tinySweep(bool) sweep {
 	return s
 }
 
-func tinyOptions(t *testing.T) ThroughputOptions {
-	return ThroughputOptions{
+func tinyOptions(t *testing.T) Options {
+	return Options{
 		Options: measure.Options{Daemon: benchtest.Daemon(t), Progress: benchtest.Quiet},
 		Backend: "cpu", PerHour: 3.6, Currency: "EUR", Command: []string{"a", "b|c"},
 	}
 }
 
-// TestThroughput runs everything on real daemons, and reads back what it writes. Of one
+// TestRun runs everything on real daemons, and reads back what it writes. Of one
 // round, figures are what they follow from.
-func TestThroughput(t *testing.T) {
+func TestRun(t *testing.T) {
 	o := tinyOptions(t)
 	s := tinySweep(false)
 	s.rounds = 1
@@ -272,13 +272,13 @@ func TestThroughput(t *testing.T) {
 }
 
 // checkReport reads a report's files back.
-func checkReport(t *testing.T, dir string, r *Throughput, charts []string) {
+func checkReport(t *testing.T, dir string, r *Report, charts []string) {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(dir, "report.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var back Throughput
+	var back Report
 	if err := json.Unmarshal(b, &back); err != nil {
 		t.Fatal(err)
 	}
@@ -290,7 +290,7 @@ func checkReport(t *testing.T, dir string, r *Throughput, charts []string) {
 	if err != nil || !bytes.Equal(again, want) {
 		t.Errorf("report.json is %s, want %s", again, want)
 	}
-	if back.Schema != ThroughputSchema || back.Build.Go == "" || back.Machine.Threads < 1 || back.Machine.CPU == "" || back.Daemon.Version == "" || back.Began.IsZero() {
+	if back.Schema != Schema || back.Build.Go == "" || back.Machine.Threads < 1 || back.Machine.CPU == "" || back.Daemon.Version == "" || back.Began.IsZero() {
 		t.Errorf("%+v", back)
 	}
 	f, err := os.Open(filepath.Join(dir, "report.csv"))
@@ -372,9 +372,9 @@ func startDaemon(t *testing.T, config string) (*child.Daemon, string, *hostclien
 	return d, string(log), c
 }
 
-// TestThroughputEndpoint: a daemon that is there is measured, with what can be known of
+// TestEndpoint: a daemon that is there is measured, with what can be known of
 // it, and is left without a model.
-func TestThroughputEndpoint(t *testing.T) {
+func TestEndpoint(t *testing.T) {
 	dir := t.TempDir()
 	ca, err := tlstest.NewCA()
 	if err != nil {
@@ -409,12 +409,12 @@ func TestThroughputEndpoint(t *testing.T) {
 	for _, test := range []struct {
 		endpoint string
 		client   *hostclient.Client
-		options  func(*ThroughputOptions)
+		options  func(*Options)
 		stop     bool // in the second round
 	}{
-		{d.Addr, unix, func(*ThroughputOptions) {}, false},
-		{"tls:" + at[1], overTLS, func(o *ThroughputOptions) { o.TLS = config }, false},
-		{d.Addr, unix, func(*ThroughputOptions) {}, true},
+		{d.Addr, unix, func(*Options) {}, false},
+		{"tls:" + at[1], overTLS, func(o *Options) { o.TLS = config }, false},
+		{d.Addr, unix, func(*Options) {}, true},
 	} {
 		o := tinyOptions(t)
 		o.Daemon, o.Endpoint = "", test.endpoint
@@ -459,8 +459,8 @@ func TestThroughputEndpoint(t *testing.T) {
 	}
 }
 
-// TestThroughputLiar: a daemon that answers wrongly is not measured.
-func TestThroughputLiar(t *testing.T) {
+// TestLiar: a daemon that answers wrongly is not measured.
+func TestLiar(t *testing.T) {
 	d, _, _ := startDaemon(t, "")
 	i := slices.IndexFunc(adversary.Lies(), func(l adversary.Lie) bool { return l.Name == "random words" })
 	if i < 0 {
@@ -481,8 +481,8 @@ func TestThroughputLiar(t *testing.T) {
 	}
 }
 
-// TestThroughputStopped: what was measured before an interruption is a report.
-func TestThroughputStopped(t *testing.T) {
+// TestStopped: what was measured before an interruption is a report.
+func TestStopped(t *testing.T) {
 	for _, test := range []struct {
 		at     string
 		rows   int // with a round, at least
@@ -518,12 +518,12 @@ func TestThroughputStopped(t *testing.T) {
 	}
 }
 
-// TestThroughputFails: a daemon that cannot be had is an error, and a report of nothing.
-func TestThroughputFails(t *testing.T) {
-	for name, change := range map[string]func(*ThroughputOptions){
-		"no program":  func(o *ThroughputOptions) { o.Daemon = "/no/such/program" },
-		"no endpoint": func(o *ThroughputOptions) { o.Endpoint = "unix:/no/such/socket" },
-		"no backend":  func(o *ThroughputOptions) { o.Backend = "cuda" },
+// TestFails: a daemon that cannot be had is an error, and a report of nothing.
+func TestFails(t *testing.T) {
+	for name, change := range map[string]func(*Options){
+		"no program":  func(o *Options) { o.Daemon = "/no/such/program" },
+		"no endpoint": func(o *Options) { o.Endpoint = "unix:/no/such/socket" },
+		"no backend":  func(o *Options) { o.Backend = "cuda" },
 	} {
 		o := tinyOptions(t)
 		change(&o)

@@ -1,6 +1,6 @@
 //go:build gpu && cgo && linux && amd64
 
-package bench
+package throughput
 
 import (
 	"strings"
@@ -10,11 +10,11 @@ import (
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 )
 
-// TestThroughputDevice: where daemons multiply on a device, its int8 product is the
+// TestDevice: where daemons multiply on a device, its int8 product is the
 // limit, and the device is told of.
-func TestThroughputDevice(t *testing.T) {
+func TestDevice(t *testing.T) {
 	lib, daemon := benchtest.FakeDevice(t)
-	o := ThroughputOptions{
+	o := Options{
 		Options: measure.Options{Daemon: daemon, Progress: benchtest.Quiet},
 		Backend: "auto", Command: []string{"a"}, driver: []string{lib},
 	}

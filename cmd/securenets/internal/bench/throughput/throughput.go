@@ -1,4 +1,6 @@
-package bench
+// Package throughput measures an instance: what callers get of its cloud through a host that
+// checks every product, what the cloud does alone, and what that costs.
+package throughput
 
 import (
 	"context"
@@ -15,8 +17,8 @@ import (
 	"github.com/securenets/securenets/transform"
 )
 
-// ThroughputOptions say what to measure, and where.
-type ThroughputOptions struct {
+// Options say what to measure, and where.
+type Options struct {
 	measure.Options
 	// Endpoint is a daemon to use; "" for daemons of its own. TLS is for tls:HOST:PORT.
 	Endpoint string
@@ -31,11 +33,11 @@ type ThroughputOptions struct {
 	driver []string // paths of libraries in place of CUDA's, for tests
 }
 
-// ThroughputSchema names the report's form.
-const ThroughputSchema = "securenets/throughput/1"
+// Schema names the report's form.
+const Schema = "securenets/throughput/1"
 
-// Throughput is the report. A partial one has what was measured before Stopped.
-type Throughput struct {
+// Report is the report. A partial one has what was measured before Stopped.
+type Report struct {
 	Schema   string          `json:"schema"`
 	Partial  bool            `json:"partial"`
 	Stopped  string          `json:"stopped,omitempty"` // why a report is partial
@@ -51,11 +53,11 @@ type Throughput struct {
 	Currency string          `json:"currency,omitempty"`
 	// Checked are products of a layer and an image that the host checked, Rejected those
 	// that were wrong.
-	Checked   int64           `json:"checked"`
-	Rejected  int64           `json:"rejected"`
-	Noise     Noise           `json:"noise"`
-	Reference Reference       `json:"reference"`
-	Rows      []ThroughputRow `json:"rows"`
+	Checked   int64     `json:"checked"`
+	Rejected  int64     `json:"rejected"`
+	Noise     Noise     `json:"noise"`
+	Reference Reference `json:"reference"`
+	Rows      []Row     `json:"rows"`
 }
 
 // Daemon is who multiplied.
@@ -100,8 +102,8 @@ const (
 	sideCloud = "cloud" // raw frames to the daemon, whose answers nobody unmasks
 )
 
-// ThroughputRow is one load. What does not apply, or cannot be had, is null.
-type ThroughputRow struct {
+// Row is one load. What does not apply, or cannot be had, is null.
+type Row struct {
 	Side    string `json:"side"`
 	Network string `json:"network"`
 	Scheme  string `json:"scheme"`
@@ -144,22 +146,22 @@ type ThroughputRow struct {
 // figures are those of a row, in the order of columns.
 var figures = []struct {
 	name string
-	of   func(*ThroughputRow) **Figure
+	of   func(*Row) **Figure
 }{
-	{"images_per_second", func(r *ThroughputRow) **Figure { return &r.Images }},
-	{"gmacs", func(r *ThroughputRow) **Figure { return &r.GMACs }},
-	{"limit_gmacs", func(r *ThroughputRow) **Figure { return &r.Limit }},
-	{"share_of_limit", func(r *ThroughputRow) **Figure { return &r.Share }},
-	{"share_of_limit_by_cpu", func(r *ThroughputRow) **Figure { return &r.ShareCPU }},
-	{"host_cpu_us", func(r *ThroughputRow) **Figure { return &r.HostCPU }},
-	{"host_pads_us", func(r *ThroughputRow) **Figure { return &r.HostPads }},
-	{"daemon_cpu_us", func(r *ThroughputRow) **Figure { return &r.DaemonCPU }},
-	{"p50_ms", func(r *ThroughputRow) **Figure { return &r.P50 }},
-	{"p90_ms", func(r *ThroughputRow) **Figure { return &r.P90 }},
-	{"p95_ms", func(r *ThroughputRow) **Figure { return &r.P95 }},
-	{"p99_ms", func(r *ThroughputRow) **Figure { return &r.P99 }},
-	{"cost_per_million", func(r *ThroughputRow) **Figure { return &r.Cost }},
-	{"cost_per_million_with_pads", func(r *ThroughputRow) **Figure { return &r.CostPadded }},
+	{"images_per_second", func(r *Row) **Figure { return &r.Images }},
+	{"gmacs", func(r *Row) **Figure { return &r.GMACs }},
+	{"limit_gmacs", func(r *Row) **Figure { return &r.Limit }},
+	{"share_of_limit", func(r *Row) **Figure { return &r.Share }},
+	{"share_of_limit_by_cpu", func(r *Row) **Figure { return &r.ShareCPU }},
+	{"host_cpu_us", func(r *Row) **Figure { return &r.HostCPU }},
+	{"host_pads_us", func(r *Row) **Figure { return &r.HostPads }},
+	{"daemon_cpu_us", func(r *Row) **Figure { return &r.DaemonCPU }},
+	{"p50_ms", func(r *Row) **Figure { return &r.P50 }},
+	{"p90_ms", func(r *Row) **Figure { return &r.P90 }},
+	{"p95_ms", func(r *Row) **Figure { return &r.P95 }},
+	{"p99_ms", func(r *Row) **Figure { return &r.P99 }},
+	{"cost_per_million", func(r *Row) **Figure { return &r.Cost }},
+	{"cost_per_million_with_pads", func(r *Row) **Figure { return &r.CostPadded }},
 }
 
 // point is one load to measure.
@@ -259,17 +261,17 @@ func (s sweep) points() []point {
 	return all
 }
 
-// RunThroughput measures what callers of a cloud get, and what the cloud itself does. With
+// Run measures what callers of a cloud get, and what the cloud itself does. With
 // an error there is a partial report, of what was measured before it.
-func RunThroughput(ctx context.Context, o ThroughputOptions) (*Throughput, error) {
+func Run(ctx context.Context, o Options) (*Report, error) {
 	return o.run(ctx, func(device bool) sweep { return sweepFor(device, o.Quick) })
 }
 
-func (o ThroughputOptions) run(ctx context.Context, plan func(device bool) sweep) (_ *Throughput, err error) {
-	t := &Throughput{
-		Schema: ThroughputSchema, Partial: true, Began: time.Now().UTC().Truncate(time.Second), Command: o.Command, Quick: o.Quick,
+func (o Options) run(ctx context.Context, plan func(device bool) sweep) (_ *Report, err error) {
+	t := &Report{
+		Schema: Schema, Partial: true, Began: time.Now().UTC().Truncate(time.Second), Command: o.Command, Quick: o.Quick,
 		Build: measure.ThisBuild(), Machine: measure.ThisMachine(), Daemon: Daemon{Devices: []cuda.Device{}}, Noise: Noise{Threshold: noisy},
-		Reference: Reference{GMACs: []float64{}}, Rows: []ThroughputRow{},
+		Reference: Reference{GMACs: []float64{}}, Rows: []Row{},
 	}
 	if o.PerHour > 0 {
 		t.PerHour, t.Currency = &o.PerHour, o.Currency
@@ -293,7 +295,7 @@ func (o ThroughputOptions) run(ctx context.Context, plan func(device bool) sweep
 // load is a row in the making.
 type load struct {
 	point
-	row     ThroughputRow
+	row     Row
 	figures map[string]measure.Series // one value a round
 	calls   int                       // of a window
 }
@@ -302,7 +304,7 @@ type load struct {
 func (l *load) add(name string, v float64) { l.figures[name] = append(l.figures[name], v) }
 
 // sum makes the report's rows of what was measured.
-func (t *Throughput) sum(loads []*load) {
+func (t *Report) sum(loads []*load) {
 	for _, l := range loads {
 		if len(l.figures["images_per_second"]) == 0 {
 			continue
@@ -353,7 +355,7 @@ func percentile(sorted []float64, q float64) float64 {
 }
 
 // checked adds a session's counters to the report.
-func (t *Throughput) checked(s hostclient.Stats) {
+func (t *Report) checked(s hostclient.Stats) {
 	t.Checked += s.Checked
 	t.Rejected += s.Rejected
 }
