@@ -11,7 +11,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/bench"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/attacks"
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/place"
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/serve"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/kernels/cpu"
@@ -117,7 +119,7 @@ them, and in the same rounds plain float32: all on one thread of the host.`,
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.Flags()
-	var o bench.PlaceOptions
+	var o place.Options
 	flags.StringArrayVar(&o.Networks, "network", []string{"mnist-cnn", "cifar-cnn"}, "one of "+strings.Join(models.Names(), ", ")+" (repeatable)")
 	flags.StringVar(&o.Daemon, "daemon", "", "`path` of securenetsd (default: beside this program)")
 	benchFlags(cmd, func(ctx context.Context, general measure.Options) (result, error) {
@@ -133,7 +135,7 @@ them, and in the same rounds plain float32: all on one thread of the host.`,
 				return nil, err
 			}
 		}
-		return bench.Place(ctx, o)
+		return place.Run(ctx, o)
 	})
 	return cmd
 }
@@ -223,7 +225,7 @@ rates do not depend on the machine.`,
 		Args: cobra.NoArgs,
 	}
 	networks := cmd.Flags().StringArray("network", models.Names(), "one of "+strings.Join(models.Names(), ", ")+" (repeatable)")
-	benchFlags(cmd, func(ctx context.Context, o measure.Options) (result, error) { return bench.Attacks(ctx, *networks, o) })
+	benchFlags(cmd, func(ctx context.Context, o measure.Options) (result, error) { return attacks.Run(ctx, *networks, o) })
 	return cmd
 }
 

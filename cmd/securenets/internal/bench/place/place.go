@@ -1,4 +1,6 @@
-package bench
+// Package place measures what whole networks cost the host, with every layer sent and with
+// those kept that do not pay.
+package place
 
 import (
 	"context"
@@ -16,26 +18,26 @@ import (
 	"github.com/securenets/securenets/transform"
 )
 
-// PlaceOptions say what to measure, beside Options.
-type PlaceOptions struct {
+// Options say what to measure, beside Options.
+type Options struct {
 	measure.Options
 	Networks []string
 	Schemes  []transform.Scheme
 	Daemon   string // path of securenetsd
 }
 
-// PlaceResult are the figures of whole networks: what they cost the host.
-type PlaceResult struct {
-	CPU     string     `json:"cpu"`
-	Threads int        `json:"threads"`
-	Batch   int        `json:"batch"` // images a call
-	Rounds  int        `json:"rounds"`
-	Rows    []PlaceRow `json:"rows"`
+// Result are the figures of whole networks: what they cost the host.
+type Result struct {
+	CPU     string `json:"cpu"`
+	Threads int    `json:"threads"`
+	Batch   int    `json:"batch"` // images a call
+	Rounds  int    `json:"rounds"`
+	Rows    []Row  `json:"rows"`
 }
 
-// PlaceRow is a network under a scheme and a placement. Times are CPU time of the
+// Row is a network under a scheme and a placement. Times are CPU time of the
 // host's process in nanoseconds an image.
-type PlaceRow struct {
+type Row struct {
 	Network string `json:"network"`
 	Scheme  string `json:"scheme"`
 	Place   string `json:"place"`
@@ -53,13 +55,13 @@ type PlaceRow struct {
 
 const costBatch = 256
 
-// Place measures what networks cost the host with every layer sent and with those
+// Run measures what networks cost the host with every layer sent and with those
 // that do not pay kept, and in the same rounds in plain float32, all on one thread:
 // GOMAXPROCS is 1 meanwhile, for sealing too. Figures are medians over rounds. Results
 // that differ in a bit between schemes or placements are an error.
-func Place(ctx context.Context, o PlaceOptions) (*PlaceResult, error) {
+func Run(ctx context.Context, o Options) (*Result, error) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	result := &PlaceResult{CPU: measure.Processor(), Threads: 1, Batch: costBatch, Rounds: 7}
+	result := &Result{CPU: measure.Processor(), Threads: 1, Batch: costBatch, Rounds: 7}
 	if o.Quick {
 		result.Rounds = 3
 	}
@@ -76,11 +78,11 @@ func Place(ctx context.Context, o PlaceOptions) (*PlaceResult, error) {
 // costs are one row in the making.
 type costs struct {
 	*demo.Costs
-	row                    PlaceRow
+	row                    Row
 	online, offline, total measure.Series
 }
 
-func (o PlaceOptions) network(ctx context.Context, network string, rounds int) (_ []PlaceRow, err error) {
+func (o Options) network(ctx context.Context, network string, rounds int) (_ []Row, err error) {
 	options := demo.Options{Network: network, Batch: costBatch, Daemon: o.Daemon, Out: io.Discard, Progress: func(string, int, int) {}}
 	var all []*costs
 	defer func() {
@@ -96,7 +98,7 @@ func (o PlaceOptions) network(ctx context.Context, network string, rounds int) (
 			if err != nil {
 				return nil, err
 			}
-			c := &costs{Costs: d, row: PlaceRow{Network: network, Scheme: options.Scheme.String(), Place: string(options.Place)}}
+			c := &costs{Costs: d, row: Row{Network: network, Scheme: options.Scheme.String(), Place: string(options.Place)}}
 			all = append(all, c)
 			for _, l := range d.Description().Layers {
 				switch {
@@ -145,7 +147,7 @@ func (o PlaceOptions) network(ctx context.Context, network string, rounds int) (
 			floats = append(floats, each(took))
 		}
 	}
-	var rows []PlaceRow
+	var rows []Row
 	for _, c := range all {
 		c.row.Online, c.row.Offline, c.row.Total = int64(c.online.Median()), int64(c.offline.Median()), int64(c.total.Median())
 		c.row.Local = int64(floats.Median())
@@ -156,7 +158,7 @@ func (o PlaceOptions) network(ctx context.Context, network string, rounds int) (
 }
 
 // Table writes the figures for people.
-func (p *PlaceResult) Table(w io.Writer) error {
+func (p *Result) Table(w io.Writer) error {
 	micros := func(ns int64) string { return fmt.Sprintf("%.1f", float64(ns)/1000) }
 	t := render.Table(w)
 	fmt.Fprintln(t, "network\tscheme\tplace\tsent\tkept\tonline\toffline\ttotal\tquartiles\tlocal float32\ttotal/local\texpected saving")
@@ -180,7 +182,7 @@ measured it. All rows of a network gave the same results bit for bit.
 }
 
 // CSV writes the rows.
-func (p *PlaceResult) CSV(w io.Writer) error {
+func (p *Result) CSV(w io.Writer) error {
 	return render.CSV(w, []string{
 		"network", "scheme", "place", "layers_sent", "layers_kept",
 		"host_online_ns", "host_offline_ns", "host_total_ns", "local_ns", "expected_saving_ns",
@@ -188,7 +190,7 @@ func (p *PlaceResult) CSV(w io.Writer) error {
 }
 
 // Record is the row in CSV.
-func (r PlaceRow) Record() []string {
+func (r Row) Record() []string {
 	fields := []string{r.Network, r.Scheme, r.Place}
 	for _, n := range []int64{int64(r.Sent), int64(r.Kept), r.Online, r.Offline, r.Total, r.Local, r.Expected} {
 		fields = append(fields, strconv.FormatInt(n, 10))

@@ -1,4 +1,5 @@
-package bench
+// Package attacks measures what attacks recover of trained networks, and of their inputs.
+package attacks
 
 import (
 	"cmp"
@@ -19,8 +20,8 @@ import (
 	"github.com/securenets/securenets/transform"
 )
 
-// AttacksResult is what attacks got right on trained networks.
-type AttacksResult struct {
+// Result is what attacks got right on trained networks.
+type Result struct {
 	Ring   string `json:"ring"`
 	Images int    `json:"images"` // that the networks' inputs are drawn from
 	*attack.Report
@@ -28,9 +29,9 @@ type AttacksResult struct {
 
 const attackedImages = 32
 
-// Attacks attacks the weights and inputs of networks, sealed under every scheme, with
+// Run attacks the weights and inputs of networks, sealed under every scheme, with
 // what a cloud receives. Its rates do not depend on the machine.
-func Attacks(ctx context.Context, networks []string, o measure.Options) (*AttacksResult, error) {
+func Run(ctx context.Context, networks []string, o measure.Options) (*Result, error) {
 	images, _, err := models.TestSet()
 	if err != nil {
 		return nil, err
@@ -57,11 +58,11 @@ func Attacks(ctx context.Context, networks []string, o measure.Options) (*Attack
 	if err != nil {
 		return nil, err
 	}
-	return &AttacksResult{Ring: a.Ring.String(), Images: attackedImages, Report: report}, nil
+	return &Result{Ring: a.Ring.String(), Images: attackedImages, Report: report}, nil
 }
 
 // Table writes the rates for people.
-func (a *AttacksResult) Table(w io.Writer) error {
+func (a *Result) Table(w io.Writer) error {
 	for _, write := range []func(io.Writer) error{a.weights, a.baseModels, a.inputs} {
 		if err := write(w); err != nil {
 			return err
@@ -79,7 +80,7 @@ weights plus normal noise of so many per cent of the layer's root mean square.
 }
 
 // games says which rate of games of two candidates is the least that is told from chance.
-func (a *AttacksResult) games() string {
+func (a *Result) games() string {
 	var all []string
 	for _, r := range a.Results {
 		if !r.Game {
@@ -107,7 +108,7 @@ func percent(r attack.Result) string {
 const baseModel = "base model"
 
 // weights writes a line an attack on weights.
-func (a *AttacksResult) weights(w io.Writer) error {
+func (a *Result) weights(w io.Writer) error {
 	t := render.Table(w)
 	fmt.Fprintln(t, "weights of\tlayer\tschemes\tattack\tright\tchance\tof\tms")
 	for _, r := range a.Results {
@@ -128,7 +129,7 @@ func (a *AttacksResult) weights(w io.Writer) error {
 }
 
 // baseModels writes a line a layer, with columns for how far off the base model is.
-func (a *AttacksResult) baseModels(w io.Writer) error {
+func (a *Result) baseModels(w io.Writer) error {
 	var noise []float64
 	var lines []string // of network, layer and schemes
 	cells := map[string][]string{}
@@ -158,7 +159,7 @@ func (a *AttacksResult) baseModels(w io.Writer) error {
 }
 
 // inputs writes a line an attack on inputs, with columns for the clouds that make it.
-func (a *AttacksResult) inputs(w io.Writer) error {
+func (a *Result) inputs(w io.Writer) error {
 	var clouds, lines []string
 	cells := map[string]map[string]string{}
 	for _, r := range a.Results {
@@ -191,20 +192,20 @@ func (a *AttacksResult) inputs(w io.Writer) error {
 }
 
 // CSV writes the rows.
-func (a *AttacksResult) CSV(w io.Writer) error {
-	rows := make([]attackRow, len(a.Results))
+func (a *Result) CSV(w io.Writer) error {
+	rows := make([]row, len(a.Results))
 	for i, r := range a.Results {
-		rows[i] = attackRow(r)
+		rows[i] = row(r)
 	}
 	return render.CSV(w, []string{
 		"target", "attack", "network", "layer", "op", "scheme", "role", "noise", "what", "right", "of", "rate", "chance", "game", "detectable", "verdict", "seconds",
 	}, rows)
 }
 
-type attackRow attack.Result
+type row attack.Result
 
 // Record is the row in CSV.
-func (r attackRow) Record() []string {
+func (r row) Record() []string {
 	return []string{
 		string(r.Target), r.Attack, r.Network, strconv.Itoa(r.Layer), r.Op, r.Scheme, strconv.Itoa(r.Role), render.Decimal(r.Noise), r.What,
 		strconv.Itoa(r.Right), strconv.Itoa(r.Of), render.Decimal(r.Rate), render.Decimal(r.Chance),

@@ -1,4 +1,4 @@
-package bench
+package place
 
 import (
 	"bytes"
@@ -9,12 +9,12 @@ import (
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/benchtest"
 )
 
-var placed = PlaceResult{CPU: "C", Threads: 1, Batch: 256, Rounds: 7, Rows: []PlaceRow{{
+var placed = Result{CPU: "C", Threads: 1, Batch: 256, Rounds: 7, Rows: []Row{{
 	Network: "n", Scheme: "s", Place: "auto", Sent: 1, Kept: 2, Online: 1500, Offline: 500, Total: 2100, Local: 4200, Expected: 70, spread: [2]int64{2000, 2300},
 }}}
 
-// TestPlaceForms: names are those that others read.
-func TestPlaceForms(t *testing.T) {
+// TestForms: names are those that others read.
+func TestForms(t *testing.T) {
 	text, err := json.Marshal(&placed)
 	if err != nil {
 		t.Fatal(err)

@@ -1,9 +1,0 @@
-package bench
-
-import (
-	"testing"
-
-	"github.com/securenets/securenets/cmd/securenets/internal/bench/benchtest"
-)
-
-func TestMain(m *testing.M) { benchtest.Main(m) }
