@@ -49,7 +49,7 @@ ifeq ($(HAS_GCC),)
 	@echo 'no gcc, or not linux/amd64: THE CUDA BACKEND IS NOT TESTED'
 else
 	$(GPU_ENV) $(GO) test -count=1 -tags gpu ./kernels/cuda/... ./cmd/securenetsd
-	$(GPU_ENV) $(GO) test -count=1 -tags gpu -run Device ./cmd/securenets/internal/bench
+	$(GPU_ENV) $(GO) test -count=1 -tags gpu -run Device ./cmd/securenets/internal/bench ./cmd/securenets/internal/bench/throughput
 	$(GPU_ENV) $(GO) test -count=1 -tags gpu -race -short ./kernels/cuda/...
 	$(GPU_ENV) $(GO) test -count=1 -tags gpu -asan -short ./kernels/cuda/...
 endif

@@ -85,6 +85,10 @@ var only = map[string][]string{
 		"internal/lane", "internal/wire", "internal/config", "internal/version", "kernels", "api"},
 	"cmd/securenetsd": {"internal/ring", "internal/plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/safetensors", "internal/sealed",
 		"internal/lane", "internal/wire", "internal/config", "internal/version", "kernels", "api", "daemon"},
+	// What benches share reaches none of them.
+	"cmd/securenets/internal/bench/measure": {"internal/version"},
+	"cmd/securenets/internal/bench/layer":   {"internal/ring", "internal/plan", "internal/cpuid", "internal/prg", "internal/pool", "verify", "transform"},
+	"cmd/securenets/internal/bench/traffic": {"internal/ring", "internal/plan", "internal/safetensors", "internal/sealed", "internal/lane", "internal/wire", "api"},
 }
 
 // confined: only packages below these reach the module or package of the key.

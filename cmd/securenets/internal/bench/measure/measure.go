@@ -9,9 +9,7 @@ import (
 
 // Options say what to measure.
 type Options struct {
-	// Quick measures each shape for a second and not for five, and of kernels only
-	// the products below 2^31 multiply-adds.
-	Quick    bool
+	Quick    bool // measure less, in seconds
 	Progress func(label string, done, total int)
 	// Daemon is the path of securenetsd, for what is measured through one; "" for not.
 	Daemon string

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,17 +22,10 @@ import (
 	"github.com/securenets/securenets/cmd/securenets/internal/child"
 	"github.com/securenets/securenets/cmd/securenets/internal/cputime"
 	"github.com/securenets/securenets/hostclient"
-	"github.com/securenets/securenets/internal/graph"
-	"github.com/securenets/securenets/internal/onnx"
 	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
-	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/kernels/cpu"
 	"github.com/securenets/securenets/kernels/cuda"
-	"github.com/securenets/securenets/kernels/roofline"
-	"github.com/securenets/securenets/models"
-	"github.com/securenets/securenets/transform"
 )
 
 // running is a bench of throughput under way.
@@ -206,148 +197,6 @@ func (r *running) dialer() traffic.Dialer {
 		return traffic.Unix(r.o.Endpoint)
 	default:
 		return traffic.Unix(r.daemons[0].Addr)
-	}
-}
-
-// deployed is a sealed network that the clouds have.
-type deployed struct {
-	network  network
-	scheme   transform.Scheme
-	session  *hostclient.Session
-	digest   sealed.Digest // of the first role
-	ops      []plan.Op
-	mulAdds  int64
-	padBytes int64 // of an image
-	images   []float32
-	input    int // values of an image
-}
-
-// prepare has a point's network at the clouds, and its row begun.
-func (r *running) prepare(ctx context.Context, p point) error {
-	d, err := r.deploy(ctx, p.network, p.scheme)
-	if err != nil {
-		return err
-	}
-	d.draw(p.rows)
-	r.loads = append(r.loads, &load{
-		point: p, figures: map[string]measure.Series{},
-		row: Row{
-			Side: p.side, Network: p.network.String(), Scheme: p.scheme.String(), Width: p.network.width, Depth: p.network.depth,
-			Rows: p.rows, Callers: p.callers, MulAdds: d.mulAdds,
-		},
-	})
-	return nil
-}
-
-func (r *running) of(p point) *deployed {
-	for _, d := range r.deployed {
-		if d.network == p.network && d.scheme == p.scheme {
-			return d
-		}
-	}
-	return nil
-}
-
-// deploy seals a network and pushes it, once.
-func (r *running) deploy(ctx context.Context, n network, scheme transform.Scheme) (*deployed, error) {
-	if d := r.of(point{network: n, scheme: scheme}); d != nil {
-		return d, nil
-	}
-	model, err := n.onnx()
-	if err != nil {
-		return nil, err
-	}
-	sealedModels, secret, err := hostclient.Seal(ctx, model, hostclient.SealOptions{Scheme: scheme, Multiplier: r.multiply})
-	if err != nil {
-		return nil, err
-	}
-	d := &deployed{network: n, scheme: scheme, digest: sealedModels[0].Digest, padBytes: secret.PadBytes()}
-	parsed, err := sealed.Parse(sealedModels[0].Bytes)
-	if err != nil {
-		return nil, err
-	}
-	d.ops = parsed.Plan.Ops
-	for _, op := range d.ops {
-		d.mulAdds += op.MulAdds()
-	}
-	in := secret.Describe().Input
-	d.input = in[0] * in[1] * in[2]
-	var clients []*hostclient.Client
-	for role, m := range sealedModels {
-		c, err := r.client(role)
-		if err != nil {
-			return nil, err
-		}
-		r.defers(c.Close)
-		clients = append(clients, c)
-		if secret.Roles() > 1 {
-			if err := secret.Bind(role, c.Provider()); err != nil {
-				return nil, err
-			}
-		}
-		if r.o.Endpoint != "" { // one of its own keeps nothing
-			r.defers(func() error { return remove(c, m.Digest) })
-		}
-		if err := c.Push(ctx, m, nil); err != nil {
-			return nil, err
-		}
-	}
-	d.session, err = hostclient.Open(ctx, secret, sealedModels, clients, hostclient.Options{Multiplier: r.multiply, RequireStock: true})
-	if err != nil {
-		return nil, err
-	}
-	r.defers(func() error {
-		r.report.checked(d.session.Stats())
-		return d.session.Close()
-	})
-	r.deployed = append(r.deployed, d)
-	return d, nil
-}
-
-// remove removes a model, or what of it was uploaded, also when the bench was
-// interrupted.
-func remove(c *hostclient.Client, d sealed.Digest) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	err := c.Remove(ctx, d)
-	var e *wire.Error
-	if errors.As(err, &e) && e.Reason == wire.ReasonModelNotFound { // nothing of it arrived
-		return nil
-	}
-	return err
-}
-
-// onnx returns the network's file. Dense layers have random weights, of a variance that
-// keeps that of the values (He et al., ICCV 2015).
-func (n network) onnx() ([]byte, error) {
-	if n.model != "" {
-		return models.ONNX(n.model)
-	}
-	rng := rand.New(rand.NewPCG(7, uint64(n.width)))
-	g := &graph.Graph{Input: graph.Vector(n.width)}
-	add := func(op graph.Op) {
-		g.Nodes = append(g.Nodes, graph.Node{Op: op, Inputs: []graph.Value{graph.Value(len(g.Nodes))}})
-		g.Output = graph.Value(len(g.Nodes))
-	}
-	for layer := range n.depth {
-		if layer > 0 {
-			add(graph.ReLU{})
-		}
-		w := make([]float32, n.width*n.width)
-		for i := range w {
-			w[i] = float32(rng.NormFloat64() * math.Sqrt(2/float64(n.width)))
-		}
-		add(&graph.Dense{In: n.width, Out: n.width, W: w, B: make([]float32, n.width)})
-	}
-	return onnx.Marshal(g)
-}
-
-// draw has at least so many images to send. What is in them makes no difference to the
-// time.
-func (d *deployed) draw(n int) {
-	rng := rand.New(rand.NewPCG(8, 0))
-	for len(d.images) < n*d.input {
-		d.images = append(d.images, rng.Float32())
 	}
 }
 
@@ -575,121 +424,4 @@ func (r *running) daemonCPU(clouds int) (sum time.Duration, err error) {
 		sum += t
 	}
 	return sum, nil
-}
-
-// referenceOp and referenceRows are the small product that tells whether the machine
-// stays as it was: 64 million multiply-adds.
-var referenceOp = plan.Dense(512, 512)
-
-const referenceRows = 256
-
-func (r *running) openReference(ctx context.Context) error {
-	b := cpu.New(cpu.Options{Threads: 1})
-	r.defers(b.Close)
-	m := traffic.Model(9, referenceOp)
-	var err error
-	if r.reference, err = b.Load(ctx, m.Plan.Ring, referenceOp, m.Weights[0]); err != nil {
-		return err
-	}
-	r.defers(r.reference.Close)
-	return nil
-}
-
-// readReference measures the reference product, in elapsed time, as all else is.
-func (r *running) readReference(ctx context.Context) error {
-	const span, least = 50 * time.Millisecond, 5
-	x, y := traffic.Rows(referenceOp, referenceRows), ring.NewMatrix(referenceRows, referenceOp.OutLen())
-	var rates measure.Series
-	for begin := time.Now(); time.Since(begin) < span || len(rates) < least; {
-		start := time.Now()
-		if err := r.reference.Evaluate(ctx, y, x); err != nil {
-			return err
-		}
-		rates = append(rates, referenceRows*float64(referenceOp.MulAdds())/float64(time.Since(start).Nanoseconds()))
-	}
-	r.report.Reference.GMACs = append(r.report.Reference.GMACs, measure.Round(rates.Median()))
-	return nil
-}
-
-// limit reads the most that the cloud's device does, in 10^9 ring multiply-adds a second.
-type limit interface {
-	read() (limits, error)
-}
-
-// limits are those of all threads or devices and, of a processor, of one thread in its
-// own processor time. 0 stands for one that cannot be had.
-type limits struct{ all, one float64 }
-
-// openLimit finds out what can be had: nothing of a machine elsewhere.
-func (r *running) openLimit(ctx context.Context, device bool) error {
-	d := &r.report.Daemon
-	r.limit = noLimit{}
-	switch {
-	case r.o.Endpoint != "":
-	case device:
-		ready := slices.DeleteFunc(slices.Clone(d.Devices), func(d cuda.Device) bool { return d.State != cuda.Ready })
-		if len(ready) == 0 || slices.ContainsFunc(ready, func(d cuda.Device) bool { return d.Name != ready[0].Name }) {
-			return nil
-		}
-		b, err := cuda.Open(cuda.Options{Devices: []int{ready[0].Ordinal}, Memory: 1 << 30, Streams: 1, Driver: r.o.driver, BLAS: r.o.driver})
-		if errors.Is(err, cuda.ErrUnavailable) { // this program was built without CUDA
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		r.defers(b.Close)
-		m, err := b.Meter(ctx)
-		if err != nil {
-			return err
-		}
-		r.defers(func() error { m.Close(); return nil })
-		size := r.sweep.peer
-		peer, err := m.NewPeer(cuda.Int8, size, size, size)
-		if err != nil {
-			return err
-		}
-		r.defers(peer.Close)
-		r.limit = deviceLimit{peer, float64(len(ready)) * float64(size) * float64(size) * float64(size) / 4}
-		d.LimitOf = fmt.Sprintf("a quarter of cuBLAS' int8 product of %d x %d by %d, measured beside each row, on %d device(s)", size, size, size, len(ready))
-	case roofline.Available() && strings.HasPrefix(d.Backend, "cpu"):
-		const memory = 1 << 20 // read for nothing: what is wanted is vpdpbusd
-		threads := runtime.NumCPU()
-		r.limit = processorLimit{roofline.NewMeter(threads, memory), roofline.NewMeter(1, memory), r.sweep.readings}
-		d.LimitOf = fmt.Sprintf("a quarter of vpdpbusd on %d thread(s), measured beside each row", threads)
-	}
-	return nil
-}
-
-type noLimit struct{}
-
-func (noLimit) read() (limits, error) { return limits{}, nil }
-
-type processorLimit struct {
-	all, one *roofline.Meter
-	readings int
-}
-
-func (l processorLimit) read() (limits, error) {
-	var all, one measure.Series
-	for range l.readings {
-		all = append(all, l.all.Round(func() float64 { return 1 }).VNNI/4)
-		one = append(one, l.one.Round(func() float64 { return 1 }).VNNI/4)
-	}
-	return limits{all.Median(), one.Median()}, nil
-}
-
-// deviceLimit is a plain product, and the ring multiply-adds that all devices do in its
-// time at most.
-type deviceLimit struct {
-	peer    *cuda.Peer
-	mulAdds float64
-}
-
-func (l deviceLimit) read() (limits, error) {
-	took, err := l.peer.Time()
-	if err != nil {
-		return limits{}, err
-	}
-	return limits{all: l.mulAdds / float64(took.Nanoseconds())}, nil
 }
