@@ -200,7 +200,7 @@ func echoElsewhere(ctx context.Context) (*echoProcess, error) {
 	return &echoProcess{addr: p.Addr, cpu: func() (time.Duration, error) { return cputime.Of(p.PID) }, stop: p.Stop}, nil
 }
 
-// Frames answers until ctx ends.
+// Frames is what EchoCommand does: it answers frames until ctx ends.
 func Frames(ctx context.Context, l net.Listener) error {
 	server := grpc.NewServer(wire.ServerOptions()...)
 	pb.RegisterSecureNetsServer(server, frames{ops: traffic.MNIST})
