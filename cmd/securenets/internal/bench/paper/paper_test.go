@@ -257,10 +257,14 @@ func TestChecking(t *testing.T) {
 		if len(c.layers) != 3 {
 			t.Errorf("%v: %d layers", s, len(c.layers))
 		}
-		if err := c.round(); err != nil {
-			t.Fatal(err)
+		const rounds = 9
+		for range rounds {
+			if err := c.round(); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if len(c.inputs) != 1 || c.inputs[0] <= 0 || c.spot[0][0] <= 0 || c.spot[1][0] <= c.spot[0][0] {
+		// The least of each is what it takes where nothing else ran.
+		if few, more := slices.Min(c.spot[0]), slices.Min(c.spot[1]); len(c.inputs) != rounds || slices.Min(c.inputs) <= 0 || few <= 0 || more <= few {
 			t.Errorf("%v: %+v", s, c)
 		}
 		for i := range c.layers[0].W {

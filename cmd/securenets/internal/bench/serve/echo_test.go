@@ -72,12 +72,12 @@ func TestFramesLengths(t *testing.T) {
 	for i, op := range traffic.MNIST {
 		of = append(of, traffic.Target{Layer: i, Op: op, X: traffic.Rows(op, 3)})
 	}
-	answers, err := traffic.Unix(e.addr).Drive(t.Context(), inTurn(5, of), time.Now().Add(50*time.Millisecond))
+	answers, err := traffic.Unix(e.addr).Drive(t.Context(), inTurn(5, of), time.Now().Add(300*time.Millisecond))
 	if err != nil || len(answers) < len(of) {
 		t.Errorf("%d answers, %v", len(answers), err)
 	}
 	of[0].Op = traffic.MNIST[1] // of which the echo knows nothing
-	if _, err := traffic.Unix(e.addr).Drive(t.Context(), inTurn(1, of[:1]), time.Now().Add(50*time.Millisecond)); err == nil {
+	if _, err := traffic.Unix(e.addr).Drive(t.Context(), inTurn(1, of[:1]), time.Now().Add(300*time.Millisecond)); err == nil {
 		t.Error("an answer of another length")
 	}
 	if err := e.stop(); err != nil {

@@ -136,9 +136,14 @@ func TestHold(t *testing.T) {
 		conn.Close()
 	}
 	c.mu.Unlock()
-	time.Sleep(100 * time.Millisecond)
-	if n, err := held.alive(); n != 33 || err != nil {
-		t.Errorf("%d alive, %v", n, err)
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) { // until all callers know
+		n, err := held.alive()
+		if n == 33 && err == nil {
+			break
+		}
+		if n < 33 || err != nil || time.Now().After(end) {
+			t.Fatalf("%d alive, %v", n, err)
+		}
 	}
 	if err := held.leave(); err != nil {
 		t.Error(err)
