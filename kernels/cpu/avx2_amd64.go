@@ -2,39 +2,67 @@
 
 package cpu
 
-import "github.com/securenets/securenets/internal/ring"
-
-// avx2 multiplies with AVX2: 16 products of bytes, as words of 16 bits, an instruction.
-var avx2 = vectorUnit{name: "avx2", split: split2, multiply: multiply2}
+// avx2 multiplies with AVX2: 16 products of words of 16 bits an instruction. They
+// are residues modulo two primes at a time: bytes would be multiplied as words, too.
+var avx2 = vectorUnit{name: "avx2", width: 2, split: split2, multiply: multiply2}
 
 // split2 has the vector unit take whole blocks of words, and the tail as one more.
 func split2(dst []uint8, plane int, src []uint32, c []splitting) {
-	const block = 32
+	const block = 16
 	n := len(src) &^ (block - 1)
 	if n > 0 {
-		_ = dst[(len(c)-1)*plane+n-1]
+		_ = dst[(len(c)-1)*plane+2*n-1]
 		splitAVX2(&dst[0], plane, &src[0], n, &c[0], len(c))
 	}
 	if n < len(src) {
 		var words [block]uint32
-		var bytes [ring.MaxPrimes][block]uint8
+		var tail [maxPairs][2 * block]uint8
 		copy(words[:], src[n:])
-		splitAVX2(&bytes[0][0], block, &words[0], block, &c[0], len(c))
+		splitAVX2(&tail[0][0], 2*block, &words[0], block, &c[0], len(c))
 		for i := range c {
-			copy(dst[i*plane+n:], bytes[i][:len(src)-n])
+			copy(dst[i*plane+2*n:], tail[i][:2*(len(src)-n)])
 		}
 	}
 }
 
-// multiply2 takes 4 rows and 16 lanes at a time.
+// sumsAVX2 are the loops for words of weights and 1 to 3 rows at a time, and those
+// for bytes and 1 to 6.
+var sumsAVX2 = [2][]func(t *tile, w *int8, x *uint8, sums *uint32, times int){
+	{sums1AVX2, sums2AVX2, sums3AVX2, sums4AVX2, sums5AVX2, sums6AVX2},
+	{wide1AVX2, wide2AVX2, wide3AVX2},
+}
+
+// multiply2 takes part after part of the runs, 16 lanes and some rows at a time.
 func multiply2(t *tile) {
-	const rows, lanes = 4, 16
-	sums := [rows]func(t *tile, w *int8, x *uint8, sums *uint32){sums1AVX2, sums2AVX2, sums3AVX2, sums4AVX2}
+	const lanes = 16
+	loops := sumsAVX2[t.weight-1]
+	high := len(loops)
+	step := 2 * t.weight // bytes of a lane
+	most := (t.rows + high - 1) / high * (t.lanes / lanes)
+	p := &t.part
+	p.fetch, p.stride = t.ahead, t.aheadStep/most
 	for prime := range t.primes {
-		for lane := 0; lane < t.lanes; lane += lanes {
-			w := &t.w[prime*t.image+4*lane]
-			for row := 0; row < t.rows; row += rows {
-				sums[min(rows, t.rows-row)-1](t, w, &t.x[prime*t.plane+row*t.stride], t.sum(prime, row, lane))
+		w := prime * t.image
+		for run := 0; run < len(t.runs); run += p.count {
+			p.runs, p.count, p.later = &t.runs[run], 1, run
+			if t.steps < partSteps {
+				p.count = min(len(t.runs)-run, partSteps/t.steps)
+			}
+			for from := 0; from < t.steps; from += partSteps {
+				p.steps = min(partSteps, t.steps-from)
+				x := prime*t.plane + 4*from
+				for lane := 0; lane < t.lanes; lane += lanes {
+					row := 0
+					if times := t.rows / high; times > 0 {
+						loops[high-1](t, &t.w[w+lane*step], &t.x[x], t.sum(prime, 0, lane), times)
+						row = times * high
+					}
+					if row < t.rows {
+						loops[t.rows-row-1](t, &t.w[w+lane*step], &t.x[x+row*t.stride], t.sum(prime, row, lane), 1)
+					}
+				}
+				w += p.count * p.steps * t.lanes * step
+				p.later = 1
 			}
 		}
 	}
@@ -43,24 +71,40 @@ func multiply2(t *tile) {
 	}
 }
 
-// splitAVX2 takes a multiple of 32 words, one or more.
+// splitAVX2 takes a multiple of 16 words, one or more.
 //
 //go:noescape
 func splitAVX2(dst *uint8, plane int, src *uint32, n int, c *splitting, primes int)
 
-// sumsNAVX2 computes the sums of N rows and 16 lanes modulo one prime.
+// sumsNAVX2 adds a part of the sums of N rows and 16 lanes modulo one modulus, for so
+// many times N rows; wideNAVX2 does for weights of 16 bits.
 //
 //go:noescape
-func sums1AVX2(t *tile, w *int8, x *uint8, sums *uint32)
+func sums1AVX2(t *tile, w *int8, x *uint8, sums *uint32, times int)
 
 //go:noescape
-func sums2AVX2(t *tile, w *int8, x *uint8, sums *uint32)
+func sums2AVX2(t *tile, w *int8, x *uint8, sums *uint32, times int)
 
 //go:noescape
-func sums3AVX2(t *tile, w *int8, x *uint8, sums *uint32)
+func sums3AVX2(t *tile, w *int8, x *uint8, sums *uint32, times int)
 
 //go:noescape
-func sums4AVX2(t *tile, w *int8, x *uint8, sums *uint32)
+func sums4AVX2(t *tile, w *int8, x *uint8, sums *uint32, times int)
+
+//go:noescape
+func sums5AVX2(t *tile, w *int8, x *uint8, sums *uint32, times int)
+
+//go:noescape
+func sums6AVX2(t *tile, w *int8, x *uint8, sums *uint32, times int)
+
+//go:noescape
+func wide1AVX2(t *tile, w *int8, x *uint8, sums *uint32, times int)
+
+//go:noescape
+func wide2AVX2(t *tile, w *int8, x *uint8, sums *uint32, times int)
+
+//go:noescape
+func wide3AVX2(t *tile, w *int8, x *uint8, sums *uint32, times int)
 
 //go:noescape
 func crtAVX2(t *tile)

@@ -4,7 +4,8 @@ package cpu
 
 // avx512 multiplies with AVX-512 VNNI: 64 products of bytes an instruction.
 var avx512 = vectorUnit{
-	name: "avx512",
+	name:  "avx512",
+	width: 1,
 	split: func(dst []uint8, plane int, src []uint32, c []splitting) {
 		if len(src) > 0 {
 			_ = dst[(len(c)-1)*plane+len(src)-1]

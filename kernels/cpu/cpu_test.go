@@ -36,9 +36,11 @@ func TestConformance(t *testing.T) {
 		}
 	}
 	if !testing.Short() { // slow, above all under the race detector, which sees nothing new
-		t.Run(twin.name, func(t *testing.T) {
-			kerneltest.Run(t, opener(tier{twin.name, loadResidues(twin)}, 2))
-		})
+		for _, twin := range twins {
+			t.Run(twin.name, func(t *testing.T) {
+				kerneltest.Run(t, opener(tier{twin.name, loadResidues(twin)}, 2))
+			})
+		}
 	}
 }
 

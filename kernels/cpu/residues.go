@@ -3,6 +3,7 @@ package cpu
 import (
 	"context"
 	"math"
+	"slices"
 	"unsafe"
 
 	"github.com/securenets/securenets/internal/plan"
@@ -10,13 +11,16 @@ import (
 	"github.com/securenets/securenets/kernels/internal/pages"
 )
 
-// A vectorUnit multiplies residues of 8 bits: for each prime a product of
-// integers, exact in 32 bits, and the words put together from the sums. Both of
-// its routines have a twin in Go, with the same bytes.
+// A vectorUnit multiplies residues of 8 or 16 bits: for each modulus a product of
+// integers, exact, and the words put together from the sums. The moduli are the
+// ring's primes, or products of two of them. Both of its routines have a twin in
+// Go, with the same bytes.
 type vectorUnit struct {
-	name string
-	// split sets dst[i·plane + j] to a byte congruent to src[j] modulo prime i,
-	// at most the prime, for each of c.
+	name  string
+	width int // bytes of a residue: 1 modulo a prime, 2 modulo two primes
+	// split sets element j from dst[i·plane] on to a residue of src[j] modulo
+	// modulus i, for each of c. Bytes are unsigned and at most the prime, words of
+	// 16 bits signed and at most maxWord in magnitude.
 	split func(dst []uint8, plane int, src []uint32, c []splitting)
 	// multiply computes a tile.
 	multiply func(t *tile)
@@ -27,18 +31,20 @@ type vectorUnit struct {
 const (
 	maxRows  = 12
 	maxLanes = 32
+	maxWord  = 31100 // magnitude of a residue of 16 bits: see splitting
 )
 
 // A tile is the argument of a vectorUnit: rows of x by one panel. Sums are taken
-// for some primes; then, where crt is set, words are put together from all sums.
+// for some moduli; then, where crt is set, words are put together from all sums.
 //
-//	sums[p][i][j]      = Σ_k w[j, k]·x[i, k] modulo prime p, not reduced
+//	sums[p][i][j]      = Σ_k w[j, k]·x[i, k] modulo modulus p, not reduced
 //	y[i·yStride/4 + j] = Σ_k w[j, k]·x[i, k] mod M, for the lanes j of mask
 //
-// Row i of x has its bytes modulo the first prime in runs of 4·steps, that begin
-// at x[i·stride + runs[r]], modulo the next one plane bytes further on. The
-// panel has lanes·4 bytes a step, lane by lane, modulo the next prime image bytes
-// further on. Those beyond a run's true length are 0, so x may hold any there.
+// Row i of x has its residues modulo the first modulus in runs of 4·steps bytes,
+// that begin at x[i·stride + runs[r]], modulo the next one plane bytes further on.
+// The panel has, a step and lane by lane, a weight for each of the step's elements,
+// modulo the next modulus image bytes further on. Those beyond a run's true length
+// are 0, so x may hold any there.
 type tile struct {
 	sums      *tileSums
 	w         []int8
@@ -48,11 +54,12 @@ type tile struct {
 	crt       *reconstruction
 	steps     int // in a run
 	stride    int // bytes, row to row of x
-	plane     int // bytes, prime to prime of x
-	image     int // bytes, prime to prime of w; 0 where all primes share one
-	prime     int // that w and x begin with
-	primes    int // of them
-	pitch     int // bytes, prime to prime of sums
+	plane     int // bytes, modulus to modulus of x
+	image     int // bytes, modulus to modulus of w; 0 where all share one
+	weight    int // bytes of a weight: 1, or 2 in residues of 16 bits
+	prime     int // modulus that w and x begin with
+	primes    int // moduli
+	pitch     int // bytes, modulus to modulus of sums
 	rows      int // of x, 1 to maxRows
 	words     int // rows of y
 	lanes     int // maxLanes or half of it
@@ -60,6 +67,7 @@ type tile struct {
 	mask      int // bit j: lane j exists
 	ahead     uintptr
 	aheadStep int // bytes to prefetch a step, from address ahead on
+	part      part
 }
 
 // sum returns the place of a sum, with prime counted from t.prime on.
@@ -68,21 +76,63 @@ func (t *tile) sum(prime, row, lane int) *uint32 {
 	return &t.sums[at/maxRows][at%maxRows][lane]
 }
 
+// high returns the place of the high half of a sum of 16-bit residues.
+func (t *tile) high(prime, row, lane int) *uint32 {
+	at := (t.prime+prime)*t.pitch/rowBytes + row
+	return &t.sums[maxPairs+at/maxRows][at%maxRows][lane]
+}
+
 // tileSums are those of a tile by prime, row and lane, each with 2^31 added, so
 // that it is an unsigned word.
+//
+// A product of two pairs of 16-bit residues is below 2^31 in magnitude, and a sum
+// of them needs two words: with what is summed in 32 bits cut in parts v,
+//
+//	low  = Σ v mod 2^32                in the first maxPairs of the primes' places
+//	high = 2^31 + Σ floor(v / 2^16)    in the others
+//
+// so that Σ v = 2^16·(high - 2^31) + (low - 2^16·high mod 2^32), as there are at
+// most 2^15 parts.
 type tileSums [ring.MaxPrimes][maxRows][maxLanes]uint32
 
-const rowBytes = 4 * maxLanes // of sums
+const (
+	rowBytes = 4 * maxLanes       // of sums
+	maxPairs = ring.MaxPrimes / 2 // moduli of 16 bits
+)
+
+// partSteps is the most steps that are multiplied for all rows of a tile before
+// the steps that follow: what they need of a panel stays in the first-level cache.
+// It also keeps a sum of 16-bit residues times signed bytes below 2^31 in magnitude.
+const partSteps = 256
+
+// A part of a tile is some of its runs, or partSteps of one.
+type part struct {
+	runs   *int
+	count  int // runs
+	steps  int // in a run
+	later  int // 0 for the first of a tile, where sums begin
+	fetch  uintptr
+	stride int // bytes to prefetch a step, from address fetch on
+}
 
 // splitting has the constants of one prime p for reducing words:
 //
 //	v = 510·p + Σ_j (byte j of the word)·(256^j mod p, centred)   0 <= v <= 1020·p
 //	r = v - p·floor(v·inverse)                                    0 <= r <= p
+//
+// or of a modulus m of two, for words a < M: with every step in float32,
+//
+//	q = round((a - 2^31)·inverse + half)    off a/m by less than 1/2 + 768/m
+//	r = a - m·q                             |r| < m/2 + 768 < maxWord
+//
+// The errors of a - 2^31, of inverse and of the product are below 128 each, those of
+// half and of the sum below 128 and 256, in units of 1/m.
 type splitting struct {
 	powers  uint32  // 256^j mod p, centred, one a byte
 	bias    uint32  // 510·p
-	inverse float32 // 1/p, rounded down
-	minus   uint32  // -p, in the low half
+	inverse float32 // 1/p, rounded down, or 1/m
+	minus   uint32  // -p, in the low half, or -m
+	half    float32 // 2^31/m
 }
 
 // reconstruction has the constants for the words of given sums: with e_i the
@@ -90,13 +140,31 @@ type splitting struct {
 //
 //	c_i = bias_i + Σ_j (byte j)·(powers_i, byte j) ≡ e_i·s_i (mod p_i)
 //	y   = Σ_i c_i·M/p_i mod M
+//
+// Sums of 16-bit residues have, with f_j = e_i·256^j mod m_i, centred,
+//
+//	c_i = bias_i + Σ_j (byte j of low - 2^16·high)·f_j + Σ_j (byte j of high)·f_{j+2}
 type reconstruction struct {
 	powers  [ring.MaxPrimes]uint32 // e_i·256^j mod p_i, centred, one a byte
-	bias    [ring.MaxPrimes]int32  // -e_i·2^31 mod p_i
+	pairs   [maxPairs][4]uint32    // f_0 and f_2, f_1 and f_3, f_2 and f_4, f_3 and f_5, in halves
+	bias    [ring.MaxPrimes]int32  // -e_i·2^31 mod p_i, or -e_i·2^47 mod m_i
 	inverse [ring.MaxPrimes]float32
 	rest    [ring.MaxPrimes]uint32 // M/p_i
 	modulus uint32
 	down    float32 // -2^-10
+}
+
+// moduli returns those of residues of so many bytes: r's primes, or what is left to
+// right the product of two of them.
+func moduli(r ring.Ring, width int) (m []uint32) {
+	for pair := range slices.Chunk(r.Primes(), width) {
+		product := uint32(1)
+		for _, p := range pair {
+			product *= p
+		}
+		m = append(m, product)
+	}
+	return m
 }
 
 // powersOf returns the bytes (first·256^j mod p, centred), j = 0 to 3.
@@ -116,34 +184,59 @@ func centre(a, p uint32) int8 {
 	return int8(a)
 }
 
-func splittings(r ring.Ring) (c []splitting) {
-	for _, p := range r.Primes() {
-		inverse := float32(1 / float64(p))
-		if float64(inverse)*float64(p) > 1 {
+// pairsOf returns two halves, (first·256^j mod m, centred) of j and j + 2.
+func pairsOf(first, m uint32, j int) (pair uint32) {
+	for i := range 2 {
+		f := uint64(first) << (8 * (j + 2*i)) % uint64(m)
+		if f > uint64(m/2) {
+			f -= uint64(m)
+		}
+		pair |= uint32(uint16(f)) << (16 * i)
+	}
+	return pair
+}
+
+func splittings(r ring.Ring, width int) (c []splitting) {
+	for _, m := range moduli(r, width) {
+		inverse := float32(1 / float64(m))
+		if width == 2 {
+			c = append(c, splitting{inverse: inverse, minus: -m, half: float32((1 << 31) / float64(m))})
+			continue
+		}
+		if float64(inverse)*float64(m) > 1 {
 			inverse = math.Nextafter32(inverse, 0)
 		}
-		c = append(c, splitting{powersOf(1, p), 510 * p, inverse, uint32(uint16(-p))})
+		c = append(c, splitting{powers: powersOf(1, m), bias: 510 * m, inverse: inverse, minus: uint32(uint16(-m))})
 	}
 	return c
 }
 
-func newReconstruction(r ring.Ring) *reconstruction {
+func newReconstruction(r ring.Ring, width int) *reconstruction {
 	c := &reconstruction{modulus: r.Modulus(), down: -1.0 / (1 << 10)}
-	primes := r.Primes()
-	for i, p := range primes {
-		unit := make([]uint8, len(primes))
-		unit[i] = 1
-		c.rest[i] = r.Modulus() / p
-		e := r.Combine(unit) / c.rest[i] // e_i·M/p_i is the word that is 1 mod p_i and 0 mod the others
-		c.powers[i] = powersOf(e, p)
-		c.bias[i] = int32((p - uint32(uint64(e)<<31%uint64(p))) % p)
-		c.inverse[i] = 1 / float32(p)
+	for i, m := range moduli(r, width) {
+		unit := make([]uint8, len(r.Primes()))
+		for j := i * width; j < min((i+1)*width, len(unit)); j++ {
+			unit[j] = 1
+		}
+		c.rest[i] = r.Modulus() / m
+		e := r.Combine(unit) / c.rest[i] // e_i·M/m_i is the word that is 1 mod m_i and 0 mod the others
+		c.inverse[i] = 1 / float32(m)
+		bias := uint64(e) << 31 % uint64(m)
+		if width == 1 {
+			c.powers[i] = powersOf(e, m)
+		} else {
+			for j := range c.pairs[i] {
+				c.pairs[i][j] = pairsOf(e, m, j)
+			}
+			bias = bias << 16 % uint64(m)
+		}
+		c.bias[i] = int32((uint64(m) - bias) % uint64(m))
 	}
 	return c
 }
 
-// residues is a weight matrix in panels of bytes modulo each prime. Weights that
-// all lift to 8 bits are congruent to themselves: they are one image for all primes.
+// residues is a weight matrix in panels of residues modulo each modulus. Weights that
+// all lift to 8 bits are congruent to themselves: they are one image, of bytes.
 type residues struct {
 	unit   vectorUnit
 	op     plan.Conv2D
@@ -153,6 +246,7 @@ type residues struct {
 	runs   [][]int // of each group, from the first byte of a position
 	steps  int     // in a run
 	images int
+	weight int // bytes of a weight
 	rows   int // weight rows of a group
 	packed []int8
 }
@@ -168,23 +262,24 @@ func loadResidues(unit vectorUnit) func(ring.Ring, plan.Op, ring.Matrix) weights
 
 func newResidues(unit vectorUnit, r ring.Ring, op plan.Op) *residues {
 	c := op.AsConv()
-	p := &residues{unit: unit, op: c, split: splittings(r), crt: newReconstruction(r), rows: c.OutC / c.Groups}
-	p.line = (c.Left + c.W + c.Right) * c.C
+	p := &residues{unit: unit, op: c, split: splittings(r, unit.width), crt: newReconstruction(r, unit.width), rows: c.OutC / c.Groups}
+	line := (c.Left + c.W + c.Right) * c.C
+	p.line = line * unit.width
 
 	// A run is what lies side by side in the map as in the patch.
 	depth, along, down := c.C/c.Groups, 1, 1 // along and down: its kernel columns and rows
 	if c.Groups == 1 && c.DW == 1 {
 		along = c.KW
-		if c.DH == 1 && p.line == c.KW*c.C {
+		if c.DH == 1 && line == c.KW*c.C {
 			down = c.KH
 		}
 	}
-	p.steps = (down*along*depth + 3) / 4
+	p.steps = (down*along*depth*unit.width + 3) / 4
 	for g := range c.Groups {
 		var runs []int
 		for a := 0; a < c.KH; a += down {
 			for b := 0; b < c.KW; b += along {
-				runs = append(runs, a*c.DH*p.line+b*c.DW*c.C+g*depth)
+				runs = append(runs, (a*c.DH*line+b*c.DW*c.C+g*depth)*unit.width)
 			}
 		}
 		p.runs = append(p.runs, runs)
@@ -194,41 +289,48 @@ func newResidues(unit vectorUnit, r ring.Ring, op plan.Op) *residues {
 
 // pack lays the weights out in panels.
 func (p *residues) pack(r ring.Ring, w ring.Matrix) {
-	p.images = len(p.split)
+	p.images, p.weight = len(p.split), p.unit.width
 	if r.LiftsToInt8(w.Data) {
-		p.images = 1
+		p.images, p.weight = 1, 1
 	}
 	p.packed = alignedBytes(p.op.Groups * p.groupBytes())
 
-	runs, primes := len(p.runs[0]), r.Primes()
+	runs, primes, step := len(p.runs[0]), r.Primes(), p.stepBytes()
+	small := p.weight < p.unit.width || p.images == 1 && p.unit.width == 1
 	length := w.Cols / runs
-	row := make([]uint8, p.images*p.imageSteps()*4) // the ends of runs stay 0
+	row := make([]uint8, p.images*p.imageSteps()*step) // the ends of runs stay 0
 	for o := range w.Rows {
 		for run := range runs {
-			words, dst := w.Row(o)[run*length:][:length], row[run*4*p.steps:]
-			if p.images == 1 {
+			words, dst := w.Row(o)[run*length:][:length], row[run*step*p.steps:]
+			if small {
 				for k, a := range words {
 					dst[k] = uint8(r.Lift(a))
 				}
 				continue
 			}
-			p.unit.split(dst, 4*p.imageSteps(), words, p.split)
+			p.unit.split(dst, step*p.imageSteps(), words, p.split)
+			if p.unit.width == 2 {
+				continue
+			}
 			for i, prime := range primes {
-				image := dst[i*4*p.imageSteps():][:length]
+				image := dst[i*step*p.imageSteps():][:length]
 				for k, a := range image {
 					image[k] = uint8(centre(uint32(a), prime))
 				}
 			}
 		}
 		panel, lanes := p.panel(o/p.rows, o%p.rows/maxLanes)
-		lane := panel[o%p.rows%maxLanes*4:]
+		lane := panel[o%p.rows%maxLanes*step:]
 		for k, a := range row {
-			lane[k/4*lanes*4+k%4] = int8(a)
+			lane[k/step*lanes*step+k%step] = int8(a)
 		}
 	}
 }
 
-// imageSteps returns the steps of one prime.
+// stepBytes returns the bytes of a step's weights in one row.
+func (p *residues) stepBytes() int { return 4 / p.unit.width * p.weight }
+
+// imageSteps returns the steps of one modulus.
 func (p *residues) imageSteps() int { return len(p.runs[0]) * p.steps }
 
 // groupBytes returns the bytes of the panels of one group.
@@ -237,7 +339,7 @@ func (p *residues) groupBytes() int {
 	if rest := p.rows % maxLanes; rest > 0 {
 		lanes += panelLanes(rest)
 	}
-	return lanes * 4 * p.images * p.imageSteps()
+	return lanes * p.stepBytes() * p.images * p.imageSteps()
 }
 
 // panelLanes returns the lanes of a panel with rows weight rows.
@@ -251,7 +353,7 @@ func panelLanes(rows int) int {
 // panel returns panel i of group g and its lanes.
 func (p *residues) panel(g, i int) ([]int8, int) {
 	lanes := panelLanes(min(maxLanes, p.rows-i*maxLanes))
-	image := 4 * p.images * p.imageSteps()
+	image := p.stepBytes() * p.images * p.imageSteps()
 	return p.packed[g*p.groupBytes()+i*maxLanes*image:][:lanes*image], lanes
 }
 
@@ -328,7 +430,7 @@ func (p *residues) take(s *scratch, x ring.Matrix, i0, i1 int) {
 		p0, p1 := lines(sample)
 		st.plane += pitch(p1 - p0)
 	}
-	// The last run may end 3 bytes past its words.
+	// The last run may end 3 bytes past its elements.
 	if n := len(p.split)*st.plane + 3; cap(st.bytes) < n {
 		st.bytes = make([]uint8, n)
 	}
@@ -341,7 +443,7 @@ func (p *residues) take(s *scratch, x ring.Matrix, i0, i1 int) {
 		p.splitRows(st, base, x.Row(sample), top(p0), height(p1-p0))
 		for i := max(i0, sample*positions); i < min(i1, (sample+1)*positions); i++ {
 			line, q := i%positions/width, i%width
-			st.at = append(st.at, base+(line-p0)*c.SH*p.line+q*c.SW*c.C)
+			st.at = append(st.at, base+(line-p0)*c.SH*p.line+q*c.SW*c.C*p.unit.width)
 		}
 		base += pitch(p1 - p0)
 	}
@@ -365,7 +467,7 @@ func (p *residues) splitRows(st *stage, base int, x []uint32, h, rows int) {
 			}
 		}
 		if inside {
-			p.unit.split(st.bytes[base+c.Left*c.C:], st.plane, x[h*words:(h+n)*words], p.split)
+			p.unit.split(st.bytes[base+c.Left*c.C*p.unit.width:], st.plane, x[h*words:(h+n)*words], p.split)
 		}
 		h += n
 		base += n * p.line
@@ -397,7 +499,7 @@ func (st *stage) cut() {
 func (p *residues) multiply(ctx context.Context, s *scratch, y []uint32, from, to int) {
 	st := &s.stage
 	high := 1
-	panel := 4 * maxLanes * p.images * p.imageSteps()
+	panel := p.stepBytes() * maxLanes * p.images * p.imageSteps()
 	if len(st.spans) > 1 && panel+len(p.split)*st.plane > bandFrom {
 		high = max(1, bandBytes/(len(st.spans)*int(unsafe.Sizeof(tileSums{}))))
 	}
@@ -414,7 +516,7 @@ func (p *residues) multiply(ctx context.Context, s *scratch, y []uint32, from, t
 // prime after the other, so that of what is staged one plane is in use at a time.
 func (p *residues) band(st *stage, y []uint32, g, first, n int) {
 	t := &st.tile
-	t.runs, t.steps, t.yStride = p.runs[g], p.steps, 4*p.op.OutC
+	t.runs, t.steps, t.weight, t.yStride = p.runs[g], p.steps, p.weight, 4*p.op.OutC
 	primes, sums := len(p.split), 1 // taken at once; tiles whose sums are kept
 	if n > 1 {
 		primes, sums = 1, n*len(st.spans)
@@ -433,7 +535,7 @@ func (p *residues) band(st *stage, y []uint32, g, first, n int) {
 		for i := range n {
 			panel, lanes := p.panel(g, first+i)
 			rows := min(maxLanes, p.rows-(first+i)*maxLanes)
-			image := 4 * lanes * p.imageSteps()
+			image := p.stepBytes() * lanes * p.imageSteps()
 			t.lanes, t.mask, t.image = lanes, 1<<rows-1, image
 			if p.images == 1 {
 				t.image = 0

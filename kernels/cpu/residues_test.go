@@ -3,6 +3,7 @@ package cpu
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/securenets/securenets/internal/plan"
@@ -32,7 +33,7 @@ func mustRing(t testing.TB, primes ...uint32) ring.Ring {
 // comes up, and bytes stay at or below the prime.
 func TestSplitBounds(t *testing.T) {
 	for _, p := range everyPrime() {
-		c := splittings(mustRing(t, p))[0]
+		c := splittings(mustRing(t, p), 1)[0]
 		for v := uint32(0); v <= 1020*p; v++ {
 			if r := uint32(splitOne(int32(v), c)); r > p || r%p != v%p {
 				t.Fatalf("modulo %d, %d becomes %d", p, v, r)
@@ -43,6 +44,40 @@ func TestSplitBounds(t *testing.T) {
 			v := int64(c.bias) + int64(dotBytes(a, c.powers))
 			if v < 0 || v > int64(1020*p) || uint32(v)%p != a%p {
 				t.Fatalf("modulo %d, the bytes of %d give %d", p, a, v)
+			}
+		}
+	}
+}
+
+// TestPairBounds: residues modulo two primes are right and at most maxWord, at the
+// ends of the ring and beside the multiples of half the modulus, for every two primes,
+// alone and beside the two that make the ring as large as it gets.
+func TestPairBounds(t *testing.T) {
+	primes := everyPrime()
+	for i, p := range primes {
+		for _, q := range primes[:i] {
+			rings := []ring.Ring{mustRing(t, p, q)}
+			for _, rest := range [][]uint32{{251, 241}, {239, 233}} {
+				if !slices.Contains(rest, p) && !slices.Contains(rest, q) {
+					rings = append(rings, mustRing(t, p, q, rest[0], rest[1]))
+				}
+			}
+			for _, r := range rings {
+				c, m := splittings(r, 2)[0], p*q
+				check := func(a uint32) {
+					if a >= r.Modulus() {
+						return
+					}
+					if v := splitPair(a, c); v < -maxWord || v > maxWord || (int64(a)-int64(v))%int64(m) != 0 {
+						t.Fatalf("modulo %d of %v, %d becomes %d", m, r, a, v)
+					}
+				}
+				for a := range uint32(300) {
+					check(a)
+					check(r.Modulus() - 1 - a)
+					half := m/2 + rand.Uint32N(max(1, r.Modulus()/m))*m
+					check(half + a - 150)
+				}
 			}
 		}
 	}
@@ -113,10 +148,12 @@ func TestSmall(t *testing.T) {
 		images int
 	}{{127, 1}, {-128, 1}, {128, 4}, {-129, 4}} {
 		w.Data[len(w.Data)-1] = r.FromSigned(test.word)
-		p := newResidues(twin, r, op)
-		p.pack(r, w)
-		if p.images != test.images {
-			t.Errorf("with a weight of %d: %d images, want %d", test.word, p.images, test.images)
+		for width, twin := range twins {
+			p := newResidues(twin, r, op)
+			p.pack(r, w)
+			if want := (test.images + width - 1) / width; p.images != want {
+				t.Errorf("with a weight of %d, residues of %d bytes: %d images, want %d", test.word, width, p.images, want)
+			}
 		}
 		for _, tier := range tiers {
 			for _, rows := range []int{1, 2, 30} {

@@ -40,22 +40,26 @@ func FuzzSplit(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, words []byte, which, gap uint8, atEnd bool) {
-		c := splittings(mustRing(t, fuzzRings[int(which)%len(fuzzRings)]...))
+		r := mustRing(t, fuzzRings[int(which)%len(fuzzRings)]...)
 		n := len(words) / 4
 		if n == 0 {
 			return
 		}
 		src := fenced(t, 4*n, atEnd, 0)
 		copy(src, words)
-		plane := n + int(gap)
-		size := (len(c)-1)*plane + n
-		want := bytes.Repeat([]byte{0xa5}, size)
-		splitTwin(want, plane, as[uint32](src), c)
+		for i, a := range as[uint32](src) {
+			as[uint32](src)[i] = a % r.Modulus()
+		}
 		for _, unit := range units {
+			c := splittings(r, unit.width)
+			plane := (n + int(gap)) * unit.width
+			size := (len(c)-1)*plane + n*unit.width
+			want := bytes.Repeat([]byte{0xa5}, size)
+			twins[unit.width].split(want, plane, as[uint32](src), c)
 			got := fenced(t, size, atEnd, 0xa5)
 			unit.split(got, plane, as[uint32](src), c)
 			if !bytes.Equal(got, want) {
-				t.Errorf("%s: %d words modulo %d primes: differs from the twin", unit.name, n, len(c))
+				t.Errorf("%s: %d words modulo %d moduli: differs from the twin", unit.name, n, len(c))
 			}
 		}
 	})
@@ -72,80 +76,106 @@ func FuzzMultiply(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, seed uint64, rows, used, steps, runs, which, gap uint8, atEnd, shared, extreme bool) {
-		r := mustRing(t, fuzzRings[int(which)%len(fuzzRings)]...)
-		rng := rand.New(rand.NewPCG(seed, 0))
-		tl := tile{
-			sums: new(tileSums), primes: len(r.Primes()), rows: 1 + int(rows)%maxRows,
-			steps: 1 + int(steps)%70, stride: int(gap) * 3,
-		}
-		if single := rng.IntN(2) == 0; single {
-			tl.prime = rng.IntN(tl.primes)
-			tl.primes = 1
-		}
-		tl.pitch, tl.words = maxRows*rowBytes, tl.rows
-		crt := tl.prime+tl.primes == len(r.Primes())
-		if shared && tl.prime == 0 && rng.IntN(2) == 0 { // a row's residues as rows
-			tl.rows, tl.primes, tl.pitch, tl.words = len(r.Primes()), 1, rowBytes, 1
-			crt = true
-		}
-		if crt {
-			tl.crt = newReconstruction(r)
-		}
-		for i := range tl.sums {
-			for j := range tl.sums[i] {
-				for k := range tl.sums[i][j] {
-					tl.sums[i][j][k] = rng.Uint32()
-				}
-			}
-		}
-		lanes := 1 + int(used)%maxLanes
-		tl.lanes, tl.mask = panelLanes(lanes), 1<<lanes-1
-		run := 4 * tl.steps
-		last := 0
-		for range 1 + int(runs)%5 {
-			tl.runs = append(tl.runs, last)
-			last += rng.IntN(2*run) + 1
-		}
-		last = tl.runs[len(tl.runs)-1]
-		tl.plane = (tl.rows-1)*tl.stride + last + run
-		image := len(tl.runs) * run * tl.lanes
-		images := tl.primes
-		if shared {
-			images = 1
-		} else {
-			tl.image = image
-		}
-		tl.yStride = 4 * (lanes + int(gap)%5)
-
-		fill := func(b []byte) []byte {
-			for i := range b {
-				b[i] = byte(rng.Uint32())
-				if extreme {
-					b[i] = 0x80 | 0x7f*byte(rng.Uint32()&1) // -128 and -1, or 128 and 255
-				}
-			}
-			return b
-		}
-		tl.w = as[int8](fill(fenced(t, images*image, atEnd, 0)))
-		tl.x = fill(fenced(t, tl.primes*tl.plane, atEnd, 0))
-		size := (tl.rows-1)*tl.yStride + 4*lanes
-
-		want, sums := tl, *tl.sums
-		want.sums = &sums
-		want.y = as[uint32](bytes.Repeat([]byte{0xa5}, size))
-		multiplyTwin(&want)
 		for _, unit := range units {
-			got, sums := tl, *tl.sums
-			got.sums = &sums
-			y := fenced(t, size, atEnd, 0xa5)
-			got.y = as[uint32](y)
-			unit.multiply(&got)
-			if *got.sums != *want.sums {
-				t.Errorf("%s: %d rows, %d lanes, %d runs of %d steps: sums differ from the twin's", unit.name, tl.rows, lanes, len(tl.runs), tl.steps)
-			}
-			if wantBytes, _ := binary.Append(nil, binary.LittleEndian, want.y); !bytes.Equal(y, wantBytes) {
-				t.Errorf("%s: %d rows, %d lanes, %d runs of %d steps: words differ from the twin's", unit.name, tl.rows, lanes, len(tl.runs), tl.steps)
-			}
+			fuzzMultiply(t, unit, seed, rows, used, steps, runs, which, gap, atEnd, shared, extreme)
 		}
 	})
+}
+
+func fuzzMultiply(t *testing.T, unit vectorUnit, seed uint64, rows, used, steps, runs, which, gap uint8, atEnd, shared, extreme bool) {
+	r := mustRing(t, fuzzRings[int(which)%len(fuzzRings)]...)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	all := len(moduli(r, unit.width))
+	tl := tile{
+		sums: new(tileSums), primes: all, rows: 1 + int(rows)%maxRows,
+		steps: 1 + int(steps)%70, stride: int(gap) * 3, weight: unit.width,
+	}
+	if rng.IntN(8) == 0 {
+		tl.steps = rng.IntN(3*partSteps) + 1
+	}
+	if single := rng.IntN(2) == 0; single {
+		tl.prime = rng.IntN(tl.primes)
+		tl.primes = 1
+	}
+	tl.pitch, tl.words = maxRows*rowBytes, tl.rows
+	crt := tl.prime+tl.primes == all
+	if shared && tl.prime == 0 && rng.IntN(2) == 0 { // a row's residues as rows
+		tl.rows, tl.primes, tl.pitch, tl.words = all, 1, rowBytes, 1
+		crt = true
+	}
+	if crt {
+		tl.crt = newReconstruction(r, unit.width)
+	}
+	for i := range tl.sums {
+		for j := range tl.sums[i] {
+			for k := range tl.sums[i][j] {
+				tl.sums[i][j][k] = rng.Uint32()
+			}
+		}
+	}
+	lanes := 1 + int(used)%maxLanes
+	tl.lanes, tl.mask = panelLanes(lanes), 1<<lanes-1
+	run := 4 * tl.steps
+	last := 0
+	for range 1 + int(runs)%5 {
+		tl.runs = append(tl.runs, last)
+		last += rng.IntN(2*run) + 1
+	}
+	last = tl.runs[len(tl.runs)-1]
+	tl.plane = (tl.rows-1)*tl.stride + last + run
+	images := tl.primes
+	if shared {
+		images, tl.weight = 1, 1
+	}
+	image := len(tl.runs) * run / unit.width * tl.weight * tl.lanes
+	if !shared {
+		tl.image = image
+	}
+	tl.yStride = 4 * (lanes + int(gap)%5)
+
+	// fill draws bytes, or words of 16 bits at most maxWord in magnitude.
+	fill := func(b []byte, width int) []byte {
+		for i := range b {
+			b[i] = byte(rng.Uint32())
+			if extreme {
+				b[i] = 0x80 | 0x7f*byte(rng.Uint32()&1) // -128 and -1, or 128 and 255
+			}
+		}
+		if width == 2 {
+			for i := 0; i+1 < len(b); i += 2 {
+				word := rng.IntN(2*maxWord+1) - maxWord
+				if extreme {
+					word = []int{-maxWord, maxWord, 0, -1}[rng.IntN(4)]
+				}
+				binary.LittleEndian.PutUint16(b[i:], uint16(word))
+			}
+		}
+		return b
+	}
+	if unit.width == 2 { // words lie in even places
+		tl.stride *= 2
+		for i := range tl.runs {
+			tl.runs[i] *= 2
+		}
+		tl.plane = (tl.rows-1)*tl.stride + tl.runs[len(tl.runs)-1] + run
+	}
+	tl.w = as[int8](fill(fenced(t, images*image, atEnd, 0), tl.weight))
+	tl.x = fill(fenced(t, tl.primes*tl.plane, atEnd, 0), unit.width)
+	size := (tl.rows-1)*tl.yStride + 4*lanes
+
+	want, sums := tl, *tl.sums
+	want.sums = &sums
+	want.y = as[uint32](bytes.Repeat([]byte{0xa5}, size))
+	twins[unit.width].multiply(&want)
+	got, gotSums := tl, *tl.sums
+	got.sums = &gotSums
+	y := fenced(t, size, atEnd, 0xa5)
+	got.y = as[uint32](y)
+	unit.multiply(&got)
+	if *got.sums != *want.sums {
+		t.Errorf("%s: %d rows, %d lanes, %d runs of %d steps: sums differ from the twin's", unit.name, tl.rows, lanes, len(tl.runs), tl.steps)
+	}
+	if wantBytes, _ := binary.Append(nil, binary.LittleEndian, want.y); !bytes.Equal(y, wantBytes) {
+		t.Errorf("%s: %d rows, %d lanes, %d runs of %d steps: words differ from the twin's", unit.name, tl.rows, lanes, len(tl.runs), tl.steps)
+	}
 }
