@@ -287,10 +287,10 @@ func crt256(a *asm) {
 	a.i("VPSUBD Y5, Y4, Y4")
 	a.i("VPSUBD Y13, Y4, Y5")
 	a.i("VPMINUD Y5, Y4, Y4")
-	a.i("VMOVD DX, X0")
-	a.i("VPBROADCASTD X0, Y0")
-	a.i("VPSLLVD Y14, Y0, Y0") // bit j of the lanes into the sign of lane j
-	a.i("VPMASKMOVD Y4, Y0, (R10)")
+	a.i("CMPB DL, $0xff")
+	a.i("JNE masked") // which takes longer
+	a.i("VMOVDQU Y4, (R10)")
+	a.label("next")
 	a.i("ADDQ $32, R9")
 	a.i("ADDQ $32, R10")
 	a.i("SHRQ $8, DX")
@@ -301,4 +301,10 @@ func crt256(a *asm) {
 	a.i("JNZ row")
 	a.i("VZEROUPPER")
 	a.i("RET")
+	a.label("masked")
+	a.i("VMOVD DX, X0")
+	a.i("VPBROADCASTD X0, Y0")
+	a.i("VPSLLVD Y14, Y0, Y0") // bit j of the lanes into the sign of lane j
+	a.i("VPMASKMOVD Y4, Y0, (R10)")
+	a.i("JMP next")
 }
