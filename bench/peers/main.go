@@ -155,7 +155,10 @@ func (r *Result) table(w io.Writer) {
 		}
 	}
 	if roofline.Available() {
-		fmt.Fprintf(t, "\nvpdpbusd\t%.1f\tG multiply-adds of bytes a second\n", r.Roofline.VNNI)
+		fmt.Fprintln(t)
+		if roofline.HasVNNI() {
+			fmt.Fprintf(t, "vpdpbusd\t%.1f\tG multiply-adds of bytes a second\n", r.Roofline.VNNI)
+		}
 		fmt.Fprintf(t, "fp64 FMA\t%.1f\tG multiply-adds a second\n", r.Roofline.FP64)
 		fmt.Fprintf(t, "memory, read\t%.1f\tGB a second\n", r.Roofline.DRAM)
 	}

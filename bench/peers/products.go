@@ -232,7 +232,7 @@ func rate(work func() float64) float64 {
 type limits struct{ vnni, fma, read series }
 
 func (l *limits) round(memory []byte) (vnni float64) {
-	roofline.VNNI(1000) // about 10 ms, in which what peers' threads do ends
+	roofline.FMA(1000) // about 10 ms, in which what peers' threads do ends
 	vnni = rate(func() float64 { return roofline.VNNI(300) })
 	l.vnni = append(l.vnni, vnni)
 	l.fma = append(l.fma, rate(func() float64 { return roofline.FMA(150) }))

@@ -39,8 +39,9 @@ func newBenchKernel() *cobra.Command {
 		Short: "Measure the cloud's products beside the machine's limits",
 		Long: `Kernel measures products modulo M on the processor, as securenetsd computes them,
 and in the same rounds what this machine can do at most: multiply-adds of bytes
-(vpdpbusd), of float64, and reading memory. It says what part of that limit the
-products reach. Where there is no AVX-512 VNNI, limits are left out.
+(vpdpbusd), or of words of 16 bits (vpmaddwd) for AVX2, those of float64, and
+reading memory. It says what part of that limit the products reach. Where there is
+no AVX2, limits are left out.
 
 With --backend cuda it measures the first CUDA device: products with operands on it
 beside cuBLAS' plain products of the same shapes, then from pinned memory to pinned

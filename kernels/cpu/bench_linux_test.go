@@ -53,12 +53,12 @@ func processTime(b *testing.B) time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// BenchmarkRatio compares one thread's products with a quarter of its rate of
-// byte products, and with what it can read, measured between them. It prints
-// medians over the rounds.
+// BenchmarkRatio compares one thread's products with what its multiply-adds of bytes
+// allow, or of words of 16 bits for AVX2, and with what it can read, measured between
+// them. It prints medians over the rounds.
 func BenchmarkRatio(b *testing.B) {
 	if !roofline.Available() {
-		b.Skip("the limits are those of AVX-512")
+		b.Skip("the limits are those of AVX-512 and AVX2")
 	}
 	meter := roofline.NewMeter(1, 512<<20)
 	type variant struct {
@@ -92,15 +92,17 @@ func BenchmarkRatio(b *testing.B) {
 					}
 					return float64(op.MulAdds()) * float64(bench.rows)
 				}
-				var gmacs, vnni, fma, read, ratio []float64
+				meter.AVX2 = !roofline.HasVNNI() || variant.tier.name == "avx2"
+				var gmacs, limit, fma, read, ratio []float64
 				for b.Loop() {
 					r := meter.Round(product)
-					gmacs, vnni, fma, read = append(gmacs, r.Work), append(vnni, r.VNNI), append(fma, r.FMA), append(read, r.Read)
-					ratio = append(ratio, 4*r.Work/r.VNNI)
+					most := r.Products(variant.weights == "small")
+					gmacs, limit, fma, read = append(gmacs, r.Work), append(limit, most), append(fma, r.FMA), append(read, r.Read)
+					ratio = append(ratio, r.Work/most)
 				}
 				b.ReportMetric(0, "ns/op")
 				b.ReportMetric(median(gmacs), "GMAC/s")
-				b.ReportMetric(median(vnni)/4, "vnni/4")
+				b.ReportMetric(median(limit), "limit")
 				b.ReportMetric(median(fma), "fma")
 				b.ReportMetric(median(read), "readGB/s")
 				b.ReportMetric(median(ratio), "ratio")

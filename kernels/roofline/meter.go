@@ -10,9 +10,20 @@ import (
 
 // Rates are what was done in one round, a nanosecond: 1 is 10^9 a second.
 type Rates struct {
-	Work      float64 // in units of the work's own
-	VNNI, FMA float64 // multiply-adds; 0 where not Available
-	Read      float64 // bytes; 0 where not Available
+	Work        float64 // in units of the work's own
+	VNNI        float64 // multiply-adds; 0 without AVX-512 VNNI or where AVX2 is measured
+	Words, Wide float64 // multiply-adds; 0 where AVX2 is not measured
+	FMA         float64 // multiply-adds; 0 where not Available
+	Read        float64 // bytes; 0 where not Available
+}
+
+// Products returns how many multiply-adds modulo M fit in the rates: four of bytes make
+// one, or two of words of 16 bits, whose sums are wide where weights are.
+func (r Rates) Products(signedBytes bool) float64 {
+	if signedBytes {
+		return max(r.VNNI/4, r.Words/2)
+	}
+	return max(r.VNNI/4, r.Wide/2)
 }
 
 // Meter compares work with the machine's limits. One thread is measured in its
@@ -20,6 +31,9 @@ type Rates struct {
 // that it has to itself, on a machine that others use too. Several are measured in
 // elapsed time.
 type Meter struct {
+	// AVX2 has multiply-adds of integers measured as AVX2 does them. It is set where
+	// there is no AVX-512 VNNI.
+	AVX2    bool
 	threads int
 	memory  []byte
 }
@@ -27,8 +41,8 @@ type Meter struct {
 // NewMeter returns a meter of work and limits of so many threads. Read is measured
 // over so many bytes, which should be more than caches hold.
 func NewMeter(threads, bytes int) *Meter {
-	m := &Meter{threads: threads}
-	if available {
+	m := &Meter{AVX2: avx2 && !avx512, threads: threads}
+	if avx2 {
 		m.memory = Memory(bytes)
 	}
 	return m
@@ -51,17 +65,24 @@ func (m *Meter) Round(work func() float64) Rates {
 	each := len(m.memory) / m.threads
 	r.Read = m.limit(func(thread int) float64 { return Read(m.memory[thread*each:][:each]) })
 	work() // brings back what reading drove out of the caches
-	vnni := func(int) float64 { return VNNI(100) }
-	before := m.limit(vnni)
+	products := func() {
+		if m.AVX2 {
+			r.Words += m.limit(func(int) float64 { return Words(100) }) / 2
+			r.Wide += m.limit(func(int) float64 { return Wide(100) }) / 2
+		} else {
+			r.VNNI += m.limit(func(int) float64 { return VNNI(100) }) / 2
+		}
+	}
+	products()
 	r.Work = m.rate(work)
-	r.VNNI = (before + m.limit(vnni)) / 2
+	products()
 	r.FMA = m.limit(func(int) float64 { return FMA(50) })
 	return r
 }
 
 // limit returns the rate of all threads, each doing its share.
 func (m *Meter) limit(share func(thread int) float64) float64 {
-	if !available {
+	if !avx2 {
 		return 0
 	}
 	return m.rate(func() float64 {

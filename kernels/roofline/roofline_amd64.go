@@ -4,13 +4,28 @@ package roofline
 
 import "golang.org/x/sys/cpu"
 
-var available = cpu.X86.HasAVX512F && cpu.X86.HasAVX512VNNI
+var (
+	avx512 = avx2 && cpu.X86.HasAVX512F && cpu.X86.HasAVX512VNNI
+	avx2   = cpu.X86.HasAVX2 && cpu.X86.HasFMA
+)
 
 //go:noescape
 func vnni(n int)
 
 //go:noescape
-func fma(n int)
+func words(n int)
 
 //go:noescape
-func read(p *byte, lines int)
+func wide(n int)
+
+//go:noescape
+func fma512(n int)
+
+//go:noescape
+func fma256(n int)
+
+//go:noescape
+func read512(p *byte, lines int)
+
+//go:noescape
+func read256(p *byte, lines int)

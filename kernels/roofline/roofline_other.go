@@ -2,10 +2,18 @@
 
 package roofline
 
-const available = false
+const avx512, avx2 = false, false
 
 func vnni(int) {}
 
-func fma(int) {}
+func words(int) {}
 
-func read(*byte, int) {}
+func wide(int) {}
+
+func fma512(int) {}
+
+func fma256(int) {}
+
+func read512(*byte, int) {}
+
+func read256(*byte, int) {}

@@ -71,6 +71,7 @@ func TestKernel(t *testing.T) {
 func TestKernelForms(t *testing.T) {
 	row := KernelRow{Kernel: "q4", Shape: "s", M: 1, K: 2, N: 3, Threads: 4, GMACs: 5.5, Limit: 6, Ratio: 0.9}
 	with := &KernelResult{CPU: "C", Roofline: Roofline{VNNI: 1, FP64: 2, DRAM: 3}, Rows: []KernelRow{row}}
+	avx2 := &KernelResult{CPU: "C", Roofline: Roofline{Words: 1, Wide: 2, FP64: 2, DRAM: 3}, Rows: []KernelRow{row}}
 	row.Limit, row.Ratio = 0, 0
 	without := &KernelResult{CPU: "C", Rows: []KernelRow{row}}
 	for _, test := range []struct {
@@ -79,6 +80,7 @@ func TestKernelForms(t *testing.T) {
 		csv, table     string
 	}{
 		{with, "dram_gbs fp64 vpdpbusd", "gmacs k kernel limit m n ratio shape threads", "q4,s,1,2,3,4,5.5,6,0.9", "vpdpbusd"},
+		{avx2, "dram_gbs fp64 vpmaddwd vpmaddwd_wide", "gmacs k kernel limit m n ratio shape threads", "q4,s,1,2,3,4,5.5,6,0.9", "vpmaddwd, wide"},
 		{without, "", "gmacs k kernel m n shape threads", "q4,s,1,2,3,4,5.5,,", "No limits"},
 	} {
 		text, err := json.Marshal(test.result)

@@ -23,12 +23,14 @@ type KernelResult struct {
 	Rows     []KernelRow `json:"rows"`
 }
 
-// Roofline is the most that as many threads do here, by measure: 10^9 a second. It
-// is left out where package roofline cannot measure.
+// Roofline is the most that as many threads do here, by measure: 10^9 a second. What
+// package roofline cannot measure is left out, and one of vpdpbusd and vpmaddwd.
 type Roofline struct {
-	VNNI float64 `json:"vpdpbusd,omitzero"` // multiply-adds of bytes
-	FP64 float64 `json:"fp64,omitzero"`     // multiply-adds of float64
-	DRAM float64 `json:"dram_gbs,omitzero"` // bytes read
+	VNNI  float64 `json:"vpdpbusd,omitzero"`      // multiply-adds of bytes
+	Words float64 `json:"vpmaddwd,omitzero"`      // multiply-adds of words of 16 bits
+	Wide  float64 `json:"vpmaddwd_wide,omitzero"` // the same with sums of more than 32 bits
+	FP64  float64 `json:"fp64,omitzero"`          // multiply-adds of float64
+	DRAM  float64 `json:"dram_gbs,omitzero"`      // bytes read
 }
 
 // KernelRow is the product of m x k weights with n columns, over the ring. A
@@ -42,9 +44,10 @@ type KernelRow struct {
 	Threads int    `json:"threads"`
 	// GMACs are 10^9 ring multiply-adds a second, padding counted.
 	GMACs float64 `json:"gmacs"`
-	// Limit is the lower one of a quarter of vpdpbusd and of what reading all
-	// weights once from memory allows, at 4 bytes a weight or 1. Ratio is GMACs'
-	// part of it in the same round. They are left out where there is no roofline.
+	// Limit is the lower one of what multiply-adds allow and of what reading all
+	// weights once from memory does, at 4 bytes a weight or 1. The former is a quarter
+	// of vpdpbusd, or half of vpmaddwd_wide (small: vpmaddwd). Ratio is GMACs' part
+	// of it in the same round. They are left out where there is no roofline.
 	Limit float64 `json:"limit,omitzero"`
 	Ratio float64 `json:"ratio,omitzero"`
 
@@ -84,7 +87,10 @@ func Kernel(ctx context.Context, b kernels.Backend, threads int, o measure.Optio
 func (sc scope) kernel(ctx context.Context, b kernels.Backend, threads int, progress func(string, int, int)) (*KernelResult, error) {
 	result := &KernelResult{CPU: measure.Processor()}
 	meter := roofline.NewMeter(threads, sc.memory)
-	var vnni, fma, read measure.Series
+	if t, ok := b.(interface{ Tier() string }); ok && t.Tier() == "avx2" {
+		meter.AVX2 = true
+	}
+	var vnni, words, wide, fma, read measure.Series
 	for i, s := range sc.shapes {
 		progress(s.name, i, len(sc.shapes))
 		q4, small := &product{kernel: "q4", weightBytes: 4}, &product{kernel: "small", weightBytes: 1}
@@ -96,7 +102,8 @@ func (sc scope) kernel(ctx context.Context, b kernels.Backend, threads int, prog
 					if err != nil {
 						return err
 					}
-					vnni, fma, read = append(vnni, r.VNNI), append(fma, r.FMA), append(read, r.Read)
+					vnni, words, wide = append(vnni, r.VNNI), append(words, r.Words), append(wide, r.Wide)
+					fma, read = append(fma, r.FMA), append(read, r.Read)
 				}
 				return nil
 			})
@@ -107,7 +114,10 @@ func (sc scope) kernel(ctx context.Context, b kernels.Backend, threads int, prog
 		result.Rows = append(result.Rows, q4.row(threads), small.row(threads))
 	}
 	if roofline.Available() {
-		result.Roofline = Roofline{VNNI: vnni.Median(), FP64: fma.Median(), DRAM: read.Median()}
+		result.Roofline = Roofline{
+			VNNI: vnni.Median(), Words: words.Median(), Wide: wide.Median(),
+			FP64: fma.Median(), DRAM: read.Median(),
+		}
 	}
 	return result, nil
 }
@@ -162,7 +172,7 @@ func (p *product) round(ctx context.Context, meter *roofline.Meter) (roofline.Ra
 		return float64(times * work)
 	})
 	weights := float64(p.weightBytes * p.op.Rows() * p.op.Terms())
-	limit := min(rates.VNNI/4, rates.Read*float64(work)/weights)
+	limit := min(rates.Products(p.kernel == "small"), rates.Read*float64(work)/weights)
 	p.gmacs, p.limit = append(p.gmacs, rates.Work), append(p.limit, limit)
 	if limit > 0 {
 		p.ratio = append(p.ratio, rates.Work/limit)
@@ -187,12 +197,17 @@ func (k *KernelResult) Table(w io.Writer) error {
 	there := k.Roofline != Roofline{}
 	if there {
 		t := render.Table(w)
-		fmt.Fprintf(t, "vpdpbusd\t%.1f\tG multiply-adds of bytes a second\n", k.Roofline.VNNI)
+		if k.Roofline.VNNI > 0 {
+			fmt.Fprintf(t, "vpdpbusd\t%.1f\tG multiply-adds of bytes a second\n", k.Roofline.VNNI)
+		} else {
+			fmt.Fprintf(t, "vpmaddwd\t%.1f\tG multiply-adds of words of 16 bits a second\n", k.Roofline.Words)
+			fmt.Fprintf(t, "vpmaddwd, wide\t%.1f\tG of them a second with sums of more than 32 bits\n", k.Roofline.Wide)
+		}
 		fmt.Fprintf(t, "fp64 FMA\t%.1f\tG multiply-adds a second\n", k.Roofline.FP64)
 		fmt.Fprintf(t, "memory, read\t%.1f\tGB a second\n", k.Roofline.DRAM)
 		t.Flush()
 	} else {
-		fmt.Fprintln(w, "No limits: they are measured where the processor has AVX-512 VNNI.")
+		fmt.Fprintln(w, "No limits: they are measured where the processor has AVX2.")
 	}
 	fmt.Fprintln(w)
 	t := render.Table(w)
@@ -214,10 +229,10 @@ func (k *KernelResult) Table(w io.Writer) error {
 	_, err := io.WriteString(w, `
 GMAC/s: 10^9 multiply-adds of words modulo M a second, of m x k weights by n
 columns, padding counted; medians over rounds. q4: weights of any word; small: of
-signed bytes. limit: a quarter of vpdpbusd, or what reading the weights once from
-memory allows (4 bytes a weight, small 1), where that is less; a product whose
-weights stay in a cache can pass the latter. One thread is measured in its own
-processor time, several in elapsed time.
+signed bytes. limit: a quarter of vpdpbusd, or with AVX2 half of vpmaddwd (small) or
+of its wide sums (q4); or what reading the weights once from memory allows (4 bytes
+a weight, small 1), where that is less: a product whose weights stay in a cache can
+pass it. One thread is measured in its own processor time, several in elapsed time.
 `)
 	return err
 }

@@ -94,10 +94,14 @@ func (r *running) openLimit(ctx context.Context, device bool) error {
 		r.limit = deviceLimit{peer, float64(len(ready)) * float64(size) * float64(size) * float64(size) / 4}
 		d.LimitOf = fmt.Sprintf("a quarter of cuBLAS' int8 product of %d x %d by %d, measured beside each row, on %d device(s)", size, size, size, len(ready))
 	case roofline.Available() && strings.HasPrefix(d.Backend, "cpu"):
-		const memory = 1 << 20 // read for nothing: what is wanted is vpdpbusd
+		const memory = 1 << 20 // read for nothing: what is wanted are products
 		threads := runtime.NumCPU()
 		r.limit = processorLimit{roofline.NewMeter(threads, memory), roofline.NewMeter(1, memory), r.sweep.readings}
-		d.LimitOf = fmt.Sprintf("a quarter of vpdpbusd on %d thread(s), measured beside each row", threads)
+		of := "half of vpmaddwd, with sums of more than 32 bits,"
+		if roofline.HasVNNI() {
+			of = "a quarter of vpdpbusd"
+		}
+		d.LimitOf = fmt.Sprintf("%s on %d thread(s), measured beside each row", of, threads)
 	}
 	return nil
 }
@@ -114,8 +118,8 @@ type processorLimit struct {
 func (l processorLimit) read() (limits, error) {
 	var all, one measure.Series
 	for range l.readings {
-		all = append(all, l.all.Round(func() float64 { return 1 }).VNNI/4)
-		one = append(one, l.one.Round(func() float64 { return 1 }).VNNI/4)
+		all = append(all, l.all.Round(func() float64 { return 1 }).Products(false))
+		one = append(one, l.one.Round(func() float64 { return 1 }).Products(false))
 	}
 	return limits{all.Median(), one.Median()}, nil
 }
