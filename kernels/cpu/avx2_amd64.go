@@ -4,7 +4,7 @@ package cpu
 
 // avx2 multiplies with AVX2: 16 products of words of 16 bits an instruction. They
 // are residues modulo two primes at a time: bytes would be multiplied as words, too.
-var avx2 = vectorUnit{name: "avx2", width: 2, split: split2, multiply: multiply2}
+var avx2 = vectorUnit{name: "avx2", width: 2, ahead: 64 << 10, split: split2, multiply: multiply2}
 
 // split2 has the vector unit take whole blocks of words, and the tail as one more.
 func split2(dst []uint8, plane int, src []uint32, c []splitting) {
@@ -40,7 +40,7 @@ func multiply2(t *tile) {
 	step := 2 * t.weight // bytes of a lane
 	most := (t.rows + high - 1) / high * (t.lanes / lanes)
 	p := &t.part
-	p.fetch, p.stride = t.ahead, t.aheadStep/most
+	p.fetch, p.stride = t.ahead, (t.aheadStep+most-1)/most
 	for prime := range t.primes {
 		w := prime * t.image
 		for run := 0; run < len(t.runs); run += p.count {

@@ -6,6 +6,7 @@ package cpu
 var avx512 = vectorUnit{
 	name:  "avx512",
 	width: 1,
+	ahead: 8 << 10,
 	split: func(dst []uint8, plane int, src []uint32, c []splitting) {
 		if len(src) > 0 {
 			_ = dst[(len(c)-1)*plane+len(src)-1]

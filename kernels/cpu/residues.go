@@ -17,7 +17,8 @@ import (
 // Go, with the same bytes.
 type vectorUnit struct {
 	name  string
-	width int // bytes of a residue: 1 modulo a prime, 2 modulo two primes
+	width int     // bytes of a residue: 1 modulo a prime, 2 modulo two primes
+	ahead uintptr // bytes that weights are fetched ahead of their use
 	// split sets element j from dst[i·plane] on to a residue of src[j] modulo
 	// modulus i, for each of c. Bytes are unsigned and at most the prime, words of
 	// 16 bits signed and at most maxWord in magnitude.
@@ -368,7 +369,6 @@ const (
 	stagePositions = 96      // at least, as long as one plane fits
 	bandFrom       = 3 << 18 // of what is staged and a panel, from which on panels go in bands
 	bandBytes      = 1 << 18 // of the sums of a band
-	prefetch       = 1 << 13 // how far ahead of their use weights are fetched
 )
 
 // high returns how many positions to stage: whole samples, or whole lines of one;
@@ -551,7 +551,7 @@ func (p *residues) band(st *stage, y []uint32, g, first, n int) {
 			}
 			switch {
 			case len(st.spans) == 1 && (single || p.images > 1):
-				ahead += prefetch
+				ahead += p.unit.ahead
 			case i+1 < n || t.crt != nil:
 				ahead += uintptr(len(panel))
 			default:

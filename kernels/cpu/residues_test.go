@@ -130,6 +130,52 @@ func TestReconstruction(t *testing.T) {
 	}
 }
 
+// TestLongSums: sums do not overflow where all of their products are as large as
+// they get, with residues at both ends modulo each prime and modulo two of them.
+func TestLongSums(t *testing.T) {
+	const terms = ring.MaxTerms
+	r := ring.Q4()
+	words := []uint32{r.FromSigned(-128), r.FromSigned(127)}
+	for width := 1; width <= 2; width++ {
+		for above := range uint32(2) {
+			residues := make([]uint8, len(r.Primes()))
+			for i, m := range moduli(r, width) {
+				for j, p := range r.Primes()[i*width : (i+1)*width] {
+					residues[i*width+j] = uint8((m/2 + above) % p)
+				}
+			}
+			words = append(words, r.Combine(residues))
+		}
+	}
+	op := plan.Dense(terms, 2)
+	for _, tier := range tiers {
+		for i := 0; i < len(words); i += 2 {
+			w, x := ring.NewMatrix(2, terms), ring.NewMatrix(len(words), terms)
+			for k := range terms {
+				w.Row(0)[k], w.Row(1)[k] = words[i], words[i+1]
+				for j, word := range words {
+					x.Row(j)[k] = word
+				}
+			}
+			p, err := newBackend(tier, 1).Load(t.Context(), r, op, w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			y := ring.NewMatrix(x.Rows, 2)
+			if err := p.Evaluate(t.Context(), y, x); err != nil {
+				t.Fatal(err)
+			}
+			for j, word := range words {
+				for k := range 2 {
+					if want := r.Mul(r.Mul(words[i+k], word), terms); y.Row(j)[k] != want {
+						t.Errorf("%s: %d times %d, %d times: %d, want %d", tier.name, words[i+k], word, terms, y.Row(j)[k], want)
+					}
+				}
+			}
+		}
+	}
+}
+
 // TestSmall: weights that lift to 8 bits are packed as one image, others as one
 // for each prime, and both give the same words.
 func TestSmall(t *testing.T) {
