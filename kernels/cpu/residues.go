@@ -388,9 +388,9 @@ func (p *residues) high() int {
 	return max(maxRows, max(1, (rows-kernel)/c.SH+1)*c.OutW())
 }
 
-// stage is a part of x as bytes modulo each prime.
+// stage is a part of x as residues modulo each modulus.
 type stage struct {
-	bytes []uint8 // a plane of each prime
+	bytes []uint8 // a plane of each modulus
 	plane int
 	at    []int // of each position, its first byte
 	spans []span

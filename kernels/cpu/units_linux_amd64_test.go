@@ -74,6 +74,8 @@ func FuzzMultiply(f *testing.F) {
 				f.Add(uint64(rows), rows, lanes-1, steps, steps%3, rows%5, rows, steps%2 == 0, rows%2 == 0, rows%3 == 0)
 			}
 		}
+		// Several parts, of several runs each.
+		f.Add(uint64(rows), rows, uint8(31), uint8(69), uint8(4), rows%5, rows, true, rows%2 == 0, rows%3 == 0)
 	}
 	f.Fuzz(func(t *testing.T, seed uint64, rows, used, steps, runs, which, gap uint8, atEnd, shared, extreme bool) {
 		for _, unit := range units {
