@@ -107,7 +107,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 		grpc.Creds(transport{insecure.NewCredentials(), secure, func(from net.Addr, why error) {
 			s.metrics.Refused(metrics.Stranger)
 			log.Warn("caller turned away", "address", from, "error", why)
-		}, new(atomic.Uint64), sharing}),
+		}, new(atomic.Uint64), sharing, s.serveDirect}),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.MaxRecvMsgSize(maxUnary),
 		grpc.InTapHandle(s.tap),
@@ -117,6 +117,10 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	status := health.NewServer()
 	setHealth(status, backend, false)
 	healthpb.RegisterHealthServer(server, status)
+	defer func() { // once gRPC, which finds them, has stopped
+		s.directs.cut()
+		s.directs.wait()
+	}()
 
 	served := make(chan error, len(listeners))
 	for _, l := range listeners {
@@ -165,8 +169,10 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 		log.Warn("drain timeout has passed: calls in flight are cancelled")
 		cancelWork()
 		server.Stop()
+		s.directs.cut()
 	})
 	server.GracefulStop()
+	s.directs.wait()
 	late.Stop()
 	for range listeners {
 		<-served

@@ -46,12 +46,13 @@ func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, p
 	if err != nil {
 		return err
 	}
-	region, release := holdRegion(ctx)
-	defer release() // once no request uses it
-	e := &evaluation{
-		service: s, stream: stream, receiver: receiver, caller: name, models: s.store.Of(owner), region: region,
-		silent: s.onStall(ctx, stallSending), deaf: s.onStall(ctx, stallReading), slots: make(chan struct{}, maxInFlight),
-	}
+	return s.evaluate(owner, &evaluation{stream: stream, receiver: receiver, caller: name, hangUp: func() { hangUp(ctx) }})
+}
+
+// evaluate serves a stream of an owner's.
+func (s *service) evaluate(owner model.Owner, e *evaluation) error {
+	e.service, e.models, e.slots = s, s.store.Of(owner), make(chan struct{}, maxInFlight)
+	e.silent, e.deaf = s.onStall(e.hangUp, stallSending), s.onStall(e.hangUp, stallReading)
 	defer e.end()
 	// Reading ends with the stream, which ends at the latest when this returns.
 	read := make(chan error, 1)
@@ -64,14 +65,21 @@ func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, p
 	}
 }
 
+// responder is a stream of gRPC's, or a direct one.
+type responder interface {
+	Context() context.Context
+	SendMsg(m any) error
+}
+
 // evaluation is one stream.
 type evaluation struct {
 	*service
-	stream   grpc.ServerStream
+	stream   responder
 	receiver *wire.Receiver
 	caller   batch.Caller
+	region   *lane.Region  // that a direct stream shares; nil: none
+	hangUp   func()        // ends the connection
 	models   model.Space   // the caller's
-	region   *lane.Region  // that the connection shares; nil: none
 	silent   *time.Timer   // runs while the rest of a request is to come
 	deaf     *time.Timer   // runs while an answer is to be read
 	slots    chan struct{} // one a request

@@ -283,7 +283,7 @@ func (d *running) push(m *testModel) {
 // evaluation is an Evaluate stream.
 type evaluation struct {
 	t      testing.TB
-	stream grpc.BidiStreamingClient[pb.EvaluateRequest, pb.EvaluateResponse]
+	stream wire.Stream
 }
 
 func evaluate(t testing.TB, ctx context.Context, cc *grpc.ClientConn) *evaluation {

@@ -128,7 +128,7 @@ func TestBadRequests(t *testing.T) {
 			r := good()
 			c.change(r)
 			r.Id = 1234
-			if err := e.stream.Send(r); err != nil {
+			if err := e.stream.SendMsg(r); err != nil {
 				t.Fatal(err)
 			}
 			resp, err := e.receive()

@@ -19,7 +19,10 @@ func BenchmarkLanes(b *testing.B) {
 			d.push(m)
 			const rows = 4096
 			x, y := m.input(0, rows, 1), make([]uint32, rows*64)
-			s := evaluateShared(b, b.Context(), d.connectShared(64*lane.Grain))
+			s := d.evaluateShared(64 * lane.Grain)
+			if !inMemory {
+				s.evaluation = evaluate(b, b.Context(), d.cc)
+			}
 			b.SetBytes(2 * 4 * rows * 64)
 			for b.Loop() {
 				r := &wire.Request{ID: 1, Model: m.digest[:], Rows: rows}

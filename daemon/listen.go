@@ -134,7 +134,7 @@ func (l *localListener) Accept() (net.Conn, error) {
 		}
 		uid, err := peerUser(c)
 		if err == nil && l.admit(uid) {
-			return &localConn{UnixConn: c}, nil
+			return c, nil
 		}
 		l.log.Warn("caller turned away", "uid", uid, "error", err)
 		l.turnedAway()
@@ -151,6 +151,8 @@ type transport struct {
 	turnedAway                       func(from net.Addr, why error)
 	connections                      *atomic.Uint64 // so far
 	sharing                          *sharing
+	// direct takes a connection that is a direct stream, and its region.
+	direct func(*net.UnixConn, *lane.Region, model.Owner, batch.Caller)
 }
 
 // caller is who calls, and the connection of the call. To the queue each connection of a
@@ -161,35 +163,38 @@ type caller struct {
 	owner model.Owner
 	conn  net.Conn
 	name  batch.Caller
-	// region is the memory that the connection shares, which holds it; nil: none.
-	region *lane.Region
 }
 
 func (caller) AuthType() string { return "securenets" }
 
-// ServerHandshake implements credentials.TransportCredentials.
+// ServerHandshake implements credentials.TransportCredentials. It takes direct streams away
+// from gRPC.
 func (t transport) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	level, owner, name := credentials.PrivacyAndIntegrity, model.Owner(""), batch.Caller("")
-	var region *lane.Region
-	if local, ok := c.(*localConn); ok {
-		uid, err := peerUser(local.UnixConn)
-		if err != nil {
-			return nil, nil, err
-		}
-		if region, err = local.share(t.sharing); err != nil {
-			return nil, nil, err
-		}
-		level, owner = credentials.NoSecurity, model.User(uid)
-		name = batch.Caller(fmt.Sprintf("%s, connection %d", owner, t.connections.Add(1)))
-	} else {
-		secured, by, err := t.handshake(c)
+	local, ok := c.(*net.UnixConn)
+	if !ok {
+		secured, owner, err := t.handshake(c)
 		if err != nil {
 			t.turnedAway(c.RemoteAddr(), err)
 			return nil, nil, err
 		}
-		c, owner, name = secured, by, batch.Caller(by)
+		level := credentials.PrivacyAndIntegrity
+		return secured, caller{credentials.CommonAuthInfo{SecurityLevel: level}, owner, secured, batch.Caller(owner)}, nil
 	}
-	return c, caller{credentials.CommonAuthInfo{SecurityLevel: level}, owner, c, name, region}, nil
+	uid, err := peerUser(local)
+	if err != nil {
+		return nil, nil, err
+	}
+	region, err := lane.Accept(local, t.sharing.terms())
+	if err != nil {
+		return nil, nil, err
+	}
+	owner := model.User(uid)
+	name := batch.Caller(fmt.Sprintf("%s, connection %d", owner, t.connections.Add(1)))
+	if region != nil {
+		t.direct(local, region, owner, name)
+		return nil, nil, credentials.ErrConnDispatched
+	}
+	return c, caller{credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}, owner, c, name}, nil
 }
 
 // callerOf returns who makes a call: whose models it may use, and who it is to the queue.

@@ -84,10 +84,13 @@ func TestEmptied(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := &localConn{UnixConn: accepted}
+		d := newService(config.Default().Limits, slog.New(slog.DiscardHandler), "", draining)
 		shared := make(chan error)
 		go func() {
-			_, err := c.share(s)
+			region, err := lane.Accept(accepted, s.terms())
+			if err == nil {
+				d.serveDirect(accepted, region, "", "")
+			}
 			shared <- err
 		}()
 		region, err := lane.Offer(t.Context(), host, lane.Grain)
@@ -99,7 +102,7 @@ func TestEmptied(t *testing.T) {
 		b[0], b[lane.Grain-1] = 1, 1
 
 		// Somebody uses the connection, so that its close takes a while.
-		raw, err := c.SyscallConn()
+		raw, err := accepted.SyscallConn()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,8 +112,8 @@ func TestEmptied(t *testing.T) {
 		if drains {
 			drain()
 		}
-		closed := make(chan error)
-		go func() { closed <- c.Close() }()
+		closed := make(chan struct{})
+		go func() { d.directs.cut(); close(closed) }()
 		for end := time.Now().Add(20 * time.Second); s.all.Used() > 0; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatal("bytes are not given back")
@@ -123,8 +126,7 @@ func TestEmptied(t *testing.T) {
 			t.Errorf("drains %v: the memory has %d and %d", drains, b[0], b[lane.Grain-1])
 		}
 		close(leave)
-		if err := <-closed; err != nil {
-			t.Error(err)
-		}
+		<-closed
+		d.directs.wait()
 	}
 }

@@ -53,6 +53,7 @@ type service struct {
 	ready    chan struct{}       // closed once calls can be served
 	serving  atomic.Bool         // from then until it drains
 	draining context.Context     // done once no more are taken
+	directs  directs
 }
 
 // newService returns a service that has yet to be given a store and a batcher.
@@ -134,17 +135,26 @@ func shuttingDown() *wire.Error {
 	return &wire.Error{Code: codes.Unavailable, Reason: wire.ReasonShuttingDown, Message: "the daemon is shutting down"}
 }
 
-// tap takes a call, before anything of it but its headers is there, or refuses it.
-func (s *service) tap(ctx context.Context, _ *tap.Info) (context.Context, error) {
+// enter takes a call, which ends with leave, or refuses it.
+func (s *service) enter() (leave func(), err *wire.Error) {
 	if !s.calls.TryAcquire(1) {
 		s.metrics.Refused(wire.ReasonOverloaded)
-		return nil, (&wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, Message: "too many calls at a time"}).Status()
+		return nil, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, Message: "too many calls at a time"}
 	}
 	s.metrics.CallBegan()
-	context.AfterFunc(ctx, func() {
+	return func() {
 		s.metrics.CallEnded()
 		s.calls.Release(1)
-	})
+	}, nil
+}
+
+// tap is enter for a call of gRPC's, before anything of it but its headers is there.
+func (s *service) tap(ctx context.Context, _ *tap.Info) (context.Context, error) {
+	leave, err := s.enter()
+	if err != nil {
+		return nil, err.Status()
+	}
+	context.AfterFunc(ctx, leave)
 	return ctx, nil
 }
 
@@ -263,7 +273,7 @@ func (s *service) inbox(ctx context.Context) (*inbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &inbox{s, ctx, receiver, s.onStall(ctx, stallSending), make(chan int), make(chan struct{}), nil}
+	in := &inbox{s, ctx, receiver, s.onStall(func() { hangUp(ctx) }, stallSending), make(chan int), make(chan struct{}), nil}
 	go func() {
 		defer close(in.begun)
 		for {
@@ -342,12 +352,12 @@ const (
 	stallReading = "does not read answers"
 )
 
-// onStall returns a stopped timer that ends a call's connection when it runs out.
-func (s *service) onStall(ctx context.Context, what string) *time.Timer {
+// onStall returns a stopped timer that ends a call's connection, by hangUp, when it runs out.
+func (s *service) onStall(hangUp func(), what string) *time.Timer {
 	t := time.AfterFunc(time.Hour, func() {
 		s.log.Warn("connection ended: its caller " + what)
 		s.metrics.Refused(metrics.Stalled)
-		hangUp(ctx)
+		hangUp()
 	})
 	t.Stop()
 	return t

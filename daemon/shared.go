@@ -3,10 +3,6 @@ package daemon
 import (
 	"context"
 	"log/slog"
-	"net"
-	"sync"
-
-	"google.golang.org/grpc/peer"
 
 	"github.com/securenets/securenets/daemon/metrics"
 	"github.com/securenets/securenets/internal/config"
@@ -66,63 +62,6 @@ func (s *sharing) admit(size int64) lane.Verdict {
 		return lane.NoRoom
 	}
 	return lane.Accepted
-}
-
-// localConn is a connection of the unix socket, and the memory that it shares.
-type localConn struct {
-	*net.UnixConn
-
-	mu     sync.Mutex
-	closed bool
-	region *lane.Region // nil: none, or the connection is closed
-
-	sharing *sharing // of the region
-}
-
-// share takes the memory that the caller offers, if it does.
-func (c *localConn) share(s *sharing) (*lane.Region, error) {
-	region, err := lane.Accept(c.UnixConn, s.terms())
-	if err != nil || region == nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		region.Release()
-		return nil, net.ErrClosed
-	}
-	c.region, c.sharing = region, s
-	return region, nil
-}
-
-// Close ends the connection. Its memory is unmapped once no call uses it, and its pages
-// are taken out: the caller finds zeros then, in answers that it has not read yet, too, and
-// can tell by the connection, which has ended before. The answers of a daemon that drains
-// stay: no caller comes back to have it pay for more.
-func (c *localConn) Close() error {
-	c.mu.Lock()
-	region := c.region
-	c.closed, c.region = true, nil
-	c.mu.Unlock()
-	if region != nil {
-		if c.sharing.draining.Err() != nil {
-			region.Keep()
-		}
-		_ = c.CloseWrite() // at once, as Close need not
-		region.Release()
-	}
-	return c.UnixConn.Close()
-}
-
-// holdRegion returns the memory that a call's connection shares, which stays until
-// release is called; nil for none.
-func holdRegion(call context.Context) (region *lane.Region, release func()) {
-	if p, ok := peer.FromContext(call); ok {
-		if c, ok := p.AuthInfo.(caller); ok && c.region != nil && c.region.Hold() {
-			return c.region, c.region.Release
-		}
-	}
-	return nil, func() {}
 }
 
 // inRegion returns the part of a call's memory that a request names, which is to be of

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
 
@@ -28,33 +27,23 @@ import (
 	"github.com/securenets/securenets/internal/wire"
 )
 
-// connectShared returns a connection that offers memory.
-func (d *running) connectShared(size int64) *grpc.ClientConn {
-	d.t.Helper()
-	cc, err := wire.DialShared(d.cfg.Listen, size)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	d.t.Cleanup(func() { cc.Close() })
-	return cc
-}
-
-// shared is an Evaluate stream of a connection that shares memory.
+// shared is a direct stream.
 type shared struct {
 	*evaluation
-	memory *wire.Shared
+	memory *wire.Direct
 	down   map[uint64]lane.Slot // by id
 	up     map[uint64]lane.Slot
 }
 
-func evaluateShared(t testing.TB, ctx context.Context, cc *grpc.ClientConn) *shared {
-	t.Helper()
-	e := evaluate(t, ctx, cc)
-	s := &shared{e, wire.SharedOf(e.stream.Context()), map[uint64]lane.Slot{}, map[uint64]lane.Slot{}}
-	if s.memory == nil {
-		t.Fatal("the connection shares no memory")
+// evaluateShared opens a direct stream with memory of a size.
+func (d *running) evaluateShared(size int64) *shared {
+	d.t.Helper()
+	m, err := wire.DialDirect(d.ctx(), d.cfg.Listen, size)
+	if err != nil {
+		d.t.Fatal(err)
 	}
-	return s
+	d.t.Cleanup(m.Close)
+	return &shared{&evaluation{d.t, m}, m, map[uint64]lane.Slot{}, map[uint64]lane.Slot{}}
 }
 
 func (s *shared) slot(n int) lane.Slot {
@@ -136,7 +125,7 @@ func TestShared(t *testing.T) {
 	var wg sync.WaitGroup
 	const requests = 60
 	for k := range 3 {
-		s := evaluateShared(t, d.ctx(), d.connectShared(4*lane.Grain))
+		s := d.evaluateShared(4 * lane.Grain)
 		wg.Go(func() {
 			rnd := rand.New(rand.NewPCG(uint64(k), 9))
 			asked := map[uint64]func(*wire.Response){}
@@ -190,7 +179,7 @@ func TestLaneFigures(t *testing.T) {
 	const in, out = 300, 500
 	m := newModel(t, ring.Q4(), plan.Dense(in, out))
 	d.push(m)
-	s := evaluateShared(t, d.ctx(), d.connectShared(4*lane.Grain))
+	s := d.evaluateShared(4 * lane.Grain)
 	for id, shared := range [][2]bool{{false, false}, {true, false}, {false, true}, {true, true}} {
 		r := m.request(0, 2, uint64(id))
 		s.share(m, r, shared[0], shared[1])
@@ -225,8 +214,8 @@ func TestBadSpans(t *testing.T) {
 	d.push(m)
 	const layer, rows, size = 1, 2, lane.Grain
 	in, out := uint64(rows*37*4), uint64(rows*11*4)
-	s := evaluateShared(t, d.ctx(), d.connectShared(size))
-	other := evaluateShared(t, d.ctx(), d.connectShared(2*size))
+	s := d.evaluateShared(size)
+	other := d.evaluateShared(2 * size)
 	span := func(offset, length uint64) *wire.Span { return &wire.Span{Offset: offset, Length: length} }
 	for _, c := range []struct {
 		name   string
@@ -284,7 +273,7 @@ func TestBadSpans(t *testing.T) {
 	}
 }
 
-// TestGeneratedClient: the generated code alone, without memory, and the fields that need it.
+// TestGeneratedClient: the generated code alone, and the fields that need memory.
 func TestGeneratedClient(t *testing.T) {
 	d := start(t, nil, nil)
 	m := smallModel(t)
@@ -315,20 +304,6 @@ func TestGeneratedClient(t *testing.T) {
 	if resp := ask(r); resp.GetError().GetReason() != "BAD_REQUEST" {
 		t.Errorf("answer %v", resp)
 	}
-	// Over a connection that has memory, it is a client like any.
-	shared := d.connectShared(lane.Grain)
-	s := evaluateShared(t, d.ctx(), shared)
-	slot, answer := s.slot(2*37*4), s.slot(2*11*4)
-	copy(slot.Bytes, words(m, 1, 2))
-	r.Input = &pb.EvaluateRequest_Shared{Shared: &pb.Shared{Offset: uint64(slot.Offset), Length: uint64(len(slot.Bytes))}}
-	r.Answer = &pb.Shared{Offset: uint64(answer.Offset), Length: uint64(len(answer.Bytes))}
-	if stream, err = pb.NewSecureNetsClient(shared).Evaluate(d.ctx()); err != nil {
-		t.Fatal(err)
-	}
-	if resp := ask(r); resp.GetShared().GetOffset() != uint64(answer.Offset) || resp.GetShared().GetLength() != uint64(len(answer.Bytes)) {
-		t.Errorf("answer %v", resp)
-	}
-	m.check(t, &wire.Response{Words: memWords(answer.Bytes)}, 1, m.input(1, 2, 1))
 }
 
 // canonical is a backend that says where words that reach it are not canonical.
@@ -361,7 +336,7 @@ func TestScribbles(t *testing.T) {
 	d := start(t, &canonical{newHooked(), t}, nil)
 	m := newModel(t, ring.Q4(), plan.Dense(500, 300))
 	d.push(m)
-	s := evaluateShared(t, d.ctx(), d.connectShared(4*lane.Grain))
+	s := d.evaluateShared(4 * lane.Grain)
 	const rows = 20
 	up, down := s.slot(rows*500*4), s.slot(rows*300*4)
 	stop := make(chan struct{})
@@ -381,7 +356,7 @@ func TestScribbles(t *testing.T) {
 			}
 		}
 	})
-	honest := evaluateShared(t, d.ctx(), d.connectShared(4*lane.Grain))
+	honest := d.evaluateShared(4 * lane.Grain)
 	var others sync.WaitGroup
 	others.Go(func() {
 		for range 20 {
@@ -424,18 +399,16 @@ func TestSharedLimits(t *testing.T) {
 	d.push(m)
 	unshared := func(size int64) {
 		t.Helper()
-		e := evaluate(t, d.ctx(), d.connectShared(size))
-		if wire.SharedOf(e.stream.Context()) != nil {
-			t.Errorf("%d bytes are shared", size)
+		if _, err := wire.DialDirect(d.ctx(), d.cfg.Listen, size); !errors.As(err, new(*lane.RefusedError)) {
+			t.Errorf("%d bytes: %v", size, err)
 		}
-		e.works(m)
 	}
 	unshared(3 * lane.Grain)
-	first := d.connectShared(2 * lane.Grain)
-	evaluateShared(t, d.ctx(), first).works(m)
-	evaluateShared(t, d.ctx(), d.connectShared(2*lane.Grain)).works(m)
+	first := d.evaluateShared(2 * lane.Grain)
+	first.works(m)
+	d.evaluateShared(2 * lane.Grain).works(m)
 	unshared(2 * lane.Grain)
-	evaluateShared(t, d.ctx(), d.connectShared(lane.Grain)).works(m)
+	d.evaluateShared(lane.Grain).works(m)
 	unshared(lane.Grain)
 	f := d.scrape()
 	for verdict, want := range map[string]float64{"accepted": 3, "too large": 1, "no room": 2, "off": 0, "bad memory": 0} {
@@ -446,17 +419,15 @@ func TestSharedLimits(t *testing.T) {
 	if got := f.value("securenets_shared_memory_limit_bytes"); got != 5*lane.Grain {
 		t.Errorf("a limit of %v", got)
 	}
-	first.Close()
+	first.memory.Close()
 	d.waitForFigure(3*lane.Grain, "securenets_shared_memory_bytes")
-	evaluateShared(t, d.ctx(), d.connectShared(2*lane.Grain)).works(m)
+	d.evaluateShared(2 * lane.Grain).works(m)
 
 	off := start(t, nil, func(c *config.Config) { c.SharedMemory.Bytes = 0 })
-	off.push(m)
-	e := evaluate(t, off.ctx(), off.connectShared(lane.Grain))
-	if wire.SharedOf(e.stream.Context()) != nil {
-		t.Error("shared though it is off")
+	var refused *lane.RefusedError
+	if _, err := wire.DialDirect(off.ctx(), off.cfg.Listen, lane.Grain); !errors.As(err, &refused) || refused.Verdict != lane.Off {
+		t.Errorf("where it is off: %v", err)
 	}
-	e.works(m)
 }
 
 // opened returns how many descriptors this process has, and how many mappings of what is
@@ -497,8 +468,7 @@ func TestReconnects(t *testing.T) {
 	d.works(m)
 	fds, maps := opened(t)
 	for i := range 100 {
-		cc := d.connectShared(lane.Grain)
-		s := evaluateShared(t, d.ctx(), cc)
+		s := d.evaluateShared(lane.Grain)
 		s.works(m)
 		if i%2 == 0 {
 			for id := range uint64(5) {
@@ -512,9 +482,11 @@ func TestReconnects(t *testing.T) {
 			}
 		}
 		if i%3 == 0 {
-			s.memory.Close() // without a word to the daemon
+			if err := s.memory.CloseSend(); err != nil {
+				t.Fatal(err)
+			}
 		}
-		cc.Close()
+		s.memory.Close()
 	}
 	waitForOpened(t, fds, maps)
 	d.works(m)
@@ -531,15 +503,14 @@ func TestCutInWork(t *testing.T) {
 	fds, maps := opened(t)
 	begun, resume := make(chan struct{}), make(chan struct{})
 	h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
-	cc := d.connectShared(lane.Grain)
-	s := evaluateShared(t, d.ctx(), cc)
+	s := d.evaluateShared(lane.Grain)
 	r := m.request(0, 3, 0)
 	s.share(m, r, true, true)
 	s.send(r)
 	<-begun
 	s.up[0].Drop()
 	s.down[0].Drop()
-	cc.Close()
+	s.memory.Close()
 	waitForOpened(t, math.MaxInt, maps+1) // the caller's has gone
 	time.Sleep(20 * time.Millisecond)     // until the daemon has heard of it
 	if _, now := opened(t); now != maps+1 {
@@ -559,7 +530,7 @@ func TestHostilePrefaces(t *testing.T) {
 	d.push(m)
 	d.works(m)
 	fds, maps := opened(t)
-	good := []byte("snlane1\n\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00")
+	good := []byte("snlane2\n\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00")
 	memory := func() int {
 		fd, err := unix.MemfdCreate("test", unix.MFD_CLOEXEC)
 		if err != nil {
@@ -609,7 +580,7 @@ func TestHostilePrefaces(t *testing.T) {
 		if _, err := c.Read(b); err != nil || b[8] != byte(verdict) {
 			t.Errorf("%v: reply %x, %v", verdict, b, err)
 		}
-		// It is a connection like any then.
+		// It is a connection of gRPC's then.
 		if _, err := c.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")); err != nil {
 			t.Error(err)
 		}
@@ -665,7 +636,7 @@ func TestSharedDrain(t *testing.T) {
 	d.push(m)
 	begun, resume := make(chan struct{}), make(chan struct{})
 	h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
-	s := evaluateShared(t, d.ctx(), d.connectShared(lane.Grain))
+	s := d.evaluateShared(lane.Grain)
 	r := m.request(1, 3, 9)
 	s.share(m, r, true, true)
 	s.send(r)

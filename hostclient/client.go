@@ -42,6 +42,7 @@ type Client struct {
 	addr     string
 	place    string // addr, in one spelling
 	provider string
+	shared   int64 // bytes of memory that a stream shares; 0: none
 	conn     *grpc.ClientConn
 	rpc      pb.SecureNetsClient
 	timeout  time.Duration // of all but Evaluate
@@ -83,12 +84,7 @@ func DialProvider(addr, provider string, options ...DialOption) (*Client, error)
 	if o.shared < 0 || o.shared > lane.MaxSize {
 		return nil, fmt.Errorf("hostclient: %d bytes of shared memory", o.shared)
 	}
-	dial := wire.Dial
-	if o.shared > 0 && lane.Supported {
-		size := (o.shared + lane.Grain - 1) / lane.Grain * lane.Grain
-		dial = func(addr string) (*grpc.ClientConn, error) { return wire.DialShared(addr, size) }
-	}
-	conn, err := dial(addr)
+	conn, err := wire.Dial(addr)
 	if err != nil {
 		return nil, fmt.Errorf("hostclient: %w", err)
 	}
@@ -100,7 +96,11 @@ func DialProvider(addr, provider string, options ...DialOption) (*Client, error)
 		conn.Close()
 		return nil, fmt.Errorf("hostclient: %w", err)
 	}
-	return newClient(conn, addr, scheme+path, provider), nil
+	c := newClient(conn, addr, scheme+path, provider)
+	if lane.Supported {
+		c.shared = (o.shared + lane.Grain - 1) / lane.Grain * lane.Grain
+	}
+	return c, nil
 }
 
 // DialTLS is DialProvider for a daemon at "tls:HOST:PORT". config has the host's

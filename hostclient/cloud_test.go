@@ -18,7 +18,6 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/mem"
-	"google.golang.org/grpc/peer"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/internal/lane"
@@ -38,7 +37,9 @@ type cloud struct {
 	server *grpc.Server
 	kernel *cpu.Backend
 
+	serving sync.WaitGroup // direct streams
 	mu      sync.Mutex
+	direct  map[*wire.DirectServer]bool
 	models  map[sealed.Digest]*held
 	partial map[sealed.Digest][]byte
 	answer  func(*call) error // how calls are answered; nil: honestly
@@ -49,51 +50,63 @@ type cloud struct {
 	uploaded atomic.Int64 // bytes
 }
 
-// sharing has the cloud take whatever memory is offered.
+// sharing has the cloud take whatever memory is offered, and serve direct streams.
 type sharing struct {
 	credentials.TransportCredentials
-}
-
-// sharedRegion is the memory of a connection.
-type sharedRegion struct {
-	credentials.CommonAuthInfo
-	region *lane.Region
-}
-
-func (sharedRegion) AuthType() string { return "test" }
-
-// sharingConn is a connection that holds its region.
-type sharingConn struct {
-	net.Conn
-	region *lane.Region
-	once   sync.Once
-}
-
-func (c *sharingConn) Close() error {
-	c.once.Do(func() {
-		_ = c.Conn.(*net.UnixConn).CloseWrite()
-		c.region.Release()
-	})
-	return c.Conn.Close()
+	to *cloud
 }
 
 func (s sharing) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	region, err := lane.Accept(c.(*net.UnixConn), lane.Terms{
+	local := c.(*net.UnixConn)
+	region, err := lane.Accept(local, lane.Terms{
 		Full:  func() bool { return false },
 		Admit: func(int64) lane.Verdict { return lane.Accepted },
 		Freed: func(int64, error) {},
 		Told:  func(lane.Verdict) {},
 	})
 	if err != nil || region == nil {
-		return c, sharedRegion{}, err
+		return c, nil, err
 	}
-	return &sharingConn{Conn: c, region: region}, sharedRegion{region: region}, nil
+	stream, receiver := wire.ServeDirect(context.Background(), local, region)
+	s.to.mu.Lock()
+	defer s.to.mu.Unlock()
+	s.to.direct[stream] = true
+	s.to.serving.Go(func() {
+		stream.End(s.to.serve(&direct{stream, receiver}))
+		region.Release()
+		s.to.mu.Lock()
+		defer s.to.mu.Unlock()
+		delete(s.to.direct, stream)
+	})
+	return nil, nil, credentials.ErrConnDispatched
 }
 
-// regionOf returns the memory of a stream's connection, nil for none.
-func regionOf(stream grpc.ServerStream) *lane.Region {
-	p, _ := peer.FromContext(stream.Context())
-	return p.AuthInfo.(sharedRegion).region
+// responder is a stream of gRPC's, or a direct one.
+type responder interface {
+	Context() context.Context
+	SendMsg(m any) error
+	RecvMsg(m any) error
+}
+
+// direct is a direct stream as one of gRPC's.
+type direct struct {
+	*wire.DirectServer
+	receiver *wire.Receiver
+}
+
+func (d *direct) RecvMsg(m any) error {
+	if _, err := d.receiver.Next(); err != nil {
+		return err
+	}
+	return d.receiver.Read(m)
+}
+
+// regionOf returns the memory of a stream, nil for none.
+func regionOf(stream responder) *lane.Region {
+	if d, ok := stream.(*direct); ok {
+		return d.Region()
+	}
+	return nil
 }
 
 // held is a loaded model.
@@ -119,7 +132,7 @@ type seen struct {
 // call is one request and its right answer.
 type call struct {
 	*cloud
-	stream grpc.ServerStream
+	stream responder
 	req    *wire.Request
 	ring   ring.Ring
 	y      ring.Matrix
@@ -167,6 +180,7 @@ func startCloud() (*cloud, error) {
 		kernel:  cpu.New(cpu.Options{}),
 		models:  map[sealed.Digest]*held{},
 		partial: map[sealed.Digest][]byte{},
+		direct:  map[*wire.DirectServer]bool{},
 	}
 	return c, c.start()
 }
@@ -181,7 +195,7 @@ func (c *cloud) start() error {
 	if err != nil {
 		return err
 	}
-	c.server = grpc.NewServer(append(wire.ServerOptions(), grpc.Creds(sharing{insecure.NewCredentials()}), grpc.WaitForHandlers(true))...)
+	c.server = grpc.NewServer(append(wire.ServerOptions(), grpc.Creds(sharing{insecure.NewCredentials(), c}), grpc.WaitForHandlers(true))...)
 	pb.RegisterSecureNetsServer(c.server, c)
 	h := health.NewServer()
 	h.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
@@ -190,7 +204,15 @@ func (c *cloud) start() error {
 	return nil
 }
 
-func (c *cloud) stop() { c.server.Stop() }
+func (c *cloud) stop() {
+	c.server.Stop()
+	c.mu.Lock()
+	for stream := range c.direct {
+		stream.HangUp()
+	}
+	c.mu.Unlock()
+	c.serving.Wait()
+}
 
 func (c *cloud) close() error {
 	c.stop()
@@ -273,9 +295,11 @@ func (c *cloud) load(digest sealed.Digest, b []byte) error {
 }
 
 func (c *cloud) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
-	if region := regionOf(stream); region != nil && region.Hold() {
-		defer region.Release()
-	}
+	return c.serve(stream)
+}
+
+// serve evaluates the requests of a stream.
+func (c *cloud) serve(stream responder) error {
 	for {
 		req := new(wire.Request)
 		if err := stream.RecvMsg(req); err == io.EOF {
@@ -301,7 +325,7 @@ func (c *cloud) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.
 	}
 }
 
-func (c *cloud) evaluate(stream grpc.ServerStream, req *wire.Request) (*call, error) {
+func (c *cloud) evaluate(stream responder, req *wire.Request) (*call, error) {
 	c.mu.Lock()
 	m := c.models[sealed.Digest(req.Model)]
 	c.mu.Unlock()

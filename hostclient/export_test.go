@@ -76,7 +76,7 @@ func (c *Client) SharedFree() (n int) {
 	var taken []lane.Slot
 	for size := lane.Grain; size > 0; size /= 2 {
 		for {
-			slot, ok := c.stream.shared.Get(size)
+			slot, ok := c.stream.direct.Get(size)
 			if !ok {
 				break
 			}

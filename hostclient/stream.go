@@ -24,16 +24,15 @@ import (
 // directions, given the bytes of one row each way.
 func rowsPerMessage(up, down int) int { return wire.MaxPayload / max(up, down) }
 
-// stream is one Evaluate stream of gRPC, shared by all callers of a client: one
+// stream is one Evaluate stream, shared by all callers of a client: one
 // goroutine sends requests, one hands each answer to who waits for its id. Once
 // failed it stays so, and the client opens another for the next call.
 type stream struct {
 	ctx      context.Context // ends with the stream; its cause says why
 	fail     context.CancelCauseFunc
 	requests chan *wire.Request
-	opened   chan struct{} // closed once shared is set
-	shared   *wire.Shared  // what its connection shares with the cloud; nil: nothing
-	over     chan struct{} // closed once nothing is waited for any more
+	opened   chan struct{} // closed once direct is set
+	direct   *wire.Direct  // which shares memory with the cloud; nil: it is gRPC's
 
 	mu      sync.Mutex
 	last    uint64             // id given out last
@@ -63,56 +62,31 @@ func (a *answer) put() {
 }
 
 // open returns the client's stream, a new one where there is none.
-func (c *Client) open(ctx context.Context) (*stream, error) {
-	for {
-		s, ready, err := c.next()
-		if err != nil || ready {
-			return s, err
-		}
-		select {
-		case <-s.over: // or the next one may be opened on a connection that is to end
-		case <-ctx.Done():
-			return nil, stopped(ctx)
-		}
-	}
-}
-
-// next returns the client's stream, a new one where the last one is over. ready is false
-// for one that has failed and is not over yet.
-func (c *Client) next() (s *stream, ready bool, err error) {
+func (c *Client) open() (*stream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.barred != nil {
-		return nil, false, c.barred
+		return nil, c.barred
 	}
-	if c.stream != nil {
-		if c.stream.ctx.Err() == nil {
-			return c.stream, true, nil
-		}
-		select {
-		case <-c.stream.over:
-		default:
-			return c.stream, false, nil
-		}
+	if c.stream != nil && c.stream.ctx.Err() == nil {
+		return c.stream, nil
 	}
-	s = &stream{requests: make(chan *wire.Request), opened: make(chan struct{}), over: make(chan struct{}), waiting: map[uint64]*answer{}}
+	s := &stream{requests: make(chan *wire.Request), opened: make(chan struct{}), waiting: map[uint64]*answer{}}
 	s.ctx, s.fail = context.WithCancelCause(context.Background())
 	c.stream = s
 	c.conn.ResetConnectBackoff()
 	c.running.Go(func() { c.send(s) })
-	return s, true, nil
+	return s, nil
 }
 
 // send opens s and sends requests until it fails.
 func (c *Client) send(s *stream) {
 	defer s.end()
-	desc := &grpc.StreamDesc{StreamName: "Evaluate", ClientStreams: true, ServerStreams: true}
-	conn, err := c.conn.NewStream(s.ctx, desc, pb.SecureNets_Evaluate_FullMethodName)
+	conn, err := c.connect(s)
 	if err != nil {
 		s.fail(classify(s.ctx, err))
 		return
 	}
-	s.shared = wire.SharedOf(conn.Context())
 	close(s.opened)
 	c.running.Go(func() { c.receive(s, conn) })
 	for {
@@ -129,8 +103,20 @@ func (c *Client) send(s *stream) {
 	}
 }
 
+// connect opens s: a direct stream, or one of gRPC's where the cloud takes none.
+func (c *Client) connect(s *stream) (wire.Stream, error) {
+	if c.shared > 0 {
+		if d, err := wire.DialDirect(s.ctx, c.addr, c.shared); err == nil {
+			s.direct = d
+			return d, nil
+		}
+	}
+	desc := &grpc.StreamDesc{StreamName: "Evaluate", ClientStreams: true, ServerStreams: true}
+	return c.conn.NewStream(s.ctx, desc, pb.SecureNets_Evaluate_FullMethodName)
+}
+
 // receive hands out answers until the stream fails.
-func (c *Client) receive(s *stream, conn grpc.ClientStream) {
+func (c *Client) receive(s *stream, conn wire.Stream) {
 	for {
 		var resp wire.Response
 		if err := conn.RecvMsg(&resp); err != nil {
@@ -150,7 +136,7 @@ func (c *Client) receive(s *stream, conn grpc.ClientStream) {
 		}
 		got := taken{queue: resp.QueueNS, compute: resp.ComputeNS}
 		if a.done != nil {
-			got.err = a.take(&resp, s.shared)
+			got.err = a.take(&resp, s.direct)
 		}
 		resp.Free()
 		a.put()
@@ -163,7 +149,7 @@ func (c *Client) receive(s *stream, conn grpc.ClientStream) {
 // take decodes the answer to its place. Words in shared memory are copied there before
 // anything is told of them: the cloud may change them at any time. It may also have taken
 // the memory's pages out, once it has ended the connection, which is no wrong answer.
-func (a *answer) take(resp *wire.Response, shared *wire.Shared) error {
+func (a *answer) take(resp *wire.Response, from *wire.Direct) error {
 	if resp.Err != nil {
 		return wire.FromProto(resp.Err)
 	}
@@ -182,7 +168,7 @@ func (a *answer) take(resp *wire.Response, shared *wire.Shared) error {
 	}); touched != nil {
 		err = touched
 	}
-	if zeros && shared.Ended() {
+	if zeros && from.Ended() {
 		return fmt.Errorf("%w: it ended the connection before its answer was read", ErrUnavailable)
 	}
 	if err != nil {
@@ -204,10 +190,10 @@ func (s *stream) place(r ring.Ring, words []uint32) lane.Slot {
 // slot returns one of n bytes of the memory that is shared. Where there is no room it
 // does not wait: what has none goes by messages.
 func (s *stream) slot(n int) (lane.Slot, bool) {
-	if s.shared == nil {
+	if s.direct == nil {
 		return lane.Slot{}, false
 	}
-	return s.shared.Get(n)
+	return s.direct.Get(n)
 }
 
 // span returns where a slot is, nil for none.
@@ -248,22 +234,18 @@ func (s *stream) withdraw(id uint64) {
 }
 
 // end lets go of what is still waited for. The cloud may still read and write the slots of
-// these requests: nobody gets them again, and where there are such the connection
-// ends, so that the next one has memory of its own.
+// these requests: nobody gets them again, and the next stream has memory of its own.
 func (s *stream) end() {
-	defer close(s.over)
 	s.mu.Lock()
 	left := s.waiting
 	s.waiting = nil
 	s.mu.Unlock()
-	lost := false
 	for _, a := range left {
-		lost = lost || a.up.Bytes != nil || a.down.Bytes != nil
 		a.up.Drop()
 		a.down.Drop()
 	}
-	if lost {
-		s.shared.HangUp()
+	if s.direct != nil {
+		s.direct.Close()
 	}
 }
 
@@ -300,7 +282,7 @@ func atMost(d time.Duration, ns uint64) time.Duration { return time.Duration(min
 // when it ends otherwise, they are left alone.
 func (c *Client) evaluate(ctx context.Context, r ring.Ring, model sealed.Digest, layer int, m transform.Masked, dst ring.Matrix) (t traffic, err error) {
 	start := time.Now()
-	s, err := c.open(ctx)
+	s, err := c.open()
 	if err != nil {
 		return t, err
 	}

@@ -4,7 +4,7 @@
 //	host                                                     daemon
 //	Offer: a region, a preface with its descriptor ─────────▶ Accept: checks it, maps it
 //	       ◀────────────────────────────── a reply: a verdict
-//	       then HTTP/2, on the same connection, whatever the verdict
+//	       then a direct stream, on the same connection, or HTTP/2 where there is no region
 //
 // The region is the connection's: who may use it is who is at its two ends, and it is
 // unmapped when the connection has ended and nobody at that end uses it any more. Both
@@ -56,7 +56,7 @@ func Verdicts() []Verdict {
 	return []Verdict{Accepted, Off, TooLarge, NoRoom, BadMemory, BadVersion}
 }
 
-// RefusedError reports an offer that was not accepted. The connection goes on without.
+// RefusedError reports an offer that was not accepted.
 type RefusedError struct{ Verdict Verdict }
 
 func (e *RefusedError) Error() string {
@@ -81,7 +81,7 @@ const (
 )
 
 // magic begins both; the digit is the version.
-var magic = [8]byte([]byte("snlane1\n"))
+var magic = [8]byte([]byte("snlane2\n"))
 
 // preface returns what offers a region of a size in bytes.
 func preface(size int64) []byte {

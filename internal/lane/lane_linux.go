@@ -100,26 +100,32 @@ func punch(mem []byte) error {
 
 // Ended reports whether the other end of a connection has ended it, or this one has. What
 // came before that need not have been read.
-func Ended(c syscall.Conn) bool {
+func Ended(c syscall.Conn) bool { return polled(c, unix.POLLRDHUP) }
+
+// Gone is Ended where the other end does not receive any more either.
+func Gone(c syscall.Conn) bool { return polled(c, 0) }
+
+// polled reports whether a connection is in one of the states that are asked for, or has
+// ended both ways.
+func polled(c syscall.Conn, states int16) bool {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return true
 	}
-	ended := true
+	is := true
 	if err := raw.Control(func(fd uintptr) {
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		p := []unix.PollFd{{Fd: int32(fd), Events: states}}
 		n, err := unix.Poll(p, 0)
-		ended = n != 0 || err != nil
+		is = n != 0 || err != nil
 	}); err != nil {
 		return true
 	}
-	return ended
+	return is
 }
 
 // Offer offers a region of a size in bytes, a multiple of Grain, on a connection on which
-// nothing was sent yet. Where it returns a *RefusedError, the connection goes on as if it
-// had not been asked; after any other error but ErrUnsupported it is of no use. The
-// caller holds the region.
+// nothing was sent yet. After an error, a *RefusedError or another, the connection is to be
+// closed. The caller holds the region.
 func Offer(ctx context.Context, c *net.UnixConn, size int64) (*Region, error) {
 	f, err := create(size)
 	if err != nil {

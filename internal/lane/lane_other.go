@@ -20,6 +20,9 @@ func Accept(*net.UnixConn, Terms) (*Region, error) { return nil, nil }
 // Ended reports nothing here.
 func Ended(syscall.Conn) bool { return false }
 
+// Gone reports nothing here.
+func Gone(syscall.Conn) bool { return false }
+
 func unmap([]byte) {}
 
 func punch([]byte) error { return ErrUnsupported }

@@ -57,8 +57,8 @@ func TestPreface(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, known, err := lane.ParsePreface(with(lane.Preface(lane.Grain), 6, '2')); known || err != nil {
-		t.Errorf("version 2: %v, %v", known, err)
+	if _, known, err := lane.ParsePreface(with(lane.Preface(lane.Grain), 6, '1')); known || err != nil {
+		t.Errorf("version 1: %v, %v", known, err)
 	}
 	for _, v := range lane.Verdicts() {
 		if got, err := lane.ParseReply(lane.Reply(v)); got != v || err != nil {
@@ -68,7 +68,7 @@ func TestPreface(t *testing.T) {
 			t.Errorf("%v: %s", v, err)
 		}
 	}
-	for _, b := range [][]byte{nil, lane.Reply(0)[:15], with(lane.Reply(0), 6, '2'), []byte("\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64\x00")} {
+	for _, b := range [][]byte{nil, lane.Reply(0)[:15], with(lane.Reply(0), 6, '1'), []byte("\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64\x00")} {
 		if _, err := lane.ParseReply(b); !errors.Is(err, lane.ErrPreface) {
 			t.Errorf("%x: %v", b, err)
 		}
@@ -81,7 +81,7 @@ func TestPreface(t *testing.T) {
 // FuzzPreface: what is taken for a preface is one, byte for byte, and nothing else is.
 func FuzzPreface(f *testing.F) {
 	f.Add(lane.Preface(lane.Grain))
-	f.Add(with(lane.Preface(lane.MaxSize), 6, '2'))
+	f.Add(with(lane.Preface(lane.MaxSize), 6, '1'))
 	f.Add([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
 	f.Add(lane.Reply(lane.NoRoom))
 	for _, b := range badPrefaces() {

@@ -24,11 +24,11 @@ var ErrStream = errors.New("wire: no stream of gRPC's")
 // stream, and else statuses.
 type Receiver struct {
 	stream messages
-	header [5]byte // of the message begun: a flag and the size
+	header [prefix]byte // of the message begun
 }
 
 // messages is what a stream of gRPC's transport has, beside what gRPC shows of it:
-// RecvMsg reads with these, one after the other.
+// RecvMsg reads with these, one after the other. A direct stream has it, too.
 type messages interface {
 	ReadMessageHeader(header []byte) error
 	Read(n int) (mem.BufferSlice, error)
@@ -48,14 +48,11 @@ func (r *Receiver) Next() (size int, err error) {
 	if err := r.stream.ReadMessageHeader(r.header[:]); err != nil {
 		return 0, streamError(err)
 	}
-	if r.header[0] != 0 {
-		return 0, status.Error(codes.Internal, "message is compressed, or no message of gRPC's")
+	size, last, err := messageSize(r.header)
+	if last {
+		return 0, status.Error(codes.Internal, "message is no message of a client's")
 	}
-	n := binary.BigEndian.Uint32(r.header[1:])
-	if n > MaxMessage {
-		return 0, status.Errorf(codes.ResourceExhausted, "message of %d bytes, at most %d", n, MaxMessage)
-	}
-	return int(n), nil
+	return size, err
 }
 
 // Read reads the message that Next has announced, as Codec does.

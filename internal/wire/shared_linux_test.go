@@ -1,79 +1,18 @@
 package wire_test
 
 import (
-	"context"
 	"errors"
-	"net"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/mem"
 
 	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/wire"
 )
-
-// TestUnawareServer: a server that knows nothing of shared memory is spoken to as ever.
-func TestUnawareServer(t *testing.T) {
-	cc, err := wire.DialShared(serve(t), lane.Grain)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cc.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	stream, err := cc.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/securenets.v1.SecureNets/Evaluate")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if wire.SharedOf(stream.Context()) != nil {
-		t.Error("memory is shared with nobody")
-	}
-	v := randomWords(ring.Q4(), 1000)
-	req := wire.Request{ID: 1, Words: wire.EncodeWords(ring.Q4(), v, nil)}
-	if err := stream.SendMsg(&req); err != nil {
-		t.Fatal(err)
-	}
-	req.Free()
-	var resp wire.Response
-	if err := stream.RecvMsg(&resp); err != nil {
-		t.Fatal(err)
-	}
-	got := make([]uint32, len(v))
-	if err := wire.DecodeWords(ring.Q4(), got, resp.Words); err != nil || !slices.Equal(got, v) {
-		t.Errorf("words came back otherwise: %v", err)
-	}
-	resp.Free()
-}
-
-// TestSilentServer: a server that neither replies nor hangs up costs the time that a
-// connection may take, and no more.
-func TestSilentServer(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	cc, err := wire.DialShared("unix:"+path, lane.Grain)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cc.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	if _, err := cc.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/securenets.v1.SecureNets/Evaluate"); err == nil {
-		t.Error("a stream to nobody")
-	}
-	if _, err := wire.DialShared("tcp:1.2.3.4:5", lane.Grain); !errors.Is(err, wire.ErrAddress) {
-		t.Errorf("another address: %v", err)
-	}
-}
 
 // twice returns two mappings of the same memory: what a process and another one see.
 func twice(t *testing.T, size int) (a, b []byte) {

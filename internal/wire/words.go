@@ -82,6 +82,15 @@ func EncodeWords(r ring.Ring, v []uint32, release func()) mem.BufferSlice {
 	return mem.BufferSlice{mem.NewBuffer(b, pool)}
 }
 
+// PutWords copies v to its wire bytes, len(v)·r.WordBytes() of them.
+func PutWords(r ring.Ring, to []byte, v []uint32) {
+	if b, ok := asBytes(r, v); ok {
+		copy(to, b)
+		return
+	}
+	r.PutWords(to, v)
+}
+
 // DecodeWords copies exactly len(dst) words from b to dst. It returns an *Error
 // with ReasonBadLength or ReasonNonCanonical; dst is then not to be used.
 func DecodeWords(r ring.Ring, dst []uint32, b mem.BufferSlice) error {

@@ -15,15 +15,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/traffic"
 	"github.com/securenets/securenets/cmd/securenets/internal/child"
 	"github.com/securenets/securenets/cmd/securenets/internal/cputime"
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/kernels/cpu"
 	"github.com/securenets/securenets/kernels/cuda"
 )
@@ -192,7 +189,7 @@ func (r *running) client(role int) (*hostclient.Client, error) {
 func (r *running) dialer() traffic.Dialer {
 	switch {
 	case r.o.TLS != nil:
-		return func(int64) (*grpc.ClientConn, error) { return wire.DialTLS(r.o.Endpoint, r.o.TLS) }
+		return traffic.TLS(r.o.Endpoint, r.o.TLS)
 	case r.o.Endpoint != "":
 		return traffic.Unix(r.o.Endpoint)
 	default:

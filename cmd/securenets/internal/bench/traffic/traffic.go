@@ -4,6 +4,7 @@ package traffic
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -71,18 +72,47 @@ var errWrong = errors.New("bench: a wrong answer")
 // errNotShared reports a daemon that takes no memory.
 var errNotShared = errors.New("bench: the daemon shares no memory")
 
-// Dialer connects to the daemon that is asked, with so many bytes of memory to share; 0
-// for none.
-type Dialer func(memory int64) (*grpc.ClientConn, error)
+// Dialer opens streams to the daemon that is asked.
+type Dialer struct {
+	conn func() (*grpc.ClientConn, error)
+	addr string // of a unix socket, for direct streams
+}
 
 // Unix connects to a daemon on a unix socket.
 func Unix(addr string) Dialer {
-	return func(memory int64) (*grpc.ClientConn, error) {
-		if memory == 0 {
-			return wire.Dial(addr)
+	return Dialer{func() (*grpc.ClientConn, error) { return wire.Dial(addr) }, addr}
+}
+
+// TLS connects to a daemon elsewhere.
+func TLS(addr string, config *tls.Config) Dialer {
+	return Dialer{conn: func() (*grpc.ClientConn, error) { return wire.DialTLS(addr, config) }}
+}
+
+// open opens a stream with a connection of its own: a direct one with so many bytes of
+// memory or, for none, one of gRPC's.
+func (d Dialer) open(ctx context.Context, memory int64) (stream wire.Stream, slots *lane.Slots, end func(), err error) {
+	if memory > 0 {
+		direct, err := wire.DialDirect(ctx, d.addr, memory)
+		if err != nil {
+			return nil, nil, nil, fmt.Errorf("%w: %w", errNotShared, err)
 		}
-		return wire.DialShared(addr, memory)
+		return direct, direct.Slots, direct.Close, nil
 	}
+	conn, err := d.conn()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	stream, err = onto(ctx, conn)
+	if err != nil {
+		conn.Close()
+		return nil, nil, nil, err
+	}
+	return stream, nil, func() { conn.Close() }, nil
+}
+
+// onto opens a stream of gRPC's on a connection.
+func onto(ctx context.Context, conn *grpc.ClientConn) (wire.Stream, error) {
+	return conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, pb.SecureNets_Evaluate_FullMethodName)
 }
 
 // Drive has callers ask until a time, and returns what was answered.
@@ -114,21 +144,12 @@ func (d Dialer) Drive(ctx context.Context, callers []Caller, until time.Time) ([
 }
 
 func (t Caller) drive(ctx context.Context, dial Dialer, caller int, until time.Time) ([]Answer, error) {
-	conn, err := dial(t.memory())
+	stream, slots, end, err := dial.open(ctx, t.memory())
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
-	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, pb.SecureNets_Evaluate_FullMethodName)
-	if err != nil {
-		return nil, err
-	}
-	c := &client{Caller: t, stream: stream, index: caller, until: until, slots: map[uint64][2]lane.Slot{}}
-	if t.Shared {
-		if c.memory = wire.SharedOf(stream.Context()); c.memory == nil {
-			return nil, errNotShared
-		}
-	}
+	defer end()
+	c := &client{Caller: t, stream: stream, index: caller, until: until, memory: slots, slots: map[uint64][2]lane.Slot{}}
 	if t.Rate == 0 {
 		return c.closed()
 	}
@@ -138,11 +159,11 @@ func (t Caller) drive(ctx context.Context, dial Dialer, caller int, until time.T
 // client is one caller at work.
 type client struct {
 	Caller
-	stream grpc.ClientStream
+	stream wire.Stream
 	index  int
 	until  time.Time
 	y      []uint32
-	memory *wire.Shared // nil: words are in messages
+	memory *lane.Slots // nil: words are in messages
 
 	mu    sync.Mutex
 	due   []time.Time             // of requests, by id
@@ -290,7 +311,7 @@ func (c *client) open(rng *rand.Rand) (all []Answer, err error) {
 
 // Once asks for each target once, one after the other.
 func Once(ctx context.Context, conn *grpc.ClientConn, targets []Target) error {
-	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, pb.SecureNets_Evaluate_FullMethodName)
+	stream, err := onto(ctx, conn)
 	if err != nil {
 		return err
 	}

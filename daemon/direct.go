@@ -1,0 +1,92 @@
+package daemon
+
+import (
+	"context"
+	"net"
+	"sync"
+
+	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/daemon/batch"
+	"github.com/securenets/securenets/daemon/model"
+	"github.com/securenets/securenets/internal/lane"
+	"github.com/securenets/securenets/internal/wire"
+)
+
+// directs are the direct streams. See package wire.
+type directs struct {
+	mu   sync.Mutex
+	over bool // none begins any more
+	open map[*wire.DirectServer]struct{}
+	work sync.WaitGroup
+}
+
+// begin takes a stream, which calls end. It returns false where none begins any more.
+func (d *directs) begin(s *wire.DirectServer) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.over {
+		return false
+	}
+	if d.open == nil {
+		d.open = map[*wire.DirectServer]struct{}{}
+	}
+	d.open[s] = struct{}{}
+	d.work.Add(1)
+	return true
+}
+
+func (d *directs) end(s *wire.DirectServer) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.open, s)
+	d.work.Done()
+}
+
+// cut ends the connections of all streams, and lets no other begin.
+func (d *directs) cut() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.over = true
+	for s := range d.open {
+		s.HangUp()
+	}
+}
+
+// wait waits for all streams to end.
+func (d *directs) wait() { d.work.Wait() }
+
+// serveDirect has a goroutine serve the direct stream of a connection, which ends with it,
+// and hold the region, which the connection outlasts nowhere.
+func (s *service) serveDirect(c *net.UnixConn, region *lane.Region, owner model.Owner, name batch.Caller) {
+	stream, receiver := wire.ServeDirect(context.Background(), c, region)
+	if !s.directs.begin(stream) {
+		stream.HangUp()
+		region.Release()
+		return
+	}
+	go func() {
+		defer s.directs.end(stream)
+		err := s.direct(owner, &evaluation{stream: stream, receiver: receiver, caller: name, region: region, hangUp: stream.HangUp})
+		unread := s.onStall(stream.HangUp, stallReading)
+		unread.Reset(s.limits.StallTimeout())
+		stream.End(err)
+		unread.Stop()
+		// The caller finds zeros in the memory now, in answers that it has not read yet, too, and
+		// can tell by the connection, which has ended before. The answers of a daemon that drains
+		// stay: no caller comes back to have it pay for more.
+		if s.draining.Err() != nil {
+			region.Keep()
+		}
+		region.Release()
+	}()
+}
+
+// direct is a call of Evaluate by a direct stream. Its errors are statuses.
+func (s *service) direct(owner model.Owner, e *evaluation) error {
+	leave, err := s.enter()
+	if err != nil {
+		return err.Status()
+	}
+	defer leave()
+	return s.call(e.stream.Context(), pb.SecureNets_Evaluate_FullMethodName, func() error { return s.evaluate(owner, e) })
+}

@@ -1,0 +1,507 @@
+package wire_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/internal/lane"
+	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/wire"
+)
+
+// listenUnix listens on a socket, at an address, until the test ends.
+func listenUnix(t testing.TB) (*net.UnixListener, string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l, "unix:" + path
+}
+
+// take accepts a connection, and the memory that is offered.
+func take(l *net.UnixListener) (*net.UnixConn, *lane.Region, error) {
+	c, err := l.AcceptUnix()
+	if err != nil {
+		return nil, nil, err
+	}
+	region, err := lane.Accept(c, lane.Terms{
+		Full:  func() bool { return false },
+		Admit: func(int64) lane.Verdict { return lane.Accepted },
+		Freed: func(int64, error) {},
+		Told:  func(lane.Verdict) {},
+	})
+	return c, region, err
+}
+
+// directPair returns both ends of a direct stream.
+func directPair(t testing.TB, ctx context.Context) (*wire.Direct, *wire.DirectServer, *wire.Receiver) {
+	t.Helper()
+	l, addr := listenUnix(t)
+	var server *wire.DirectServer
+	var receiver *wire.Receiver
+	var both errgroup.Group
+	both.Go(func() error {
+		c, region, err := take(l)
+		if err == nil {
+			server, receiver = wire.ServeDirect(t.Context(), c, region)
+			t.Cleanup(func() { server.HangUp(); region.Release() })
+		}
+		return err
+	})
+	host, err := wire.DialDirect(ctx, addr, lane.Grain)
+	if err := errors.Join(err, both.Wait()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(host.Close)
+	return host, server, receiver
+}
+
+// next reads the next request.
+func next(r *wire.Receiver) (*wire.Request, error) {
+	if _, err := r.Next(); err != nil {
+		return nil, err
+	}
+	req := new(wire.Request)
+	return req, r.Read(req)
+}
+
+// TestDirect: messages of all sizes pass a direct stream both ways, in order and as they were,
+// with words in memory that both ends share or in them, and an end that went well is io.EOF.
+func TestDirect(t *testing.T) {
+	host, server, receiver := directPair(t, t.Context())
+	sizes := []int{0, 1, 200, 255, 256, 900, 1010, 1023, 1024, 5000, 1 << 17, wire.MaxPayload / 4}
+	done := make(chan error, 1)
+	go func() {
+		for {
+			req, err := next(receiver)
+			if err == io.EOF {
+				server.End(nil)
+				done <- nil
+				return
+			}
+			if err != nil {
+				done <- err
+				return
+			}
+			resp := &wire.Response{ID: req.ID, Words: req.Words, QueueNS: uint64(req.Rows)}
+			if req.Shared != nil {
+				b, _ := server.Region().Bytes(req.Shared.Offset, req.Shared.Length)
+				slices.Reverse(b)
+				resp.Shared = req.Shared
+			}
+			err = server.SendMsg(resp)
+			req.Free()
+			if err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	r := ring.Q4()
+	sent := make(chan error, 1)
+	go func() { // beside the answers, which need not wait for each other
+		for i, n := range sizes {
+			req := wire.Request{ID: uint64(i), Rows: uint32(i + 1), Words: wire.EncodeWords(r, randomWords(r, n), nil)}
+			err := host.SendMsg(&req)
+			req.Free()
+			if err != nil {
+				sent <- err
+				return
+			}
+		}
+		sent <- nil
+	}()
+	for i, n := range sizes {
+		var resp wire.Response
+		if err := host.RecvMsg(&resp); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]uint32, n)
+		if err := wire.DecodeWords(r, got, resp.Words); err != nil || resp.ID != uint64(i) || resp.QueueNS != uint64(i+1) || !slices.Equal(got, randomWords(r, n)) {
+			t.Errorf("message %d of %d words: id %d, %v", i, n, resp.ID, err)
+		}
+		resp.Free()
+	}
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	slot, _ := host.Get(3)
+	copy(slot.Bytes, "abc")
+	if err := host.SendMsg(&wire.Request{ID: 99, Shared: &wire.Span{Offset: uint64(slot.Offset), Length: 3}}); err != nil {
+		t.Fatal(err)
+	}
+	var resp wire.Response
+	if err := host.RecvMsg(&resp); err != nil || resp.ID != 99 || string(slot.Bytes) != "cba" {
+		t.Errorf("%v, memory has %q", err, slot.Bytes)
+	}
+	slot.Put()
+	if err := host.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	if err := host.RecvMsg(&resp); err != io.EOF {
+		t.Errorf("at the end: %v", err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if !host.Ended() {
+		t.Error("the connection has not ended")
+	}
+}
+
+// TestDirectEnds: a host is told how its stream has ended, by the server or without it.
+func TestDirectEnds(t *testing.T) {
+	refusal := &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, Message: "full", RetryAfter: time.Second}
+	raw := func(b ...byte) func(*wire.DirectServer, net.Conn) {
+		return func(s *wire.DirectServer, c net.Conn) { c.Write(b); s.HangUp() }
+	}
+	last, err := proto.Marshal(&pb.Error{Code: 9, Message: "a\x1b[31mb"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		end  func(*wire.DirectServer, net.Conn)
+		want error
+	}{
+		"well":                {func(s *wire.DirectServer, _ net.Conn) { s.End(nil) }, io.EOF},
+		"with a reason":       {func(s *wire.DirectServer, _ net.Conn) { s.End(refusal.Status()) }, refusal},
+		"with a status":       {func(s *wire.DirectServer, _ net.Conn) { s.End(status.Error(codes.Internal, "odd")) }, status.Error(codes.Internal, "odd")},
+		"hung up":             {func(s *wire.DirectServer, _ net.Conn) { s.HangUp() }, status.Error(codes.Unavailable, "unexpected EOF")},
+		"in a prefix":         {raw(0, 0, 0), status.Error(codes.Unavailable, "unexpected EOF")},
+		"in a message":        {raw(0, 0, 0, 0, 9, 8), status.Error(codes.Unavailable, "unexpected EOF")},
+		"in the last one":     {raw(0x80, 0, 0, 0, 9, 8), status.Error(codes.Unavailable, "unexpected EOF")},
+		"compressed":          {raw(1, 0, 0, 0, 0), status.Error(codes.Internal, "message is compressed, or no message of gRPC's")},
+		"too large":           {raw(0, 1, 0, 0, 1), status.Error(codes.ResourceExhausted, "message of 16777217 bytes, at most 16777216")},
+		"no message":          {raw(0, 0, 0, 0, 1, 0xff), status.Error(codes.Internal, "no message of this call: wire: bad message: truncated")},
+		"for a terminal":      {raw(slices.Concat([]byte{0x80, 0, 0, 0, byte(len(last))}, last)...), status.Error(codes.FailedPrecondition, "a\ufffd[31mb")},
+		"with an absurd code": {raw(0x80, 0, 0, 0, 2, 8, 99), status.Error(codes.Unknown, "")},
+	} {
+		l, addr := listenUnix(t)
+		go func() {
+			conn, region, err := take(l)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			s, _ := wire.ServeDirect(context.Background(), conn, region)
+			c.end(s, conn)
+			region.Release()
+		}()
+		host, err := wire.DialDirect(t.Context(), addr, lane.Grain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := host.RecvMsg(new(wire.Response))
+		var e, want *wire.Error
+		switch {
+		case errors.As(c.want, &want):
+			if !errors.As(got, &e) || *e != *want {
+				t.Errorf("%s: %v, want %v", name, got, c.want)
+			}
+		case c.want == io.EOF:
+			if got != io.EOF {
+				t.Errorf("%s: %v, want %v", name, got, c.want)
+			}
+		default:
+			if status.Code(got) != status.Code(c.want) || got.Error() != c.want.Error() && name != "no message" {
+				t.Errorf("%s: %v, want %v", name, got, c.want)
+			}
+		}
+		host.Close()
+	}
+}
+
+// TestDirectHosts: a server is told of what a host sends badly, and when it has gone.
+func TestDirectHosts(t *testing.T) {
+	huge := binary.BigEndian.AppendUint32([]byte{0}, wire.MaxMessage+1)
+	for name, c := range map[string]struct {
+		sent []byte
+		half bool // the host still receives
+		code codes.Code
+		gone bool // the stream's context ends
+	}{
+		"nothing":          {nil, true, codes.OK, false}, // io.EOF
+		"gone":             {nil, false, codes.Unavailable, true},
+		"half a prefix":    {[]byte{0, 0}, true, codes.Unavailable, true},
+		"half a message":   {[]byte{0, 0, 0, 0, 5, 1}, true, codes.Unavailable, true},
+		"compressed":       {[]byte{1, 0, 0, 0, 0}, true, codes.Internal, false},
+		"a server's last":  {[]byte{0x80, 0, 0, 0, 0}, true, codes.Internal, false},
+		"all flags":        {[]byte{0xff, 0, 0, 0, 0}, true, codes.Internal, false},
+		"too large":        {huge, true, codes.ResourceExhausted, false},
+		"no protobuf":      {[]byte{0, 0, 0, 0, 1, 0xff}, true, codes.Internal, false},
+		"HTTP/2's preface": {[]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), true, codes.Internal, false},
+	} {
+		l, addr := listenUnix(t)
+		conn, err := net.Dial("unix", addr[len("unix:"):])
+		if err != nil {
+			t.Fatal(err)
+		}
+		offered := make(chan error, 1)
+		go func() {
+			region, err := lane.Offer(t.Context(), conn.(*net.UnixConn), lane.Grain)
+			if err == nil {
+				region.Release()
+			}
+			offered <- err
+		}()
+		served, region, err := take(l)
+		if err := errors.Join(err, <-offered); err != nil {
+			t.Fatal(err)
+		}
+		s, r := wire.ServeDirect(t.Context(), served, region)
+		if _, err := conn.Write(c.sent); err != nil {
+			t.Fatal(err)
+		}
+		if c.half {
+			conn.(*net.UnixConn).CloseWrite()
+		} else {
+			conn.Close()
+		}
+		_, err = next(r)
+		if c.code == codes.OK && err != io.EOF || c.code != codes.OK && status.Code(err) != c.code {
+			t.Errorf("%s: %v, want %v", name, err, c.code)
+		}
+		if gone := s.Context().Err() != nil; gone != c.gone {
+			t.Errorf("%s: the stream has ended: %v", name, gone)
+		}
+		s.End(err)
+		conn.Close()
+		region.Release()
+	}
+}
+
+// TestDirectContexts: a stream ends with its host's context and where it is closed, for who
+// waits at either end, and its memory stays as long as a slot is held.
+func TestDirectContexts(t *testing.T) {
+	for _, closes := range []bool{false, true} {
+		ctx, cancel := context.WithCancel(t.Context())
+		host, server, receiver := directPair(t, ctx)
+		slot, ok := host.Get(100)
+		if !ok {
+			t.Fatal("no slot")
+		}
+		waits := make(chan error, 2)
+		go func() { waits <- host.RecvMsg(new(wire.Response)) }()
+		go func() { _, err := receiver.Next(); waits <- err }()
+		if closes {
+			host.Close()
+		}
+		cancel()
+		for range 2 {
+			if err := <-waits; status.Code(err) != codes.Unavailable {
+				t.Errorf("who waits: %v", err)
+			}
+		}
+		<-server.Context().Done()
+		host.Close()
+		slot.Bytes[99] = 1 // a fault, were it not mapped
+		slot.Put()
+		if _, ok := host.Get(100); ok {
+			t.Error("a slot of memory that is gone")
+		}
+		if err := host.SendMsg(new(wire.Request)); err != io.EOF {
+			t.Errorf("sent to nobody: %v", err)
+		}
+	}
+}
+
+// TestDirectRefused: what no direct stream can be had from is told.
+func TestDirectRefused(t *testing.T) {
+	if _, err := wire.DialDirect(t.Context(), serve(t), lane.Grain); err == nil {
+		t.Error("a server that knows nothing of it")
+	}
+	if _, err := wire.DialDirect(t.Context(), "tcp:1.2.3.4:5", lane.Grain); !errors.Is(err, wire.ErrAddress) {
+		t.Errorf("another address: %v", err)
+	}
+	l, addr := listenUnix(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := wire.DialDirect(ctx, addr, lane.Grain); err == nil {
+		t.Error("a server that does not reply")
+	}
+	l.Close()
+	if _, err := wire.DialDirect(t.Context(), addr, lane.Grain); err == nil {
+		t.Error("nobody")
+	}
+	host, _, _ := directPair(t, t.Context())
+	words := make([]uint32, wire.MaxMessage/4)
+	req := wire.Request{Words: wire.EncodeWords(ring.Q4(), words, nil)}
+	if err := host.SendMsg(&req); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("a message that is too large: %v", err)
+	}
+	req.Free()
+	if err := host.SendMsg(&wire.Request{Words: req.Words, Shared: new(wire.Span)}); status.Code(err) != codes.Internal {
+		t.Errorf("two inputs: %v", err)
+	}
+}
+
+// TestDirectReleases: words that are sent are their owner's again, once each, whatever becomes of
+// them.
+func TestDirectReleases(t *testing.T) {
+	for _, breaks := range []bool{false, true} {
+		host, server, receiver := directPair(t, t.Context())
+		if breaks {
+			server.HangUp()
+		}
+		released := 0
+		req := wire.Request{Words: wire.EncodeWords(ring.Q4(), make([]uint32, 2000), func() { released++ })}
+		err := host.SendMsg(&req)
+		if released != 0 || breaks == (err == nil) {
+			t.Errorf("breaks %v: %v, released %d times", breaks, err, released)
+		}
+		if req.Free(); released != 1 {
+			t.Errorf("breaks %v: released %d times", breaks, released)
+		}
+		if breaks {
+			continue
+		}
+		got, err := next(receiver)
+		if err != nil || got.Words.Len() != 8000 {
+			t.Fatal(err)
+		}
+		got.Free()
+	}
+}
+
+// FuzzDirect: whatever a host sends, a server reads messages or errors, the same as from gRPC's
+// bytes in one piece, and never past them.
+func FuzzDirect(f *testing.F) {
+	good := []byte{0, 0, 0, 0, 4, 8, 1, 0x18, 2}
+	f.Add(good, uint16(3))
+	f.Add(slices.Concat(good, good, []byte{0, 0}), uint16(7))
+	f.Add([]byte{0, 0xff, 0xff, 0xff, 0xff}, uint16(1))
+	f.Add([]byte{0x80, 0, 0, 0, 0}, uint16(2))
+	f.Fuzz(func(t *testing.T, b []byte, cut uint16) {
+		if len(b) > 1<<16 {
+			return
+		}
+		ends, err := socketPair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ends[0].Close()
+		go func() {
+			at := min(int(cut), len(b))
+			ends[1].Write(b[:at])
+			ends[1].Write(b[at:])
+			ends[1].CloseWrite()
+		}()
+		s, r := wire.ServeDirect(t.Context(), ends[0], nil)
+		defer s.HangUp()
+		defer ends[1].Close()
+		for left := b; ; {
+			req, err := next(r)
+			var want wire.Request
+			if len(left) == 0 {
+				if err != io.EOF {
+					t.Fatalf("at the end: %v", err)
+				}
+				return
+			}
+			size := 0
+			if len(left) >= 5 {
+				size = int(binary.BigEndian.Uint32(left[1:]))
+			}
+			whole := len(left) >= 5 && left[0] == 0 && size <= wire.MaxMessage && len(left)-5 >= size
+			if whole {
+				whole = wire.Codec{}.Unmarshal(bufferOf(left[5:5+size]), &want) == nil
+			}
+			if whole != (err == nil) {
+				t.Fatalf("%x: %v", left, err)
+			}
+			if err != nil {
+				return
+			}
+			if req.ID != want.ID || req.Rows != want.Rows || !bytes.Equal(req.Words.Materialize(), want.Words.Materialize()) {
+				t.Fatalf("%x: another message", left)
+			}
+			req.Free()
+			left = left[5+size:]
+		}
+	})
+}
+
+// TestDirectPieces: messages arrive the same however the socket cuts them.
+func TestDirectPieces(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	var sent []byte
+	var want []int
+	for range 40 {
+		n := 4 * rng.IntN(3000)
+		b, err := wire.Codec{}.Marshal(&wire.Request{ID: uint64(len(want) + 1), Words: bufferOf(make([]byte, n))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent = binary.BigEndian.AppendUint32(append(sent, 0), uint32(b.Len()))
+		sent = append(sent, b.Materialize()...)
+		want = append(want, n)
+	}
+	ends, err := socketPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ends[1].Close()
+	go func() {
+		for len(sent) > 0 {
+			n := min(1+rng.IntN(700), len(sent))
+			if _, err := ends[1].Write(sent[:n]); err != nil {
+				t.Error(err)
+				return
+			}
+			sent = sent[n:]
+		}
+	}()
+	s, r := wire.ServeDirect(t.Context(), ends[0], nil)
+	defer s.HangUp()
+	for i, n := range want {
+		req, err := next(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if req.ID != uint64(i+1) || req.Words.Len() != n {
+			t.Fatalf("message %d has id %d and %d bytes of %d", i, req.ID, req.Words.Len(), n)
+		}
+		req.Free()
+	}
+}
+
+func bufferOf(b []byte) mem.BufferSlice { return mem.BufferSlice{mem.SliceBuffer(b)} }
+
+// socketPair returns the ends of a connection.
+func socketPair() (ends [2]*net.UnixConn, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return ends, err
+	}
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "socket")
+		c, err := net.FileConn(f)
+		f.Close()
+		if err != nil {
+			return ends, err
+		}
+		ends[i] = c.(*net.UnixConn)
+	}
+	return ends, nil
+}
