@@ -41,11 +41,15 @@ type EchoResult struct {
 	Threads int     `json:"threads"`
 	Rows    int     `json:"rows"`
 	Load    Row     `json:"load"`
+	Shared  Row     `json:"load_shared"` // where memory is shared, and the echo is as before
 	Kernel  float64 `json:"kernel_us"`
 	Echo    float64 `json:"echo_us"`
-	Ratio   float64 `json:"daemon_over_kernel_and_echo"`
+	// What the daemon takes over the kernel and the echo together; RatioShared where memory
+	// is shared.
+	Ratio       float64 `json:"daemon_over_kernel_and_echo"`
+	RatioShared float64 `json:"daemon_over_kernel_and_echo_shared"`
 
-	ratio [2]float64 // quartiles
+	ratio, ratioShared [2]float64 // quartiles
 }
 
 // Echo loads a daemon of its own, the bare kernel and an echo in turn.
@@ -107,8 +111,8 @@ func (o EchoOptions) measure(ctx context.Context, rounds int, budget time.Durati
 	}
 	defer func() { err = errors.Join(err, echo.stop()) }()
 
-	var kernels, echos, ratios measure.Series
-	var loads []Row
+	var kernels, echos, ratios, ratiosShared measure.Series
+	var loads, shareds []Row
 	through := &served{daemon: w.Daemon, budget: budget}
 	for round := range rounds {
 		o.Progress("echo", round, rounds)
@@ -120,7 +124,15 @@ func (o EchoOptions) measure(ctx context.Context, rounds int, budget time.Durati
 			}
 			kernel += k / float64(len(layers))
 		}
-		row, err := through.load(ctx, loadClosed, inTurn(o.Callers, asked))
+		callers := inTurn(o.Callers, asked)
+		row, err := through.load(ctx, loadClosed, callers)
+		if err != nil {
+			return nil, err
+		}
+		for i := range callers {
+			callers[i].Shared = true
+		}
+		shared, err := through.load(ctx, loadShared, callers)
 		if err != nil {
 			return nil, err
 		}
@@ -128,12 +140,15 @@ func (o EchoOptions) measure(ctx context.Context, rounds int, budget time.Durati
 		if err != nil {
 			return nil, err
 		}
-		loads, kernels, echos = append(loads, row), append(kernels, kernel), append(echos, alone)
+		loads, shareds = append(loads, row), append(shareds, shared)
+		kernels, echos = append(kernels, kernel), append(echos, alone)
 		ratios = append(ratios, row.Daemon/(kernel+alone))
+		ratiosShared = append(ratiosShared, shared.Daemon/(kernel+alone))
 	}
 	return &EchoResult{
-		CPU: measure.Processor(), Threads: o.Threads, Rows: o.Rows, Load: medianRow(loads),
-		Kernel: kernels.Median(), Echo: echos.Median(), Ratio: ratios.Median(), ratio: ratios.Spread(),
+		CPU: measure.Processor(), Threads: o.Threads, Rows: o.Rows, Load: medianRow(loads), Shared: medianRow(shareds),
+		Kernel: kernels.Median(), Echo: echos.Median(),
+		Ratio: ratios.Median(), ratio: ratios.Spread(), RatioShared: ratiosShared.Median(), ratioShared: ratiosShared.Spread(),
 	}, nil
 }
 
@@ -241,24 +256,28 @@ func (f frames) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.
 	}
 }
 
-// CSV writes the load.
-func (r *EchoResult) CSV(w io.Writer) error { return render.CSV(w, columns, []Row{r.Load}) }
+// CSV writes the loads.
+func (r *EchoResult) CSV(w io.Writer) error { return render.CSV(w, columns, []Row{r.Load, r.Shared}) }
 
 // Table writes the figures for people.
 func (r *EchoResult) Table(w io.Writer) error {
 	t := render.Table(w)
-	fmt.Fprintf(t, "daemon CPU a request\t%.1f us, %.0f requests a second of %d callers\n", r.Load.Daemon, r.Load.Goodput, r.Load.Callers)
+	fmt.Fprint(t, "\tCPU a request\trequests a second\tover kernel and echo\n")
+	row := func(name string, load Row, ratio float64, spread [2]float64) {
+		fmt.Fprintf(t, "daemon%s\t%.1f us\t%.0f\t%.2f (%.2f-%.2f)\n", name, load.Daemon, load.Goodput, ratio, spread[0], spread[1])
+	}
+	row("", r.Load, r.Ratio, r.ratio)
+	row(", shared memory", r.Shared, r.RatioShared, r.ratioShared)
 	fmt.Fprintf(t, "bare kernel\t%.1f us\n", r.Kernel)
 	fmt.Fprintf(t, "bare echo of the same frames\t%.1f us\n", r.Echo)
-	fmt.Fprintf(t, "daemon over kernel and echo\t%.2f (%.2f-%.2f)\n", r.Ratio, r.ratio[0], r.ratio[1])
 	if err := t.Flush(); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(w, `
-Requests are of %d row(s) of mnist-cnn's three layers in turn; answers are compared with the
-product. The kernel computes products of as many rows as all callers ask for at a time, on %d
+Requests are of %d row(s) of mnist-cnn's three layers in turn, from %d callers; answers are compared
+with the product. The kernel computes products of as many rows as all callers ask for at a time, on %d
 thread(s); the echo is another process, which answers with as many words and looks at none.
-Processor time of each one's process, medians over rounds, in which all three take turns.
-`, r.Rows, r.Threads)
+Processor time of each one's process, medians over rounds, in which all take turns.
+`, r.Rows, r.Load.Callers, r.Threads)
 	return err
 }

@@ -55,8 +55,11 @@ func TestEcho(t *testing.T) {
 	if want := r.Load.Daemon / (r.Kernel + r.Echo); r.Ratio < want*0.99 || r.Ratio > want*1.01 {
 		t.Errorf("ratio %v, want %v", r.Ratio, want)
 	}
+	if want := r.Shared.Daemon / (r.Kernel + r.Echo); r.RatioShared < want*0.99 || r.RatioShared > want*1.01 || r.Shared.Goodput < 10 {
+		t.Errorf("shared: ratio %v, want %v, of %+v", r.RatioShared, want, r.Shared)
+	}
 	var table bytes.Buffer
-	if err := r.Table(&table); err != nil || !strings.Contains(table.String(), "daemon over kernel and echo") {
+	if err := r.Table(&table); err != nil || !strings.Contains(table.String(), "over kernel and echo") || !strings.Contains(table.String(), "shared memory") {
 		t.Errorf("%v: %s", err, &table)
 	}
 }
