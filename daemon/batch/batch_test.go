@@ -3,7 +3,9 @@ package batch_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -506,4 +508,59 @@ func TestClose(t *testing.T) {
 		q.Close()
 		wg.Wait()
 	})
+}
+
+// counted is a product that costs little, lets who is ready come meanwhile, and says how
+// often it was asked.
+type counted struct{ evaluations atomic.Int64 }
+
+func (*counted) Close() error { return nil }
+
+func (p *counted) Evaluate(_ context.Context, y, x ring.Matrix) error {
+	p.evaluations.Add(1)
+	runtime.Gosched()
+	copy(y.Data, x.Data)
+	return nil
+}
+
+// BenchmarkQueue: calls of one row, one after the other of each caller, as streams
+// make them: with a context that can end.
+func BenchmarkQueue(b *testing.B) {
+	for _, test := range []struct{ callers, operators int }{{1, 1}, {64, 1}, {64, 3}} {
+		b.Run(fmt.Sprintf("%d callers, %d operators", test.callers, test.operators), func(b *testing.B) {
+			q := batch.New(b.Context(), batch.Options{Parallel: 2})
+			defer q.Close()
+			policy := &batch.Policy{MaxRows: 4096, MaxCalls: 256}
+			products := make([]counted, test.operators)
+			var left atomic.Int64
+			left.Store(int64(b.N))
+			b.ReportAllocs()
+			b.ResetTimer()
+			var wg sync.WaitGroup
+			for i := range test.callers {
+				wg.Go(func() {
+					name := batch.Caller(fmt.Sprintf("uid 1000, connection %d", i))
+					for n := i; left.Add(-1) >= 0; n++ {
+						a, _, err := q.Evaluate(b.Context(), batch.Call{
+							Caller: name, Op: plan.Dense(16, 16), Product: &products[n%len(products)], Policy: policy, Rows: 1,
+							Fill: func(x ring.Matrix) error { clear(x.Data); return nil },
+						})
+						if err != nil {
+							b.Error(err)
+							return
+						}
+						a.Read()
+						a.Drop(func() {})
+					}
+				})
+			}
+			wg.Wait()
+			b.StopTimer()
+			evaluations := int64(0)
+			for i := range products {
+				evaluations += products[i].evaluations.Load()
+			}
+			b.ReportMetric(float64(b.N)/float64(evaluations), "calls/product")
+		})
+	}
 }
