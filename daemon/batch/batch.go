@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -74,6 +75,7 @@ type Queue struct {
 	work    sync.WaitGroup // products, and what closes the queue
 	inputs  pool.Words
 	outputs pool.Words // which gRPC may keep when a connection breaks: the heap's alone
+	calls   sync.Pool  // of *call
 
 	mu     sync.Mutex
 	state  *state
@@ -84,7 +86,7 @@ type Queue struct {
 
 // call is a Call in the queue.
 type call struct {
-	*Call
+	Call
 	ctx      context.Context
 	work     int64 // multiply-adds
 	level    uint32
@@ -93,11 +95,12 @@ type call struct {
 	// The state's.
 	arrived time.Time
 	share   *share // where it waits; nil: it does not
-	place   int    // in the heap of deadlines
-	alone   bool   // found the queue empty: nothing to wait for
+	links   [2]links
+	place   int  // in the heap of deadlines
+	alone   bool // found the queue empty: nothing to wait for
 
 	x      ring.Matrix   // filled beforehand, where it goes alone anyway
-	done   chan struct{} // closed once what follows is set
+	done   chan struct{} // has room for the token that is sent once what follows is set
 	timing Timing
 	answer Answer
 	err    error
@@ -126,27 +129,32 @@ func (q *Queue) Close() {
 // has begun. The caller keeps c.Product open until it returns.
 func (q *Queue) Evaluate(ctx context.Context, c Call) (Answer, Timing, error) {
 	k := q.prepare(ctx, &c)
+	defer q.free(k)
 	if c.Rows >= mostRows(c.Policy, c.Op) {
 		// No one waits for it to be filled, and it need not wait then.
 		k.x = matrix(&q.inputs, c.Rows, c.Op.InLen())
 		defer q.inputs.Put(k.x.Data)
 		if err := guard(func() error { return c.Fill(k.x) }); err != nil {
-			q.refuse(k, err)
-			return Answer{}, k.timing, err
+			return Answer{}, Timing{Queue: time.Since(k.arrived)}, err
 		}
 	}
 	q.mu.Lock()
 	now := time.Now()
 	k.arrived = now
+	var b []*call
 	if q.closed {
 		q.end(k, now, context.Canceled)
 	} else {
 		if refused := q.state.arrive(now, k); refused != nil {
 			q.end(refused, now, q.overloaded(refused))
 		}
-		q.pump(now)
+		b = q.pump(now)
 	}
 	q.mu.Unlock()
+	if slices.Contains(b, k) { // no other goroutine need be woken, nor wake this one
+		b = q.evaluate(b)
+	}
+	q.start(b)
 	select {
 	case <-k.done:
 	case <-ctx.Done():
@@ -156,8 +164,13 @@ func (q *Queue) Evaluate(ctx context.Context, c Call) (Answer, Timing, error) {
 	return k.answer, k.timing, k.err
 }
 
+// prepare returns c as a call that arrives.
 func (q *Queue) prepare(ctx context.Context, c *Call) *call {
-	k := &call{Call: c, ctx: ctx, work: int64(c.Rows) * c.Op.MulAdds(), arrived: time.Now(), done: make(chan struct{})}
+	k, ok := q.calls.Get().(*call)
+	if !ok {
+		k = &call{done: make(chan struct{}, 1)}
+	}
+	k.Call, k.ctx, k.work, k.arrived = *c, ctx, int64(c.Rows)*c.Op.MulAdds(), time.Now()
 	if p := c.Policy; p.Levels > 0 {
 		k.level = p.Level
 		if c.Priority > 0 && c.Priority <= p.Levels {
@@ -172,6 +185,12 @@ func (q *Queue) prepare(ctx context.Context, c *Call) *call {
 		k.deadline = k.arrived.Add(timeout)
 	}
 	return k
+}
+
+// free has k used again, whose end was received.
+func (q *Queue) free(k *call) {
+	*k = call{done: k.done}
+	q.calls.Put(k)
 }
 
 // mostRows returns the most rows of a product of several calls.
@@ -193,13 +212,6 @@ func (q *Queue) overloaded(c *call) error {
 		Message: fmt.Sprintf("%d calls wait for this layer", c.Policy.MaxCalls)}
 }
 
-// refuse ends a call that never was in the queue.
-func (q *Queue) refuse(c *call, err error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.end(c, time.Now(), err)
-}
-
 // leave ends c, unless its product has begun or it has ended.
 func (q *Queue) leave(c *call) {
 	q.mu.Lock()
@@ -207,7 +219,7 @@ func (q *Queue) leave(c *call) {
 	if q.state.leave(c) {
 		now := time.Now()
 		q.end(c, now, c.ctx.Err())
-		q.pump(now)
+		q.start(q.pump(now))
 	}
 }
 
@@ -221,7 +233,7 @@ func (q *Queue) drop() {
 	now := time.Now()
 	for _, l := range q.state.lines {
 		for len(l.shares) > 0 {
-			c := l.shares[0].calls[0]
+			c := l.shares[0].order.first
 			q.state.leave(c)
 			q.end(c, now, context.Canceled)
 		}
@@ -230,17 +242,19 @@ func (q *Queue) drop() {
 
 // wake pumps when it is time.
 func (q *Queue) wake() {
+	var b []*call
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	q.at = time.Time{}
 	if !q.closed {
-		q.pump(time.Now())
+		b = q.pump(time.Now())
 	}
+	q.mu.Unlock()
+	q.run(b)
 }
 
-// pump ends the calls that are late and begins the products that are due. The queue
-// is locked.
-func (q *Queue) pump(now time.Time) {
+// pump ends the calls that are late and begins the products that are due, but for one
+// that it returns. The queue is locked.
+func (q *Queue) pump(now time.Time) (own []*call) {
 	for _, c := range q.state.expire(now) {
 		q.end(c, now, &wire.Error{Code: codes.DeadlineExceeded, Reason: wire.ReasonTimeout, Message: "the request waited for too long"})
 	}
@@ -249,17 +263,37 @@ func (q *Queue) pump(now time.Time) {
 		if b == nil {
 			break
 		}
-		l := q.state.lines[b[0].Product]
-		q.work.Go(func() { q.run(l, b) })
+		q.work.Add(1)
+		if own == nil {
+			own = b
+		} else {
+			q.start(b)
+		}
 	}
 	at := q.state.wake()
 	if at.Equal(q.at) {
-		return
+		return own
 	}
 	if q.at = at; at.IsZero() {
 		q.timer.Stop()
 	} else {
 		q.timer.Reset(max(at.Sub(now), 1)) // a timer of 0 is not one of the past
+	}
+	return own
+}
+
+// start has a goroutine run a product, where there is one.
+func (q *Queue) start(b []*call) {
+	if b != nil {
+		go q.run(b)
+	}
+}
+
+// run evaluates a product, where there is one, and then what is due when it ends, until
+// nothing is.
+func (q *Queue) run(b []*call) {
+	for b != nil {
+		b = q.evaluate(b)
 	}
 }
 
@@ -267,11 +301,13 @@ func (q *Queue) pump(now time.Time) {
 func (q *Queue) end(c *call, now time.Time, err error) {
 	c.timing = Timing{Queue: now.Sub(c.arrived)}
 	c.err = err
-	close(c.done)
+	c.done <- struct{}{}
 }
 
-// run evaluates a product and answers its calls.
-func (q *Queue) run(l *line, b []*call) {
+// evaluate evaluates a product and answers its calls. It returns a product that is due
+// then, as pump does.
+func (q *Queue) evaluate(b []*call) (next []*call) {
+	defer q.work.Done()
 	start := q.product(b)
 	now := time.Now()
 	rows, work := 0, int64(0)
@@ -281,19 +317,22 @@ func (q *Queue) run(l *line, b []*call) {
 			rows += c.Rows
 		}
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.state.done(l, len(b), work, now.Sub(start))
 	for _, c := range b {
 		c.timing = Timing{Queue: start.Sub(c.arrived), Compute: now.Sub(start)}
 		if c.err == nil {
 			c.timing.Batch, rows = rows, 0
 		}
-		close(c.done)
 	}
+	q.mu.Lock()
+	q.state.done(q.state.lines[b[0].Product], len(b), work, now.Sub(start))
 	if !q.closed {
-		q.pump(time.Now()) // calls may have come since the product ended
+		next = q.pump(time.Now()) // calls may have come since the product ended
 	}
+	q.mu.Unlock()
+	for _, c := range b {
+		c.done <- struct{}{}
+	}
+	return next
 }
 
 // PanicError is a panic of a backend.
@@ -325,7 +364,7 @@ func (q *Queue) product(b []*call) (start time.Time) {
 		x = matrix(&q.inputs, rows, op.InLen())
 		defer q.inputs.Put(x.Data)
 		rows = 0
-		var good []*call // a call with bad words leaves its rows to the next one
+		good := make([]*call, 0, len(b)) // a call with bad words leaves its rows to the next one
 		for _, c := range b {
 			if c.err = guard(func() error { return c.Fill(x.RowRange(rows, rows+c.Rows)) }); c.err == nil {
 				good, rows = append(good, c), rows+c.Rows

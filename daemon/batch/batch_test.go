@@ -32,6 +32,7 @@ type product struct {
 	gate chan struct{} // if not nil: one token an evaluation
 	err  error
 	boom bool
+	lag  time.Duration // from the end of its context to its own
 
 	mu   sync.Mutex
 	rows []int // of each evaluation that began
@@ -59,6 +60,7 @@ func (p *product) Evaluate(ctx context.Context, y, x ring.Matrix) error {
 		select {
 		case <-p.gate:
 		case <-ctx.Done():
+			time.Sleep(p.lag)
 			return ctx.Err()
 		}
 	}
@@ -488,7 +490,7 @@ func TestTimeout(t *testing.T) {
 	})
 }
 
-// TestClose cancels what runs and what waits.
+// TestClose cancels what runs and what waits, and waits for the former.
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := batch.New(t.Context(), batch.Options{Parallel: 4})
@@ -496,6 +498,7 @@ func TestClose(t *testing.T) {
 		p, other := newProduct(1), newProduct(2)
 		p.gate = make(chan struct{})
 		other.gate = p.gate
+		p.lag, other.lag = time.Second, 2*time.Second
 		var wg sync.WaitGroup
 		for i := range 5 {
 			wg.Go(func() {
@@ -505,7 +508,11 @@ func TestClose(t *testing.T) {
 			})
 			synctest.Wait()
 		}
+		begun := time.Now()
 		q.Close()
+		if d := time.Since(begun); d != other.lag || len(p.began()) != 1 || len(other.began()) != 1 {
+			t.Errorf("closed after %v", d)
+		}
 		wg.Wait()
 	})
 }

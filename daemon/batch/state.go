@@ -33,6 +33,7 @@ type state struct {
 	inside   int // calls waiting or in a product
 
 	lines   map[plan.Product]*line
+	open    []*line            // whose next product may begin: calls wait and none runs; in any order
 	callers map[Caller]*member // with calls waiting
 	members []*member          // all of callers, in any order
 	came    uint64             // members so far
@@ -42,6 +43,11 @@ type state struct {
 	deadlines deadlines
 	backlog   int64   // work that waits
 	rate      float64 // multiply-adds a second of a product, of late; 0: none was done
+
+	// A caller with one call at a time comes and goes with each.
+	spareLines   spares[line]
+	spareMembers spares[member]
+	spareShares  spares[share]
 }
 
 // quantum is the multiply-adds that a round grants: tens of microseconds of a core.
@@ -54,10 +60,11 @@ type line struct {
 	policy  Policy
 	most    int // rows of a product that has more than one call
 	running bool
+	at      int      // in open
 	calls   int      // waiting
 	rows    int      // of them
 	shares  []*share // in any order
-	oldest  []*call  // waiting, and some that do not any more, by arrival
+	waiting list     // by arrival
 }
 
 // member is a caller with calls waiting.
@@ -73,8 +80,9 @@ type member struct {
 type share struct {
 	line   *line
 	member *member
-	at     int     // in the line's shares
-	calls  []*call // in the order in which they go
+	at     int  // in the line's shares
+	calls  int  // waiting
+	order  list // in which they go
 }
 
 func newState(parallel int) *state {
@@ -86,8 +94,8 @@ func newState(parallel int) *state {
 func (s *state) arrive(now time.Time, c *call) (refused *call) {
 	l, ok := s.lines[c.Product]
 	if !ok {
-		l = &line{product: c.Product, policy: *c.Policy}
-		l.most = mostRows(c.Policy, c.Op)
+		l = s.spareLines.take()
+		*l = line{product: c.Product, policy: *c.Policy, most: mostRows(c.Policy, c.Op), shares: l.shares, waiting: list{by: byArrival}}
 		s.lines[c.Product] = l
 	} else if l.calls >= l.policy.MaxCalls {
 		if refused = l.last(c); refused == c {
@@ -97,23 +105,28 @@ func (s *state) arrive(now time.Time, c *call) (refused *call) {
 	m, ok := s.callers[c.Caller]
 	if !ok {
 		s.came++
-		m = &member{name: c.Caller, at: len(s.members), came: s.came, spent: s.granted}
+		m = s.spareMembers.take()
+		*m = member{name: c.Caller, at: len(s.members), came: s.came, spent: s.granted, shares: m.shares}
 		s.callers[c.Caller] = m
 		s.members = append(s.members, m)
 	}
 	sh := m.in(l)
 	if sh == nil {
-		sh = &share{line: l, member: m, at: len(l.shares)}
+		sh = s.spareShares.take()
+		*sh = share{line: l, member: m, at: len(l.shares), order: list{by: byOrder}}
 		l.shares = append(l.shares, sh)
 		m.shares = append(m.shares, sh)
 	}
-	at := len(sh.calls)
-	for at > 0 && sh.calls[at-1].level > c.level {
-		at--
+	ahead := sh.order.last
+	for ahead != nil && ahead.level > c.level {
+		ahead = ahead.links[byOrder].before
 	}
-	sh.calls = slices.Insert(sh.calls, at, c)
-	l.oldest = append(l.oldest, c)
-	l.calls++
+	sh.order.insert(c, ahead)
+	sh.calls++
+	l.waiting.insert(c, l.waiting.last)
+	if l.calls++; l.calls == 1 && !l.running {
+		s.opens(l)
+	}
 	l.rows += c.Rows
 	c.share, c.arrived, c.alone = sh, now, s.inside == 0
 	s.inside++
@@ -144,19 +157,19 @@ func (l *line) last(c *call) *call {
 	for _, sh := range l.shares {
 		if sh.member.name == c.Caller {
 			own = sh
-		} else if longest == nil || len(sh.calls) > len(longest.calls) ||
-			len(sh.calls) == len(longest.calls) && sh.member.name < longest.member.name {
+		} else if longest == nil || sh.calls > longest.calls ||
+			sh.calls == longest.calls && sh.member.name < longest.member.name {
 			longest = sh
 		}
 	}
 	if own == nil {
 		own = &share{}
 	}
-	if longest != nil && len(longest.calls) > len(own.calls)+1 {
-		return longest.calls[len(longest.calls)-1]
+	if longest != nil && longest.calls > own.calls+1 {
+		return longest.order.last
 	}
-	if n := len(own.calls); n > 0 && own.calls[n-1].level > c.level {
-		return own.calls[n-1]
+	if o := own.order.last; o != nil && o.level > c.level {
+		return o
 	}
 	return c
 }
@@ -182,14 +195,8 @@ func (s *state) take(c *call) {
 	sh := c.share
 	l, m := sh.line, sh.member
 	c.share = nil
-	if sh.calls[0] == c {
-		sh.calls[0] = nil
-		sh.calls = sh.calls[1:]
-	} else {
-		i := slices.Index(sh.calls, c)
-		sh.calls = slices.Delete(sh.calls, i, i+1)
-	}
-	if len(sh.calls) == 0 {
+	sh.order.remove(c)
+	if sh.calls--; sh.calls == 0 {
 		end := len(l.shares) - 1
 		l.shares[sh.at], l.shares[end].at = l.shares[end], sh.at
 		l.shares[end] = nil
@@ -201,24 +208,42 @@ func (s *state) take(c *call) {
 			s.members[m.at], s.members[end].at = s.members[end], m.at
 			s.members[end] = nil
 			s.members = s.members[:end]
+			s.spareMembers.keep(m)
 		}
+		s.spareShares.keep(sh)
 	}
+	l.waiting.remove(c)
 	l.calls--
 	l.rows -= c.Rows
-	for len(l.oldest) > 0 && l.oldest[0].share == nil {
-		l.oldest[0] = nil
-		l.oldest = l.oldest[1:]
-	}
-	if len(l.oldest) > 2*l.calls+16 { // the first may wait long, and others come and go
-		l.oldest = slices.DeleteFunc(l.oldest, func(o *call) bool { return o.share == nil })
-	}
 	s.backlog -= c.work
 	if !c.deadline.IsZero() {
 		heap.Remove(&s.deadlines, c.place)
 	}
 	if l.calls == 0 && !l.running {
-		delete(s.lines, l.product)
+		s.shuts(l)
+		s.forget(l)
 	}
+}
+
+// opens says that l's next product may begin.
+func (s *state) opens(l *line) {
+	l.at = len(s.open)
+	s.open = append(s.open, l)
+}
+
+// shuts says that it may not.
+func (s *state) shuts(l *line) {
+	end := len(s.open) - 1
+	s.open[l.at], s.open[end].at = s.open[end], l.at
+	s.open[end] = nil
+	s.open = s.open[:end]
+}
+
+// forget removes a line with nothing waiting or running.
+func (s *state) forget(l *line) {
+	delete(s.lines, l.product)
+	l.product = nil // or its weights would be kept, too
+	s.spareLines.keep(l)
 }
 
 // expire takes the calls out whose deadline has come.
@@ -231,16 +256,17 @@ func (s *state) expire(now time.Time) (late []*call) {
 	return late
 }
 
-// next begins a product where one is due, and returns its calls, all of one line.
+// next begins a product where one is due, and returns its calls, all of one line. Most
+// often none is, and then callers are not looked at.
 func (s *state) next(now time.Time) []*call {
-	if s.running >= s.parallel {
+	if s.running >= s.parallel || !slices.ContainsFunc(s.open, func(l *line) bool { return l.due(now) }) {
 		return nil
 	}
 	var lead choice
 	for _, m := range s.members {
 		var first *share
 		for _, sh := range m.shares {
-			if l := sh.line; !l.running && l.due(now) && (first == nil || sh.calls[0].before(first.calls[0])) {
+			if l := sh.line; !l.running && l.due(now) && (first == nil || sh.order.first.before(first.order.first)) {
 				first = sh
 			}
 		}
@@ -248,13 +274,11 @@ func (s *state) next(now time.Time) []*call {
 			s.consider(&lead, first)
 		}
 	}
-	if lead.share == nil {
-		return nil
-	}
 	l := lead.share.line
 	l.running = true
+	s.shuts(l)
 	s.running++
-	var b []*call
+	b := make([]*call, 0, max(1, min(l.calls, l.most)))
 	for rows, work := 0, int64(0); lead.share != nil; {
 		c := s.pay(lead)
 		b, rows, work = append(b, c), rows+c.Rows, work+c.work
@@ -266,7 +290,7 @@ func (s *state) next(now time.Time) []*call {
 			lead = choice{l.shares[0], s.rounds(l.shares[0])}
 		default:
 			for _, sh := range l.shares {
-				if sh.calls[0].Rows <= left {
+				if sh.order.first.Rows <= left {
 					s.consider(&lead, sh)
 				}
 			}
@@ -303,13 +327,13 @@ func (s *state) rounds(sh *share) int64 {
 	if s.granted-m.spent > most {
 		m.spent = s.granted - most
 	}
-	short := sh.calls[0].work - (s.granted - m.spent)
+	short := sh.order.first.work - (s.granted - m.spent)
 	return max(0, (short+quantum-1)/quantum)
 }
 
 // pay grants the rounds of a choice and takes its call for a product.
 func (s *state) pay(of choice) *call {
-	c, m := of.share.calls[0], of.share.member
+	c, m := of.share.order.first, of.share.member
 	s.granted += of.rounds * quantum
 	m.spent += c.work
 	s.take(c)
@@ -318,17 +342,19 @@ func (s *state) pay(of choice) *call {
 
 // due reports whether a line's next product should begin.
 func (l *line) due(now time.Time) bool {
-	return l.calls > 0 && (l.rows >= l.most || l.oldest[0].alone || !now.Before(l.ripe()))
+	return l.calls > 0 && (l.rows >= l.most || l.waiting.first.alone || !now.Before(l.ripe()))
 }
 
 // ripe returns when a line's next product should begin at the latest.
-func (l *line) ripe() time.Time { return l.oldest[0].arrived.Add(l.policy.MaxDelay) }
+func (l *line) ripe() time.Time { return l.waiting.first.arrived.Add(l.policy.MaxDelay) }
 
 // done ends a product of n calls that took so long.
 func (s *state) done(l *line, n int, work int64, took time.Duration) {
 	l.running = false
-	if l.calls == 0 {
-		delete(s.lines, l.product)
+	if l.calls > 0 {
+		s.opens(l)
+	} else {
+		s.forget(l)
 	}
 	s.running--
 	s.inside -= n
@@ -354,10 +380,8 @@ func (s *state) wake() (at time.Time) {
 		sooner(s.deadlines[0].deadline)
 	}
 	if s.running < s.parallel {
-		for _, l := range s.lines {
-			if !l.running && l.calls > 0 {
-				sooner(l.ripe())
-			}
+		for _, l := range s.open {
+			sooner(l.ripe())
 		}
 	}
 	return at
@@ -381,6 +405,75 @@ func (s *state) retry() time.Duration {
 // before says whether c goes before another call of its caller's.
 func (c *call) before(o *call) bool {
 	return c.level < o.level || c.level == o.level && c.arrived.Before(o.arrived)
+}
+
+// list is calls that wait, linked in an order of its own.
+type list struct {
+	by          int // which links of a call are the list's
+	first, last *call
+}
+
+// A waiting call is in two lists.
+const (
+	byArrival = iota // its line's
+	byOrder          // its share's
+)
+
+// links are the neighbours of a call in a list, nil at an end.
+type links struct{ before, after *call }
+
+// insert puts c after another call, or first where that is nil.
+func (l *list) insert(c, before *call) {
+	after := l.first
+	if before == nil {
+		l.first = c
+	} else {
+		after = before.links[l.by].after
+		before.links[l.by].after = c
+	}
+	if after == nil {
+		l.last = c
+	} else {
+		after.links[l.by].before = c
+	}
+	c.links[l.by] = links{before, after}
+}
+
+// remove takes c out of the list.
+func (l *list) remove(c *call) {
+	before, after := c.links[l.by].before, c.links[l.by].after
+	if before == nil {
+		l.first = after
+	} else {
+		before.links[l.by].after = after
+	}
+	if after == nil {
+		l.last = before
+	} else {
+		after.links[l.by].before = before
+	}
+}
+
+// spares are values that no one uses, to be used again.
+type spares[T any] []*T
+
+func (s *spares[T]) take() *T {
+	end := len(*s) - 1
+	if end < 0 {
+		return new(T)
+	}
+	v := (*s)[end]
+	*s = (*s)[:end]
+	return v
+}
+
+// keep has a value used again, unless there are enough: what a crowd leaves is the garbage
+// collector's.
+func (s *spares[T]) keep(v *T) {
+	const most = 256
+	if len(*s) < most {
+		*s = append(*s, v)
+	}
 }
 
 // deadlines is a heap of waiting calls, the earliest deadline first.

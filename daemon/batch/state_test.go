@@ -95,7 +95,7 @@ func (s *script) call(now time.Time, f []string) *call {
 		p = &named{line}
 		s.products[line] = p
 	}
-	c := &call{Call: &Call{Caller: Caller(strings.TrimRight(name, "0123456789")), Product: p, Op: plan.Dense(1, 1), Policy: s.policies[line]}, work: quantum}
+	c := &call{Call: Call{Caller: Caller(strings.TrimRight(name, "0123456789")), Product: p, Op: plan.Dense(1, 1), Policy: s.policies[line]}, work: quantum}
 	fmt.Sscan(f[2], &c.Rows)
 	for _, o := range f[3:] {
 		switch o[0] {
@@ -273,6 +273,23 @@ func TestTraces(t *testing.T) {
 	}
 }
 
+// checkList returns how many calls a list has, each linked with the one before it, which
+// goes first.
+func checkList(t *rapid.T, l list, first func(c, o *call) bool) (n int) {
+	var last *call
+	for c := l.first; c != nil; c = c.links[l.by].after {
+		if c.links[l.by].before != last || last != nil && !first(last, c) || c.share == nil {
+			t.Fatalf("call %d is out of place", n)
+		}
+		last = c
+		n++
+	}
+	if l.last != last {
+		t.Fatal("a list has another end")
+	}
+	return n
+}
+
 // TestStateProperties: whatever happens, no call is lost, none ends twice, calls of
 // one caller, line and level begin in order, products keep to their bounds, no credit
 // grows without bound, and an empty queue holds nothing.
@@ -354,10 +371,23 @@ func TestStateProperties(t *testing.T) {
 			if inside != s.state.inside {
 				t.Fatalf("the state has %d calls, there are %d", s.state.inside, inside)
 			}
+			open := 0
 			for _, l := range s.state.lines {
 				if l.calls > p.MaxCalls {
 					t.Fatalf("%d calls wait", l.calls)
 				}
+				if n := checkList(t, l.waiting, func(c, o *call) bool { return !o.arrived.Before(c.arrived) }); n != l.calls {
+					t.Fatalf("%d of %d calls by arrival", n, l.calls)
+				}
+				if l.calls > 0 && !l.running {
+					open++
+					if s.state.open[l.at] != l {
+						t.Fatal("a line is not open")
+					}
+				}
+			}
+			if open != len(s.state.open) {
+				t.Fatalf("%d lines are open, want %d", len(s.state.open), open)
 			}
 			for _, m := range s.state.members {
 				if len(m.shares) == 0 || s.state.callers[m.name] != m {
@@ -365,6 +395,12 @@ func TestStateProperties(t *testing.T) {
 				}
 				for _, sh := range m.shares {
 					s.state.rounds(sh) // which bounds the credit
+					n := checkList(t, sh.order, func(c, o *call) bool {
+						return c.level < o.level || c.level == o.level && !o.arrived.Before(c.arrived)
+					})
+					if n != sh.calls || sh.line.shares[sh.at] != sh {
+						t.Fatalf("%d of %d calls of %s", n, sh.calls, m.name)
+					}
 				}
 				if credit := s.state.granted - m.spent; credit < 0 || credit > int64(parallel+1)*s.state.largest {
 					t.Fatalf("credit %d", credit)
@@ -526,7 +562,7 @@ func BenchmarkState(b *testing.B) {
 			s := newState(1)
 			for b.Loop() {
 				for _, name := range callers {
-					s.arrive(now, &call{Call: &Call{Caller: name, Product: product, Op: plan.Dense(1, 1), Policy: p, Rows: 1}, work: 16 * quantum})
+					s.arrive(now, &call{Call: Call{Caller: name, Product: product, Op: plan.Dense(1, 1), Policy: p, Rows: 1}, work: 16 * quantum})
 				}
 				for batch := s.next(now); batch != nil; batch = s.next(now) {
 					s.done(s.lines[product], len(batch), 1, time.Millisecond)
