@@ -187,7 +187,7 @@ func (q *Queue) prepare(ctx context.Context, c *Call) *call {
 	return k
 }
 
-// free has k used again, whose end was received.
+// free has k used again: its end was received, or it never was in the queue.
 func (q *Queue) free(k *call) {
 	*k = call{done: k.done}
 	q.calls.Put(k)
