@@ -245,6 +245,35 @@ func TestLiarNamed(t *testing.T) {
 	}
 }
 
+// ending loads as the kernel does, once it has ended the call that asks for it.
+type ending struct{ end func() }
+
+func (m ending) Load(ctx context.Context, r ring.Ring, op plan.Op, w ring.Matrix) (plan.Product, error) {
+	m.end()
+	return kernel.Load(ctx, r, op, w)
+}
+
+// A call that ends while it is seen who lied, as by a failure of another part of the batch,
+// accuses nobody else.
+func TestLiarNamedThoughCallEnds(t *testing.T) {
+	r := newRig(t, nets()["mlp"], split)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s := r.open(t, hostclient.Options{Multiplier: ending{cancel}})
+	r.clouds[1].behave(func(c *call) error { clear(c.y.Data); return c.honest() })
+	x := gaussian(rand.New(rand.NewPCG(23, 2)), 7)
+	_, err := s.Infer(ctx, x, 1)
+	var liar *hostclient.CloudError
+	if !errors.Is(err, verify.ErrRejected) || !errors.As(err, &liar) || liar.Role != 1 {
+		t.Errorf("%v, want role 1 named", err)
+	}
+	fresh := &rig{models: r.models, secret: r.secret, clients: []*hostclient.Client{r.clients[0], dial(t, r.clouds[1])}}
+	r.clouds[1].behave(nil)
+	if _, err := fresh.open(t, hostclient.Options{}).Infer(t.Context(), x, 1); err != nil {
+		t.Errorf("role 0, which did not lie: %v", err)
+	}
+}
+
 // A role's cloud, and its provider, is its own.
 func TestRolesApart(t *testing.T) {
 	r := newRig(t, nets()["mlp"], split)

@@ -479,11 +479,12 @@ func (ss *Session) reject(ctx context.Context, err error, l, first int, call *tr
 
 // liars returns the roles that answered wrongly for a sample of a call, or none
 // where that cannot be told. With several roles it computes their products of
-// that sample again.
+// that sample again, to the end: a call that ends meanwhile makes nobody a liar.
 func (ss *Session) liars(ctx context.Context, l, sample int, call *transform.Call, answers []ring.Matrix) []int {
 	if len(ss.clients) == 1 {
 		return []int{0}
 	}
+	ctx = context.WithoutCancel(ctx)
 	if ss.options.Multiplier == nil {
 		return nil
 	}
