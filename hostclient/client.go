@@ -328,8 +328,8 @@ func (c *Client) Info(ctx context.Context) (Info, error) {
 		return Info{}, c.fault(ctx, "health", err)
 	}
 	return Info{
-		Version: info.Version,
-		Backend: info.Backend,
+		Version: wire.Printable(info.Version),
+		Backend: wire.Printable(info.Backend),
 		Serving: health.Status == healthpb.HealthCheckResponse_SERVING,
 	}, nil
 }

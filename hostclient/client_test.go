@@ -7,6 +7,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -88,6 +89,13 @@ func TestInfo(t *testing.T) {
 	info, err := dial(t, newCloud(t)).Info(t.Context())
 	if want := (hostclient.Info{Version: "test", Backend: "cpu", Serving: true}); err != nil || info != want {
 		t.Errorf("%+v, %v", info, err)
+	}
+	// What a cloud says ends in terminals.
+	odd := newCloud(t)
+	odd.version = "1\x1b[2J\n" + strings.Repeat("x", 1<<20)
+	info, err = dial(t, odd).Info(t.Context())
+	if err != nil || !strings.HasPrefix(info.Version, "1\uFFFD[2J\uFFFDx") || len(info.Version) > 1<<10 {
+		t.Errorf("%d bytes, %.20q, %v", len(info.Version), info.Version, err)
 	}
 }
 

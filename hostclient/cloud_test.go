@@ -43,6 +43,7 @@ type cloud struct {
 	models  map[sealed.Digest]*held
 	partial map[sealed.Digest][]byte
 	answer  func(*call) error // how calls are answered; nil: honestly
+	version string            // that it says it has
 	seen    []seen            // what the cloud was sent
 
 	requests atomic.Int64
@@ -178,6 +179,7 @@ func startCloud() (*cloud, error) {
 		dir:     dir,
 		addr:    "unix:" + filepath.Join(dir, "s"),
 		kernel:  cpu.New(cpu.Options{}),
+		version: "test",
 		models:  map[sealed.Digest]*held{},
 		partial: map[sealed.Digest][]byte{},
 		direct:  map[*wire.DirectServer]bool{},
@@ -386,5 +388,5 @@ func (c *cloud) Remove(_ context.Context, req *pb.RemoveRequest) (*pb.RemoveResp
 }
 
 func (c *cloud) Info(context.Context, *pb.InfoRequest) (*pb.InfoResponse, error) {
-	return &pb.InfoResponse{Version: "test", Backend: "cpu", MaxMessageBytes: wire.MaxMessage}, nil
+	return &pb.InfoResponse{Version: c.version, Backend: "cpu", MaxMessageBytes: wire.MaxMessage}, nil
 }

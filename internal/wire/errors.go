@@ -116,12 +116,12 @@ func received(c codes.Code, reason, message string, retry time.Duration) *Error 
 		c = codes.Unknown
 	}
 	const longest = time.Minute
-	return &Error{c, Reason(printable(reason)), printable(message), min(max(0, retry), longest)}
+	return &Error{c, Reason(Printable(reason)), Printable(message), min(max(0, retry), longest)}
 }
 
-// printable keeps a foreign text from steering the terminal or flooding the log
+// Printable keeps a foreign text from steering the terminal or flooding the log
 // that it ends in.
-func printable(s string) string {
+func Printable(s string) string {
 	const most = 512
 	s = s[:min(len(s), most)]
 	return strings.Map(func(r rune) rune {
