@@ -25,7 +25,8 @@ func roleFile(role int) string { return fmt.Sprintf("role-%d.safetensors", role)
 //	DIR/role-N.safetensors   the sealed model of role N
 //
 // Every file is written anew with mode 0600 and renamed, the secret last, so
-// that a folder with a secret is whole. A folder that has a secret is left as it
+// that a folder with a secret is whole; sealed models of more roles, which an earlier
+// network left there, are removed. A folder that has a secret is left as it
 // is, with an error wrapping fs.ErrExist. One call at a time works on a folder.
 func WriteDir(dir string, s *Secret, models []SealedModel, to ...age.Recipient) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -49,6 +50,13 @@ func WriteDir(dir string, s *Secret, models []SealedModel, to ...age.Recipient) 
 		})
 		if err != nil {
 			return fmt.Errorf("hostclient: sealed model of role %d: %w", m.Role, err)
+		}
+	}
+	for role := len(models); ; role++ { // as ReadModels would find them
+		if err := os.Remove(filepath.Join(dir, roleFile(role))); errors.Is(err, fs.ErrNotExist) {
+			break
+		} else if err != nil {
+			return fmt.Errorf("hostclient: sealed model of another network: %w", err)
 		}
 	}
 	return writeFile(filepath.Join(dir, secretFile), func(w io.Writer) error { return s.Encrypt(w, to...) })

@@ -333,6 +333,35 @@ func TestDir(t *testing.T) {
 	}
 }
 
+// A folder is sealed anew once its secret is gone: sealed models that were there, as
+// those that sealing left where it ended early, are none of the new network's.
+func TestDirAnew(t *testing.T) {
+	dir, id := t.TempDir(), identity(t)
+	two, old := seal(t, nets()["mlp"], split)
+	one, secret := seal(t, nets()["mlp"], permutePad)
+	for _, seals := range []struct {
+		secret *hostclient.Secret
+		models []hostclient.SealedModel
+	}{{old, two}, {secret, one}} {
+		if err := hostclient.WriteDir(dir, seals.secret, seals.models, id.Recipient()); err != nil {
+			t.Fatal(err)
+		}
+		if models, err := hostclient.ReadModels(dir); err != nil || !reflect.DeepEqual(models, seals.models) {
+			t.Errorf("%d models, want %d, %v", len(models), len(seals.models), err)
+		}
+		if err := os.Remove(filepath.Join(dir, "secret.age")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Nor does a network that is kept whole leave one to push.
+	if err := hostclient.WriteDir(dir, secret, nil, id.Recipient()); err != nil {
+		t.Fatal(err)
+	}
+	if models, err := hostclient.ReadModels(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%d models, %v", len(models), err)
+	}
+}
+
 func TestDescribe(t *testing.T) {
 	for _, test := range []struct {
 		scheme   transform.Scheme
