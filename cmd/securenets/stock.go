@@ -84,6 +84,9 @@ twice shows the difference of two inputs.`,
 		if len(models) > 1 {
 			return usagef("pads: the scheme has %d roles, and none with several has pads", len(models))
 		}
+		if secret.PadBytes() == 0 {
+			return usagef("pads: scheme %s has none", secret.Describe().Scheme)
+		}
 		client, err := hostclient.Dial(defaultEndpoint) // it is not used, and so does not connect
 		if err != nil {
 			return err
