@@ -103,12 +103,30 @@ multiply the masked matrices, and checks every product before it uses it.`,
 	}
 	root.AddCommand(newCheck(), newSeal(), newPush(endpoint), newPads(), newInfer(endpoint), newInspect(),
 		newModels(endpoint), newStatus(endpoint), newVersion(), newDemo(), newBench(), newSchemes(), newMan(), newEcho(), newHold(), newFrames())
+	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() { // these two would take any argument
+		switch c.Name() {
+		case "help":
+			c.Args = topic
+		case "completion":
+			c.RunE = root.RunE
+		}
+	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%v (see %s --help)", err, cmd.CommandPath())
 	})
 	markUsage(root)
 	return root
+}
+
+// topic refuses arguments of help that are no path of a command.
+func topic(cmd *cobra.Command, args []string) error {
+	at, rest, err := cmd.Root().Find(args)
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("unknown command %q for %q", rest[0], at.CommandPath())
+	}
+	return err
 }
 
 // markUsage makes a usageError of every command's wrong arguments.
