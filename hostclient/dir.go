@@ -37,11 +37,8 @@ func WriteDir(dir string, s *Secret, models []SealedModel, to ...age.Recipient) 
 		return err
 	}
 	defer unlock()
-	if _, err := os.Lstat(filepath.Join(dir, secretFile)); !errors.Is(err, fs.ErrNotExist) {
-		if err == nil {
-			err = fs.ErrExist
-		}
-		return fmt.Errorf("hostclient: secret in %s: %w", dir, err)
+	if err := Vacant(dir); err != nil {
+		return err
 	}
 	for _, m := range models {
 		err := writeFile(filepath.Join(dir, roleFile(m.Role)), func(w io.Writer) error {
@@ -60,6 +57,18 @@ func WriteDir(dir string, s *Secret, models []SealedModel, to ...age.Recipient) 
 		}
 	}
 	return writeFile(filepath.Join(dir, secretFile), func(w io.Writer) error { return s.Encrypt(w, to...) })
+}
+
+// Vacant returns the error with which WriteDir would refuse a folder for what is there,
+// wrapping fs.ErrExist for a secret: to be asked before the work.
+func Vacant(dir string) error {
+	switch _, err := os.Lstat(filepath.Join(dir, secretFile)); {
+	case err == nil:
+		return fmt.Errorf("hostclient: secret in %s: %w", dir, fs.ErrExist)
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("hostclient: %w", err)
+	}
+	return nil
 }
 
 // BindDir binds the provider of client i to role i in the secret of a folder and

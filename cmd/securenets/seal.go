@@ -46,6 +46,9 @@ bit for bit. "inspect" shows the figures. Seal on the machine that is to infer.`
 		if err != nil {
 			return err
 		}
+		if err := hostclient.Vacant(*out); err != nil {
+			return err
+		}
 		model, err := os.ReadFile(args[0])
 		if err != nil {
 			return err
