@@ -111,7 +111,7 @@ type attempts struct {
 }
 
 func (ss *Session) attempts() *attempts {
-	return &attempts{ss: ss, left: ss.options.Retries, pause: firstPause}
+	return &attempts{ss: ss, left: max(0, ss.options.Retries), pause: firstPause}
 }
 
 // again decides what becomes of a call that failed with err. It returns nil where the

@@ -92,7 +92,7 @@ func TestRetry(t *testing.T) {
 
 // TestRetriesEnd: there are as many as allowed, and then the cloud's error.
 func TestRetriesEnd(t *testing.T) {
-	for _, retries := range []int{0, 1, 3} {
+	for _, retries := range []int{-1, 0, 1, 3} {
 		c, _, _, s := setup(t, nets()["mlp"], permutePad, hostclient.Options{Retries: retries})
 		c.behave(func(c *call) error { return c.refuse(overloaded) })
 		y, err := s.Infer(t.Context(), make([]float32, 7), 1)
@@ -100,7 +100,7 @@ func TestRetriesEnd(t *testing.T) {
 		if y != nil || !errors.As(err, &refused) || *refused != *overloaded {
 			t.Errorf("%d retries: %v", retries, err)
 		}
-		if n := c.requests.Load(); n != int64(retries)+1 {
+		if n := c.requests.Load(); n != int64(max(0, retries))+1 {
 			t.Errorf("%d retries: %d requests", retries, n)
 		}
 	}
