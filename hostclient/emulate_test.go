@@ -11,6 +11,8 @@ import (
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/onnx"
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/transform"
 )
 
 // An emulator gives what clouds give, bit for bit, in every ring, with and without
@@ -100,5 +102,45 @@ func TestPreview(t *testing.T) {
 	huge := &graph.Dense{In: 2, Out: 1 << 23, W: make([]float32, 1<<24)}
 	if _, err := hostclient.Preview(model(chain(graph.Vector(2), huge)), split, ""); !errors.Is(err, hostclient.ErrTooLarge) {
 		t.Error(err)
+	}
+}
+
+// TestTooLarge: a few bytes of a model ask for gigabytes of the host, and are refused
+// before it takes them.
+func TestTooLarge(t *testing.T) {
+	point := func(h, w int) graph.Op {
+		c := plan.Conv2D{H: h, W: w, C: 1, OutC: 1, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}
+		return &graph.Conv2D{Geometry: c, W: []float32{1}}
+	}
+	doubled := &graph.Graph{Input: graph.Vector(4)}
+	add := func(op graph.Op, inputs ...graph.Value) {
+		doubled.Nodes = append(doubled.Nodes, graph.Node{Op: op, Inputs: inputs})
+		doubled.Output++
+	}
+	for range 25 {
+		add(graph.Concat{}, doubled.Output, doubled.Output)
+	}
+	add(graph.Reshape{To: graph.Shape{H: 1 << 14, W: 1 << 13, C: 1}}, doubled.Output)
+	add(graph.MaxPool{Pool: graph.Pool{KH: 1 << 14, KW: 1 << 13, SH: 1, SW: 1}}, doubled.Output)
+	add(&graph.Dense{In: 1, Out: 1, W: []float32{1}}, doubled.Output)
+
+	const side = 2000 // the keys of a layer take 64 MB
+	deep := func(layers int) *graph.Graph {
+		return chain(graph.Shape{H: side, W: side, C: 1}, slices.Repeat([]graph.Op{point(side, side)}, layers)...)
+	}
+	for _, test := range []struct {
+		what   string
+		g      *graph.Graph
+		scheme transform.Scheme
+		want   error
+	}{
+		{"a value that no cloud sees", doubled, permutePad, hostclient.ErrTooLarge},
+		{"a map that the host unrolls", chain(graph.Shape{H: 1 << 14, W: 1 << 13, C: 1}, point(1<<14, 1<<13)), permute, hostclient.ErrTooLarge},
+		{"the keys of all layers", deep(68), permutePad, hostclient.ErrTooLarge},
+		{"one layer less", deep(67), permutePad, nil},
+	} {
+		if _, err := hostclient.Preview(model(test.g), test.scheme, ""); !errors.Is(err, test.want) {
+			t.Errorf("%s: %v", test.what, err)
+		}
 	}
 }

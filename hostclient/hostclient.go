@@ -44,7 +44,8 @@ var (
 	// ErrInput: inputs of the wrong length or not finite, or so large that the
 	// network's values leave the range of float32.
 	ErrInput = errors.New("hostclient: bad input")
-	// ErrTooLarge: one sample of a layer does not fit a message.
+	// ErrTooLarge: one sample of a layer does not fit a message, or a value or the keys of all
+	// layers would take gigabytes of the host's memory.
 	ErrTooLarge = errors.New("hostclient: layer too large")
 	// ErrMultiplier: something is to be computed here (pads, a calibration, costs, a layer
 	// that is kept), and nothing to do it with was given.

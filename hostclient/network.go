@@ -30,7 +30,28 @@ func newNetwork(g *graph.Graph) (*network, error) {
 	if len(nw.layers) == 0 {
 		return nil, fmt.Errorf("%w: no linear layer, so nothing for a cloud to do", graph.ErrInvalid)
 	}
-	return nw, nil
+	return nw, nw.checkMemory()
+}
+
+// maxValue bounds the elements of one sample of a value: 256 MiB.
+const maxValue = 1 << 26
+
+// checkMemory returns ErrTooLarge where sizes that a model may name in few bytes would take
+// gigabytes: of a value, or of the keys of all layers, which a secret must have room for.
+func (nw *network) checkMemory() error {
+	for v, s := range nw.shapes {
+		if s.Len() > maxValue {
+			return fmt.Errorf("%w: value %d, %v", ErrTooLarge, v, s)
+		}
+	}
+	keys := int64(0) // bytes
+	for _, l := range nw.layers {
+		keys += 8 * int64(l.Plan().InLen()+l.Plan().OutLen())
+	}
+	if keys > maxSecret {
+		return fmt.Errorf("%w: keys of %d bytes for all layers", ErrTooLarge, keys)
+	}
+	return nil
 }
 
 // widest returns the elements of one sample of the largest value.
