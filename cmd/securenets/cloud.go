@@ -35,8 +35,12 @@ func tlsFlags(f *pflag.FlagSet) tlsFiles {
 
 // dial returns a client of the daemon at an address, with options for one on this machine.
 func (t tlsFiles) dial(addr, provider string, options ...hostclient.DialOption) (*hostclient.Client, error) {
-	if !strings.HasPrefix(addr, "tls:") {
+	switch scheme, _, _ := strings.Cut(addr, ":"); scheme {
+	case "tls":
+	case "unix":
 		return hostclient.DialProvider(addr, provider, options...)
+	default:
+		return nil, usagef("endpoint %q: want unix:/path or tls:HOST:PORT", addr)
 	}
 	config, err := t.config(addr)
 	if err != nil {
