@@ -323,3 +323,51 @@ func TestPadMemory(t *testing.T) {
 		t.Errorf("%d bytes under split", n)
 	}
 }
+
+// TestHungPart: a cloud that hangs on one part of a batch ends the other part. What the
+// cloud of another role owes others is left alone.
+func TestHungPart(t *testing.T) {
+	r := newRig(t, nets()["mlp"], split)
+	kept := make(chan *call, 2) // what role 1 does not answer yet: layer 1, of two calls
+	r.clouds[1].behave(func(c *call) error {
+		if c.req.Layer == 1 {
+			kept <- c
+			return nil
+		}
+		return c.honest()
+	})
+	other, done := r.open(t, hostclient.Options{}), make(chan error)
+	go func() {
+		_, err := other.Infer(t.Context(), make([]float32, 7), 1)
+		done <- err
+	}()
+	owed := <-kept
+	// One part is not answered, and the other one is, later, so that it waits for role 1
+	// when that one's time is over.
+	calls := 0
+	r.clouds[0].behave(func(c *call) error {
+		if c.req.Layer > 0 {
+			return c.honest()
+		}
+		if calls++; calls == 1 {
+			return nil
+		}
+		time.Sleep(300 * time.Millisecond)
+		return c.honest()
+	})
+	s := r.open(t, hostclient.Options{Timeout: time.Second, Parts: 2})
+	if _, err := s.Infer(t.Context(), make([]float32, 64*7), 64); !errors.Is(err, hostclient.ErrTimeout) {
+		t.Error(err)
+	}
+	if len(kept) != 1 {
+		t.Fatalf("%d parts waited for role 1", len(kept))
+	}
+	r.clouds[0].behave(nil)
+	r.clouds[1].behave(nil)
+	if err := owed.honest(); err != nil {
+		t.Error(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

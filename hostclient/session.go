@@ -532,6 +532,9 @@ func (ss *Session) evaluate(ctx context.Context, l int, masked []transform.Maske
 			answers[role] = ring.Matrix{Rows: m.Rows(), Cols: cols, Data: answered.Get(m.Rows() * cols)}
 			t, err := asked[role].evaluate(ctx, ss.secret.ring, ss.secret.digests[role], layer.at, m, answers[role])
 			of[role] = t
+			if errors.Is(err, errHung) {
+				err = ErrTimeout // other parts end because of it, and their streams do not hang
+			}
 			if err != nil && !errors.Is(err, errOther) {
 				errs[role] = blame(asked, role, err)
 				fail(errOther)
