@@ -107,8 +107,8 @@ func openStock(s *Secret, o *DurableStock) (stock, error) {
 	return &durableStock{s, disk}, nil
 }
 
-// StockDiscarded returns why a durable stock that was there was not used, or
-// nil. Its pads are gone, and the session began with none.
+// StockDiscarded returns why a durable stock that was there was not used, or no more once
+// a block was found damaged; or nil. Its pads are gone.
 func (ss *Session) StockDiscarded() error {
 	if st, ok := ss.stock.(*durableStock); ok {
 		return st.disk.Discarded()

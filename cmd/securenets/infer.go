@@ -74,7 +74,7 @@ batch is written. Where "seal --place auto" kept every layer, no cloud is asked.
 			return err
 		}
 		defer func() { err = errors.Join(err, session.Close()) }()
-		warnDiscarded(cmd, session)
+		defer warnDiscarded(cmd, session)()
 		bar := newProgress(cmd)
 		defer bar.clear()
 		in := inference{

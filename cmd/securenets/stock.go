@@ -42,11 +42,18 @@ func (f stockFlags) stock() (*hostclient.DurableStock, error) {
 	return &hostclient.DurableStock{Dir: *f.dir, JournalDir: *f.journal, MachineID: strings.TrimSpace(string(id))}, nil
 }
 
-// warnDiscarded says on standard error where a stock that was there could not be used.
-func warnDiscarded(cmd *cobra.Command, s *hostclient.Session) {
-	if why := s.StockDiscarded(); why != nil {
-		fmt.Fprintln(cmd.ErrOrStderr(), "securenets: the stock of pads was discarded:", why)
+// warnDiscarded says on standard error where a stock that was there could not be used:
+// at once, or when what it returns is called, as a block is read when it is needed.
+func warnDiscarded(cmd *cobra.Command, s *hostclient.Session) (again func()) {
+	warned := false
+	again = func() {
+		if why := s.StockDiscarded(); why != nil && !warned {
+			warned = true
+			fmt.Fprintln(cmd.ErrOrStderr(), "securenets: the stock of pads was discarded:", why)
+		}
 	}
+	again()
+	return again
 }
 
 func newPads() *cobra.Command {
@@ -98,7 +105,7 @@ twice shows the difference of two inputs.`,
 			return err
 		}
 		defer func() { err = errors.Join(err, session.Close()) }()
-		warnDiscarded(cmd, session)
+		defer warnDiscarded(cmd, session)()
 		bar := newProgress(cmd)
 		defer bar.clear()
 		const batch = 256
