@@ -30,6 +30,7 @@ func Preview(model []byte, s transform.Scheme, in Ring) (Description, error) {
 		return Description{}, fmt.Errorf("hostclient: %w", err)
 	}
 	secret := &Secret{scheme: s, ring: r, net: nw}
+	sent := plan.Plan{Ring: r}
 	for l, linear := range nw.layers {
 		op := linear.Plan()
 		masks, err := transform.NewLayer(secret.ring, s, op)
@@ -39,7 +40,11 @@ func Preview(model []byte, s transform.Scheme, in Ring) (Description, error) {
 		if err != nil {
 			return Description{}, fmt.Errorf("hostclient: layer %d: %w", l, err)
 		}
+		sent.Ops = append(sent.Ops, masks.CloudOp())
 		secret.add(layer{masks: masks, xmax: transform.ChooseXMax(secret.ring, op, linear.Weights(), 0)})
+	}
+	if err := sent.Validate(); err != nil {
+		return Description{}, fmt.Errorf("hostclient: %w", err)
 	}
 	return secret.Describe(), nil
 }

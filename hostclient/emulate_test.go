@@ -138,6 +138,7 @@ func TestTooLarge(t *testing.T) {
 		{"a map that the host unrolls", chain(graph.Shape{H: 1 << 14, W: 1 << 13, C: 1}, point(1<<14, 1<<13)), permute, hostclient.ErrTooLarge},
 		{"the keys of all layers", deep(68), permutePad, hostclient.ErrTooLarge},
 		{"one layer less", deep(67), permutePad, nil},
+		{"more layers than a plan has", chain(graph.Shape{H: 1, W: 1, C: 1}, slices.Repeat([]graph.Op{point(1, 1)}, plan.MaxLayers+1)...), permutePad, plan.ErrInvalid},
 	} {
 		if _, err := hostclient.Preview(model(test.g), test.scheme, ""); !errors.Is(err, test.want) {
 			t.Errorf("%s: %v", test.what, err)
