@@ -161,7 +161,7 @@ func compare(ctx context.Context, model []byte, o hostclient.SealOptions, input 
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", data, err)
 	}
-	float, err := inFloat(model, x, n)
+	float, err := inFloat(ctx, model, x, n)
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +189,7 @@ func compare(ctx context.Context, model []byte, o hostclient.SealOptions, input 
 
 // inFloat runs n samples in C, H, W order in float32. The order of the results
 // counts where they are no vector: they come in C, H, W order, too.
-func inFloat(model []byte, x []float32, n int) ([]float32, error) {
+func inFloat(ctx context.Context, model []byte, x []float32, n int) ([]float32, error) {
 	g, err := onnx.Parse(model)
 	if err != nil {
 		return nil, err
@@ -202,6 +202,9 @@ func inFloat(model []byte, x []float32, n int) ([]float32, error) {
 	in, out := g.Input, shapes[g.Output]
 	y := make([]float32, n*out.Len())
 	for i := 0; i < n; i += batch {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		k := min(batch, n-i)
 		m, err := reference.New(g, k)
 		if err != nil {

@@ -313,6 +313,23 @@ func TestDefaultEndpoint(t *testing.T) {
 	}
 }
 
+// TestFloatEnds: what is computed in float32 ends with its context, not with its samples.
+func TestFloatEnds(t *testing.T) {
+	model, err := models.ONNX("mlp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	x := make([]float32, 28*28)
+	if y, err := inFloat(ctx, model, x, 1); err != nil || len(y) != 10 {
+		t.Errorf("%d scores, %v", len(y), err)
+	}
+	cancel()
+	if _, err := inFloat(ctx, model, x, 1); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
 // TestDemo: the figures are those of its file, which has all of them and no more.
 func TestDemo(t *testing.T) {
 	for _, scheme := range transform.Schemes() {
