@@ -22,7 +22,8 @@ func newInfer(endpoint string) *cobra.Command {
 		Long: `Infer reads samples from files (npy, IDX, PNG) and writes one line of JSON a
 sample: the file, the sample's index in it, the class of the highest score, and
 all scores. A wrong answer of a cloud ends it with exit status 3; nothing of the
-batch is written. Where "seal --place auto" kept every layer, no cloud is asked.`,
+batch is written. With --retries it may be asked for again, and then ends nothing; it is
+told on standard error. Where "seal --place auto" kept every layer, no cloud is asked.`,
 		Args: cobra.MinimumNArgs(2),
 	}
 	on := cloudsFlags(cmd, endpoint)
@@ -96,9 +97,12 @@ batch is written. Where "seal --place auto" kept every layer, no cloud is asked.
 		if err := in.flush(); err != nil {
 			return err
 		}
+		bar.clear()
+		s := session.Stats()
+		if s.Rejected > 0 {
+			fmt.Fprintf(cmd.ErrOrStderr(), "securenets: a cloud answered wrongly; products rejected, and asked for again: %s\n", render.Count(s.Rejected))
+		}
 		if bar.w != nil {
-			bar.clear()
-			s := session.Stats()
 			fmt.Fprintf(bar.w, "%s samples, %s products checked, %s rejected", render.Count(s.Samples), render.Count(s.Checked), render.Count(s.Rejected))
 			if s.Kept > 0 {
 				fmt.Fprintf(bar.w, ", %s computed here", render.Count(s.Kept))
