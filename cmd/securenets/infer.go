@@ -195,13 +195,20 @@ func (in *inference) flush() error {
 // readSamples reads a file of samples for a network whose input is C, H, W. A
 // vector may stand for a map, and a map for a vector: their order is one.
 func readSamples(file string, input [3]int) (*dataset.Images, error) {
-	images, err := dataset.Open(file, input[0])
+	channels, elements := input[0], input[0]*input[1]*input[2]
+	if input[1]*input[2] == 1 {
+		channels = 1 // of a PNG, or three where it has as many elements then
+	}
+	images, err := dataset.Open(file, channels)
+	if err == nil && channels != input[0] && 3*len(images.Data) == elements {
+		images, err = dataset.Open(file, 3)
+	}
 	if err != nil {
 		return nil, err
 	}
 	have := [3]int{images.C, images.H, images.W}
 	vector := have[1]*have[2] == 1 || input[1]*input[2] == 1
-	if have != input && !(vector && have[0]*have[1]*have[2] == input[0]*input[1]*input[2]) {
+	if have != input && !(vector && have[0]*have[1]*have[2] == elements) {
 		return nil, fmt.Errorf("%s: samples of %dx%dx%d (channels, rows, columns), the network takes %dx%dx%d",
 			file, have[0], have[1], have[2], input[0], input[1], input[2])
 	}

@@ -313,6 +313,36 @@ func TestDefaultEndpoint(t *testing.T) {
 	}
 }
 
+// TestPicture: a PNG has the channels that a network takes, also one that takes a vector.
+func TestPicture(t *testing.T) {
+	m := image.NewRGBA(image.Rect(0, 0, 3, 2))
+	for i := range 6 {
+		m.Set(i%3, i/3, color.RGBA{R: 0, G: 51, B: 255, A: 255})
+	}
+	path := filepath.Join(t.TempDir(), "picture.png")
+	var b bytes.Buffer
+	if err := errors.Join(png.Encode(&b, m), os.WriteFile(path, b.Bytes(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for input, channels := range map[[3]int]int{
+		{1, 2, 3}: 1, {3, 2, 3}: 3, {6, 1, 1}: 1, {18, 1, 1}: 3, {1, 3, 2}: 0, {3, 3, 2}: 0, {7, 1, 1}: 0, {3, 1, 1}: 0,
+	} {
+		images, err := readSamples(path, input)
+		if (err == nil) != (channels > 0) {
+			t.Errorf("%v: %v", input, err)
+		}
+		if err != nil {
+			if !strings.Contains(err.Error(), "x2x3 (channels, rows, columns), the network takes") {
+				t.Errorf("%v: %v", input, err)
+			}
+			continue
+		}
+		if images.C != channels || images.N != 1 || channels == 3 && (images.Data[6] != 0.2 || images.Data[12] != 1) {
+			t.Errorf("%v: %+v", input, images)
+		}
+	}
+}
+
 // TestFloatEnds: what is computed in float32 ends with its context, not with its samples.
 func TestFloatEnds(t *testing.T) {
 	model, err := models.ONNX("mlp")
