@@ -145,6 +145,7 @@ func (r *run) read() (err error) {
 	if r.Samples > r.images.N {
 		return fmt.Errorf("demo: %d samples, the test set has %d", r.Samples, r.images.N)
 	}
+	r.Batch = min(r.Batch, r.Samples)
 	r.result.Samples = r.Samples
 	return nil
 }

@@ -26,6 +26,16 @@ func TestMissed(t *testing.T) {
 	}
 }
 
+// TestBatch: a batch has no more than all samples, whose memory is taken.
+func TestBatch(t *testing.T) {
+	for _, c := range [][3]int{{7, math.MaxInt, 7}, {7, 3, 3}, {0, 1 << 40, 10000}} {
+		r := &run{Options: Options{Network: "mlp", Samples: c[0], Batch: c[1]}}
+		if err := r.read(); err != nil || r.Batch != c[2] {
+			t.Errorf("%d of %d: %d, %v", c[1], c[0], r.Batch, err)
+		}
+	}
+}
+
 // TestClasses: the first of equal scores counts.
 func TestClasses(t *testing.T) {
 	got := classes([]int{9}, []float32{0, 1, 0, 2, 2, 1, -3, -2, -1}, 3)
