@@ -66,7 +66,7 @@ func (s *service) serveDirect(c *net.UnixConn, region *lane.Region, owner model.
 	}
 	go func() {
 		defer s.directs.end(stream)
-		err := s.direct(owner, &evaluation{stream: stream, receiver: receiver, caller: name, region: region, hangUp: stream.HangUp})
+		err := s.direct(c, owner, &evaluation{stream: stream, receiver: receiver, caller: name, region: region, hangUp: stream.HangUp})
 		unread := s.onStall(stream.HangUp, stallReading)
 		unread.Reset(s.limits.StallTimeout())
 		stream.End(err)
@@ -81,12 +81,20 @@ func (s *service) serveDirect(c *net.UnixConn, region *lane.Region, owner model.
 	}()
 }
 
-// direct is a call of Evaluate by a direct stream. Its errors are statuses.
-func (s *service) direct(owner model.Owner, e *evaluation) error {
-	leave, err := s.enter()
-	if err != nil {
-		return err.Status()
+// direct is a call of Evaluate by the direct stream of a connection. It ends when its caller
+// has gone, whatever it waits for then. Its errors are statuses.
+func (s *service) direct(c *net.UnixConn, owner model.Owner, e *evaluation) error {
+	leave, refused := s.enter()
+	if refused != nil {
+		return refused.Status()
 	}
 	defer leave()
+	stop, err := lane.Watch(c, e.hangUp)
+	if err != nil {
+		told, why := s.report(err)
+		s.metrics.Refused(why)
+		return told.Status()
+	}
+	defer stop()
 	return s.call(e.stream.Context(), pb.SecureNets_Evaluate_FullMethodName, func() error { return s.evaluate(owner, e) })
 }

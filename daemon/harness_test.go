@@ -24,6 +24,7 @@ import (
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/daemon"
 	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/prg"
 	"github.com/securenets/securenets/internal/ring"
@@ -271,6 +272,9 @@ func send(ctx context.Context, cc *grpc.ClientConn, d sealed.Digest, size, offse
 	return resp, wire.FromStatus(err)
 }
 
+// uploaded is how many messages push sends.
+const uploaded = 3
+
 func (d *running) push(m *testModel) {
 	d.t.Helper()
 	third := len(m.bytes) / 3
@@ -293,6 +297,48 @@ func evaluate(t testing.TB, ctx context.Context, cc *grpc.ClientConn) *evaluatio
 		t.Fatal(err)
 	}
 	return &evaluation{t, stream}
+}
+
+// way is how streams of Evaluate come to a daemon.
+type way string
+
+const (
+	byGRPC   way = "gRPC"
+	byDirect way = "direct" // with words in messages
+)
+
+// eachWay runs a test once for each way.
+func eachWay(t *testing.T, test func(t *testing.T, by way)) {
+	for _, by := range []way{byGRPC, byDirect} {
+		t.Run(string(by), func(t *testing.T) { test(t, by) })
+	}
+}
+
+// open opens a stream that ends with ctx.
+func (by way) open(d *running, ctx context.Context) *evaluation {
+	d.t.Helper()
+	return by.openOn(d, ctx, d.cc)
+}
+
+// openOn is open where streams of gRPC's are to have a certain connection.
+func (by way) openOn(d *running, ctx context.Context, cc *grpc.ClientConn) *evaluation {
+	d.t.Helper()
+	if by == byDirect {
+		return d.evaluateSharedUntil(ctx, lane.Grain).evaluation
+	}
+	return evaluate(d.t, ctx, cc)
+}
+
+// openApart is open with a connection that has no other stream, and returns what closes
+// that, in order or without a word to the daemon.
+func (by way) openApart(d *running, ctx context.Context) (e *evaluation, leave, cut func()) {
+	d.t.Helper()
+	if by == byDirect {
+		s := d.evaluateSharedUntil(ctx, lane.Grain)
+		return s.evaluation, s.memory.Close, s.memory.Close
+	}
+	cc, cut := d.connectCut()
+	return evaluate(d.t, ctx, cc), func() { cc.Close() }, cut
 }
 
 func (e *evaluation) send(r *wire.Request) {

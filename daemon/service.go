@@ -210,7 +210,7 @@ func (s *service) call(ctx context.Context, method string, handler func() error)
 		if ctx.Err() != nil {
 			err = status.FromContextError(ctx.Err()).Err()
 		}
-	} else if err != nil && own(method) {
+	} else if c := status.Code(err); c != codes.OK && c != codes.Canceled && c != codes.DeadlineExceeded && own(method) { // the caller has not just left
 		s.metrics.Refused(metrics.Protocol)
 	}
 	s.metrics.Called(path.Base(method), status.Code(err).String())

@@ -38,7 +38,13 @@ type shared struct {
 // evaluateShared opens a direct stream with memory of a size.
 func (d *running) evaluateShared(size int64) *shared {
 	d.t.Helper()
-	m, err := wire.DialDirect(d.ctx(), d.cfg.Listen, size)
+	return d.evaluateSharedUntil(d.ctx(), size)
+}
+
+// evaluateSharedUntil is evaluateShared until ctx ends.
+func (d *running) evaluateSharedUntil(ctx context.Context, size int64) *shared {
+	d.t.Helper()
+	m, err := wire.DialDirect(ctx, d.cfg.Listen, size)
 	if err != nil {
 		d.t.Fatal(err)
 	}

@@ -123,6 +123,48 @@ func polled(c syscall.Conn, states int16) bool {
 	return is
 }
 
+// Watch calls gone once the other end of a connection has ended it both ways, whether anybody
+// reads it then or not. What comes on the connection wakes nobody here. It watches until stop
+// is called, and gone may still be called then.
+func Watch(c syscall.Conn, gone func()) (stop func(), err error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil { // so that it costs no thread
+		unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	f := os.NewFile(uintptr(fd), "epoll")
+	watched, err := c.SyscallConn()
+	if err == nil {
+		var failed error
+		err = watched.Control(func(conn uintptr) {
+			// EPOLLHUP is told unasked, and nothing else is wanted.
+			failed = os.NewSyscallError("epoll_ctl", unix.EpollCtl(fd, unix.EPOLL_CTL_ADD, int(conn), new(unix.EpollEvent)))
+		})
+		err = errors.Join(err, failed)
+	}
+	var events syscall.RawConn
+	if err == nil {
+		events, err = f.SyscallConn()
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	go func() {
+		var is [1]unix.EpollEvent
+		if events.Read(func(fd uintptr) bool {
+			n, err := unix.EpollWait(int(fd), is[:], 0)
+			return n > 0 && err == nil
+		}) == nil {
+			gone()
+		}
+	}()
+	return func() { f.Close() }, nil
+}
+
 // Offer offers a region of a size in bytes, a multiple of Grain, on a connection on which
 // nothing was sent yet. After an error, a *RefusedError or another, the connection is to be
 // closed. The caller holds the region.

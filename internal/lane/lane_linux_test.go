@@ -514,6 +514,70 @@ func TestEnded(t *testing.T) {
 	}
 }
 
+// TestWatch: that the other end has gone is told once, whoever reads, and nothing else is.
+func TestWatch(t *testing.T) {
+	before := holds(t)
+	gone := make(chan struct{}, 10)
+	watch := func(c *net.UnixConn) (stop func()) {
+		stop, err := lane.Watch(c, func() { gone <- struct{}{} })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stop
+	}
+	quiet := func(when string) {
+		t.Helper()
+		select {
+		case <-gone:
+			t.Errorf("%s: the other end has gone", when)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	told := func() {
+		t.Helper()
+		select {
+		case <-gone:
+		case <-time.After(20 * time.Second):
+			t.Fatal("nothing is told")
+		}
+	}
+	host, daemon := pair(t)
+	stop := watch(daemon)
+	if _, err := host.Write([]byte("some")); err != nil {
+		t.Fatal(err)
+	}
+	quiet("there is something to read")
+	if _, err := io.ReadFull(daemon, make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
+	host.CloseWrite()
+	quiet("it sends no more")
+	host.Close() // with a byte that nobody reads
+	told()
+	quiet("again")
+	stop()
+	stop = watch(daemon)
+	told() // it had gone before
+	stop()
+	daemon.Close()
+	if _, err := lane.Watch(daemon, func() { t.Error("no connection is watched") }); err == nil {
+		t.Error("a connection that is closed is watched")
+	}
+
+	host, daemon = pair(t)
+	watch(daemon)() // until now
+	host.Close()
+	quiet("nobody watches")
+	host, closed := pair(t)
+	stop = watch(closed)
+	closed.Close()
+	quiet("this end has gone")
+	stop()
+	host.Close()
+	daemon.Close()
+	waitForHeld(t, before, new(ledger))
+}
+
 // TestNotReceived: who takes no memory anyway gets no descriptor.
 func TestNotReceived(t *testing.T) {
 	fd := memfd(t, lane.Grain, 0, goodSeals)

@@ -50,6 +50,7 @@ func messageSize(p [prefix]byte) (size int, last bool, err error) {
 
 // direct is an end of a direct stream.
 type direct struct {
+	server bool
 	conn   *net.UnixConn
 	in     *bufio.Reader
 	out    []byte // of the message that is sent, put together
@@ -65,13 +66,13 @@ const (
 	together = 4 << 10
 )
 
-func newDirect(ctx context.Context, c *net.UnixConn) direct {
-	d := direct{conn: c, in: bufio.NewReaderSize(c, readAhead)}
+func newDirect(ctx context.Context, c *net.UnixConn, server bool) direct {
+	d := direct{server: server, conn: c, in: bufio.NewReaderSize(c, readAhead)}
 	d.ctx, d.cancel = context.WithCancel(ctx)
 	return d
 }
 
-// Context returns the stream's context: it ends with the connection.
+// Context returns the stream's context: it ends where the connection is found to have ended.
 func (d *direct) Context() context.Context { return d.ctx }
 
 // ReadMessageHeader and Read implement messages.
@@ -94,7 +95,7 @@ func (d *direct) Read(n int) (mem.BufferSlice, error) {
 }
 
 // broken ends the stream if an error says that its connection has ended, and makes a status
-// of it.
+// of it, as gRPC has it. A host that has sent half a message and no more may still receive.
 func (d *direct) broken(err error) error {
 	if err == nil {
 		return nil
@@ -102,7 +103,13 @@ func (d *direct) broken(err error) error {
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
+	if d.server && err == io.ErrUnexpectedEOF && !lane.Gone(d.conn) {
+		return status.Error(codes.Internal, err.Error())
+	}
 	d.cancel()
+	if d.server {
+		return status.Error(codes.Canceled, err.Error())
+	}
 	return status.Error(codes.Unavailable, err.Error())
 }
 
@@ -166,7 +173,7 @@ func DialDirect(ctx context.Context, addr string, size int64) (*Direct, error) {
 		c.Close()
 		return nil, err
 	}
-	d := &Direct{direct: newDirect(ctx, c), Slots: lane.NewSlots(region), region: region}
+	d := &Direct{direct: newDirect(ctx, c, false), Slots: lane.NewSlots(region), region: region}
 	d.stop = context.AfterFunc(d.ctx, d.end)
 	return d, nil
 }
@@ -268,7 +275,7 @@ type DirectServer struct {
 // ServeDirect returns the stream of a connection on which a region was accepted, and its
 // receiver. The caller holds the region until it has called End, or closed the connection.
 func ServeDirect(ctx context.Context, c *net.UnixConn, r *lane.Region) (*DirectServer, *Receiver) {
-	d := &DirectServer{newDirect(ctx, c), r}
+	d := &DirectServer{newDirect(ctx, c, true), r}
 	return d, &Receiver{stream: d}
 }
 

@@ -241,16 +241,19 @@ func TestDirectHosts(t *testing.T) {
 		code codes.Code
 		gone bool // the stream's context ends
 	}{
-		"nothing":          {nil, true, codes.OK, false}, // io.EOF
-		"gone":             {nil, false, codes.Unavailable, true},
-		"half a prefix":    {[]byte{0, 0}, true, codes.Unavailable, true},
-		"half a message":   {[]byte{0, 0, 0, 0, 5, 1}, true, codes.Unavailable, true},
-		"compressed":       {[]byte{1, 0, 0, 0, 0}, true, codes.Internal, false},
-		"a server's last":  {[]byte{0x80, 0, 0, 0, 0}, true, codes.Internal, false},
-		"all flags":        {[]byte{0xff, 0, 0, 0, 0}, true, codes.Internal, false},
-		"too large":        {huge, true, codes.ResourceExhausted, false},
-		"no protobuf":      {[]byte{0, 0, 0, 0, 1, 0xff}, true, codes.Internal, false},
-		"HTTP/2's preface": {[]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), true, codes.Internal, false},
+		"nothing":           {nil, true, codes.OK, false}, // io.EOF
+		"gone":              {nil, false, codes.Canceled, true},
+		"half a prefix":     {[]byte{0, 0}, true, codes.Internal, false},
+		"half a message":    {[]byte{0, 0, 0, 0, 5, 1}, true, codes.Internal, false},
+		"no message":        {[]byte{0, 0, 0, 0, 5}, true, codes.Internal, false},
+		"gone in a prefix":  {[]byte{0, 0}, false, codes.Canceled, true},
+		"gone in a message": {[]byte{0, 0, 0, 0, 5, 1}, false, codes.Canceled, true},
+		"compressed":        {[]byte{1, 0, 0, 0, 0}, true, codes.Internal, false},
+		"a server's last":   {[]byte{0x80, 0, 0, 0, 0}, true, codes.Internal, false},
+		"all flags":         {[]byte{0xff, 0, 0, 0, 0}, true, codes.Internal, false},
+		"too large":         {huge, true, codes.ResourceExhausted, false},
+		"no protobuf":       {[]byte{0, 0, 0, 0, 1, 0xff}, true, codes.Internal, false},
+		"HTTP/2's preface":  {[]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), true, codes.Internal, false},
 	} {
 		l, addr := listenUnix(t)
 		conn, err := net.Dial("unix", addr[len("unix:"):])
@@ -301,17 +304,18 @@ func TestDirectContexts(t *testing.T) {
 		if !ok {
 			t.Fatal("no slot")
 		}
-		waits := make(chan error, 2)
+		waits, serves := make(chan error, 1), make(chan error, 1)
 		go func() { waits <- host.RecvMsg(new(wire.Response)) }()
-		go func() { _, err := receiver.Next(); waits <- err }()
+		go func() { _, err := receiver.Next(); serves <- err }()
 		if closes {
 			host.Close()
 		}
 		cancel()
-		for range 2 {
-			if err := <-waits; status.Code(err) != codes.Unavailable {
-				t.Errorf("who waits: %v", err)
-			}
+		if err := <-waits; status.Code(err) != codes.Unavailable {
+			t.Errorf("the host waits: %v", err)
+		}
+		if err := <-serves; status.Code(err) != codes.Canceled {
+			t.Errorf("the server waits: %v", err)
 		}
 		<-server.Context().Done()
 		host.Close()
