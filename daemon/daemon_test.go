@@ -37,13 +37,15 @@ import (
 )
 
 // TestEvaluate: words and seeds, over rings of 4- and 3-byte words.
-func TestEvaluate(t *testing.T) {
+func TestEvaluate(t *testing.T) { eachWay(t, testEvaluate) }
+
+func testEvaluate(t *testing.T, by way) {
 	d := start(t, nil, nil)
 	for _, r := range []ring.Ring{ring.Q4(), ring.Q3()} {
 		m := newModel(t, r, smallModel(t).Plan.Ops...)
 		d.push(m)
 		d.works(m)
-		e := evaluate(t, d.ctx(), d.cc)
+		e := by.open(d, d.ctx())
 		key := [32]byte{1, 2, 3}
 		for layer, op := range m.Plan.Ops {
 			for _, first := range []uint64{0, 5, math.MaxUint64 - 8} {
@@ -63,7 +65,9 @@ func TestEvaluate(t *testing.T) {
 
 // TestManyAtATime: streams with many requests in flight, batched over all of
 // them, and each answer is its request's.
-func TestManyAtATime(t *testing.T) {
+func TestManyAtATime(t *testing.T) { eachWay(t, testManyAtATime) }
+
+func testManyAtATime(t *testing.T, by way) {
 	d := start(t, nil, func(c *config.Config) {
 		c.Batching.MaxBatchSize = 20
 		c.Batching.MaxQueueDelayMicroseconds = 300
@@ -74,7 +78,7 @@ func TestManyAtATime(t *testing.T) {
 	var streams sync.WaitGroup
 	for s := range uint64(4) {
 		streams.Go(func() {
-			e := evaluate(t, d.ctx(), d.cc)
+			e := by.open(d, d.ctx())
 			const n = 150
 			size := func(id uint64) (layer, rows int) { return int(id % 2), 1 + int(id*7%11) }
 			go func() {
@@ -113,7 +117,9 @@ func TestManyAtATime(t *testing.T) {
 
 // TestLargest: requests as large as a message may be, more of them at a time
 // than memory is set aside for.
-func TestLargest(t *testing.T) {
+func TestLargest(t *testing.T) { eachWay(t, testLargest) }
+
+func testLargest(t *testing.T, by way) {
 	d := start(t, nil, func(c *config.Config) { c.Limits.MaxBytesInFlight = 144 << 20 })
 	m := newModel(t, ring.Q4(), plan.Dense(4, 4))
 	d.push(m)
@@ -122,7 +128,7 @@ func TestLargest(t *testing.T) {
 	x := m.input(0, rows, 1)
 	want := kernels.Direct(m.Plan.Ring, m.Plan.Ops[0], m.Weights[0], x)
 	got := make([]uint32, len(want.Data))
-	e := evaluate(t, d.ctx(), d.cc)
+	e := by.open(d, d.ctx())
 	go func() {
 		for id := range uint64(n) {
 			e.send(&wire.Request{ID: id, Model: m.digest[:], Rows: rows, Words: wire.EncodeWords(m.Plan.Ring, x.Data, nil)})
@@ -207,14 +213,16 @@ func TestModels(t *testing.T) {
 }
 
 // TestRemoveInUse: a call under way keeps its model.
-func TestRemoveInUse(t *testing.T) {
+func TestRemoveInUse(t *testing.T) { eachWay(t, testRemoveInUse) }
+
+func testRemoveInUse(t *testing.T, by way) {
 	h := newHooked()
 	d := start(t, h, nil)
 	m := smallModel(t)
 	d.push(m)
 	begun, resume := make(chan struct{}), make(chan struct{})
 	h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
-	e := evaluate(t, d.ctx(), d.cc)
+	e := by.open(d, d.ctx())
 	e.send(m.request(1, 3, 9))
 	<-begun
 	if _, err := d.client().Remove(d.ctx(), &pb.RemoveRequest{Digest: m.digest[:]}); err != nil {
@@ -234,7 +242,9 @@ func TestRemoveInUse(t *testing.T) {
 
 // TestBackendFailures are answers to their requests, with nothing of the
 // backend's error in them; the daemon and the stream go on.
-func TestBackendFailures(t *testing.T) {
+func TestBackendFailures(t *testing.T) { eachWay(t, testBackendFailures) }
+
+func testBackendFailures(t *testing.T, by way) {
 	h := newHooked()
 	d := start(t, h, nil)
 	m := smallModel(t)
@@ -244,7 +254,7 @@ func TestBackendFailures(t *testing.T) {
 		func(context.Context) error { return errors.New("device lost") },
 		func(context.Context) error { panic(secret) },
 	} {
-		e := evaluate(t, d.ctx(), d.cc)
+		e := by.open(d, d.ctx())
 		h.set(hook)
 		e.send(m.request(0, 1, 4))
 		r, err := e.receive()
@@ -264,14 +274,16 @@ func TestBackendFailures(t *testing.T) {
 }
 
 // TestOverload: a full queue refuses, typed, and serves on.
-func TestOverload(t *testing.T) {
+func TestOverload(t *testing.T) { eachWay(t, testOverload) }
+
+func testOverload(t *testing.T, by way) {
 	h := newHooked()
 	d := start(t, h, func(c *config.Config) { c.Batching.MaxQueueSize = 2 })
 	m := smallModel(t)
 	d.push(m)
 	begun, resume := make(chan struct{}, 10), make(chan struct{})
 	h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
-	e := evaluate(t, d.ctx(), d.cc)
+	e := by.open(d, d.ctx())
 	e.send(m.request(1, 1, 0))
 	<-begun
 	for id := range uint64(3) {
@@ -282,7 +294,7 @@ func TestOverload(t *testing.T) {
 		t.Errorf("answer %v, %v", r, err)
 	}
 	// Another connection is another caller: it has room, at the cost of who has most.
-	other := evaluate(t, d.ctx(), d.connect())
+	other, _, _ := by.openApart(d, d.ctx())
 	other.send(m.request(1, 1, 7))
 	if r, err = e.receive(); err != nil || r.Err.GetReason() != string(wire.ReasonOverloaded) {
 		t.Errorf("answer %v, %v", r, err)
@@ -394,14 +406,16 @@ func TestCopies(t *testing.T) {
 }
 
 // TestDrain: what was received is answered, no more is taken, the socket goes.
-func TestDrain(t *testing.T) {
+func TestDrain(t *testing.T) { eachWay(t, testDrain) }
+
+func testDrain(t *testing.T, by way) {
 	h := newHooked()
 	d := start(t, h, nil)
 	m := smallModel(t)
 	d.push(m)
 	begun, resume := make(chan struct{}, 2), make(chan struct{})
 	h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
-	busy, idle := evaluate(t, d.ctx(), d.cc), evaluate(t, d.ctx(), d.cc)
+	busy, idle := by.open(d, d.ctx()), by.open(d, d.ctx())
 	busy.send(m.request(1, 3, 9))
 	<-begun
 	watch, err := healthpb.NewHealthClient(d.cc).Watch(d.ctx(), &healthpb.HealthCheckRequest{})
@@ -462,14 +476,16 @@ func TestDrain(t *testing.T) {
 }
 
 // TestDrainTimeout: work that does not end is cancelled, alone or merged.
-func TestDrainTimeout(t *testing.T) {
+func TestDrainTimeout(t *testing.T) { eachWay(t, testDrainTimeout) }
+
+func testDrainTimeout(t *testing.T, by way) {
 	h := newHooked()
 	d := start(t, h, func(c *config.Config) { c.DrainTimeoutSeconds = 0 })
 	m := smallModel(t)
 	d.push(m)
 	begun := make(chan struct{}, 10)
 	h.set(func(ctx context.Context) error { begun <- struct{}{}; <-ctx.Done(); return ctx.Err() })
-	e := evaluate(t, d.ctx(), d.cc)
+	e := by.open(d, d.ctx())
 	for id := range uint64(5) {
 		e.send(m.request(1, 1, id))
 	}
@@ -487,8 +503,10 @@ func TestDrainTimeout(t *testing.T) {
 }
 
 // TestStartsNotReady: before the models are loaded its health says so, and calls wait.
-func TestStartsNotReady(t *testing.T) {
-	d := start(t, nil, nil)
+func TestStartsNotReady(t *testing.T) { eachWay(t, testStartsNotReady) }
+
+func testStartsNotReady(t *testing.T, by way) {
+	d := start(t, nil, withMetrics)
 	m := smallModel(t)
 	d.push(m)
 	d.wait()
@@ -507,15 +525,34 @@ func TestStartsNotReady(t *testing.T) {
 		}
 		listed <- len(resp.GetModels())
 	}()
+	e := by.open(d, d.ctx())
+	e.send(m.request(1, 2, 3))
+	_, _, cut := by.openApart(d, d.ctx())
+	d.waitForFigure(3, "securenets_calls")
+	cut() // one that waits may leave
+	d.waitForFigure(2, "securenets_calls")
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		r, err := e.receive()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		m.check(t, r, 1, m.input(1, 2, 3))
+	}()
 	select {
 	case <-listed:
 		t.Error("a call did not wait")
+	case <-answered:
+		t.Error("a stream did not wait")
 	case <-time.After(20 * time.Millisecond):
 	}
 	close(h.resume)
 	if n := <-listed; n != 1 {
 		t.Errorf("%d models", n)
 	}
+	<-answered
 	stop()
 	if err := <-done; err != nil {
 		t.Error(err)
@@ -526,9 +563,15 @@ func TestStartsNotReady(t *testing.T) {
 	ctx, stop = context.WithCancel(t.Context())
 	go func() { done <- daemon.Run(ctx, d.cfg, slog.New(slog.DiscardHandler), h) }()
 	d.waitFor(healthpb.HealthCheckResponse_NOT_SERVING)
+	e = by.open(d, d.ctx())
+	e.send(m.request(1, 2, 3))
+	d.waitForFigure(1, "securenets_calls")
 	stop()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+	if _, err := e.receive(); status.Code(err) != codes.Unavailable {
+		t.Errorf("a stream that waited: %v", err)
 	}
 	d.run()
 }

@@ -5,20 +5,29 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
+	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/daemon"
 	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/kernels"
 )
 
 // rawDirect is a direct stream of bytes as they are: a wire.Stream of []byte and *[]byte.
@@ -152,6 +161,382 @@ func TestVanishes(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestVanishesUnread: so does a call whose message waits for memory, while others have that.
+func TestVanishesUnread(t *testing.T) {
+	eachWay(t, func(t *testing.T, by way) {
+		d := start(t, nil, func(c *config.Config) {
+			withMetrics(c)
+			c.Limits.MaxBytesInFlight = 144 << 20
+		})
+		m := smallModel(t)
+		d.push(m)
+		const halves, message = 3, 1<<24 - 1 // of 48 MiB for messages
+		for range halves {
+			if _, err := d.rawDirect().Write([]byte("\x00\x00\xff\xff\xffand no more")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.waitForFigure(halves*message, "securenets_in_flight_bytes", "part", "messages")
+		e, _, cut := by.openApart(d, d.ctx())
+		e.send(m.request(1, 1, 1))
+		d.waitForFigure(halves+1, "securenets_calls")
+		time.Sleep(10 * time.Millisecond) // until it waits
+		cut()
+		d.waitForFigure(halves, "securenets_calls")
+		if got := d.scrape().value("securenets_in_flight_bytes", "part", "messages"); got != halves*message {
+			t.Errorf("%v bytes of messages are in memory, want %v", got, halves*message)
+		}
+	})
+}
+
+// TestVanishesInDrain: a daemon that drains does not work for who has gone.
+func TestVanishesInDrain(t *testing.T) {
+	eachWay(t, func(t *testing.T, by way) {
+		h := newHooked()
+		d := start(t, h, func(c *config.Config) {
+			withMetrics(c)
+			c.Batching.MaxBatchSize = 1
+		})
+		m := smallModel(t)
+		d.push(m)
+		begun, resume := make(chan struct{}, 10), make(chan struct{})
+		h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
+		e, _, cut := by.openApart(d, d.ctx())
+		for id := range uint64(5) {
+			e.send(m.request(1, 1, id))
+		}
+		d.waitForQueue(4)
+		d.stop()
+		d.waitForLog("draining", 1)
+		cut()
+		d.waitForQueue(0)
+		close(resume)
+		d.wait()
+		if products := len(begun); products != 1 {
+			t.Errorf("%d products for who has gone", products)
+		}
+	})
+}
+
+// TestHalfClosed: a caller that has no more requests is answered what it has asked for, and
+// then told that all went well.
+func TestHalfClosed(t *testing.T) {
+	eachWay(t, func(t *testing.T, by way) {
+		h := newHooked()
+		d := start(t, h, withMetrics)
+		m := smallModel(t)
+		d.push(m)
+		begun, resume := make(chan struct{}, 10), make(chan struct{})
+		h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
+		e := by.open(d, d.ctx())
+		const requests = 5
+		for id := range uint64(requests) {
+			e.send(m.request(1, 2, id))
+		}
+		if err := e.stream.CloseSend(); err != nil {
+			t.Fatal(err)
+		}
+		<-begun
+		d.waitForReceived(requests)
+		time.Sleep(10 * time.Millisecond) // until it has read the end
+		close(resume)
+		for range requests {
+			r, err := e.receive()
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.check(t, r, 1, m.input(1, 2, r.ID))
+		}
+		if _, err := e.receive(); err != io.EOF {
+			t.Errorf("at the end: %v", err)
+		}
+		d.waitForFigure(1, "securenets_calls_total", "method", "Evaluate", "code", "OK")
+	})
+}
+
+// TestAnsweredBeforeGarbage: what came before a message that is none is answered, also where
+// it is in work as that comes.
+func TestAnsweredBeforeGarbage(t *testing.T) {
+	h := newHooked()
+	d := start(t, h, withMetrics)
+	m := smallModel(t)
+	d.push(m)
+	request, err := proto.Marshal(&pb.EvaluateRequest{Id: 1, Model: m.digest[:], Layer: 1, Rows: 2,
+		Input: &pb.EvaluateRequest_Words{Words: words(m, 1, 2)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for garbage, code := range map[string]codes.Code{
+		"\x00\x00\x00\x00\x05":  codes.Internal, // and no more
+		"\x00\x00":              codes.Internal,
+		"\x01\x00\x00\x00\x00":  codes.Internal,
+		"\x00\x02\x00\x00\x00":  codes.ResourceExhausted,
+		"\x00\x00\x00\x00\x01z": codes.Internal,
+	} {
+		begun, resume := make(chan struct{}), make(chan struct{})
+		h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
+		r := d.rawDirect()
+		if err := r.SendMsg(request); err != nil {
+			t.Fatal(err)
+		}
+		<-begun
+		if _, err := r.Write([]byte(garbage)); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.CloseSend(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond) // until it is read
+		close(resume)
+		var b []byte
+		if err := r.RecvMsg(&b); err != nil {
+			t.Errorf("%q: no answer: %v", garbage, err)
+			continue
+		}
+		var resp pb.EvaluateResponse
+		if err := proto.Unmarshal(b, &resp); err != nil || len(resp.GetWords()) == 0 {
+			t.Errorf("%q: answer %v, %v", garbage, &resp, err)
+		}
+		if err := r.RecvMsg(&b); status.Code(err) != code {
+			t.Errorf("%q: the stream ended with %v", garbage, err)
+		}
+	}
+	d.waitForFigure(5, "securenets_refusals_total", "reason", "PROTOCOL")
+}
+
+// TestUnreadSmall: so does a caller whose answers are a few bytes each, their words in shared
+// memory, once the socket is full of them; and the memory is free then.
+func TestUnreadSmall(t *testing.T) {
+	d := start(t, nil, func(c *config.Config) {
+		withMetrics(c)
+		c.Limits.StallTimeoutSeconds = 1
+	})
+	m := smallModel(t)
+	d.push(m)
+	s := d.evaluateShared(lane.Grain)
+	up, down := s.slot(37*4), s.slot(11*4)
+	m.Plan.Ring.PutWords(up.Bytes, m.input(1, 1, 1).Data)
+	sent := make(chan uint64)
+	go func() {
+		for id := uint64(0); ; id++ {
+			if s.stream.SendMsg(&wire.Request{ID: id, Model: m.digest[:], Layer: 1, Rows: 1, Shared: spanOf(up), Answer: spanOf(down)}) != nil {
+				sent <- id
+				return
+			}
+		}
+	}()
+	d.waitForLog("does not read answers", 1)
+	requests := <-sent
+	d.waitForFigure(0, "securenets_calls")
+	d.waitForFigure(0, "securenets_shared_memory_bytes")
+	answers := uint64(0)
+	for {
+		if _, err := s.evaluation.receive(); err != nil {
+			if status.Code(err) != codes.Unavailable {
+				t.Errorf("the stream ended with %v", err)
+			}
+			break
+		}
+		answers++
+	}
+	t.Logf("%d requests, %d answers", requests, answers)
+	if answers < 10 || answers >= requests {
+		t.Errorf("%d answers to %d requests", answers, requests)
+	}
+	d.waitForFigure(1, "securenets_refusals_total", "reason", "STALLED")
+	d.works(m)
+}
+
+// TestArrivals: direct streams that come as the daemon drains, or is stopped at once, are
+// served, or told that it ends, or find nobody, and none waits or is left.
+func TestArrivals(t *testing.T) {
+	for _, drain := range []int{0, 30} {
+		d := start(t, nil, func(c *config.Config) { c.DrainTimeoutSeconds = drain })
+		m := smallModel(t)
+		d.push(m)
+		d.works(m)
+		fds, maps := opened(t)
+		var answered, told, cut, nobody atomic.Int32
+		arrive := func() {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			s, err := wire.DialDirect(ctx, d.cfg.Listen, lane.Grain)
+			if err != nil {
+				nobody.Add(1)
+				time.Sleep(100 * time.Microsecond)
+				return
+			}
+			defer s.Close()
+			r := m.request(1, 1, 3)
+			_ = s.SendMsg(r)
+			r.Free()
+			var resp wire.Response
+			err = s.RecvMsg(&resp)
+			var e *wire.Error
+			switch {
+			case err == nil && resp.Err == nil:
+				m.check(t, &resp, 1, m.input(1, 1, 3))
+				answered.Add(1)
+			case err == nil && resp.Err.Reason == string(wire.ReasonShuttingDown),
+				errors.As(err, &e) && e.Reason == wire.ReasonShuttingDown:
+				told.Add(1)
+			case ctx.Err() == nil && status.Code(err) == codes.Unavailable:
+				cut.Add(1)
+			default:
+				t.Errorf("answer %v, %v", resp.Err, err)
+			}
+		}
+		for i := range 25 {
+			var arriving sync.WaitGroup
+			stop := make(chan struct{})
+			for range 4 {
+				arriving.Go(func() {
+					for {
+						select {
+						case <-stop:
+							return
+						default:
+							arrive()
+						}
+					}
+				})
+			}
+			time.Sleep(time.Duration(i%5) * time.Millisecond)
+			d.wait()
+			close(stop)
+			arriving.Wait()
+			d.run()
+		}
+		t.Logf("drain timeout %d s: %d answered, %d told, %d cut, %d found nobody", drain, answered.Load(), told.Load(), cut.Load(), nobody.Load())
+		if answered.Load() == 0 || told.Load() == 0 || nobody.Load() == 0 {
+			t.Error("nothing came in the moment")
+		}
+		if drain > 0 && cut.Load() > 0 {
+			t.Errorf("%d streams were cut by a daemon that drains", cut.Load())
+		}
+		d.works(m)
+		waitForOpened(t, fds, maps)
+	}
+}
+
+// TestWaitsInVain: a daemon that cannot start lets go of the direct streams that wait for it.
+func TestWaitsInVain(t *testing.T) {
+	dir := t.TempDir()
+	cfg := config.Default()
+	cfg.Listen, cfg.StateDir = "unix:"+filepath.Join(dir, "s"), filepath.Join(dir, "state")
+	withMetrics(&cfg)
+	h := newHooked()
+	defer h.Close()
+	resume := make(chan struct{})
+	h.setLoad(func(plan.Op) { <-resume })
+	done := make(chan error, 1)
+	fds, maps := opened(t)
+	go func() { done <- daemon.Run(t.Context(), cfg, slog.New(slog.DiscardHandler), wrong{h}) }()
+	d := &running{t: t, cfg: cfg}
+	d.cc = d.connect()
+	d.waitFor(healthpb.HealthCheckResponse_NOT_SERVING)
+	var streams []*shared
+	for i := range 5 {
+		s := d.evaluateShared(lane.Grain)
+		if i > 0 {
+			s.send(smallModel(t).request(1, 1, 1))
+		}
+		streams = append(streams, s)
+	}
+	d.waitForFigure(5, "securenets_calls")
+	if err := streams[4].stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	close(resume)
+	select {
+	case err := <-done:
+		if !errors.Is(err, kernels.ErrWrong) {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Fatal("the daemon does not end")
+	}
+	for i, s := range streams {
+		if _, err := s.receive(); status.Code(err) != codes.Unavailable {
+			t.Errorf("stream %d: %v", i, err)
+		}
+		s.memory.Close()
+	}
+	d.cc.Close()
+	waitForOpened(t, fds, maps)
+}
+
+// TestThousands: direct streams that are opened and dropped in whatever state leave no
+// goroutine, descriptor, mapping or byte of a budget.
+func TestThousands(t *testing.T) {
+	d := start(t, nil, func(c *config.Config) {
+		withMetrics(c)
+		c.Limits.MaxCalls = 100 // some are refused
+	})
+	m := smallModel(t)
+	d.push(m)
+	d.works(m)
+	d.scrape()
+	goroutines := runtime.NumGoroutine()
+	fds, maps := opened(t)
+	request, err := wire.Codec{}.Marshal(m.request(1, 1, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := request.Materialize()
+	const streams = 1000
+	var kept []rawDirect
+	for i := range streams {
+		r := d.rawDirect()
+		switch i % 8 {
+		case 1:
+			r.SendMsg(good)
+		case 2: // many, none of which it reads
+			for range 100 {
+				r.SendMsg(good)
+			}
+		case 3: // one is answered
+			r.SendMsg(good)
+			r.RecvMsg(new([]byte))
+		case 4:
+			r.SendMsg(good)
+			r.CloseSend()
+		case 5: // to the end
+			r.SendMsg(good)
+			r.CloseSend()
+			for r.RecvMsg(new([]byte)) == nil {
+			}
+		case 6:
+			r.Write([]byte("\x00\x00\xff\xff\xffand no more"))
+		case 7:
+			r.Write([]byte("spam, ham and eggs"))
+		}
+		if kept = append(kept, r); i%100 < 50 || i%100 == 99 { // the others stay for a while
+			for _, r := range kept {
+				r.Close()
+			}
+			kept = nil
+		}
+	}
+	d.waitForFigure(0, "securenets_calls")
+	d.waitForFigure(0, "securenets_queue_depth")
+	for _, part := range []string{"messages", "requests", "parked"} {
+		d.waitForFigure(0, "securenets_in_flight_bytes", "part", part)
+	}
+	d.waitForFigure(0, "securenets_shared_memory_bytes")
+	if got := d.scrape().value("securenets_shared_memory_offers_total", "verdict", "accepted"); got != streams {
+		t.Errorf("%v streams were taken, of %d", got, streams)
+	}
+	waitForOpened(t, fds, maps)
+	for end := time.Now().Add(20 * time.Second); runtime.NumGoroutine() > goroutines; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			b := make([]byte, 1<<20)
+			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), goroutines, b[:runtime.Stack(b, true)])
+		}
+	}
+	d.works(m)
 }
 
 // waitForReceived waits until so many requests were received.

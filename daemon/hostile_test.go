@@ -53,7 +53,9 @@ func words(m *testModel, layer, rows int) []byte {
 
 // TestBadRequests: each is refused by an answer of its own with a stable reason,
 // among good requests of the same stream, which are answered rightly.
-func TestBadRequests(t *testing.T) {
+func TestBadRequests(t *testing.T) { eachWay(t, testBadRequests) }
+
+func testBadRequests(t *testing.T, by way) {
 	d := start(t, nil, nil)
 	m := smallModel(t)
 	d.push(m)
@@ -123,7 +125,8 @@ func TestBadRequests(t *testing.T) {
 		}, codes.ResourceExhausted, wire.ReasonTooLarge},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e := evaluate(t, t.Context(), d.cc)
+			e := by.open(d, t.Context())
+			e.t = t
 			e.works(m)
 			r := good()
 			c.change(r)
@@ -145,6 +148,9 @@ func TestBadRequests(t *testing.T) {
 	d.works(m)
 }
 
+// direct stands for Evaluate on a direct stream.
+const direct = "direct"
+
 // TestForeignFrames: gRPC messages that are no messages of the call end their
 // stream, with gRPC's own status, and nothing else.
 func TestForeignFrames(t *testing.T) {
@@ -164,13 +170,15 @@ func TestForeignFrames(t *testing.T) {
 		"field 0":    {0x00, 0x00},
 	}
 	for name, frame := range frames {
-		for _, method := range []string{"Evaluate", "Upload"} {
-			stream, err := d.cc.NewStream(d.ctx(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true},
-				"/securenets.v1.SecureNets/"+method, grpc.ForceCodecV2(anyBytes{}))
-			if err != nil {
+		for _, method := range []string{"Evaluate", "Upload", direct} {
+			var stream wire.Stream
+			if method == direct {
+				stream = d.rawDirect()
+			} else if stream, err = d.cc.NewStream(d.ctx(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true},
+				"/securenets.v1.SecureNets/"+method, grpc.ForceCodecV2(anyBytes{})); err != nil {
 				t.Fatal(err)
 			}
-			if method == "Evaluate" { // what came before is answered
+			if method != "Upload" { // what came before is answered
 				if err := stream.SendMsg(request); err != nil {
 					t.Fatal(err)
 				}
@@ -207,23 +215,27 @@ func (d *running) plainHTTP() *http.Transport {
 }
 
 // TestTruncatedFrames: gRPC frames that end early, lie about their length or are
-// compressed, over plain HTTP/2.
+// compressed, over plain HTTP/2 and on a direct stream.
 func TestTruncatedFrames(t *testing.T) {
 	d := start(t, nil, nil)
 	m := smallModel(t)
 	d.push(m)
 	transport := d.plainHTTP()
 	defer transport.CloseIdleConnections()
-	for name, body := range map[string]string{
-		"prefix cut":      "\x00\x00\x00",
-		"message cut":     "\x00\x00\x00\x01\x00abc",
-		"message missing": "\x00\x00\x00\x00\x05",
-		"4 GiB":           "\x00\xff\xff\xff\xffabc",
-		"compressed":      "\x01\x00\x00\x00\x03abc",
-		"unknown flag":    "\x7f\x00\x00\x00\x03abc",
+	for name, c := range map[string]struct {
+		body string
+		code codes.Code
+	}{
+		"prefix cut":      {"\x00\x00\x00", codes.Internal},
+		"message cut":     {"\x00\x00\x00\x01\x00abc", codes.Internal},
+		"message missing": {"\x00\x00\x00\x00\x05", codes.Internal},
+		"4 GiB":           {"\x00\xff\xff\xff\xffabc", codes.ResourceExhausted},
+		"compressed":      {"\x01\x00\x00\x00\x03abc", codes.Internal},
+		"unknown flag":    {"\x7f\x00\x00\x00\x03abc", codes.Internal},
+		"a last message":  {"\x80\x00\x00\x00\x00", codes.Internal},
 	} {
 		for _, method := range []string{"Evaluate", "Upload", "List"} {
-			req, err := http.NewRequestWithContext(d.ctx(), http.MethodPost, "http://localhost/securenets.v1.SecureNets/"+method, strings.NewReader(body))
+			req, err := http.NewRequestWithContext(d.ctx(), http.MethodPost, "http://localhost/securenets.v1.SecureNets/"+method, strings.NewReader(c.body))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -235,9 +247,20 @@ func TestTruncatedFrames(t *testing.T) {
 			}
 			_, err = io.Copy(io.Discard, resp.Body)
 			resp.Body.Close()
-			if s := resp.Trailer.Get("Grpc-Status") + resp.Header.Get("Grpc-Status"); err != nil || s == "" || s == "0" {
+			s := resp.Trailer.Get("Grpc-Status") + resp.Header.Get("Grpc-Status")
+			if err != nil || s == "" || s == "0" || method == "Evaluate" && s != fmt.Sprint(int(c.code)) {
 				t.Errorf("%s: %s: status %q, %v", name, method, s, err)
 			}
+		}
+		r := d.rawDirect()
+		if _, err := r.Write([]byte(c.body)); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.CloseSend(); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.RecvMsg(new([]byte)); status.Code(err) != c.code {
+			t.Errorf("%s: a direct stream: %v", name, err)
 		}
 		d.works(m)
 	}
@@ -248,7 +271,7 @@ func TestOversized(t *testing.T) {
 	d := start(t, nil, nil)
 	m := smallModel(t)
 	d.push(m)
-	big := make([]byte, wire.MaxMessage)
+	big := make([]byte, wire.MaxMessage+1)
 	anySize := grpc.MaxCallSendMsgSize(1 << 30)
 
 	stream, err := d.client().Evaluate(d.ctx(), anySize)
@@ -260,6 +283,14 @@ func TestOversized(t *testing.T) {
 	}
 	if _, err := stream.Recv(); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("evaluate: %v", err)
+	}
+
+	r := d.rawDirect()
+	if err := r.SendMsg(big); err == nil {
+		t.Error("all of it was read")
+	}
+	if err := r.RecvMsg(new([]byte)); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("a direct stream: %v", err)
 	}
 
 	upload, err := d.client().Upload(d.ctx(), anySize)
@@ -518,7 +549,9 @@ func TestIdleUpload(t *testing.T) {
 
 // TestCallersThatVanish: streams and connections that are cut with requests in
 // flight, or whose answers no one reads, keep nothing from others for good.
-func TestCallersThatVanish(t *testing.T) {
+func TestCallersThatVanish(t *testing.T) { eachWay(t, testCallersThatVanish) }
+
+func testCallersThatVanish(t *testing.T, by way) {
 	d := start(t, nil, func(c *config.Config) { c.Limits.MaxBytesInFlight = 144 << 20 })
 	m := smallModel(t)
 	d.push(m)
@@ -531,9 +564,8 @@ func TestCallersThatVanish(t *testing.T) {
 		}
 	}
 	for i := range 20 {
-		cc, cut := d.connectCut()
 		ctx, cancel := context.WithCancel(t.Context())
-		e := evaluate(t, ctx, cc)
+		e, leave, cut := by.openApart(d, ctx)
 		ask(e)
 		r, err := e.receive()
 		if err != nil || r.Err != nil {
@@ -545,15 +577,15 @@ func TestCallersThatVanish(t *testing.T) {
 		case i == 0:
 			cancel()
 		case i == 1:
-			cc.Close()
+			leave()
 		default:
 			cut()
 		}
 		cancel()
 	}
-	unread := evaluate(t, d.ctx(), d.cc)
+	unread := by.open(d, d.ctx())
 	ask(unread)
-	e := evaluate(t, d.ctx(), d.connect())
+	e, _, _ := by.openApart(d, d.ctx())
 	for range 5 {
 		e.works(m)
 	}
@@ -568,7 +600,9 @@ func TestCallersThatVanish(t *testing.T) {
 
 // TestUnreadAnswers: callers that send requests and never read an answer, their
 // sending side open or closed, lose their connections, and others their wait.
-func TestUnreadAnswers(t *testing.T) {
+func TestUnreadAnswers(t *testing.T) { eachWay(t, testUnreadAnswers) }
+
+func testUnreadAnswers(t *testing.T, by way) {
 	d := start(t, nil, func(c *config.Config) {
 		c.Limits.MaxBytesInFlight = 144 << 20
 		c.Limits.StallTimeoutSeconds = 1
@@ -576,7 +610,7 @@ func TestUnreadAnswers(t *testing.T) {
 	m := newModel(t, ring.Q4(), plan.Dense(1, 1024))
 	d.push(m)
 	for i, requests := range []int{12, 3} {
-		unread := evaluate(t, d.ctx(), d.connect())
+		unread, _, _ := by.openApart(d, d.ctx())
 		for id := range uint64(requests) { // each answer is 16 MiB, the caller's window 32
 			unread.send(m.request(0, 4090, id))
 		}
@@ -600,7 +634,9 @@ func TestUnreadAnswers(t *testing.T) {
 // TestMemory: what callers make the daemon hold stays near its budget, whatever
 // they send and leave unread; it counts the callers' own buffers too, as they are
 // in this process.
-func TestMemory(t *testing.T) {
+func TestMemory(t *testing.T) { eachWay(t, testMemory) }
+
+func testMemory(t *testing.T, by way) {
 	const budget, perConnection = 144 << 20, 6 << 20
 	h := newHooked()
 	d := start(t, h, func(c *config.Config) { c.Limits.MaxBytesInFlight = budget })
@@ -628,7 +664,7 @@ func TestMemory(t *testing.T) {
 	for range connections {
 		cc := d.connect()
 		for s := range streams {
-			e := evaluate(t, ctx, cc)
+			e := by.openOn(d, ctx, cc)
 			sending.Go(func() {
 				for id := range uint64(4) {
 					r := &wire.Request{ID: id, Model: up.digest[:], Rows: 4090, Words: wire.EncodeWords(up.Plan.Ring, x.Data, nil)}
@@ -674,18 +710,21 @@ func liveHeap() int64 {
 
 // TestTooManyCalls: one call more than there may be is refused, and those in
 // progress go on.
-func TestTooManyCalls(t *testing.T) {
+func TestTooManyCalls(t *testing.T) { eachWay(t, testTooManyCalls) }
+
+func testTooManyCalls(t *testing.T, by way) {
 	d := start(t, nil, func(c *config.Config) { c.Limits.MaxCalls = 3 })
 	m := smallModel(t)
 	d.push(m)
 	ctx, cancel := context.WithCancel(t.Context())
 	var streams []*evaluation
 	for range 3 {
-		e := evaluate(t, ctx, d.connect())
+		e, _, _ := by.openApart(d, ctx)
 		e.works(m)
 		streams = append(streams, e)
 	}
-	_, err := evaluate(t, d.ctx(), d.connect()).receive()
+	refused, _, _ := by.openApart(d, d.ctx())
+	_, err := refused.receive()
 	wantReason(t, err, codes.ResourceExhausted, wire.ReasonOverloaded)
 	_, err = d.client().List(d.ctx(), &pb.ListRequest{})
 	wantReason(t, wire.FromStatus(err), codes.ResourceExhausted, wire.ReasonOverloaded)
@@ -701,14 +740,29 @@ func TestTooManyCalls(t *testing.T) {
 
 // TestHalfSent: a message whose rest does not come costs its caller the
 // connection, and others nothing for good.
-func TestHalfSent(t *testing.T) {
+func TestHalfSent(t *testing.T) { eachWay(t, testHalfSent) }
+
+func testHalfSent(t *testing.T, by way) {
 	d := start(t, nil, func(c *config.Config) {
 		c.Limits.MaxBytesInFlight = 144 << 20
 		c.Limits.StallTimeoutSeconds = 1
 	})
 	m := smallModel(t)
 	d.push(m)
+	const half = "\x00\x00\xff\xff\xffand no more"
 	for range 4 { // together more than there is for messages
+		if by == byDirect {
+			r := d.rawDirect()
+			if _, err := r.Write([]byte(half)); err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := r.RecvMsg(new([]byte)); err != io.ErrUnexpectedEOF {
+					t.Errorf("the stream ended with %v", err)
+				}
+			}()
+			continue
+		}
 		body, rest := io.Pipe()
 		transport := d.plainHTTP()
 		defer transport.CloseIdleConnections()
@@ -718,7 +772,7 @@ func TestHalfSent(t *testing.T) {
 		}
 		req.Header.Set("Content-Type", "application/grpc")
 		req.Header.Set("TE", "trailers")
-		go func() { _, _ = rest.Write([]byte("\x00\x00\xff\xff\xffand no more")) }()
+		go func() { _, _ = rest.Write([]byte(half)) }()
 		go func() {
 			if resp, err := transport.RoundTrip(req); err == nil {
 				_, err = io.Copy(io.Discard, resp.Body)
@@ -735,14 +789,16 @@ func TestHalfSent(t *testing.T) {
 }
 
 // TestGoodAmongBad: hostile and honest streams at once.
-func TestGoodAmongBad(t *testing.T) {
+func TestGoodAmongBad(t *testing.T) { eachWay(t, testGoodAmongBad) }
+
+func testGoodAmongBad(t *testing.T, by way) {
 	d := start(t, nil, nil)
 	m := smallModel(t)
 	d.push(m)
 	var wg sync.WaitGroup
 	for s := range uint64(3) {
 		wg.Go(func() {
-			e := evaluate(t, d.ctx(), d.cc)
+			e := by.open(d, d.ctx())
 			for id := range uint64(60) {
 				e.send(m.request(1, 2, id))
 				r, err := e.receive()
@@ -755,7 +811,7 @@ func TestGoodAmongBad(t *testing.T) {
 		})
 		wg.Go(func() {
 			rnd := rand.New(rand.NewPCG(s, 4))
-			e := evaluate(t, d.ctx(), d.cc)
+			e := by.open(d, d.ctx())
 			for id := range uint64(60) {
 				b := make([]byte, rnd.IntN(2000))
 				for i := range b {

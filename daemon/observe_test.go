@@ -239,7 +239,9 @@ func TestDocumented(t *testing.T) {
 }
 
 // TestFigures: after a script of calls every figure has the value that follows from it.
-func TestFigures(t *testing.T) {
+func TestFigures(t *testing.T) { eachWay(t, testFigures) }
+
+func testFigures(t *testing.T, by way) {
 	b := newReporting()
 	d := start(t, b, func(c *config.Config) {
 		withMetrics(c)
@@ -253,7 +255,7 @@ func TestFigures(t *testing.T) {
 	// One product is held up; three requests wait and become one product, a fourth is refused.
 	begun, resume := make(chan struct{}, 10), make(chan struct{})
 	b.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
-	e := evaluate(t, d.ctx(), d.cc)
+	e := by.open(d, d.ctx())
 	const rows = 2
 	e.send(m.request(1, rows, 0))
 	<-begun

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -61,6 +62,37 @@ func TestRegions(t *testing.T) {
 	}
 }
 
+// share returns the ends of a connection that shares memory, and what each holds of that.
+func share(t *testing.T, s *sharing) (host, accepted *net.UnixConn, offered, taken *lane.Region) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if host, err = net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: path}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { host.Close() })
+	if accepted, err = l.AcceptUnix(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { accepted.Close() })
+	shared := make(chan error)
+	go func() {
+		var err error
+		taken, err = lane.Accept(accepted, s.terms())
+		shared <- err
+	}()
+	offered, err = lane.Offer(t.Context(), host, lane.Grain)
+	if err := errors.Join(err, <-shared); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(offered.Release)
+	return host, accepted, offered, taken
+}
+
 // TestEmptied: when a connection ends, its memory has no pages any more, and its caller can
 // tell before it has none; what a daemon that drains has answered stays.
 func TestEmptied(t *testing.T) {
@@ -69,35 +101,9 @@ func TestEmptied(t *testing.T) {
 		defer drain()
 		limits := config.SharedMemory{BytesPerConnection: lane.Grain, Bytes: lane.Grain}
 		s := newSharing(limits, metrics.New(), slog.New(slog.DiscardHandler), draining)
-		path := filepath.Join(t.TempDir(), "s")
-		l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		host, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: path})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer host.Close()
-		accepted, err := l.AcceptUnix()
-		if err != nil {
-			t.Fatal(err)
-		}
 		d := newService(config.Default().Limits, slog.New(slog.DiscardHandler), "", draining)
-		shared := make(chan error)
-		go func() {
-			region, err := lane.Accept(accepted, s.terms())
-			if err == nil {
-				d.serveDirect(accepted, region, "", "")
-			}
-			shared <- err
-		}()
-		region, err := lane.Offer(t.Context(), host, lane.Grain)
-		if err := errors.Join(err, <-shared); err != nil {
-			t.Fatal(err)
-		}
-		defer region.Release()
+		host, accepted, region, ours := share(t, s)
+		d.serveDirect(accepted, ours, "", "")
 		b, _ := region.Bytes(0, lane.Grain)
 		b[0], b[lane.Grain-1] = 1, 1
 
@@ -128,5 +134,67 @@ func TestEmptied(t *testing.T) {
 		close(leave)
 		<-closed
 		d.directs.wait()
+	}
+}
+
+// TestUnreadEnd: who does not read how a stream ends does not keep it.
+func TestUnreadEnd(t *testing.T) {
+	for _, reads := range []bool{false, true} {
+		var log bytes.Buffer
+		limits := config.Default().Limits
+		limits.MaxCalls, limits.StallTimeoutSeconds = 0, 1 // none is taken
+		d := newService(limits, slog.New(slog.NewTextHandler(&log, nil)), "", t.Context())
+		s := newSharing(config.SharedMemory{BytesPerConnection: lane.Grain, Bytes: lane.Grain}, metrics.New(), slog.New(slog.DiscardHandler), t.Context())
+		host, accepted, _, taken := share(t, s)
+		accepted.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+		filled, err := 0, error(nil)
+		for n := 0; err == nil; filled += n {
+			n, err = accepted.Write(make([]byte, 1<<10))
+		}
+		accepted.SetWriteDeadline(time.Time{})
+		d.serveDirect(accepted, taken, "", "")
+		if reads {
+			host.SetDeadline(time.Now().Add(20 * time.Second))
+			b, err := io.ReadAll(host)
+			if err != nil || len(b) <= filled || b[filled] != 1<<7 || !bytes.Contains(b[filled:], []byte("OVERLOADED")) {
+				t.Errorf("read %q, %v", b[min(filled, len(b)):], err)
+			}
+		}
+		ended := make(chan struct{})
+		go func() { d.directs.wait(); close(ended) }()
+		select {
+		case <-ended:
+		case <-time.After(20 * time.Second):
+			t.Fatal("the stream does not end")
+		}
+		if stalled := strings.Contains(log.String(), stallReading); stalled == reads {
+			t.Errorf("reads %v: log %q", reads, log.String())
+		}
+		if !lane.Ended(host) {
+			t.Error("the connection has not ended")
+		}
+		for end := time.Now().Add(20 * time.Second); s.all.Used() > 0; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("bytes are not given back")
+			}
+		}
+	}
+}
+
+// TestTooLate: a stream that comes when none begins any more ends, and shares nothing.
+func TestTooLate(t *testing.T) {
+	d := newService(config.Default().Limits, slog.New(slog.DiscardHandler), "", t.Context())
+	s := newSharing(config.SharedMemory{BytesPerConnection: lane.Grain, Bytes: lane.Grain}, metrics.New(), slog.New(slog.DiscardHandler), t.Context())
+	host, accepted, _, taken := share(t, s)
+	d.directs.cut()
+	d.serveDirect(accepted, taken, "", "")
+	if !lane.Gone(host) {
+		t.Error("the connection has not ended")
+	}
+	d.directs.wait()
+	for end := time.Now().Add(20 * time.Second); s.all.Used() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("bytes are not given back")
+		}
 	}
 }
