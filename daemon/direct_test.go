@@ -349,6 +349,26 @@ func TestUnreadSmall(t *testing.T) {
 	d.works(m)
 }
 
+// TestUnreadDrain: who reads no answers holds up no daemon whose drain timeout has passed.
+func TestUnreadDrain(t *testing.T) {
+	eachWay(t, func(t *testing.T, by way) {
+		d := start(t, nil, func(c *config.Config) {
+			withMetrics(c)
+			c.Limits.StallTimeoutSeconds = 300 // longer than patience
+			c.DrainTimeoutSeconds = 0
+		})
+		m := newModel(t, ring.Q4(), plan.Dense(1, 1024))
+		d.push(m)
+		e := by.open(d, d.ctx())
+		for id := range uint64(4) { // twice what gRPC would read of itself
+			e.send(m.request(0, 4090, id))
+		}
+		d.waitForReceived(4)
+		time.Sleep(50 * time.Millisecond) // until an answer is under way
+		d.wait()
+	})
+}
+
 // TestArrivals: direct streams that come as the daemon drains, or is stopped at once, are
 // served, or told that it ends, or find nobody, and none waits or is left.
 func TestArrivals(t *testing.T) {

@@ -167,6 +167,9 @@ func TestUnreadEnd(t *testing.T) {
 		case <-time.After(20 * time.Second):
 			t.Fatal("the stream does not end")
 		}
+		if n := len(d.directs.open); n > 0 {
+			t.Errorf("%d streams are kept", n)
+		}
 		if stalled := strings.Contains(log.String(), stallReading); stalled == reads {
 			t.Errorf("reads %v: log %q", reads, log.String())
 		}
