@@ -107,13 +107,14 @@ func TestEmptied(t *testing.T) {
 		b, _ := region.Bytes(0, lane.Grain)
 		b[0], b[lane.Grain-1] = 1, 1
 
-		// Somebody uses the connection, so that its close takes a while.
+		// Somebody writes to the connection, so that its close takes a while, and the stream's
+		// end waits for that to begin.
 		raw, err := accepted.SyscallConn()
 		if err != nil {
 			t.Fatal(err)
 		}
 		used, leave := make(chan struct{}), make(chan struct{})
-		go raw.Control(func(uintptr) { close(used); <-leave })
+		go raw.Write(func(uintptr) bool { close(used); <-leave; return true })
 		<-used
 		if drains {
 			drain()
@@ -192,7 +193,7 @@ func TestTooLate(t *testing.T) {
 	d.directs.cut()
 	d.serveDirect(accepted, taken, "", "")
 	if !lane.Gone(host) {
-		t.Error("the connection has not ended")
+		t.Fatal("the connection has not ended")
 	}
 	d.directs.wait()
 	for end := time.Now().Add(20 * time.Second); s.all.Used() > 0; time.Sleep(time.Millisecond) {
