@@ -359,7 +359,7 @@ func TestUnreadDrain(t *testing.T) {
 		})
 		m := newModel(t, ring.Q4(), plan.Dense(1, 1024))
 		d.push(m)
-		e := by.open(d, d.ctx())
+		e := by.open(d, t.Context())
 		for id := range uint64(4) { // twice what gRPC would read of itself
 			e.send(m.request(0, 4090, id))
 		}
@@ -479,6 +479,9 @@ func TestWaitsInVain(t *testing.T) {
 		t.Fatal("the daemon does not end")
 	}
 	for i, s := range streams {
+		if !s.memory.Ended() {
+			t.Fatalf("stream %d is left", i)
+		}
 		if _, err := s.receive(); status.Code(err) != codes.Unavailable {
 			t.Errorf("stream %d: %v", i, err)
 		}
