@@ -46,12 +46,15 @@ type cloud struct {
 	version string            // that it says it has
 	seen    []seen            // what the cloud was sent
 
+	verdict atomic.Uint64 // on memory that is offered
+	old     bool          // it knows nothing of that, from its next start on
+
 	requests atomic.Int64
 	shared   atomic.Int64 // of them, whose words and answers are in shared memory
 	uploaded atomic.Int64 // bytes
 }
 
-// sharing has the cloud take whatever memory is offered, and serve direct streams.
+// sharing has the cloud take the memory that is offered, and serve direct streams.
 type sharing struct {
 	credentials.TransportCredentials
 	to *cloud
@@ -61,7 +64,7 @@ func (s sharing) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, er
 	local := c.(*net.UnixConn)
 	region, err := lane.Accept(local, lane.Terms{
 		Full:  func() bool { return false },
-		Admit: func(int64) lane.Verdict { return lane.Accepted },
+		Admit: func(int64) lane.Verdict { return lane.Verdict(s.to.verdict.Load()) },
 		Freed: func(int64, error) {},
 		Told:  func(lane.Verdict) {},
 	})
@@ -197,7 +200,11 @@ func (c *cloud) start() error {
 	if err != nil {
 		return err
 	}
-	c.server = grpc.NewServer(append(wire.ServerOptions(), grpc.Creds(sharing{insecure.NewCredentials(), c}), grpc.WaitForHandlers(true))...)
+	var creds credentials.TransportCredentials = sharing{insecure.NewCredentials(), c}
+	if c.old {
+		creds = insecure.NewCredentials()
+	}
+	c.server = grpc.NewServer(append(wire.ServerOptions(), grpc.Creds(creds), grpc.WaitForHandlers(true))...)
 	pb.RegisterSecureNetsServer(c.server, c)
 	h := health.NewServer()
 	h.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)

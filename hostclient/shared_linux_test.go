@@ -321,6 +321,142 @@ func waitForOpened(t testing.TB, fds, maps int) {
 	}
 }
 
+// TestNoDirectStream: a cloud that takes none, or knows nothing of them, answers by gRPC.
+func TestNoDirectStream(t *testing.T) {
+	r := newRig(t, nets()["mlp"], permutePad)
+	c := r.clouds[0]
+	x := gaussian(rand.New(rand.NewPCG(6, 5)), 7)
+	want := infer(t, r.open(t, hostclient.Options{Multiplier: kernel}), x, 1)
+	fds, maps := opened(t)
+	works := func(name string, direct bool) {
+		t.Helper()
+		r.clients[0] = dialSharing(t, c, lane.Grain)
+		c.requests.Store(0)
+		c.shared.Store(0)
+		for range 3 {
+			if y := infer(t, r.open(t, hostclient.Options{Multiplier: kernel}), x, 1); !slices.Equal(bits(y), bits(want)) {
+				t.Errorf("%s: other results", name)
+			}
+		}
+		requests, shared := c.requests.Load(), c.shared.Load()
+		if requests == 0 || direct != (shared == requests) || !direct && shared > 0 {
+			t.Errorf("%s: %d of %d requests in shared memory", name, shared, requests)
+		}
+		r.clients[0].Close()
+	}
+	for _, v := range []lane.Verdict{lane.Off, lane.TooLarge, lane.NoRoom, lane.BadMemory, 99} {
+		c.verdict.Store(uint64(v))
+		works(v.String(), false)
+	}
+	c.verdict.Store(uint64(lane.Accepted))
+	works("accepted again", true)
+	c.stop()
+	c.old = true
+	if err := c.start(); err != nil {
+		t.Fatal(err)
+	}
+	works("a server that knows nothing of it", false)
+	waitForOpened(t, fds+2, maps)
+}
+
+// TestBrokenStreams: a direct stream that breaks with requests in work fails them, unless they
+// may be tried again, and the next one is direct, too.
+func TestBrokenStreams(t *testing.T) {
+	r := newRig(t, nets()["mlp"], permutePad)
+	c := r.clouds[0]
+	x := gaussian(rand.New(rand.NewPCG(6, 5)), 7)
+	want := infer(t, r.open(t, hostclient.Options{Multiplier: kernel}), x, 1)
+	for _, retries := range []int{0, 3} {
+		s := r.open(t, hostclient.Options{Multiplier: kernel, Retries: retries})
+		for range 5 {
+			var broken atomic.Bool
+			c.behave(func(c *call) error {
+				if broken.Swap(true) {
+					return c.honest()
+				}
+				c.stream.(*direct).HangUp()
+				return nil
+			})
+			y, err := s.Infer(t.Context(), x, 1)
+			if retries == 0 {
+				if !errors.Is(err, hostclient.ErrUnavailable) {
+					t.Fatalf("a stream that breaks: %v", err)
+				}
+				y, err = s.Infer(t.Context(), x, 1)
+			}
+			if err != nil || !slices.Equal(bits(y), bits(want)) {
+				t.Fatalf("%d retries: other results, %v", retries, err)
+			}
+			if !broken.Load() || r.clients[0].SharedFree() != hostclient.DefaultSharedMemory {
+				t.Error("the stream that replaces it is not direct, or not free")
+			}
+		}
+	}
+}
+
+// TestTwoClients: two clients of one cloud have a direct stream each, at the same time, and
+// one that breaks is nothing to the other.
+func TestTwoClients(t *testing.T) {
+	r := newRig(t, nets()["mlp"], permutePad)
+	c := r.clouds[0]
+	x := gaussian(rand.New(rand.NewPCG(6, 5)), 5*7)
+	want := infer(t, r.open(t, hostclient.Options{Multiplier: kernel}), x, 5)
+	var sessions []*hostclient.Session
+	var own []*lane.Region
+	for range 2 {
+		r.clients[0] = dialSharing(t, c, lane.Grain)
+		s := r.open(t, hostclient.Options{Multiplier: kernel})
+		var region atomic.Pointer[lane.Region]
+		c.behave(func(c *call) error { region.Store(regionOf(c.stream)); return c.honest() })
+		infer(t, s, x, 5)
+		sessions, own = append(sessions, s), append(own, region.Load())
+	}
+	if own[0] == nil || own[1] == nil || own[0] == own[1] {
+		t.Fatal("the clients have no stream each")
+	}
+	var seen [2]atomic.Int64
+	breaks := int64(0) // the first one's, at this request of it
+	c.behave(func(c *call) error {
+		for i := range own {
+			if regionOf(c.stream) == own[i] && seen[i].Add(1) == breaks && i == 0 {
+				c.stream.(*direct).HangUp()
+				return nil
+			}
+		}
+		return c.honest()
+	})
+	both := func(first error) {
+		t.Helper()
+		var running sync.WaitGroup
+		for i, s := range sessions {
+			running.Go(func() {
+				var failed error
+				for range 20 {
+					y, err := s.Infer(t.Context(), x, 5)
+					if err != nil {
+						failed = errors.Join(failed, err)
+					} else if !slices.Equal(bits(y), bits(want)) {
+						t.Errorf("client %d: other results", i)
+					}
+				}
+				if i == 0 && !errors.Is(failed, first) || i == 1 && failed != nil {
+					t.Errorf("client %d: %v", i, failed)
+				}
+			})
+		}
+		running.Wait()
+	}
+	both(nil)
+	if seen[0].Load() < 20 || seen[0].Load() != seen[1].Load() {
+		t.Errorf("%d requests of one client, %d of the other", seen[0].Load(), seen[1].Load())
+	}
+	breaks = seen[0].Load() + 10
+	both(hostclient.ErrUnavailable)
+	if seen[0].Load() != breaks || seen[1].Load() < 2*(breaks-10) {
+		t.Errorf("%d requests of the client whose stream broke, %d of the other", seen[0].Load(), seen[1].Load())
+	}
+}
+
 // TestCloudsThatDie: a cloud that dies and comes back, with requests in work, leaves
 // nothing open or mapped with the host, which goes on.
 func TestCloudsThatDie(t *testing.T) {
