@@ -63,7 +63,7 @@ var SealGraph = seal
 // Costing returns o with PlaceAuto, as if layer l cost costs[l].
 func (o SealOptions) Costing(costs ...LayerCost) SealOptions {
 	o.Place = PlaceAuto
-	o.measure = func(context.Context, layer, plan.Op, ring.Matrix, ring.Matrix) (LayerCost, error) {
+	o.measure = func(context.Context, layer, plan.Op, ring.Matrix, []ring.Matrix) (LayerCost, error) {
 		c := costs[0]
 		costs = costs[1:]
 		return c, nil

@@ -114,12 +114,12 @@ func newMeter(ctx context.Context, r ring.Ring, o SealOptions, layers []graph.Li
 	}, nil
 }
 
-// cost measures a layer with integer weights w, and what as its masked ones.
-func (m *meter) cost(ctx context.Context, l layer, op plan.Op, w, what ring.Matrix) (LayerCost, error) {
+// cost measures a layer with integer weights w, and whats as the masked ones of each role.
+func (m *meter) cost(ctx context.Context, l layer, op plan.Op, w ring.Matrix, whats []ring.Matrix) (LayerCost, error) {
 	if c, ok := m.known[op]; ok {
 		return c, nil
 	}
-	t, err := m.newTrial(ctx, l, op, w, what)
+	t, err := m.newTrial(ctx, l, op, w, whats)
 	if err != nil {
 		return LayerCost{}, err
 	}
@@ -134,7 +134,7 @@ func (m *meter) cost(ctx context.Context, l layer, op plan.Op, w, what ring.Matr
 	cloud, roles := l.masks.CloudOp(), int64(m.scheme.Roles())
 	c := LayerCost{
 		Batch:     t.n,
-		WordsUp:   rows * int64(cloud.InLen()),
+		WordsUp:   int64(m.scheme.WordRoles()) * rows * int64(cloud.InLen()),
 		WordsDown: roles * rows * int64(cloud.OutLen()),
 		Passes:    median(t.passes) / n,
 		Pads:      median(t.pads) / n,
@@ -157,13 +157,14 @@ func median(v []time.Duration) int64 {
 // trial is one call of a layer, again and again, sent and kept.
 type trial struct {
 	layer
-	op      plan.Op
-	to      verify.Scale // without the bias, which would hide small differences
-	ring    ring.Ring
-	padded  bool
-	n       int // samples
-	x       []float32
-	w, what plan.Product
+	op     plan.Op
+	to     verify.Scale // without the bias, which would hide small differences
+	ring   ring.Ring
+	padded bool
+	n      int // samples
+	x      []float32
+	w      plan.Product
+	whats  roleProducts
 
 	passes, pads, keep, product []time.Duration // one a round
 }
@@ -178,7 +179,7 @@ func (p timedProduct) Evaluate(ctx context.Context, y, x ring.Matrix) error {
 	return timed(p.took, func() error { return p.Product.Evaluate(ctx, y, x) })
 }
 
-func (m *meter) newTrial(ctx context.Context, l layer, op plan.Op, w, what ring.Matrix) (*trial, error) {
+func (m *meter) newTrial(ctx context.Context, l layer, op plan.Op, w ring.Matrix, whats []ring.Matrix) (*trial, error) {
 	cloud, rows := l.masks.CloudOp(), l.masks.CloudRows(1)
 	words := rows * (cloud.InLen() + cloud.OutLen())
 	t := &trial{layer: l, op: op, ring: m.ring, padded: m.scheme.Inputs == transform.InputPad}
@@ -195,20 +196,20 @@ func (m *meter) newTrial(ctx context.Context, l layer, op plan.Op, w, what ring.
 	if t.w, err = m.multiplier.Load(ctx, m.ring, op, w); err != nil {
 		return nil, err
 	}
-	if t.what, err = m.multiplier.Load(ctx, m.ring, cloud, what); err != nil {
+	if t.whats, err = loadRoles(ctx, m.multiplier, m.ring, cloud, whats); err != nil {
 		return nil, errors.Join(err, t.w.Close())
 	}
 	return t, nil
 }
 
-func (t *trial) close() error { return errors.Join(t.w.Close(), t.what.Close()) }
+func (t *trial) close() error { return errors.Join(t.w.Close(), t.whats.close()) }
 
 // round sends the call to itself, which shows that masks and check are right, and
 // keeps it, which gives the same.
 func (t *trial) round(ctx context.Context) error {
 	var pads *transform.Pads
 	if t.padded {
-		err := timed(&t.pads, func() (err error) { pads, err = t.masks.NewPads(ctx, t.what, t.n); return err })
+		err := timed(&t.pads, func() (err error) { pads, err = t.masks.NewPads(ctx, t.whats.of[0], t.n); return err })
 		if err != nil {
 			return err
 		}
@@ -259,7 +260,7 @@ func (t *trial) round(ctx context.Context) error {
 // answer computes what honest clouds would, which costs the host nothing.
 func (t *trial) answer(ctx context.Context, call *transform.Call) ([]ring.Matrix, error) {
 	var answers []ring.Matrix
-	for _, m := range call.Masked() {
+	for role, m := range call.Masked() {
 		x, _ := m.Words()
 		if seed, ok := m.Seed(); ok {
 			x = ring.NewMatrix(m.Rows(), m.Cols())
@@ -269,7 +270,7 @@ func (t *trial) answer(ctx context.Context, call *transform.Call) ([]ring.Matrix
 			}
 		}
 		y := ring.NewMatrix(x.Rows, t.masks.CloudOp().OutLen())
-		if err := t.what.Evaluate(ctx, y, x); err != nil {
+		if err := t.whats.of[role].Evaluate(ctx, y, x); err != nil {
 			return nil, err
 		}
 		answers = append(answers, y)

@@ -337,7 +337,7 @@ func TestPlaceMeasured(t *testing.T) {
 			continue
 		}
 		l := measure(scheme, kernel)
-		up, down := int64(256), int64(scheme.Roles()*256)
+		up, down := int64(scheme.WordRoles()*256), int64(scheme.Roles()*256)
 		if scheme == permute {
 			up *= 25
 			if !l.Kept {

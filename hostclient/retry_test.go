@@ -193,15 +193,16 @@ func TestSpareAfterLie(t *testing.T) {
 	}
 }
 
-// TestSplitAgain: under split a call is never made again with the same share, to
+// TestShareAgain: with several roles a call is never made again with the same share, to
 // whomever it goes.
-func TestSplitAgain(t *testing.T) {
-	for role := range 2 {
-		r := newRig(t, nets()["mlp"], split)
+func TestShareAgain(t *testing.T) {
+	for of, role := range []int{0, 1, 0, 1, 2} {
+		scheme := shared[min(of/2, 1)]
+		r := newRig(t, nets()["mlp"], scheme)
 		x := gaussian(rand.New(rand.NewPCG(7, 8)), 2*7)
 		want := r.want(t, x, 2)
 		spare, client := r.withSpare(t, role)
-		spares := make([][]*hostclient.Client, 2)
+		spares := make([][]*hostclient.Client, scheme.Roles())
 		spares[role] = []*hostclient.Client{client}
 		s := r.open(t, hostclient.Options{Multiplier: kernel, Retries: 2, Spares: spares})
 		r.clouds[role].behave(func(c *call) error { return errEnd })
@@ -209,7 +210,7 @@ func TestSplitAgain(t *testing.T) {
 			t.Error("another result")
 		}
 		seeds, words := map[string]int{}, map[uint32]int{}
-		for _, c := range []*cloud{r.clouds[0], r.clouds[1], spare} {
+		for _, c := range append(slices.Clone(r.clouds), spare) {
 			for _, q := range c.take() {
 				if q.seed != nil {
 					seeds[string(q.seed.Key)]++
@@ -220,15 +221,49 @@ func TestSplitAgain(t *testing.T) {
 		}
 		for _, n := range seeds {
 			if n != 1 {
-				t.Errorf("role %d: a share was sent %d times", role, n)
+				t.Errorf("%v, role %d: a share was sent %d times", scheme, role, n)
 			}
 		}
 		for _, n := range words {
 			if n != 1 {
-				t.Errorf("role %d: words were sent %d times", role, n)
+				t.Errorf("%v, role %d: words were sent %d times", scheme, role, n)
 			}
 		}
+		if len(seeds) != 4 || len(words) < 2*scheme.WordRoles()-1 { // three layers, one of them twice; who failed has words or not
+			t.Errorf("%v, role %d: %d seeds, words of %d calls", scheme, role, len(seeds), len(words))
+		}
 		if st := s.Stats(); st.Retried != 1 {
+			t.Errorf("%+v", st)
+		}
+	}
+}
+
+// A liar among three has its spare asked, and all three are sent a share drawn anew.
+func TestLagrangeSpareAfterLie(t *testing.T) {
+	for role := range lagrange.Roles() {
+		r := newRig(t, nets()["mlp"], lagrange)
+		x := gaussian(rand.New(rand.NewPCG(11, 12)), 2*7)
+		want := r.want(t, x, 2)
+		spare, client := r.withSpare(t, role)
+		spares := make([][]*hostclient.Client, 3)
+		spares[role] = []*hostclient.Client{client}
+		s := r.open(t, hostclient.Options{Multiplier: kernel, Retries: 1, Spares: spares})
+		r.clouds[role].behave(func(c *call) error { c.y.Data[3] = c.ring.Add(c.y.Data[3], 1); return c.honest() })
+		if y := infer(t, s, x, 2); !slices.Equal(bits(y), bits(want)) {
+			t.Errorf("role %d: another result", role)
+		}
+		for other, c := range r.clouds {
+			asked := c.take()
+			if want := map[bool]int{true: 1, false: 4}[other == role]; len(asked) != want {
+				t.Errorf("role %d lies: %d requests to role %d, want %d", role, len(asked), other, want)
+			} else if other != role && slices.Equal(asked[0].words.Data, asked[1].words.Data) {
+				t.Errorf("role %d lies: role %d is sent a share twice", role, other)
+			}
+		}
+		if n := len(spare.take()); n != 3 {
+			t.Errorf("role %d: %d requests to the spare", role, n)
+		}
+		if st := s.Stats(); st.Retried != 1 || st.Rejected != 2 && st.Rejected != 1 {
 			t.Errorf("%+v", st)
 		}
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/prg"
 	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/transform"
 	"github.com/securenets/securenets/verify"
@@ -65,14 +66,124 @@ func TestSplitShares(t *testing.T) {
 	}
 }
 
+// shared are the schemes of several roles.
+var shared = []transform.Scheme{split, lagrange}
+
+// What three clouds of lagrange are sent is x + s, x - s and the seed of s: each changes
+// with every call, and x never. Their models differ in every word but for chance, from
+// one another and from those of the same network sealed again.
+func TestLagrangeShares(t *testing.T) {
+	q := ring.Q4()
+	r := newRig(t, nets()["mlp"], lagrange)
+	s := r.open(t, hostclient.Options{})
+	x := gaussian(rand.New(rand.NewPCG(24, 1)), 3*7)
+	// inputs returns x by role 0 and by role 1, and all words that were sent.
+	inputs := func() (of [][]uint32, sent [][]uint32) {
+		seen := [3][]seen{r.clouds[0].take(), r.clouds[1].take(), r.clouds[2].take()}
+		for i, a := range seen[0] {
+			b, c := seen[1][i], seen[2][i]
+			if a.seed != nil || b.seed != nil || c.seed == nil {
+				t.Errorf("layer %d: roles 0 and 1 get words, role 2 a seed", a.layer)
+			}
+			plus, minus := make([]uint32, len(a.words.Data)), make([]uint32, len(a.words.Data))
+			q.SubVec(plus, a.words.Data, c.words.Data)
+			q.AddVec(minus, b.words.Data, c.words.Data)
+			if !slices.Equal(plus, minus) {
+				t.Errorf("layer %d: roles 0 and 1 have other inputs", a.layer)
+			}
+			of, sent = append(of, plus), append(sent, a.words.Data, b.words.Data, c.words.Data)
+		}
+		if len(seen[0]) != 3 || len(seen[1]) != 3 || len(seen[2]) != 3 {
+			t.Fatalf("%d, %d and %d requests", len(seen[0]), len(seen[1]), len(seen[2]))
+		}
+		return of, sent
+	}
+	one := infer(t, s, x, 3)
+	first, sent := inputs()
+	if two := infer(t, s, x, 3); !slices.Equal(bits(one), bits(two)) {
+		t.Error("another draw gives another result")
+	}
+	again, resent := inputs()
+	for i := range first {
+		if !slices.Equal(first[i], again[i]) {
+			t.Errorf("layer %d: another input", i)
+		}
+	}
+	for i := range sent {
+		if slices.Equal(sent[i], resent[i]) {
+			t.Errorf("words %d are sent in two calls", i)
+		}
+	}
+	if st := s.Stats(); st.Stock != 0 || st.OnTheSpot != 0 || st.Samples != 6 {
+		t.Errorf("%+v", st)
+	}
+
+	models, _ := seal(t, nets()["mlp"], lagrange)
+	var matrices [][]ring.Matrix
+	for _, m := range slices.Concat(r.models, models) {
+		parsed, err := sealed.Parse(m.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		matrices = append(matrices, parsed.Weights)
+	}
+	for i, a := range matrices {
+		for _, b := range matrices[:i] {
+			same := 0
+			for l := range a {
+				for k, word := range a[l].Data {
+					if word == b[l].Data[k] {
+						same++
+					}
+				}
+			}
+			if same > 1 {
+				t.Errorf("two models have %d words in common", same)
+			}
+		}
+	}
+}
+
+// A model stands for no other role's.
+func TestLagrangeModelsAreFixed(t *testing.T) {
+	r := newRig(t, nets()["mlp"], lagrange)
+	again, _ := seal(t, nets()["mlp"], lagrange)
+	for name, models := range map[string][]hostclient.SealedModel{
+		"in another order":   {r.models[1], r.models[0], r.models[2]},
+		"two":                r.models[:2],
+		"one twice":          {r.models[0], r.models[1], r.models[1]},
+		"of another sealing": {r.models[0], r.models[1], again[2]},
+		"by another name":    {r.models[0], r.models[1], {Role: 2, Digest: r.models[2].Digest, Bytes: r.models[1].Bytes}},
+	} {
+		if s, err := hostclient.Open(t.Context(), r.secret, models, r.clients, hostclient.Options{}); s != nil || !errors.Is(err, hostclient.ErrMismatch) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// A cloud that has but another role's does not know the model that it is asked for.
+	if err := r.clients[2].Remove(t.Context(), r.models[2].Digest); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.clients[2].Push(t.Context(), r.models[1], nil); err != nil {
+		t.Fatal(err)
+	}
+	var from *hostclient.CloudError
+	_, err := r.open(t, hostclient.Options{}).Infer(t.Context(), make([]float32, 7), 1)
+	if !errors.As(err, &from) || from.Role != 2 {
+		t.Error(err)
+	}
+}
+
 // A batch that no message holds is cut for the cloud that gets words and, at
 // other rows, for the one that gets seeds.
 func TestSplitLargeBatch(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(22, 1))
-	for _, shape := range [][2]int{{1 << 14, 4}, {4, 1 << 14}} {
-		in, out := shape[0], shape[1]
+	for i, scheme := range slices.Repeat(shared, 2) {
+		in, out := 1<<14, 4
+		if i >= len(shared) {
+			in, out = out, in
+		}
 		const n = 300 // of 64 KiB: 18.75 MiB
-		r := newRig(t, chain(graph.Vector(in), dense(rnd, in, out)), split)
+		r := newRig(t, chain(graph.Vector(in), dense(rnd, in, out)), scheme)
 		s := r.open(t, hostclient.Options{})
 		s.SetBlock(n)
 		x := make([]float32, n*in)
@@ -87,7 +198,7 @@ func TestSplitLargeBatch(t *testing.T) {
 		}
 		// Row i of the batch is the seed's row i, in whichever message it comes.
 		at := uint64(0)
-		for _, q := range r.clouds[1].take() {
+		for _, q := range r.clouds[len(r.clouds)-1].take() {
 			if q.words.Rows == 1 {
 				break
 			}
@@ -107,8 +218,8 @@ func TestSplitLargeBatch(t *testing.T) {
 	}
 }
 
-// TestRoleFails: of two clouds the one that fails is named, at once, and the
-// other one serves on.
+// TestRoleFails: of several clouds the one that fails is named, at once, and the
+// others serve on.
 func TestRoleFails(t *testing.T) {
 	refusal := &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, Message: "later"}
 	for _, test := range []struct {
@@ -122,9 +233,10 @@ func TestRoleFails(t *testing.T) {
 		{"answers another call", func(c *call) error { return c.reply(c.req.ID+1, c.y.Data) }, hostclient.ErrBadAnswer},
 		{"refuses", func(c *call) error { return c.refuse(refusal) }, refusal},
 	} {
-		for role := range 2 {
-			t.Run(fmt.Sprintf("%s, role %d", test.name, role), func(t *testing.T) {
-				r := newRig(t, nets()["mlp"], split)
+		for of, role := range []int{0, 1, 0, 1, 2} {
+			scheme := shared[min(of/2, 1)]
+			t.Run(fmt.Sprintf("%s, %v, role %d", test.name, scheme, role), func(t *testing.T) {
+				r := newRig(t, nets()["mlp"], scheme)
 				o := hostclient.Options{Timeout: 10 * time.Second}
 				if test.want == hostclient.ErrTimeout {
 					o.Timeout = time.Second // the other one is not to be late, too
@@ -132,8 +244,12 @@ func TestRoleFails(t *testing.T) {
 				s := r.open(t, o)
 				r.clouds[role].behave(test.answer)
 				if test.want != hostclient.ErrTimeout {
-					// It would be waited for, were the other's failure not the end.
-					r.clouds[1-role].behave(func(c *call) error { <-c.stream.Context().Done(); return nil })
+					// They would be waited for, were the other's failure not the end.
+					for other, c := range r.clouds {
+						if other != role {
+							c.behave(func(c *call) error { <-c.stream.Context().Done(); return nil })
+						}
+					}
 				}
 				start := time.Now()
 				y, err := s.Infer(t.Context(), make([]float32, 7), 1)
@@ -176,8 +292,8 @@ func (broken) Load(context.Context, ring.Ring, plan.Op, ring.Matrix) (plan.Produ
 	return nil, errEnd
 }
 
-// TestLiarNamed: of two clouds the one that lied is named and quarantined, the
-// other is not, where the host can compute a sample again; else both are.
+// TestLiarNamed: of several clouds the one that lied is named and quarantined, the
+// others are not, where the host can compute a sample again; else all are.
 func TestLiarNamed(t *testing.T) {
 	lie := func(c *call) error {
 		if c.req.Layer == 1 {
@@ -187,19 +303,27 @@ func TestLiarNamed(t *testing.T) {
 	}
 	x := gaussian(rand.New(rand.NewPCG(23, 1)), 4*7)
 	for _, test := range []struct {
-		name  string
-		liars []int
-		host  hostclient.Options
-		named []int // with the error's one name, where it is one
+		name   string
+		scheme transform.Scheme
+		liars  []int
+		host   hostclient.Options
+		named  []int // the first of which the error is of; nil: all are told, none named
 	}{
-		{"role 0", []int{0}, hostclient.Options{Multiplier: kernel}, []int{0}},
-		{"role 1", []int{1}, hostclient.Options{Multiplier: kernel}, []int{1}},
-		{"role 0, no multiplier", []int{0}, hostclient.Options{}, nil},
-		{"role 1, no multiplier", []int{1}, hostclient.Options{}, nil},
-		{"role 1, a multiplier that fails", []int{1}, hostclient.Options{Multiplier: broken{}}, nil},
+		{"role 0", split, []int{0}, hostclient.Options{Multiplier: kernel}, []int{0}},
+		{"role 1", split, []int{1}, hostclient.Options{Multiplier: kernel}, []int{1}},
+		{"role 0, no multiplier", split, []int{0}, hostclient.Options{}, nil},
+		{"role 1, no multiplier", split, []int{1}, hostclient.Options{}, nil},
+		{"role 1, a multiplier that fails", split, []int{1}, hostclient.Options{Multiplier: broken{}}, nil},
+		{"lagrange, role 0", lagrange, []int{0}, hostclient.Options{Multiplier: kernel}, []int{0}},
+		{"lagrange, role 1", lagrange, []int{1}, hostclient.Options{Multiplier: kernel}, []int{1}},
+		{"lagrange, role 2", lagrange, []int{2}, hostclient.Options{Multiplier: kernel}, []int{2}},
+		// What they add does not cancel out: y_0 + y_1 - y_2.
+		{"lagrange, roles 0 and 1", lagrange, []int{0, 1}, hostclient.Options{Multiplier: kernel}, []int{0, 1}},
+		{"lagrange, no multiplier", lagrange, []int{2}, hostclient.Options{}, nil},
+		{"lagrange, a multiplier that fails", lagrange, []int{0}, hostclient.Options{Multiplier: broken{}}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			r := newRig(t, nets()["mlp"], split)
+			r := newRig(t, nets()["mlp"], test.scheme)
 			s := r.open(t, test.host)
 			for _, role := range test.liars {
 				r.clouds[role].behave(lie)
@@ -219,10 +343,12 @@ func TestLiarNamed(t *testing.T) {
 			for role, client := range r.clients {
 				asked := r.clouds[role].requests.Load()
 				barred := test.named == nil || slices.Contains(test.named, role)
-				fresh := &rig{models: r.models, secret: r.secret, clients: []*hostclient.Client{dial(t, r.clouds[0]), dial(t, r.clouds[1])}}
+				fresh := &rig{models: r.models, secret: r.secret}
+				for _, c := range r.clouds {
+					fresh.clients = append(fresh.clients, dial(t, c))
+					c.behave(nil)
+				}
 				fresh.clients[role] = client
-				r.clouds[0].behave(nil)
-				r.clouds[1].behave(nil)
 				_, err := fresh.open(t, hostclient.Options{}).Infer(t.Context(), x, 4)
 				var at *hostclient.CloudError
 				if barred && (!errors.Is(err, hostclient.ErrQuarantined) || !errors.As(err, &at) || at.Role != role) || !barred && err != nil {
@@ -337,6 +463,38 @@ func TestBind(t *testing.T) {
 	_, secret = seal(t, nets()["mlp"], permutePad)
 	if err := errors.Join(secret.Bind(0, "a"), secret.Bind(0, "b")); err != nil || secret.Describe().Providers != nil {
 		t.Errorf("%v, %q", err, secret.Describe().Providers)
+	}
+}
+
+// Of three roles a provider has one, for good, and all three are bound or none.
+func TestBindLagrange(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "net")
+	models, secret := seal(t, nets()["mlp"], lagrange)
+	id := identity(t)
+	if err := hostclient.WriteDir(dir, secret, models, id.Recipient()); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		names string
+		want  error
+	}{
+		{"ab", hostclient.ErrMismatch}, {"aba", hostclient.ErrProvider}, {"abb", hostclient.ErrProvider}, {"abc", nil},
+		{"bca", hostclient.ErrProvider}, {"adb", hostclient.ErrProvider}, {"abd", nil}, {"dbc", hostclient.ErrProvider}, {"abcd", hostclient.ErrMismatch},
+	} {
+		if _, err := hostclient.BindDir(dir, clientsAt(t, strings.Split(step.names, "")...), []age.Identity{id}); !errors.Is(err, step.want) {
+			t.Errorf("%s: %v", step.names, err)
+		}
+	}
+	stored, err := hostclient.ReadSecret(dir, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := [][]string{{"a"}, {"b"}, {"c", "d"}}
+	if got := stored.Describe().Providers; !slices.EqualFunc(got, want, slices.Equal) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if read, err := hostclient.ReadModels(dir); err != nil || len(read) != 3 {
+		t.Errorf("%d models: %v", len(read), err)
 	}
 }
 

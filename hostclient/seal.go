@@ -42,7 +42,7 @@ type SealOptions struct {
 }
 
 // costs measures what a layer costs here, given what sealLayer made of it.
-type costs func(ctx context.Context, l layer, op plan.Op, w, what ring.Matrix) (LayerCost, error)
+type costs func(ctx context.Context, l layer, op plan.Op, w ring.Matrix, whats []ring.Matrix) (LayerCost, error)
 
 // SealedModel is the file for one role's cloud: public to that cloud.
 type SealedModel struct {
@@ -121,7 +121,7 @@ func seal(ctx context.Context, g *graph.Graph, o SealOptions) ([]SealedModel, *S
 		}
 		if o.Place == PlaceAuto {
 			weights := words(r, op.Plan().Rows(), op.Plan().Terms(), w)
-			c, err := o.measure(ctx, layer, op.Plan(), weights, whats[0]) // every role holds the same What
+			c, err := o.measure(ctx, layer, op.Plan(), weights, whats)
 			if err != nil {
 				return nil, nil, fmt.Errorf("layer %d: what it costs: %w", l, err)
 			}

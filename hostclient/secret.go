@@ -489,7 +489,8 @@ func (s *Secret) Describe() Description {
 				if rows > 1 {
 					ld.Cloud = fmt.Sprintf("%v, %d rows", op, rows)
 				}
-				ld.WordsUp, ld.WordsDown = rows*int64(op.InLen()), int64(s.scheme.Roles())*rows*int64(op.OutLen())
+				ld.WordsUp = int64(s.scheme.WordRoles()) * rows * int64(op.InLen())
+				ld.WordsDown = int64(s.scheme.Roles()) * rows * int64(op.OutLen())
 			}
 			if layer.cost != nil {
 				cost := *layer.cost

@@ -166,7 +166,7 @@ func (ss *Session) load(ctx context.Context, roles []*sealed.Model) error {
 		case layer.kept():
 			op, w = s.net.layers[l].Plan(), *layer.weights
 		case s.padded():
-			op, w = layer.masks.CloudOp(), roles[0].Weights[layer.at] // every role holds the same What
+			op, w = layer.masks.CloudOp(), roles[0].Weights[layer.at] // schemes with pads have one role
 		default:
 			continue
 		}
@@ -488,21 +488,55 @@ func (ss *Session) liars(ctx context.Context, l, sample int, call *transform.Cal
 	if ss.options.Multiplier == nil {
 		return nil
 	}
-	m, err := ss.secret.match(0, ss.models[0]) // every role holds the same What
+	layer := &ss.secret.layers[l]
+	whats := make([]ring.Matrix, len(ss.models))
+	for role, model := range ss.models {
+		m, err := ss.secret.match(role, model)
+		if err != nil {
+			return nil
+		}
+		whats[role] = m.Weights[layer.at]
+	}
+	products, err := loadRoles(ctx, ss.options.Multiplier, ss.secret.ring, layer.masks.CloudOp(), whats)
 	if err != nil {
 		return nil
 	}
-	at := ss.secret.layers[l].at
-	product, err := ss.options.Multiplier.Load(ctx, m.Plan.Ring, m.Plan.Ops[at], m.Weights[at])
-	if err != nil {
-		return nil
-	}
-	defer product.Close()
-	roles, err := call.Liars(ctx, product, answers, sample)
+	defer products.close()
+	roles, err := call.Liars(ctx, products.of, answers, sample)
 	if err != nil {
 		return nil
 	}
 	return roles
+}
+
+// roleProducts are the products of one layer with each role's What.
+type roleProducts struct {
+	of     []plan.Product // one a role
+	loaded []plan.Product // each once
+}
+
+// loadRoles loads what each role holds, once where that is what the role before holds.
+func loadRoles(ctx context.Context, m plan.Multiplier, r ring.Ring, op plan.Op, whats []ring.Matrix) (roleProducts, error) {
+	var all roleProducts
+	for role, what := range whats {
+		if role == 0 || !slices.Equal(what.Data, whats[role-1].Data) {
+			p, err := m.Load(ctx, r, op, what)
+			if err != nil {
+				return roleProducts{}, errors.Join(err, all.close())
+			}
+			all.loaded = append(all.loaded, p)
+		}
+		all.of = append(all.of, all.loaded[len(all.loaded)-1])
+	}
+	return all, nil
+}
+
+func (p roleProducts) close() error {
+	var errs []error
+	for _, each := range p.loaded {
+		errs = append(errs, each.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // blame returns err as that of a role's cloud.

@@ -33,6 +33,7 @@ var (
 	permutePad = transform.Scheme{Weights: transform.WeightPermute, Inputs: transform.InputPad}
 	nonePad    = transform.Scheme{Weights: transform.WeightNone, Inputs: transform.InputPad}
 	split      = transform.Scheme{Weights: transform.WeightPermute, Inputs: transform.InputSplit}
+	lagrange   = transform.Scheme{Weights: transform.WeightLagrange, Inputs: transform.InputLagrange}
 	schemes    = transform.Schemes()
 )
 
@@ -221,7 +222,7 @@ func TestTraffic(t *testing.T) {
 			}
 			up += 3 * 4 * l.WordsUp
 			down += 3 * 4 * l.WordsDown
-			if scheme.Inputs == transform.InputSplit { // a seed
+			if scheme.WordRoles() < scheme.Roles() { // a seed
 				up += 32
 			}
 		}

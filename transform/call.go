@@ -203,6 +203,10 @@ func (l *Layer) mask(c *Call, pads *Pads, x tiles) (*Call, error) {
 			l.add(x, c.n, prg.New(seed), 0),
 			{rows: c.n, cols: l.cloud.InLen(), seed: &seed},
 		}
+	case InputLagrange:
+		seed := prg.NewSeed()
+		plus, minus := l.around(x, c.n, prg.New(seed))
+		c.masked = []Masked{plus, minus, {rows: c.n, cols: l.cloud.InLen(), seed: &seed}}
 	case InputPermute:
 		var src source
 		rows := l.CloudRows(c.n)
@@ -239,6 +243,25 @@ func (l *Layer) add(x tiles, n int, seed *prg.Expander, first uint64) Masked {
 		}
 	}
 	return xhat
+}
+
+// around returns x + s and x - s, n x InLen, the s of sample i being PRG(seed, i).
+func (l *Layer) around(x tiles, n int, seed *prg.Expander) (plus, minus Masked) {
+	in, m := l.cloud.InLen(), l.ring.Modulus()
+	tile := min(l.in.tile(), in)
+	plus, minus = newWords(n, in), newWords(n, in)
+	zero := make([]uint32, tile)
+	for i := range n {
+		seed.Fill(l.ring, plus.words.Row(i), uint64(i))
+		for at := 0; at < in; at += tile {
+			count := min(tile, in-at)
+			v, p, q := x.of(i, at, count), plus.words.Row(i)[at:][:count], minus.words.Row(i)[at:][:count]
+			pass.sub(m, q, zero[:count], p)
+			pass.add(m, q, v)
+			pass.add(m, p, v)
+		}
+	}
+	return plus, minus
 }
 
 // permute returns xhat = U^-1 F^-1 X F_Y U_Y, a column of the paper's X being a
@@ -360,6 +383,8 @@ func (c *Call) UnmaskDecoded(answers []ring.Matrix) (verify.Candidate, error) {
 		candidate = l.lazy(c.n, answers[0], func(i int) []uint32 { return u[i] })
 	case InputSplit:
 		candidate = l.lazy(c.n, answers[0], answers[1].Row)
+	case InputLagrange:
+		candidate = l.combine(c.n, answers)
 	case InputPermute:
 		candidate = l.unpermute(c.n, answers[0], c.uy, c.invY)
 	}
@@ -378,6 +403,16 @@ func (l *Layer) lazy(n int, yhat ring.Matrix, u func(i int) []uint32) verify.Can
 	return c.InPairs(func(dst, scratch []int32, i, at int) {
 		of := func(row []uint32) []uint32 { return row[at:][:len(dst)/2] }
 		l.out.liftPairs(l.ring, dst, of(yhat.Row(i)), of(u(i)), of(yhat.Row(i+1)), of(u(i+1)), scratch)
+	})
+}
+
+// combine returns the lifts of y_0 + y_1 - y_2.
+func (l *Layer) combine(n int, y []ring.Matrix) verify.Candidate {
+	return verify.LazyCandidate(n, y[0].Cols, l.out.tile(), func(dst, scratch []int32, i, at int) {
+		of := func(role int) []uint32 { return y[role].Row(i)[at:][:len(dst)] }
+		rest := bits32(dst)
+		pass.sub(l.ring.Modulus(), rest, of(2), of(1))
+		l.out.lift(l.ring, dst, of(0), rest, scratch)
 	})
 }
 
@@ -426,32 +461,32 @@ func (c *Call) checkAnswers(answers []ring.Matrix) error {
 }
 
 // Liars returns the roles whose answer is wrong for one sample, which the check
-// rejected: it computes What·xhat of that sample for every role with product,
-// which must hold What. That takes Roles()·CloudRows(1)·CloudOp().MulAdds()
+// rejected: it computes What·xhat of that sample for every role with products, which
+// must hold the What of one role each. That takes Roles()·CloudRows(1)·CloudOp().MulAdds()
 // multiply-adds. It serves before and after Unmask, until Close, and refuses malformed
 // answers with Unmask's errors.
-func (c *Call) Liars(ctx context.Context, product plan.Product, answers []ring.Matrix, sample int) ([]int, error) {
+func (c *Call) Liars(ctx context.Context, products []plan.Product, answers []ring.Matrix, sample int) ([]int, error) {
 	if sample < 0 || sample >= c.n {
 		return nil, fmt.Errorf("%w: sample %d of %d", ErrShape, sample, c.n)
 	}
 	if err := c.checkAnswers(answers); err != nil {
 		return nil, err
 	}
+	if len(products) != len(c.masked) {
+		return nil, fmt.Errorf("%w: %d products for %d roles", ErrShape, len(products), len(c.masked))
+	}
 	rows := c.rowsOf(sample)
-	x := ring.NewMatrix(len(c.masked)*len(rows), c.layer.cloud.InLen())
+	x, y := ring.NewMatrix(len(rows), c.layer.cloud.InLen()), ring.NewMatrix(len(rows), c.layer.cloud.OutLen())
+	var liars []int
 	for role, m := range c.masked {
 		for k, i := range rows {
-			m.row(c.layer.ring, x.Row(role*len(rows)+k), i)
+			m.row(c.layer.ring, x.Row(k), i)
 		}
-	}
-	y := ring.NewMatrix(x.Rows, c.layer.cloud.OutLen())
-	if err := product.Evaluate(ctx, y, x); err != nil {
-		return nil, fmt.Errorf("liars: %w", err)
-	}
-	var liars []int
-	for role, yhat := range answers {
+		if err := products[role].Evaluate(ctx, y, x); err != nil {
+			return nil, fmt.Errorf("liars: role %d: %w", role, err)
+		}
 		for k, i := range rows {
-			if !slices.Equal(yhat.Row(i), y.Row(role*len(rows)+k)) {
+			if !slices.Equal(answers[role].Row(i), y.Row(k)) {
 				liars = append(liars, role)
 				break
 			}

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/prg"
 	"github.com/securenets/securenets/internal/ring"
 )
 
@@ -31,16 +32,19 @@ var (
 // what it was. What masks contract with depends on the layer:
 //
 //   - dense: F and U have an entry an input, D and E an entry an output.
-//   - convolution under InputPad or InputSplit: the same, by channels, alike at
-//     every position. With groups, both sides move the groups alike, and channels
+//   - convolution where the cloud unrolls: the same, by channels, alike at every
+//     position. With groups, both sides move the groups alike, and channels
 //     inside a group.
 //   - convolution under InputPermute: the host unrolls it, F and U have an entry
 //     an element of a patch.
+//
+// Under WeightLagrange there are no D, F, E and U: the roles hold (W + R)/2, (W - R)/2
+// and R, and x' is x.
 type Layer struct {
 	ring       ring.Ring
 	scheme     Scheme
 	op, cloud  plan.Op
-	d, f, e, u []uint32 // ones and identities under WeightNone
+	d, f, e, u []uint32 // ones and identities but under WeightPermute
 	in, out    mask
 	patch      table // InputPermute: the mask of inputs, for a row of the batch
 }
@@ -48,8 +52,8 @@ type Layer struct {
 // LayerState is a Layer's content, for the host's secret file alone. It prints redacted.
 type LayerState struct {
 	Op   plan.Op  // the host's operator
-	D, F []uint32 // units a row and an input (channel); nil for WeightNone
-	E, U []uint32 // permutations; nil for WeightNone
+	D, F []uint32 // units a row and an input (channel); nil but for WeightPermute
+	E, U []uint32 // permutations; nil but for WeightPermute
 }
 
 const redactedLayer = "transform.Layer(redacted)"
@@ -122,7 +126,7 @@ func RestoreLayer(r ring.Ring, s Scheme, st LayerState) (*Layer, error) {
 		return nil, err
 	}
 	groups, rows, inputs := l.groups()
-	if s.Weights == WeightNone {
+	if s.Weights != WeightPermute {
 		if st.D != nil || st.F != nil || st.E != nil || st.U != nil {
 			return nil, fmt.Errorf("%w: masks for weights that have none", ErrMasks)
 		}
@@ -159,10 +163,10 @@ func RestoreLayer(r ring.Ring, s Scheme, st LayerState) (*Layer, error) {
 	return l, nil
 }
 
-// prepare sets what follows from d, f, e and u, which are nil under WeightNone.
+// prepare sets what follows from d, f, e and u, which are nil but under WeightPermute.
 func (l *Layer) prepare() {
 	groups, rows, inputs := l.groups()
-	if l.scheme.Weights == WeightNone {
+	if l.scheme.Weights != WeightPermute {
 		l.d, l.f = ones(groups*rows), ones(groups*inputs)
 		l.e, l.u = identity(groups*rows), identity(groups*inputs)
 		l.in, l.out = mask{unit: l.f}, mask{unit: l.d}
@@ -210,7 +214,7 @@ func (l *Layer) places() []int32 {
 
 // State returns the layer's content, which stays the layer's.
 func (l *Layer) State() LayerState {
-	if l.scheme.Weights == WeightNone {
+	if l.scheme.Weights != WeightPermute {
 		return LayerState{Op: l.op}
 	}
 	return LayerState{Op: l.op, D: l.d, F: l.f, E: l.e, U: l.u}
@@ -248,14 +252,18 @@ func (l *Layer) cells(do func(cloud, host, row, j int)) {
 }
 
 // Seal returns the masked weight matrix of every role, for w of op.Rows() x
-// op.Terms(), row-major, at most Max(ring) in magnitude. All roles hold the same
-// What, and the matrices share memory.
+// op.Terms(), row-major, at most Max(ring) in magnitude. Under WeightLagrange each role
+// has its own, drawn anew each time; under others all hold the same What, and the
+// matrices share memory.
 func (l *Layer) Seal(w []int32) ([]ring.Matrix, error) {
 	if err := wantLen("weights", len(w), l.op.Rows(), l.op.Terms()); err != nil {
 		return nil, err
 	}
 	if err := inRange(l.ring, "weight", w); err != nil {
 		return nil, err
+	}
+	if l.scheme.Weights == WeightLagrange {
+		return l.share(w), nil
 	}
 	r, what := l.ring, ring.NewMatrix(l.op.Rows(), l.op.Terms())
 	l.cells(func(cloud, host, row, j int) {
@@ -265,20 +273,60 @@ func (l *Layer) Seal(w []int32) ([]ring.Matrix, error) {
 	return slices.Repeat([]ring.Matrix{what}, l.scheme.Roles()), nil
 }
 
-// Unseal recovers the integer weights from a role's masked matrix. It refuses
-// another shape with a *ring.ShapeError, and words that are not canonical with
-// a *ring.NonCanonicalError.
-func (l *Layer) Unseal(what ring.Matrix) ([]int32, error) {
-	if err := what.Want("masked weights", l.op.Rows(), l.op.Terms()); err != nil {
-		return nil, err
+// share returns (W + R)/2, (W - R)/2 and R = PRG(seed, 0), row-major, for a seed that
+// nobody keeps.
+func (l *Layer) share(w []int32) []ring.Matrix {
+	r := l.ring
+	half := r.Modulus()/2 + 1 // 1/2: M is odd
+	whats := make([]ring.Matrix, l.scheme.Roles())
+	for role := range whats {
+		whats[role] = ring.NewMatrix(l.op.Rows(), l.op.Terms())
 	}
-	if err := l.ring.CheckCanonical(what.Data); err != nil {
-		return nil, err
+	plus, minus, mask := whats[0].Data, whats[1].Data, whats[2].Data
+	prg.New(prg.NewSeed()).Fill(r, mask, 0)
+	for i, a := range w {
+		e := r.FromSigned(a)
+		plus[i], minus[i] = r.Mul(half, r.Add(e, mask[i])), r.Mul(half, r.Sub(e, mask[i]))
 	}
-	r, w := l.ring, make([]int32, len(what.Data))
+	return whats
+}
+
+// Unseal recovers the integer weights from the masked matrices of all roles, as Seal
+// returns them. It refuses another number of them or another shape with an error
+// wrapping ErrShape or a *ring.ShapeError, words that are not canonical with a
+// *ring.NonCanonicalError, and matrices that no Seal returns together with one that
+// wraps ErrMasks.
+func (l *Layer) Unseal(whats []ring.Matrix) ([]int32, error) {
+	if len(whats) != l.scheme.Roles() {
+		return nil, fmt.Errorf("%w: masked weights of %d roles for %d", ErrShape, len(whats), l.scheme.Roles())
+	}
+	for role, what := range whats {
+		if err := what.Want("masked weights", l.op.Rows(), l.op.Terms()); err != nil {
+			return nil, fmt.Errorf("role %d: %w", role, err)
+		}
+		if err := l.ring.CheckCanonical(what.Data); err != nil {
+			return nil, fmt.Errorf("role %d: %w", role, err)
+		}
+	}
+	r, w := l.ring, make([]int32, len(whats[0].Data))
+	if l.scheme.Weights == WeightLagrange {
+		plus, minus, mask := whats[0].Data, whats[1].Data, whats[2].Data
+		for i := range w {
+			if r.Sub(plus[i], minus[i]) != mask[i] {
+				return nil, fmt.Errorf("%w: the roles' weights are not of one sealing", ErrMasks)
+			}
+			w[i] = r.Lift(r.Add(plus[i], minus[i]))
+		}
+		return w, nil
+	}
+	for _, what := range whats[1:] {
+		if !slices.Equal(what.Data, whats[0].Data) {
+			return nil, fmt.Errorf("%w: the roles' weights are not of one sealing", ErrMasks)
+		}
+	}
 	l.cells(func(cloud, host, row, j int) {
 		unit := r.Mul(l.out.unit[row], l.in.unit[j])
-		w[host] = r.Lift(r.Mul(unit, what.Data[cloud]))
+		w[host] = r.Lift(r.Mul(unit, whats[0].Data[cloud]))
 	})
 	return w, nil
 }
@@ -298,8 +346,8 @@ func within(v []int32, most int32) bool {
 }
 
 // mask is a permutation with units, applied to every vector of a sequence of vectors
-// of one length: y[i] = unit[i] · x[from[i]]. Under WeightNone it is y = x, and its
-// table is empty.
+// of one length: y[i] = unit[i] · x[from[i]]. Without WeightPermute it is y = x, and
+// its table is empty.
 //
 // Short vectors are repeated in the table, so that loops over them are long. That of
 // the mask of inputs has the units' negatives, as a pass that subtracts is shorter;

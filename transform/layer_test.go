@@ -30,10 +30,15 @@ func TestSealIsTheEquation(t *testing.T) {
 			w := fill(rng, c.op.Rows()*c.op.Terms(), r.Max())
 			l := seal(t, r, s, c.op, w)
 			st := l.layer.State()
-			if s.Weights == transform.WeightNone {
+			if s.Weights != transform.WeightPermute {
 				if st.D != nil || st.F != nil || st.E != nil || st.U != nil {
 					t.Fatalf("%v %s: masks", s, c.name)
 				}
+			}
+			if s.Weights == transform.WeightLagrange {
+				continue // TestLagrangeIsTheEquation
+			}
+			if s.Weights == transform.WeightNone {
 				for i, a := range l.what.Data {
 					if r.Lift(a) != w[i] {
 						t.Fatalf("%v %s: What is not W", s, c.name)
@@ -86,11 +91,14 @@ func TestUnsealInvertsSeal(t *testing.T) {
 					t.Fatal(err)
 				}
 				for _, layer := range []*transform.Layer{l.layer, again} {
-					if got, err := layer.Unseal(l.what); err != nil || !slices.Equal(got, w) {
+					if got, err := layer.Unseal(l.whats); err != nil || !slices.Equal(got, w) {
 						t.Errorf("%v %v %s: Unseal(Seal(w)) is not w: %v", r, s, c.name, err)
 					}
 				}
 				whats, err := again.Seal(w)
+				if s.Weights == transform.WeightLagrange {
+					continue // drawn anew
+				}
 				if err != nil || !slices.Equal(whats[0].Data, l.what.Data) {
 					t.Errorf("%v %v %s: a restored layer seals otherwise: %v", r, s, c.name, err)
 				}
@@ -122,14 +130,34 @@ func TestSealAndUnsealRefuse(t *testing.T) {
 		}
 	}
 	var shape *ring.ShapeError
-	if _, err := l.Unseal(ring.NewMatrix(3, 2)); !errors.As(err, &shape) {
+	if _, err := l.Unseal([]ring.Matrix{ring.NewMatrix(3, 2)}); !errors.As(err, &shape) {
 		t.Errorf("Unseal of another shape: %v", err)
 	}
 	what := ring.NewMatrix(2, 3)
 	what.Data[5] = r.Modulus()
 	var canonical *ring.NonCanonicalError
-	if _, err := l.Unseal(what); !errors.As(err, &canonical) || canonical.Index != 5 {
+	if _, err := l.Unseal([]ring.Matrix{what}); !errors.As(err, &canonical) || canonical.Index != 5 {
 		t.Errorf("Unseal of a word that is not canonical: %v", err)
+	}
+	for _, s := range transform.Schemes() {
+		l := seal(t, r, s, plan.Dense(3, 2), []int32{1, 2, 3, 4, 5, 6})
+		for _, whats := range [][]ring.Matrix{nil, l.whats[1:], append(slices.Clone(l.whats), l.what)} {
+			if _, err := l.layer.Unseal(whats); !errors.Is(err, transform.ErrShape) {
+				t.Errorf("%v: Unseal of %d roles: %v", s, len(whats), err)
+			}
+		}
+		if s.Roles() == 1 {
+			continue
+		}
+		for role := range l.whats {
+			whats := slices.Clone(l.whats)
+			whats[role] = ring.NewMatrix(2, 3)
+			copy(whats[role].Data, l.whats[role].Data)
+			whats[role].Data[4] = r.Add(whats[role].Data[4], 1)
+			if _, err := l.layer.Unseal(whats); !errors.Is(err, transform.ErrMasks) {
+				t.Errorf("%v: Unseal with another word of role %d: %v", s, role, err)
+			}
+		}
 	}
 }
 
@@ -314,7 +342,7 @@ func TestTamperedAnswersAreRejected(t *testing.T) {
 
 func wantLiars(t *testing.T, l *sealed, call *transform.Call, answers []ring.Matrix, sample int, want []int) {
 	t.Helper()
-	if got, err := call.Liars(t.Context(), l.prod, answers, sample); err != nil || !slices.Equal(got, want) {
+	if got, err := call.Liars(t.Context(), l.prods, answers, sample); err != nil || !slices.Equal(got, want) {
 		t.Fatalf("liars %v, %v, want %v", got, err, want)
 	}
 }
@@ -329,18 +357,22 @@ func TestLiarsRefuses(t *testing.T) {
 		}
 		good := l.answers(t, call)
 		for _, sample := range []int{-1, 2, math.MaxInt} {
-			if _, err := call.Liars(t.Context(), l.prod, good, sample); !errors.Is(err, transform.ErrShape) {
+			if _, err := call.Liars(t.Context(), l.prods, good, sample); !errors.Is(err, transform.ErrShape) {
 				t.Errorf("%v, sample %d: %v", s, sample, err)
 			}
 		}
 		var shape *ring.ShapeError
-		if _, err := call.Liars(t.Context(), l.prod, make([]ring.Matrix, len(good)), 0); !errors.As(err, &shape) {
+		if _, err := call.Liars(t.Context(), l.prods, make([]ring.Matrix, len(good)), 0); !errors.As(err, &shape) {
 			t.Errorf("%v, no matrices: %v", s, err)
 		}
-		if _, err := call.Liars(t.Context(), l.prod, nil, 0); !errors.Is(err, transform.ErrShape) {
+		if _, err := call.Liars(t.Context(), l.prods, nil, 0); !errors.Is(err, transform.ErrShape) {
 			t.Errorf("%v, no answers: %v", s, err)
 		}
-		broken := &countingProduct{Product: l.prod, err: context.Canceled, rows: make([]int, 1)}
+		if _, err := call.Liars(t.Context(), l.prods[1:], good, 0); !errors.Is(err, transform.ErrShape) {
+			t.Errorf("%v, a product too few: %v", s, err)
+		}
+		broken := slices.Clone(l.prods)
+		broken[s.Roles()-1] = &countingProduct{Product: l.prods[s.Roles()-1], err: context.Canceled, rows: make([]int, 1)}
 		if _, err := call.Liars(t.Context(), broken, good, 0); !errors.Is(err, context.Canceled) {
 			t.Errorf("%v, a product that fails: %v", s, err)
 		}

@@ -14,15 +14,17 @@ type (
 )
 
 const (
-	WeightNone    WeightMask = "none"    // What = W
-	WeightPermute WeightMask = "permute" // What = E D W F U
-	InputPermute  InputMask  = "permute" // xhat = U^-1 F^-1 X F_Y U_Y (needs WeightPermute)
-	InputPad      InputMask  = "pad"     // xhat = x' + r, r used once
-	InputSplit    InputMask  = "split"   // two roles: one gets x' + s, the other s
+	WeightNone     WeightMask = "none"     // What = W
+	WeightPermute  WeightMask = "permute"  // What = E D W F U
+	WeightLagrange WeightMask = "lagrange" // three roles: (W + R)/2, (W - R)/2 and R (needs InputLagrange)
+	InputPermute   InputMask  = "permute"  // xhat = U^-1 F^-1 X F_Y U_Y (needs WeightPermute)
+	InputPad       InputMask  = "pad"      // xhat = x' + r, r used once
+	InputSplit     InputMask  = "split"    // two roles: one gets x' + s, the other s
+	InputLagrange  InputMask  = "lagrange" // three roles: x + s, x - s and s (needs WeightLagrange)
 )
 
-// Scheme is a pair of masks. Its text is "permute" for the paper's scheme
-// (both permute), else "WEIGHT+INPUT", for example "permute+pad".
+// Scheme is a pair of masks. Its text is "WEIGHT+INPUT", for example "permute+pad",
+// or one name where both have it: "permute", the paper's scheme, and "lagrange".
 type Scheme struct {
 	Weights WeightMask
 	Inputs  InputMask
@@ -35,7 +37,7 @@ func DefaultScheme() Scheme { return Scheme{WeightPermute, InputPad} }
 func Schemes() []Scheme {
 	return []Scheme{
 		DefaultScheme(), {WeightPermute, InputPermute}, {WeightNone, InputPad},
-		{WeightPermute, InputSplit}, {WeightNone, InputSplit},
+		{WeightPermute, InputSplit}, {WeightNone, InputSplit}, {WeightLagrange, InputLagrange},
 	}
 }
 
@@ -55,8 +57,8 @@ func ParseScheme(s string) (Scheme, error) {
 }
 
 func (s Scheme) String() string {
-	if s == (Scheme{WeightPermute, InputPermute}) {
-		return "permute"
+	if string(s.Weights) == string(s.Inputs) {
+		return string(s.Inputs)
 	}
 	return string(s.Weights) + "+" + string(s.Inputs)
 }
@@ -71,8 +73,20 @@ func (s Scheme) check() error {
 
 // Roles returns the number of clouds that the scheme needs, which must not collude.
 func (s Scheme) Roles() int {
-	if s.Inputs == InputSplit {
+	switch s.Inputs {
+	case InputSplit:
 		return 2
+	case InputLagrange:
+		return 3
+	}
+	return 1
+}
+
+// WordRoles returns how many roles, the first ones, are sent words for each call. Those
+// after them are sent a seed.
+func (s Scheme) WordRoles() int {
+	if n := s.Roles(); n > 1 {
+		return n - 1
 	}
 	return 1
 }
@@ -101,6 +115,9 @@ func (s Scheme) Guarantee() Guarantee {
 		g.Weights = "Weights are only obfuscated: known attacks recover them from the sealed model alone, up to order, signs and a factor for each row and input."
 	case WeightNone:
 		g.Weights = "Weights are not hidden: " + cloud + " sees them, as integers."
+	case WeightLagrange:
+		g.Weights = "Weights are hidden as long as AES-256 is secure and no two of the three clouds ever collude (share what they see): " +
+			"any two that do have them all, as integers."
 	}
 	switch s.Inputs {
 	case InputPad:
@@ -109,6 +126,10 @@ func (s Scheme) Guarantee() Guarantee {
 			"Online, the host's work for a sample of an m x n layer is O(m+n)."
 	case InputSplit:
 		g.Inputs = "Inputs and results are hidden as long as AES-256 is secure and the two clouds never collude (share what they see)."
+		g.Work = "The host's work for a sample of an m x n layer is O(m+n) in total: there is no offline part."
+	case InputLagrange:
+		g.Inputs = "Inputs and results are hidden as long as AES-256 is secure and no two of the three clouds ever collude (share what they see): " +
+			"any two that do have them all."
 		g.Work = "The host's work for a sample of an m x n layer is O(m+n) in total: there is no offline part."
 	case InputPermute:
 		g.Inputs = "Inputs and results are only obfuscated: known attacks recover them."

@@ -18,26 +18,27 @@ func TestSchemes(t *testing.T) {
 		if got, err := transform.ParseScheme(s.String()); err != nil || got != s {
 			t.Errorf("ParseScheme(%q) = %v, %v", s, got, err)
 		}
-		want := 1
-		if s.Inputs == transform.InputSplit {
-			want = 2
+		want := map[transform.InputMask][2]int{transform.InputSplit: {2, 1}, transform.InputLagrange: {3, 2}}[s.Inputs]
+		if want[0] == 0 {
+			want = [2]int{1, 1}
 		}
-		if s.Roles() != want {
-			t.Errorf("%v has %d roles", s, s.Roles())
+		if got := [2]int{s.Roles(), s.WordRoles()}; got != want {
+			t.Errorf("%v has %d roles, %d of which are sent words", s, got[0], got[1])
 		}
 	}
-	if want := []string{"permute+pad", "permute", "none+pad", "permute+split", "none+split"}; !slices.Equal(names, want) {
+	if want := []string{"permute+pad", "permute", "none+pad", "permute+split", "none+split", "lagrange"}; !slices.Equal(names, want) {
 		t.Errorf("schemes %v, want %v", names, want)
 	}
 	if transform.Schemes()[0] != transform.DefaultScheme() {
 		t.Error("the default is not first")
 	}
-	for _, s := range []string{"", "none", "pad", "split", "none+permute", "permute+permute", "permute+none", "none+none", "Permute", "permute+pad ", "+"} {
+	for _, s := range []string{"", "none", "pad", "split", "none+permute", "permute+permute", "permute+none", "none+none", "Permute", "permute+pad ", "+", "lagrange+lagrange", "lagrange+pad", "permute+lagrange", "none+lagrange"} {
 		if got, err := transform.ParseScheme(s); !errors.Is(err, transform.ErrScheme) || got != (transform.Scheme{}) {
 			t.Errorf("ParseScheme(%q) = %v, %v, want ErrScheme", s, got, err)
 		}
 	}
-	for _, s := range []transform.Scheme{{}, {Weights: transform.WeightNone, Inputs: transform.InputPermute}, {Weights: transform.WeightPermute}, {Weights: "lpn", Inputs: transform.InputPad}, {Inputs: transform.InputSplit}} {
+	for _, s := range []transform.Scheme{{}, {Weights: transform.WeightNone, Inputs: transform.InputPermute}, {Weights: transform.WeightPermute}, {Weights: "lpn", Inputs: transform.InputPad}, {Inputs: transform.InputSplit},
+		{Weights: transform.WeightLagrange, Inputs: transform.InputSplit}, {Weights: transform.WeightPermute, Inputs: transform.InputLagrange}} {
 		if _, err := transform.NewLayer(ring.Q4(), s, plan.Dense(1, 1)); !errors.Is(err, transform.ErrScheme) {
 			t.Errorf("NewLayer under %v: error %v, want ErrScheme", s, err)
 		}
@@ -78,6 +79,10 @@ func TestGuarantees(t *testing.T) {
 			says(g.Inputs, "Inputs", "hidden as long as AES-256 is", "the two clouds never collude (share what they see)")
 			says(g.Work, "Work", "O(m+n) in total", "no offline part")
 			says(g.Leakage, "Leakage", "Each cloud sees")
+		case transform.InputLagrange:
+			says(g.Inputs, "Inputs", "hidden as long as AES-256 is", "no two of the three clouds ever collude (share what they see)", "any two that do have them all")
+			says(g.Work, "Work", "O(m+n) in total", "no offline part")
+			says(g.Leakage, "Leakage", "Each cloud sees")
 		case transform.InputPermute:
 			says(g.Inputs, "Inputs", "only obfuscated: known attacks recover them")
 			says(g.Work, "Work", "O(m+n)")
@@ -89,6 +94,8 @@ func TestGuarantees(t *testing.T) {
 			never(g.Weights, "Weights", "hidden", "safe", "secure", "AES")
 		case transform.WeightNone:
 			says(g.Weights, "Weights", "not hidden", "cloud sees them")
+		case transform.WeightLagrange:
+			says(g.Weights, "Weights", "hidden as long as AES-256 is", "no two of the three clouds ever collude (share what they see)", "any two that do have them all")
 		}
 		all := g.Inputs + g.Weights + g.Integrity + g.Leakage + g.Work
 		// What "never" is for is the assumption of split, which is not the code's to keep.

@@ -179,10 +179,12 @@ func TestSplitRolesAreFixed(t *testing.T) {
 	}
 }
 
-func TestSplitHasNoPads(t *testing.T) {
+func TestSplitHasNoPads(t *testing.T) { wantNoPads(t, split...) }
+
+func wantNoPads(t *testing.T, schemes ...transform.Scheme) {
 	op := plan.Dense(3, 2)
 	other := seal(t, ring.Q4(), transform.DefaultScheme(), op, make([]int32, 6))
-	for _, s := range split {
+	for _, s := range schemes {
 		l := seal(t, ring.Q4(), s, op, make([]int32, 6))
 		if _, err := l.layer.NewPads(t.Context(), l.prod, 1); !errors.Is(err, transform.ErrPads) {
 			t.Errorf("%v: pads: %v", s, err)

@@ -138,8 +138,10 @@ type sealed struct {
 	op    plan.Op
 	layer *transform.Layer
 	w     []int32
-	what  ring.Matrix
-	prod  plan.Product
+	whats []ring.Matrix  // one a role
+	prods []plan.Product // of them
+	what  ring.Matrix    // role 0's
+	prod  plan.Product   // of it
 	key   *verify.Key
 }
 
@@ -156,16 +158,18 @@ func seal(t testing.TB, r ring.Ring, s transform.Scheme, op plan.Op, w []int32) 
 	if len(whats) != s.Roles() {
 		t.Fatalf("%d sealed matrices for %d roles", len(whats), s.Roles())
 	}
-	for _, what := range whats[1:] {
-		if !slices.Equal(what.Data, whats[0].Data) {
-			t.Fatal("roles hold different weights")
+	var prods []plan.Product
+	for _, what := range whats {
+		if same := slices.Equal(what.Data, whats[0].Data); len(prods) > 0 && same == (s.Weights == transform.WeightLagrange) {
+			t.Fatalf("%v: roles hold the same weights: %v", s, same)
 		}
+		prods = append(prods, newProduct(r, layer.CloudOp(), what))
 	}
 	key, err := verify.NewKey(verify.DefaultField(), op, w)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &sealed{r, op, layer, w, whats[0], newProduct(r, layer.CloudOp(), whats[0]), key}
+	return &sealed{r, op, layer, w, whats, prods, whats[0], prods[0], key}
 }
 
 func (l *sealed) pads(t testing.TB, s transform.Scheme, n int) *transform.Pads {
@@ -207,9 +211,9 @@ func (l *sealed) received(t testing.TB, m transform.Masked) ring.Matrix {
 func (l *sealed) answers(t testing.TB, call *transform.Call) []ring.Matrix {
 	t.Helper()
 	var answers []ring.Matrix
-	for _, m := range call.Masked() {
+	for role, m := range call.Masked() {
 		y := ring.NewMatrix(m.Rows(), l.layer.CloudOp().OutLen())
-		if err := l.prod.Evaluate(t.Context(), y, l.received(t, m)); err != nil {
+		if err := l.prods[role].Evaluate(t.Context(), y, l.received(t, m)); err != nil {
 			t.Fatal(err)
 		}
 		answers = append(answers, y)
