@@ -255,7 +255,7 @@ def check_masks(ring, case, groups, rows, inputs):
 def check_mask(case):
     ring, host = Ring(case["ring"]), Layer(case["layer"])
     weights, _, how = case["scheme"].partition("+")
-    how = how or weights  # "permute" alone is permute with permute
+    how = how or weights  # one name alone is both masks
     cloud = host.unrolled() if how == "permute" else host
 
     # What masks have an entry for: outputs and inputs, or a convolution's channels.
@@ -268,6 +268,8 @@ def check_mask(case):
         d, f = [1] * (groups * rows), [1] * (groups * inputs)
         e, u = list(range(groups * rows)), list(range(groups * inputs))
 
+    samples, roles = cut(case["x"], host.inputs), case["roles"]
+    equal(len(samples), case["n"], "n")
     what = []
     for k in range(host.rows):
         for term in range(host.terms):
@@ -275,7 +277,14 @@ def check_mask(case):
             channel = u[k // rows * inputs + i]
             w = case["w"][e[k] * host.terms + window * inputs + channel % inputs]
             what.append(d[e[k]] * f[channel] * w % ring.m)
-    equal(what, case["what"], "what")
+    if weights == "lagrange":  # here What is W
+        r = prg(ring, bytes.fromhex(case["lagrange"]["weights"]), 0, len(what))
+        held = [role["what"] for role in roles]
+        equal([[2 * a % ring.m for a in role] for role in held[:2]], [[(w + s * a) % ring.m for w, a in zip(what, r)] for s in (1, -1)], "what")
+        equal(held[2:], [r], "what of role 2")
+    else:
+        held = [case["what"]] * len(roles)
+        equal(held[0], what, "what")
 
     inverse_d, inverse_f = [ring.inverse(a) for a in d], [ring.inverse(a) for a in f]
 
@@ -290,11 +299,8 @@ def check_mask(case):
             y[i - i % n + e[i % n]] = ring.lift(inverse_d[e[i % n]] * a % ring.m)
         return y
 
-    samples = cut(case["x"], host.inputs)
-    equal(len(samples), case["n"], "n")
-    roles = case["roles"]
     received = [cut(role["xhat"], cloud.inputs) for role in roles]
-    answers = [[[a % ring.m for a in cloud.multiply(what, x)] for x in xhat] for xhat in received]
+    answers = [[[a % ring.m for a in cloud.multiply(has, x)] for x in xhat] for has, xhat in zip(held, received)]
     for role, yhat in zip(roles, answers):
         equal(sum(yhat, []), role["yhat"], "yhat")
 
@@ -314,6 +320,14 @@ def check_mask(case):
         masked = [[(a + b) % ring.m for a, b in zip(mask(x), s)] for x, s in zip(samples, shares)]
         equal(received, [masked, shares], "xhat")
         y = [unmask([a - b for a, b in zip(y0, y1)]) for y0, y1 in zip(*answers)]
+    elif how == "lagrange":
+        seed = case["lagrange"]["seed"]
+        shares = [prg(ring, bytes.fromhex(seed), i, cloud.inputs) for i in range(len(samples))]
+        equal([role.get("seed") for role in roles], [None, None, seed], "seed")
+        equal(seed == case["lagrange"]["weights"], False, "seed of weights and inputs")
+        masked = [[[(a + sign * b) % ring.m for a, b in zip(x, s)] for x, s in zip(samples, shares)] for sign in (1, -1)]
+        equal(received, [*masked, shares], "xhat")
+        y = [unmask([a + b - c for a, b, c in zip(*each)]) for each in zip(*answers)]
     else:
         fy, uy = case["permute"]["fy"], case["permute"]["uy"]
         columns = []

@@ -31,14 +31,15 @@ type maskCase struct {
 	U []uint32 `json:"u,omitempty"`
 
 	W    []int32  `json:"w"`
-	What []uint32 `json:"what,omitempty"`
+	What []uint32 `json:"what,omitempty"` // where all roles hold the same
 
 	N int     `json:"n,omitempty"` // samples
 	X []int32 `json:"x,omitempty"`
 	// One of these, by the scheme.
-	Pad     *padJSON     `json:"pad,omitempty"`
-	Split   *splitJSON   `json:"split,omitempty"`
-	Permute *permuteJSON `json:"permute,omitempty"`
+	Pad      *padJSON      `json:"pad,omitempty"`
+	Split    *splitJSON    `json:"split,omitempty"`
+	Permute  *permuteJSON  `json:"permute,omitempty"`
+	Lagrange *lagrangeJSON `json:"lagrange,omitempty"`
 
 	Roles []roleJSON `json:"roles,omitempty"`
 	Y     []int32    `json:"y,omitempty"`
@@ -61,7 +62,13 @@ type permuteJSON struct {
 	UY []uint32 `json:"uy"` // row i of the batch is row uy[i] of X
 }
 
+type lagrangeJSON struct {
+	Weights string `json:"weights"` // the seed of R
+	Seed    string `json:"seed"`    // of s
+}
+
 type roleJSON struct {
+	What []uint32 `json:"what,omitempty"` // where roles hold different ones
 	Seed string   `json:"seed,omitempty"` // what is sent in the place of xhat
 	Xhat []uint32 `json:"xhat"`
 	Yhat []uint32 `json:"yhat"`
@@ -111,32 +118,47 @@ func maskCaseOf(t *testing.T, name string, r ring.Ring, s transform.Scheme, op p
 		D: st.D, F: st.F, E: st.E, U: st.U, N: 2,
 		W: signed(rng, op.Rows()*op.Terms(), min(r.Max()/xmax/int32(op.Terms()), 2000)),
 		X: signed(rng, 2*op.InLen(), xmax)}
-	whats := must[[]ring.Matrix](t)(layer.Seal(c.W))
-	c.What = whats[0].Data
+	var (
+		whats []ring.Matrix
+		pads  *transform.Pads
+		call  *transform.Call
+		err   error
+	)
+	if s.Weights == transform.WeightLagrange {
+		seed := seedBytes(rng)
+		c.Lagrange = &lagrangeJSON{Weights: hexOf(seed)}
+		dealing(seed, func() { whats, err = layer.Seal(c.W) })
+	} else {
+		whats, err = layer.Seal(c.W)
+		c.What = whats[0].Data
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 
 	backend := gonum.New()
 	defer backend.Close()
-	product := &noting{Product: must[plan.Product](t)(backend.Load(t.Context(), r, layer.CloudOp(), whats[0]))}
-	defer product.Close()
-
-	var (
-		pads *transform.Pads
-		call *transform.Call
-		err  error
-	)
+	var products []*noting
+	for _, what := range whats {
+		p := &noting{Product: must[plan.Product](t)(backend.Load(t.Context(), r, layer.CloudOp(), what))}
+		defer p.Close()
+		products = append(products, p)
+	}
 	seed := seedBytes(rng)
 	drawn := seed
 	switch s.Inputs {
 	case transform.InputPad:
 		const first = 3
-		dealing(seed, func() { pads, err = layer.NewPads(t.Context(), product, first+c.N) })
+		dealing(seed, func() { pads, err = layer.NewPads(t.Context(), products[0], first+c.N) })
 		if err != nil {
 			t.Fatal(err)
 		}
 		must[*transform.Pads](t)(pads.Take(first))
-		c.Pad = &padJSON{Seed: hexOf(seed), First: first, U: product.y[first*layer.CloudOp().OutLen():]}
+		c.Pad = &padJSON{Seed: hexOf(seed), First: first, U: products[0].y[first*layer.CloudOp().OutLen():]}
 	case transform.InputSplit:
 		c.Split = &splitJSON{Seed: hexOf(seed)}
+	case transform.InputLagrange:
+		c.Lagrange.Seed = hexOf(seed)
 	case transform.InputPermute:
 		rows := layer.CloudRows(c.N)
 		c.Permute = &permuteJSON{FY: units(rng, r, rows), UY: within(rng, []int{0}, rows)}
@@ -148,9 +170,12 @@ func maskCaseOf(t *testing.T, name string, r ring.Ring, s transform.Scheme, op p
 	}
 
 	var answers []ring.Matrix
-	for _, m := range call.Masked() {
+	for i, m := range call.Masked() {
 		x, ok := m.Words()
 		var role roleJSON
+		if c.Lagrange != nil {
+			role.What = whats[i].Data
+		}
 		if !ok {
 			seed, _ := m.Seed()
 			role.Seed = hexOf(seed[:])
@@ -160,7 +185,7 @@ func maskCaseOf(t *testing.T, name string, r ring.Ring, s transform.Scheme, op p
 			}
 		}
 		y := ring.NewMatrix(x.Rows, layer.CloudOp().OutLen())
-		if err := product.Evaluate(t.Context(), y, x); err != nil {
+		if err := products[i].Evaluate(t.Context(), y, x); err != nil {
 			t.Fatal(err)
 		}
 		role.Xhat, role.Yhat = x.Data, y.Data

@@ -45,9 +45,10 @@ type Proxy struct {
 	layer   int // where to lie
 	left    int // lies to be told yet
 	told    int
-	order   int                // counts what it was told to do
-	wrong   [2]int             // words of the last lie that are not right, and all
-	answers map[place][]uint32 // the latest honest ones
+	order   int                 // counts what it was told to do
+	wrong   [2]int              // words of the last lie that are not right, and all
+	answers map[place][]uint32  // the latest honest ones
+	latest  map[uint32][]uint32 // of them, by layer
 	peer    *Proxy
 
 	recorded uint32 // layer
@@ -78,7 +79,7 @@ func Start(addr, upstream string, p plan.Plan) (*Proxy, error) {
 		conn.Close()
 		return nil, fmt.Errorf("adversary: %w", err)
 	}
-	proxy := &Proxy{addr: addr, plan: p, upstream: conn, answers: map[place][]uint32{}}
+	proxy := &Proxy{addr: addr, plan: p, upstream: conn, answers: map[place][]uint32{}, latest: map[uint32][]uint32{}}
 	proxy.server = grpc.NewServer(append(wire.ServerOptions(),
 		grpc.ForceServerCodecV2(codec{}), grpc.UnknownServiceHandler(proxy.forward))...)
 	proxy.running.Go(func() { proxy.server.Serve(listener) })
@@ -88,7 +89,7 @@ func Start(addr, upstream string, p plan.Plan) (*Proxy, error) {
 // Addr returns the address that the proxy serves.
 func (p *Proxy) Addr() string { return p.addr }
 
-// Conspire lets p use what another cloud that holds the same model answered.
+// Conspire lets p use what another cloud answered that has another role.
 func (p *Proxy) Conspire(with *Proxy) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -243,7 +244,7 @@ func (p *Proxy) answer(q question, r *wire.Response) (late bool) {
 	if !ok {
 		return false
 	}
-	peers := p.peers(q.place)
+	peers := p.peers(q.layer)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.left != 0 && q.order == p.order && (p.layer == AnyLayer || p.layer == int(q.layer)) {
@@ -275,12 +276,13 @@ func (p *Proxy) answer(q question, r *wire.Response) (late bool) {
 			}
 		}
 	}
-	p.answers[q.place] = words
+	p.answers[q.place], p.latest[q.layer] = words, words
 	return late
 }
 
-// peers returns what the peer's daemon answered last from a place, or nil.
-func (p *Proxy) peers(from place) []uint32 {
+// peers returns what the peer's daemon answered last for a layer, or nil. Its model is
+// another one where roles hold different weights.
+func (p *Proxy) peers(layer uint32) []uint32 {
 	p.mu.Lock()
 	peer := p.peer
 	p.mu.Unlock()
@@ -289,7 +291,7 @@ func (p *Proxy) peers(from place) []uint32 {
 	}
 	peer.mu.Lock()
 	defer peer.mu.Unlock()
-	return peer.answers[from]
+	return peer.latest[layer]
 }
 
 // decode returns the words of a batch of rows, and false for what is none: an

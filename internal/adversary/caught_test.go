@@ -59,6 +59,18 @@ func dense(in, out int) *graph.Dense {
 	return &graph.Dense{In: in, Out: out, W: gaussian(in * out), B: gaussian(out)}
 }
 
+// startDaemons runs an honest daemon for each role that a scheme has.
+func startDaemons(t *testing.T) (addrs []string) {
+	most := 0
+	for _, s := range transform.Schemes() {
+		most = max(most, s.Roles())
+	}
+	for range most {
+		addrs = append(addrs, startDaemon(t))
+	}
+	return addrs
+}
+
 // startDaemon runs an honest daemon until the test ends.
 func startDaemon(t *testing.T) (addr string) {
 	t.Helper()
@@ -231,7 +243,7 @@ const patience = 200 * time.Millisecond
 // TestEveryLieIsCaught: of every scheme, in every layer, the host names who told
 // it a lie, for what it is, and gives out nothing.
 func TestEveryLieIsCaught(t *testing.T) {
-	daemons := []string{startDaemon(t), startDaemon(t)}
+	daemons := startDaemons(t)
 	const n, layers = 8, 3
 	model := chain(t, graph.Shape{H: 6, W: 6, C: 1},
 		conv(6), graph.ReLU{}, graph.Reshape{To: graph.Vector(48)}, dense(48, 12), graph.ReLU{}, dense(12, 10))
@@ -293,7 +305,7 @@ func TestForgedAnswers(t *testing.T) {
 		forged = 500
 	}
 	model, input := small(t)
-	daemons := []string{startDaemon(t), startDaemon(t)}
+	daemons := startDaemons(t)
 	schemes := transform.Schemes()
 	type turn struct {
 		scheme, role, layer int
@@ -350,14 +362,14 @@ func TestForgedAnswers(t *testing.T) {
 	}
 }
 
-// TestHonestAnswers: of 100,000 honest answers, of every scheme, none is rejected.
+// TestHonestAnswers: of 102,000 honest answers, of every scheme, none is rejected.
 func TestHonestAnswers(t *testing.T) {
-	answers, n := 100_000, 500
+	answers, n := 102_000, 500
 	if testing.Short() {
-		answers = 10_000
+		answers = 12_000
 	}
 	model, input := small(t)
-	daemons := []string{startDaemon(t), startDaemon(t)}
+	daemons := startDaemons(t)
 	schemes := transform.Schemes()
 	var checked int64
 	for _, scheme := range schemes {
