@@ -126,7 +126,7 @@ them, and in the same rounds plain float32: all on one thread of the host.`,
 	benchFlags(cmd, func(ctx context.Context, general measure.Options) (result, error) {
 		o.Options = general
 		for _, s := range transform.Schemes() {
-			if s.Weights == transform.WeightPermute {
+			if s.Weights != transform.WeightNone {
 				o.Schemes = append(o.Schemes, s)
 			}
 		}

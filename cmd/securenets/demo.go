@@ -24,8 +24,9 @@ func newDemo() *cobra.Command {
 images of Fashion-MNIST's test set privately and locally, has the daemon's answers
 tampered with in every known way, and writes what the cloud saw of the images.
 It writes cloud-view.png and demo.json to the folder of --out. With --clouds 2 it
-runs two daemons, as if their owners never met; with --place auto it keeps the layers
-that cost less here, down to asking no daemon at all.`,
+runs two daemons, as if their owners never met, and with --clouds 3 three, which
+hides the weights as well; with --place auto it keeps the layers that cost less
+here, down to asking no daemon at all.`,
 		Args: cobra.NoArgs,
 	}
 	o := demo.Options{}

@@ -18,8 +18,12 @@ import (
 // linked is how many images are linked across calls: a network comes with as many at least.
 const linked = 16
 
-// searched is how many fractions Recover may try for a layer.
-const searched = 1 << 28
+// searched is how many fractions Recover may try for a layer, and for a share of one,
+// where it finds nothing and would try them all.
+const (
+	searched      = 1 << 28
+	searchedShare = 1 << 20
+)
 
 // target is a linear layer of a trained network, quantised as sealing does.
 type target struct {
@@ -70,8 +74,8 @@ func (a Result) scored(s score) Result {
 	return a
 }
 
-// sealed returns new masks of a layer, and what the cloud holds of weights w.
-func sealed(r ring.Ring, s transform.Scheme, op plan.Op, w []int32) (*transform.Layer, ring.Matrix, error) {
+// sealed returns new masks of a layer, and what a role's cloud holds of weights w.
+func sealed(r ring.Ring, s transform.Scheme, op plan.Op, w []int32, role int) (*transform.Layer, ring.Matrix, error) {
 	l, err := transform.NewLayer(r, s, op)
 	if err != nil {
 		return nil, ring.Matrix{}, err
@@ -80,7 +84,7 @@ func sealed(r ring.Ring, s transform.Scheme, op plan.Op, w []int32) (*transform.
 	if err != nil {
 		return nil, ring.Matrix{}, err
 	}
-	return l, whats[0], nil
+	return l, whats[role], nil
 }
 
 // Run attacks the weights of every layer and the inputs of every first one, under each
@@ -109,11 +113,10 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 			}
 		}
 		for _, z := range zeros {
-			share := float64(z.divided) / float64(z.words) // of weights: how many of any marks are right by chance
-			report.Results = append(report.Results, Result{
-				Target: OnWeights, Attack: "zeros", Network: n.Name, Layer: -1, Scheme: names(masked(o.Schemes)),
-				What: fmt.Sprintf("weights that %d divides, %.2f %% of all", z.p, 100*share),
-			}.scored(score{right: z.both, of: z.any, chance: share}))
+			z.adds(func(a Result, s score) {
+				a.Target, a.Network, a.Layer, a.Scheme = OnWeights, n.Name, -1, names(masked(o.Schemes))
+				report.Results = append(report.Results, a.scored(s))
+			})
 		}
 		for _, s := range o.Schemes {
 			if err := step("inputs under " + s.String()); err != nil {
@@ -146,7 +149,7 @@ func (o Options) schemes(t *target) (groups [][]transform.Scheme) {
 	return groups
 }
 
-// masked returns the schemes that mask weights.
+// masked returns the schemes that mask weights with units and permutations.
 func masked(schemes []transform.Scheme) (all []transform.Scheme) {
 	for _, s := range schemes {
 		if s.Weights == transform.WeightPermute {
@@ -170,13 +173,10 @@ type add func(a Result, s score)
 // weights attacks the weights of a layer, and adds those that primes divide to zeros.
 func (o Options) weights(ctx context.Context, report *Report, t *target, zeros []divisible) error {
 	r := o.Ring
-	add := func(a Result, s score) {
-		a.Target = OnWeights
-		report.Results = append(report.Results, t.result(a, s))
-	}
 	for _, group := range o.schemes(t) {
-		s, text := group[0], names(group)
-		l, what, err := sealed(r, s, t.op, t.w)
+		s := group[0]
+		add := t.adds(report, OnWeights, names(group), 0)
+		l, what, err := sealed(r, s, t.op, t.w, 0)
 		if err != nil {
 			return err
 		}
@@ -184,42 +184,82 @@ func (o Options) weights(ctx context.Context, report *Report, t *target, zeros [
 		if err != nil {
 			return err
 		}
-		op := l.CloudOp()
-		right, of := t.crossRatios(r, op, what, truth)
-		add(Result{Attack: "one ratio", Scheme: text, What: "cross ratios of four weights that are not zero, exactly"}, score{right: right, of: of})
-		start := time.Now()
-		weights, err := Recover(ctx, r, op, what, searched)
+		weights, err := t.recover(ctx, r, l.CloudOp(), what, truth, searched, add)
 		if err != nil {
 			return err
-		}
-		took := time.Since(start).Seconds()
-		if right = 0; weights != nil {
-			right = weights.scaled(truth)
-		}
-		add(Result{Attack: "ratios", Scheme: text, What: "integers, up to a factor a row and an input", Seconds: took},
-			score{right: right, of: len(truth), chance: shuffledScaled(op, truth)})
-		if op.Kind == plan.KindConv2D {
-			start := time.Now()
-			guess := Kernels(r, op, what)
-			took := time.Since(start).Seconds()
-			right, of = kernelsRight(op, guess, truth)
-			add(Result{Attack: "kernels", Scheme: text, What: "kernels, up to sign and common factor", Seconds: took}, score{right: right, of: of})
 		}
 		for i := range zeros {
 			zeros[i].add(what, truth)
 		}
-		if err := o.weightGames(t, s, text, add); err != nil {
+		if err := o.weightGames(t, s, 0, add); err != nil {
 			return err
 		}
-		if err := o.match(ctx, t, s, text, add, l, weights); err != nil {
+		if err := o.match(ctx, t, s, add, l, weights); err != nil {
 			return err
+		}
+	}
+	for _, s := range o.Schemes {
+		if s.Weights != transform.WeightLagrange {
+			continue
+		}
+		for role := range s.Roles() {
+			add := t.adds(report, OnWeights, s.String(), role)
+			l, what, err := sealed(r, s, t.op, t.w, role)
+			if err != nil {
+				return err
+			}
+			if _, err := t.recover(ctx, r, l.CloudOp(), what, t.w, searchedShare, add); err != nil {
+				return err
+			}
+			for _, p := range r.Primes() {
+				d := divisible{p: p}
+				d.add(what, t.w)
+				d.adds(add)
+			}
+			if err := o.weightGames(t, s, role, add); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
+// adds returns what adds results of one role.
+func (t *target) adds(report *Report, on Target, scheme string, role int) add {
+	return func(a Result, s score) {
+		a.Target, a.Scheme, a.Role = on, scheme, role
+		report.Results = append(report.Results, t.result(a, s))
+	}
+}
+
+// recover attacks What with all that needs no more than it. It returns the weights up to
+// factors, or nil.
+func (t *target) recover(ctx context.Context, r ring.Ring, op plan.Op, what ring.Matrix, truth []int32, search int, add add) (*Weights, error) {
+	right, of := t.crossRatios(r, op, what, truth)
+	add(Result{Attack: "one ratio", What: "cross ratios of four weights that are not zero, exactly"}, score{right: right, of: of, chance: 1 / float64(r.Modulus())})
+	start := time.Now()
+	weights, err := Recover(ctx, r, op, what, search)
+	if err != nil {
+		return nil, err
+	}
+	took := time.Since(start).Seconds()
+	if right = 0; weights != nil {
+		right = weights.scaled(truth)
+	}
+	add(Result{Attack: "ratios", What: "integers, up to a factor a row and an input", Seconds: took},
+		score{right: right, of: len(truth), chance: shuffledScaled(op, truth)})
+	if op.Kind == plan.KindConv2D {
+		start := time.Now()
+		guess := Kernels(r, op, what)
+		took := time.Since(start).Seconds()
+		right, of = kernelsRight(op, guess, truth)
+		add(Result{Attack: "kernels", What: "kernels, up to sign and common factor", Seconds: took}, score{right: right, of: of})
+	}
+	return weights, nil
+}
+
 // weightGames plays who tells two layers apart by what is sealed of them.
-func (o Options) weightGames(t *target, s transform.Scheme, scheme string, add add) error {
+func (o Options) weightGames(t *target, s transform.Scheme, role int, add add) error {
 	rng := rand.New(rand.NewPCG(5, uint64(t.index)))
 	tuned, err := transform.QuantizeWeights(o.Ring, t.op, noisy(rng, t.float, 0.01), t.xmax)
 	if err != nil {
@@ -238,7 +278,7 @@ func (o Options) weightGames(t *target, s transform.Scheme, scheme string, add a
 		{"rank", "games: the layer, or all ones", [2][]int32{t.w, ones}, ranks},
 	} {
 		sees := func(candidate int) ([]ring.Matrix, error) {
-			_, what, err := sealed(o.Ring, s, t.op, g.candidates[candidate])
+			_, what, err := sealed(o.Ring, s, t.op, g.candidates[candidate], role)
 			if g.name == "rank" {
 				what = block(what, 16)
 			}
@@ -249,7 +289,7 @@ func (o Options) weightGames(t *target, s transform.Scheme, scheme string, add a
 		if err != nil {
 			return err
 		}
-		add(Result{Attack: g.name, Scheme: scheme, What: g.what}, score{right: right, of: trials, chance: 0.5, game: true})
+		add(Result{Attack: g.name, What: g.what}, score{right: right, of: trials, chance: 0.5, game: true})
 	}
 	return nil
 }
@@ -265,7 +305,7 @@ func block(m ring.Matrix, n int) ring.Matrix {
 
 // match attacks with base models: the network's weights plus ever more noise. It begins with
 // weights that were recovered, nil for not, and seals small layers more often.
-func (o Options) match(ctx context.Context, t *target, s transform.Scheme, scheme string, add add, l *transform.Layer, weights *Weights) error {
+func (o Options) match(ctx context.Context, t *target, s transform.Scheme, add add, l *transform.Layer, weights *Weights) error {
 	levels, tries := []float64{0, 0.01, 0.05, 0.1, 0.2}, max(1, 64/t.op.Rows())
 	if o.Quick {
 		levels, tries = []float64{0, 0.1}, 1
@@ -275,7 +315,7 @@ func (o Options) match(ctx context.Context, t *target, s transform.Scheme, schem
 	st := l.State()
 	for try := range tries {
 		if try > 0 {
-			l, what, err := sealed(o.Ring, s, t.op, t.w)
+			l, what, err := sealed(o.Ring, s, t.op, t.w, 0)
 			if err != nil {
 				return err
 			}
@@ -294,9 +334,9 @@ func (o Options) match(ctx context.Context, t *target, s transform.Scheme, schem
 		}
 	}
 	for i, noise := range levels {
-		add(Result{Attack: "base model", Scheme: scheme, Noise: noise, What: "rows"}, score{right: rows[i], of: tries * len(st.E), chance: 1 / float64(len(st.E))})
+		add(Result{Attack: "base model", Noise: noise, What: "rows"}, score{right: rows[i], of: tries * len(st.E), chance: 1 / float64(len(st.E))})
 		if len(st.U) > 1 {
-			add(Result{Attack: "base model", Scheme: scheme, Noise: noise, What: "inputs"}, score{right: inputs[i], of: tries * len(st.U), chance: 1 / float64(len(st.U))})
+			add(Result{Attack: "base model", Noise: noise, What: "inputs"}, score{right: inputs[i], of: tries * len(st.U), chance: 1 / float64(len(st.U))})
 		}
 	}
 	return nil
@@ -323,11 +363,11 @@ func (o Options) inputs(ctx context.Context, report *Report, n Network, t *targe
 	if err != nil {
 		return err
 	}
-	l, what, err := sealed(r, s, t.op, t.w)
+	l, what, err := sealed(r, s, t.op, t.w, 0)
 	if err != nil {
 		return err
 	}
-	own, _, err := sealed(r, s, t.op, t.w) // an attacker's, with masks of its own
+	own, _, err := sealed(r, s, t.op, t.w, 0) // an attacker's, with masks of its own
 	if err != nil {
 		return err
 	}
@@ -506,7 +546,7 @@ func (o Options) folding(report *Report, t *target, s transform.Scheme, x []int3
 		op     plan.Op
 		w, x   []int32
 	}{{s.String() + ", bias folded in", folded, w, y}, {s.String(), t.op, t.w, x[:n*in]}} {
-		l, _, err := sealed(r, s, c.op, c.w)
+		l, _, err := sealed(r, s, c.op, c.w, 0)
 		if err != nil {
 			return err
 		}

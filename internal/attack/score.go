@@ -351,6 +351,12 @@ type divisible struct {
 	both, any, divided, words int
 }
 
+// adds tells add how many marks are right.
+func (d *divisible) adds(add add) {
+	share := float64(d.divided) / float64(d.words) // of weights: how many of any marks are right by chance
+	add(Result{Attack: "zeros", What: fmt.Sprintf("weights that %d divides, %.2f %% of all", d.p, 100*share)}, score{right: d.both, of: d.any, chance: share})
+}
+
 func (d *divisible) add(what ring.Matrix, truth []int32) {
 	for i, mark := range Divisible(what, d.p) {
 		divides := truth[i]%int32(d.p) == 0

@@ -34,8 +34,9 @@ func (r *run) tamper(ctx context.Context) error {
 		return err
 	}
 	if len(proxies) > 1 {
-		proxies[0].Conspire(proxies[1])
-		proxies[1].Conspire(proxies[0])
+		for role, p := range proxies {
+			p.Conspire(proxies[(role+1)%len(proxies)])
+		}
 	}
 
 	infer := func(timeout time.Duration) error {
@@ -46,7 +47,7 @@ func (r *run) tamper(ctx context.Context) error {
 		_, err = s.Infer(ctx, r.images.Range(0, shown), shown)
 		return errors.Join(err, s.Close())
 	}
-	proxies[0].Record(0, shown*int(r.layers[0].WordsUp))
+	proxies[0].Record(0, shown*r.received())
 	if err := infer(0); err != nil {
 		return fmt.Errorf("demo: through an honest proxy: %w", err)
 	}

@@ -111,6 +111,10 @@ type Column struct {
 	Role   int
 }
 
+// received returns how many words a role's cloud gets for an image in the first layer, or
+// a seed for as many.
+func (r *run) received() int { return int(r.layers[0].WordsUp) / r.Scheme.WordRoles() }
+
 // watch returns what each role's cloud gets in the first layer for the first n images.
 func (r *run) watch(ctx context.Context, n int) ([][]uint32, error) {
 	proxies, addrs, stop, err := r.proxies()
@@ -119,7 +123,7 @@ func (r *run) watch(ctx context.Context, n int) ([][]uint32, error) {
 		return nil, err
 	}
 	for _, p := range proxies {
-		p.Record(0, n*int(r.layers[0].WordsUp))
+		p.Record(0, n*r.received())
 	}
 	s, err := r.openSession(ctx, addrs, hostclient.Options{})
 	if err != nil {

@@ -119,10 +119,14 @@ func (a *Result) weights(w io.Writer) error {
 		if r.Layer >= 0 {
 			layer = strconv.Itoa(r.Layer)
 		}
+		scheme := r.Scheme
+		if several(scheme) {
+			scheme = fmt.Sprintf("%s/%d", scheme, r.Role)
+		}
 		if r.Seconds > 0 {
 			took = strconv.FormatFloat(1000*r.Seconds, 'f', 1, 64)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%.1f\t%s %s\t%s\n", r.Network, layer, r.Scheme, r.Attack,
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%.1f\t%s %s\t%s\n", r.Network, layer, scheme, r.Attack,
 			percent(r), 100*r.Chance, render.Count(r.Of), r.What, took)
 	}
 	return t.Flush()
@@ -158,6 +162,12 @@ func (a *Result) baseModels(w io.Writer) error {
 	return t.Flush()
 }
 
+// several reports whether text is one scheme, of several roles.
+func several(text string) bool {
+	scheme, err := transform.ParseScheme(text)
+	return err == nil && scheme.Roles() > 1
+}
+
 // inputs writes a line an attack on inputs, with columns for the clouds that make it.
 func (a *Result) inputs(w io.Writer) error {
 	var clouds, lines []string
@@ -167,7 +177,7 @@ func (a *Result) inputs(w io.Writer) error {
 			continue
 		}
 		cloud := r.Scheme
-		if scheme, err := transform.ParseScheme(cloud); err == nil && scheme.Roles() > 1 {
+		if several(cloud) {
 			cloud = fmt.Sprintf("%s/%d", cloud, r.Role)
 		}
 		if !slices.Contains(clouds, cloud) {
