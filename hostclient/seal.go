@@ -44,7 +44,8 @@ type SealOptions struct {
 // costs measures what a layer costs here, given what sealLayer made of it.
 type costs func(ctx context.Context, l layer, op plan.Op, w ring.Matrix, whats []ring.Matrix) (LayerCost, error)
 
-// SealedModel is the file for one role's cloud: public to that cloud.
+// SealedModel is the file for one role's cloud: public to that cloud. Under lagrange it
+// is for no other cloud to see: any two roles' files are the weights.
 type SealedModel struct {
 	Role   int
 	Digest sealed.Digest

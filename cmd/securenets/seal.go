@@ -23,6 +23,9 @@ func newSeal() *cobra.Command {
                            keep it, and give it to nobody
   DIR/role-N.safetensors   the masked weights for the cloud of role N, for "push"
 
+Under lagrange any two of the role files are the weights, and they are not encrypted:
+give each to its cloud alone, and keep DIR as you keep MODEL.onnx.
+
 The secret is encrypted to the recipients (-r) and the identity file's owner (-i),
 or else to a passphrase, which is asked for at the terminal.
 
