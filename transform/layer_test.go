@@ -233,8 +233,10 @@ func TestRestoreLayerRefuses(t *testing.T) {
 		}
 	}
 	none := transform.Scheme{Weights: transform.WeightNone, Inputs: transform.InputPad}
-	if _, err := transform.RestoreLayer(r, none, l.State()); !errors.Is(err, transform.ErrMasks) {
-		t.Errorf("masks without a scheme for them: %v", err)
+	for _, other := range []transform.Scheme{none, lagrange} {
+		if _, err := transform.RestoreLayer(r, other, l.State()); !errors.Is(err, transform.ErrMasks) {
+			t.Errorf("masks under %v, which has none: %v", other, err)
+		}
 	}
 	if _, err := transform.RestoreLayer(r, s, transform.LayerState{}); !errors.Is(err, plan.ErrInvalid) {
 		t.Errorf("no operator: %v", err)

@@ -160,7 +160,9 @@ func seal(t testing.TB, r ring.Ring, s transform.Scheme, op plan.Op, w []int32) 
 	}
 	var prods []plan.Product
 	for _, what := range whats {
-		if same := slices.Equal(what.Data, whats[0].Data); len(prods) > 0 && same == (s.Weights == transform.WeightLagrange) {
+		const enough = 16 // words that differ, of whichever ring
+		same, shares := slices.Equal(what.Data, whats[0].Data), s.Weights == transform.WeightLagrange
+		if len(prods) > 0 && same == shares && (!shares || len(what.Data) >= enough) {
 			t.Fatalf("%v: roles hold the same weights: %v", s, same)
 		}
 		prods = append(prods, newProduct(r, layer.CloudOp(), what))
