@@ -310,9 +310,9 @@ func (d *DirectServer) End(err error) {
 	d.HangUp()
 }
 
-// HangUp ends the connection.
+// HangUp ends the connection. Nothing is sent from then on, of who finds the context done neither.
 func (d *DirectServer) HangUp() {
-	d.cancel()
 	_ = d.conn.CloseWrite() // at once, as Close need not
+	d.cancel()
 	d.conn.Close()
 }
