@@ -37,6 +37,7 @@ type cloud struct {
 	server *grpc.Server
 	kernel *cpu.Backend
 
+	life    sync.Mutex     // of one start or stop at a time
 	serving sync.WaitGroup // direct streams
 	mu      sync.Mutex
 	direct  map[*wire.DirectServer]bool
@@ -192,6 +193,8 @@ func startCloud() (*cloud, error) {
 
 // start serves, again after stop.
 func (c *cloud) start() error {
+	c.life.Lock()
+	defer c.life.Unlock()
 	path, err := wire.SocketPath(c.addr)
 	if err != nil {
 		return err
@@ -214,6 +217,8 @@ func (c *cloud) start() error {
 }
 
 func (c *cloud) stop() {
+	c.life.Lock()
+	defer c.life.Unlock()
 	c.server.Stop()
 	c.mu.Lock()
 	for stream := range c.direct {
