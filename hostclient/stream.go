@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -161,20 +162,33 @@ func (a *answer) take(resp *wire.Response, from *wire.Direct) error {
 		words = mem.BufferSlice{mem.SliceBuffer(a.down.Bytes)}
 	}
 	var err error
-	var zeros bool // now, after they were copied
+	var gone bool // now, after they were copied
 	if touched := lane.Touch(func() {
 		err = wire.DecodeWords(a.ring, a.dst, words)
-		zeros = resp.Shared != nil && !slices.ContainsFunc(a.down.Bytes, func(b byte) bool { return b != 0 })
+		gone = resp.Shared != nil && emptied(a.down)
 	}); touched != nil {
 		err = touched
 	}
-	if zeros && from.Ended() {
+	if gone && from.Ended() {
 		return fmt.Errorf("%w: it ended the connection before its answer was read", ErrUnavailable)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %v", ErrBadAnswer, err)
 	}
 	return nil
+}
+
+// emptied reports whether a page of shared memory has zeros alone where a slot is.
+func emptied(slot lane.Slot) bool {
+	page := os.Getpagesize()
+	for b, at := slot.Bytes, slot.Offset; len(b) > 0; {
+		n := min(len(b), page-at%page)
+		if !slices.ContainsFunc(b[:n], func(b byte) bool { return b != 0 }) {
+			return true
+		}
+		b, at = b[n:], at+n
+	}
+	return false
 }
 
 // place puts words in a slot of shared memory. It returns none where there is no room.

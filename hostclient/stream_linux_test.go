@@ -1,8 +1,10 @@
 package hostclient
 
 import (
+	"bytes"
 	"errors"
 	"net"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -40,10 +42,11 @@ func TestEmptiedMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer direct.Close()
-	take := func(words ...byte) error {
-		a := &answer{ring: ring.Q4(), dst: make([]uint32, len(words)/4), down: lane.Slot{Bytes: words}}
+	takeAt := func(offset int, words ...byte) error {
+		a := &answer{ring: ring.Q4(), dst: make([]uint32, len(words)/4), down: lane.Slot{Offset: offset, Bytes: words}}
 		return a.take(&wire.Response{Shared: span(a.down)}, direct)
 	}
+	take := func(words ...byte) error { return takeAt(0, words...) }
 	if err := errors.Join(take(0, 0, 0, 0, 0, 0, 0, 0), take(1, 0, 0, 0)); err != nil {
 		t.Error(err)
 	}
@@ -54,5 +57,17 @@ func TestEmptiedMemory(t *testing.T) {
 	}
 	if err := take(0, 0, 0, 0, 0, 0, 0, 0); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("zeros are an answer: %v", err)
+	}
+	// Pages are taken out one after the other, also while an answer is copied.
+	page := os.Getpagesize()
+	for _, gone := range []int{-1, 0, 1, 2} { // of three, of which the first and last are had in part
+		words := bytes.Repeat([]byte{1, 0, 0, 0}, (3*page-128)/4)
+		if gone >= 0 {
+			clear(words[max(0, gone*page-64):min(len(words), (gone+1)*page-64)])
+		}
+		err := takeAt(7*page+64, words...)
+		if gone < 0 && err != nil || gone >= 0 && !errors.Is(err, ErrUnavailable) {
+			t.Errorf("without page %d: %v", gone, err)
+		}
 	}
 }
