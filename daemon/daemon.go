@@ -92,7 +92,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	queue := batch.New(work, batch.Options{Parallel: parallel(cfg, backend), Lender: lender(backend)})
 	defer queue.Close()
 	s.batcher, s.policy = queue, policy
-	sharing := newSharing(cfg.SharedMemory, s.metrics, log, draining)
+	sharing := newSharing(cfg.SharedMemory, s.metrics, log)
 	s.metrics.Watch(metrics.Sources{
 		Ready:   s.serving.Load,
 		Waiting: queue.Waiting, Models: s.store.Size, Loaded: s.store.Loaded, Backend: backend,

@@ -55,8 +55,8 @@ func (d *directs) cut() {
 // wait waits for all streams to end.
 func (d *directs) wait() { d.work.Wait() }
 
-// serveDirect has a goroutine serve the direct stream of a connection, which ends with it,
-// and hold the region, which the connection outlasts nowhere.
+// serveDirect has a goroutine serve the direct stream of a connection, to its end. The region,
+// which the caller holds, is released once the connection has ended.
 func (s *service) serveDirect(c *net.UnixConn, region *lane.Region, owner model.Owner, name batch.Caller) {
 	stream, receiver := wire.ServeDirect(context.Background(), c, region)
 	if !s.directs.begin(stream) {

@@ -21,7 +21,7 @@ import (
 func TestRegions(t *testing.T) {
 	var log bytes.Buffer
 	limits := config.SharedMemory{BytesPerConnection: 1 << 30, Bytes: 1 << 40}
-	s := newSharing(limits, metrics.New(), slog.New(slog.NewTextHandler(&log, nil)), context.Background())
+	s := newSharing(limits, metrics.New(), slog.New(slog.NewTextHandler(&log, nil)))
 	for i := range maxRegions {
 		if v := s.admit(lane.Grain); v != lane.Accepted || s.full() != (i == maxRegions-1) {
 			t.Fatalf("region %d: %v, full %v", i, v, s.full())
@@ -36,7 +36,7 @@ func TestRegions(t *testing.T) {
 	}
 
 	limits = config.SharedMemory{BytesPerConnection: 2 * lane.Grain, Bytes: 2*lane.Grain + 1}
-	s = newSharing(limits, metrics.New(), slog.New(slog.NewTextHandler(&log, nil)), context.Background())
+	s = newSharing(limits, metrics.New(), slog.New(slog.NewTextHandler(&log, nil)))
 	for range 2 * maxRegions { // what finds no room is no region
 		if v := s.admit(2 * lane.Grain); v != lane.Accepted {
 			t.Fatal(v)
@@ -100,7 +100,7 @@ func TestEmptied(t *testing.T) {
 		draining, drain := context.WithCancel(t.Context())
 		defer drain()
 		limits := config.SharedMemory{BytesPerConnection: lane.Grain, Bytes: lane.Grain}
-		s := newSharing(limits, metrics.New(), slog.New(slog.DiscardHandler), draining)
+		s := newSharing(limits, metrics.New(), slog.New(slog.DiscardHandler))
 		d := newService(config.Default().Limits, slog.New(slog.DiscardHandler), "", draining)
 		host, accepted, region, ours := share(t, s)
 		d.serveDirect(accepted, ours, "", "")
@@ -145,7 +145,7 @@ func TestUnreadEnd(t *testing.T) {
 		limits := config.Default().Limits
 		limits.MaxCalls, limits.StallTimeoutSeconds = 0, 1 // none is taken
 		d := newService(limits, slog.New(slog.NewTextHandler(&log, nil)), "", t.Context())
-		s := newSharing(config.SharedMemory{BytesPerConnection: lane.Grain, Bytes: lane.Grain}, metrics.New(), slog.New(slog.DiscardHandler), t.Context())
+		s := newSharing(config.SharedMemory{BytesPerConnection: lane.Grain, Bytes: lane.Grain}, metrics.New(), slog.New(slog.DiscardHandler))
 		host, accepted, _, taken := share(t, s)
 		accepted.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
 		filled, err := 0, error(nil)
@@ -188,7 +188,7 @@ func TestUnreadEnd(t *testing.T) {
 // TestTooLate: a stream that comes when none begins any more ends, and shares nothing.
 func TestTooLate(t *testing.T) {
 	d := newService(config.Default().Limits, slog.New(slog.DiscardHandler), "", t.Context())
-	s := newSharing(config.SharedMemory{BytesPerConnection: lane.Grain, Bytes: lane.Grain}, metrics.New(), slog.New(slog.DiscardHandler), t.Context())
+	s := newSharing(config.SharedMemory{BytesPerConnection: lane.Grain, Bytes: lane.Grain}, metrics.New(), slog.New(slog.DiscardHandler))
 	host, accepted, _, taken := share(t, s)
 	d.directs.cut()
 	d.serveDirect(accepted, taken, "", "")

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"context"
 	"log/slog"
 
 	"github.com/securenets/securenets/daemon/metrics"
@@ -12,20 +11,19 @@ import (
 
 // sharing decides what memory callers share with the daemon. See package lane.
 type sharing struct {
-	limits   config.SharedMemory
-	all      *budget
-	regions  *budget // how many there are
-	metrics  *metrics.Metrics
-	log      *slog.Logger
-	draining context.Context
+	limits  config.SharedMemory
+	all     *budget
+	regions *budget // how many there are
+	metrics *metrics.Metrics
+	log     *slog.Logger
 }
 
 // maxRegions is how many regions there may be. Each is a mapping, of which a process of
 // Linux has 65,530 by default, and the Go runtime ends with the last one.
 const maxRegions = 4096
 
-func newSharing(limits config.SharedMemory, m *metrics.Metrics, log *slog.Logger, draining context.Context) *sharing {
-	return &sharing{limits, newBudget(limits.Bytes), newBudget(maxRegions), m, log, draining}
+func newSharing(limits config.SharedMemory, m *metrics.Metrics, log *slog.Logger) *sharing {
+	return &sharing{limits, newBudget(limits.Bytes), newBudget(maxRegions), m, log}
 }
 
 func (s *sharing) terms() lane.Terms {

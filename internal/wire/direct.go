@@ -310,7 +310,7 @@ func (d *DirectServer) End(err error) {
 	d.HangUp()
 }
 
-// HangUp ends the connection. Nothing is sent from then on, of who finds the context done neither.
+// HangUp ends the connection. Nothing is sent from then on, not even by who finds the context done.
 func (d *DirectServer) HangUp() {
 	_ = d.conn.CloseWrite() // at once, as Close need not
 	d.cancel()

@@ -184,10 +184,15 @@ func TestDirectEnds(t *testing.T) {
 		end  func(*wire.DirectServer, net.Conn)
 		want error
 	}{
-		"well":                {func(s *wire.DirectServer, _ net.Conn) { s.End(nil) }, io.EOF},
-		"with a reason":       {func(s *wire.DirectServer, _ net.Conn) { s.End(refusal.Status()) }, refusal},
-		"with a status":       {func(s *wire.DirectServer, _ net.Conn) { s.End(status.Error(codes.Internal, "odd")) }, status.Error(codes.Internal, "odd")},
-		"hung up":             {func(s *wire.DirectServer, _ net.Conn) { s.HangUp() }, status.Error(codes.Unavailable, "unexpected EOF")},
+		"well":          {func(s *wire.DirectServer, _ net.Conn) { s.End(nil) }, io.EOF},
+		"with a reason": {func(s *wire.DirectServer, _ net.Conn) { s.End(refusal.Status()) }, refusal},
+		"with a status": {func(s *wire.DirectServer, _ net.Conn) { s.End(status.Error(codes.Internal, "odd")) }, status.Error(codes.Internal, "odd")},
+		"hung up":       {func(s *wire.DirectServer, _ net.Conn) { s.HangUp() }, status.Error(codes.Unavailable, "unexpected EOF")},
+		"shut down": {func(s *wire.DirectServer, c net.Conn) {
+			c.(*net.UnixConn).CloseWrite()
+			c.Read(make([]byte, 1)) // until the host has gone
+			s.HangUp()
+		}, status.Error(codes.Unavailable, "unexpected EOF")},
 		"in a prefix":         {raw(0, 0, 0), status.Error(codes.Unavailable, "unexpected EOF")},
 		"in a message":        {raw(0, 0, 0, 0, 9, 8), status.Error(codes.Unavailable, "unexpected EOF")},
 		"in the last one":     {raw(0x80, 0, 0, 0, 9, 8), status.Error(codes.Unavailable, "unexpected EOF")},
