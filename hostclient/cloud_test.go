@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -250,6 +251,23 @@ func (c *cloud) take() []seen {
 	s := c.seen
 	c.seen = nil
 	return s
+}
+
+// waitAsked waits until the cloud has read a request that no take has returned.
+func (c *cloud) waitAsked(ctx context.Context) error {
+	for {
+		c.mu.Lock()
+		n := len(c.seen)
+		c.mu.Unlock()
+		if n > 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
+	}
 }
 
 func (c *cloud) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]) error {
