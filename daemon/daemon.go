@@ -31,6 +31,7 @@ import (
 	"github.com/securenets/securenets/daemon/model"
 	"github.com/securenets/securenets/daemon/pool"
 	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/internal/localsocket"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/kernels"
@@ -71,7 +72,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	if err != nil {
 		return err
 	}
-	socket, err := listen(path, who, log, func() { s.metrics.Refused(metrics.Stranger) })
+	socket, err := localsocket.Listen(path, who, s.stranger)
 	if err != nil {
 		return err
 	}

@@ -13,8 +13,8 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
-	"github.com/securenets/securenets/daemon/metrics"
 	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/internal/localsocket"
 	"github.com/securenets/securenets/kernels"
 )
 
@@ -67,7 +67,7 @@ func (s *service) serveMetrics(c config.Metrics) (stop func(), err error) {
 	}
 	var l net.Listener
 	if network == "unix" {
-		l, err = listen(address, private, s.log, func() { s.metrics.Refused(metrics.Stranger) })
+		l, err = localsocket.Listen(address, localsocket.Private, s.stranger)
 	} else {
 		l, err = net.Listen(network, address)
 	}

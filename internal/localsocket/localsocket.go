@@ -1,0 +1,126 @@
+// Package localsocket listens on unix sockets that are for some users of the machine alone.
+package localsocket
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+)
+
+// ErrInUse reports a socket that another process serves.
+var ErrInUse = errors.New("another process serves this address")
+
+// Access says who may connect.
+type Access struct {
+	Mode  fs.FileMode // of the socket
+	Group string      // its group, a name or a number; "": the process's
+	UIDs  []int       // beside the process's own user and root
+}
+
+// Private is for the process's user and root.
+var Private = Access{Mode: 0o600}
+
+// Listener accepts the connections of users who may connect, by the peer credentials that the
+// kernel vouches for. Where the system has none (see Peer), the socket's mode has to do.
+type Listener struct {
+	*net.UnixListener
+	turnedAway func(uid uint32, err error)
+	admit      func(uid uint32) bool
+}
+
+// Listen makes a socket in the place of one that a process left behind when it died, and the
+// folder that it lies in. turnedAway is told of each connection of who may not connect.
+func Listen(path string, to Access, turnedAway func(uid uint32, err error)) (*Listener, error) {
+	dirMode := fs.FileMode(0o700)
+	if to.Mode != Private.Mode {
+		dirMode = 0o711 // others find the socket, and nothing else
+	}
+	if err := os.MkdirAll(filepath.Dir(path), dirMode); err != nil {
+		return nil, err
+	}
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})
+	if err != nil {
+		return nil, err
+	}
+	// Who connected before this is turned away by its credentials.
+	if err := to.apply(path); err != nil {
+		l.Close()
+		return nil, err
+	}
+	own := uint32(os.Geteuid())
+	return &Listener{l, turnedAway, func(uid uint32) bool {
+		return uid == own || uid == 0 || slices.Contains(to.UIDs, int(uid))
+	}}, nil
+}
+
+// apply sets group and mode of a socket.
+func (a Access) apply(path string) error {
+	if a.Group != "" {
+		id := a.Group
+		if _, err := strconv.ParseUint(id, 10, 31); err != nil {
+			g, err := user.LookupGroup(a.Group)
+			if err != nil {
+				return err
+			}
+			id = g.Gid
+		}
+		gid, err := strconv.Atoi(id)
+		if err != nil {
+			return err
+		}
+		if err := os.Chown(path, -1, gid); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(path, a.Mode)
+}
+
+// removeStale removes a socket that no one listens on.
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.Mode().Type() != fs.ModeSocket {
+		return &fs.PathError{Op: "listen", Path: path, Err: errors.New("is there and is no socket")}
+	}
+	c, err := net.Dial("unix", path)
+	switch {
+	case err == nil:
+		c.Close()
+		return fmt.Errorf("%w: %s", ErrInUse, path)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return os.Remove(path)
+	default:
+		return err
+	}
+}
+
+// Accept implements net.Listener.
+func (l *Listener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.AcceptUnix()
+		if err != nil {
+			return nil, err
+		}
+		uid, err := Peer(c)
+		if err == nil && l.admit(uid) {
+			return c, nil
+		}
+		l.turnedAway(uid, err)
+		c.Close()
+	}
+}
