@@ -1,5 +1,5 @@
-// Command generate compiles securenets.proto and runs the pinned Go plugins on
-// it, without a protoc on the machine. Run it in api/ (go generate ./api).
+// Command generate compiles the .proto files and runs the pinned Go plugins on
+// them, without a protoc on the machine. Run it in api/ (go generate ./api).
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 	"google.golang.org/protobuf/types/pluginpb"
 )
 
-const file = "securenets/v1/securenets.proto"
+var sources = []string{"securenets/v1/securenets.proto", "inference/inference.proto"}
 
 var plugins = []string{
 	"google.golang.org/protobuf/cmd/protoc-gen-go",
@@ -25,13 +25,15 @@ var plugins = []string{
 }
 
 func main() {
-	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "generate:", err)
-		os.Exit(1)
+	for _, file := range sources {
+		if err := generate(file); err != nil {
+			fmt.Fprintln(os.Stderr, "generate:", err)
+			os.Exit(1)
+		}
 	}
 }
 
-func run() error {
+func generate(file string) error {
 	c := protocompile.Compiler{
 		Resolver:       protocompile.WithStandardImports(&protocompile.SourceResolver{}),
 		SourceInfoMode: protocompile.SourceInfoStandard,

@@ -12,7 +12,6 @@ import (
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/dataset"
-	"github.com/securenets/securenets/kernels/cpu"
 )
 
 func newInfer(endpoint string) *cobra.Command {
@@ -26,70 +25,33 @@ batch is written. With --retries it may be asked for again, and then ends nothin
 told on standard error. Where "seal --place auto" kept every layer, no cloud is asked.`,
 		Args: cobra.MinimumNArgs(2),
 	}
-	on := cloudsFlags(cmd, endpoint)
-	identity := identityFlag(cmd)
 	batch := cmd.Flags().Int("batch", 256, "samples a batch")
 	pads := cmd.Flags().Int("pads", 0, "samples to make pads for beforehand; for others they are made on the way")
-	onlyStock := cmd.Flags().Bool("require-stock", false, "fail where no pads are in stock, rather than make them on the way")
-	padMemory := cmd.Flags().Int64("pad-memory", 0, "bytes of pads to keep in stock, made in the background")
-	retries := cmd.Flags().Int("retries", 0, "times that a layer is asked for again, where a cloud fails or lies")
-	spares := cmd.Flags().StringArray("spare", nil, "`address` of another cloud with the sealed network, asked where the first fails; ROLE=ADDRESS where there are several roles")
-	sharedMemory := cmd.Flags().String("shared-memory", "auto", "auto to share memory with clouds on this machine that take it, off to send all through their sockets")
-	flags := addStockFlags(cmd)
+	flags := addSessionFlags(cmd, endpoint, 0)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
-		if *batch < 1 || *pads < 0 || *retries < 0 || *padMemory < 0 {
-			return usagef("infer: --batch is %d, --pads %d, --retries %d and --pad-memory %d", *batch, *pads, *retries, *padMemory)
+		if *batch < 1 || *pads < 0 {
+			return usagef("infer: --batch is %d and --pads %d", *batch, *pads)
 		}
-		var local []hostclient.DialOption
-		switch *sharedMemory {
-		case "auto":
-		case "off":
-			local = append(local, unshared)
-		default:
-			return usagef("infer: --shared-memory is %q, want auto or off", *sharedMemory)
-		}
-		stock, err := flags.stock()
-		if err != nil {
-			return err
-		}
-		dir, files := args[0], args[1:]
-		secret, models, err := readSealed(cmd.Context(), dir, *identity)
-		if err != nil {
-			return err
-		}
-		clients, closeAll, err := on.dial(models, local...)
-		if err != nil {
-			return err
-		}
-		defer closeAll()
-		others, closeOthers, err := on.dialSpares(*spares, len(models), local...)
-		if err != nil {
-			return err
-		}
-		defer closeOthers()
-		session, err := hostclient.Open(cmd.Context(), secret, models, clients, hostclient.Options{
-			Multiplier: cpu.New(cpu.Options{}), RequireStock: *onlyStock, Stock: stock,
-			Retries: *retries, Spares: others, PadMemory: *padMemory,
-		})
+		session, err := flags.open(cmd, args[0])
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, session.Close()) }()
-		defer warnDiscarded(cmd, session)()
+		defer warnDiscarded(cmd, session.Session)()
 		bar := newProgress(cmd)
 		defer bar.clear()
 		in := inference{
 			ctx:     cmd.Context(),
-			session: session,
+			session: session.Session,
 			out:     json.NewEncoder(cmd.OutOrStdout()),
-			input:   secret.Describe().Input,
+			input:   session.secret.Describe().Input,
 			size:    *batch,
 			bar:     bar,
 		}
-		if err := precompute(in.ctx, session, *pads, in.size, bar); err != nil {
+		if err := precompute(in.ctx, session.Session, *pads, in.size, bar); err != nil {
 			return err
 		}
-		for _, f := range files {
+		for _, f := range args[1:] {
 			if err := in.add(f); err != nil {
 				return err
 			}

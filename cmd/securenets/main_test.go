@@ -12,6 +12,7 @@ import (
 	"image/png"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -71,6 +72,8 @@ func (w withDaemon) Run() int {
 //	daemon NAME [tls]         serve at unix:NAME.sock, until the script ends; with tls also at $TLS
 //	liar NAME UPSTREAM LIE    serve the daemon at unix:UPSTREAM.sock as unix:NAME.sock, lying
 //	empty DIR                 it must hold nothing
+//	ask SOCKET PATH [BODY]    status and body of what HTTP answers there, to the file answer
+//	agree                     the scores in answer are those of stdout, as infer writes them
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
@@ -78,7 +81,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "daemon": startDaemon, "liar": startLiar, "empty": empty,
+			"exits": exits, "daemon": startDaemon, "liar": startLiar, "empty": empty, "ask": ask, "agree": agree,
 		},
 	})
 }
@@ -127,7 +130,14 @@ func setup(env *testscript.Env) error {
 	if err := certificates(env.WorkDir); err != nil {
 		return err
 	}
+	request, err := json.Marshal(map[string]any{"inputs": []any{map[string]any{
+		"name": "input", "datatype": "FP32", "shape": []int{1, 1, 28, 28}, "data": images.Range(0, 1),
+	}}})
+	if err != nil {
+		return err
+	}
 	files := map[string][]byte{
+		"one.json":       request,
 		"light.onnx":     light,
 		"mnist-cnn.onnx": model,
 		"truncated.onnx": model[:len(model)/2],
@@ -270,6 +280,42 @@ func empty(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	if len(entries) > 0 {
 		ts.Fatalf("%s holds %s", args[0], entries[0].Name())
+	}
+}
+
+// ask waits until somebody serves the socket.
+func ask(ts *testscript.TestScript, neg bool, args []string) {
+	method, body := "GET", ""
+	if len(args) > 2 {
+		method, body = "POST", ts.ReadFile(args[2])
+	}
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (c net.Conn, err error) {
+		for range 1000 {
+			if c, err = new(net.Dialer).DialContext(ctx, "unix", ts.MkAbs(args[0])); err == nil {
+				return c, nil
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		return nil, err
+	}}
+	r, err := http.NewRequest(method, "http://localhost"+args[1], strings.NewReader(body))
+	ts.Check(err)
+	resp, err := transport.RoundTrip(r)
+	ts.Check(err)
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs("answer"), fmt.Appendf(nil, "%d %s\n", resp.StatusCode, answer), 0o600))
+}
+
+func agree(ts *testscript.TestScript, _ bool, _ []string) {
+	var answer struct{ Outputs []struct{ Data []float32 } }
+	var written struct{ Scores []float32 }
+	_, text, _ := strings.Cut(ts.ReadFile("answer"), " ")
+	ts.Check(json.Unmarshal([]byte(text), &answer))
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &written))
+	if len(answer.Outputs) != 1 || len(written.Scores) == 0 || !slices.Equal(answer.Outputs[0].Data, written.Scores) {
+		ts.Fatalf("%v, want %v", answer, written)
 	}
 }
 

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/gateway"
+	"github.com/securenets/securenets/cmd/securenets/internal/render"
+	"github.com/securenets/securenets/internal/version"
+)
+
+const (
+	gatewayMaxBytes  = 64 << 20         // of a request
+	gatewayPadMemory = 64 << 20         // of each network
+	gatewayStop      = 10 * time.Second // for requests in work, once it is to end
+)
+
+func newGateway(endpoint string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "gateway [NAME=]DIR...",
+		Short: "Serve sealed networks to applications of this machine",
+		Long: `Gateway runs sealed networks for applications that know nothing of masks and clouds:
+it speaks the Open Inference Protocol, version 2, as Triton and KServe do, so that their
+clients work unchanged. A network has the name of its folder, unless it is given another.
+
+It is part of the trusted host: inputs and results pass through it in the clear. It
+serves only this machine, and at a unix socket only this user and root; at a port, every
+user of the machine can ask it. A cloud's wrong answer is an error, to the application and in the log.`,
+		Args: cobra.MinimumNArgs(1),
+	}
+	flags := addSessionFlags(cmd, endpoint, gatewayPadMemory)
+	rest := cmd.Flags().String("http", "", "`address` for the REST part, unix:/path or a port of this machine as 127.0.0.1:8000")
+	grpcAt := cmd.Flags().String("grpc", "", "`address` for the gRPC part, of the same kinds")
+	batch := cmd.Flags().Int("batch", 256, "samples of a request that are run at a time")
+	concurrent := cmd.Flags().Int("concurrent", 16, "requests that are run at a time; others wait")
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		switch {
+		case *rest == "" && *grpcAt == "":
+			return usagef("gateway: give --http or --grpc, or both")
+		case *batch < 1 || *concurrent < 1:
+			return usagef("gateway: --batch is %d and --concurrent %d", *batch, *concurrent)
+		case len(args) > 1 && *flags.stock.dir != "":
+			return usagef("gateway: a stock on disk is of one network, and %d are given", len(args))
+		}
+		log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+		var models []gateway.Model
+		t := render.Table(cmd.OutOrStdout())
+		for _, arg := range args {
+			name, dir, err := nameOf(arg)
+			if err != nil {
+				return err
+			}
+			if slices.ContainsFunc(models, func(m gateway.Model) bool { return m.Name == name }) {
+				return usagef("gateway: two networks have the name %s: give one another, as NAME=DIR", name)
+			}
+			s, err := flags.open(cmd, dir)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, s.Close()) }()
+			defer warnDiscarded(cmd, s.Session)()
+			d := s.secret.Describe()
+			models = append(models, gateway.Model{Name: name, Input: d.Input, Output: d.Output, Infer: s.Infer, Ready: s.ready})
+			fmt.Fprintf(t, "model\t%s\n", name)
+		}
+		g := gateway.New(gateway.Options{
+			Version: version.String(), Batch: *batch, Concurrent: *concurrent, MaxBytes: gatewayMaxBytes, Log: log,
+		}, models...)
+		var at [2]net.Listener
+		for i, addr := range []string{*rest, *grpcAt} {
+			if addr == "" {
+				continue
+			}
+			l, err := g.Listen(addr)
+			if errors.Is(err, gateway.ErrAddress) {
+				return usageError{err}
+			}
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			at[i] = l
+			fmt.Fprintf(t, "%s\t%s\n", [...]string{"http", "grpc"}[i], l.Addr())
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+		return g.Serve(cmd.Context(), at[0], at[1], gatewayStop)
+	}
+	return cmd
+}
+
+// nameOf returns the name of a network and its folder.
+func nameOf(arg string) (name, dir string, err error) {
+	name, dir, ok := strings.Cut(arg, "=")
+	if !ok {
+		dir = arg
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return "", "", err
+		}
+		name = filepath.Base(abs)
+	}
+	if name == "" || dir == "" || strings.ContainsAny(name, "/\\ ") {
+		return "", "", usagef("gateway: %q: want DIR or NAME=DIR, of a name without slashes and spaces", arg)
+	}
+	return name, dir, nil
+}

@@ -1,0 +1,192 @@
+// Package gateway serves sealed networks to applications of this machine by the Open
+// Inference Protocol, version 2: its REST part with the extension for binary tensors, and its
+// gRPC part. Clients made for inference servers work unchanged, and know nothing of masks and
+// clouds. It is part of the trusted host: inputs and results pass through it in the clear.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/verify"
+)
+
+// What all models have in common.
+const (
+	inputName, outputName = "input", "output"
+	modelVersion          = "1"
+	datatype              = "FP32"
+	platform              = "securenets"
+	serverName            = "securenets"
+)
+
+// Model is a sealed network as applications see it.
+type Model struct {
+	Name   string
+	Input  [3]int // C, H, W
+	Output int    // elements
+	// Infer runs n samples, which lie one after the other, as hostclient.Session.Infer does.
+	Infer func(ctx context.Context, x []float32, n int) ([]float32, error)
+	// Ready says why the network cannot be run now.
+	Ready func(context.Context) error
+}
+
+// dims returns the extents of a sample: those of a map, or one of a vector.
+func (m *Model) dims() []int64 {
+	if m.Input[1]*m.Input[2] == 1 {
+		return []int64{int64(m.Input[0])}
+	}
+	return []int64{int64(m.Input[0]), int64(m.Input[1]), int64(m.Input[2])}
+}
+
+func (m *Model) elements() int { return m.Input[0] * m.Input[1] * m.Input[2] }
+
+// samples returns how many samples a tensor of a request holds. A map may come as a vector:
+// their order is one.
+func (m *Model) samples(name, of string, shape []int64) (int, error) {
+	switch {
+	case name != inputName:
+		return 0, refusal(codes.InvalidArgument, "an input %.32q: the one of model %s is %q", name, m.Name, inputName)
+	case of != datatype:
+		return 0, refusal(codes.InvalidArgument, "input %q of %.16q: want %s", name, of, datatype)
+	}
+	all := int64(m.elements())
+	if len(shape) < 2 || shape[0] < 1 || shape[0] > maxElements/all ||
+		!slices.Equal(shape[1:], m.dims()) && !slices.Equal(shape[1:], []int64{all}) {
+		return 0, refusal(codes.InvalidArgument, "input %q of shape %.64s: want %v, with a number of samples before it", name, fmt.Sprint(shape), m.dims())
+	}
+	return int(shape[0]), nil
+}
+
+// maxElements is more than any request may hold.
+const maxElements = 1 << 40
+
+// Options of a Gateway.
+type Options struct {
+	Version    string // of the program
+	Batch      int    // samples of a request that are run at a time
+	Concurrent int    // requests that are run at a time
+	MaxBytes   int64  // of a request's body
+	Log        *slog.Logger
+}
+
+// Gateway serves models. See Handler and Register.
+type Gateway struct {
+	o      Options
+	models []Model
+	slots  chan struct{} // one a request that runs
+}
+
+// New returns a gateway to models, whose names differ.
+func New(o Options, models ...Model) *Gateway {
+	return &Gateway{o: o, models: models, slots: make(chan struct{}, o.Concurrent)}
+}
+
+func (g *Gateway) find(name, version string) (*Model, error) {
+	i := slices.IndexFunc(g.models, func(m Model) bool { return m.Name == name })
+	if i < 0 {
+		return nil, refusal(codes.NotFound, "no model %.64q", name)
+	}
+	if version != "" && version != modelVersion {
+		return nil, refusal(codes.NotFound, "no version %.64q of model %s: its version is %s", version, name, modelVersion)
+	}
+	return &g.models[i], nil
+}
+
+// ready says why not all models can be run.
+func (g *Gateway) ready(ctx context.Context) error {
+	for i := range g.models {
+		if err := g.models[i].Ready(ctx); err != nil {
+			return fmt.Errorf("model %s: %w", g.models[i].Name, err)
+		}
+	}
+	return nil
+}
+
+// enter waits until a request may run, which calls leave when it has.
+func (g *Gateway) enter(ctx context.Context) error {
+	select {
+	case g.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (g *Gateway) leave() { <-g.slots }
+
+// infer runs n samples, and logs what is not the caller's doing.
+func (g *Gateway) infer(ctx context.Context, m *Model, x []float32, n int) ([]float32, error) {
+	if len(x) != n*m.elements() {
+		return nil, refusal(codes.InvalidArgument, "%d elements in input %q, its shape has %d", len(x), inputName, n*m.elements())
+	}
+	y := make([]float32, 0, n*m.Output)
+	for i := 0; i < n; i += g.o.Batch {
+		k := min(g.o.Batch, n-i)
+		part, err := m.Infer(ctx, x[i*m.elements():(i+k)*m.elements()], k)
+		if err != nil {
+			g.report(ctx, m, err)
+			return nil, err
+		}
+		y = append(y, part...)
+	}
+	return y, nil
+}
+
+func (g *Gateway) report(ctx context.Context, m *Model, err error) {
+	switch codeOf(err) {
+	case codes.InvalidArgument, codes.Canceled:
+	case codes.DataLoss:
+		g.o.Log.ErrorContext(ctx, "a cloud answered wrongly", "model", m.Name, "error", err)
+	default:
+		g.o.Log.WarnContext(ctx, "inference failed", "model", m.Name, "error", err)
+	}
+}
+
+// refusedError is a request that makes no sense, or asks for what there is not.
+type refusedError struct {
+	code codes.Code
+	text string
+}
+
+func (e *refusedError) Error() string { return e.text }
+
+func refusal(code codes.Code, format string, a ...any) error {
+	return &refusedError{code, fmt.Sprintf(format, a...)}
+}
+
+// codeOf returns the gRPC code of an error. What a cloud refuses is not the caller's doing,
+// whatever the cloud calls it.
+func codeOf(err error) codes.Code {
+	var refused *refusedError
+	var cloud *wire.Error
+	is := func(targets ...error) bool {
+		return slices.ContainsFunc(targets, func(t error) bool { return errors.Is(err, t) })
+	}
+	switch {
+	case errors.As(err, &refused):
+		return refused.code
+	case is(verify.ErrRejected):
+		return codes.DataLoss
+	case is(hostclient.ErrInput):
+		return codes.InvalidArgument
+	case is(hostclient.ErrNoPads):
+		return codes.ResourceExhausted
+	case is(hostclient.ErrTimeout, context.DeadlineExceeded):
+		return codes.DeadlineExceeded
+	case is(context.Canceled):
+		return codes.Canceled
+	case errors.As(err, &cloud) && cloud.Code == codes.ResourceExhausted:
+		return codes.ResourceExhausted
+	case cloud != nil, is(hostclient.ErrUnavailable, hostclient.ErrBadAnswer, hostclient.ErrQuarantined, hostclient.ErrClosed):
+		return codes.Unavailable
+	}
+	return codes.Internal
+}

@@ -1,0 +1,170 @@
+package gateway
+
+import (
+	"context"
+	"encoding/binary"
+	"math"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "github.com/securenets/securenets/api/inference"
+)
+
+// Register has s serve the gRPC part of the protocol.
+func (g *Gateway) Register(s grpc.ServiceRegistrar) {
+	pb.RegisterGRPCInferenceServiceServer(s, service{Gateway: g})
+}
+
+// service is the gRPC part.
+type service struct {
+	pb.UnimplementedGRPCInferenceServiceServer
+	*Gateway
+}
+
+func statusOf(err error) error { return status.Error(codeOf(err), err.Error()) }
+
+func (service) ServerLive(context.Context, *pb.ServerLiveRequest) (*pb.ServerLiveResponse, error) {
+	return &pb.ServerLiveResponse{Live: true}, nil
+}
+
+func (s service) ServerReady(ctx context.Context, _ *pb.ServerReadyRequest) (*pb.ServerReadyResponse, error) {
+	return &pb.ServerReadyResponse{Ready: s.ready(ctx) == nil}, nil
+}
+
+func (s service) ModelReady(ctx context.Context, r *pb.ModelReadyRequest) (*pb.ModelReadyResponse, error) {
+	m, err := s.find(r.Name, r.Version)
+	if err != nil {
+		return nil, statusOf(err)
+	}
+	return &pb.ModelReadyResponse{Ready: m.Ready(ctx) == nil}, nil
+}
+
+func (s service) ServerMetadata(context.Context, *pb.ServerMetadataRequest) (*pb.ServerMetadataResponse, error) {
+	return &pb.ServerMetadataResponse{Name: serverName, Version: s.o.Version}, nil
+}
+
+func (s service) ModelMetadata(_ context.Context, r *pb.ModelMetadataRequest) (*pb.ModelMetadataResponse, error) {
+	m, err := s.find(r.Name, r.Version)
+	if err != nil {
+		return nil, statusOf(err)
+	}
+	tensor := func(name string, dims ...int64) []*pb.ModelMetadataResponse_TensorMetadata {
+		return []*pb.ModelMetadataResponse_TensorMetadata{{Name: name, Datatype: datatype, Shape: append([]int64{-1}, dims...)}}
+	}
+	return &pb.ModelMetadataResponse{
+		Name: m.Name, Versions: []string{modelVersion}, Platform: platform,
+		Inputs: tensor(inputName, m.dims()...), Outputs: tensor(outputName, int64(m.Output)),
+	}, nil
+}
+
+func (s service) ModelInfer(ctx context.Context, r *pb.ModelInferRequest) (*pb.ModelInferResponse, error) {
+	resp, err := s.modelInfer(ctx, r)
+	if err != nil {
+		return nil, statusOf(err)
+	}
+	return resp, nil
+}
+
+func (s service) modelInfer(ctx context.Context, r *pb.ModelInferRequest) (*pb.ModelInferResponse, error) {
+	m, err := s.find(r.ModelName, r.ModelVersion)
+	if err != nil {
+		return nil, err
+	}
+	if len(r.Inputs) != 1 {
+		return nil, refusal(codes.InvalidArgument, "%d inputs, model %s has one", len(r.Inputs), m.Name)
+	}
+	in := r.Inputs[0]
+	n, err := m.samples(in.Name, in.Datatype, in.Shape)
+	if err != nil {
+		return nil, err
+	}
+	if err := known("input", in.Name, in.Parameters); err != nil {
+		return nil, err
+	}
+	outputs := make([]string, len(r.Outputs))
+	for i, o := range r.Outputs {
+		outputs[i] = o.Name
+		if err := known("output", o.Name, o.Parameters); err != nil {
+			return nil, err
+		}
+	}
+	if err := m.requested(outputs); err != nil {
+		return nil, err
+	}
+	var x []float32
+	raw := len(r.RawInputContents) > 0
+	switch contents := in.Contents; {
+	case !raw:
+		x = contents.GetFp32Contents()
+	case contents != nil:
+		return nil, refusal(codes.InvalidArgument, "contents beside raw_input_contents")
+	case len(r.RawInputContents) != 1:
+		return nil, refusal(codes.InvalidArgument, "%d raw_input_contents for one input", len(r.RawInputContents))
+	default:
+		if x, err = floats(r.RawInputContents[0]); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	y, err := s.infer(ctx, m, x, n)
+	if err != nil {
+		return nil, err
+	}
+	out := &pb.ModelInferResponse_InferOutputTensor{Name: outputName, Datatype: datatype, Shape: []int64{int64(n), int64(m.Output)}}
+	resp := &pb.ModelInferResponse{
+		ModelName: m.Name, ModelVersion: modelVersion, Id: r.Id,
+		Outputs: []*pb.ModelInferResponse_InferOutputTensor{out},
+	}
+	if raw {
+		resp.RawOutputContents = [][]byte{appendFloats(nil, y)}
+	} else {
+		out.Contents = &pb.InferTensorContents{Fp32Contents: y}
+	}
+	return resp, nil
+}
+
+// known refuses parameters of a tensor that say something else of it than these say.
+func known[V any](kind, name string, parameters map[string]V, these ...string) error {
+	for p := range parameters {
+		ok := false
+		for _, k := range these {
+			ok = ok || p == k
+		}
+		if !ok {
+			return refusal(codes.InvalidArgument, "parameter %.64q of %s %.64q is not supported", p, kind, name)
+		}
+	}
+	return nil
+}
+
+// requested refuses names of outputs that there are not. None stand for all.
+func (m *Model) requested(names []string) error {
+	if len(names) > 1 || len(names) == 1 && names[0] != outputName {
+		return refusal(codes.InvalidArgument, "outputs %.64q, the one of model %s is %q", names, m.Name, outputName)
+	}
+	return nil
+}
+
+// floats returns what little-endian bytes hold.
+func floats(b []byte) ([]float32, error) {
+	if len(b)%4 != 0 {
+		return nil, refusal(codes.InvalidArgument, "%d bytes of %s", len(b), datatype)
+	}
+	x := make([]float32, len(b)/4)
+	for i := range x {
+		x[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+	}
+	return x, nil
+}
+
+func appendFloats(b []byte, y []float32) []byte {
+	for _, v := range y {
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
+	}
+	return b
+}

@@ -1,0 +1,333 @@
+package gateway
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+)
+
+// headerLength is the header that says how many bytes of a body are JSON; what follows are
+// binary tensors.
+const headerLength = "Inference-Header-Content-Length"
+
+// Handler returns the REST part of the protocol.
+func (g *Gateway) Handler() http.Handler {
+	mux := http.NewServeMux()
+	handle := func(pattern string, f func(w http.ResponseWriter, r *http.Request) error) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			if err := f(w, r); err != nil {
+				writeError(w, err)
+			}
+		})
+	}
+	handle("GET /v2/health/live", func(w http.ResponseWriter, _ *http.Request) error {
+		return writeJSON(w, http.StatusOK, map[string]bool{"live": true})
+	})
+	handle("GET /v2/health/ready", func(w http.ResponseWriter, r *http.Request) error {
+		return writeReady(w, g.ready(r.Context()), map[string]any{})
+	})
+	handle("GET /v2", func(w http.ResponseWriter, _ *http.Request) error {
+		return writeJSON(w, http.StatusOK, map[string]any{"name": serverName, "version": g.o.Version, "extensions": []string{"binary_tensor_data"}})
+	})
+	for _, at := range []string{"/v2/models/{model}", "/v2/models/{model}/versions/{version}"} {
+		handle("GET "+at, func(w http.ResponseWriter, r *http.Request) error {
+			m, err := g.find(r.PathValue("model"), r.PathValue("version"))
+			if err != nil {
+				return err
+			}
+			return writeJSON(w, http.StatusOK, map[string]any{
+				"name": m.Name, "versions": []string{modelVersion}, "platform": platform,
+				"inputs":  []tensor{{Name: inputName, Datatype: datatype, Shape: append([]int64{-1}, m.dims()...)}},
+				"outputs": []tensor{{Name: outputName, Datatype: datatype, Shape: []int64{-1, int64(m.Output)}}},
+			})
+		})
+		handle("GET "+at+"/ready", func(w http.ResponseWriter, r *http.Request) error {
+			m, err := g.find(r.PathValue("model"), r.PathValue("version"))
+			if err != nil {
+				return err
+			}
+			return writeReady(w, m.Ready(r.Context()), map[string]any{"name": m.Name})
+		})
+		handle("POST "+at+"/infer", g.serveInfer)
+	}
+	handle("/", func(_ http.ResponseWriter, r *http.Request) error {
+		return refusal(codes.NotFound, "no endpoint %.8s %.128s", r.Method, r.URL.Path)
+	})
+	return http.NewCrossOriginProtection().Handler(local(mux))
+}
+
+// local refuses requests that came by TCP for the name of another machine: a web page may
+// have its own name stand for this one, to reach what listens here.
+func local(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if at, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr); ok && at != nil && !loopback(r.Host) {
+			writeError(w, refusal(codes.PermissionDenied, "a request for host %.64q, want localhost", r.Host))
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+func loopback(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil && ip.IsLoopback() || strings.EqualFold(host, "localhost")
+}
+
+// tensor is one as JSON has it.
+type tensor struct {
+	Name       string                     `json:"name"`
+	Datatype   string                     `json:"datatype"`
+	Shape      []int64                    `json:"shape"`
+	Parameters map[string]json.RawMessage `json:"parameters,omitempty"`
+	Data       json.RawMessage            `json:"data,omitempty"`
+}
+
+// inferRequest is the JSON of a request; of its parameters only binaryOutput counts.
+type inferRequest struct {
+	ID         string                     `json:"id"`
+	Parameters map[string]json.RawMessage `json:"parameters"`
+	Inputs     []tensor                   `json:"inputs"`
+	Outputs    []struct {
+		Name       string                     `json:"name"`
+		Parameters map[string]json.RawMessage `json:"parameters"`
+	} `json:"outputs"`
+}
+
+type inferResponse struct {
+	ModelName    string   `json:"model_name"`
+	ModelVersion string   `json:"model_version"`
+	ID           string   `json:"id,omitempty"`
+	Outputs      []tensor `json:"outputs"`
+}
+
+// Parameters of the extension for binary tensors.
+const (
+	binarySize   = "binary_data_size"   // of a tensor: its bytes, behind the JSON
+	binaryData   = "binary_data"        // of an output: that it be sent so
+	binaryOutput = "binary_data_output" // of a request: that all outputs be
+)
+
+func (g *Gateway) serveInfer(w http.ResponseWriter, r *http.Request) error {
+	text, tail, err := g.restInfer(w, r)
+	if err != nil {
+		return err
+	}
+	if tail == nil {
+		return write(w, http.StatusOK, "application/json", text)
+	}
+	w.Header().Set(headerLength, strconv.Itoa(len(text)))
+	return write(w, http.StatusOK, "application/octet-stream", append(text, tail...))
+}
+
+// restInfer returns the JSON of a request's answer, and the bytes of its tensor where that
+// is not in it. It reads the request once it may run, so that others wait in no memory.
+func (g *Gateway) restInfer(w http.ResponseWriter, r *http.Request) (text, tail []byte, err error) {
+	m, err := g.find(r.PathValue("model"), r.PathValue("version"))
+	if err != nil {
+		return nil, nil, err
+	}
+	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
+		return nil, nil, refusal(codes.Unimplemented, "a body with encoding %.32q, want none", e)
+	}
+	if err := g.enter(r.Context()); err != nil {
+		return nil, nil, err
+	}
+	defer g.leave()
+	req, rest, err := g.readRequest(w, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	x, n, err := m.input(req, rest)
+	if err != nil {
+		return nil, nil, err
+	}
+	binary, err := m.output(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	y, err := g.infer(r.Context(), m, x, n)
+	if err != nil {
+		return nil, nil, err
+	}
+	out := tensor{Name: outputName, Datatype: datatype, Shape: []int64{int64(n), int64(m.Output)}}
+	if binary {
+		tail = appendFloats(nil, y)
+		out.Parameters = map[string]json.RawMessage{binarySize: json.RawMessage(strconv.Itoa(len(tail)))}
+	} else if out.Data, err = json.Marshal(y); err != nil {
+		return nil, nil, err
+	}
+	text, err = json.Marshal(inferResponse{m.Name, modelVersion, req.ID, []tensor{out}})
+	return text, tail, err
+}
+
+// readRequest reads a request, and the bytes of tensors that follow its JSON.
+func (g *Gateway) readRequest(w http.ResponseWriter, r *http.Request) (*inferRequest, []byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, g.o.MaxBytes))
+	if err != nil {
+		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+			return nil, nil, err
+		}
+		return nil, nil, refusal(codes.InvalidArgument, "the request breaks off: %v", err)
+	}
+	n := uint64(len(body))
+	if h := r.Header.Get(headerLength); h != "" {
+		if n, err = strconv.ParseUint(h, 10, 63); err != nil || n > uint64(len(body)) {
+			return nil, nil, refusal(codes.InvalidArgument, "%s is %.32q in a request of %d bytes", headerLength, h, len(body))
+		}
+	}
+	req := new(inferRequest)
+	if err := json.Unmarshal(body[:n], req); err != nil {
+		return nil, nil, refusal(codes.InvalidArgument, "the request is not what the protocol has: %v", err)
+	}
+	return req, body[n:], nil
+}
+
+// input returns the samples of a request, and their number. Tail is what follows its JSON.
+func (m *Model) input(req *inferRequest, tail []byte) (x []float32, n int, err error) {
+	if len(req.Inputs) != 1 {
+		return nil, 0, refusal(codes.InvalidArgument, "%d inputs, model %s has one", len(req.Inputs), m.Name)
+	}
+	in := req.Inputs[0]
+	if n, err = m.samples(in.Name, in.Datatype, in.Shape); err != nil {
+		return nil, 0, err
+	}
+	if err := known("input", in.Name, in.Parameters, binarySize); err != nil {
+		return nil, 0, err
+	}
+	size, binary, err := parameter[uint64](in.Parameters, binarySize)
+	switch {
+	case err != nil:
+		return nil, 0, err
+	case binary && in.Data != nil:
+		return nil, 0, refusal(codes.InvalidArgument, "data beside %s", binarySize)
+	case size != uint64(len(tail)): // 0 where there is none
+		return nil, 0, refusal(codes.InvalidArgument, "%d bytes of tensors, %s is %d", len(tail), binarySize, size)
+	case binary:
+		x, err = floats(tail)
+	default:
+		x, err = numbers(n*m.elements(), string(in.Data))
+	}
+	return x, n, err
+}
+
+// output reports whether a request asks for its output in binary.
+func (m *Model) output(req *inferRequest) (binary bool, err error) {
+	names := make([]string, len(req.Outputs))
+	binary, _, err = parameter[bool](req.Parameters, binaryOutput)
+	for i, o := range req.Outputs {
+		if names[i] = o.Name; err == nil {
+			err = known("output", o.Name, o.Parameters, binaryData)
+		}
+		if err == nil && o.Parameters[binaryData] != nil {
+			binary, _, err = parameter[bool](o.Parameters, binaryData)
+		}
+	}
+	if err == nil {
+		err = m.requested(names)
+	}
+	return binary, err
+}
+
+// parameter returns the value of a parameter, and whether there is one.
+func parameter[T any](all map[string]json.RawMessage, name string) (value T, ok bool, err error) {
+	text, ok := all[name]
+	if ok && json.Unmarshal(text, &value) != nil {
+		err = refusal(codes.InvalidArgument, "parameter %q is %.32s", name, text)
+	}
+	return value, ok, err
+}
+
+// numbers returns those of a JSON array, or of arrays in one, in their order: at most a few
+// more than n. Text is valid JSON, or nothing.
+func numbers(n int, text string) ([]float32, error) {
+	if !strings.HasPrefix(text, "[") {
+		return nil, refusal(codes.InvalidArgument, "the data of input %q is no array", inputName)
+	}
+	x := make([]float32, 0, min(n, len(text)/2))
+	for i := 0; i < len(text); {
+		switch c := text[i]; {
+		case strings.IndexByte("[], \t\r\n", c) >= 0:
+			i++
+		case c == '-' || '0' <= c && c <= '9':
+			end := i + 1
+			for end < len(text) && strings.IndexByte("],\t\r\n ", text[end]) < 0 {
+				end++
+			}
+			v, err := strconv.ParseFloat(text[i:end], 32)
+			if err != nil {
+				return nil, refusal(codes.InvalidArgument, "%.32q in the data of input %q is out of the range of %s", text[i:end], inputName, datatype)
+			}
+			x, i = append(x, float32(v)), end
+		default:
+			return nil, refusal(codes.InvalidArgument, "something else than numbers in the data of input %q", inputName)
+		}
+	}
+	return x, nil
+}
+
+func writeReady(w http.ResponseWriter, err error, to map[string]any) error {
+	to["ready"] = err == nil
+	if err != nil {
+		to["error"] = err.Error()
+		return writeJSON(w, http.StatusServiceUnavailable, to)
+	}
+	return writeJSON(w, http.StatusOK, to)
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return write(w, status, "application/json", b)
+}
+
+// write writes an answer. That its caller is gone is nobody's business.
+func write(w http.ResponseWriter, status int, kind string, body []byte) error {
+	w.Header().Set("Content-Type", kind)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	_, _ = w.Write(body)
+	return nil
+}
+
+// clientClosed is the status of requests that their caller gave up; nobody reads it.
+const clientClosed = 499
+
+func writeError(w http.ResponseWriter, err error) {
+	status := http.StatusInternalServerError
+	switch codeOf(err) {
+	case codes.InvalidArgument:
+		status = http.StatusBadRequest
+	case codes.NotFound:
+		status = http.StatusNotFound
+	case codes.PermissionDenied:
+		status = http.StatusForbidden
+	case codes.Unimplemented:
+		status = http.StatusUnsupportedMediaType
+	case codes.DataLoss:
+		status = http.StatusBadGateway
+	case codes.ResourceExhausted, codes.Unavailable:
+		status = http.StatusServiceUnavailable
+	case codes.DeadlineExceeded:
+		status = http.StatusGatewayTimeout
+	case codes.Canceled:
+		status = clientClosed
+	}
+	text := err.Error()
+	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+		status, text = http.StatusRequestEntityTooLarge, fmt.Sprintf("more than the %d bytes that a request may have", tooLarge.Limit)
+	}
+	_ = writeJSON(w, status, map[string]string{"error": text})
+}

@@ -1,0 +1,93 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/securenets/securenets/internal/localsocket"
+	"github.com/securenets/securenets/internal/wire"
+)
+
+// ErrAddress reports an address that is no place on this machine.
+var ErrAddress = errors.New("gateway: bad address")
+
+// Listen listens at unix:/path, where this process's user and root may connect, or at
+// HOST:PORT with a host that is this machine's alone.
+func (g *Gateway) Listen(addr string) (net.Listener, error) {
+	if strings.HasPrefix(addr, "unix:") {
+		path, err := wire.SocketPath(addr)
+		if err != nil {
+			return nil, err
+		}
+		return localsocket.Listen(path, localsocket.Private, func(uid uint32, err error) {
+			g.o.Log.Warn("caller turned away", "uid", uid, "error", err)
+		})
+	}
+	if _, _, err := net.SplitHostPort(addr); err != nil || !loopback(addr) {
+		return nil, fmt.Errorf("%w %q: want unix:/path, or a port of this machine as 127.0.0.1:8000", ErrAddress, addr)
+	}
+	return net.Listen("tcp", addr)
+}
+
+const (
+	readTimeout = time.Minute // for a request, which holds a place among those that run
+	idleTimeout = 2 * time.Minute
+	maxStreams  = 64 // gRPC calls of one connection
+)
+
+// Serve serves the REST part at rest and the gRPC part at calls, one of which may be nil,
+// until ctx ends. It finishes what is in work then, for so long at most.
+func (g *Gateway) Serve(ctx context.Context, rest, calls net.Listener, atMost time.Duration) error {
+	group, ctx := errgroup.WithContext(ctx)
+	within := func(stop func(context.Context)) {
+		<-ctx.Done()
+		left, cancel := context.WithTimeout(context.Background(), atMost)
+		defer cancel()
+		stop(left)
+	}
+	if rest != nil {
+		server := &http.Server{
+			Handler: g.Handler(), ReadTimeout: readTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
+			ErrorLog: slog.NewLogLogger(g.o.Log.Handler(), slog.LevelWarn),
+		}
+		group.Go(func() error {
+			if err := server.Serve(rest); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
+		group.Go(func() error {
+			within(func(left context.Context) {
+				if server.Shutdown(left) != nil {
+					server.Close()
+				}
+			})
+			return nil
+		})
+	}
+	if calls != nil {
+		server := grpc.NewServer(grpc.MaxRecvMsgSize(int(g.o.MaxBytes)), grpc.MaxConcurrentStreams(maxStreams))
+		g.Register(server)
+		healthpb.RegisterHealthServer(server, health.NewServer())
+		group.Go(func() error { return server.Serve(calls) })
+		group.Go(func() error {
+			within(func(left context.Context) {
+				defer context.AfterFunc(left, server.Stop)()
+				server.GracefulStop()
+			})
+			return nil
+		})
+	}
+	return group.Wait()
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/kernels/cpu"
+)
+
+// sessionFlags say how sessions of sealed networks run.
+type sessionFlags struct {
+	on           clouds
+	identity     *string
+	onlyStock    *bool
+	padMemory    *int64
+	retries      *int
+	spares       *[]string
+	sharedMemory *string
+	stock        stockFlags
+}
+
+// addSessionFlags gives cmd those flags, with a default of how much memory pads get.
+func addSessionFlags(cmd *cobra.Command, endpoint string, padMemory int64) sessionFlags {
+	return sessionFlags{
+		on:           cloudsFlags(cmd, endpoint),
+		identity:     identityFlag(cmd),
+		onlyStock:    cmd.Flags().Bool("require-stock", false, "fail where no pads are in stock, rather than make them on the way"),
+		padMemory:    cmd.Flags().Int64("pad-memory", padMemory, "bytes of pads to keep in stock, made in the background"),
+		retries:      cmd.Flags().Int("retries", 0, "times that a layer is asked for again, where a cloud fails or lies"),
+		spares:       cmd.Flags().StringArray("spare", nil, "`address` of another cloud with the sealed network, asked where the first fails; ROLE=ADDRESS where there are several roles"),
+		sharedMemory: cmd.Flags().String("shared-memory", "auto", "auto to share memory with clouds on this machine that take it, off to send all through their sockets"),
+		stock:        addStockFlags(cmd),
+	}
+}
+
+// session is an open session and what it needs.
+type session struct {
+	*hostclient.Session
+	secret *hostclient.Secret
+	clouds [][]*hostclient.Client // by role, spares behind the first
+}
+
+// open opens a session of the network in a folder, which is to be closed.
+func (f sessionFlags) open(cmd *cobra.Command, dir string) (_ *session, err error) {
+	if *f.retries < 0 || *f.padMemory < 0 {
+		return nil, usagef("%s: --retries is %d and --pad-memory %d", cmd.Name(), *f.retries, *f.padMemory)
+	}
+	var local []hostclient.DialOption
+	switch *f.sharedMemory {
+	case "auto":
+	case "off":
+		local = append(local, unshared)
+	default:
+		return nil, usagef("%s: --shared-memory is %q, want auto or off", cmd.Name(), *f.sharedMemory)
+	}
+	stock, err := f.stock.stock()
+	if err != nil {
+		return nil, err
+	}
+	secret, models, err := readSealed(cmd.Context(), dir, *f.identity)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{secret: secret, clouds: make([][]*hostclient.Client, len(models))}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	firsts, _, err := f.on.dial(models, local...)
+	if err != nil {
+		return nil, err
+	}
+	for role, c := range firsts {
+		s.clouds[role] = []*hostclient.Client{c}
+	}
+	spares, _, err := f.on.dialSpares(*f.spares, len(models), local...)
+	if err != nil {
+		return nil, err
+	}
+	for role := range spares {
+		s.clouds[role] = append(s.clouds[role], spares[role]...)
+	}
+	s.Session, err = hostclient.Open(cmd.Context(), secret, models, firsts, hostclient.Options{
+		Multiplier: cpu.New(cpu.Options{}), RequireStock: *f.onlyStock, Stock: stock,
+		Retries: *f.retries, Spares: spares, PadMemory: *f.padMemory,
+	})
+	return s, err
+}
+
+// Close ends the session and its connections.
+func (s *session) Close() (err error) {
+	if s.Session != nil {
+		err = s.Session.Close()
+	}
+	for _, c := range slices.Concat(s.clouds...) {
+		c.Close()
+	}
+	return err
+}
+
+// ready says why the network cannot be run now: of some role no cloud serves.
+func (s *session) ready(ctx context.Context) error {
+	for _, role := range s.clouds {
+		var all error
+		for _, c := range role {
+			info, err := c.Info(ctx)
+			if err == nil && info.Serving {
+				all = nil
+				break
+			}
+			if err == nil {
+				err = errors.New(c.Addr() + " does not serve now")
+			}
+			all = errors.Join(all, err)
+		}
+		if all != nil {
+			return all
+		}
+	}
+	return nil
+}
