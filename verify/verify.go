@@ -27,6 +27,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/securenets/securenets/internal/plan"
@@ -134,6 +135,20 @@ func RestoreKey(f Field, op plan.Op, s, v []uint64) (*Key, error) {
 
 func makeKey(f Field, op plan.Op, s, v []uint64) *Key {
 	return &Key{op: op, field: f, s: s, v: v, sumS: f.sum(s), sumV: f.sum(v)}
+}
+
+// Rekey returns another key of the same layer, whose S is drawn anew, after checking that
+// w are the weights that k is a key of: V = S·W. For others its error wraps ErrKey; wrong
+// ones would pass with probability 1/P, had they been chosen without knowing S. k stays as
+// it is. It takes 2·op.MulAdds() multiply-adds.
+func (k *Key) Rekey(w []int32) (*Key, error) {
+	if err := wantLen("weights", len(w), k.op.Rows(), k.op.Terms()); err != nil {
+		return nil, err
+	}
+	if !slices.Equal(k.field.adjoint(k.op, k.s, w), k.v) {
+		return nil, fmt.Errorf("%w of these weights", ErrKey)
+	}
+	return NewKey(k.field, k.op, w)
 }
 
 // adjoint returns V = S·W mod P: the product with the transpose of op's linear

@@ -390,6 +390,73 @@ func TestRestoreKey(t *testing.T) {
 	}
 }
 
+// TestRekey: the new key is one of the same weights, by their definition, and of no
+// others; the old one stays as it is.
+func TestRekey(t *testing.T) {
+	rng := mathrand.New(mathrand.NewPCG(7, 1))
+	for _, f := range fields(t) {
+		for _, c := range ops {
+			w, x := signed(rng, c.op.Rows()*c.op.Terms(), 1000), signed(rng, c.op.InLen(), 1000)
+			old, err := NewKey(f, c.op, w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, v := slices.Clone(old.s), slices.Clone(old.v)
+			k, err := old.Rekey(w)
+			if err != nil {
+				t.Fatalf("%s: %v", c.name, err)
+			}
+			if !slices.Equal(old.s, s) || !slices.Equal(old.v, v) {
+				t.Errorf("%s: the old key has changed", c.name)
+			}
+			want := make([]*big.Int, c.op.InLen())
+			for i := range want {
+				want[i] = new(big.Int)
+			}
+			terms(c.op, func(out, wi, in int) {
+				want[in].Add(want[in], new(big.Int).Mul(new(big.Int).SetUint64(k.s[out]), big.NewInt(int64(w[wi]))))
+			})
+			for i, e := range want {
+				if e.Mod(e, new(big.Int).SetUint64(f.p)).Uint64() != k.v[i] {
+					t.Fatalf("%s: V[%d] is not that of S and W", c.name, i)
+				}
+			}
+			y := answers(c.op, w, x, 1)
+			if _, err := k.Open(NewCandidate(slices.Clone(y), 1), x); err != nil {
+				t.Errorf("%s: %v", c.name, err)
+			}
+			if f != DefaultField() {
+				continue // what follows happens by chance there
+			}
+			if slices.Equal(k.s, s) {
+				t.Errorf("%s: the same S", c.name)
+			}
+			y[len(y)-1]++
+			if _, err := k.Open(NewCandidate(y, 1), x); !errors.Is(err, ErrRejected) {
+				t.Errorf("%s: a wrong answer passed: %v", c.name, err)
+			}
+		}
+	}
+
+	op := plan.Dense(5, 3)
+	w := signed(rng, 15, 1000)
+	k, err := NewKey(DefaultField(), op, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range w {
+		wrong := slices.Clone(w)
+		wrong[i]++
+		if again, err := k.Rekey(wrong); again != nil || !errors.Is(err, ErrKey) {
+			t.Errorf("weight %d is another: %v", i, err)
+		}
+	}
+	var length *LengthError
+	if again, err := k.Rekey(w[1:]); again != nil || !errors.As(err, &length) {
+		t.Errorf("short weights: %v", err)
+	}
+}
+
 // TestUniform draws S over fields that reject little and nearly half.
 func TestUniform(t *testing.T) {
 	for _, p := range []uint64{3, 17, 19} {
