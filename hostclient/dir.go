@@ -93,16 +93,33 @@ func BindDir(dir string, clients []*Client, with []age.Identity, to ...age.Recip
 	if s.count() == before {
 		return s, nil
 	}
-	if len(to) == 0 {
-		// What it says of a key may quote it.
-		if to, err = age.ParseRecipients(strings.NewReader(strings.Join(s.recipients, "\n"))); err != nil {
-			return nil, ErrRecipients
-		}
+	if to, err = s.recipientsOr(to); err != nil {
+		return nil, err
 	}
-	if err := writeFile(filepath.Join(dir, secretFile), func(w io.Writer) error { return s.Encrypt(w, to...) }); err != nil {
-		return nil, fmt.Errorf("hostclient: secret: %w", err)
+	if err := s.rewrite(dir, to); err != nil {
+		return nil, err
 	}
 	return s, nil
+}
+
+// recipientsOr returns the recipients given, or without any those of the secret's file.
+func (s *Secret) recipientsOr(to []age.Recipient) ([]age.Recipient, error) {
+	if len(to) > 0 {
+		return to, nil
+	}
+	to, err := age.ParseRecipients(strings.NewReader(strings.Join(s.recipients, "\n")))
+	if err != nil {
+		return nil, ErrRecipients // what age says of a key may quote it
+	}
+	return to, nil
+}
+
+// rewrite writes the secret of a folder anew, in the place of the one that is there.
+func (s *Secret) rewrite(dir string, to []age.Recipient) error {
+	if err := writeFile(filepath.Join(dir, secretFile), func(w io.Writer) error { return s.Encrypt(w, to...) }); err != nil {
+		return fmt.Errorf("hostclient: secret: %w", err)
+	}
+	return nil
 }
 
 // lockDir waits until no other call works on a folder, and keeps others waiting
@@ -157,15 +174,22 @@ func writeFile(path string, content func(io.Writer) error) (err error) {
 func ReadModels(dir string) ([]SealedModel, error) {
 	var models []SealedModel
 	for {
-		role := len(models)
-		b, err := os.ReadFile(filepath.Join(dir, roleFile(role)))
-		if role > 0 && errors.Is(err, fs.ErrNotExist) {
+		m, err := readModel(dir, len(models))
+		if len(models) > 0 && errors.Is(err, fs.ErrNotExist) {
 			return models, nil
 		} else if err != nil {
-			return nil, fmt.Errorf("hostclient: sealed model of role %d: %w", role, err)
+			return nil, err
 		}
-		models = append(models, SealedModel{Role: role, Digest: sealed.Sum(b), Bytes: b})
+		models = append(models, m)
 	}
+}
+
+func readModel(dir string, role int) (SealedModel, error) {
+	b, err := os.ReadFile(filepath.Join(dir, roleFile(role)))
+	if err != nil {
+		return SealedModel{}, fmt.Errorf("hostclient: sealed model of role %d: %w", role, err)
+	}
+	return SealedModel{Role: role, Digest: sealed.Sum(b), Bytes: b}, nil
 }
 
 // ReadSecret reads and decrypts the secret of a folder that WriteDir wrote.

@@ -59,6 +59,9 @@ var (
 	ErrRecipients = errors.New("hostclient: no recipients of the secret")
 	// ErrMismatch: a sealed model that is not the one the secret was made with.
 	ErrMismatch = errors.New("hostclient: sealed model does not belong to this secret")
+	// ErrInconsistent: a secret whose masks, bounds or check vectors do not fit the sealed
+	// models that it was made with: it is damaged, or was not made by sealing.
+	ErrInconsistent = errors.New("hostclient: secret does not fit its sealed models")
 )
 
 // CloudError is an error of one cloud: it says which did not answer, answered

@@ -338,18 +338,26 @@ func (s *Secret) restore(t *tensors, l int, op plan.Op, xmax int32, p *placedLay
 }
 
 // checkKept refuses words that are not the weights of an operator, for inputs of at
-// most xmax in magnitude: products must not leave the range of the signed lift.
-func checkKept(r ring.Ring, op plan.Op, w []uint32, xmax int32) error {
-	if len(w) != op.Rows()*op.Terms() {
-		return fmt.Errorf("%d weights for %d by %d", len(w), op.Rows(), op.Terms())
+// most xmax in magnitude.
+func checkKept(r ring.Ring, op plan.Op, words []uint32, xmax int32) error {
+	if len(words) != op.Rows()*op.Terms() {
+		return fmt.Errorf("%d weights for %d by %d", len(words), op.Rows(), op.Terms())
 	}
-	if err := r.CheckCanonical(w); err != nil {
+	if err := r.CheckCanonical(words); err != nil {
 		return errors.New("a weight is not canonical")
 	}
+	w := make([]int32, len(words))
+	transform.FromRing(r, w, words)
+	return checkBound(r, op, w, xmax)
+}
+
+// checkBound refuses weights whose products with inputs of at most xmax in magnitude
+// leave the range of the signed lift: (1) of the spec, which quantisation keeps to.
+func checkBound(r ring.Ring, op plan.Op, w []int32, xmax int32) error {
 	for row := range slices.Chunk(w, op.Terms()) {
 		var sum int64 // at most 2^16·2^31
 		for _, a := range row {
-			v := int64(r.Lift(a))
+			v := int64(a)
 			sum += max(v, -v)
 		}
 		if sum > int64(r.Max())/int64(xmax) {
