@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 
-	"filippo.io/age"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -222,26 +221,11 @@ func bind(ctx context.Context, dir string, clients []*hostclient.Client, identit
 			return err
 		}
 	}
-	if identity != "" {
-		ids, err := readIdentities(identity)
-		if err == nil {
-			_, err = hostclient.BindDir(dir, clients, ids)
-		}
-		return err
-	}
-	phrase, err := askPassphrase(ctx, "Passphrase: ")
+	with, to, err := reopen(ctx, identity)
 	if err != nil {
 		return err
 	}
-	id, err := age.NewScryptIdentity(phrase)
-	if err != nil {
-		return err
-	}
-	to, err := age.NewScryptRecipient(phrase)
-	if err != nil {
-		return err
-	}
-	_, err = hostclient.BindDir(dir, clients, []age.Identity{id}, to)
+	_, err = hostclient.BindDir(dir, clients, with, to...)
 	return err
 }
 

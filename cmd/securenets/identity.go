@@ -22,18 +22,30 @@ func identityFlag(cmd *cobra.Command) *string {
 
 // identities returns what opens a secret: those of a file, or a passphrase.
 func identities(ctx context.Context, file string) ([]age.Identity, error) {
+	with, _, err := reopen(ctx, file)
+	return with, err
+}
+
+// reopen returns what opens a secret, as identities does, and whom to encrypt it to when it
+// is written again: nobody, for those of before, or who knows the passphrase.
+func reopen(ctx context.Context, file string) (with []age.Identity, to []age.Recipient, err error) {
 	if file != "" {
-		return readIdentities(file)
+		with, err = readIdentities(file)
+		return with, nil, err
 	}
 	phrase, err := askPassphrase(ctx, "Passphrase: ")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	id, err := age.NewScryptIdentity(phrase)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return []age.Identity{id}, nil
+	r, err := age.NewScryptRecipient(phrase)
+	if err != nil {
+		return nil, nil, err
+	}
+	return []age.Identity{id}, []age.Recipient{r}, nil
 }
 
 func readIdentities(file string) ([]age.Identity, error) {
@@ -53,14 +65,9 @@ func readIdentities(file string) ([]age.Identity, error) {
 // recipients returns whom to encrypt a secret to: the public keys given and the
 // owner of an identity file, or who knows a new passphrase.
 func recipients(ctx context.Context, keys []string, file string) ([]age.Recipient, error) {
-	var to []age.Recipient
-	for i, k := range keys {
-		r, err := parseRecipient(k)
-		if err != nil {
-			// It may be a secret key, by mistake.
-			return nil, usagef("recipient %d is no public key of age", i+1)
-		}
-		to = append(to, r)
+	to, err := parseRecipients(keys)
+	if err != nil {
+		return nil, err
 	}
 	if file != "" {
 		ids, err := readIdentities(file)
@@ -86,6 +93,18 @@ func recipients(ctx context.Context, keys []string, file string) ([]age.Recipien
 		return nil, err
 	}
 	return []age.Recipient{r}, nil
+}
+
+func parseRecipients(keys []string) (to []age.Recipient, err error) {
+	for i, k := range keys {
+		r, err := parseRecipient(k)
+		if err != nil {
+			// It may be a secret key, by mistake.
+			return nil, usagef("recipient %d is no public key of age", i+1)
+		}
+		to = append(to, r)
+	}
+	return to, nil
 }
 
 func parseRecipient(key string) (age.Recipient, error) {

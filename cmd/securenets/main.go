@@ -101,7 +101,7 @@ multiply the masked matrices, and checks every product before it uses it.`,
 	if e := os.Getenv("SECURENETS_ENDPOINT"); e != "" {
 		endpoint = e
 	}
-	root.AddCommand(newCheck(), newSeal(), newPush(endpoint), newPads(), newInfer(endpoint), newGateway(endpoint), newInspect(),
+	root.AddCommand(newCheck(), newSeal(), newPush(endpoint), newPads(), newInfer(endpoint), newGateway(endpoint), newInspect(), newRekey(),
 		newModels(endpoint), newStatus(endpoint), newVersion(), newDemo(), newBench(), newSchemes(), newMan(), newEcho(), newHold(), newFrames())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
