@@ -25,10 +25,10 @@ Afterwards:
   - end what runs with the old secret: it goes on with the old vectors;
   - delete old copies of secret.age: whoever infers with one is open to forgeries again.
 
-It repairs the check and nothing more. Masks, biases, scales, weights of layers that are
-kept, and the key of stocks of pads, if they became known, stay known, as do weights that
-known vectors give away: "seal" anew for these, into another folder. What was inferred
-with vectors that were known may be wrong.
+It repairs the check and nothing more. Masks, and the key of stocks of pads, if they
+became known, stay known: "seal" anew for these, into another folder. So do biases, scales,
+weights of layers that are kept, and weights that known vectors give away. What was
+inferred with vectors that were known may be wrong.
 
 The secret is encrypted to those of before, with the same passphrase or for the same
 keys. If what opens it may have become known as well, change that too: with -r for others
