@@ -41,7 +41,7 @@ test: test-gpu ## Run all tests, then some again: without assembly, and under th
 	$(GO) test -count=1 ./...
 	$(GO) test -count=1 -short -tags purego $(ASSEMBLY)
 	cd bench/peers && $(GO) test -count=1 .
-	$(GO) test -count=1 -race -short ./daemon/... ./hostclient/... ./internal/lane/... ./internal/wire/... ./internal/padstock/... ./kernels/... ./transform/... ./verify/...
+	$(GO) test -count=1 -race -short ./cmd/securenets/internal/gateway ./daemon/... ./hostclient/... ./internal/lane/... ./internal/wire/... ./internal/padstock/... ./kernels/... ./transform/... ./verify/...
 
 .PHONY: test-gpu
 test-gpu: ## Test the CUDA backend on a fake driver, plain, under the race detector and with the address sanitizer
@@ -53,6 +53,12 @@ else
 	$(GPU_ENV) $(GO) test -count=1 -tags gpu -race -short ./kernels/cuda/...
 	$(GPU_ENV) $(GO) test -count=1 -tags gpu -asan -short ./kernels/cuda/...
 endif
+
+.PHONY: check-clients
+check-clients: ## Ask the gateway by Triton's own clients, from PyPI
+	python3 -m venv .cache/clients-venv
+	.cache/clients-venv/bin/pip install -q --disable-pip-version-check -r cmd/securenets/internal/gateway/testdata/requirements.txt
+	PYTHON_CLIENTS=$(CURDIR)/.cache/clients-venv/bin/python $(GO) test -count=1 -v -run TestClients ./cmd/securenets/internal/gateway
 
 .PHONY: gpu-check
 gpu-check: gpu-build ## On a machine with a GPU: check the CUDA backend on it, then measure it

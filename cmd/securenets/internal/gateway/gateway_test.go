@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -717,4 +718,36 @@ func FuzzNumbers(f *testing.F) {
 			t.Fatalf("%q: %v, want %v", text, got, want)
 		}
 	})
+}
+
+// TestClients asks by Triton's own clients, where PYTHON_CLIENTS names a Python that has
+// testdata/requirements.txt: see "make check-clients".
+func TestClients(t *testing.T) {
+	python := os.Getenv("PYTHON_CLIENTS")
+	if python == "" {
+		t.Skip("PYTHON_CLIENTS is not set")
+	}
+	g, log := start(new(fake))
+	var at [2]net.Listener
+	for i := range at {
+		l, err := g.Listen("127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		at[i] = l
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- g.Serve(ctx, at[0], at[1], time.Minute) }()
+	out, err := exec.CommandContext(t.Context(), python, "testdata/clients.py", at[0].Addr().String(), at[1].Addr().String(), "map").CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("tritonclient.http: 7 answers")) || !bytes.Contains(out, []byte("tritonclient.grpc: 3 answers")) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if log.Len() > 0 {
+		t.Errorf("log: %s", log)
+	}
 }
