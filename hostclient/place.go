@@ -46,6 +46,40 @@ func ParsePlace(s string) (Place, error) {
 	return "", fmt.Errorf("%w %.32q, want %s or %s", ErrPlace, s, PlaceAll, PlaceAuto)
 }
 
+// Link is how sessions reach their clouds, which decides what sending costs.
+type Link string
+
+const (
+	// LinkShared is a unix socket whose daemon shares memory: see SharedMemory.
+	LinkShared Link = "shared"
+	// LinkSocket is a unix socket alone.
+	LinkSocket Link = "socket"
+	// LinkTLS is TLS over TCP.
+	LinkTLS Link = "tls"
+)
+
+// Links returns all that there are, the default first.
+func Links() []Link { return []Link{LinkShared, LinkSocket, LinkTLS} }
+
+// ErrLink reports a Link that does not exist.
+var ErrLink = errors.New("hostclient: unknown link")
+
+// ParseLink reads a Link's text.
+func ParseLink(s string) (Link, error) {
+	if l := Link(s); slices.Contains(Links(), l) {
+		return l, nil
+	}
+	return "", fmt.Errorf("%w %.32q, want one of %q", ErrLink, s, Links())
+}
+
+// LinkCost is what a link costs the host, in nanoseconds of CPU time, medians over a few
+// rounds.
+type LinkCost struct {
+	Link    Link    `json:"link"`
+	Message float64 `json:"message_ns"` // a request and its answer, however short
+	Word    float64 `json:"word_ns"`    // a word sent or received
+}
+
 // LayerCost is what a layer costs the host for a sample, sent and kept, as sealing
 // measured it: the process's CPU time in nanoseconds, medians over a few rounds. Both
 // ways begin with float activations and end with them.
@@ -66,12 +100,25 @@ func (c LayerCost) Send() int64 { return c.Passes + c.Transport }
 // Saving returns what keeping the layer saves online; below 0, what sending it does.
 func (c LayerCost) Saving() int64 { return c.Send() - c.Keep }
 
+// mostCost is above any cost in nanoseconds, so that sums over all layers fit.
+const mostCost = 1 << 53
+
 // valid reports whether c can have been measured.
 func (c LayerCost) valid() bool {
-	const most = 1 << 53 // so that sums over all layers fit
 	return c.Batch >= 1 && !slices.ContainsFunc(
 		[]int64{c.WordsUp, c.WordsDown, c.Passes, c.Transport, c.Pads, c.Keep, c.Product},
-		func(v int64) bool { return v < 0 || v > most })
+		func(v int64) bool { return v < 0 || v > mostCost })
+}
+
+// validLinks reports whether c can have been measured: by an earlier version, none.
+func validLinks(c []LinkCost) bool {
+	for i, l := range c {
+		if _, err := ParseLink(string(l.Link)); err != nil || !(l.Message >= 0 && l.Message <= mostCost && l.Word >= 0 && l.Word <= mostCost) ||
+			slices.ContainsFunc(c[:i], func(before LinkCost) bool { return before.Link == l.Link }) {
+			return false
+		}
+	}
+	return true
 }
 
 const (
@@ -91,7 +138,7 @@ type meter struct {
 	ring       ring.Ring
 	scheme     transform.Scheme
 	multiplier plan.Multiplier
-	transport  transport
+	links      []LinkCost            // the first is that of sessions
 	budget     time.Duration         // for a layer
 	known      map[plan.Op]LayerCost // what costs the same is measured once
 }
@@ -100,7 +147,7 @@ func newMeter(ctx context.Context, r ring.Ring, o SealOptions, layers []graph.Li
 	if o.Multiplier == nil {
 		return nil, fmt.Errorf("%w for what layers cost here", ErrMultiplier)
 	}
-	t, err := measureTransport(ctx, r, o.Echo)
+	links, err := measureLinks(ctx, r, o.Link, o.Echo)
 	if err != nil {
 		return nil, fmt.Errorf("what sending costs: %w", err)
 	}
@@ -109,7 +156,7 @@ func newMeter(ctx context.Context, r ring.Ring, o SealOptions, layers []graph.Li
 		distinct[l.Plan()] = true
 	}
 	return &meter{
-		ring: r, scheme: o.Scheme, multiplier: o.Multiplier, transport: t,
+		ring: r, scheme: o.Scheme, multiplier: o.Multiplier, links: links,
 		budget: placeTime / time.Duration(len(distinct)), known: map[plan.Op]LayerCost{},
 	}, nil
 }
@@ -144,7 +191,8 @@ func (m *meter) cost(ctx context.Context, l layer, op plan.Op, w ring.Matrix, wh
 	bytes := m.ring.WordBytes()
 	step := int64(rowsPerMessage(cloud.InLen()*bytes, cloud.OutLen()*bytes))
 	messages := roles * ((n*rows + step - 1) / step)
-	c.Transport = int64(m.transport.message*float64(messages)/float64(n) + m.transport.word*float64(c.WordsUp+c.WordsDown))
+	link := m.links[0]
+	c.Transport = int64(link.Message*float64(messages)/float64(n) + link.Word*float64(c.WordsUp+c.WordsDown))
 	m.known[op] = c
 	return c, nil
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/safetensors"
@@ -141,7 +142,7 @@ func TestPlaceDescribed(t *testing.T) {
 	r := placed(t, g, permutePad, 0b101)
 	d := r.secret.Describe()
 	// By the costs of places: 40, 80 and 120 sent, 39, 80 and 119 kept, pads of 5, 10 and 15.
-	if d.Placement == nil || *d.Placement != (hostclient.Placement{AllOnline: 240, AllOffline: 30, Online: 238, Offline: 10}) {
+	if !reflect.DeepEqual(d.Placement, &hostclient.Placement{AllOnline: 240, AllOffline: 30, Online: 238, Offline: 10}) {
 		t.Errorf("%+v", d.Placement)
 	}
 	costs := places(0b101).costs(3)
@@ -390,6 +391,9 @@ func TestPlaceErrors(t *testing.T) {
 		{"a multiplier that fails", func(o *hostclient.SealOptions) { o.Multiplier = broken{} }, errEnd},
 		{"a masked product that is wrong", func(o *hostclient.SealOptions) { at := 1; o.Multiplier, o.Scheme = faulty{&at}, permute }, verify.ErrRejected},
 		{"a product that is wrong", func(o *hostclient.SealOptions) { at := 0; o.Multiplier = faulty{&at} }, nil},
+		{"no such link", func(o *hostclient.SealOptions) { o.Link = "pigeons" }, hostclient.ErrLink},
+		{"no echo by TLS", func(o *hostclient.SealOptions) { o.Link, o.Echo = hostclient.LinkTLS, "tls:127.0.0.1:1" }, hostclient.ErrUnavailable},
+		{"an echo by TLS at a socket", func(o *hostclient.SealOptions) { o.Link, o.Echo = hostclient.LinkTLS, "unix:s" }, nil},
 		{"no echo there", func(o *hostclient.SealOptions) { o.Echo = "unix:" + filepath.Join(t.TempDir(), "none") }, hostclient.ErrUnavailable},
 		{"no echo's address", func(o *hostclient.SealOptions) { o.Echo = "none" }, nil},
 	} {
@@ -418,27 +422,93 @@ func TestPlaceErrors(t *testing.T) {
 	}
 }
 
-// TestEcho: another process's echo, here one of the test's, is used.
-func TestEcho(t *testing.T) {
-	dir := t.TempDir()
-	l, err := net.Listen("unix", filepath.Join(dir, "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	served := make(chan error)
-	go func() { served <- hostclient.ServeEcho(ctx, l) }()
-	o := hostclient.SealOptions{Place: hostclient.PlaceAuto, Multiplier: kernel, Echo: "unix:" + l.Addr().String()}
-	_, secret, err := hostclient.Seal(t.Context(), model(nets()["mlp"]), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c := secret.Describe().Layers[0].Cost; c.Transport <= 0 {
-		t.Errorf("%+v", c)
-	}
-	cancel()
-	if err := <-served; err != nil {
-		t.Error(err)
+// unshared has its connections be of no kind that memory can be shared by.
+type unshared struct{ net.Listener }
+
+func (l unshared) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return struct{ net.Conn }{c}, err
+}
+
+// TestLinks: layers are placed by the link that sessions will use, measured in this process
+// or with an echo elsewhere (here one of the test's), and the description says which that was.
+func TestLinks(t *testing.T) {
+	shared, socket, overTLS := hostclient.LinkShared, hostclient.LinkSocket, hostclient.LinkTLS
+	for _, test := range []struct {
+		link    hostclient.Link
+		echo    string // of "unix", "unshared" and "tcp", or in this process
+		measure []hostclient.Link
+	}{
+		{"", "", []hostclient.Link{shared, socket}},
+		{shared, "unix", []hostclient.Link{shared, socket}},
+		{socket, "", []hostclient.Link{socket, shared}},
+		{socket, "unix", []hostclient.Link{socket, shared}},
+		{shared, "unshared", []hostclient.Link{socket}},
+		{overTLS, "", []hostclient.Link{overTLS}},
+		{overTLS, "tcp", []hostclient.Link{overTLS}},
+	} {
+		what := fmt.Sprintf("link %q, echo %q", test.link, test.echo)
+		o := hostclient.SealOptions{Scheme: nonePad, Place: hostclient.PlaceAuto, Multiplier: kernel, Link: test.link}
+		ctx, cancel := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		if test.echo == "" {
+			served <- nil
+		} else {
+			network, at, scheme := "unix", filepath.Join(t.TempDir(), "s"), "unix:"
+			if test.echo == "tcp" {
+				network, at, scheme = "tcp", "127.0.0.1:0", "tls:"
+			}
+			l, err := net.Listen(network, at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.Echo = scheme + l.Addr().String()
+			if test.echo == "unshared" {
+				l = unshared{l}
+			}
+			go func() { served <- hostclient.ServeEcho(ctx, l) }()
+		}
+		_, secret, err := hostclient.Seal(ctx, model(nets()["mlp"]), o)
+		cancel()
+		if err := errors.Join(err, <-served); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if !lane.Supported {
+			test.measure = slices.DeleteFunc(test.measure, func(l hostclient.Link) bool { return l == shared })
+		}
+		plain, err := secret.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if secret, err = hostclient.UnmarshalSecret(plain); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		d := secret.Describe()
+		cost := map[hostclient.Link]hostclient.LinkCost{}
+		var measured []hostclient.Link
+		for _, c := range d.Placement.Links {
+			if c.Message <= 0 || c.Word <= 0 {
+				t.Errorf("%s: %+v", what, c)
+			}
+			cost[c.Link] = c
+			measured = append(measured, c.Link)
+		}
+		if !slices.Equal(measured, test.measure) {
+			t.Fatalf("%s: measured %q, want %q", what, measured, test.measure)
+		}
+		if len(cost) == 2 && cost[shared].Word >= cost[socket].Word {
+			t.Errorf("%s: sharing memory costs more: %+v", what, cost)
+		}
+		by := cost[test.measure[0]]
+		for _, l := range d.Layers {
+			if c := l.Cost; c != nil {
+				// One message of the whole batch.
+				want := by.Message/float64(c.Batch) + by.Word*float64(c.WordsUp+c.WordsDown)
+				if math.Abs(float64(c.Transport)-want) > 1 {
+					t.Errorf("%s: sending costs %d, want %.1f by %+v", what, c.Transport, want, by)
+				}
+			}
+		}
 	}
 }
 
@@ -478,6 +548,14 @@ func TestHostilePlacement(t *testing.T) {
 		"version 2 of version 1": func(f *safetensors.File) { *f = *fileOfAll; header(`"version":1`, `"version":2`)(f) },
 		"one layer less":         header(`{"kept":true,`, `"x":{"kept":true,`),
 		"sent":                   header(`"kept":true`, `"kept":false`),
+		"no such link":           header(`}]}`, `}],"links":[{"link":"pigeons","message_ns":1,"word_ns":1}]}`),
+		"one link twice":         header(`}]}`, `}],"links":[{"link":"tls","message_ns":1,"word_ns":1},{"link":"tls","message_ns":1,"word_ns":1}]}`),
+		"a link that pays":       header(`}]}`, `}],"links":[{"link":"tls","message_ns":1,"word_ns":-1}]}`),
+		"a link without end":     header(`}]}`, `}],"links":[{"link":"tls","message_ns":1e+16,"word_ns":1}]}`),
+		"links in version 1": func(f *safetensors.File) {
+			*f = *fileOfAll
+			header(`]}`, `],"links":[{"link":"tls","message_ns":1,"word_ns":1}]}`)(f)
+		},
 		"another kept":           header(`"kept":false`, `"kept":true`),
 		"no batch":               header(`"batch":1`, `"batch":0`),
 		"costs below 0":          header(`"keep_ns":`, `"keep_ns":-`),
@@ -576,6 +654,19 @@ func TestKeptBound(t *testing.T) {
 			t.Errorf("weights %d: %g, want %g", test.w, y[0], want)
 		}
 		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestParseLink(t *testing.T) {
+	for _, l := range hostclient.Links() {
+		if got, err := hostclient.ParseLink(string(l)); got != l || err != nil {
+			t.Error(got, err)
+		}
+	}
+	for _, text := range []string{"", "TLS", "unix", strings.Repeat("x", 1000)} {
+		if _, err := hostclient.ParseLink(text); !errors.Is(err, hostclient.ErrLink) || len(err.Error()) > 120 {
 			t.Error(err)
 		}
 	}

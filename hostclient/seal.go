@@ -31,9 +31,13 @@ type SealOptions struct {
 	// Multiplier computes the calibration's products, and those that PlaceAuto
 	// measures; needed with either. PlaceAuto takes it for the one of sessions.
 	Multiplier plan.Multiplier
+	// Link is how sessions will reach their clouds, for PlaceAuto to measure what sending
+	// costs that way. Zero: LinkShared, which is LinkSocket where no memory can be shared.
+	Link Link
 	// Echo is the address of an echo (ServeEcho) in another process, for PlaceAuto to
-	// measure what sending costs. Without one it is in this process, where a connection
-	// costs about half of what it costs between two.
+	// measure what sending costs: "tls:HOST:PORT" for LinkTLS, else "unix:/path". Without
+	// one it is in this process, where a connection costs about half of what it costs
+	// between two.
 	Echo string
 	// Progress is called after each linear layer. May be nil.
 	Progress func(done, total int)
@@ -81,16 +85,23 @@ func seal(ctx context.Context, g *graph.Graph, o SealOptions) ([]SealedModel, *S
 	if _, err := ParsePlace(string(o.Place)); err != nil {
 		return nil, nil, err
 	}
+	if o.Link == "" {
+		o.Link = LinkShared
+	}
+	if _, err := ParseLink(string(o.Link)); err != nil {
+		return nil, nil, err
+	}
 	nw, rho, err := prepare(ctx, r, g, o)
 	if err != nil {
 		return nil, nil, err
 	}
+	var links []LinkCost
 	if o.Place == PlaceAuto && o.measure == nil {
 		m, err := newMeter(ctx, r, o, nw.layers)
 		if err != nil {
 			return nil, nil, err
 		}
-		o.measure = m.cost
+		o.measure, links = m.cost, m.links
 	}
 	if o.Progress == nil {
 		o.Progress = func(int, int) {}
@@ -104,7 +115,7 @@ func seal(ctx context.Context, g *graph.Graph, o SealOptions) ([]SealedModel, *S
 	if err != nil {
 		return nil, nil, err
 	}
-	secret := &Secret{scheme: o.Scheme, ring: r}
+	secret := &Secret{scheme: o.Scheme, ring: r, links: links}
 	if o.Scheme.Inputs == transform.InputPad {
 		rand.Read(secret.stock[:]) // never fails: the process would end
 	}

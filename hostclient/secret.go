@@ -32,6 +32,7 @@ type Secret struct {
 	net     *network        // without weights of linear operators
 	layers  []layer         // one a linear operator
 	sent    []int           // the layers that clouds evaluate, in the order of the sealed model
+	links   []LinkCost      // the first is what layers were placed by; nil where none was measured
 	stock   padstock.Key    // that durable stocks are encrypted under; schemes with pads only
 
 	providers  [][]string // by role; nil where none has one yet, and for schemes of one role
@@ -119,6 +120,8 @@ type secretHeader struct {
 	Recipients []string `json:"recipients,omitempty"`
 	// By layer; version 2 only.
 	Placement []placedLayer `json:"placement,omitempty"`
+	// What sending was measured to cost, as Placement has it; version 2 only.
+	Links []LinkCost `json:"links,omitempty"`
 }
 
 // placedLayer says where a layer is, and what was measured for that.
@@ -135,7 +138,7 @@ func (s *Secret) marshal(to []age.Recipient) ([]byte, error) {
 	}
 	h := secretHeader{
 		Version: secretAll, Scheme: s.scheme.String(), Ring: s.ring.Primes(),
-		Providers: s.providers, Recipients: publicKeys(to),
+		Providers: s.providers, Recipients: publicKeys(to), Links: s.links,
 	}
 	for _, d := range s.digests {
 		h.Digests = append(h.Digests, d.String())
@@ -213,7 +216,7 @@ func unmarshalSecret(b []byte) (*Secret, error) {
 	if again, err := json.Marshal(h); err != nil || !bytes.Equal(text, again) {
 		return nil, errors.New("header is not in the form that is written")
 	}
-	s := &Secret{providers: h.Providers, recipients: h.Recipients}
+	s := &Secret{providers: h.Providers, recipients: h.Recipients, links: h.Links}
 	if s.scheme, err = transform.ParseScheme(h.Scheme); err != nil {
 		return nil, errors.New("unknown scheme")
 	}
@@ -242,6 +245,9 @@ func unmarshalSecret(b []byte) (*Secret, error) {
 	}
 	if placed := len(h.Placement); placed != 0 && placed != len(s.net.layers) || (placed != 0) != (h.Version == secretPlaced) {
 		return nil, fmt.Errorf("%d layers are placed, of %d, in version %d", placed, len(s.net.layers), h.Version)
+	}
+	if !validLinks(h.Links) || len(h.Links) > 0 && h.Version != secretPlaced {
+		return nil, errors.New("costs of sending that nobody measured")
 	}
 	for l, linear := range s.net.layers {
 		var p *placedLayer
@@ -454,6 +460,10 @@ type Placement struct {
 	AllOffline int64 `json:"all_offline_ns"` // and for its pads
 	Online     int64 `json:"online_ns"`      // as they are placed
 	Offline    int64 `json:"offline_ns"`
+	// Links are the costs of sending, first those that layers were placed by, then those
+	// of another way that the same socket can be used. None where they were not kept: an
+	// earlier version measured a unix socket alone.
+	Links []LinkCost `json:"links,omitempty"`
 }
 
 // LayerDescription describes one operator, linear or not.
@@ -508,6 +518,9 @@ func (s *Secret) Describe() Description {
 			l++
 		}
 		d.Layers = append(d.Layers, ld)
+	}
+	if d.Placement != nil {
+		d.Placement.Links = slices.Clone(s.links)
 	}
 	return d
 }

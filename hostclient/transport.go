@@ -2,18 +2,29 @@ package hostclient
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
+	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/sealed"
@@ -21,64 +32,90 @@ import (
 	"github.com/securenets/securenets/transform"
 )
 
-// transport is what a connection costs one of its ends, in nanoseconds of CPU time,
-// where no memory is shared.
-type transport struct {
-	message float64 // a request and its answer, however short
-	word    float64 // a word sent or received
-}
-
-// measureTransport measures a connection to the echo at addr, in another process.
-// Without an address it starts one in this process: both ends do the same, so that
-// each has half of what the process spends.
-func measureTransport(ctx context.Context, r ring.Ring, addr string) (_ transport, err error) {
+// measureLinks measures a link to the echo at addr, in another process, and for a unix
+// socket the other way that it can be used, too. The first is that of sessions: link, or
+// LinkSocket where no memory is to be had. Without an address it starts an echo in this
+// process: both ends do the same, so that each has half of what the process spends.
+func measureLinks(ctx context.Context, r ring.Ring, link Link, addr string) (costs []LinkCost, err error) {
 	ends := 1.0 // in this process
 	if addr == "" {
 		ends = 2
 		dir, err := os.MkdirTemp("", "sn") // short: a socket's path is at most 107 bytes
 		if err != nil {
-			return transport{}, err
+			return nil, err
 		}
 		defer os.RemoveAll(dir)
-		addr = scheme + filepath.Join(dir, "s")
-		l, err := net.Listen("unix", filepath.Join(dir, "s"))
-		if err != nil {
-			return transport{}, err
+		network, at := "unix", filepath.Join(dir, "s")
+		addr = scheme + at
+		if link == LinkTLS {
+			network, at = "tcp", "127.0.0.1:0"
 		}
-		server := newEcho()
-		go server.Serve(l)
-		defer server.Stop()
+		l, err := net.Listen(network, at)
+		if err != nil {
+			return nil, err
+		}
+		if link == LinkTLS {
+			addr = "tls:" + l.Addr().String()
+		}
+		echoing, stop := context.WithCancel(ctx)
+		served := make(chan error, 1)
+		go func() { served <- ServeEcho(echoing, l) }()
+		defer func() {
+			stop()
+			err = errors.Join(err, <-served)
+		}()
 	}
-	client, err := Dial(addr, SharedMemory(0))
+	ways := []Link{link}
+	switch link {
+	case LinkShared:
+		ways = append(ways, LinkSocket)
+	case LinkSocket:
+		ways = append(ways, LinkShared)
+	}
+	for _, way := range ways {
+		c, direct, err := measureLink(ctx, r, way, addr)
+		if err != nil {
+			return nil, err
+		}
+		if direct == (way == LinkShared) {
+			c.Message, c.Word = c.Message/ends, c.Word/ends
+			costs = append(costs, c)
+		}
+	}
+	return costs, nil
+}
+
+// measureLink measures what a connection to an echo costs this process, and says whether it
+// is a direct stream.
+func measureLink(ctx context.Context, r ring.Ring, link Link, addr string) (c LinkCost, direct bool, err error) {
+	var client *Client
+	switch link {
+	case LinkShared:
+		client, err = Dial(addr)
+	case LinkSocket:
+		client, err = Dial(addr, SharedMemory(0))
+	case LinkTLS:
+		// Whoever answers is sent nothing that is of anybody.
+		client, err = DialTLS(addr, "", &tls.Config{InsecureSkipVerify: true})
+	}
 	if err != nil {
-		return transport{}, err
+		return c, false, err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
 
 	const short, rows, cols = 32, 256, 4096 // 4 MiB
 	small, err := echoed(ctx, client, r, 1, 1, short)
 	if err != nil {
-		return transport{}, err
+		return c, false, err
 	}
 	large, err := echoed(ctx, client, r, rows, cols, 2)
 	if err != nil {
-		return transport{}, err
+		return c, false, err
 	}
-	return transport{message: small / ends, word: max(0, large-small) / ends / (2 * rows * cols)}, nil
-}
-
-// ServeEcho answers requests that come in at l with the words that they hold, until
-// ctx ends: the far end that SealOptions.Echo asks for, in a process of its own.
-func ServeEcho(ctx context.Context, l net.Listener) error {
-	server := newEcho()
-	defer context.AfterFunc(ctx, server.Stop)()
-	return server.Serve(l)
-}
-
-func newEcho() *grpc.Server {
-	server := grpc.NewServer(append(wire.ServerOptions(), grpc.WaitForHandlers(true))...)
-	pb.RegisterSecureNetsServer(server, echo{})
-	return server
+	client.mu.Lock()
+	defer client.mu.Unlock()
+	direct = client.stream.direct != nil
+	return LinkCost{Link: link, Message: small, Word: max(0, large-small) / (2 * rows * cols)}, direct, nil
 }
 
 // echoed returns the CPU time of a call that sends rows of words and has them back:
@@ -113,10 +150,100 @@ func echoed(ctx context.Context, c *Client, r ring.Ring, rows, cols, calls int) 
 	return float64(median(took)) / float64(calls), nil
 }
 
+// ServeEcho answers requests that come in at l with the words that they hold, until
+// ctx ends: the far end that SealOptions.Echo asks for, in a process of its own. On a unix
+// socket it takes memory and serves direct streams, too; on TCP it speaks TLS, with a
+// certificate that is nobody's.
+func ServeEcho(ctx context.Context, l net.Listener) error {
+	e := &echoCredentials{TransportCredentials: insecure.NewCredentials(), ctx: ctx}
+	if l.Addr().Network() == "tcp" {
+		own, err := unsigned()
+		if err != nil {
+			return err
+		}
+		e.tls = credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS13})
+	}
+	server := grpc.NewServer(append(wire.ServerOptions(), grpc.Creds(e), grpc.WaitForHandlers(true))...)
+	pb.RegisterSecureNetsServer(server, echo{})
+	stop := context.AfterFunc(ctx, server.Stop)
+	err := server.Serve(l)
+	if stop() {
+		server.Stop()
+	}
+	e.directs.Wait()
+	return err
+}
+
+// unsigned returns a certificate that nobody vouches for.
+func unsigned() (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(24 * time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
+}
+
 // echo answers every request with its words, decoded and encoded as a host does. A
 // layer is the ring of so many primes, which is how its caller and it know.
 type echo struct {
 	pb.UnimplementedSecureNetsServer
+}
+
+// echoCredentials take direct streams away from gRPC, as a daemon's do.
+type echoCredentials struct {
+	credentials.TransportCredentials // of what this type leaves out
+	ctx                              context.Context
+	tls                              credentials.TransportCredentials // nil: on a unix socket
+	directs                          sync.WaitGroup
+}
+
+// ServerHandshake implements credentials.TransportCredentials.
+func (e *echoCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if e.tls != nil {
+		return e.tls.ServerHandshake(c)
+	}
+	local, ok := c.(*net.UnixConn)
+	if !ok {
+		return c, nil, nil
+	}
+	region, err := lane.Accept(local, lane.Terms{
+		Full:  func() bool { return false },
+		Admit: func(int64) lane.Verdict { return lane.Accepted },
+		Freed: func(int64, error) {},
+		Told:  func(lane.Verdict) {},
+	})
+	if err != nil || region == nil {
+		return c, nil, err
+	}
+	stream, receiver := wire.ServeDirect(e.ctx, local, region)
+	e.directs.Go(func() {
+		stop := context.AfterFunc(e.ctx, stream.HangUp)
+		defer stop()
+		stream.End(serveEcho(directEcho{stream, receiver}))
+		region.Release()
+	})
+	return nil, nil, credentials.ErrConnDispatched
+}
+
+// echoStream is an Evaluate stream: gRPC's, or a directEcho.
+type echoStream interface {
+	SendMsg(m any) error
+	RecvMsg(m any) error
+}
+
+// directEcho is a direct stream as one of gRPC's.
+type directEcho struct {
+	*wire.DirectServer
+	receiver *wire.Receiver
+}
+
+func (d directEcho) RecvMsg(m any) error {
+	if _, err := d.receiver.Next(); err != nil {
+		return err
+	}
+	return d.receiver.Read(m)
 }
 
 // echoLayer names a ring to an echo.
@@ -132,6 +259,10 @@ func echoRing(layer uint32) (ring.Ring, error) {
 }
 
 func (echo) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
+	return serveEcho(stream)
+}
+
+func serveEcho(stream echoStream) error {
 	for {
 		req := new(wire.Request)
 		if err := stream.RecvMsg(req); err == io.EOF {
@@ -139,22 +270,65 @@ func (echo) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.Eval
 		} else if err != nil {
 			return err
 		}
-		r, err := echoRing(req.Layer)
-		if err != nil {
-			req.Free()
-			return err
-		}
-		words := make([]uint32, req.Words.Len()/r.WordBytes())
-		err = wire.DecodeWords(r, words, req.Words)
+		resp, err := echoOf(req, stream)
 		req.Free()
 		if err != nil {
 			return err
 		}
-		resp := &wire.Response{ID: req.ID, Words: wire.EncodeWords(r, words, nil)}
 		err = stream.SendMsg(resp)
 		resp.Free()
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// echoOf returns the answer to a request, which may be in the memory that a direct stream
+// shares.
+func echoOf(req *wire.Request, stream echoStream) (*wire.Response, error) {
+	r, err := echoRing(req.Layer)
+	if err != nil {
+		return nil, err
+	}
+	in, err := sharedPart(stream, req.Shared)
+	if err != nil {
+		return nil, err
+	}
+	from := req.Words
+	if req.Shared != nil {
+		from = mem.BufferSlice{mem.SliceBuffer(in)}
+	}
+	words := make([]uint32, from.Len()/r.WordBytes())
+	to, err := sharedPart(stream, req.Answer)
+	if err != nil {
+		return nil, err
+	}
+	if req.Answer != nil && len(to) != len(words)*r.WordBytes() {
+		return nil, status.Error(codes.InvalidArgument, "an answer of another length")
+	}
+	resp := &wire.Response{ID: req.ID, Shared: req.Answer}
+	touched := lane.Touch(func() {
+		if err = wire.DecodeWords(r, words, from); err != nil {
+			return
+		}
+		if req.Answer != nil {
+			wire.PutWords(r, to, words)
+		} else {
+			resp.Words = wire.EncodeWords(r, words, nil)
+		}
+	})
+	return resp, errors.Join(err, touched)
+}
+
+// sharedPart returns a part of the memory that a stream shares, nil for none.
+func sharedPart(stream echoStream, s *wire.Span) ([]byte, error) {
+	if s == nil {
+		return nil, nil
+	}
+	if d, ok := stream.(directEcho); ok {
+		if b, ok := d.Region().Bytes(s.Offset, s.Length); ok {
+			return b, nil
+		}
+	}
+	return nil, status.Error(codes.InvalidArgument, "not in shared memory")
 }

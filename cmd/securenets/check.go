@@ -51,11 +51,11 @@ With --data it also runs samples through the quantised network, on this machine 
 in the clear: sealing and masking change no bit of that. It compares the results
 with those of float32, and with --labels the accuracy of both.
 
-With --place auto it measures what "seal" with that flag would, and shows what it
-would keep here.`,
+With --place auto it measures what "seal" with that flag would, for a cloud that is
+reached by --link, and shows what it would keep here.`,
 		Args: cobra.ExactArgs(1),
 	}
-	choose := choiceFlags(cmd)
+	choose := sealFlags(cmd)
 	data := cmd.Flags().String("data", "", "`file` of samples (npy, IDX, CIFAR-10, PNG)")
 	labels := cmd.Flags().String("labels", "", "`file` of their labels (IDX, CIFAR-10)")
 	samples := cmd.Flags().Int("samples", 256, "samples to run at most")

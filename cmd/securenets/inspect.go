@@ -84,6 +84,27 @@ func printLayers(w io.Writer, d hostclient.Description) {
 	t.Flush()
 }
 
+// links says what each is.
+var links = map[hostclient.Link]string{
+	hostclient.LinkShared: "a unix socket and shared memory",
+	hostclient.LinkSocket: "a unix socket without shared memory",
+	hostclient.LinkTLS:    "TLS",
+}
+
+// printLinks writes by which link clouds were taken to be reached, and what it costs.
+func printLinks(w io.Writer, costs []hostclient.LinkCost) {
+	if len(costs) == 0 {
+		fmt.Fprintf(w, "Clouds were taken to be reached by %s.\n", links[hostclient.LinkSocket])
+	}
+	for i, c := range costs {
+		begin := "Clouds were taken to be reached by"
+		if i > 0 {
+			begin = "Not by"
+		}
+		fmt.Fprintf(w, "%s %s: %.1f us a request, and %.2f ns a word.\n", begin, links[c.Link], c.Message/1000, c.Word)
+	}
+}
+
 // printPlacement writes why each linear layer is where it is, and what that saves;
 // nothing where it was not measured.
 func printPlacement(w io.Writer, d hostclient.Description) {
@@ -94,8 +115,9 @@ func printPlacement(w io.Writer, d hostclient.Description) {
 	fmt.Fprint(w, `
 Why: processor time of this host for a sample, in microseconds, measured when it was
 sealed. A layer is sent where that costs less online; pads made beforehand do not count.
-
 `)
+	printLinks(w, d.Placement.Links)
+	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "layer\toutput\twords up\twords down\tns a word\tsent, online\tits pads\tmultiply-adds\tGMAC/s\tkept\t   so it is")
 	for _, l := range d.Layers {

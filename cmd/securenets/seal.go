@@ -32,11 +32,13 @@ or else to a passphrase, which is asked for at the terminal.
 With --place auto it measures, on this machine, what each linear layer costs the host
 online, sent to the cloud and computed here, and keeps those that cost less here: their
 weights stay in the secret, and no cloud receives anything of them. Results are the same
-bit for bit. "inspect" shows the figures. Seal on the machine that is to infer.`,
+bit for bit. "inspect" shows the figures. Seal on the machine that is to infer, and say by
+--link how it will reach the cloud: shared memory, which a daemon on the same machine
+takes unless it is told otherwise, costs the host least, and TLS most.`,
 		Args: cobra.ExactArgs(1),
 	}
 	out := cmd.Flags().StringP("out", "o", "", "`folder` to write")
-	choose := choiceFlags(cmd)
+	choose := sealFlags(cmd)
 	calibrate := cmd.Flags().String("calibrate", "", "`file` of samples (npy, IDX, PNG) to choose each layer's bits from")
 	keys := cmd.Flags().StringArrayP("recipient", "r", nil, "age public `key` that can open the secret (repeatable)")
 	identity := identityFlag(cmd)

@@ -12,17 +12,22 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"github.com/securenets/securenets/hostclient"
 )
 
-// Command is the name of the hidden command that serves, with a socket's path.
+// Command is the name of the hidden command that serves, with an address.
 const Command = "echo"
 
 // Seal is hostclient.Seal with o.Echo set where it is of use.
 func Seal(ctx context.Context, model []byte, o hostclient.SealOptions) ([]hostclient.SealedModel, *hostclient.Secret, error) {
 	if o.Place == hostclient.PlaceAuto {
-		p, err := Start(ctx, Command)
+		start := Start
+		if o.Link == hostclient.LinkTLS {
+			start = StartTLS
+		}
+		p, err := start(ctx, Command)
 		if err != nil {
 			return nil, nil, fmt.Errorf("echo: %w", err)
 		}
@@ -39,38 +44,55 @@ type Process struct {
 	Stop func() error // ends it
 }
 
-// Start runs a command of this program that takes a socket's path, says a line once it
-// serves there, and ends with its input; until ctx ends at the latest.
+// Start runs a command of this program that takes an address, says a line of where it
+// serves once it does, and ends with its input; until ctx ends at the latest.
 func Start(ctx context.Context, command string) (*Process, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
 	dir, err := os.MkdirTemp("", "sn") // short: a socket's path is at most 107 bytes
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(dir, "s")
-	cmd := exec.CommandContext(ctx, self, command, path)
+	return start(ctx, command, unixScheme+filepath.Join(dir, "s"), func() error { return os.RemoveAll(dir) })
+}
+
+// StartTLS is Start at a port of this machine.
+func StartTLS(ctx context.Context, command string) (*Process, error) {
+	return start(ctx, command, tlsScheme+"127.0.0.1:0", func() error { return nil })
+}
+
+const unixScheme, tlsScheme = "unix:", "tls:"
+
+// start runs a command at an address, and cleans up once it has ended.
+func start(ctx context.Context, command, addr string, clean func() error) (*Process, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, errors.Join(err, clean())
+	}
+	cmd := exec.CommandContext(ctx, self, command, addr)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	out, err2 := cmd.StdoutPipe()
 	if err := errors.Join(err, err2, cmd.Start()); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+		return nil, errors.Join(err, clean())
 	}
-	p := &Process{"unix:" + path, cmd.Process.Pid, func() error { return errors.Join(in.Close(), cmd.Wait(), os.RemoveAll(dir)) }}
-	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+	p := &Process{PID: cmd.Process.Pid, Stop: func() error { return errors.Join(in.Close(), cmd.Wait(), clean()) }}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
 		return nil, errors.Join(err, p.Stop())
 	}
+	p.Addr = strings.TrimSuffix(line, "\n")
 	return p, nil
 }
 
-// Serve is such a command: it says on out that it serves, and has serve do so until in
+// Serve is such a command: it says on out where it serves, and has serve do so until in
 // ends, which it does with the process that holds its other end.
-func Serve(ctx context.Context, path string, in io.Reader, out io.Writer, serve func(context.Context, net.Listener) error) error {
+func Serve(ctx context.Context, addr string, in io.Reader, out io.Writer, serve func(context.Context, net.Listener) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	l, err := net.Listen("unix", path)
+	network, scheme := "unix", unixScheme
+	if strings.HasPrefix(addr, tlsScheme) {
+		network, scheme = "tcp", tlsScheme
+	}
+	l, err := net.Listen(network, strings.TrimPrefix(addr, scheme))
 	if err != nil {
 		return err
 	}
@@ -78,6 +100,6 @@ func Serve(ctx context.Context, path string, in io.Reader, out io.Writer, serve 
 		io.Copy(io.Discard, in)
 		cancel()
 	}()
-	fmt.Fprintln(out, "serving")
+	fmt.Fprintln(out, scheme+l.Addr().String())
 	return serve(ctx, l)
 }

@@ -203,7 +203,7 @@ func (e *echoProcess) load(ctx context.Context, callers []traffic.Caller, budget
 	return measure.Micros(to.cpu-from.cpu) / float64(n), nil
 }
 
-// EchoCommand is the name of the hidden command that answers frames, with a socket's path.
+// EchoCommand is the name of the hidden command that answers frames, with an address.
 const EchoCommand = "frames"
 
 // echoElsewhere has another process of this program answer.

@@ -21,17 +21,17 @@ import (
 // the last time whenever it is asked.
 func echoHere(t *testing.T) func(context.Context) (*echoProcess, error) {
 	return func(ctx context.Context) (*echoProcess, error) {
-		path := filepath.Join(t.TempDir(), "s")
+		addr := "unix:" + filepath.Join(t.TempDir(), "s")
 		inR, inW := io.Pipe()
 		outR, outW := io.Pipe()
 		done := make(chan error, 1)
-		go func() { done <- peer.Serve(ctx, path, inR, outW, Frames) }()
-		if _, err := outR.Read(make([]byte, len("serving\n"))); err != nil {
+		go func() { done <- peer.Serve(ctx, addr, inR, outW, Frames) }()
+		if _, err := outR.Read(make([]byte, len(addr+"\n"))); err != nil {
 			return nil, err
 		}
 		var used time.Duration = time.Second
 		return &echoProcess{
-			addr: "unix:" + path,
+			addr: addr,
 			cpu:  func() (time.Duration, error) { used *= 2; return used, nil },
 			stop: func() error { return errors.Join(inW.Close(), <-done) },
 		}, nil
