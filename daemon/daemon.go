@@ -41,9 +41,6 @@ import (
 // request that is no stream's.
 const maxUnary = 64 << 10
 
-// handshakeTimeout is how long a connection may take to say who it is of.
-const handshakeTimeout = 20 * time.Second
-
 // Run serves until ctx ends. Then it stops accepting, answers what it has
 // received, for up to the drain timeout, and returns nil. An error means that it
 // could not start, or that the socket failed. The backend stays the caller's to
@@ -123,12 +120,17 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 		s.directs.wait()
 	}()
 
+	var begun greetings
+	stop := func() {
+		begun.hurry(0) // gRPC waits for them
+		server.Stop()
+	}
 	served := make(chan error, len(listeners))
 	for _, l := range listeners {
-		go func() { served <- server.Serve(l) }()
+		go func() { served <- server.Serve(begun.listen(l)) }()
 	}
 	if err := prepare(ctx, backend, s.store); err != nil {
-		server.Stop()
+		stop()
 		for range listeners {
 			<-served
 		}
@@ -152,7 +154,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 
 	select {
 	case err := <-served:
-		server.Stop()
+		stop()
 		for range len(listeners) - 1 {
 			<-served
 		}
@@ -166,10 +168,11 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 		l.Close()
 	}
 	drain()
+	begun.hurry(lateTimeout)
 	late := time.AfterFunc(cfg.DrainTimeout(), func() {
 		log.Warn("drain timeout has passed: calls in flight are cancelled")
 		cancelWork()
-		server.Stop()
+		stop()
 		s.directs.cut()
 	})
 	server.GracefulStop()

@@ -17,6 +17,13 @@ func SetDevicePeriod(d time.Duration) (restore func()) {
 	return func() { devicePeriod = old }
 }
 
+// SetLateTimeout sets how long a connection may take to begin once the daemon drains.
+func SetLateTimeout(d time.Duration) (restore func()) {
+	old := lateTimeout
+	lateTimeout = d
+	return func() { lateTimeout = old }
+}
+
 // Charge returns the bytes that a request is charged.
 func Charge(l config.Limits, r ring.Ring, op plan.Op, rows uint32, sharedIn, sharedOut bool) (int64, error) {
 	c, err := newService(l, slog.New(slog.DiscardHandler), "", context.Background()).chargeOf(r, op, rows, sharedIn, sharedOut)

@@ -63,6 +63,9 @@ func (caller) AuthType() string { return "securenets" }
 // ServerHandshake implements credentials.TransportCredentials. It takes direct streams away
 // from gRPC.
 func (t transport) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if g, ok := c.(*greeting); ok {
+		c = g.Conn
+	}
 	local, ok := c.(*net.UnixConn)
 	if !ok {
 		secured, owner, err := t.handshake(c)
