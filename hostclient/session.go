@@ -291,7 +291,8 @@ func checkOutputs(y []float32, n int) error {
 // Infer runs n samples through the network. x holds them one after the other, in
 // the order of the model's ONNX input (C, H, W). The result has the network's
 // outputs in that order. On any error nothing of the batch is returned; pads
-// that it took are gone.
+// that it took are gone. It takes those of the whole batch before anything is sent, and
+// none where ctx has ended by then.
 func (ss *Session) Infer(ctx context.Context, x []float32, n int) ([]float32, error) {
 	if have, err := ss.secret.net.samples(x); err != nil {
 		return nil, err
@@ -303,6 +304,9 @@ func (ss *Session) Infer(ctx context.Context, x []float32, n int) ([]float32, er
 		return nil, err
 	}
 	defer leave()
+	if ctx.Err() != nil { // pads that are taken do not come back
+		return nil, stopped(ctx)
+	}
 	padded := ss.secret.padded()
 	var stocked []sheet
 	if padded {

@@ -1,6 +1,7 @@
 package hostclient_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/padstock/faultfs"
@@ -74,6 +76,44 @@ func (p *padded) check(what string) int {
 		}
 	}
 	return n
+}
+
+// TestEndedTakesNoPads: a call whose context has ended before it takes no pads, in memory or
+// on disk.
+func TestEndedTakesNoPads(t *testing.T) {
+	p := newPadded(t)
+	stock := p.temp()
+	for _, o := range []hostclient.Options{{RequireStock: true}, {RequireStock: true, Stock: &stock}} {
+		s, err := p.open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Precompute(t.Context(), 3); err != nil {
+			t.Fatal(err)
+		}
+		cancelled, cancel := context.WithCancel(t.Context())
+		cancel()
+		late, cancel := context.WithDeadline(t.Context(), time.Unix(1, 0))
+		defer cancel()
+		for ctx, want := range map[context.Context]error{cancelled: context.Canceled, late: hostclient.ErrTimeout} {
+			if y, err := s.Infer(ctx, slices.Repeat(p.x, 2), 2); y != nil || !errors.Is(err, want) {
+				t.Errorf("%v, %v, want %v", y, err, want)
+			}
+		}
+		if n := s.Stats().Stock; n != 3 {
+			t.Errorf("%d samples in stock, of 3", n)
+		}
+		if n := p.check("ended"); n != 0 {
+			t.Errorf("%d rows were sent", n)
+		}
+		if err := p.infer(s, 3); err != nil {
+			t.Error(err)
+		}
+		p.check("then")
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // TestDurableStock: pads outlive the session, and are used as those in memory are.
