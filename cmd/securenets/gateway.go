@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	gatewayMaxBytes  = 64 << 20         // of a request
+	gatewayMaxBytes  = 32 << 20         // of a request
 	gatewayPadMemory = 64 << 20         // of each network
 	gatewayStop      = 10 * time.Second // for requests in work, once it is to end
 )
@@ -39,8 +39,8 @@ user of the machine can ask it. A cloud's wrong answer is an error, to the appli
 	flags := addSessionFlags(cmd, endpoint, gatewayPadMemory)
 	rest := cmd.Flags().String("http", "", "`address` for the REST part, unix:/path or a port of this machine as 127.0.0.1:8000")
 	grpcAt := cmd.Flags().String("grpc", "", "`address` for the gRPC part, of the same kinds")
-	batch := cmd.Flags().Int("batch", 256, "samples of a request that are run at a time")
-	concurrent := cmd.Flags().Int("concurrent", 16, "requests that are run at a time; others wait")
+	batch := cmd.Flags().Int("batch", 256, "samples that are run together, of requests that came while others ran")
+	concurrent := cmd.Flags().Int("concurrent", 64, "requests in work at a time; others wait")
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		switch {
 		case *rest == "" && *grpcAt == "":

@@ -36,6 +36,8 @@ type Model struct {
 	Infer func(ctx context.Context, x []float32, n int) ([]float32, error)
 	// Ready says why the network cannot be run now.
 	Ready func(context.Context) error
+
+	line *line
 }
 
 // dims returns the extents of a sample: those of a map, or one of a vector.
@@ -71,8 +73,8 @@ const maxElements = 1 << 40
 // Options of a Gateway.
 type Options struct {
 	Version    string // of the program
-	Batch      int    // samples of a request that are run at a time
-	Concurrent int    // requests that are run at a time
+	Batch      int    // samples that are run together, at most
+	Concurrent int    // requests in work; others wait, and are not read
 	MaxBytes   int64  // of a request's body
 	Log        *slog.Logger
 }
@@ -81,11 +83,14 @@ type Options struct {
 type Gateway struct {
 	o      Options
 	models []Model
-	slots  chan struct{} // one a request that runs
+	slots  chan struct{} // one a request in work
 }
 
 // New returns a gateway to models, whose names differ.
 func New(o Options, models ...Model) *Gateway {
+	for i := range models {
+		models[i].line = &line{infer: models[i].Infer, most: o.Batch}
+	}
 	return &Gateway{o: o, models: models, slots: make(chan struct{}, o.Concurrent)}
 }
 
@@ -110,7 +115,7 @@ func (g *Gateway) ready(ctx context.Context) error {
 	return nil
 }
 
-// enter waits until a request may run, which calls leave when it has.
+// enter waits until a request may be worked on, which calls leave when it has been.
 func (g *Gateway) enter(ctx context.Context) error {
 	select {
 	case g.slots <- struct{}{}:
@@ -130,7 +135,7 @@ func (g *Gateway) infer(ctx context.Context, m *Model, x []float32, n int) ([]fl
 	y := make([]float32, 0, n*m.Output)
 	for i := 0; i < n; i += g.o.Batch {
 		k := min(g.o.Batch, n-i)
-		part, err := m.Infer(ctx, x[i*m.elements():(i+k)*m.elements()], k)
+		part, err := m.line.run(ctx, x[i*m.elements():(i+k)*m.elements()], k)
 		if err != nil {
 			g.report(ctx, m, err)
 			return nil, err

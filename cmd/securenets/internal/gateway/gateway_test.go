@@ -562,7 +562,7 @@ func TestPlaces(t *testing.T) {
 		g, _ := start(new(fake))
 		var running atomic.Int32
 		finish := make(chan struct{})
-		g.models[0].Infer = func(_ context.Context, _ []float32, n int) ([]float32, error) {
+		g.models[0].line.infer = func(_ context.Context, _ []float32, n int) ([]float32, error) {
 			running.Add(1)
 			<-finish
 			running.Add(-1)
@@ -605,7 +605,7 @@ func TestStop(t *testing.T) {
 	for _, inTime := range []bool{true, false} {
 		g, _ := start(new(fake))
 		began, finish := make(chan struct{}, 2), make(chan struct{})
-		g.models[0].Infer = func(ctx context.Context, _ []float32, n int) ([]float32, error) {
+		g.models[0].line.infer = func(ctx context.Context, _ []float32, n int) ([]float32, error) {
 			began <- struct{}{}
 			select {
 			case <-finish:

@@ -131,7 +131,7 @@ func (g *Gateway) serveInfer(w http.ResponseWriter, r *http.Request) error {
 }
 
 // restInfer returns the JSON of a request's answer, and the bytes of its tensor where that
-// is not in it. It reads the request once it may run, so that others wait in no memory.
+// is not in it. It reads the request once it is in work, so that others wait in no memory.
 func (g *Gateway) restInfer(w http.ResponseWriter, r *http.Request) (text, tail []byte, err error) {
 	m, err := g.find(r.PathValue("model"), r.PathValue("version"))
 	if err != nil {
