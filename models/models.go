@@ -5,6 +5,7 @@ package models
 import (
 	"bytes"
 	"embed"
+	"errors"
 	"fmt"
 	"path"
 
@@ -33,11 +34,14 @@ func Names() []string {
 	return names
 }
 
+// ErrNoNetwork: no network has that name.
+var ErrNoNetwork = errors.New("models: no network")
+
 // ONNX returns the named network as an ONNX file.
 func ONNX(name string) ([]byte, error) {
 	b, err := networks.ReadFile(path.Join(name, "model.onnx"))
 	if err != nil {
-		return nil, fmt.Errorf("models: no network %q, there are %q", name, Names())
+		return nil, fmt.Errorf("%w %q, there are %q", ErrNoNetwork, name, Names())
 	}
 	return b, nil
 }

@@ -113,7 +113,7 @@ func printPlacement(w io.Writer, d hostclient.Description) {
 	}
 	micros := func(ns int64) string { return fmt.Sprintf("%.1f", float64(ns)/1000) }
 	fmt.Fprint(w, `
-Why: processor time of this host for a sample, in microseconds, measured when it was
+Why: processor time of the host for a sample, in microseconds, as measured before it is
 sealed. A layer is sent where that costs less online; pads made beforehand do not count.
 `)
 	printLinks(w, d.Placement.Links)

@@ -17,6 +17,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/models"
 	"github.com/securenets/securenets/verify"
 )
 
@@ -47,8 +50,21 @@ func run() int {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = errors.New("interrupted")
 	}
-	fmt.Fprintln(os.Stderr, "securenets:", strings.ReplaceAll(err.Error(), "\n", "; "))
+	fmt.Fprintln(os.Stderr, "securenets:", strings.ReplaceAll(err.Error(), "\n", "; ")+hint(err))
 	return exitStatus(err)
+}
+
+// hint says what to look at first after an error, where that is nearly always the same.
+func hint(err error) string {
+	var refused *wire.Error
+	switch {
+	case errors.As(err, &refused) && refused.Reason == wire.ReasonModelNotFound:
+		return ` ("securenets push" gives a cloud the sealed model)`
+	case errors.Is(err, hostclient.ErrUnavailable):
+		return " (does securenetsd serve there? -e says where to ask)"
+	default:
+		return ""
+	}
 }
 
 // output remembers that not all could be written, which who writes a table line by line
@@ -76,7 +92,7 @@ func usagef(format string, a ...any) error { return usageError{fmt.Errorf(format
 func exitStatus(err error) int {
 	var usage usageError
 	switch {
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.Is(err, models.ErrNoNetwork):
 		return exitUsage
 	case errors.Is(err, verify.ErrRejected):
 		return exitWrong

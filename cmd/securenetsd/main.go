@@ -64,10 +64,13 @@ multiplies masked inputs with them, for hosts that it cannot look into.`,
 		SilenceUsage:  true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())
+	})
 	root.SetArgs(args)
 	f := root.PersistentFlags()
 	f.StringVar(&o.path, "config", "", "configuration `file`; without one, the defaults")
-	f.StringVar(&o.listen, "listen", "", "`address` in the place of the configured one, unix:/path")
+	f.StringVar(&o.listen, "listen", "", "`address` in the place of the configured one, unix:/path; TLS has its own in the configuration")
 	f.StringVar(&o.stateDir, "state-dir", "", "`folder` in the place of the configured one")
 
 	serve := &cobra.Command{
