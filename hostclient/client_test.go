@@ -66,8 +66,8 @@ func TestPush(t *testing.T) {
 	if err := client.Remove(ctx, m.Digest); err != nil {
 		t.Error(err)
 	}
-	var refused *wire.Error
-	if err := client.Remove(ctx, m.Digest); !errors.As(err, &refused) || refused.Reason != wire.ReasonModelNotFound {
+	var refused *hostclient.RefusedError
+	if err := client.Remove(ctx, m.Digest); !errors.As(err, &refused) || refused.Reason != "MODEL_NOT_FOUND" {
 		t.Error(err)
 	}
 	if list, err := client.Models(ctx); err != nil || len(list) != 0 {
@@ -79,7 +79,7 @@ func TestPushRefused(t *testing.T) {
 	client := dial(t, newCloud(t))
 	m := big()
 	m.Digest[0] ^= 1
-	var refused *wire.Error
+	var refused *hostclient.RefusedError
 	if err := client.Push(t.Context(), m, nil); !errors.As(err, &refused) || refused.Reason != wire.ReasonBadModel {
 		t.Error(err)
 	}

@@ -19,11 +19,13 @@ package hostclient
 import (
 	"errors"
 	"fmt"
+
+	"github.com/securenets/securenets/internal/wire"
 )
 
 // Errors that Infer, Push and the others return, to be told apart with
 // errors.Is. A wrong answer is a *verify.RejectedError; what a cloud refused is
-// a *wire.Error.
+// a *RefusedError.
 var (
 	// ErrUnavailable: the cloud cannot be reached, or went away during a call.
 	ErrUnavailable = errors.New("hostclient: cloud unavailable")
@@ -64,9 +66,13 @@ var (
 	ErrInconsistent = errors.New("hostclient: secret does not fit its sealed models")
 )
 
+// RefusedError is what a cloud refused. Its Reason is one of the protocol's, such as
+// "MODEL_NOT_FOUND" (docs/spec.md, section 8).
+type RefusedError = wire.Error
+
 // CloudError is an error of one cloud: it says which did not answer, answered
-// what is malformed, or lied. It wraps one of the errors above, a *wire.Error or
-// a *verify.RejectedError.
+// what is malformed, or lied. It wraps one of the errors above, a *RefusedError
+// or a *verify.RejectedError.
 type CloudError struct {
 	Role int
 	Addr string // as it was given to Dial

@@ -56,7 +56,7 @@ func run() int {
 
 // hint says what to look at first after an error, where that is nearly always the same.
 func hint(err error) string {
-	var refused *wire.Error
+	var refused *hostclient.RefusedError
 	switch {
 	case errors.As(err, &refused) && refused.Reason == wire.ReasonModelNotFound:
 		return ` ("securenets push" gives a cloud the sealed model)`
