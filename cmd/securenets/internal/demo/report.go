@@ -55,10 +55,10 @@ func (r *run) report(context.Context) error {
 		return err
 	}
 	local := float64(r.result.LocalNS)
-	fmt.Fprintf(r.Out, "\nLocal is gorgonia float32 on gonum BLAS, this machine, %d threads, batch %d.\nThe host spends %.2f of its CPU time in total",
+	fmt.Fprintf(r.Out, "\nLocal is gorgonia float32 on gonum BLAS, this machine, %d threads, batch %d.\nOf local's CPU time the host takes %.2f in total",
 		runtime.GOMAXPROCS(0), r.Batch, float64(total)/local)
 	if padded {
-		fmt.Fprintf(r.Out, ", and %.2f of it online, once pads are made", float64(r.result.HostOnlineNS)/local)
+		fmt.Fprintf(r.Out, ", and %.2f online, once pads are made", float64(r.result.HostOnlineNS)/local)
 	}
 	fmt.Fprint(r.Out, ".\n\n")
 	return nil
