@@ -25,11 +25,7 @@ func (sc scope) throughDaemon(ctx context.Context, binary string, measured []Dev
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	config := filepath.Join(dir, "config.toml")
-	if err := os.WriteFile(config, []byte("backend = \"cuda\"\n[cuda]\npinned_bytes = 1073741824\n"), 0o600); err != nil {
-		return nil, err
-	}
-	d, err := child.Start(binary, filepath.Join(dir, "daemon"), "--config", config)
+	d, err := child.Start(binary, filepath.Join(dir, "daemon"), "backend = \"cuda\"\n[cuda]\npinned_bytes = 1073741824\n")
 	if err != nil {
 		return nil, err
 	}

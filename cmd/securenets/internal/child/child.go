@@ -36,9 +36,9 @@ type Daemon struct {
 	err     error // of the exit; valid once exited is closed
 }
 
-// Start runs the daemon at path binary on a socket in dir, which it makes, with more
-// arguments.
-func Start(binary, dir string, args ...string) (*Daemon, error) {
+// Start runs the daemon at path binary on a socket in dir, which it makes, with a
+// configuration.
+func Start(binary, dir, config string) (*Daemon, error) {
 	c := &Daemon{
 		socket: filepath.Join(dir, "socket"),
 		log:    filepath.Join(dir, "log"),
@@ -48,12 +48,16 @@ func Start(binary, dir string, args ...string) (*Daemon, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
+	path := filepath.Join(dir, "config.toml")
+	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+		return nil, err
+	}
 	log, err := os.Create(c.log)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	cmd := exec.Command(binary, append([]string{"serve", "--listen", c.Addr, "--state-dir", filepath.Join(dir, "state")}, args...)...)
+	cmd := exec.Command(binary, "serve", "--config", path, "--listen", c.Addr, "--state-dir", filepath.Join(dir, "state"))
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = childAttr()
 	started := make(chan error)

@@ -152,16 +152,9 @@ func (r *run) read() (err error) {
 
 // start runs a daemon for every role.
 func (r *run) start(ctx context.Context) error {
-	var args []string
-	if r.Threads > 0 {
-		config := filepath.Join(r.dir, "config.toml")
-		if err := os.WriteFile(config, fmt.Appendf(nil, "threads = %d\n", r.Threads), 0o600); err != nil {
-			return err
-		}
-		args = []string{"--config", config}
-	}
+	config := fmt.Sprintf("threads = %d\n", r.Threads)
 	for role := range r.models {
-		c, err := child.Start(r.Daemon, filepath.Join(r.dir, fmt.Sprint("cloud-", role)), args...)
+		c, err := child.Start(r.Daemon, filepath.Join(r.dir, fmt.Sprint("cloud-", role)), config)
 		if err != nil {
 			return fmt.Errorf("demo: %w", err)
 		}

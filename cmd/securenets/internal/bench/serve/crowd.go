@@ -78,13 +78,8 @@ func Crowd(ctx context.Context, o CrowdOptions) (*CrowdResult, error) {
 }
 
 func (o CrowdOptions) crowd(ctx context.Context, model sealed.Model, budget time.Duration) (_ *CrowdResult, err error) {
-	dir, err := os.MkdirTemp("", "sn") // short: a socket's path is at most 107 bytes
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	config := fmt.Sprintf("[batching]\nmax_queue_size = %d", max(256, o.Active))
-	w, err := startWatched(ctx, o.Daemon, dir, o.Threads, config)
+	w, err := startWatched(ctx, o.Daemon, o.Threads, config)
 	if err != nil {
 		return nil, err
 	}

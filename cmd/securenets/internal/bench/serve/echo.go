@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"time"
 
 	"google.golang.org/grpc"
@@ -63,12 +62,7 @@ func Echo(ctx context.Context, o EchoOptions) (*EchoResult, error) {
 }
 
 func (o EchoOptions) measure(ctx context.Context, rounds int, budget time.Duration) (_ *EchoResult, err error) {
-	dir, err := os.MkdirTemp("", "sn") // short: a socket's path is at most 107 bytes
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	w, err := startWatched(ctx, o.Daemon, dir, o.Threads, "")
+	w, err := startWatched(ctx, o.Daemon, o.Threads, "")
 	if err != nil {
 		return nil, err
 	}
@@ -129,10 +123,7 @@ func (o EchoOptions) measure(ctx context.Context, rounds int, budget time.Durati
 		if err != nil {
 			return nil, err
 		}
-		for i := range callers {
-			callers[i].Shared = true
-		}
-		shared, err := through.load(ctx, loadShared, callers)
+		shared, err := through.load(ctx, loadShared, sharing(callers))
 		if err != nil {
 			return nil, err
 		}

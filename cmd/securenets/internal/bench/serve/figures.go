@@ -30,27 +30,27 @@ type Figures struct {
 // watched is a daemon whose figures can be read.
 type watched struct {
 	*child.Daemon
+	dir  string
 	http http.Client
 }
 
-// startWatched starts a daemon in dir, with more lines of configuration.
-func startWatched(ctx context.Context, binary, dir string, threads int, config string) (*watched, error) {
-	socket := filepath.Join(dir, "m")
-	config = fmt.Sprintf("backend = \"cpu\"\nthreads = %d\n%s\n[metrics]\nlisten = %q\n", threads, config, "unix:"+socket)
-	path := filepath.Join(dir, "config.toml")
-	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+// startWatched starts a daemon in a folder of its own, with more lines of configuration.
+func startWatched(ctx context.Context, binary string, threads int, config string) (*watched, error) {
+	dir, err := os.MkdirTemp("", "sn") // short: a socket's path is at most 107 bytes
+	if err != nil {
 		return nil, err
 	}
-	w := new(watched)
+	socket := filepath.Join(dir, "m")
+	config = fmt.Sprintf("backend = \"cpu\"\nthreads = %d\n%s\n[metrics]\nlisten = %q\n", threads, config, "unix:"+socket)
+	w := &watched{dir: dir}
 	w.http.Transport = &http.Transport{
 		DisableKeepAlives: true, // between two readings the daemon holds nothing of them
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", socket)
 		},
 	}
-	var err error
-	if w.Daemon, err = child.Start(binary, filepath.Join(dir, "daemon"), "--config", path); err != nil {
-		return nil, err
+	if w.Daemon, err = child.Start(binary, filepath.Join(dir, "daemon"), config); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	if err := w.Ready(ctx); err != nil {
 		w.ShowLog(os.Stderr)
@@ -58,6 +58,9 @@ func startWatched(ctx context.Context, binary, dir string, threads int, config s
 	}
 	return w, nil
 }
+
+// Stop ends the daemon and removes its folder.
+func (w *watched) Stop() error { return errors.Join(w.Daemon.Stop(), os.RemoveAll(w.dir)) }
 
 // store has the daemon store a model, and returns what asks for rows of its first layer.
 func (w *watched) store(ctx context.Context, model sealed.Model, rows int) (t traffic.Target, err error) {

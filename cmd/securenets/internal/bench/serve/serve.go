@@ -204,11 +204,7 @@ func (o Options) run(ctx context.Context, op plan.Op, rounds int, budget time.Du
 		if _, err := run(loadAlone, same(1, 0, s.merged)); err != nil {
 			return nil, err
 		}
-		shared := same(o.Callers, 0, s.merged)
-		for i := range shared {
-			shared[i].Shared = true
-		}
-		through, err := run(loadShared, shared)
+		through, err := run(loadShared, sharing(same(o.Callers, 0, s.merged)))
 		if err != nil {
 			return nil, err
 		}

@@ -49,15 +49,11 @@ func (s *served) start(ctx context.Context, o Options, dir string) (stop func() 
 		files, digests = append(files, b), append(digests, sealed.Sum(b))
 	}
 	// While one half of the callers is computed for, the other half sends.
-	text := fmt.Sprintf("backend = \"cpu\"\nthreads = %d\n[shared_memory]\nbytes = %d\n", o.Threads, int64(1<<36))
+	config := fmt.Sprintf("backend = \"cpu\"\nthreads = %d\n[shared_memory]\nbytes = %d\n", o.Threads, int64(1<<36))
 	for i, rows := range []int{max(1, o.Callers/2) * s.rows, 1, contendedBatch * s.rows} {
-		text += fmt.Sprintf("[batching.models.%v]\nmax_batch_size = %d\n", digests[i], rows)
+		config += fmt.Sprintf("[batching.models.%v]\nmax_batch_size = %d\n", digests[i], rows)
 	}
-	config := filepath.Join(dir, "config.toml")
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		return nil, err
-	}
-	if s.daemon, err = child.Start(o.Daemon, filepath.Join(dir, "daemon"), "--config", config); err != nil {
+	if s.daemon, err = child.Start(o.Daemon, filepath.Join(dir, "daemon"), config); err != nil {
 		return nil, err
 	}
 	var opened []plan.Product
@@ -113,6 +109,15 @@ func same(callers int, rate float64, of traffic.Target) []traffic.Caller {
 		all[i] = traffic.Caller{Targets: []traffic.Target{of}, Rate: rate, Depth: 1}
 	}
 	return all
+}
+
+// sharing returns callers who ask as others do, by shared memory.
+func sharing(callers []traffic.Caller) []traffic.Caller {
+	callers = slices.Clone(callers)
+	for i := range callers {
+		callers[i].Shared = true
+	}
+	return callers
 }
 
 // spread returns callers of whom every other asks for one model, and the rest for the
@@ -240,10 +245,7 @@ func (s *served) ways(ctx context.Context, rows int, kernel float64, t *transpor
 	if err != nil {
 		return err
 	}
-	for i := range callers {
-		callers[i].Shared = true
-	}
-	shared, err := s.load(ctx, loadShared, callers)
+	shared, err := s.load(ctx, loadShared, sharing(callers))
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"strconv"
 	"time"
 
@@ -77,12 +76,7 @@ func Soak(ctx context.Context, o SoakOptions) (*SoakResult, error) {
 }
 
 func (o SoakOptions) soak(ctx context.Context, model sealed.Model) (_ *SoakResult, err error) {
-	dir, err := os.MkdirTemp("", "sn") // short: a socket's path is at most 107 bytes
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	w, err := startWatched(ctx, o.Daemon, dir, o.Threads, "")
+	w, err := startWatched(ctx, o.Daemon, o.Threads, "")
 	if err != nil {
 		return nil, err
 	}

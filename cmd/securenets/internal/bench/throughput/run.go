@@ -154,11 +154,7 @@ func devices(ctx context.Context, binary string) ([]cuda.Device, error) {
 
 // daemon starts one more of its own.
 func (r *running) daemon(ctx context.Context) (*child.Daemon, error) {
-	config := filepath.Join(r.dir, "config.toml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, "backend = %q\n", r.o.Backend), 0o600); err != nil {
-		return nil, err
-	}
-	d, err := child.Start(r.o.Daemon, filepath.Join(r.dir, fmt.Sprint("cloud-", len(r.daemons))), "--config", config)
+	d, err := child.Start(r.o.Daemon, filepath.Join(r.dir, fmt.Sprint("cloud-", len(r.daemons))), fmt.Sprintf("backend = %q\n", r.o.Backend))
 	if err != nil {
 		return nil, err
 	}

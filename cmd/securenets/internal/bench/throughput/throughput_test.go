@@ -343,11 +343,7 @@ func checkReport(t *testing.T, dir string, r *Report, charts []string) {
 func startDaemon(t *testing.T, config string) (*child.Daemon, string, *hostclient.Client) {
 	t.Helper()
 	dir := t.TempDir()
-	path := filepath.Join(dir, "config.toml")
-	if err := os.WriteFile(path, []byte("backend = \"cpu\"\n"+config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	d, err := child.Start(benchtest.Daemon(t), filepath.Join(dir, "d"), "--config", path)
+	d, err := child.Start(benchtest.Daemon(t), filepath.Join(dir, "d"), "backend = \"cpu\"\n"+config)
 	if err != nil {
 		t.Fatal(err)
 	}
