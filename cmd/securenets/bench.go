@@ -53,7 +53,7 @@ memory, then through a daemon.`,
 	tier := flags.String("tier", "auto", "instruction set: auto, avx512, avx2 or portable")
 	backend := flags.String("backend", "cpu", "cpu, or cuda for the first CUDA device")
 	path := flags.String("path", "auto", "path of products on the device: auto, fused, int8 or float64")
-	daemon := flags.String("daemon", "", "`path` of securenetsd (default: beside this program)")
+	daemon := daemonFlag(cmd)
 	benchFlags(cmd, func(ctx context.Context, o measure.Options) (result, error) {
 		if *threads < 1 {
 			return nil, usagef("bench kernel: --threads is %d", *threads)
@@ -61,7 +61,10 @@ memory, then through a daemon.`,
 		switch *backend {
 		case "cpu":
 		case "cuda":
-			o.Daemon = *daemon
+			var err error
+			if o.Daemon, err = daemon(); err != nil {
+				return nil, err
+			}
 			return benchDevice(ctx, *path, o)
 		default:
 			return nil, usagef("bench kernel: --backend is %q, want cpu or cuda", *backend)
@@ -79,12 +82,7 @@ memory, then through a daemon.`,
 	return cmd
 }
 
-func benchDevice(ctx context.Context, path string, o measure.Options) (_ result, err error) {
-	if o.Daemon == "" {
-		if o.Daemon, err = besideSelf("securenetsd"); err != nil {
-			return nil, err
-		}
-	}
+func benchDevice(ctx context.Context, path string, o measure.Options) (result, error) {
 	b, err := cuda.Open(cuda.Options{Path: path, Pinned: bench.DevicePinned})
 	if err != nil {
 		return nil, err
@@ -122,7 +120,7 @@ them, and in the same rounds plain float32: all on one thread of the host.`,
 	flags := cmd.Flags()
 	var o place.Options
 	flags.StringArrayVar(&o.Networks, "network", []string{"mnist-cnn", "cifar-cnn"}, "one of "+strings.Join(models.Names(), ", ")+" (repeatable)")
-	flags.StringVar(&o.Daemon, "daemon", "", "`path` of securenetsd (default: beside this program)")
+	daemon := daemonFlag(cmd)
 	benchFlags(cmd, func(ctx context.Context, general measure.Options) (result, error) {
 		o.Options = general
 		for _, s := range transform.Schemes() {
@@ -130,11 +128,9 @@ them, and in the same rounds plain float32: all on one thread of the host.`,
 				o.Schemes = append(o.Schemes, s)
 			}
 		}
-		if o.Daemon == "" {
-			var err error
-			if o.Daemon, err = besideSelf("securenetsd"); err != nil {
-				return nil, err
-			}
+		var err error
+		if o.Daemon, err = daemon(); err != nil {
+			return nil, err
 		}
 		return place.Run(ctx, o)
 	})
@@ -170,7 +166,7 @@ By default half of the processors compute: the rest is for the load.`,
 	soak := flags.Duration("soak", 0, "load a daemon for a `time`, at least 5s")
 	echo := flags.Bool("echo", false, "measure requests of mnist-cnn beside an echo")
 	idle := flags.Int("idle", 0, "callers that are connected beside those that ask")
-	daemon := flags.String("daemon", "", "`path` of securenetsd (default: beside this program)")
+	daemon := daemonFlag(cmd)
 	benchFlags(cmd, func(ctx context.Context, general measure.Options) (result, error) {
 		if cmd.Flags().Changed("soak") && *soak < 5*time.Second {
 			return nil, usagef("bench serve: --soak is %v, want 5s or more", *soak)
@@ -196,11 +192,9 @@ By default half of the processors compute: the rest is for the load.`,
 			}
 		}
 		o.Options = general
-		if o.Daemon = *daemon; o.Daemon == "" {
-			var err error
-			if o.Daemon, err = besideSelf("securenetsd"); err != nil {
-				return nil, err
-			}
+		var err error
+		if o.Daemon, err = daemon(); err != nil {
+			return nil, err
 		}
 		switch {
 		case *echo:

@@ -41,7 +41,7 @@ marked partial.`,
 	flags := cmd.Flags()
 	var o paper.Options
 	flags.StringArrayVar(&o.Networks, "network", paper.Networks, "one of "+strings.Join(paper.Networks, ", ")+" (repeatable)")
-	flags.StringVar(&o.Daemon, "daemon", "", "`path` of securenetsd (default: beside this program)")
+	daemon := daemonFlag(cmd)
 	flags.StringVar(&o.Python, "python", "", "`path` of a Python interpreter with onnxruntime and TenSEAL (default: what bench/peers/venv.sh made)")
 	flags.BoolVar(&o.Quick, "quick", false, "measure less, in under a minute")
 	asJSON := flags.String("json", "", "also write the figures to `file`, as JSON")
@@ -54,10 +54,8 @@ marked partial.`,
 			}
 		}
 		var err error
-		if o.Daemon == "" {
-			if o.Daemon, err = besideSelf("securenetsd"); err != nil {
-				return err
-			}
+		if o.Daemon, err = daemon(); err != nil {
+			return err
 		}
 		if o.Python == "" {
 			o.Python = paper.FindPython()

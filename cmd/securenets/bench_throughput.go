@@ -35,7 +35,7 @@ either case. "bench compare" compares two reports.`,
 	flags := cmd.Flags()
 	flags.StringVarP(&o.Endpoint, "endpoint", "e", "", "`address` of a daemon to measure, unix:/path or tls:HOST:PORT (default: daemons of its own)")
 	tls := tlsFlags(flags)
-	flags.StringVar(&o.Daemon, "daemon", "", "`path` of securenetsd for daemons of its own (default: beside this program)")
+	daemon := daemonFlag(cmd)
 	flags.StringVar(&o.Backend, "backend", "auto", "what daemons of its own multiply with: auto, cuda or cpu")
 	flags.Float64Var(&o.PerHour, "price-per-hour", 0, "what an hour of this instance costs, for the cost of a million inferences with one cloud")
 	flags.StringVar(&o.Currency, "currency", "USD", "of the price")
@@ -52,8 +52,8 @@ either case. "bench compare" compares two reports.`,
 		case o.Endpoint != "" && (flags.Changed("daemon") || flags.Changed("backend")):
 			return usagef("bench throughput: --daemon and --backend are for daemons of its own, not for --endpoint")
 		}
-		if o.Endpoint == "" && o.Daemon == "" {
-			if o.Daemon, err = besideSelf("securenetsd"); err != nil {
+		if o.Endpoint == "" {
+			if o.Daemon, err = daemon(); err != nil {
 				return err
 			}
 		}

@@ -38,7 +38,7 @@ here, down to asking no daemon at all.`,
 	samples := flags.String("samples", "1000", `images to classify, or "all"`)
 	flags.IntVar(&o.Batch, "batch", 256, "images a batch")
 	flags.StringVar(&o.OutDir, "out", "out", "`folder` to write to")
-	flags.StringVar(&o.Daemon, "daemon", "", "`path` of securenetsd (default: beside this program)")
+	daemon := daemonFlag(cmd)
 	asJSON := flags.Bool("json", false, "print the figures as JSON, and all else to standard error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		chosen, err := choose.options()
@@ -59,10 +59,8 @@ here, down to asking no daemon at all.`,
 		if o.Batch < 1 {
 			return usagef("demo: --batch is %d", o.Batch)
 		}
-		if o.Daemon == "" {
-			if o.Daemon, err = besideSelf("securenetsd"); err != nil {
-				return err
-			}
+		if o.Daemon, err = daemon(); err != nil {
+			return err
 		}
 		bar := newProgress(cmd)
 		defer bar.clear()
@@ -101,18 +99,25 @@ func schemeFor(clouds int, s transform.Scheme, chosen bool) (transform.Scheme, e
 	return s, nil
 }
 
-// besideSelf returns the path of a program in the folder of this one.
-func besideSelf(name string) (string, error) {
-	self, err := os.Executable()
-	if err == nil {
-		self, err = filepath.EvalSymlinks(self)
+// daemonFlag gives cmd --daemon, and returns what says which securenetsd to run: without
+// the flag the one in the folder of this program.
+func daemonFlag(cmd *cobra.Command) func() (string, error) {
+	given := cmd.Flags().String("daemon", "", "`path` of securenetsd (default: beside this program)")
+	return func() (string, error) {
+		if *given != "" {
+			return *given, nil
+		}
+		self, err := os.Executable()
+		if err == nil {
+			self, err = filepath.EvalSymlinks(self)
+		}
+		if err != nil {
+			return "", err
+		}
+		path := filepath.Join(filepath.Dir(self), "securenetsd")
+		if _, err := os.Stat(path); err != nil {
+			return "", fmt.Errorf("%w (--daemon names another)", err)
+		}
+		return path, nil
 	}
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(filepath.Dir(self), name)
-	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("%w (--daemon names another)", err)
-	}
-	return path, nil
 }

@@ -13,7 +13,7 @@ import (
 // newEcho returns the command that peer.Seal runs.
 func newEcho() *cobra.Command {
 	return &cobra.Command{
-		Use: peer.Command + " ADDRESS", Hidden: true, Args: cobra.ExactArgs(1),
+		Use: peer.EchoCommand + " ADDRESS", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return peer.Serve(cmd.Context(), args[0], cmd.InOrStdin(), cmd.OutOrStdout(), hostclient.ServeEcho)
 		},
@@ -23,7 +23,7 @@ func newEcho() *cobra.Command {
 // newFrames returns the command that bench serve --echo runs.
 func newFrames() *cobra.Command {
 	return &cobra.Command{
-		Use: serve.EchoCommand + " ADDRESS", Hidden: true, Args: cobra.ExactArgs(1),
+		Use: serve.FramesCommand + " ADDRESS", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return peer.Serve(cmd.Context(), args[0], cmd.InOrStdin(), cmd.OutOrStdout(), serve.Frames)
 		},

@@ -17,8 +17,9 @@ import (
 	"github.com/securenets/securenets/hostclient"
 )
 
-// Command is the name of the hidden command that serves, with an address.
-const Command = "echo"
+// EchoCommand is the name of the hidden command that runs hostclient.ServeEcho, with an
+// address.
+const EchoCommand = "echo"
 
 // Seal is hostclient.Seal with o.Echo set where it is of use.
 func Seal(ctx context.Context, model []byte, o hostclient.SealOptions) ([]hostclient.SealedModel, *hostclient.Secret, error) {
@@ -27,7 +28,7 @@ func Seal(ctx context.Context, model []byte, o hostclient.SealOptions) ([]hostcl
 		if o.Link == hostclient.LinkTLS {
 			start = StartTLS
 		}
-		p, err := start(ctx, Command)
+		p, err := start(ctx, EchoCommand)
 		if err != nil {
 			return nil, nil, fmt.Errorf("echo: %w", err)
 		}

@@ -153,7 +153,7 @@ func inTurn(callers int, of []traffic.Target) []traffic.Caller {
 	return all
 }
 
-// echoProcess answers as EchoCommand does.
+// echoProcess answers as FramesCommand does.
 type echoProcess struct {
 	addr string
 	cpu  func() (time.Duration, error) // of the process, so far
@@ -194,19 +194,19 @@ func (e *echoProcess) load(ctx context.Context, callers []traffic.Caller, budget
 	return measure.Micros(to.cpu-from.cpu) / float64(n), nil
 }
 
-// EchoCommand is the name of the hidden command that answers frames, with an address.
-const EchoCommand = "frames"
+// FramesCommand is the name of the hidden command that answers frames, with an address.
+const FramesCommand = "frames"
 
 // echoElsewhere has another process of this program answer.
 func echoElsewhere(ctx context.Context) (*echoProcess, error) {
-	p, err := peer.Start(ctx, EchoCommand)
+	p, err := peer.Start(ctx, FramesCommand)
 	if err != nil {
 		return nil, err
 	}
 	return &echoProcess{addr: p.Addr, cpu: func() (time.Duration, error) { return cputime.Of(p.PID) }, stop: p.Stop}, nil
 }
 
-// Frames is what EchoCommand does: it answers frames until ctx ends.
+// Frames is what FramesCommand does: it answers frames until ctx ends.
 func Frames(ctx context.Context, l net.Listener) error {
 	server := grpc.NewServer(wire.ServerOptions()...)
 	pb.RegisterSecureNetsServer(server, frames{ops: traffic.MNIST})
