@@ -29,7 +29,6 @@ import (
 	"github.com/securenets/securenets/daemon/batch"
 	"github.com/securenets/securenets/daemon/metrics"
 	"github.com/securenets/securenets/daemon/model"
-	"github.com/securenets/securenets/daemon/pool"
 	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/localsocket"
 	"github.com/securenets/securenets/internal/sealed"
@@ -87,7 +86,8 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 
 	work, cancelWork := context.WithCancel(context.Background())
 	defer cancelWork()
-	queue := batch.New(work, batch.Options{Parallel: parallel(cfg, backend), Lender: lender(backend)})
+	lender, _ := backend.(kernels.Lender)
+	queue := batch.New(work, batch.Options{Parallel: parallel(cfg, backend), Lender: lender})
 	defer queue.Close()
 	s.batcher, s.policy = queue, policy
 	sharing := newSharing(cfg.SharedMemory, s.metrics, log)
@@ -196,14 +196,6 @@ func parallel(cfg config.Config, backend kernels.Backend) int {
 		return cfg.Threads
 	}
 	return runtime.GOMAXPROCS(0)
-}
-
-// lender returns the memory that a backend lends, nil for none.
-func lender(backend kernels.Backend) pool.Source {
-	if l, ok := backend.(kernels.Lender); ok {
-		return l
-	}
-	return nil
 }
 
 // policies returns what looks a model's policy up.

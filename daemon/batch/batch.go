@@ -18,6 +18,7 @@ import (
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/kernels"
 )
 
 // Caller names who asks. Callers have equal shares of the daemon's multiply-adds.
@@ -60,7 +61,7 @@ type Options struct {
 	// Parallel is how many products are in progress at a time, each of another operator.
 	Parallel int
 	// Lender, where it is not nil, has memory for inputs.
-	Lender pool.Source
+	Lender kernels.Lender
 }
 
 // maxWords bounds the words of a merged product, in and out: by then nothing is

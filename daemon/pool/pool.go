@@ -2,26 +2,20 @@
 // and of the heap.
 package pool
 
-import "github.com/securenets/securenets/internal/pool"
-
-// Source has memory to lend; see kernels.Lender.
-type Source interface {
-	Lend(n int) []uint32
-	Reclaim(words []uint32) bool
-}
+import (
+	"github.com/securenets/securenets/internal/pool"
+	"github.com/securenets/securenets/kernels"
+)
 
 // Words lends vectors. Its zero value is ready; it may be used by several
 // goroutines at once.
 type Words struct {
 	// From, where it is not nil, is asked first: memory that a backend's devices reach
 	// by themselves. It is bounded; what it has no room for comes from the heap.
-	From Source
+	From kernels.Lender
 
 	heap pool.Of[uint32]
 }
-
-// Size returns the words that Get(n) takes on the heap, at most n + n/8.
-func Size(n int) int { return pool.Size(n) }
 
 // Get returns a vector of n words, whose content is arbitrary.
 func (p *Words) Get(n int) []uint32 {

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/securenets/securenets/daemon/pool"
+	heap "github.com/securenets/securenets/internal/pool"
 )
 
 // one lends one vector at a time.
@@ -25,31 +26,31 @@ func (o *one) Reclaim(words []uint32) bool {
 	return true
 }
 
-// TestSource: what a source has no room for comes from the heap, and each vector goes
+// TestLender: what a lender has no room for comes from the heap, and each vector goes
 // back to where it is from.
-func TestSource(t *testing.T) {
-	source := &one{}
-	p := pool.Words{From: source}
+func TestLender(t *testing.T) {
+	lender := &one{}
+	p := pool.Words{From: lender}
 	a := p.Get(100)
-	if source.words == nil || &a[0] != &source.words[0] {
-		t.Error("the source is not asked first")
+	if lender.words == nil || &a[0] != &lender.words[0] {
+		t.Error("the lender is not asked first")
 	}
 	b := p.Get(100)
-	if len(b) != 100 || cap(b) != pool.Size(100) {
+	if len(b) != 100 || cap(b) != heap.Size(100) {
 		t.Errorf("from the heap: %d words of %d", len(b), cap(b))
 	}
 	p.Put(b)
-	if source.words == nil {
-		t.Error("the source got what is not its own")
+	if lender.words == nil {
+		t.Error("the lender got what is not its own")
 	}
 	p.Put(a)
-	if source.words != nil {
-		t.Error("the source did not get its own back")
+	if lender.words != nil {
+		t.Error("the lender did not get its own back")
 	}
-	source.words = make([]uint32, 1) // no room
+	lender.words = make([]uint32, 1) // no room
 	for range 10 {
 		if c := p.Get(100); &c[0] == &a[0] {
-			t.Fatal("the heap has what is the source's")
+			t.Fatal("the heap has what is the lender's")
 		}
 	}
 	if v := p.Get(0); v != nil {
