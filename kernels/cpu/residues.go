@@ -77,12 +77,6 @@ func (t *tile) sum(prime, row, lane int) *uint32 {
 	return &t.sums[at/maxRows][at%maxRows][lane]
 }
 
-// high returns the place of the high half of a sum of 16-bit residues.
-func (t *tile) high(prime, row, lane int) *uint32 {
-	at := (t.prime+prime)*t.pitch/rowBytes + row
-	return &t.sums[maxPairs+at/maxRows][at%maxRows][lane]
-}
-
 // tileSums are those of a tile by prime, row and lane, each with 2^31 added, so
 // that it is an unsigned word.
 //

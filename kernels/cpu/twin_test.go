@@ -84,6 +84,12 @@ func splitPair(a uint32, c splitting) int32 {
 	return int32(a + uint32(int32(math.RoundToEven(float64(q))))*c.minus)
 }
 
+// high returns the place of the high half of a sum of 16-bit residues.
+func (t *tile) high(prime, row, lane int) *uint32 {
+	at := (t.prime+prime)*t.pitch/rowBytes + row
+	return &t.sums[maxPairs+at/maxRows][at%maxRows][lane]
+}
+
 func multiplyPairsTwin(t *tile) {
 	together := max(1, partSteps/t.steps) // runs of a part
 	for prime := range t.primes {
