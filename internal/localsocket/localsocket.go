@@ -43,7 +43,7 @@ func Listen(path string, to Access, turnedAway func(uid uint32, err error)) (*Li
 		dirMode = 0o711 // others find the socket, and nothing else
 	}
 	if err := os.MkdirAll(filepath.Dir(path), dirMode); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("folder of the socket: %w", err)
 	}
 	if err := removeStale(path); err != nil {
 		return nil, err
