@@ -110,7 +110,7 @@ fuzz: ## Run every fuzz target for FUZZTIME (60s)
 	done
 
 .PHONY: bench
-bench: build ## Measure this machine and write out/report/report.md; QUICK=1 takes two minutes
+bench: build ## Measure this machine and write out/report/report.md; QUICK=1 takes a few minutes
 	@test -n "$(QUICK)" || bench/peers/venv.sh || echo 'onnxruntime and TenSEAL are left out: python3 -m venv or pip could not install bench/peers/requirements.txt'
 	bench/report.sh $(BIN) out/report $(BENCHFLAGS)
 

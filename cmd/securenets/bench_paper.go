@@ -43,7 +43,7 @@ marked partial.`,
 	flags.StringArrayVar(&o.Networks, "network", paper.Networks, "one of "+strings.Join(paper.Networks, ", ")+" (repeatable)")
 	daemon := daemonFlag(cmd)
 	flags.StringVar(&o.Python, "python", "", "`path` of a Python interpreter with onnxruntime and TenSEAL (default: what bench/peers/venv.sh made)")
-	flags.BoolVar(&o.Quick, "quick", false, "measure less, in under a minute")
+	flags.BoolVar(&o.Quick, "quick", false, "measure less, in a minute or two")
 	asJSON := flags.String("json", "", "also write the figures to `file`, as JSON")
 	asCSV := flags.String("csv", "", "also write the rows to `file`, as CSV")
 	dir := flags.String("dir", "", "also write all forms, and figure 2, to `folder`")
