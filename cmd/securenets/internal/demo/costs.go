@@ -121,7 +121,7 @@ func (c *Costs) Precompute(ctx context.Context, n int) (Spent, error) {
 // Infer runs n images of the test set, from one on, in calls of so many.
 func (c *Costs) Infer(ctx context.Context, from, n, call int) (took Spent, y []float32, err error) {
 	took, err = c.spend(func() error {
-		return (&run{Options: Options{Batch: call}}).batches(from, from+n, func(i, j int) error {
+		return batches(from, from+n, call, func(i, j int) error {
 			part, err := c.session.Infer(ctx, c.r.images.Range(i, j), j-i)
 			y = append(y, part...)
 			return err
@@ -202,20 +202,24 @@ func OpenLocal(o Options) (*Local, error) {
 	return l, nil
 }
 
+// input returns the batch of images from one on, as the model takes it.
+func (l *Local) input(from int) []float32 {
+	in, n := l.r.graph.Input, l.r.Batch
+	x := make([]float32, n*in.Len())
+	graph.CHWToHWC(x, l.r.images.Range(from, from+n), n, in)
+	return x
+}
+
 // Batch is that of Costs.
 func (l *Local) Batch(i int) (time.Duration, error) {
-	from, in := l.r.batch(i), l.r.graph.Input
-	x := make([]float32, l.r.Batch*in.Len())
-	graph.CHWToHWC(x, l.r.images.Range(from, from+l.r.Batch), l.r.Batch, in)
+	x := l.input(l.r.batch(i))
 	return steady(func() error { _, err := l.model.Forward(x); return err })
 }
 
 // Infer runs the batch of images from one on, twice, and returns what the second took,
 // and the outputs.
 func (l *Local) Infer(from int) (took Spent, y []float32, err error) {
-	in := l.r.graph.Input
-	x := make([]float32, l.r.Batch*in.Len())
-	graph.CHWToHWC(x, l.r.images.Range(from, from+l.r.Batch), l.r.Batch, in)
+	x := l.input(from)
 	runtime.GC()
 	if _, err := l.model.Forward(x); err != nil { // it takes memory
 		return Spent{}, nil, err

@@ -214,10 +214,10 @@ func (r *run) push(ctx context.Context) error {
 	return nil
 }
 
-// batches calls f for the batches of samples [from, to).
-func (r *run) batches(from, to int, f func(i, j int) error) error {
-	for i := from; i < to; i += r.Batch {
-		if err := f(i, min(i+r.Batch, to)); err != nil {
+// batches calls f for the batches of samples [from, to), of so many each.
+func batches(from, to, size int, f func(i, j int) error) error {
+	for i := from; i < to; i += size {
+		if err := f(i, min(i+size, to)); err != nil {
 			return err
 		}
 	}

@@ -71,7 +71,7 @@ func (r *run) inferPrivately(ctx context.Context) error {
 			}
 		}
 		err := online.measure(func() error {
-			return r.batches(from, to, func(i, j int) error {
+			return batches(from, to, r.Batch, func(i, j int) error {
 				r.Progress("private inference", i, r.Samples)
 				y, err := s.Infer(ctx, r.images.Range(i, j), j-i)
 				if err != nil {
@@ -106,7 +106,7 @@ func (r *run) inferLocally(ctx context.Context) error {
 	var local []int
 	var took spent
 	compiled := 0 // the batch size that model is for
-	err := r.batches(0, r.Samples, func(i, j int) error {
+	err := batches(0, r.Samples, r.Batch, func(i, j int) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
