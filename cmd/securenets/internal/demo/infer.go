@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/securenets/securenets/cmd/securenets/internal/cputime"
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/reference"
@@ -17,17 +16,15 @@ import (
 // one word an output of every layer and image.
 const padBatches = 4
 
-// spent is what a phase took, of this process: CPU time of all threads, and
-// elapsed time.
-type spent struct{ cpu, elapsed time.Duration }
+// tally is what phases of one kind took together, of this process.
+type tally struct{ host, elapsed time.Duration }
 
 // measure adds what f takes. Nothing else may run beside it.
-func (s *spent) measure(f func() error) error {
+func (t *tally) measure(f func() error) error {
 	runtime.GC() // a phase does not pay for another's garbage
-	cpu, start := cputime.Self(), time.Now()
-	err := f()
-	s.cpu += cputime.Self() - cpu
-	s.elapsed += time.Since(start)
+	took, err := spend(f)
+	t.host += took.Host
+	t.elapsed += took.Elapsed
 	return err
 }
 
@@ -61,7 +58,7 @@ func (r *run) inferPrivately(ctx context.Context) error {
 		return err
 	}
 	defer s.Close()
-	var offline, online spent
+	var offline, online tally
 	for from := 0; from < r.Samples; from += padBatches * r.Batch {
 		to := min(from+padBatches*r.Batch, r.Samples)
 		r.Progress("private inference", from, r.Samples)
@@ -89,7 +86,7 @@ func (r *run) inferPrivately(ctx context.Context) error {
 	r.result.AccuracyPrivate = r.accuracy(r.classes)
 	r.result.Checked, r.result.Rejected = stats.Checked, stats.Rejected
 	r.result.BytesUp, r.result.BytesDown = stats.BytesUp/n, stats.BytesDown/n
-	r.result.HostOnlineNS, r.result.HostOfflineNS = online.cpu.Nanoseconds()/n, offline.cpu.Nanoseconds()/n
+	r.result.HostOnlineNS, r.result.HostOfflineNS = online.host.Nanoseconds()/n, offline.host.Nanoseconds()/n
 	r.result.ImagesPerS = float64(n) / online.elapsed.Seconds()
 	return nil
 }
@@ -104,7 +101,7 @@ func (r *run) inferLocally(ctx context.Context) error {
 	}()
 	x := make([]float32, r.Batch*r.graph.Input.Len())
 	var local []int
-	var took spent
+	var took tally
 	compiled := 0 // the batch size that model is for
 	err := batches(0, r.Samples, r.Batch, func(i, j int) error {
 		if err := ctx.Err(); err != nil {
@@ -145,6 +142,6 @@ func (r *run) inferLocally(ctx context.Context) error {
 	}
 	r.result.AccuracyFloat = r.accuracy(local)
 	r.result.Agreement = float64(same) / float64(r.Samples)
-	r.result.LocalNS = took.cpu.Nanoseconds() / int64(r.Samples)
+	r.result.LocalNS = took.host.Nanoseconds() / int64(r.Samples)
 	return nil
 }
