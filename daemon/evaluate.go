@@ -56,7 +56,7 @@ func (s *service) evaluate(owner model.Owner, e *evaluation) error {
 	defer e.end()
 	// Reading ends with the stream, which ends at the latest when this returns.
 	read := make(chan error, 1)
-	go func() { read <- guard(e.read) }()
+	go func() { read <- batch.Guard(e.read) }()
 	select {
 	case err := <-read:
 		return err
@@ -337,7 +337,7 @@ func (s *service) chargeOf(r ring.Ring, op plan.Op, rows uint32, sharedIn, share
 	if width != wordSize && !sharedOut {
 		encoded = out * width
 	}
-	c.in = wordSize*(in+in/8) + max(0, message-encoded) // see pool.Size; out's part is for the message, meanwhile
+	c.in = wordSize*(in+in/8) + max(0, message-encoded) // see internal/pool.Size; out's part is for the message, meanwhile
 	c.out = overhead + wordSize*(out+out/8) + encoded
 	if most := s.memory.limit; c.total() > most {
 		return tooLarge("%d bytes of memory, want at most %d", c.total(), most)

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"math"
 	"path"
-	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -202,7 +201,7 @@ func (s *service) call(ctx context.Context, method string, handler func() error)
 			return status.FromContextError(ctx.Err()).Err()
 		}
 	}
-	err := guard(handler)
+	err := batch.Guard(handler)
 	if _, ok := status.FromError(err); !ok {
 		told, why := s.report(err)
 		s.metrics.Refused(why)
@@ -216,16 +215,6 @@ func (s *service) call(ctx context.Context, method string, handler func() error)
 	s.metrics.Called(path.Base(method), status.Code(err).String())
 	s.log.Debug("call", "method", method, "code", status.Code(err), "duration", time.Since(start))
 	return err
-}
-
-// guard runs f and returns its panic as a *batch.PanicError.
-func guard(f func() error) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &batch.PanicError{Value: v, Stack: debug.Stack()}
-		}
-	}()
-	return f()
 }
 
 // report returns what a caller is told of an error, and as what it counts. What is

@@ -135,7 +135,7 @@ func (q *Queue) Evaluate(ctx context.Context, c Call) (Answer, Timing, error) {
 		// No one waits for it to be filled, and it need not wait then.
 		k.x = matrix(&q.inputs, c.Rows, c.Op.InLen())
 		defer q.inputs.Put(k.x.Data)
-		if err := guard(func() error { return c.Fill(k.x) }); err != nil {
+		if err := Guard(func() error { return c.Fill(k.x) }); err != nil {
 			return Answer{}, Timing{Queue: time.Since(k.arrived)}, err
 		}
 	}
@@ -367,7 +367,7 @@ func (q *Queue) product(b []*call) (start time.Time) {
 		rows = 0
 		good := make([]*call, 0, len(b)) // a call with bad words leaves its rows to the next one
 		for _, c := range b {
-			if c.err = guard(func() error { return c.Fill(x.RowRange(rows, rows+c.Rows)) }); c.err == nil {
+			if c.err = Guard(func() error { return c.Fill(x.RowRange(rows, rows+c.Rows)) }); c.err == nil {
 				good, rows = append(good, c), rows+c.Rows
 			}
 		}
@@ -378,7 +378,7 @@ func (q *Queue) product(b []*call) (start time.Time) {
 		return start
 	}
 	y := matrix(&q.outputs, x.Rows, op.OutLen())
-	if err := guard(func() error { return b[0].Product.Evaluate(ctx, y, x) }); err != nil {
+	if err := Guard(func() error { return b[0].Product.Evaluate(ctx, y, x) }); err != nil {
 		q.outputs.Put(y.Data)
 		for _, c := range b {
 			c.err = err
@@ -394,8 +394,8 @@ func (q *Queue) product(b []*call) (start time.Time) {
 	return start
 }
 
-// guard runs f and returns its panic as a *PanicError.
-func guard(f func() error) (err error) {
+// Guard runs f and returns its panic as a *PanicError.
+func Guard(f func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = &PanicError{v, debug.Stack()}

@@ -187,12 +187,27 @@ func (b *Backend) each(ctx context.Context, units int, work func(s *scratch, uni
 			work(s, unit)
 		}
 	}
+	var panicked atomic.Pointer[any]
+	help := func() {
+		defer func() {
+			if v := recover(); v != nil {
+				panicked.Store(&v)
+			}
+		}()
+		compute()
+	}
 	var wg sync.WaitGroup
+	defer func() {
+		wg.Wait()
+		if v := panicked.Load(); v != nil {
+			panic(*v)
+		}
+	}()
 helpers:
 	for range units - 1 {
 		select {
 		case b.slots <- struct{}{}:
-			wg.Go(compute)
+			wg.Go(help)
 		default:
 			break helpers
 		}

@@ -152,3 +152,30 @@ func TestCancelWaiting(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestPanic: a panic in a goroutine that helps is the caller's, once all have stopped.
+func TestPanic(t *testing.T) {
+	b := New(Options{Threads: 3})
+	for range 20 {
+		var both sync.WaitGroup
+		both.Add(2)
+		func() {
+			defer func() {
+				if v := recover(); v != "unit" {
+					t.Errorf("panic of %v", v)
+				}
+			}()
+			b.each(t.Context(), 2, func(*scratch, int) {
+				both.Done()
+				both.Wait() // one of them helps
+				panic("unit")
+			})
+		}()
+		if n := len(b.slots); n != 0 {
+			t.Fatalf("%d goroutines compute", n)
+		}
+	}
+	if err := b.each(t.Context(), 2, func(*scratch, int) {}); err != nil {
+		t.Error(err)
+	}
+}

@@ -14,7 +14,6 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/securenets/securenets/hostclient"
-	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/verify"
 )
 
@@ -171,7 +170,7 @@ func refusal(code codes.Code, format string, a ...any) error {
 // whatever the cloud calls it.
 func codeOf(err error) codes.Code {
 	var refused *refusedError
-	var cloud *wire.Error
+	var cloud *hostclient.RefusedError
 	is := func(targets ...error) bool {
 		return slices.ContainsFunc(targets, func(t error) bool { return errors.Is(err, t) })
 	}
