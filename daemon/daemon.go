@@ -70,7 +70,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	}
 	socket, err := localsocket.Listen(path, who, s.stranger)
 	if err != nil {
-		return err
+		return fmt.Errorf("daemon: %w", err)
 	}
 	defer socket.Close()
 	listeners := []net.Listener{socket}

@@ -30,9 +30,13 @@ func (g *Gateway) Listen(addr string) (net.Listener, error) {
 		if err != nil {
 			return nil, err
 		}
-		return localsocket.Listen(path, localsocket.Private, func(uid uint32, err error) {
+		l, err := localsocket.Listen(path, localsocket.Private, func(uid uint32, err error) {
 			g.o.Log.Warn("caller turned away", "uid", uid, "error", err)
 		})
+		if err != nil {
+			return nil, fmt.Errorf("gateway: %w", err)
+		}
+		return l, nil
 	}
 	if _, _, err := net.SplitHostPort(addr); err != nil || !loopback(addr) {
 		return nil, fmt.Errorf("%w %q: want unix:/path, or a port of this machine as 127.0.0.1:8000", ErrAddress, addr)
