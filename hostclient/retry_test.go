@@ -120,18 +120,24 @@ func TestRetriesEnd(t *testing.T) {
 	}
 }
 
+// late is when an answer is, in tests in which a cloud does not answer: a slow machine, too,
+// has those of the other clouds before.
+const late = 5 * time.Second
+
 // TestSpare: a spare takes over from a cloud that fails, and stays.
 func TestSpare(t *testing.T) {
+	t.Parallel()
 	for name, answer := range map[string]func(*call) error{
 		"hangs": func(c *call) error { <-c.stream.Context().Done(); return nil },
 		"gone":  func(c *call) error { go c.stop(); <-c.stream.Context().Done(); return nil },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it waits
 			r := newRig(t, nets()["mlp"], permutePad)
 			x := gaussian(rand.New(rand.NewPCG(3, 4)), 2*7)
 			want := r.want(t, x, 2)
 			spare, client := r.withSpare(t, 0)
-			s := r.open(t, hostclient.Options{Multiplier: kernel, Retries: 1, Timeout: 2 * time.Second, Spares: [][]*hostclient.Client{{client}}})
+			s := r.open(t, hostclient.Options{Multiplier: kernel, Retries: 1, Timeout: late, Spares: [][]*hostclient.Client{{client}}})
 			r.clouds[0].behave(answer)
 			if y := infer(t, s, x, 2); !slices.Equal(bits(y), bits(want)) {
 				t.Error("another result")
@@ -344,7 +350,6 @@ func TestPadMemory(t *testing.T) {
 	}
 	const most = 10
 	s := r.open(t, hostclient.Options{Multiplier: kernel, RequireStock: true, PadMemory: most*each + each/2})
-	s.SetBlock(4)
 	filled := func() {
 		t.Helper()
 		for deadline := time.Now().Add(30 * time.Second); s.Stats().Stock != most; time.Sleep(time.Millisecond) {
@@ -353,6 +358,8 @@ func TestPadMemory(t *testing.T) {
 			}
 		}
 	}
+	filled() // and what fills it rests
+	s.SetBlock(4)
 	for range 5 {
 		filled()
 		infer(t, s, make([]float32, 7*7), 7)
@@ -369,6 +376,7 @@ func TestPadMemory(t *testing.T) {
 // TestHungPart: a cloud that hangs on one part of a batch ends the other part. What the
 // cloud of another role owes others is left alone.
 func TestHungPart(t *testing.T) {
+	t.Parallel() // it waits
 	r := newRig(t, nets()["mlp"], split)
 	kept := make(chan *call, 2) // what role 1 does not answer yet: layer 1, of two calls
 	r.clouds[1].behave(func(c *call) error {
@@ -394,10 +402,10 @@ func TestHungPart(t *testing.T) {
 		if calls++; calls == 1 {
 			return nil
 		}
-		time.Sleep(300 * time.Millisecond)
+		time.Sleep(time.Second)
 		return c.honest()
 	})
-	s := r.open(t, hostclient.Options{Timeout: time.Second, Parts: 2})
+	s := r.open(t, hostclient.Options{Timeout: late, Parts: 2})
 	if _, err := s.Infer(t.Context(), make([]float32, 64*7), 64); !errors.Is(err, hostclient.ErrTimeout) {
 		t.Error(err)
 	}
