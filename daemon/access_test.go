@@ -285,17 +285,18 @@ func TestLimitOfBytes(t *testing.T) {
 }
 
 func TestLimitOfUploadRate(t *testing.T) {
-	const rate = 1 << 20
+	const rate = 1 << 14
 	d := startTLS(t, nil, func(c *config.Config) {
 		withMetrics(c)
 		c.Limits.MaxUploadBytesPerSecond = rate
 		c.Limits.StallTimeoutSeconds = 1 // waiting for its turn is no stalling
 	})
-	m := newModel(t, ring.Q4(), plan.Dense(512, 768)) // 1.5 MiB
+	// All messages are small: a slow machine, too, has each of them in one piece.
+	m := newModel(t, ring.Q4(), plan.Dense(64, 96)) // 24 KiB
 	alice, bob := d.by(d.as(tlstest.Leaf{CommonName: "alice"})), d.by(d.as(tlstest.Leaf{CommonName: "bob"}))
 	half := len(m.bytes) / 2
 	begun := time.Now()
-	if _, err := send(d.ctx(), alice.cc, m.digest, len(m.bytes), 0, m.bytes[:1<<20], m.bytes[1<<20:half+half/2], m.bytes[half+half/2:]); err != nil {
+	if _, err := send(d.ctx(), alice.cc, m.digest, len(m.bytes), 0, m.bytes[:1<<14], m.bytes[1<<14:half+half/2], m.bytes[half+half/2:]); err != nil {
 		t.Fatal(err)
 	}
 	// The last message begins when those before it are worked off.
@@ -305,17 +306,19 @@ func TestLimitOfUploadRate(t *testing.T) {
 	}
 	alice.works(m)
 
-	// While alice waits for 15 s, bob does not.
+	// While alice waits for 15 s and more, bob does not.
 	ctx, cancel := context.WithCancel(d.ctx())
 	before := d.scrape().value("securenets_received_bytes_total")
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		large := make([]byte, 15<<20)
+		large := make([]byte, 15<<14)
 		send(ctx, alice.cc, sealed.Sum(large), len(large)+1, 0, large, large[:1])
 	}()
-	for d.scrape().value("securenets_received_bytes_total") < before+15<<20 { // her first message
-		time.Sleep(time.Millisecond)
+	for within := d.ctx(); d.scrape().value("securenets_received_bytes_total") < before+15<<14; time.Sleep(time.Millisecond) { // her first message
+		if within.Err() != nil {
+			t.Fatal("alice's message does not arrive")
+		}
 	}
 	other := smallModel(t)
 	bob.push(other)

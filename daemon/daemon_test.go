@@ -220,8 +220,7 @@ func testRemoveInUse(t *testing.T, by way) {
 	d := start(t, h, nil)
 	m := smallModel(t)
 	d.push(m)
-	begun, resume := make(chan struct{}), make(chan struct{})
-	h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
+	begun, resume := h.hold(t, 0)
 	e := by.open(d, d.ctx())
 	e.send(m.request(1, 3, 9))
 	<-begun
@@ -281,8 +280,7 @@ func testOverload(t *testing.T, by way) {
 	d := start(t, h, func(c *config.Config) { c.Batching.MaxQueueSize = 2 })
 	m := smallModel(t)
 	d.push(m)
-	begun, resume := make(chan struct{}, 10), make(chan struct{})
-	h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
+	begun, resume := h.hold(t, 10)
 	e := by.open(d, d.ctx())
 	e.send(m.request(1, 1, 0))
 	<-begun
@@ -326,8 +324,7 @@ func TestQueue(t *testing.T) {
 	})
 	d.push(m)
 	d.push(other)
-	begun, resume := make(chan struct{}, 10), make(chan struct{})
-	h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
+	begun, resume := h.hold(t, 10)
 	e := evaluate(t, d.ctx(), d.cc)
 	e.send(m.request(1, 1, 0))
 	<-begun
@@ -373,8 +370,7 @@ func TestCopies(t *testing.T) {
 		d := start(t, h, withMetrics)
 		m := newModel(t, ring.Q4(), plan.Dense(in, out))
 		d.push(m)
-		begun, resume := make(chan struct{}, 10), make(chan struct{})
-		h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
+		begun, resume := h.hold(t, 10)
 		e := evaluate(t, d.ctx(), d.cc)
 		e.send(m.request(0, 1, 0))
 		<-begun
@@ -413,8 +409,7 @@ func testDrain(t *testing.T, by way) {
 	d := start(t, h, nil)
 	m := smallModel(t)
 	d.push(m)
-	begun, resume := make(chan struct{}, 2), make(chan struct{})
-	h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
+	begun, resume := h.hold(t, 2)
 	busy, idle := by.open(d, d.ctx()), by.open(d, d.ctx())
 	busy.send(m.request(1, 3, 9))
 	<-begun

@@ -113,8 +113,7 @@ func TestVanishes(t *testing.T) {
 				})
 				m := newModel(t, ring.Q4(), plan.Dense(1024, 1))
 				d.push(m)
-				begun, resume := make(chan struct{}, 1), make(chan struct{})
-				h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
+				begun, resume := h.hold(t, 1)
 				e, _, cut := by.openApart(d, d.ctx())
 				rows := 1
 				if c.large {
@@ -150,11 +149,10 @@ func TestVanishes(t *testing.T) {
 				}
 				d.waitForFigure(0, "securenets_shared_memory_bytes")
 				// It has left, which is no fault.
-				f := d.scrape()
-				if got := f.value("securenets_calls_total", "method", "Evaluate", "code", "Canceled"); got != 1 && !c.closes {
-					t.Errorf("%v calls were cancelled, of 1", got)
+				if !c.closes {
+					d.waitForFigure(1, "securenets_calls_total", "method", "Evaluate", "code", "Canceled")
 				}
-				if got := f.value("securenets_refusals_total", "reason", "PROTOCOL"); got != 0 {
+				if got := d.scrape().value("securenets_refusals_total", "reason", "PROTOCOL"); got != 0 {
 					t.Errorf("%v calls broke the protocol", got)
 				}
 				d.works(m)
@@ -201,12 +199,12 @@ func TestVanishesInDrain(t *testing.T) {
 		})
 		m := smallModel(t)
 		d.push(m)
-		begun, resume := make(chan struct{}, 10), make(chan struct{})
-		h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
+		begun, resume := h.hold(t, 10)
 		e, _, cut := by.openApart(d, d.ctx())
 		for id := range uint64(5) {
 			e.send(m.request(1, 1, id))
 		}
+		<-begun
 		d.waitForQueue(4)
 		d.stop()
 		d.waitForLog("draining", 1)
@@ -214,7 +212,7 @@ func TestVanishesInDrain(t *testing.T) {
 		d.waitForQueue(0)
 		close(resume)
 		d.wait()
-		if products := len(begun); products != 1 {
+		if products := len(begun); products != 0 {
 			t.Errorf("%d products for who has gone", products)
 		}
 	})
@@ -228,8 +226,7 @@ func TestHalfClosed(t *testing.T) {
 		d := start(t, h, withMetrics)
 		m := smallModel(t)
 		d.push(m)
-		begun, resume := make(chan struct{}, 10), make(chan struct{})
-		h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
+		begun, resume := h.hold(t, 10)
 		e := by.open(d, d.ctx())
 		const requests = 5
 		for id := range uint64(requests) {
@@ -275,8 +272,7 @@ func TestAnsweredBeforeGarbage(t *testing.T) {
 		"\x00\x02\x00\x00\x00":  codes.ResourceExhausted,
 		"\x00\x00\x00\x00\x01z": codes.Internal,
 	} {
-		begun, resume := make(chan struct{}), make(chan struct{})
-		h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
+		begun, resume := h.hold(t, 0)
 		r := d.rawDirect()
 		if err := r.SendMsg(request); err != nil {
 			t.Fatal(err)
@@ -408,7 +404,10 @@ func TestArrivals(t *testing.T) {
 				t.Errorf("answer %v, %v", resp.Err, err)
 			}
 		}
-		for i := range 25 {
+		for i := 0; i < 25 || answered.Load() == 0 || told.Load() == 0 || nobody.Load() == 0; i++ {
+			if i == 1000 {
+				t.Fatal("nothing came in the moment")
+			}
 			var arriving sync.WaitGroup
 			stop := make(chan struct{})
 			for range 4 {
@@ -430,9 +429,6 @@ func TestArrivals(t *testing.T) {
 			d.run()
 		}
 		t.Logf("drain timeout %d s: %d answered, %d told, %d cut, %d found nobody", drain, answered.Load(), told.Load(), cut.Load(), nobody.Load())
-		if answered.Load() == 0 || told.Load() == 0 || nobody.Load() == 0 {
-			t.Error("nothing came in the moment")
-		}
 		if drain > 0 && cut.Load() > 0 {
 			t.Errorf("%d streams were cut by a daemon that drains", cut.Load())
 		}
@@ -449,8 +445,7 @@ func TestWaitsInVain(t *testing.T) {
 	withMetrics(&cfg)
 	h := newHooked()
 	defer h.Close()
-	resume := make(chan struct{})
-	h.setLoad(func(plan.Op) { <-resume })
+	_, resume := h.holdLoads(t, 100)
 	done := make(chan error, 1)
 	fds, maps := opened(t)
 	go func() { done <- daemon.Run(t.Context(), cfg, slog.New(slog.DiscardHandler), wrong{h}) }()

@@ -449,6 +449,37 @@ func (h *hooked) setLoad(load func(plan.Op)) {
 	h.load = load
 }
 
+// hold has every product say that it has begun, on a channel with room for some, and wait
+// until resume is closed or has a value for it. A test that fails holds up nothing any more:
+// its daemon ends at once.
+func (h *hooked) hold(t testing.TB, room int) (begun, resume chan struct{}) {
+	begun, resume = make(chan struct{}, room), make(chan struct{})
+	h.set(func(context.Context) error { return pass(t.Context(), begun, resume) })
+	return begun, resume
+}
+
+// holdLoads is hold for loads.
+func (h *hooked) holdLoads(t testing.TB, room int) (begun, resume chan struct{}) {
+	begun, resume = make(chan struct{}, room), make(chan struct{})
+	h.setLoad(func(plan.Op) { pass(t.Context(), begun, resume) })
+	return begun, resume
+}
+
+// pass says that something has begun and waits until it may go on, or ctx ends.
+func pass(ctx context.Context, begun chan<- struct{}, resume <-chan struct{}) error {
+	select {
+	case begun <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-resume:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
 func (h *hooked) Load(ctx context.Context, r ring.Ring, op plan.Op, w ring.Matrix) (plan.Product, error) {
 	h.mu.Lock()
 	load := h.load

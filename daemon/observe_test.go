@@ -253,8 +253,7 @@ func testFigures(t *testing.T, by way) {
 	d.push(m)
 
 	// One product is held up; three requests wait and become one product, a fourth is refused.
-	begun, resume := make(chan struct{}, 10), make(chan struct{})
-	b.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
+	begun, resume := b.hold(t, 10)
 	e := by.open(d, d.ctx())
 	const rows = 2
 	e.send(m.request(1, rows, 0))
@@ -312,6 +311,7 @@ func testFigures(t *testing.T, by way) {
 		t.Error(err)
 	}
 
+	d.waitForFigure(0, "securenets_calls") // gRPC ends a call a little later than its caller sees
 	f := d.scrape()
 	out := float64(m.Plan.Ops[1].OutLen() * m.Plan.Ring.WordBytes())
 	for _, want := range []struct {

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/securenets/securenets/daemon/metrics"
 	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/lane"
@@ -144,15 +146,32 @@ func TestUnreadEnd(t *testing.T) {
 		var log bytes.Buffer
 		limits := config.Default().Limits
 		limits.MaxCalls, limits.StallTimeoutSeconds = 0, 1 // none is taken
+		if reads {
+			limits.StallTimeoutSeconds = 60
+		}
 		d := newService(limits, slog.New(slog.NewTextHandler(&log, nil)), "", t.Context())
 		s := newSharing(config.SharedMemory{BytesPerConnection: lane.Grain, Bytes: lane.Grain}, metrics.New(), slog.New(slog.DiscardHandler))
 		host, accepted, _, taken := share(t, s)
-		accepted.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
-		filled, err := 0, error(nil)
-		for n := 0; err == nil; filled += n {
-			n, err = accepted.Write(make([]byte, 1<<10))
+		raw, err := accepted.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
 		}
-		accepted.SetWriteDeadline(time.Time{})
+		filled := 0
+		if err := raw.Write(func(fd uintptr) bool {
+			for {
+				n, err := unix.Write(int(fd), make([]byte, 1<<10))
+				if err == unix.EAGAIN { // it is full
+					return true
+				}
+				if err != nil {
+					t.Error(err)
+					return true
+				}
+				filled += n
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
 		d.serveDirect(accepted, taken, "", "")
 		if reads {
 			host.SetDeadline(time.Now().Add(20 * time.Second))

@@ -2,7 +2,6 @@ package daemon_test
 
 import (
 	"bytes"
-	"context"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -166,8 +165,7 @@ func TestLoadHoldsUpNobody(t *testing.T) {
 	if !strings.Contains(d.log.String(), `msg="model evicted" owner=`+owner()+` model=`+away.digest.String()) {
 		t.Fatal("the first model is still there")
 	}
-	begun, resume := make(chan struct{}, 10), make(chan struct{})
-	h.setLoad(func(plan.Op) { begun <- struct{}{}; <-resume })
+	begun, resume := h.holdLoads(t, 10)
 	e := evaluate(t, d.ctx(), d.cc)
 	bad := away.request(0, 2, 0)
 	bad.Layer = 2
@@ -265,8 +263,7 @@ func TestMemoryAndModels(t *testing.T) {
 	if !strings.Contains(d.log.String(), `msg="model evicted" owner=`+owner()+` model=`+b.digest.String()) {
 		t.Fatal("there is room for both")
 	}
-	resume := make(chan struct{})
-	h.set(func(context.Context) error { <-resume; return nil })
+	_, resume := h.hold(t, 100)
 	var wg sync.WaitGroup
 	// a's fill the memory, b's come behind them, and a's behind those.
 	for i, m := range []*testModel{a, a, a, a, b, b, b, b, a, a} {
@@ -313,8 +310,7 @@ func TestWaitersHoldNoMemory(t *testing.T) {
 	}
 	there := others[7]
 	d.works(there)
-	begun, resume := make(chan struct{}, 100), make(chan struct{})
-	h.setLoad(func(plan.Op) { begun <- struct{}{}; <-resume })
+	begun, resume := h.holdLoads(t, 100)
 	var wg sync.WaitGroup
 	for id := range uint64(6) {
 		wg.Go(func() { d.answered(away, memoryRows, id) })
@@ -360,8 +356,7 @@ func TestPinnedFirst(t *testing.T) {
 	begun, resume := make(chan struct{}, 10), make(chan struct{})
 	h.setLoad(func(op plan.Op) {
 		if op.In == 250 || op.In == 251 { // not the self-test's
-			begun <- struct{}{}
-			<-resume
+			pass(t.Context(), begun, resume)
 		}
 	})
 	starting := make(chan struct{})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"net"
@@ -196,8 +197,13 @@ func TestLaneFigures(t *testing.T) {
 		}
 		m.check(t, resp, 0, m.input(0, 2, uint64(id)))
 	}
+	if err := s.stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.receive(); err != io.EOF { // all has been counted
+		t.Fatal(err)
+	}
 	const up, down = 2 * 4 * in, 2 * 4 * out
-	d.waitForFigure(3, "securenets_lane_requests_total", "lane", "shared")
 	f := d.scrape()
 	for lane, want := range map[string][4]float64{"frames": {1, up, down, up}, "shared": {3, 3 * up, 3 * down, 3*up + 2*down}} {
 		got := [4]float64{
@@ -507,8 +513,7 @@ func TestCutInWork(t *testing.T) {
 	d.push(m)
 	d.works(m)
 	fds, maps := opened(t)
-	begun, resume := make(chan struct{}), make(chan struct{})
-	h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
+	begun, resume := h.hold(t, 0)
 	s := d.evaluateShared(lane.Grain)
 	r := m.request(0, 3, 0)
 	s.share(m, r, true, true)
@@ -640,8 +645,7 @@ func TestSharedDrain(t *testing.T) {
 	d := start(t, h, nil)
 	m := smallModel(t)
 	d.push(m)
-	begun, resume := make(chan struct{}), make(chan struct{})
-	h.set(func(context.Context) error { begun <- struct{}{}; <-resume; return nil })
+	begun, resume := h.hold(t, 0)
 	s := d.evaluateShared(lane.Grain)
 	r := m.request(1, 3, 9)
 	s.share(m, r, true, true)
