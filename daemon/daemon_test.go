@@ -121,12 +121,13 @@ func TestLargest(t *testing.T) { eachWay(t, testLargest) }
 
 func testLargest(t *testing.T, by way) {
 	d := start(t, nil, func(c *config.Config) { c.Limits.MaxBytesInFlight = 144 << 20 })
-	m := newModel(t, ring.Q4(), plan.Dense(4, 4))
+	const width = 32
+	m := newModel(t, ring.Q4(), plan.Dense(width, width))
 	d.push(m)
-	const rows = wire.MaxPayload / 16
+	const rows = wire.MaxPayload / (4 * width)
 	const n = 5 // each takes 32 MiB
 	x := m.input(0, rows, 1)
-	want := kernels.Direct(m.Plan.Ring, m.Plan.Ops[0], m.Weights[0], x)
+	want := m.product(0, x)
 	got := make([]uint32, len(want.Data))
 	e := by.open(d, d.ctx())
 	go func() {

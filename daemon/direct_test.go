@@ -120,10 +120,11 @@ func TestVanishes(t *testing.T) {
 					rows = 4090 // which take 34 MiB of 78
 				}
 				sent := make(chan struct{})
+				x := m.input(0, rows, 1)
 				go func() {
 					defer close(sent)
 					for id := range uint64(c.requests) {
-						r := m.request(0, rows, id)
+						r := &wire.Request{ID: id, Model: m.digest[:], Rows: uint32(rows), Words: wire.EncodeWords(m.Plan.Ring, x.Data, nil)}
 						_ = e.stream.SendMsg(r)
 						r.Free()
 					}
