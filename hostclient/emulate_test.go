@@ -99,8 +99,9 @@ func TestPreview(t *testing.T) {
 	if _, err := hostclient.Preview(model(chain(graph.Vector(2), graph.ReLU{})), split, ""); !errors.Is(err, graph.ErrInvalid) {
 		t.Error(err)
 	}
-	huge := &graph.Dense{In: 2, Out: 1 << 23, W: make([]float32, 1<<24)}
-	if _, err := hostclient.Preview(model(chain(graph.Vector(2), huge)), split, ""); !errors.Is(err, hostclient.ErrTooLarge) {
+	const side = 1 << 11 // 16 MiB of words, which no message holds
+	huge := &graph.Conv2D{Geometry: plan.Conv2D{H: side, W: side, C: 1, OutC: 1, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}, W: []float32{1}}
+	if _, err := hostclient.Preview(model(chain(graph.Shape{H: side, W: side, C: 1}, huge)), split, ""); !errors.Is(err, hostclient.ErrTooLarge) {
 		t.Error(err)
 	}
 }
