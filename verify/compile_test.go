@@ -13,6 +13,9 @@ import (
 // TestUncheckedDoesNotCompile type-checks uses of a Candidate in another package:
 // its products come out of Key.Open, and nothing else compiles.
 func TestUncheckedDoesNotCompile(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the same in every build")
+	}
 	fset := token.NewFileSet()
 	// One importer, so that the package is read once.
 	from := importer.ForCompiler(fset, "source", nil)

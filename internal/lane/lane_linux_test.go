@@ -59,6 +59,17 @@ func holds(t *testing.T) (h held) {
 	return held{len(fds), strings.Count(string(maps), "memfd:")}
 }
 
+// settled is holds once all descriptors of other tests are closed.
+func settled(t *testing.T) held {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); lane.Closing() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("descriptors are not closed")
+		}
+	}
+	return holds(t)
+}
+
 // waitForHeld waits until the process holds what it did before, and nothing is admitted.
 func waitForHeld(t *testing.T, before held, l *ledger) {
 	t.Helper()
@@ -131,7 +142,7 @@ const goodSeals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 
 // TestOffer: both ends see one memory, until both have let go of it.
 func TestOffer(t *testing.T) {
-	before := holds(t)
+	before := settled(t)
 	host, daemon := pair(t)
 	const size = 2 * lane.Grain
 	var l ledger
@@ -321,7 +332,7 @@ func TestHostileOffers(t *testing.T) {
 	for _, o := range offers {
 		t.Run(o.name, func(t *testing.T) {
 			for _, chunk := range []int{len(o.bytes), 1, 10} { // bytes that are sent at a time
-				before := holds(t)
+				before := settled(t)
 				host, daemon := pair(t)
 				fds := o.fds(t)
 				var rights []byte
@@ -384,7 +395,7 @@ func TestHugePages(t *testing.T) {
 
 // TestLateDescriptors: those that come with a later byte count too.
 func TestLateDescriptors(t *testing.T) {
-	before := holds(t)
+	before := settled(t)
 	host, daemon := pair(t)
 	b := lane.Preface(lane.Grain)
 	for i := range b {
@@ -448,7 +459,7 @@ func blocks(t *testing.T, fd int) int64 {
 // caller keeps a descriptor, unless it is to.
 func TestPages(t *testing.T) {
 	for _, keep := range []bool{false, true} {
-		before := holds(t)
+		before := settled(t)
 		fd := memfd(t, lane.Grain, 0, goodSeals)
 		var l ledger
 		r, v := send(t, &l, fd)
@@ -516,7 +527,7 @@ func TestEnded(t *testing.T) {
 
 // TestWatch: that the other end has gone is told once, whoever reads, and nothing else is.
 func TestWatch(t *testing.T) {
-	before := holds(t)
+	before := settled(t)
 	gone := make(chan struct{}, 10)
 	watch := func(c *net.UnixConn) (stop func()) {
 		stop, err := lane.Watch(c, func() { gone <- struct{}{} })
@@ -582,7 +593,7 @@ func TestWatch(t *testing.T) {
 func TestNotReceived(t *testing.T) {
 	fd := memfd(t, lane.Grain, 0, goodSeals)
 	defer unix.Close(fd)
-	before := holds(t)
+	before := settled(t)
 	for admits, want := range map[lane.Verdict]lane.Verdict{lane.Off: lane.Off, lane.NoRoom: lane.NoRoom, lane.Accepted: lane.BadMemory} {
 		l := ledger{verdict: admits, full: true}
 		if r, v := send(t, &l, fd); r != nil || v != want {
@@ -632,10 +643,7 @@ func TestSlowFileSystem(t *testing.T) {
 // TestSlowClose: descriptors that take long to close hold no handshake up; when so many
 // hang, none are received.
 func TestSlowClose(t *testing.T) {
-	for lane.Closing() > 0 { // descriptors of other tests
-		time.Sleep(time.Millisecond)
-	}
-	before := holds(t)
+	before := settled(t)
 	hang := make(chan struct{})
 	var hanging atomic.Int32
 	defer lane.SetClose(func(fd int) error {
@@ -688,7 +696,7 @@ func TestSlowClose(t *testing.T) {
 // TestRefusals: what a daemon does not admit is not mapped, and the host is told why.
 func TestRefusals(t *testing.T) {
 	for _, v := range []lane.Verdict{lane.Off, lane.TooLarge, lane.NoRoom} {
-		before := holds(t)
+		before := settled(t)
 		host, daemon := pair(t)
 		l := ledger{verdict: v}
 		done := make(chan error)
@@ -749,7 +757,7 @@ func TestStockPeers(t *testing.T) {
 
 // TestStrangeReplies: what is no reply is an error of a kind, and nothing is left mapped.
 func TestStrangeReplies(t *testing.T) {
-	before := holds(t)
+	before := settled(t)
 	for name, b := range map[string][]byte{
 		"HTTP/2": []byte("\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64\x00\x04\x00"),
 		"cut":    lane.Reply(lane.Accepted)[:9], "nothing": {},
@@ -976,7 +984,7 @@ func TestSlots(t *testing.T) {
 
 // TestSlotsHold: a slot keeps its region, and one that was dropped is not lent again.
 func TestSlotsHold(t *testing.T) {
-	before := holds(t).maps
+	before := settled(t).maps
 	region, slots := offered(t, lane.Grain)
 	a, _ := slots.Get(100)
 	b, _ := slots.Get(lane.Grain - 128)
