@@ -242,7 +242,7 @@ func startDaemon(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Logf("securenetsd: %v", err)
 		}
 	})
-	for range 1000 {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		if serves("unix:" + socket) {
 			if at := regexp.MustCompile(`msg=tls address=(\S+)`).FindStringSubmatch(ts.ReadFile(filepath.Join(dir, "log"))); at != nil {
 				ts.Setenv("TLS", "tls:"+at[1])
