@@ -20,6 +20,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	sd "github.com/coreos/go-systemd/v22/daemon"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
@@ -151,6 +152,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 		watched.Wait()
 	}()
 	log.Info("serving", "address", cfg.Listen, "backend", backend.Name())
+	tellSystemd(sd.SdNotifyReady, log)
 
 	select {
 	case err := <-served:
@@ -162,6 +164,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	case <-ctx.Done():
 	}
 	log.Info("draining", "timeout", cfg.DrainTimeout())
+	tellSystemd(sd.SdNotifyStopping, log)
 	status.Shutdown()
 	s.serving.Store(false)
 	for _, l := range listeners { // before anyone is told
@@ -248,4 +251,11 @@ func prepare(ctx context.Context, backend kernels.Backend, store *model.Store) e
 		return err
 	}
 	return store.Load(ctx)
+}
+
+// tellSystemd says what the daemon does now to systemd, where it was started by that.
+func tellSystemd(state string, log *slog.Logger) {
+	if _, err := sd.SdNotify(false, state); err != nil {
+		log.Warn("systemd is not told", "state", state, "error", err)
+	}
 }
