@@ -9,3 +9,7 @@ func AVX512() bool { return avx512 }
 // AVX2 reports whether they have AVX2, and BMI2 and POPCNT beside it, as of Haswell
 // and Zen. It is false under the build tag purego.
 func AVX2() bool { return avx2 }
+
+// VAES reports whether they have AES of two blocks an instruction beside AVX2, as of Zen 3
+// and Alder Lake. It is false under the build tag purego.
+func VAES() bool { return vaes }

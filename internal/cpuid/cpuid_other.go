@@ -2,4 +2,4 @@
 
 package cpuid
 
-const avx512, avx2 = false, false
+const avx512, avx2, vaes = false, false, false

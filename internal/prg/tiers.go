@@ -35,7 +35,7 @@ func wordsOf(r ring.Ring) words {
 	}
 }
 
-// turnBytes are the bytes of keystream that a vector tier makes at a time:
+// turnBytes are the bytes of keystream that are made at a time, or a multiple of them:
 // 16 words of every width fit a whole number of times.
 const turnBytes = 6 * 64
 
@@ -56,18 +56,29 @@ var generic = tier{
 	expand: func(seed Seed) fill { return byLibrary(seed, words.keep) },
 }
 
+// keystream sets buf, of whole turns, to what follows in that of a sample.
+type keystream func(buf []byte)
+
 // byLibrary has the standard library make the keystream of a seed, and keep cut it.
-func byLibrary(seed Seed, keep func(w words, dst []uint32, src []byte) int) fill {
+func byLibrary(seed Seed, keep keep) fill {
 	block, err := aes.NewCipher(seed[:])
 	if err != nil {
 		panic(err) // a Seed has the length of a key
 	}
-	return func(dst []uint32, i uint64, w words) { fillByLibrary(block, keep, dst, i, w) }
+	return func(dst []uint32, i uint64, w words) {
+		var iv [aes.BlockSize]byte
+		binary.BigEndian.PutUint64(iv[:], i)
+		stream := cipher.NewCTR(block, iv[:])
+		fillByChunks(func(buf []byte) { stream.XORKeyStream(buf, zeros[:len(buf)]) }, keep, dst, w)
+	}
 }
 
-// chunk is the bytes of keystream made at a time: whole words of every width,
-// whole blocks, and little enough to stay in the first-level cache.
-const chunk = 3 * 2048
+// keep cuts src into words and writes those below M to the front of dst: see words.keep.
+type keep func(w words, dst []uint32, src []byte) (kept int)
+
+// chunk is the most bytes of keystream that are made at a time: whole turns, and little
+// enough to stay in the first-level cache.
+const chunk = 16 * turnBytes
 
 // spare bytes are behind a chunk, for keep to read.
 const spare = 16
@@ -77,17 +88,14 @@ var (
 	zeros  [chunk]byte
 )
 
-func fillByLibrary(block cipher.Block, keep func(w words, dst []uint32, src []byte) int, dst []uint32, i uint64, w words) {
-	var iv [aes.BlockSize]byte
-	binary.BigEndian.PutUint64(iv[:], i)
-	stream := cipher.NewCTR(block, iv[:])
+func fillByChunks(next keystream, keep keep, dst []uint32, w words) {
 	buf := chunks.Get().(*[chunk + spare]byte)
 	defer chunks.Put(buf)
-
 	for len(dst) > 0 {
 		// One more word in 4, and some: what is skipped rarely needs another turn.
-		size := min(chunk, (len(dst)+len(dst)/4+16)*w.width)
-		stream.XORKeyStream(buf[:size], zeros[:size])
+		turns := ((len(dst)+len(dst)/4+16)*w.width + turnBytes - 1) / turnBytes
+		size := min(chunk, turns*turnBytes)
+		next(buf[:size])
 		for b := buf[:size]; len(b) > 0 && len(dst) > 0; {
 			n := min(len(dst), len(b)/w.width)
 			dst = dst[keep(w, dst[:n], b[:n*w.width]):]

@@ -2,12 +2,19 @@
 
 package prg
 
-import "github.com/securenets/securenets/internal/cpuid"
+import (
+	"crypto/aes"
+
+	"github.com/securenets/securenets/internal/cpuid"
+)
 
 // tiers are those that this machine can run, the fastest first.
 var tiers = func() (t []tier) {
 	if cpuid.AVX512() {
 		t = append(t, avx512)
+	}
+	if cpuid.VAES() {
+		t = append(t, vaes)
 	}
 	if cpuid.AVX2() {
 		t = append(t, avx2)
@@ -25,6 +32,22 @@ var avx512 = tier{
 			if len(dst) > 0 {
 				fillAVX512(&dst[0], len(dst), keys, i, &w)
 			}
+		}
+	},
+}
+
+// vaes encrypts 2 blocks an instruction, and keeps words of 8 at a time.
+var vaes = tier{
+	name: "vaes",
+	expand: func(seed Seed) fill {
+		keys := new(roundKeys)
+		expandKeyAES(keys, &seed)
+		return func(dst []uint32, i uint64, w words) {
+			block := uint64(0)
+			fillByChunks(func(buf []byte) {
+				encryptVAES(&buf[0], len(buf)/turnBytes, keys, i, block)
+				block += uint64(len(buf) / aes.BlockSize)
+			}, words.keepAVX2, dst, w)
 		}
 	},
 }
@@ -70,6 +93,11 @@ type roundKeys [15 * 16]byte
 
 //go:noescape
 func expandKeyAES(keys *roundKeys, seed *Seed)
+
+// encryptVAES sets dst to turns, at least 1, of a sample's keystream, from a block on.
+//
+//go:noescape
+func encryptVAES(dst *byte, turns int, keys *roundKeys, i, block uint64)
 
 //go:noescape
 func fillAVX512(dst *uint32, n int, keys *roundKeys, i uint64, w *words)
