@@ -80,16 +80,25 @@ func (p Pool) windows(n int, s Shape, f func(at, from, rows, cols int)) {
 func (p MaxPool) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
 	s, src := shapes[0], in[0]
 	p.windows(n, s, func(at, from, rows, cols int) {
+		pixels := rows * cols
+		pixel := func(k int) []float32 { // the last one, where there are no more
+			k = min(k, pixels-1)
+			return src[(from+k/cols*s.W+k%cols)*s.C:][:s.C]
+		}
 		d := dst[at*s.C:][:s.C]
-		copy(d, src[from*s.C:])
-		for r := range rows {
-			for q := range cols {
-				for i, v := range src[(from+r*s.W+q)*s.C:][:len(d)] {
-					d[i] = max(d[i], v)
-				}
-			}
+		largest(d, pixel(0), pixel(1), pixel(2), pixel(3))
+		for k := 4; k < pixels; k += 3 {
+			largest(d, d, pixel(k), pixel(k+1), pixel(k+2))
 		}
 	})
+}
+
+// largest sets each element of dst to the largest of four.
+func largest(dst, a, b, c, d []float32) {
+	a, b, c, d = a[:len(dst)], b[:len(dst)], c[:len(dst)], d[:len(dst)]
+	for i := range dst {
+		dst[i] = max(a[i], b[i], c[i], d[i])
+	}
 }
 
 func (p SumPool) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {

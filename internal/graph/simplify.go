@@ -10,18 +10,38 @@ import "slices"
 //	another Affine:    into one,
 //	an AvgPool:        into a SumPool, where its scale is the window's size.
 //
+// A MaxPool that alone reads a ReLU or Clip goes before it: these keep the order of
+// values, so that results are the same, of fewer of them.
+//
 // g must be valid but for values that nothing reads, and is left as it is.
 func Simplify(g *Graph) *Graph {
 	// First among themselves, so that each linear operator is changed once.
-	return fold(fold(g, combine), absorb)
+	return poolFirst(fold(fold(g, combine), absorb))
 }
 
-// A join returns an operator that does what op and then a do, but for what it
-// leaves over of a, if anything; or nil, where there is none.
-type join func(op Op, a *Affine) (Op, *Affine)
+// poolFirst moves each MaxPool before those of ReLU and Clip that it alone reads, in place.
+func poolFirst(g *Graph) *Graph {
+	readers := g.readers()
+	for i := range g.Nodes {
+		for n := &g.Nodes[i]; ; {
+			v := n.Inputs[0]
+			if _, pools := n.Op.(MaxPool); !pools || v == 0 || readers[v] > 1 {
+				break
+			}
+			before := &g.Nodes[v-1]
+			switch before.Op.(type) {
+			case ReLU, Clip:
+				before.Op, n.Op = n.Op, before.Op
+			}
+			n = before
+		}
+	}
+	return g
+}
 
-// fold prunes g, and joins operators and the Affines behind them.
-func fold(g *Graph, j join) *Graph {
+// readers returns how many nodes read each value, the output being read once more; what no
+// result depends on reads nothing.
+func (g *Graph) readers() []int {
 	readers := make([]int, len(g.Nodes)+1)
 	readers[g.Output] = 1
 	for i := len(g.Nodes) - 1; i >= 0; i-- {
@@ -31,6 +51,16 @@ func fold(g *Graph, j join) *Graph {
 			}
 		}
 	}
+	return readers
+}
+
+// A join returns an operator that does what op and then a do, but for what it
+// leaves over of a, if anything; or nil, where there is none.
+type join func(op Op, a *Affine) (Op, *Affine)
+
+// fold prunes g, and joins operators and the Affines behind them.
+func fold(g *Graph, j join) *Graph {
+	readers := g.readers()
 	out := &Graph{Input: g.Input}
 	to := make([]Value, len(g.Nodes)+1) // from a value of g to out's
 	for i, n := range g.Nodes {

@@ -61,6 +61,8 @@ func TestSimplifyByHand(t *testing.T) {
 	four := &graph.Affine{Scale: []float32{4, 4}}
 	mean := graph.AvgPool{Pool: pool(2, 2, 1, 1)}
 	padded := graph.AvgPool{Pool: pool(2, 2, 1, 1, 1, 0, 0, 0)}
+	largest := graph.MaxPool{Pool: pool(1, 2, 1, 1)}
+	clip := graph.Clip{Min: -1, Max: 6}
 	counted := graph.AvgPool{Pool: padded.Pool, CountPad: true}
 	for name, c := range map[string]struct{ ops, want []graph.Op }{
 		"scale into weights":     {[]graph.Op{dense(nil, 1, 2, 3, 4), scale}, []graph.Op{dense(nil, 2, 4, 9, 12)}},
@@ -81,13 +83,53 @@ func TestSimplifyByHand(t *testing.T) {
 		"mean to sum, shifted":   {[]graph.Op{mean, &graph.Affine{Scale: four.Scale, Shift: shift.Shift}}, []graph.Op{graph.SumPool{Pool: mean.Pool}, shift}},
 		"mean to sum, and on":    {[]graph.Op{mean, four, both}, []graph.Op{graph.SumPool{Pool: mean.Pool}, both}},
 		"mean and a shift":       {[]graph.Op{mean, shift}, []graph.Op{mean, shift}},
+		"largest before ReLU":    {[]graph.Op{largest, graph.ReLU{}, largest}, []graph.Op{largest, largest, graph.ReLU{}}},
+		"largest before both":    {[]graph.Op{mean, clip, graph.ReLU{}, largest}, []graph.Op{mean, largest, clip, graph.ReLU{}}},
+		"largest behind others":  {[]graph.Op{mean, graph.LeakyReLU{Alpha: -1}, largest}, []graph.Op{mean, graph.LeakyReLU{Alpha: -1}, largest}},
 	} {
 		in := graph.Vector(2)
-		if _, ok := c.ops[0].(graph.AvgPool); ok {
+		switch c.ops[0].(type) {
+		case graph.AvgPool, graph.MaxPool:
 			in = graph.Shape{H: 3, W: 3, C: 2}
 		}
 		if got, want := graph.Simplify(graphtest.Chain(in, c.ops...)), graphtest.Chain(in, c.want...); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %+v, want %+v", name, got, want)
+		}
+	}
+}
+
+// TestPoolFirst: what a MaxPool is moved before gives the same bits, whatever it is given.
+func TestPoolFirst(t *testing.T) {
+	in := graph.Shape{H: 9, W: 7, C: 3}
+	r := source(7)
+	x := graphtest.Normal(r, 20*in.Len(), 1)
+	for i := range x { // every window has some of each
+		switch r.IntN(12) {
+		case 0:
+			x[i] = 0
+		case 1:
+			x[i] = float32(math.Copysign(0, -1))
+		case 2:
+			x[i] = float32(math.Inf(1 - 2*r.IntN(2)))
+		case 3:
+			if i < 10*in.Len() {
+				x[i] = float32(math.NaN())
+			}
+		}
+	}
+	for _, window := range []graph.Pool{pool(2, 2, 2, 2), pool(3, 3, 2, 1, 1, 1, 0, 2), pool(1, 1, 1, 1), pool(1, 5, 2, 2), pool(9, 7, 1, 1)} {
+		for _, ops := range [][]graph.Op{{graph.ReLU{}}, {graph.Clip{Min: -0.5, Max: 0.5}}, {graph.Clip{Min: 0, Max: 6}, graph.ReLU{}}} {
+			g := graphtest.Chain(in, append(slices.Clone(ops), graph.MaxPool{Pool: window})...)
+			s := graph.Simplify(g)
+			if _, ok := s.Nodes[0].Op.(graph.MaxPool); !ok {
+				t.Fatalf("%v: %+v", ops, s.Nodes)
+			}
+			want, got := graphtest.Run(g, x, 20), graphtest.Run(s, x, 20)
+			for i, v := range want {
+				if math.Float32bits(got[i]) != math.Float32bits(v) && (v == v || got[i] == got[i]) {
+					t.Errorf("%v, %+v: element %d is %v, want %v", ops, window, i, got[i], v)
+				}
+			}
 		}
 	}
 }

@@ -397,14 +397,14 @@ func Op(r *rand.Rand, s graph.Shape) graph.Op {
 	return c
 }
 
-// MNIST returns mnist-cnn with random weights.
+// MNIST returns mnist-cnn, as graph.Simplify leaves it, with random weights.
 func MNIST(r *rand.Rand) *graph.Graph {
 	conv := func(h, in, out int) *graph.Conv2D {
 		return Conv(r, plan.Conv2D{H: h, W: h, C: in, OutC: out, KH: 5, KW: 5, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1})
 	}
 	pool := graph.MaxPool{Pool: graph.Pool{KH: 2, KW: 2, SH: 2, SW: 2}}
 	return Chain(graph.Shape{H: 28, W: 28, C: 1},
-		conv(28, 1, 16), graph.ReLU{}, pool,
-		conv(12, 16, 32), graph.ReLU{}, pool,
+		conv(28, 1, 16), pool, graph.ReLU{},
+		conv(12, 16, 32), pool, graph.ReLU{},
 		graph.Reshape{To: graph.Vector(512)}, Dense(r, 512, 10), graph.Softmax{})
 }
