@@ -42,8 +42,8 @@ func (l *line) run(ctx context.Context, x []float32, n int) ([]float32, error) {
 	if l.running < maxRuns {
 		l.running++
 		l.mu.Unlock()
+		defer l.next() // also where it panics
 		l.batch([]*request{r})
-		l.next()
 	} else {
 		l.waiting = append(l.waiting, r)
 		l.mu.Unlock()
@@ -83,7 +83,8 @@ func (l *line) next() {
 	}()
 }
 
-// batch runs requests together. Where inputs are bad it runs each alone, to tell whose.
+// batch runs requests together. Where one's inputs can be why it fails, or that there are
+// too few pads for all, it runs each alone.
 func (l *line) batch(b []*request) {
 	if len(b) == 1 {
 		r := b[0]
@@ -106,7 +107,7 @@ func (l *line) batch(b []*request) {
 		})()
 	}
 	y, err := l.infer(ctx, x, samples)
-	if errors.Is(err, hostclient.ErrInput) {
+	if errors.Is(err, hostclient.ErrInput) || errors.Is(err, hostclient.ErrNoPads) {
 		for _, r := range b {
 			l.batch([]*request{r})
 		}

@@ -156,3 +156,59 @@ func TestLineGivenUp(t *testing.T) {
 		}
 	})
 }
+
+// TestLineShort: a batch that the stock has too few pads for takes none from requests in it
+// that there are enough for.
+func TestLineShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pads := 6
+		goOn := make(chan struct{})
+		l := &line{most: 4, infer: func(_ context.Context, x []float32, n int) ([]float32, error) {
+			<-goOn
+			if n > pads {
+				return nil, hostclient.ErrNoPads
+			}
+			pads -= n
+			return x, nil
+		}}
+		var errs [6]error
+		for i, n := range []int{1, 2, 1, 3, 1, 1} {
+			go func() { _, errs[i] = l.run(t.Context(), make([]float32, n), n) }()
+			synctest.Wait()
+		}
+		for range 20 { // one at a time: pads are taken in the order of requests
+			select {
+			case goOn <- struct{}{}:
+			default:
+			}
+			synctest.Wait()
+		}
+		for i, err := range errs {
+			if short := i == 3; errors.Is(err, hostclient.ErrNoPads) != short {
+				t.Errorf("request %d: %v", i, err)
+			}
+		}
+		if pads != 0 {
+			t.Errorf("%d pads are left", pads)
+		}
+	})
+}
+
+// TestLinePanic: a request that panics, which the server of its caller may survive, keeps no
+// place from others.
+func TestLinePanic(t *testing.T) {
+	l := &line{most: 4, infer: func(context.Context, []float32, int) ([]float32, error) { panic("infer") }}
+	for range 2 * maxRuns {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("no panic")
+				}
+			}()
+			l.run(t.Context(), []float32{1}, 1)
+		}()
+	}
+	if l.running != 0 || len(l.waiting) != 0 {
+		t.Errorf("%d run, %d wait", l.running, len(l.waiting))
+	}
+}

@@ -131,6 +131,9 @@ func (g *Gateway) infer(ctx context.Context, m *Model, x []float32, n int) ([]fl
 	if len(x) != n*m.elements() {
 		return nil, refusal(codes.InvalidArgument, "%d elements in input %q, its shape has %d", len(x), inputName, n*m.elements())
 	}
+	if i := slices.IndexFunc(x, func(v float32) bool { return v-v != 0 }); i >= 0 { // NaN and infinities
+		return nil, refusal(codes.InvalidArgument, "value %d of sample %d is not finite", i%m.elements(), i/m.elements())
+	}
 	y := make([]float32, 0, n*m.Output)
 	for i := 0; i < n; i += g.o.Batch {
 		k := min(g.o.Batch, n-i)

@@ -304,6 +304,26 @@ func TestRESTRefuses(t *testing.T) {
 	}
 }
 
+// TestNotFinite: a request with a value that is not finite is refused before any of it runs,
+// which would take pads, or is run together with others.
+func TestNotFinite(t *testing.T) {
+	for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
+		f := new(fake)
+		g, log := start(f)
+		x := make([]float32, 9*6)
+		x[52] = float32(v)
+		raw := string(appendFloats(nil, x))
+		head := `{"inputs":[{"name":"input","datatype":"FP32","shape":[9,6],"parameters":{"binary_data_size":` + size(raw) + `}}]}`
+		w := ask(g, "POST", "/v2/models/map/infer", head+raw, headerLength, size(head))
+		if want := "value 4 of sample 8 is not finite"; w.Code != 400 || !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%v: %d %s, want %q", v, w.Code, w.Body, want)
+		}
+		if f.batches != nil || log.Len() > 0 {
+			t.Errorf("%v: ran %v, or log %q", v, f.batches, log)
+		}
+	}
+}
+
 // TestStrangers: what comes by TCP for another host's name, or from another's web page, gets nothing.
 func TestStrangers(t *testing.T) {
 	g, _ := start(new(fake))
