@@ -74,7 +74,7 @@ type Options struct {
 	Version    string // of the program
 	Batch      int    // samples that are run together, at most
 	Concurrent int    // requests in work; others wait, and are not read
-	MaxBytes   int64  // of a request's body
+	MaxBytes   int64  // of a request's body, and of its answer's elements
 	Log        *slog.Logger
 }
 
@@ -130,6 +130,9 @@ func (g *Gateway) leave() { <-g.slots }
 func (g *Gateway) infer(ctx context.Context, m *Model, x []float32, n int) ([]float32, error) {
 	if len(x) != n*m.elements() {
 		return nil, refusal(codes.InvalidArgument, "%d elements in input %q, its shape has %d", len(x), inputName, n*m.elements())
+	}
+	if most := max(1, int(g.o.MaxBytes)/4/m.Output); n > most {
+		return nil, refusal(codes.InvalidArgument, "%d samples with %d outputs each, want %d samples at most", n, m.Output, most)
 	}
 	if i := slices.IndexFunc(x, func(v float32) bool { return v-v != 0 }); i >= 0 { // NaN and infinities
 		return nil, refusal(codes.InvalidArgument, "value %d of sample %d is not finite", i%m.elements(), i/m.elements())

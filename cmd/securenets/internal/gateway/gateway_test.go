@@ -324,6 +324,20 @@ func TestNotFinite(t *testing.T) {
 	}
 }
 
+// TestLargeAnswer: a request whose answer would take much more memory than it does is refused.
+func TestLargeAnswer(t *testing.T) {
+	f := new(fake)
+	g := New(Options{Batch: 4, Concurrent: 1, MaxBytes: 4096, Log: slog.New(slog.DiscardHandler)},
+		Model{Name: "wide", Input: [3]int{1, 1, 1}, Output: 512, Infer: f.infer, Ready: f.ready})
+	for n, want := range map[int]int{2: 200, 3: 400} {
+		data := strings.TrimSuffix(strings.Repeat("0,", n), ",")
+		w := ask(g, "POST", "/v2/models/wide/infer", fmt.Sprintf(`{"inputs":[{"name":"input","datatype":"FP32","shape":[%d,1],"data":[%s]}]}`, n, data))
+		if w.Code != want || want == 400 && !strings.Contains(w.Body.String(), "2 samples at most") {
+			t.Errorf("%d samples: %d %s", n, w.Code, w.Body)
+		}
+	}
+}
+
 // TestStrangers: what comes by TCP for another host's name, or from another's web page, gets nothing.
 func TestStrangers(t *testing.T) {
 	g, _ := start(new(fake))
