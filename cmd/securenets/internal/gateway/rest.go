@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 )
@@ -140,7 +141,12 @@ func (g *Gateway) restInfer(w http.ResponseWriter, r *http.Request) (text, tail 
 	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
 		return nil, nil, refusal(codes.Unimplemented, "a body with encoding %.32q, want none", e)
 	}
-	if err := g.enter(r.Context()); err != nil {
+	// Time begins once it has a place, and again with its answer; see write.
+	on := http.NewResponseController(w)
+	_, _ = on.SetReadDeadline(time.Time{}), on.SetWriteDeadline(time.Time{})
+	err = g.enter(r.Context())
+	_ = on.SetReadDeadline(time.Now().Add(readTimeout)) // until its body is read
+	if err != nil {
 		return nil, nil, err
 	}
 	defer g.leave()
@@ -295,6 +301,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 
 // write writes an answer. That its caller is gone is nobody's business.
 func write(w http.ResponseWriter, status int, kind string, body []byte) error {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
 	w.Header().Set("Content-Type", kind)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)

@@ -45,9 +45,15 @@ func (g *Gateway) Listen(addr string) (net.Listener, error) {
 }
 
 const (
-	readTimeout = time.Minute // for a request, which holds a place among those that run
 	idleTimeout = 2 * time.Minute
 	maxStreams  = 64 // gRPC calls of one connection
+)
+
+// Tests set these.
+var (
+	readTimeout  = time.Minute     // for a request, which holds a place among those that run
+	writeTimeout = time.Minute     // for an answer
+	greetTimeout = 5 * time.Second // for a connection to begin with gRPC, which waits for it at an end
 )
 
 // Serve serves the REST part at rest and the gRPC part at calls, one of which may be nil,
@@ -62,7 +68,8 @@ func (g *Gateway) Serve(ctx context.Context, rest, calls net.Listener, atMost ti
 	}
 	if rest != nil {
 		server := &http.Server{
-			Handler: g.Handler(), ReadTimeout: readTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
+			Handler: g.Handler(), MaxHeaderBytes: 16 << 10,
+			ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
 			ErrorLog: slog.NewLogLogger(g.o.Log.Handler(), slog.LevelWarn),
 		}
 		group.Go(func() error {
@@ -81,10 +88,15 @@ func (g *Gateway) Serve(ctx context.Context, rest, calls net.Listener, atMost ti
 		})
 	}
 	if calls != nil {
-		server := grpc.NewServer(grpc.MaxRecvMsgSize(int(g.o.MaxBytes)), grpc.MaxConcurrentStreams(maxStreams))
+		server := grpc.NewServer(grpc.MaxRecvMsgSize(int(g.o.MaxBytes)), grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(greetTimeout))
 		g.Register(server)
 		healthpb.RegisterHealthServer(server, health.NewServer())
-		group.Go(func() error { return server.Serve(calls) })
+		group.Go(func() error {
+			if err := server.Serve(calls); !errors.Is(err, grpc.ErrServerStopped) {
+				return err
+			}
+			return nil
+		})
 		group.Go(func() error {
 			within(func(left context.Context) {
 				defer context.AfterFunc(left, server.Stop)()

@@ -1,0 +1,207 @@
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	pb "github.com/securenets/securenets/api/inference"
+)
+
+const (
+	brief    = 200 * time.Millisecond
+	patience = 20 * time.Second // much more than anything takes
+)
+
+// set gives a variable another value until the test ends.
+func set[T any](t *testing.T, v *T, to T) {
+	before := *v
+	*v = to
+	t.Cleanup(func() { *v = before })
+}
+
+// served serves g until stop is called, which waits for that, and says where: REST, gRPC.
+func served(t *testing.T, g *Gateway, atMost time.Duration) (at [2]string, stop func()) {
+	var ls [2]net.Listener
+	for i := range ls {
+		at[i] = filepath.Join(t.TempDir(), "s")
+		l, err := g.Listen("unix:" + at[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		ls[i] = l
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- g.Serve(ctx, ls[0], ls[1], atMost) }()
+	return at, func() {
+		t.Helper()
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(patience):
+			t.Error("it does not end")
+		}
+	}
+}
+
+// one returns a gateway with one place to a network of samples of an element, and of so many outputs.
+func one(outputs int, infer func(context.Context, []float32, int) ([]float32, error)) *Gateway {
+	return New(Options{Batch: 1 << 20, Concurrent: 1, MaxBytes: 1 << 24, Log: slog.New(slog.DiscardHandler)},
+		Model{Name: "m", Input: [3]int{1, 1, 1}, Output: outputs, Infer: infer})
+}
+
+// send connects and sends the start of a request whose body is padded to so many bytes: all of
+// its header, and so many bytes of its body.
+func send(t *testing.T, path string, length, sent int) net.Conn {
+	t.Helper()
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(patience))
+	body := `{"inputs":[{"name":"input","datatype":"FP32","shape":[1,1],"data":[1]}]}`
+	body += strings.Repeat(" ", max(0, length-len(body)))
+	go fmt.Fprintf(c, "POST /v2/models/m/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", len(body), body[:sent])
+	return c
+}
+
+// statusOn returns the status of the answer that comes.
+func statusOn(t *testing.T, c net.Conn) int {
+	t.Helper()
+	r, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Body.Close()
+	return r.StatusCode
+}
+
+// TestLongWait: a request may wait for its place, and run, for longer than it and its answer
+// may take to be sent.
+func TestLongWait(t *testing.T) {
+	set(t, &readTimeout, brief)
+	set(t, &writeTimeout, brief)
+	goOn := make(chan struct{})
+	g := one(1, func(ctx context.Context, x []float32, _ int) ([]float32, error) {
+		select {
+		case <-goOn:
+			return x, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	})
+	at, stop := served(t, g, time.Minute)
+	defer stop()
+	const large = 64 << 10 // more than is read ahead
+	conns := []net.Conn{send(t, at[0], large, large), send(t, at[0], large, large)}
+	time.Sleep(4 * brief)
+	close(goOn)
+	for i, c := range conns {
+		if status := statusOn(t, c); status != 200 {
+			t.Errorf("request %d: %d", i, status)
+		}
+	}
+}
+
+// TestSlowSender: who does not send all of a request does not keep its place.
+func TestSlowSender(t *testing.T) {
+	set(t, &readTimeout, brief)
+	g := one(1, func(_ context.Context, x []float32, _ int) ([]float32, error) { return x, nil })
+	at, stop := served(t, g, time.Minute)
+	defer stop()
+	slow := send(t, at[0], 100, 50)
+	if status := statusOn(t, slow); status != 400 {
+		t.Errorf("slow: %d", status)
+	}
+	if status := statusOn(t, send(t, at[0], 100, 100)); status != 200 {
+		t.Errorf("another: %d", status)
+	}
+}
+
+// TestSlowReader: who does not read an answer does not keep it in memory.
+func TestSlowReader(t *testing.T) {
+	set(t, &writeTimeout, brief)
+	answered := make(chan struct{})
+	g := one(1<<22, func(context.Context, []float32, int) ([]float32, error) {
+		defer close(answered)
+		return make([]float32, 1<<22), nil
+	})
+	at, stop := served(t, g, time.Minute)
+	send(t, at[0], 100, 100)
+	<-answered
+	stop()
+}
+
+// TestKeptAlive: a connection serves requests after the time that one may take.
+func TestKeptAlive(t *testing.T) {
+	set(t, &readTimeout, brief)
+	set(t, &writeTimeout, brief)
+	g := one(1, func(_ context.Context, x []float32, _ int) ([]float32, error) { return x, nil })
+	at, stop := served(t, g, time.Minute)
+	defer stop()
+	dials := 0
+	c := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		dials++
+		return new(net.Dialer).DialContext(ctx, "unix", at[0])
+	}}}
+	defer c.CloseIdleConnections()
+	for range 3 {
+		resp, err := c.Post("http://localhost/v2/models/m/infer", "application/json", strings.NewReader(`{"inputs":[{"name":"input","datatype":"FP32","shape":[1,1],"data":[1]}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != 200 || err != nil {
+			t.Error(resp.Status, err)
+		}
+		time.Sleep(2 * brief)
+	}
+	if dials != 1 {
+		t.Errorf("%d connections", dials)
+	}
+}
+
+// TestSilent: an end waits for no connection that has yet to begin.
+func TestSilent(t *testing.T) {
+	set(t, &greetTimeout, brief)
+	at, stop := served(t, one(1, nil), time.Minute)
+	silent, err := net.Dial("unix", at[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	cc, err := grpc.NewClient("unix:"+at[1], grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cc.Close()
+	if _, err := pb.NewGRPCInferenceServiceClient(cc).ServerLive(t.Context(), &pb.ServerLiveRequest{}); err != nil {
+		t.Error(err) // once it has, the one before is accepted
+	}
+	stop()
+}
+
+// TestEndAtOnce: a gateway that is to end before it serves does.
+func TestEndAtOnce(t *testing.T) {
+	for range 20 {
+		_, stop := served(t, one(1, nil), time.Minute)
+		stop()
+	}
+}
