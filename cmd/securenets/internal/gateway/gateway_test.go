@@ -372,8 +372,8 @@ func TestStrangers(t *testing.T) {
 		t.Error(err)
 	}
 	body := `{"inputs":[{"name":"input","datatype":"FP32","shape":[1,5],"data":[1,2,3,4,5]}]}`
-	if w := ask(g, "POST", "/v2/models/vector/infer", body, "Origin", "http://evil.example"); w.Code != 403 {
-		t.Errorf("from another's page: %d", w.Code)
+	if w := ask(g, "POST", "/v2/models/vector/infer", body, "Origin", "http://evil.example"); w.Code != 403 || !strings.HasPrefix(w.Body.String(), `{"error":`) {
+		t.Errorf("from another's page: %d %s", w.Code, w.Body)
 	}
 	if w := ask(g, "POST", "/v2/models/vector/infer", body, "Origin", "http://localhost"); w.Code != 200 {
 		t.Errorf("from a page of its own: %d %s", w.Code, w.Body)

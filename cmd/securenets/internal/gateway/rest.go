@@ -62,7 +62,11 @@ func (g *Gateway) Handler() http.Handler {
 	handle("/", func(_ http.ResponseWriter, r *http.Request) error {
 		return refusal(codes.NotFound, "no endpoint %.8s %.128s", r.Method, r.URL.Path)
 	})
-	return http.NewCrossOriginProtection().Handler(local(mux))
+	others := http.NewCrossOriginProtection()
+	others.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		writeError(w, refusal(codes.PermissionDenied, "a request of a page from elsewhere, %.64q", r.Header.Get("Origin")))
+	}))
+	return others.Handler(local(mux))
 }
 
 // local refuses requests that came by TCP for the name of another machine: a web page may
@@ -254,8 +258,8 @@ func parameter[T any](all map[string]json.RawMessage, name string) (value T, ok 
 	return value, ok, err
 }
 
-// numbers returns those of a JSON array, or of arrays in one, in their order: at most a few
-// more than n. Text is valid JSON, or nothing.
+// numbers returns those of a JSON array, or of arrays in one, in their order; n are expected.
+// Text is valid JSON, or nothing.
 func numbers(n int, text string) ([]float32, error) {
 	if !strings.HasPrefix(text, "[") {
 		return nil, refusal(codes.InvalidArgument, "the data of input %q is no array", inputName)
