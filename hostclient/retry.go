@@ -49,7 +49,7 @@ func (c *cloudsOf) next(failed *Client) bool {
 		return true
 	}
 	for i := 1; i < len(c.all); i++ {
-		if at := (c.asked + i) % len(c.all); !c.all[at].quarantined() {
+		if at := (c.asked + i) % len(c.all); !c.all[at].Quarantined() {
 			c.asked = at
 			return true
 		}
@@ -57,8 +57,8 @@ func (c *cloudsOf) next(failed *Client) bool {
 	return false
 }
 
-// quarantined reports whether the cloud is not asked again, as it lied.
-func (c *Client) quarantined() bool {
+// Quarantined reports whether the cloud is not asked again, as it lied.
+func (c *Client) Quarantined() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return errors.Is(c.barred, ErrQuarantined)
@@ -136,7 +136,7 @@ func (a *attempts) again(ctx context.Context, err error) error {
 		if a.ss.clients[e.Role].next(e.cloud) {
 			continue
 		}
-		if e.cloud.quarantined() {
+		if e.cloud.Quarantined() {
 			return err
 		}
 		same = true

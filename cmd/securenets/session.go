@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -41,6 +42,7 @@ func addSessionFlags(cmd *cobra.Command, endpoint string, padMemory int64) sessi
 type session struct {
 	*hostclient.Session
 	secret *hostclient.Secret
+	models []string               // digests of the sealed models, by role
 	clouds [][]*hostclient.Client // by role, spares behind the first
 }
 
@@ -48,6 +50,9 @@ type session struct {
 func (f sessionFlags) open(cmd *cobra.Command, dir string) (_ *session, err error) {
 	if *f.retries < 0 || *f.padMemory < 0 {
 		return nil, usagef("%s: --retries is %d and --pad-memory %d", cmd.Name(), *f.retries, *f.padMemory)
+	}
+	if len(*f.spares) > 0 && *f.retries == 0 {
+		return nil, usagef("%s: --spare is for a layer that is asked for again: give --retries, too", cmd.Name())
 	}
 	var local []hostclient.DialOption
 	switch *f.sharedMemory {
@@ -65,7 +70,7 @@ func (f sessionFlags) open(cmd *cobra.Command, dir string) (_ *session, err erro
 	if err != nil {
 		return nil, err
 	}
-	s := &session{secret: secret, clouds: make([][]*hostclient.Client, len(models))}
+	s := &session{secret: secret, models: secret.Describe().Digests, clouds: make([][]*hostclient.Client, len(models))}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -103,24 +108,43 @@ func (s *session) Close() (err error) {
 	return err
 }
 
-// ready says why the network cannot be run now: of some role no cloud serves.
+// ready says why the network cannot be run now: of some role no cloud serves what is asked.
 func (s *session) ready(ctx context.Context) error {
-	for _, role := range s.clouds {
+	for role, clouds := range s.clouds {
 		var all error
-		for _, c := range role {
-			info, err := c.Info(ctx)
-			if err == nil && info.Serving {
+		for _, c := range clouds {
+			err := s.serves(ctx, c, role)
+			if err == nil {
 				all = nil
 				break
-			}
-			if err == nil {
-				err = errors.New(c.Addr() + " does not serve now")
 			}
 			all = errors.Join(all, err)
 		}
 		if all != nil {
 			return all
 		}
+	}
+	return nil
+}
+
+// serves says why a cloud cannot be asked for its role.
+func (s *session) serves(ctx context.Context, c *hostclient.Client, role int) error {
+	if c.Quarantined() {
+		return fmt.Errorf("%s: %w", c.Addr(), hostclient.ErrQuarantined)
+	}
+	info, err := c.Info(ctx)
+	if err != nil {
+		return err
+	}
+	if !info.Serving {
+		return fmt.Errorf("%s does not serve now", c.Addr())
+	}
+	held, err := c.Models(ctx)
+	if err != nil {
+		return err
+	}
+	if digest := s.models[role]; !slices.ContainsFunc(held, func(m hostclient.Model) bool { return m.Digest == digest }) {
+		return fmt.Errorf("%s has no sealed model %.12s", c.Addr(), digest)
 	}
 	return nil
 }
