@@ -83,6 +83,7 @@ type Gateway struct {
 	o      Options
 	models []Model
 	slots  chan struct{} // one a request in work
+	times  times         // tests set them
 }
 
 // New returns a gateway to models, whose names differ.
@@ -90,7 +91,7 @@ func New(o Options, models ...Model) *Gateway {
 	for i := range models {
 		models[i].line = &line{infer: models[i].Infer, most: o.Batch}
 	}
-	return &Gateway{o: o, models: models, slots: make(chan struct{}, o.Concurrent)}
+	return &Gateway{o: o, models: models, slots: make(chan struct{}, o.Concurrent), times: usual}
 }
 
 func (g *Gateway) find(name, version string) (*Model, error) {

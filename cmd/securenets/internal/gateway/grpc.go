@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/binary"
 	"math"
+	"path"
+	"slices"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -12,9 +15,20 @@ import (
 	pb "github.com/securenets/securenets/api/inference"
 )
 
-// Register has s serve the gRPC part of the protocol.
+// Register has s serve the gRPC part of the protocol. ModelInfer is a stream of one message
+// each way, which is the same on the wire: so a request is read once it has its place.
 func (g *Gateway) Register(s grpc.ServiceRegistrar) {
-	pb.RegisterGRPCInferenceServiceServer(s, service{Gateway: g})
+	desc := pb.GRPCInferenceService_ServiceDesc
+	infer := path.Base(pb.GRPCInferenceService_ModelInfer_FullMethodName)
+	desc.Methods = slices.DeleteFunc(slices.Clone(desc.Methods), func(m grpc.MethodDesc) bool { return m.MethodName == infer })
+	desc.Streams = []grpc.StreamDesc{{StreamName: infer, Handler: func(_ any, stream grpc.ServerStream) error {
+		resp, err := g.callInfer(stream)
+		if err != nil {
+			return err
+		}
+		return stream.SendMsg(resp)
+	}}}
+	s.RegisterService(&desc, service{Gateway: g})
 }
 
 // service is the gRPC part.
@@ -59,16 +73,31 @@ func (s service) ModelMetadata(_ context.Context, r *pb.ModelMetadataRequest) (*
 	}, nil
 }
 
-func (s service) ModelInfer(ctx context.Context, r *pb.ModelInferRequest) (*pb.ModelInferResponse, error) {
-	resp, err := s.modelInfer(ctx, r)
+func (g *Gateway) callInfer(stream grpc.ServerStream) (*pb.ModelInferResponse, error) {
+	if err := g.enter(stream.Context()); err != nil {
+		return nil, statusOf(err)
+	}
+	defer g.leave()
+	r := new(pb.ModelInferRequest)
+	read := make(chan error, 1)
+	go func() { read <- stream.RecvMsg(r) }() // ends with the call
+	select {
+	case err := <-read:
+		if err != nil {
+			return nil, err
+		}
+	case <-time.After(g.times.read):
+		return nil, status.Errorf(codes.DeadlineExceeded, "the request is not sent within %v", g.times.read)
+	}
+	resp, err := g.modelInfer(stream.Context(), r)
 	if err != nil {
 		return nil, statusOf(err)
 	}
 	return resp, nil
 }
 
-func (s service) modelInfer(ctx context.Context, r *pb.ModelInferRequest) (*pb.ModelInferResponse, error) {
-	m, err := s.find(r.ModelName, r.ModelVersion)
+func (g *Gateway) modelInfer(ctx context.Context, r *pb.ModelInferRequest) (*pb.ModelInferResponse, error) {
+	m, err := g.find(r.ModelName, r.ModelVersion)
 	if err != nil {
 		return nil, err
 	}
@@ -107,11 +136,7 @@ func (s service) modelInfer(ctx context.Context, r *pb.ModelInferRequest) (*pb.M
 			return nil, err
 		}
 	}
-	if err := s.enter(ctx); err != nil {
-		return nil, err
-	}
-	defer s.leave()
-	y, err := s.infer(ctx, m, x, n)
+	y, err := g.infer(ctx, m, x, n)
 	if err != nil {
 		return nil, err
 	}

@@ -125,6 +125,7 @@ const (
 
 func (g *Gateway) serveInfer(w http.ResponseWriter, r *http.Request) error {
 	text, tail, err := g.restInfer(w, r)
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(g.times.write))
 	if err != nil {
 		return err
 	}
@@ -145,11 +146,11 @@ func (g *Gateway) restInfer(w http.ResponseWriter, r *http.Request) (text, tail 
 	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
 		return nil, nil, refusal(codes.Unimplemented, "a body with encoding %.32q, want none", e)
 	}
-	// Time begins once it has a place, and again with its answer; see write.
+	// Time begins once it has a place, and again with its answer.
 	on := http.NewResponseController(w)
 	_, _ = on.SetReadDeadline(time.Time{}), on.SetWriteDeadline(time.Time{})
 	err = g.enter(r.Context())
-	_ = on.SetReadDeadline(time.Now().Add(readTimeout)) // until its body is read
+	_ = on.SetReadDeadline(time.Now().Add(g.times.read)) // until its body is read
 	if err != nil {
 		return nil, nil, err
 	}
@@ -305,7 +306,6 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 
 // write writes an answer. That its caller is gone is nobody's business.
 func write(w http.ResponseWriter, status int, kind string, body []byte) error {
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
 	w.Header().Set("Content-Type", kind)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)

@@ -46,15 +46,18 @@ func (g *Gateway) Listen(addr string) (net.Listener, error) {
 
 const (
 	idleTimeout = 2 * time.Minute
-	maxStreams  = 64 // gRPC calls of one connection
+	maxStreams  = 64       // gRPC calls of one connection
+	callWindow  = 64 << 10 // bytes of one that waits for its place
 )
 
-// Tests set these.
-var (
-	readTimeout  = time.Minute     // for a request, which holds a place among those that run
-	writeTimeout = time.Minute     // for an answer
-	greetTimeout = 5 * time.Second // for a connection to begin with gRPC, which waits for it at an end
-)
+// times are how long callers may take.
+type times struct {
+	read  time.Duration // to send a request, which holds a place among those that run
+	write time.Duration // to read its answer, over REST
+	greet time.Duration // to begin with gRPC, which waits for that at an end
+}
+
+var usual = times{read: time.Minute, write: time.Minute, greet: 5 * time.Second}
 
 // Serve serves the REST part at rest and the gRPC part at calls, one of which may be nil,
 // until ctx ends. It finishes what is in work then, for so long at most.
@@ -69,7 +72,7 @@ func (g *Gateway) Serve(ctx context.Context, rest, calls net.Listener, atMost ti
 	if rest != nil {
 		server := &http.Server{
 			Handler: g.Handler(), MaxHeaderBytes: 16 << 10,
-			ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+			ReadTimeout: g.times.read, WriteTimeout: g.times.write, IdleTimeout: idleTimeout,
 			ErrorLog: slog.NewLogLogger(g.o.Log.Handler(), slog.LevelWarn),
 		}
 		group.Go(func() error {
@@ -88,7 +91,8 @@ func (g *Gateway) Serve(ctx context.Context, rest, calls net.Listener, atMost ti
 		})
 	}
 	if calls != nil {
-		server := grpc.NewServer(grpc.MaxRecvMsgSize(int(g.o.MaxBytes)), grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(greetTimeout))
+		server := grpc.NewServer(grpc.MaxRecvMsgSize(int(g.o.MaxBytes)), grpc.ConnectionTimeout(g.times.greet),
+			grpc.MaxConcurrentStreams(maxStreams), grpc.InitialWindowSize(callWindow))
 		g.Register(server)
 		healthpb.RegisterHealthServer(server, health.NewServer())
 		group.Go(func() error {

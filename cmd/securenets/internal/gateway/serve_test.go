@@ -10,11 +10,14 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	pb "github.com/securenets/securenets/api/inference"
 )
@@ -23,13 +26,6 @@ const (
 	brief    = 200 * time.Millisecond
 	patience = 20 * time.Second // much more than anything takes
 )
-
-// set gives a variable another value until the test ends.
-func set[T any](t *testing.T, v *T, to T) {
-	before := *v
-	*v = to
-	t.Cleanup(func() { *v = before })
-}
 
 // served serves g until stop is called, which waits for that, and says where: REST, gRPC.
 func served(t *testing.T, g *Gateway, atMost time.Duration) (at [2]string, stop func()) {
@@ -59,10 +55,13 @@ func served(t *testing.T, g *Gateway, atMost time.Duration) (at [2]string, stop 
 	}
 }
 
-// one returns a gateway with one place to a network of samples of an element, and of so many outputs.
+// one returns a gateway with one place, and little time for callers, to a network whose samples
+// have one element and so many outputs.
 func one(outputs int, infer func(context.Context, []float32, int) ([]float32, error)) *Gateway {
-	return New(Options{Batch: 1 << 20, Concurrent: 1, MaxBytes: 1 << 24, Log: slog.New(slog.DiscardHandler)},
+	g := New(Options{Batch: 1 << 20, Concurrent: 1, MaxBytes: 1 << 24, Log: slog.New(slog.DiscardHandler)},
 		Model{Name: "m", Input: [3]int{1, 1, 1}, Output: outputs, Infer: infer})
+	g.times = times{brief, brief, brief}
+	return g
 }
 
 // send connects and sends the start of a request whose body is padded to so many bytes: all of
@@ -95,8 +94,6 @@ func statusOn(t *testing.T, c net.Conn) int {
 // TestLongWait: a request may wait for its place, and run, for longer than it and its answer
 // may take to be sent.
 func TestLongWait(t *testing.T) {
-	set(t, &readTimeout, brief)
-	set(t, &writeTimeout, brief)
 	goOn := make(chan struct{})
 	g := one(1, func(ctx context.Context, x []float32, _ int) ([]float32, error) {
 		select {
@@ -121,7 +118,6 @@ func TestLongWait(t *testing.T) {
 
 // TestSlowSender: who does not send all of a request does not keep its place.
 func TestSlowSender(t *testing.T) {
-	set(t, &readTimeout, brief)
 	g := one(1, func(_ context.Context, x []float32, _ int) ([]float32, error) { return x, nil })
 	at, stop := served(t, g, time.Minute)
 	defer stop()
@@ -136,7 +132,6 @@ func TestSlowSender(t *testing.T) {
 
 // TestSlowReader: who does not read an answer does not keep it in memory.
 func TestSlowReader(t *testing.T) {
-	set(t, &writeTimeout, brief)
 	answered := make(chan struct{})
 	g := one(1<<22, func(context.Context, []float32, int) ([]float32, error) {
 		defer close(answered)
@@ -150,8 +145,6 @@ func TestSlowReader(t *testing.T) {
 
 // TestKeptAlive: a connection serves requests after the time that one may take.
 func TestKeptAlive(t *testing.T) {
-	set(t, &readTimeout, brief)
-	set(t, &writeTimeout, brief)
 	g := one(1, func(_ context.Context, x []float32, _ int) ([]float32, error) { return x, nil })
 	at, stop := served(t, g, time.Minute)
 	defer stop()
@@ -180,7 +173,6 @@ func TestKeptAlive(t *testing.T) {
 
 // TestSilent: an end waits for no connection that has yet to begin.
 func TestSilent(t *testing.T) {
-	set(t, &greetTimeout, brief)
 	at, stop := served(t, one(1, nil), time.Minute)
 	silent, err := net.Dial("unix", at[1])
 	if err != nil {
@@ -203,5 +195,89 @@ func TestEndAtOnce(t *testing.T) {
 	for range 20 {
 		_, stop := served(t, one(1, nil), time.Minute)
 		stop()
+	}
+}
+
+// counted counts the bytes that are read of its connections.
+type counted struct {
+	net.Listener
+	read *atomic.Int64
+}
+
+func (l counted) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return countedConn{c, l.read}, err
+}
+
+type countedConn struct {
+	net.Conn
+	read *atomic.Int64
+}
+
+func (c countedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.read.Add(int64(n))
+	return n, err
+}
+
+// TestGRPCPlaces: a call that waits for a place is not read, and one that is not sent does
+// not keep its place.
+func TestGRPCPlaces(t *testing.T) {
+	goOn, began := make(chan struct{}), make(chan struct{}, 2)
+	g := one(1, func(_ context.Context, x []float32, _ int) ([]float32, error) {
+		began <- struct{}{}
+		<-goOn
+		return x, nil
+	})
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := g.Listen("unix:" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read atomic.Int64
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- g.Serve(ctx, nil, counted{l, &read}, time.Minute) }()
+	cc, err := grpc.NewClient("unix:"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cc.Close()
+	const large = 1 << 19 // elements
+	answers := make(chan codes.Code, 2)
+	ask := func(n int) {
+		_, err := pb.NewGRPCInferenceServiceClient(cc).ModelInfer(t.Context(), &pb.ModelInferRequest{ModelName: "m", Inputs: []*pb.ModelInferRequest_InferInputTensor{{
+			Name: "input", Datatype: "FP32", Shape: []int64{int64(n), 1}, Contents: &pb.InferTensorContents{Fp32Contents: make([]float32, n)},
+		}}})
+		answers <- status.Code(err)
+	}
+	go ask(1)
+	<-began
+	go ask(large)
+	time.Sleep(2 * brief)
+	if n := read.Load(); n > large {
+		t.Errorf("%d bytes are read of a call that waits", n)
+	}
+	close(goOn)
+	for range 2 {
+		if code := <-answers; code != codes.OK {
+			t.Error(code)
+		}
+	}
+
+	unsent, err := cc.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true}, pb.GRPCInferenceService_ModelInfer_FullMethodName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unsent.RecvMsg(new(pb.ModelInferResponse)); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("not sent: %v", err)
+	}
+	if ask(1); <-answers != codes.OK {
+		t.Error("another fails")
+	}
+	cc.Close()
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
