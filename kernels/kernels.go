@@ -5,6 +5,7 @@ package kernels
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/securenets/securenets/internal/plan"
 )
@@ -33,6 +34,14 @@ type Backend interface {
 	// open it returns an error wrapping ErrClosed and does nothing.
 	Close() error
 }
+
+// Panic is what a backend panics with where a goroutine of its own did.
+type Panic struct {
+	Value any
+	Stack []byte // of that goroutine
+}
+
+func (p *Panic) Error() string { return fmt.Sprintf("%v\n\n%s", p.Value, p.Stack) }
 
 // A Lender is a Backend with memory of its own, from and to which its devices copy
 // without another copy on the way.

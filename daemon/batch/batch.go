@@ -397,7 +397,11 @@ func (q *Queue) product(b []*call) (start time.Time) {
 // Guard runs f and returns its panic as a *PanicError.
 func Guard(f func() error) (err error) {
 	defer func() {
-		if v := recover(); v != nil {
+		switch v := recover().(type) {
+		case nil:
+		case *kernels.Panic:
+			err = &PanicError{v.Value, v.Stack}
+		default:
 			err = &PanicError{v, debug.Stack()}
 		}
 	}()

@@ -1,9 +1,11 @@
 package batch_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -367,6 +369,19 @@ func TestFailure(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestGuard: a panic has the stack of where it began, also where that is a backend's goroutine.
+func TestGuard(t *testing.T) {
+	for v, want := range map[any]string{"boom": "TestGuard", &kernels.Panic{Value: "boom", Stack: []byte("elsewhere")}: "elsewhere"} {
+		var p *batch.PanicError
+		if err := batch.Guard(func() error { panic(v) }); !errors.As(err, &p) || p.Value != "boom" || !bytes.Contains(p.Stack, []byte(want)) {
+			t.Errorf("panic of %v: %v", v, err)
+		}
+	}
+	if err := batch.Guard(func() error { return io.EOF }); err != io.EOF {
+		t.Error(err)
+	}
 }
 
 // TestBadWords: a call whose words are bad fails alone, and its rows are not

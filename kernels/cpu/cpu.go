@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -187,11 +188,11 @@ func (b *Backend) each(ctx context.Context, units int, work func(s *scratch, uni
 			work(s, unit)
 		}
 	}
-	var panicked atomic.Pointer[any]
+	var panicked atomic.Pointer[kernels.Panic]
 	help := func() {
 		defer func() {
 			if v := recover(); v != nil {
-				panicked.Store(&v)
+				panicked.Store(&kernels.Panic{Value: v, Stack: debug.Stack()})
 			}
 		}()
 		compute()
@@ -199,8 +200,8 @@ func (b *Backend) each(ctx context.Context, units int, work func(s *scratch, uni
 	var wg sync.WaitGroup
 	defer func() {
 		wg.Wait()
-		if v := panicked.Load(); v != nil {
-			panic(*v)
+		if p := panicked.Load(); p != nil {
+			panic(p)
 		}
 	}()
 helpers:

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -161,7 +162,8 @@ func TestPanic(t *testing.T) {
 		both.Add(2)
 		func() {
 			defer func() {
-				if v := recover(); v != "unit" {
+				v := recover()
+				if p, ok := v.(*kernels.Panic); !ok || p.Value != "unit" || !bytes.Contains(p.Stack, []byte("TestPanic")) {
 					t.Errorf("panic of %v", v)
 				}
 			}()
