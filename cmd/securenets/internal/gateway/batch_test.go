@@ -157,6 +157,25 @@ func TestLineGivenUp(t *testing.T) {
 	})
 }
 
+// TestLineMost: no batch has more samples than one may, and none is passed over for a smaller one.
+func TestLineMost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &network{goOn: make(chan struct{})}
+		l := &line{infer: w.infer, most: 4}
+		for _, n := range []int{4, 4, 3, 2, 1, 2, 4} {
+			go l.run(t.Context(), make([]float32, n), n)
+			synctest.Wait()
+		}
+		for range 6 { // one at a time
+			w.goOn <- struct{}{}
+			synctest.Wait()
+		}
+		if want := []int{4, 4, 3, 3, 2, 4}; !slices.Equal(w.batches, want) {
+			t.Errorf("batches of %v, want %v", w.batches, want)
+		}
+	})
+}
+
 // TestLineShort: a batch that the stock has too few pads for takes none from requests in it
 // that there are enough for.
 func TestLineShort(t *testing.T) {

@@ -3,11 +3,13 @@ package gateway
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -66,7 +68,7 @@ func one(outputs int, infer func(context.Context, []float32, int) ([]float32, er
 
 // send connects and sends the start of a request whose body is padded to so many bytes: all of
 // its header, and so many bytes of its body.
-func send(t *testing.T, path string, length, sent int) net.Conn {
+func send(t *testing.T, path string, length, sent int, headers ...string) net.Conn {
 	t.Helper()
 	c, err := net.Dial("unix", path)
 	if err != nil {
@@ -76,19 +78,23 @@ func send(t *testing.T, path string, length, sent int) net.Conn {
 	c.SetDeadline(time.Now().Add(patience))
 	body := `{"inputs":[{"name":"input","datatype":"FP32","shape":[1,1],"data":[1]}]}`
 	body += strings.Repeat(" ", max(0, length-len(body)))
-	go fmt.Fprintf(c, "POST /v2/models/m/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", len(body), body[:sent])
+	go fmt.Fprintf(c, "POST /v2/models/m/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n%s\r\n%s", len(body), strings.Join(headers, ""), body[:sent])
 	return c
 }
 
 // statusOn returns the status of the answer that comes.
 func statusOn(t *testing.T, c net.Conn) int {
 	t.Helper()
-	r, err := http.ReadResponse(bufio.NewReader(c), nil)
-	if err != nil {
-		t.Fatal(err)
+	for b := bufio.NewReader(c); ; {
+		r, err := http.ReadResponse(b, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+		if r.StatusCode != http.StatusContinue {
+			return r.StatusCode
+		}
 	}
-	r.Body.Close()
-	return r.StatusCode
 }
 
 // TestLongWait: a request may wait for its place, and run, for longer than it and its answer
@@ -106,7 +112,10 @@ func TestLongWait(t *testing.T) {
 	at, stop := served(t, g, time.Minute)
 	defer stop()
 	const large = 64 << 10 // more than is read ahead
-	conns := []net.Conn{send(t, at[0], large, large), send(t, at[0], large, large)}
+	var conns []net.Conn
+	for range 2 {
+		conns = append(conns, send(t, at[0], large, large), send(t, at[0], large, large, "Expect: 100-continue\r\n"))
+	}
 	time.Sleep(4 * brief)
 	close(goOn)
 	for i, c := range conns {
@@ -130,6 +139,30 @@ func TestSlowSender(t *testing.T) {
 	}
 }
 
+// TestSlowHeader: nor does a connection stay that does not send all of a header, or of a body
+// that was refused before it came.
+func TestSlowHeader(t *testing.T) {
+	at, stop := served(t, one(1, nil), time.Minute)
+	defer stop()
+	for _, request := range []string{
+		"GET /v2 HTTP/1.1\r\nHost: local",
+		"POST /v2/none HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nx",
+	} {
+		c, err := net.Dial("unix", at[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(patience))
+		if _, err := c.Write([]byte(request)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, c); err != nil {
+			t.Errorf("%q: %v", request, err)
+		}
+	}
+}
+
 // TestSlowReader: who does not read an answer does not keep it in memory.
 func TestSlowReader(t *testing.T) {
 	answered := make(chan struct{})
@@ -140,6 +173,16 @@ func TestSlowReader(t *testing.T) {
 	at, stop := served(t, g, time.Minute)
 	send(t, at[0], 100, 100)
 	<-answered
+	many, err := net.Dial("unix", at[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer many.Close()
+	many.SetDeadline(time.Now().Add(patience))
+	request := "GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+	if _, err := io.WriteString(many, strings.Repeat(request, 1<<16)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("answers that are not read: %v", err)
+	}
 	stop()
 }
 
@@ -225,8 +268,9 @@ func (c countedConn) Read(b []byte) (int, error) {
 func TestGRPCPlaces(t *testing.T) {
 	goOn, began := make(chan struct{}), make(chan struct{}, 2)
 	g := one(1, func(_ context.Context, x []float32, _ int) ([]float32, error) {
-		began <- struct{}{}
-		<-goOn
+		if began <- struct{}{}; len(x) == 1 {
+			<-goOn
+		}
 		return x, nil
 	})
 	path := filepath.Join(t.TempDir(), "s")
@@ -251,6 +295,13 @@ func TestGRPCPlaces(t *testing.T) {
 		}}})
 		answers <- status.Code(err)
 	}
+	for range 8 { // windows grow with what they carry
+		if ask(large); <-answers != codes.OK {
+			t.Fatal("it fails")
+		}
+		<-began
+	}
+	read.Store(0)
 	go ask(1)
 	<-began
 	go ask(large)
