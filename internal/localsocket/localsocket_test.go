@@ -1,6 +1,7 @@
 package localsocket
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -70,5 +71,44 @@ func TestPeers(t *testing.T) {
 	if c, err := l.Accept(); err == nil {
 		c.Close()
 		t.Error("accepted after it was closed")
+	}
+}
+
+// TestListen: a socket that nobody serves is replaced, one that is served and what is no
+// socket are not, and its mode is what was asked for.
+func TestListen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	left, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	left.SetUnlinkOnClose(false)
+	left.Close()
+	for _, mode := range []os.FileMode{0o600, 0o666} {
+		l, err := Listen(path, Access{Mode: mode}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != mode {
+			t.Errorf("mode %v, %v, want %v", info.Mode(), err, mode)
+		}
+		if _, err := Listen(path, Private, nil); !errors.Is(err, ErrInUse) {
+			t.Errorf("it is served: %v", err)
+		}
+		if c, err := net.Dial("unix", path); err != nil {
+			t.Errorf("afterwards: %v", err)
+		} else {
+			c.Close()
+		}
+		l.Close()
+	}
+	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(path, Private, nil); err == nil {
+		t.Error("listens in the place of a file")
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "x" {
+		t.Errorf("the file: %q, %v", b, err)
 	}
 }
