@@ -78,7 +78,7 @@ func (s sharing) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, er
 	defer s.to.mu.Unlock()
 	s.to.direct[stream] = true
 	s.to.serving.Go(func() {
-		stream.End(s.to.serve(&direct{stream, receiver}))
+		stream.End(s.to.serve(&direct{DirectServer: stream, receiver: receiver}))
 		region.Release()
 		s.to.mu.Lock()
 		defer s.to.mu.Unlock()
@@ -94,10 +94,17 @@ type responder interface {
 	RecvMsg(m any) error
 }
 
-// direct is a direct stream as one of gRPC's.
+// direct is a direct stream as one of gRPC's, on which a test may send, too.
 type direct struct {
 	*wire.DirectServer
 	receiver *wire.Receiver
+	sending  sync.Mutex
+}
+
+func (d *direct) SendMsg(m any) error {
+	d.sending.Lock()
+	defer d.sending.Unlock()
+	return d.DirectServer.SendMsg(m)
 }
 
 func (d *direct) RecvMsg(m any) error {
