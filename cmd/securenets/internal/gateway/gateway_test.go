@@ -138,7 +138,7 @@ func TestRESTForms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw := string(appendFloats(nil, x))
+	raw := string(bytesOf(x))
 	y, err := new(fake).infer(t.Context(), x, n)
 	if err != nil {
 		t.Fatal(err)
@@ -312,7 +312,7 @@ func TestNotFinite(t *testing.T) {
 		g, log := start(f)
 		x := make([]float32, 9*6)
 		x[52] = float32(v)
-		raw := string(appendFloats(nil, x))
+		raw := string(bytesOf(x))
 		head := `{"inputs":[{"name":"input","datatype":"FP32","shape":[9,6],"parameters":{"binary_data_size":` + size(raw) + `}}]}`
 		w := ask(g, "POST", "/v2/models/map/infer", head+raw, headerLength, size(head))
 		if want := "value 4 of sample 8 is not finite"; w.Code != 400 || !strings.Contains(w.Body.String(), want) {
@@ -463,7 +463,7 @@ func TestGRPC(t *testing.T) {
 		}}}
 	}
 	raw := func(r *pb.ModelInferRequest) {
-		r.Inputs[0].Contents, r.RawInputContents = nil, [][]byte{appendFloats(nil, x)}
+		r.Inputs[0].Contents, r.RawInputContents = nil, [][]byte{bytesOf(x)}
 	}
 	for _, binary := range []bool{false, true} {
 		r := request()
@@ -515,7 +515,7 @@ func TestGRPC(t *testing.T) {
 		"contents of another": {func(r *pb.ModelInferRequest) {
 			r.Inputs[0].Contents = &pb.InferTensorContents{Fp64Contents: make([]float64, n*5)}
 		}, codes.InvalidArgument},
-		"both contents": {func(r *pb.ModelInferRequest) { r.RawInputContents = [][]byte{appendFloats(nil, x)} }, codes.InvalidArgument},
+		"both contents": {func(r *pb.ModelInferRequest) { r.RawInputContents = [][]byte{bytesOf(x)} }, codes.InvalidArgument},
 		"two raw":       {func(r *pb.ModelInferRequest) { raw(r); r.RawInputContents = append(r.RawInputContents, nil) }, codes.InvalidArgument},
 		"odd raw":       {func(r *pb.ModelInferRequest) { raw(r); r.RawInputContents[0] = make([]byte, 4*n*5+1) }, codes.InvalidArgument},
 		"short raw":     {func(r *pb.ModelInferRequest) { raw(r); r.RawInputContents[0] = make([]byte, 4) }, codes.InvalidArgument},

@@ -2,8 +2,6 @@ package gateway
 
 import (
 	"context"
-	"encoding/binary"
-	"math"
 	"path"
 	"slices"
 	"time"
@@ -146,50 +144,9 @@ func (g *Gateway) modelInfer(ctx context.Context, r *pb.ModelInferRequest) (*pb.
 		Outputs: []*pb.ModelInferResponse_InferOutputTensor{out},
 	}
 	if raw {
-		resp.RawOutputContents = [][]byte{appendFloats(nil, y)}
+		resp.RawOutputContents = [][]byte{bytesOf(y)}
 	} else {
 		out.Contents = &pb.InferTensorContents{Fp32Contents: y}
 	}
 	return resp, nil
-}
-
-// known refuses parameters of a tensor that say something else of it than these say.
-func known[V any](kind, name string, parameters map[string]V, these ...string) error {
-	for p := range parameters {
-		ok := false
-		for _, k := range these {
-			ok = ok || p == k
-		}
-		if !ok {
-			return refusal(codes.InvalidArgument, "parameter %.64q of %s %.64q is not supported", p, kind, name)
-		}
-	}
-	return nil
-}
-
-// requested refuses names of outputs that there are not. None stand for all.
-func (m *Model) requested(names []string) error {
-	if len(names) > 1 || len(names) == 1 && names[0] != outputName {
-		return refusal(codes.InvalidArgument, "outputs %.64q, the one of model %s is %q", names, m.Name, outputName)
-	}
-	return nil
-}
-
-// floats returns what little-endian bytes hold.
-func floats(b []byte) ([]float32, error) {
-	if len(b)%4 != 0 {
-		return nil, refusal(codes.InvalidArgument, "%d bytes of %s", len(b), datatype)
-	}
-	x := make([]float32, len(b)/4)
-	for i := range x {
-		x[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
-	}
-	return x, nil
-}
-
-func appendFloats(b []byte, y []float32) []byte {
-	for _, v := range y {
-		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
-	}
-	return b
 }

@@ -133,7 +133,7 @@ func (g *Gateway) serveInfer(w http.ResponseWriter, r *http.Request) error {
 		return write(w, http.StatusOK, "application/json", text)
 	}
 	w.Header().Set(headerLength, strconv.Itoa(len(text)))
-	return write(w, http.StatusOK, "application/octet-stream", append(text, tail...))
+	return write(w, http.StatusOK, "application/octet-stream", text, tail)
 }
 
 // restInfer returns the JSON of a request's answer, and the bytes of its tensor where that
@@ -173,7 +173,7 @@ func (g *Gateway) restInfer(w http.ResponseWriter, r *http.Request) (text, tail 
 	}
 	out := tensor{Name: outputName, Datatype: datatype, Shape: []int64{int64(n), int64(m.Output)}}
 	if binary {
-		tail = appendFloats(nil, y)
+		tail = bytesOf(y)
 		out.Parameters = map[string]json.RawMessage{binarySize: json.RawMessage(strconv.Itoa(len(tail)))}
 	} else if out.Data, err = json.Marshal(y); err != nil {
 		return nil, nil, err
@@ -305,11 +305,17 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 }
 
 // write writes an answer. That its caller is gone is nobody's business.
-func write(w http.ResponseWriter, status int, kind string, body []byte) error {
+func write(w http.ResponseWriter, status int, kind string, body ...[]byte) error {
 	w.Header().Set("Content-Type", kind)
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	length := 0
+	for _, part := range body {
+		length += len(part)
+	}
+	w.Header().Set("Content-Length", strconv.Itoa(length))
 	w.WriteHeader(status)
-	_, _ = w.Write(body)
+	for _, part := range body {
+		_, _ = w.Write(part)
+	}
 	return nil
 }
 
