@@ -37,7 +37,7 @@ type scales struct {
 	budget  int64
 	held    int64
 	most    int64       // that there was, of held and files
-	reading map[int]int // by model: operators that are still to be loaded
+	reading map[int]int // by model: loads, of which each owner may have one
 	there   map[int]int // by model: its products
 	loads   map[int]int // by model: how often
 	order   []int       // of loads
@@ -65,8 +65,8 @@ func (s *scales) add(number int) ([]byte, sealed.Digest) {
 // weigh checks that the budget is not passed. s.mu is held.
 func (s *scales) weigh() {
 	all := s.held
-	for m := range s.reading {
-		all += 2 * s.sizes[m]
+	for m, loads := range s.reading {
+		all += int64(loads) * 2 * s.sizes[m]
 	}
 	s.most = max(s.most, all)
 	if all > s.budget {
@@ -84,22 +84,26 @@ func (s *scales) Load(ctx context.Context, _ ring.Ring, op plan.Op, w ring.Matri
 		i = 1
 	} else { // a file has been read
 		s.mu.Lock()
-		s.reading[p.model] = 2
+		s.reading[p.model]++
 		s.weigh()
 		s.mu.Unlock()
 	}
-	var err error
+	over := true // the load is, with this operator
+	defer func() {
+		if over {
+			s.mu.Lock()
+			s.reading[p.model]--
+			s.mu.Unlock()
+		}
+	}()
 	if s.load != nil {
-		err = s.load(p.model, i)
+		if err := s.load(p.model, i); err != nil {
+			return nil, err
+		}
 	}
+	over = i == 1
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.reading[p.model]--; err != nil || s.reading[p.model] == 0 {
-		defer delete(s.reading, p.model)
-	}
-	if err != nil {
-		return nil, err
-	}
 	if i == 0 {
 		s.loads[p.model]++
 		s.order = append(s.order, p.model)
@@ -1089,10 +1093,8 @@ func TestLoadPanics(t *testing.T) {
 		}
 		_, err := s.use(s.digests[1])
 		wantReason(t, err, wire.ReasonInternal)
-		clear(s.reading)
 		b := bytes.Clone(s.files[1])
 		wantReason(t, put(t, s.Of(another), s.digests[1], b), wire.ReasonInternal)
-		clear(s.reading)
 		if log := s.log.String(); !strings.Contains(log, "msg=panic") || strings.Contains(log, "secret") {
 			t.Errorf("log %s", log)
 		}
