@@ -119,7 +119,7 @@ func (e *evaluation) read() error {
 			return err
 		}
 		if !e.begin() {
-			return nil
+			return shuttingDown()
 		}
 		if err := e.request(size); err != nil {
 			return err
