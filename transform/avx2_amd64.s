@@ -171,6 +171,20 @@ loop:
 	VZEROUPPER
 	RET
 
+// TAKE_FROM takes the product of units and ratios and small x off what dst holds. It
+// clobbers x, p, d and tmp.
+#define TAKE_FROM(x, dst, p, d, tmp) \
+	VCVTDQ2PS x, p              \
+	VMULPS (R9)(DX*1), p, p     \
+	VCVTPS2DQ p, p              \
+	VPMULLD (R8)(DX*1), x, x    \
+	VPMULLD Y15, p, p           \
+	VPSUBD p, x, x              \
+	CANONICAL(x, tmp)           \
+	VMOVDQU (dst)(DX*1), d      \
+	SUBTRACT(x, d, tmp)         \
+	VMOVDQU d, (dst)(DX*1)
+
 // func subSmallAVX2(m uint32, n int, dst *uint32, x *int32, unit *uint32, ratio *float32)
 TEXT ·subSmallAVX2(SB), NOSPLIT, $0-48
 	MODULUS(m+0(FP))
@@ -182,16 +196,7 @@ TEXT ·subSmallAVX2(SB), NOSPLIT, $0-48
 	PCALIGN $32
 loop:
 	VMOVDQU (SI)(DX*1), Y0
-	VCVTDQ2PS Y0, Y5
-	VMULPS (R9)(DX*1), Y5, Y5
-	VCVTPS2DQ Y5, Y5
-	VPMULLD (R8)(DX*1), Y0, Y0
-	VPMULLD Y15, Y5, Y5
-	VPSUBD Y5, Y0, Y0
-	CANONICAL(Y0, Y1)
-	VMOVDQU (DI)(DX*1), Y4
-	SUBTRACT(Y0, Y4, Y1)
-	VMOVDQU Y4, (DI)(DX*1)
+	TAKE_FROM(Y0, DI, Y5, Y4, Y1)
 	ADDQ $32, DX
 	SUBQ $8, CX
 	JNZ loop
@@ -265,6 +270,109 @@ loop:
 	VCVTPD2DQY Y1, X1
 	VMOVDQU X0, (DI)(DX*1)
 	VMOVDQU X1, 16(DI)(DX*1)
+	ADDQ $32, DX
+	SUBQ $8, CX
+	JNZ loop
+	VZEROUPPER
+	RET
+
+// func roundPairsAVX2(n int, dst *int32, v0, v1 *float32, inverse0, inverse1 float64)
+//
+// It rounds as generic does, and takes the low halves.
+TEXT ·roundPairsAVX2(SB), NOSPLIT, $0-48
+	MOVQ n+0(FP), CX
+	MOVQ dst+8(FP), DI
+	MOVQ v0+16(FP), SI
+	MOVQ v1+24(FP), BX
+	VBROADCASTSD inverse0+32(FP), Y15
+	VBROADCASTSD inverse1+40(FP), Y14
+	MOVQ $0x4338000000000000, AX // 1.5·2^52
+	VMOVQ AX, X13
+	VPBROADCASTQ X13, Y13
+	XORL DX, DX
+	PCALIGN $32
+loop:
+	VCVTPS2PD (SI)(DX*1), Y0
+	VCVTPS2PD (BX)(DX*1), Y1
+	VCVTPS2PD 16(SI)(DX*1), Y2
+	VCVTPS2PD 16(BX)(DX*1), Y3
+	VMULPD Y15, Y0, Y0
+	VMULPD Y14, Y1, Y1
+	VMULPD Y15, Y2, Y2
+	VMULPD Y14, Y3, Y3
+	VADDPD Y13, Y0, Y0
+	VADDPD Y13, Y1, Y1
+	VADDPD Y13, Y2, Y2
+	VADDPD Y13, Y3, Y3
+	VMOVSLDUP Y1, Y1
+	VMOVSLDUP Y3, Y3
+	VPBLENDD $0xaa, Y1, Y0, Y0
+	VPBLENDD $0xaa, Y3, Y2, Y2
+	VMOVDQU Y0, (DI)(DX*2)
+	VMOVDQU Y2, 32(DI)(DX*2)
+	ADDQ $32, DX
+	SUBQ $8, CX
+	JNZ loop
+	VZEROUPPER
+	RET
+
+// func subPairsAVX2(m uint32, n int, dst0, dst1 *uint32, moved *int32, unit *uint32, ratio *float32)
+TEXT ·subPairsAVX2(SB), NOSPLIT, $0-56
+	MODULUS(m+0(FP))
+	MOVQ n+8(FP), CX
+	MOVQ dst0+16(FP), DI
+	MOVQ dst1+24(FP), BX
+	MOVQ moved+32(FP), SI
+	MOVQ unit+40(FP), R8
+	MOVQ ratio+48(FP), R9
+	PCALIGN $32
+loop:
+	VMOVUPS (SI)(DX*2), Y0
+	VMOVUPS 32(SI)(DX*2), Y1
+	VSHUFPS $0x88, Y1, Y0, Y2
+	VSHUFPS $0xdd, Y1, Y0, Y3
+	VPERMQ $0xd8, Y2, Y2
+	VPERMQ $0xd8, Y3, Y3
+	TAKE_FROM(Y2, DI, Y4, Y5, Y6)
+	TAKE_FROM(Y3, BX, Y7, Y8, Y9)
+	ADDQ $32, DX
+	SUBQ $8, CX
+	JNZ loop
+	VZEROUPPER
+	RET
+
+// func liftPairsAVX2(m uint32, n int, dst *int32, v0, w0, v1, w1, high, low *uint32)
+TEXT ·liftPairsAVX2(SB), NOSPLIT, $0-72
+	MODULUS(m+0(FP))
+	MOVQ n+8(FP), CX
+	MOVQ dst+16(FP), DI
+	MOVQ v0+24(FP), SI
+	MOVQ w0+32(FP), BX
+	MOVQ v1+40(FP), R10
+	MOVQ w1+48(FP), R11
+	MOVQ high+56(FP), R8
+	MOVQ low+64(FP), R9
+	PCALIGN $32
+loop:
+	VMOVDQU (BX)(DX*1), Y4
+	VMOVDQU (SI)(DX*1), Y0
+	VMOVDQU (R8)(DX*1), Y2
+	VMOVDQU (R9)(DX*1), Y3
+	SUBTRACT(Y4, Y0, Y1)
+	MULTIPLY(Y0, Y2, Y3, Y5, Y6, Y7)
+	LIFT(Y7, Y1)
+	VMOVDQU (R11)(DX*1), Y4
+	VMOVDQU (R10)(DX*1), Y0
+	VMOVDQU (R8)(DX*1), Y2
+	SUBTRACT(Y4, Y0, Y1)
+	MULTIPLY(Y0, Y2, Y3, Y5, Y6, Y8)
+	LIFT(Y8, Y1)
+	VPUNPCKLDQ Y8, Y7, Y0
+	VPUNPCKHDQ Y8, Y7, Y1
+	VPERM2I128 $0x20, Y1, Y0, Y2
+	VPERM2I128 $0x31, Y1, Y0, Y3
+	VMOVDQU Y2, (DI)(DX*2)
+	VMOVDQU Y3, 32(DI)(DX*2)
 	ADDQ $32, DX
 	SUBQ $8, CX
 	JNZ loop

@@ -403,7 +403,7 @@ func (m mask) add(r ring.Ring, dst []uint32, x []int32, most int32, moved []int3
 
 // pairs reports whether addPairs and liftPairs are to be used, where two samples are
 // at hand.
-func (m mask) pairs() bool { return pass.pairs && m.table.from != nil && !m.table.near }
+func (m mask) pairs() bool { return pass.pairs && m.table.from != nil && !(pass.near && m.table.near) }
 
 // addPairs is add for two samples at once, whose x are side by side and small. It uses
 // moved, which has twice as many elements.

@@ -40,6 +40,7 @@ type passes struct {
 	subPairs   func(m uint32, dst0, dst1 []uint32, x []int32, t table, moved []int32)
 	liftPairs  func(m uint32, dst []int32, v0, w0, v1, w1 []uint32, t table, moved []int32)
 	pairs      bool // they take less time than two of those
+	near       bool // but not where tables are near
 }
 
 // moves is how many words, or pairs of them, are moved before they are multiplied: they are still in the

@@ -11,13 +11,14 @@ var tiers = func() (t []passes) {
 			lanes: 16, top: topAVX512, add: addAVX512, sub: subAVX512, lift: liftAVX512,
 			subScaled: subScaledAVX512, subSmall: subSmallAVX512, liftScaled: liftScaledAVX512, scale: scaleAVX512, round: roundAVX512,
 		})
-		t = append(t, withPairs(withNear(p)))
+		t = append(t, withPairs(withNear(p), pairs{lanes: 16, round: roundPairsAVX512, sub: subPairsAVX512, lift: liftPairsAVX512}))
 	}
 	if cpuid.AVX2() {
-		t = append(t, vector("avx2", routines{
+		p := vector("avx2", routines{
 			lanes: 8, top: topAVX2, add: addAVX2, sub: subAVX2, lift: liftAVX2,
 			subScaled: subScaledAVX2, subSmall: subSmallAVX2, liftScaled: liftScaledAVX2, scale: scaleAVX2, round: roundAVX2,
-		}))
+		})
+		t = append(t, withPairs(p, pairs{lanes: 8, round: roundPairsAVX2, sub: movedPairsAVX2, lift: liftPairsAVX2}))
 	}
 	return append(t, generic)
 }()
@@ -119,20 +120,29 @@ func vector(name string, by routines) passes {
 	}
 }
 
-// withPairs returns p with routines of AVX-512 for two samples at once.
-func withPairs(p passes) passes {
-	whole := func(n int) int { return n &^ 15 }
+// pairs are routines for two samples at once. They take n places, a multiple of lanes
+// that is not 0; sub uses 2n words of moved.
+type pairs struct {
+	lanes int
+	round func(n int, dst *int32, v0, v1 *float32, inverse0, inverse1 float64)
+	sub   func(m uint32, n int, dst0, dst1 *uint32, x, from *int32, unit *uint32, ratio *float32, moved *int32)
+	lift  func(m uint32, n int, dst *int32, v0, w0, v1, w1, high, low *uint32)
+}
+
+// withPairs returns p with passes over two samples at once.
+func withPairs(p passes, by pairs) passes {
+	whole := func(n int) int { return n &^ (by.lanes - 1) }
 	p.pairs = true
 	p.roundPairs = func(dst []int32, v0, v1 []float32, inverse [2]float64) {
 		n := whole(len(v0))
 		if n > 0 {
-			roundPairsAVX512(n, &dst[:2*n][0], &v0[0], &v1[:n][0], inverse[0], inverse[1])
+			by.round(n, &dst[:2*n][0], &v0[0], &v1[:n][0], inverse[0], inverse[1])
 		}
 		generic.roundPairs(dst[2*n:], v0[n:], v1[n:], inverse)
 	}
 	p.subPairs = func(m uint32, dst0, dst1 []uint32, x []int32, t table, moved []int32) {
 		for n := min(whole(len(dst0)), moves); n > 0; n = min(whole(len(dst0)), moves) {
-			subPairsAVX512(m, n, &dst0[0], &dst1[:n][0], &x[0], &t.from[:n][0], &t.unit[:n][0], &t.ratio[:n][0], &moved[:2*n][0])
+			by.sub(m, n, &dst0[0], &dst1[:n][0], &x[0], &t.from[:n][0], &t.unit[:n][0], &t.ratio[:n][0], &moved[:2*n][0])
 			dst0, dst1, t = dst0[n:], dst1[n:], t.after(n)
 		}
 		generic.subPairs(m, dst0, dst1, x, t, nil)
@@ -140,7 +150,7 @@ func withPairs(p passes) passes {
 	p.liftPairs = func(m uint32, dst []int32, v0, w0, v1, w1 []uint32, t table, moved []int32) {
 		n := whole(len(v0))
 		if n > 0 {
-			liftPairsAVX512(m, n, &moved[:2*n][0], &v0[0], &w0[:n][0], &v1[:n][0], &w1[:n][0], &t.high[:n][0], &t.low[:n][0])
+			by.lift(m, n, &moved[:2*n][0], &v0[0], &w0[:n][0], &v1[:n][0], &w1[:n][0], &t.high[:n][0], &t.low[:n][0])
 		}
 		liftScaledPairs(m, moved[2*n:], v0[n:], w0[n:], v1[n:], w1[n:], t.after(n))
 		if n > 0 {
@@ -153,9 +163,16 @@ func withPairs(p passes) passes {
 	return p
 }
 
+// movedPairsAVX2 moves all pairs before any is multiplied.
+func movedPairsAVX2(m uint32, n int, dst0, dst1 *uint32, x, from *int32, unit *uint32, ratio *float32, moved *int32) {
+	movePairs(n, moved, x, from)
+	subPairsAVX2(m, n, dst0, dst1, moved, unit, ratio)
+}
+
 // withNear returns p with routines of AVX-512 for tables whose places are near.
 func withNear(p passes) passes {
 	far := p
+	p.near = true
 	p.subMasked = func(m uint32, dst []uint32, x []int32, t table, moved []int32) {
 		if !t.near {
 			far.subMasked(m, dst, x, t, moved)
@@ -213,6 +230,15 @@ func subPairsAVX512(m uint32, n int, dst0, dst1 *uint32, x, from *int32, unit *u
 
 //go:noescape
 func liftPairsAVX512(m uint32, n int, dst *int32, v0, w0, v1, w1, high, low *uint32)
+
+//go:noescape
+func roundPairsAVX2(n int, dst *int32, v0, v1 *float32, inverse0, inverse1 float64)
+
+//go:noescape
+func subPairsAVX2(m uint32, n int, dst0, dst1 *uint32, moved *int32, unit *uint32, ratio *float32)
+
+//go:noescape
+func liftPairsAVX2(m uint32, n int, dst *int32, v0, w0, v1, w1, high, low *uint32)
 
 //go:noescape
 func topAVX512(v *uint32, n int, bias, mask uint32) uint32

@@ -2,19 +2,15 @@
 
 package verify
 
-import (
-	"math/bits"
-
-	"github.com/securenets/securenets/internal/cpuid"
-)
+import "github.com/securenets/securenets/internal/cpuid"
 
 // tiers are those that this machine can run, the fastest first.
 var tiers = func() (t []tier) {
 	if cpuid.AVX512() {
-		t = append(t, tier{"avx512", sumAVX512, floatsBy(16, floatsAVX512), sumPairs512, floatsPairs512})
+		t = append(t, tier{"avx512", sumAVX512, floatsBy(16, floatsAVX512), sumPairsAVX512, floatsPairsBy(16, floatsPairsAVX512)})
 	}
 	if cpuid.AVX2() {
-		t = append(t, tier{"avx2", sumAVX2, floatsBy(8, floatsAVX2), sumPairsGeneric, floatsPairsGeneric})
+		t = append(t, tier{"avx2", sumAVX2, floatsBy(8, floatsAVX2), sumPairsAVX2, floatsPairsBy(8, floatsPairsAVX2)})
 	}
 	return append(t, generic)
 }()
@@ -49,8 +45,8 @@ func (s *sum) addLanes(low, high *[8]uint64) {
 	s.addWide(top>>12, top<<52)
 }
 
-// sumPairs512 takes 16 terms of each at a time and leaves what is left over to generic.
-func sumPairs512(a []uint64, y []int32) [2]sum {
+// sumPairsAVX512 takes 16 terms of each at a time and leaves what is left over to generic.
+func sumPairsAVX512(a []uint64, y []int32) [2]sum {
 	n := len(a) &^ 15
 	s := generic.sumPairs(a[n:], y[2*n:])
 	a, y = a[:n], y[:2*n]
@@ -65,36 +61,51 @@ func sumPairs512(a []uint64, y []int32) [2]sum {
 	return s
 }
 
-// floatsPairs512 takes 16 at a time and leaves what is left over to generic.
-func floatsPairs512(dst0, dst1 []float32, y []int32, row, bias []float32, sample [2]float32) {
-	n := len(dst0) &^ 15
-	if n > 0 {
-		floatsPairsAVX512(&dst0[0], &dst1[:n][0], &y[:2*n][0], &row[:n][0], &bias[:n][0], n, sample[0], sample[1])
-	}
-	floatsPairsGeneric(dst0[n:], dst1[n:], y[2*n:], row[n:], bias[n:], sample)
-}
-
 // sumAVX2 takes 16 terms at a time and leaves what is left over to generic.
 func sumAVX2(a []uint64, y []int32) (hi, lo uint64) {
 	n := len(a) &^ 15
 	hi, lo = generic.sum(a[n:], y[n:])
 	a, y = a[:n], y[:n]
+	s := sum{hi, lo}
 	for len(a) > 0 {
-		// Each 512 terms add two parts below 2^32 to a lane: it stays below 2^45.
-		n := min(len(a), 1<<20)
+		n := min(len(a), mostAVX2)
 		var parts [4][4]uint64
 		dotAVX2(&a[0], &y[0], n, &parts)
 		a, y = a[n:], y[n:]
-		for i, shift := range [4]uint{0, 32, 26, 58} {
-			var part, c uint64
-			for _, lane := range parts[i] {
-				part += lane
-			}
-			lo, c = bits.Add64(lo, part<<shift, 0)
-			hi += part>>(64-shift) + c // no shift leaves nothing
-		}
+		s.addParts(&parts)
 	}
-	return hi, lo
+	return s.hi, s.lo
+}
+
+// mostAVX2 is how many terms are summed in lanes: each 256 of them add a part below 2^32 to a
+// lane, so that it stays below 2^45.
+const mostAVX2 = 1 << 20
+
+// addParts adds the sums of all lanes, which count 1, 2^32, 2^26 and 2^58.
+func (s *sum) addParts(parts *[4][4]uint64) {
+	for i, shift := range [4]uint{0, 32, 26, 58} {
+		var part uint64
+		for _, lane := range parts[i] {
+			part += lane
+		}
+		s.addWide(part>>(64-shift), part<<shift) // no shift leaves nothing
+	}
+}
+
+// sumPairsAVX2 takes 8 terms of each at a time and leaves what is left over to generic.
+func sumPairsAVX2(a []uint64, y []int32) [2]sum {
+	n := len(a) &^ 7
+	s := generic.sumPairs(a[n:], y[2*n:])
+	a, y = a[:n], y[:2*n]
+	for len(a) > 0 {
+		n := min(len(a), mostAVX2)
+		var parts [2][4][4]uint64
+		dotPairsAVX2(&a[0], &y[0], n, &parts)
+		a, y = a[n:], y[2*n:]
+		s[0].addParts(&parts[0])
+		s[1].addParts(&parts[1])
+	}
+	return s
 }
 
 // floatsBy is floats by a routine that takes a multiple of lanes.
@@ -105,6 +116,17 @@ func floatsBy(lanes int, do func(dst *float32, y *int32, row, bias *float32, n i
 			do(&dst[0], &y[:n][0], &row[:n][0], &bias[:n][0], n, sample)
 		}
 		floatsGeneric(dst[n:], y[n:], row[n:], bias[n:], sample)
+	}
+}
+
+// floatsPairsBy is floatsPairs by a routine that takes a multiple of lanes.
+func floatsPairsBy(lanes int, do func(dst0, dst1 *float32, y *int32, row, bias *float32, n int, sample0, sample1 float32)) func(dst0, dst1 []float32, y []int32, row, bias []float32, sample [2]float32) {
+	return func(dst0, dst1 []float32, y []int32, row, bias []float32, sample [2]float32) {
+		n := len(dst0) &^ (lanes - 1)
+		if n > 0 {
+			do(&dst0[0], &dst1[:n][0], &y[:2*n][0], &row[:n][0], &bias[:n][0], n, sample[0], sample[1])
+		}
+		floatsPairsGeneric(dst0[n:], dst1[n:], y[2*n:], row[n:], bias[n:], sample)
 	}
 }
 
@@ -120,16 +142,25 @@ func dotAVX512(a *uint64, y *int32, n int, lo, hi *[8]uint64)
 //go:noescape
 func dotPairsAVX512(a *uint64, y *int32, n int, lanes *[4][8]uint64)
 
-// floatsPairsAVX512 takes n pairs, a multiple of 16 that is not 0.
+// floatsPairsAVX512 and floatsPairsAVX2 take n pairs, a multiple of 16 or 8 that is not 0.
 //
 //go:noescape
 func floatsPairsAVX512(dst0, dst1 *float32, y *int32, row, bias *float32, n int, sample0, sample1 float32)
+
+//go:noescape
+func floatsPairsAVX2(dst0, dst1 *float32, y *int32, row, bias *float32, n int, sample0, sample1 float32)
 
 // dotAVX2 sets parts to sums, one a lane, of which the first is to count 1, the
 // others 2^32, 2^26 and 2^58, n being a multiple of 16 that is not 0.
 //
 //go:noescape
 func dotAVX2(a *uint64, y *int32, n int, parts *[4][4]uint64)
+
+// dotPairsAVX2 adds to parts what dotAVX2 sets them to, of the first of each pair, then of
+// the second, n being a multiple of 8 that is not 0.
+//
+//go:noescape
+func dotPairsAVX2(a *uint64, y *int32, n int, parts *[2][4][4]uint64)
 
 // floatsAVX512 and floatsAVX2 take n elements, a multiple of 16 or 8 that is not 0.
 //

@@ -199,6 +199,11 @@ func TestDotIsExact(t *testing.T) {
 			if got := dot(f, tier, a, y); got != want {
 				t.Errorf("%s: %d terms of %d: %d, want %d", tier.name, n, e, got, want)
 			}
+			for _, s := range tier.sumPairs(a, slices.Repeat(y, 2)) {
+				if got := s.mod(f, f.sum(a)); got != want {
+					t.Errorf("%s: %d pairs of %d: %d, want %d", tier.name, n, e, got, want)
+				}
+			}
 		}
 	}
 }
