@@ -10,7 +10,7 @@ GPU_ENV  := CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -Wno-deprecated-declarations -I$(CU
 HAS_GCC  := $(shell test "$$($(GO) env GOOS)/$$($(GO) env GOARCH)" = linux/amd64 && command -v gcc)
 CLANG    ?= clang-19
 # Packages with assembly: tested without it too, and checked for another processor.
-ASSEMBLY := ./internal/prg ./internal/wire ./kernels/... ./transform ./verify
+ASSEMBLY := ./internal/graph ./internal/prg ./internal/wire ./kernels/... ./transform ./verify
 
 .DEFAULT_GOAL := help
 

@@ -89,6 +89,7 @@ func TestApplyByHand(t *testing.T) {
 			[]float32{1, 8, 2, 7, 3, 6, 4, 5}, []float32{2, 8, 4, 6}},
 		{"max pool never takes padding", graph.MaxPool{Pool: pool(2, 2, 2, 2, 1, 1, 0, 0)}, square,
 			[]float32{-1, -2, -3, -4, -5, -6, -7, -8, -9}, []float32{-1, -2, -4, -5}},
+		{"max pool wider than its map", graph.MaxPool{Pool: pool(1, 3, 1, 2, 0, 0, 0, 1)}, graph.Shape{H: 2, W: 2, C: 1}, []float32{1, 2, 4, 3}, []float32{2, 4}},
 		{"average of the map alone", graph.AvgPool{Pool: pool(2, 2, 2, 2, 1, 1, 0, 0)}, square, ramp, []float32{1, 2.5, 5.5, 7}},
 		{"average counting padding", graph.AvgPool{Pool: pool(2, 2, 2, 2, 1, 1, 0, 0), CountPad: true}, square, ramp, []float32{.25, 1.25, 2.75, 7}},
 		{"sum pool", graph.SumPool{Pool: pool(2, 2, 2, 2, 1, 1, 0, 0)}, square, ramp, []float32{1, 5, 11, 28}},

@@ -164,9 +164,7 @@ func (Reshape) InPlace() bool   { return true }
 func (Softmax) InPlace() bool   { return true }
 
 func (ReLU) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
-	for i, v := range in[0][:len(dst)] {
-		dst[i] = max(v, 0)
-	}
+	vectors.rectify(dst, in[0])
 }
 
 func (l LeakyReLU) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {

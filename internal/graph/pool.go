@@ -77,27 +77,55 @@ func (p Pool) windows(n int, s Shape, f func(at, from, rows, cols int)) {
 	}
 }
 
+// Apply takes the largest of the rows under a row of windows first, and of their columns then:
+// loops are over elements that are side by side.
 func (p MaxPool) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
 	s, src := shapes[0], in[0]
-	p.windows(n, s, func(at, from, rows, cols int) {
-		pixels := rows * cols
-		pixel := func(k int) []float32 { // the last one, where there are no more
-			k = min(k, pixels-1)
-			return src[(from+k/cols*s.W+k%cols)*s.C:][:s.C]
+	out, err := p.OutShape(s)
+	if err != nil {
+		panic(err) // the graph was validated
+	}
+	width, largest := s.W*s.C, make([]float32, s.W*s.C)
+	// Windows from first on and before last have all of their columns on the map.
+	first, last := min((p.Left+p.SW-1)/p.SW, out.W), 0
+	if right := s.W + p.Left - p.KW; right >= 0 {
+		last = min(right/p.SW+1, out.W)
+	}
+	last = max(first, last)
+	for i := range n {
+		for y := range out.H {
+			y0 := y*p.SH - p.Top
+			top, bot := max(y0, 0), min(y0+p.KH, s.H)
+			row := func(h int) []float32 { return src[(i*s.H+h)*width:][:width] }
+			rows := row(top)
+			for h := top + 1; h < bot; h++ {
+				vectors.maximum(largest, rows, row(h), width, width, width)
+				rows = largest
+			}
+			d := dst[(i*out.H+y)*out.W*s.C:][:out.W*s.C]
+			// columns does windows x to end, the first of which is over columns left to right.
+			columns := func(x, end, left, right int) {
+				if x == end {
+					return
+				}
+				d, stride := d[x*s.C:end*s.C], p.SW*s.C
+				vectors.maximum(d, rows[left*s.C:], rows[min(left+1, right-1)*s.C:], s.C, stride, stride)
+				for k := left + 2; k < right; k++ {
+					vectors.maximum(d, d, rows[k*s.C:], s.C, s.C, stride)
+				}
+			}
+			clipped := func(x int) {
+				x0 := x*p.SW - p.Left
+				columns(x, x+1, max(x0, 0), min(x0+p.KW, s.W))
+			}
+			for x := range first {
+				clipped(x)
+			}
+			columns(first, last, first*p.SW-p.Left, first*p.SW-p.Left+p.KW)
+			for x := last; x < out.W; x++ {
+				clipped(x)
+			}
 		}
-		d := dst[at*s.C:][:s.C]
-		largest(d, pixel(0), pixel(1), pixel(2), pixel(3))
-		for k := 4; k < pixels; k += 3 {
-			largest(d, d, pixel(k), pixel(k+1), pixel(k+2))
-		}
-	})
-}
-
-// largest sets each element of dst to the largest of four.
-func largest(dst, a, b, c, d []float32) {
-	a, b, c, d = a[:len(dst)], b[:len(dst)], c[:len(dst)], d[:len(dst)]
-	for i := range dst {
-		dst[i] = max(a[i], b[i], c[i], d[i])
 	}
 }
 

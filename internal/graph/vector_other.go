@@ -1,0 +1,5 @@
+//go:build !amd64 || purego
+
+package graph
+
+var tiers = []vector{scalar}
