@@ -37,15 +37,14 @@ func newBenchKernel() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "kernel",
 		Short: "Measure the cloud's products beside the machine's limits",
-		Long: `Kernel measures products modulo M on the processor, as securenetsd computes them,
-and in the same rounds what this machine can do at most: multiply-adds of bytes
-(vpdpbusd), or of words of 16 bits (vpmaddwd) for AVX2, those of float64, and
-reading memory. It says what part of that limit the products reach. Where there is
-no AVX2, limits are left out.
+		Long: `Kernel measures products modulo M on the CPU, as securenetsd computes them. In the same
+rounds it measures the limits of this machine: multiply-adds of bytes (vpdpbusd; with
+AVX2, of 16-bit words, vpmaddwd), float64 multiply-adds, and memory reads. It prints what
+fraction of the limit the products reach. Without AVX2 there are no limits.
 
-With --backend cuda it measures the first CUDA device: products with operands on it
-beside cuBLAS' plain products of the same shapes, then from pinned memory to pinned
-memory, then through a daemon.`,
+With --backend cuda it measures the first CUDA device: products with operands on the
+device, beside cuBLAS' plain products of the same shapes; then products from pinned memory
+to pinned memory; then products through a daemon.`,
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.Flags()
@@ -99,9 +98,9 @@ func newBenchHost() *cobra.Command {
 		Use:   "host",
 		Short: "Measure the host's passes over what it sends and receives",
 		Long: `Host measures what the host does online for one layer, pass by pass on one thread:
-quantisation, masking with the pad made again from its seed, unmasking, the check
-of every answer, and the way back to floats. It needs no daemon: answers are
-computed here, which is not counted.`,
+quantisation, masking with the pad expanded again from its seed, unmasking, the check
+of every answer, and conversion back to floats. It needs no daemon: it computes the
+answers itself, and does not count that time.`,
 		Args: cobra.NoArgs,
 	}
 	benchFlags(cmd, func(ctx context.Context, o measure.Options) (result, error) { return bench.Host(ctx, o) })
@@ -111,10 +110,10 @@ computed here, which is not counted.`,
 func newBenchPlace() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "place",
-		Short: "Measure what whole networks cost the host, all layers sent or some kept",
-		Long: `Place runs networks on daemons of its own and measures the host's processor time an
-image, online and for pads, with every layer sent and as "seal --place auto" places
-them, and in the same rounds plain float32: all on one thread of the host.`,
+		Short: "Measure what whole networks cost the host, with all layers sent or some kept",
+		Long: `Place runs networks on daemons of its own and measures the host's CPU time an image,
+online and for pads: once with every layer sent, and once as "seal --place auto" places
+them. In the same rounds it measures plain float32. The host uses one thread for all.`,
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.Flags()
@@ -141,31 +140,36 @@ func newBenchServe() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Measure a daemon under load, beside the bare kernel",
-		Long: `Serve starts a daemon on the processor and loads it from this process: callers who
-wait for each answer, and callers who ask at random times, at half and at twice what the
-daemon can do, of one model or several, all alike or one with ten times the load. It
-says what of it was answered and when, in the columns of perf_analyzer, and what the
-daemon costs beside the bare kernel, what batching gains, what is left of goodput under
-overload, how fair the shares are, and what it costs to bring words to a product and
-back, through the socket and in shared memory.
+		Long: `Serve starts a daemon on the CPU and loads it from this process. Some callers wait for each
+answer. Others send at random times, at half and at twice what the daemon can do, to one
+model or several, all with the same load or one with ten times as much. It prints
+throughput and latencies in the columns of perf_analyzer, and
 
-With --soak it loads a daemon for that long instead, with as much as it can do, and says
-what the daemon's process holds before, meanwhile and afterwards. With --idle, --callers
-ask while so many others are connected and do nothing. Both fail where a daemon does not
-keep what they say of it. With --echo it asks for the layers of mnist-cnn, and measures the
-daemon beside the bare kernel and a process that does nothing but answer.
+  - what the daemon costs beside the bare kernel, and what batching gains;
+  - what is left of goodput under overload, and how fair the shares are;
+  - what it costs to bring words to a product and back, through the socket and in shared
+    memory.
 
-By default half of the processors compute: the rest is for the load.`,
+Three flags measure something else instead:
+
+  --soak TIME  load a daemon to saturation for that long, and show what its process holds
+               before, meanwhile and afterwards
+  --idle N     let --callers send requests while N others are connected and do nothing
+  --echo       request the layers of mnist-cnn, and compare the daemon with the bare kernel
+               and a process that only echoes
+
+--soak and --idle fail if the daemon does not meet their criteria. By default half of the
+CPUs compute; the rest are for the load.`,
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.Flags()
 	var o serve.Options
 	flags.IntVar(&o.Threads, "threads", max(1, runtime.NumCPU()/2), "threads of the daemon that compute")
-	flags.IntVar(&o.Callers, "callers", 64, "connections")
+	flags.IntVar(&o.Callers, "callers", 64, "callers that send requests, each on its own connection")
 	flags.IntVar(&o.Rows, "rows", 1, "rows of a request")
 	soak := flags.Duration("soak", 0, "load a daemon for a `time`, at least 5s")
 	echo := flags.Bool("echo", false, "measure requests of mnist-cnn beside an echo")
-	idle := flags.Int("idle", 0, "callers that are connected beside those that ask")
+	idle := flags.Int("idle", 0, "further callers that are connected and send nothing")
 	daemon := daemonFlag(cmd)
 	benchFlags(cmd, func(ctx context.Context, general measure.Options) (result, error) {
 		if cmd.Flags().Changed("soak") && *soak < 5*time.Second {
@@ -178,7 +182,7 @@ By default half of the processors compute: the rest is for the load.`,
 			}
 		}
 		if loads > 1 {
-			return nil, usagef("bench serve: --soak, --idle and --echo are loads of their own")
+			return nil, usagef("bench serve: --soak, --idle and --echo are loads of their own: give one of them")
 		}
 		if *idle < 0 || *idle > 1<<16 {
 			return nil, usagef("bench serve: --idle is %d, want 0 to %d", *idle, 1<<16)
@@ -213,10 +217,10 @@ func newBenchAttacks() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "attacks",
 		Short: "Measure what attacks recover of trained networks and their inputs",
-		Long: `Attacks seals trained networks under every scheme and attacks what a cloud receives of
-them: it recovers weights, matches them to a base model, and looks for inputs. It says
-how often it was right, beside the rate of who sees nothing. It needs no daemon, and its
-rates do not depend on the machine.`,
+		Long: `Attacks seals trained networks under every scheme and attacks what a cloud receives:
+it recovers weights, matches them to a base model, and looks for inputs. It prints how
+often it was right, beside the rate by chance, of an attacker who sees nothing. It needs
+no daemon, and its rates do not depend on the machine.`,
 		Args: cobra.NoArgs,
 	}
 	networks := cmd.Flags().StringArray("network", models.Names(), "one of "+strings.Join(models.Names(), ", ")+" (repeatable)")

@@ -14,19 +14,19 @@ func newBenchCompare() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "compare A B",
 		Short: "Compare two reports of bench, figure by figure",
-		Long: `Compare reads two files that a bench wrote as JSON, or the folders of two reports of
-"bench throughput", and prints B over A for each figure that both have. "bench serve"
-writes none of these with --echo, --idle or --soak. Where the reports have quartiles it
-prints the interval that they allow. A figure that differs by more than --threshold, and
-by more than this interval, is marked. Reports of different kinds are refused; that the
-machines differ is said.`,
+		Long: `Compare reads two JSON files that a bench wrote, or the folders of two reports of "bench
+throughput", and prints the ratio B/A for each figure that both have. (With --echo, --idle
+or --soak, "bench serve" writes no such file.) If the reports have quartiles, it prints
+the interval that they allow. A figure is marked if it differs by more than --threshold
+and by more than this interval. Reports of different kinds are refused; if the machines
+differ, it warns.`,
 		Args: cobra.ExactArgs(2),
 	}
-	threshold := cmd.Flags().Float64("threshold", 0.05, "part of 1 by which a ratio differs at least to be marked")
+	threshold := cmd.Flags().Float64("threshold", 0.05, "mark ratios that differ from 1 by more than this")
 	asJSON := cmd.Flags().String("json", "", "also write the ratios to `file`, as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if !(*threshold >= 0 && *threshold <= 1e6) {
-			return usagef("bench compare: --threshold is %v", *threshold)
+			return usagef("bench compare: --threshold is %v, want 0 to 1e6", *threshold)
 		}
 		a, err := reports.Open(args[0])
 		if err != nil {

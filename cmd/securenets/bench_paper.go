@@ -26,16 +26,18 @@ const (
 func newBenchPaper() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "paper",
-		Short: "Measure the tables of the paper, and say what of it holds",
-		Long: `Paper runs the paper's networks on daemons of its own. Table 1: local inference, by the
-reference and by onnxruntime, beside outsourced inference under the paper's scheme and
-those that take its place, with the paper's checks and the real one, on one thread and on
-all, of host and daemons alike. Table 2: CryptoNets' network, beside published figures and
-TenSEAL, a library for homomorphic encryption. Each row says whether it confirms the paper.
+		Short: "Measure the paper's tables, and show which of its claims hold",
+		Long: `Paper runs the paper's networks on daemons of its own.
 
-onnxruntime and TenSEAL run in Python: bench/peers/venv.sh installs them. Where they are
-missing, a row says so. When it is interrupted, what was measured so far is written,
-marked partial.`,
+Table 1 compares local inference, by the reference and by onnxruntime, with outsourced
+inference: under the paper's scheme and those that replace it, with the paper's checks and
+the real one, with one thread and with all (the same for host and daemons). Table 2 compares
+CryptoNets' network with published figures and with TenSEAL, a library for homomorphic
+encryption. Each row says whether it confirms the paper.
+
+onnxruntime and TenSEAL run in Python: bench/peers/venv.sh installs them. If one is
+missing, a row says so. If it is interrupted, it writes what was measured so far, marked
+partial.`,
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.Flags()

@@ -18,16 +18,16 @@ func newBenchThroughput() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "throughput",
 		Short: "Measure an instance: throughput, latency and cost over batch, callers, width and depth",
-		Long: `Throughput starts daemons on whatever devices are here, or takes the one at
---endpoint, and runs sealed networks on them, every product checked: over images of a
-request, callers at a time, width and depth of dense layers, and one network with
-convolutions. Beside that it measures the cloud alone, with raw frames, and where it
-can what the device does at most.
+		Long: `Throughput starts daemons on the devices of this machine, or uses the daemon at --endpoint,
+and runs sealed networks on them with every product checked. It varies the images in a
+request, the concurrent callers, and the width and depth of dense layers, and adds one
+network with convolutions. It also measures the cloud alone, with raw frames, and, where
+it can, the limit of the device.
 
 It writes report.json, report.csv, report.md and charts as PNG and SVG to the folder
-of --dir. A row that spreads too far is marked, and so is a report during which the
-machine changed its speed. Interrupted, it ends with exit status 1 and leaves a partial
-report of what was measured. Models that it pushed to --endpoint are removed in
+of --dir. A row that varies too much is marked, and so is a report during which the
+machine changed its speed. If it is interrupted, it ends with exit status 1 and leaves a
+partial report of what was measured. Models that it pushed to --endpoint are removed in
 either case. "bench compare" compares two reports.`,
 		Args: cobra.NoArgs,
 	}
@@ -36,9 +36,9 @@ either case. "bench compare" compares two reports.`,
 	flags.StringVarP(&o.Endpoint, "endpoint", "e", "", "`address` of a daemon to measure, unix:/path or tls:HOST:PORT (default: daemons of its own)")
 	tls := tlsFlags(flags)
 	daemon := daemonFlag(cmd)
-	flags.StringVar(&o.Backend, "backend", "auto", "what daemons of its own multiply with: auto, cuda or cpu")
-	flags.Float64Var(&o.PerHour, "price-per-hour", 0, "what an hour of this instance costs, for the cost of a million inferences with one cloud")
-	flags.StringVar(&o.Currency, "currency", "USD", "of the price")
+	flags.StringVar(&o.Backend, "backend", "auto", "what its own daemons multiply with: auto, cuda or cpu")
+	flags.Float64Var(&o.PerHour, "price-per-hour", 0, "price of this instance for an hour, to compute the cost of a million inferences with one cloud")
+	flags.StringVar(&o.Currency, "currency", "USD", "currency of the price")
 	flags.BoolVar(&o.Quick, "quick", false, "measure less, in half a minute")
 	dir := flags.String("dir", "out/throughput", "`folder` to write the report to")
 	asJSON := flags.String("json", "", "also write report.json to `file`")
@@ -46,7 +46,7 @@ either case. "bench compare" compares two reports.`,
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		switch {
 		case flags.Changed("price-per-hour") && !(o.PerHour > 0 && o.PerHour <= math.MaxFloat32):
-			return usagef("bench throughput: --price-per-hour is %v", o.PerHour)
+			return usagef("bench throughput: --price-per-hour is %v, want more than 0", o.PerHour)
 		case o.Backend != "auto" && o.Backend != "cuda" && o.Backend != "cpu":
 			return usagef("bench throughput: --backend is %q, want auto, cuda or cpu", o.Backend)
 		case o.Endpoint != "" && (flags.Changed("daemon") || flags.Changed("backend")):

@@ -43,22 +43,23 @@ type comparison struct {
 func newCheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check MODEL.onnx",
-		Short: "Say what would run where, before anything is done",
-		Long: `Check reads an ONNX model and says which operators the cloud would evaluate and
-which the host, their shapes, multiply-adds and bytes, or all that is not supported.
+		Short: "Show what would run where, before anything is sealed",
+		Long: `Check reads an ONNX model and shows which operators the cloud would evaluate and which
+the host, with their shapes, multiply-adds and bytes; or else everything in the model that
+is not supported.
 
 With --data it also runs samples through the quantised network, on this machine and
-in the clear: sealing and masking change no bit of that. It compares the results
-with those of float32, and with --labels the accuracy of both.
+in the clear; sealing and masking would not change a bit of the results. It compares
+them with those of float32, and with --labels the accuracy of both.
 
-With --place auto it measures what "seal" with that flag would, for a cloud that is
-reached by --link, and shows what it would keep here.`,
+With --place auto it measures what "seal" would with that flag, for a cloud reached by
+--link, and shows which layers would be kept here.`,
 		Args: cobra.ExactArgs(1),
 	}
 	choose := sealFlags(cmd)
 	data := cmd.Flags().String("data", "", "`file` of samples (npy, IDX, CIFAR-10, PNG)")
 	labels := cmd.Flags().String("labels", "", "`file` of their labels (IDX, CIFAR-10)")
-	samples := cmd.Flags().Int("samples", 256, "samples to run at most")
+	samples := cmd.Flags().Int("samples", 256, "the most samples to run")
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		o, err := choose.options()
@@ -67,10 +68,10 @@ reached by --link, and shows what it would keep here.`,
 		}
 		o.Multiplier = cpu.New(cpu.Options{})
 		if *labels != "" && *data == "" {
-			return usagef("check: --labels without --data")
+			return usagef("check: --labels needs --data")
 		}
 		if *samples < 1 {
-			return usagef("check: --samples is %d", *samples)
+			return usagef("check: --samples is %d, want 1 or more", *samples)
 		}
 		model, err := os.ReadFile(args[0])
 		if err != nil {

@@ -34,7 +34,7 @@ func choiceFlags(cmd *cobra.Command) choices {
 		scheme: choice(cmd, "scheme", "how to mask: "+strings.Join(schemes, ", ")+` (see "securenets help schemes")`, schemes),
 		ring: choice(cmd, "ring", "integers to compute in: q4, or q3 with three quarters of the bytes and of the cloud's work, and coarser quantisation "+
 			`(see "check --data")`, rings),
-		place: choice(cmd, "place", "layers to send: all, or auto: those that cost this host more processor time online to compute than to send", places),
+		place: choice(cmd, "place", "layers to send: all, or auto: those that cost this host more CPU time online to compute than to send", places),
 	}
 }
 
@@ -45,7 +45,7 @@ func sealFlags(cmd *cobra.Command) choices {
 	for _, l := range hostclient.Links() {
 		links = append(links, string(l))
 	}
-	c.link = choice(cmd, "link", `how "infer" will reach the cloud, which --place auto reckons with: shared (unix:/path, by shared memory), `+
+	c.link = choice(cmd, "link", `how "infer" will reach the cloud, for --place auto: shared (unix:/path, by shared memory), `+
 		"socket (unix:/path without it) or tls (tls:HOST:PORT)", links)
 	return c
 }

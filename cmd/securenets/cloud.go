@@ -28,7 +28,7 @@ func tlsFlags(f *pflag.FlagSet) tlsFiles {
 	return tlsFiles{
 		f.String("tls-certificate", "", "`file` with this host's certificate, PEM, for endpoints tls:HOST:PORT"),
 		f.String("tls-key", "", "`file` with its key, PEM"),
-		f.String("tls-ca", "", "`file` with the certificates of who vouches for clouds, PEM; without one, the system's"),
+		f.String("tls-ca", "", "`file` with the CA certificates that clouds are checked against, PEM; without one, the system's"),
 	}
 }
 
@@ -80,7 +80,7 @@ func cloudsFlags(cmd *cobra.Command, endpoint string) clouds {
 	return clouds{
 		tls:       tlsFlags(cmd.Flags()),
 		endpoints: cmd.Flags().StringArrayP("endpoint", "e", []string{endpoint}, endpointUsage+"; repeat it for each role in order"),
-		providers: cmd.Flags().StringArray("provider", nil, "`name` of who runs that cloud (default: its address); repeat it for each role in order"),
+		providers: cmd.Flags().StringArray("provider", nil, "`name` of whoever runs that cloud (default: its address); repeat it for each role in order"),
 	}
 }
 
@@ -104,13 +104,13 @@ func (c clouds) dial(models []hostclient.SealedModel, options ...hostclient.Dial
 	}
 	addrs, providers := *c.endpoints, *c.providers
 	if len(addrs) != len(models) {
-		return nil, nil, usagef("the scheme has %d roles and %d endpoints are given: give -e once a role", len(models), len(addrs))
+		return nil, nil, usagef("the scheme has %d roles and %d endpoints are given: give -e once for each role", len(models), len(addrs))
 	}
 	if len(providers) == 0 {
 		providers = make([]string, len(models))
 	}
 	if len(providers) != len(models) {
-		return nil, nil, usagef("the scheme has %d roles and %d providers are given: give --provider once a role, or not at all", len(models), len(providers))
+		return nil, nil, usagef("the scheme has %d roles and %d providers are given: give --provider once for each role, or not at all", len(models), len(providers))
 	}
 	closeAll = func() {
 		for _, c := range clients {
@@ -162,11 +162,11 @@ func newPush(endpoint string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "push DIR",
 		Short: "Give a sealed network's masked weights to its clouds",
-		Long: `Push uploads the masked weights of DIR. What broke off goes on where it stopped
-when push is run again.
+		Long: `Push uploads the masked weights of DIR. Run it again after an interruption, and it
+resumes where it stopped.
 
-Under a scheme of several roles no provider may ever have two of them, so push first
-writes to the secret who has which, for good; it is opened for that (-i).`,
+Under a scheme with several roles no provider may ever have two of them. So push first
+records in the secret which provider has which role, for good; it needs -i for that.`,
 		Args: cobra.ExactArgs(1),
 	}
 	to := cloudsFlags(cmd, endpoint)

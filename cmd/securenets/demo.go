@@ -20,13 +20,14 @@ func newDemo() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Classify real images on a daemon of its own, and catch it cheating",
-		Long: `Demo starts securenetsd on a private socket, seals a network and pushes it, runs
-images of Fashion-MNIST's test set privately and locally, has the daemon's answers
-tampered with in every known way, and writes what the cloud saw of the images.
-It writes cloud-view.png and demo.json to the folder of --out. With --clouds 2 it
-runs two daemons, as if their owners never met, and with --clouds 3 three, which
-hides the weights as well; with --place auto it keeps the layers that cost less
-here, down to asking no daemon at all.`,
+		Long: `Demo starts securenetsd on a private socket, seals a network and pushes it. It runs
+images of Fashion-MNIST's test set privately and locally, then tampers with the
+daemon's answers in every known way. It writes demo.json, and cloud-view.png with what
+the cloud saw of the images, to the folder of --out.
+
+With --clouds 2 it runs two daemons, as if their owners never met; with --clouds 3
+three, which hides the weights as well. With --place auto it keeps the layers that
+cost less here, even if that leaves no layer for a daemon.`,
 		Args: cobra.NoArgs,
 	}
 	o := demo.Options{}
@@ -34,12 +35,12 @@ here, down to asking no daemon at all.`,
 	flags.StringVar(&o.Network, "network", "mnist-cnn", "one of "+strings.Join(models.Names(), ", "))
 	cmd.RegisterFlagCompletionFunc("network", cobra.FixedCompletions(models.Names(), cobra.ShellCompDirectiveNoFileComp))
 	choose := choiceFlags(cmd)
-	clouds := flags.Int("clouds", 1, "number of clouds; without --scheme, the first scheme for as many is taken")
+	clouds := flags.Int("clouds", 1, "number of clouds; without --scheme, this selects the first scheme for that number")
 	samples := flags.String("samples", "1000", `images to classify, or "all"`)
-	flags.IntVar(&o.Batch, "batch", 256, "images a batch")
+	flags.IntVar(&o.Batch, "batch", 256, "images in a batch")
 	flags.StringVar(&o.OutDir, "out", "out", "`folder` to write to")
 	daemon := daemonFlag(cmd)
-	asJSON := flags.Bool("json", false, "print the figures as JSON, and all else to standard error")
+	asJSON := flags.Bool("json", false, "print the figures as JSON, and everything else to standard error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		chosen, err := choose.options()
 		if err != nil {
@@ -53,11 +54,11 @@ here, down to asking no daemon at all.`,
 		}
 		if *samples != "all" {
 			if o.Samples, err = strconv.Atoi(*samples); err != nil || o.Samples < 1 {
-				return usagef("demo: --samples is %q", *samples)
+				return usagef("demo: --samples is %q, want \"all\", or 1 or more", *samples)
 			}
 		}
 		if o.Batch < 1 {
-			return usagef("demo: --batch is %d", o.Batch)
+			return usagef("demo: --batch is %d, want 1 or more", o.Batch)
 		}
 		if o.Daemon, err = daemon(); err != nil {
 			return err

@@ -26,29 +26,30 @@ const (
 func newGateway(endpoint string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "gateway [NAME=]DIR...",
-		Short: "Serve sealed networks to applications of this machine",
-		Long: `Gateway runs sealed networks for applications that know nothing of masks and clouds:
-it speaks the Open Inference Protocol, version 2, as Triton and KServe do, so that their
-clients work unchanged. A network has the name of its folder, unless it is given another.
+		Short: "Serve sealed networks to applications on this machine",
+		Long: `Gateway runs sealed networks for applications that know nothing of masks and clouds.
+It speaks the Open Inference Protocol, version 2, as Triton and KServe do, so their
+clients work unchanged. A network has the name of its folder, unless you give NAME.
 
-It is part of the trusted host: inputs and results pass through it in the clear. It
-serves only this machine, and at a unix socket only this user and root; at a port, every
-user of the machine can ask it. A cloud's wrong answer is an error, to the application and in the log.`,
+The gateway is part of the trusted host: inputs and results pass through it in the clear.
+It serves only this machine: on a unix socket only this user and root, on a port every
+user of the machine. A wrong answer from a cloud is an error, which the application gets
+and the log records.`,
 		Args: cobra.MinimumNArgs(1),
 	}
 	flags := addSessionFlags(cmd, endpoint, gatewayPadMemory)
-	rest := cmd.Flags().String("http", "", "`address` for the REST part, unix:/path or a port of this machine as 127.0.0.1:8000")
-	grpcAt := cmd.Flags().String("grpc", "", "`address` for the gRPC part, of the same kinds")
-	batch := cmd.Flags().Int("batch", 256, "samples that are run together, of requests that came while others ran")
-	concurrent := cmd.Flags().Int("concurrent", 64, "requests in work at a time; others wait")
+	rest := cmd.Flags().String("http", "", "`address` to serve REST at: unix:/path, or a port of this machine such as 127.0.0.1:8000")
+	grpcAt := cmd.Flags().String("grpc", "", "`address` to serve gRPC at, of the same kinds")
+	batch := cmd.Flags().Int("batch", 256, "the most samples to run together, from requests that arrived while others ran")
+	concurrent := cmd.Flags().Int("concurrent", 64, "requests in progress at a time; others wait")
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		switch {
 		case *rest == "" && *grpcAt == "":
 			return usagef("gateway: give --http or --grpc, or both")
 		case *batch < 1 || *concurrent < 1:
-			return usagef("gateway: --batch is %d and --concurrent %d", *batch, *concurrent)
+			return usagef("gateway: --batch is %d and --concurrent %d, want 1 or more", *batch, *concurrent)
 		case len(args) > 1 && *flags.stock.dir != "":
-			return usagef("gateway: a stock on disk is of one network, and %d are given", len(args))
+			return usagef("gateway: a stock on disk is of one network only, and %d networks are given", len(args))
 		}
 		log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 		var models []gateway.Model
@@ -59,7 +60,7 @@ user of the machine can ask it. A cloud's wrong answer is an error, to the appli
 				return err
 			}
 			if slices.ContainsFunc(models, func(m gateway.Model) bool { return m.Name == name }) {
-				return usagef("gateway: two networks have the name %s: give one another, as NAME=DIR", name)
+				return usagef("gateway: two networks have the name %s: give one of them another, as NAME=DIR", name)
 			}
 			s, err := flags.open(cmd, dir)
 			if err != nil {

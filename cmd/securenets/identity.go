@@ -81,7 +81,7 @@ func recipients(ctx context.Context, keys []string, file string) ([]age.Recipien
 			case *age.HybridIdentity:
 				to = append(to, id.Recipient())
 			default:
-				return nil, fmt.Errorf("identity: %s has one of a kind (%T) that nothing can be encrypted to", file, id)
+				return nil, fmt.Errorf("identity: %s has an identity of a kind (%T) to which nothing can be encrypted", file, id)
 			}
 		}
 	}

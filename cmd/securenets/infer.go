@@ -18,19 +18,21 @@ func newInfer(endpoint string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "infer DIR INPUT...",
 		Short: "Run samples through a sealed network, every product checked",
-		Long: `Infer reads samples from files (npy, IDX, PNG) and writes one line of JSON a
-sample: the file, the sample's index in it, the class of the highest score, and
-all scores. A wrong answer of a cloud ends it with exit status 3; nothing of the
-batch is written. With --retries it may be asked for again, and then ends nothing; it is
-told on standard error. Where "seal --place auto" kept every layer, no cloud is asked.`,
+		Long: `Infer reads samples from files (npy, IDX, PNG) and writes one line of JSON for each
+sample: the file, the sample's index in it, the class with the highest score, and
+all scores.
+
+If a cloud answers wrongly, infer ends with exit status 3 and writes nothing of that batch.
+With --retries it asks again first, and if that succeeds only reports the wrong answer on
+standard error. If "seal --place auto" kept every layer, no cloud is asked.`,
 		Args: cobra.MinimumNArgs(2),
 	}
-	batch := cmd.Flags().Int("batch", 256, "samples a batch")
-	pads := cmd.Flags().Int("pads", 0, "samples to make pads for beforehand; for others they are made on the way")
+	batch := cmd.Flags().Int("batch", 256, "samples in a batch")
+	pads := cmd.Flags().Int("pads", 0, "samples to make pads for beforehand; pads for further samples are made on the way")
 	flags := addSessionFlags(cmd, endpoint, 0)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if *batch < 1 || *pads < 0 {
-			return usagef("infer: --batch is %d and --pads %d", *batch, *pads)
+			return usagef("infer: --batch is %d, want 1 or more, and --pads %d, want 0 or more", *batch, *pads)
 		}
 		session, err := flags.open(cmd, args[0])
 		if err != nil {

@@ -106,8 +106,8 @@ func newRoot() *cobra.Command {
 		Use:   "securenets",
 		Short: "Run neural networks on untrusted clouds, with masked data and checked answers",
 		Long: `securenets is the trusted side of SecureNets. It masks a network's weights once
-("seal") and its inputs at every call, has untrusted clouds that run securenetsd
-multiply the masked matrices, and checks every product before it uses it.`,
+("seal") and its inputs at every call. Untrusted clouds that run securenetsd multiply
+the masked matrices. It checks every product before it uses it.`,
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors: true,

@@ -13,31 +13,31 @@ func newRekey() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rekey DIR",
 		Short: "Draw the secret vectors of the check anew",
-		Long: `Rekey draws the check vectors in DIR/secret.age anew, for when they, or an old copy of
-that file, may have become known: who knows them can forge answers that pass. Nothing
+		Long: `Rekey draws the check vectors in DIR/secret.age anew. Use it when they, or an old copy of
+that file, may have become known: whoever knows them can forge answers that pass. Nothing
 else changes. The sealed models stay as they are, so nothing is pushed again, and pads in
-stock serve on.
+stock stay usable.
 
 It needs the sealed models of all roles in DIR. It checks them against their digests, and
 the old vectors against the weights in them, before it writes anything.
 
 Afterwards:
-  - end what runs with the old secret: it goes on with the old vectors;
+  - end processes that opened the old secret: they go on with the old vectors;
   - delete old copies of secret.age: whoever infers with one is open to forgeries again.
 
-It repairs the check and nothing more. Masks, and the key of stocks of pads, if they
-became known, stay known: "seal" anew for these, into another folder. So do biases, scales,
-weights of layers that are kept, and weights that known vectors give away. What was
-inferred with vectors that were known may be wrong.
+It repairs the check and nothing more. If masks, or the key of stocks of pads, became
+known, they stay known: "seal" anew for these, into another folder. Biases, scales, weights
+of layers that are kept, and weights that known vectors give away stay known, too. What was
+inferred with known vectors may be wrong.
 
-The secret is encrypted to those of before, with the same passphrase or for the same
-keys. If what opens it may have become known as well, change that too: with -r for others
-alone, or with --new-passphrase.`,
+The secret stays encrypted with the same passphrase or to the same keys. If what opens it
+may have become known as well, change that too: with -r, for other keys only, or with
+--new-passphrase.`,
 		Args: cobra.ExactArgs(1),
 	}
 	identity := identityFlag(cmd)
-	keys := cmd.Flags().StringArrayP("recipient", "r", nil, "age public `key` that alone can open the secret from now on (repeatable)")
-	renew := cmd.Flags().Bool("new-passphrase", false, "ask for a new passphrase, which alone can open the secret from now on")
+	keys := cmd.Flags().StringArrayP("recipient", "r", nil, "age public `key` to encrypt the secret to from now on, in place of the previous ones (repeatable)")
+	renew := cmd.Flags().Bool("new-passphrase", false, "ask for a new passphrase to open the secret from now on, in place of the previous keys or passphrase")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if *renew && len(*keys) > 0 {
 			return usagef("rekey: --new-passphrase and -r are two ways to open the secret: give one")

@@ -20,21 +20,21 @@ func newSeal() *cobra.Command {
 		Long: `Seal reads an ONNX model and writes DIR, which must not hold a secret yet:
 
   DIR/secret.age           masks, check vectors, biases and structure, encrypted:
-                           keep it, and give it to nobody
+                           keep it, and share it with nobody
   DIR/role-N.safetensors   the masked weights for the cloud of role N, for "push"
 
 Under lagrange any two of the role files are the weights, and they are not encrypted:
-give each to its cloud alone, and keep DIR as you keep MODEL.onnx.
+give each to its cloud only, and protect DIR as you protect MODEL.onnx.
 
 The secret is encrypted to the recipients (-r) and the identity file's owner (-i),
 or else to a passphrase, which is asked for at the terminal.
 
-With --place auto it measures, on this machine, what each linear layer costs the host
-online, sent to the cloud and computed here, and keeps those that cost less here: their
-weights stay in the secret, and no cloud receives anything of them. Results are the same
-bit for bit. "inspect" shows the figures. Seal on the machine that is to infer, and say by
---link how it will reach the cloud: shared memory, which a daemon on the same machine
-takes unless it is told otherwise, costs the host least, and TLS most.`,
+With --place auto, seal measures on this machine what each linear layer costs the host
+online, both sent to the cloud and computed here. It keeps the layers that cost less here:
+their weights stay in the secret, and no cloud receives anything of them. Results are the
+same bit for bit. "inspect" shows the figures. Seal on the machine that will run "infer",
+and give --link for how it will reach the cloud. Shared memory costs the host least, and
+a daemon on the same machine accepts it by default; TLS costs most.`,
 		Args: cobra.ExactArgs(1),
 	}
 	out := cmd.Flags().StringP("out", "o", "", "`folder` to write")

@@ -29,11 +29,11 @@ func addSessionFlags(cmd *cobra.Command, endpoint string, padMemory int64) sessi
 	return sessionFlags{
 		on:           cloudsFlags(cmd, endpoint),
 		identity:     identityFlag(cmd),
-		onlyStock:    cmd.Flags().Bool("require-stock", false, "fail where no pads are in stock, rather than make them on the way"),
+		onlyStock:    cmd.Flags().Bool("require-stock", false, "fail if no pads are in stock, instead of making them on the way"),
 		padMemory:    cmd.Flags().Int64("pad-memory", padMemory, "bytes of pads to keep in stock, made in the background"),
-		retries:      cmd.Flags().Int("retries", 0, "times that a layer is asked for again, where a cloud fails or lies"),
-		spares:       cmd.Flags().StringArray("spare", nil, "`address` of another cloud with the sealed network, asked where the first fails; ROLE=ADDRESS where there are several roles"),
-		sharedMemory: cmd.Flags().String("shared-memory", "auto", "auto to share memory with clouds on this machine that take it, off to send all through their sockets"),
+		retries:      cmd.Flags().Int("retries", 0, "times to ask for a layer again if a cloud fails or lies"),
+		spares:       cmd.Flags().StringArray("spare", nil, "`address` of another cloud with the sealed network, asked if the first fails; ROLE=ADDRESS if there are several roles"),
+		sharedMemory: cmd.Flags().String("shared-memory", "auto", "auto: share memory with clouds on this machine that accept it; off: send everything through their sockets"),
 		stock:        addStockFlags(cmd),
 	}
 }
@@ -49,10 +49,10 @@ type session struct {
 // open opens a session of the network in a folder, which is to be closed.
 func (f sessionFlags) open(cmd *cobra.Command, dir string) (_ *session, err error) {
 	if *f.retries < 0 || *f.padMemory < 0 {
-		return nil, usagef("%s: --retries is %d and --pad-memory %d", cmd.Name(), *f.retries, *f.padMemory)
+		return nil, usagef("%s: --retries is %d and --pad-memory %d, want 0 or more", cmd.Name(), *f.retries, *f.padMemory)
 	}
 	if len(*f.spares) > 0 && *f.retries == 0 {
-		return nil, usagef("%s: --spare is for a layer that is asked for again: give --retries, too", cmd.Name())
+		return nil, usagef("%s: --spare is only used when a layer is asked for again: give --retries, too", cmd.Name())
 	}
 	var local []hostclient.DialOption
 	switch *f.sharedMemory {

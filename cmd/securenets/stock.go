@@ -22,7 +22,7 @@ func addStockFlags(cmd *cobra.Command) stockFlags {
 	f := cmd.Flags()
 	return stockFlags{
 		f.String("stock", "", "`folder` of a stock of pads that outlives the process (see \"securenets help pads\")"),
-		f.String("journal", "", "`folder` that says which of them are used up; needed with --stock"),
+		f.String("journal", "", "`folder` that records which of these pads are used up; needed with --stock"),
 		f.String("machine-id", "/etc/machine-id", "`file` with the machine's id, which a stock is bound to"),
 	}
 }
@@ -61,13 +61,13 @@ func newPads() *cobra.Command {
 		Use:   "pads DIR",
 		Short: "Make pads beforehand, for a stock on disk",
 		Long: `Pads adds pads for --samples samples to a stock on disk, for "infer" with the same
---stock and --journal. No cloud is asked.
+--stock and --journal. It contacts no cloud.
 
 The stock is encrypted under a key in the secret, and bound to this machine and to
 its two folders. A stock that was moved, copied or restored from a backup is
-discarded. What is not noticed is the whole machine going back to a snapshot, or one
-snapshot being resumed twice: do neither while pads are left, for a pad that serves
-twice shows the difference of two inputs.`,
+discarded. It is not noticed if the whole machine goes back to a snapshot, or if one
+snapshot is resumed twice. Do neither while pads are left: a pad that is used twice
+shows the difference of two inputs.`,
 		Args: cobra.ExactArgs(1),
 	}
 	identity := identityFlag(cmd)
@@ -79,7 +79,7 @@ twice shows the difference of two inputs.`,
 			return err
 		}
 		if stock == nil || *samples < 0 {
-			return usagef("pads: --stock and --journal are needed, and --samples is %d", *samples)
+			return usagef("pads: --stock and --journal are needed, and --samples (%d) is to be 0 or more", *samples)
 		}
 		secret, models, err := readSealed(cmd.Context(), args[0], *identity)
 		if err != nil {
@@ -89,10 +89,10 @@ twice shows the difference of two inputs.`,
 			return usagef("pads: every layer of %s is kept on the host, and none needs pads", args[0])
 		}
 		if len(models) > 1 {
-			return usagef("pads: the scheme has %d roles, and none with several has pads", len(models))
+			return usagef("pads: only schemes with one role have pads, and this one has %d roles", len(models))
 		}
 		if secret.PadBytes() == 0 {
-			return usagef("pads: scheme %s has none", secret.Describe().Scheme)
+			return usagef("pads: scheme %s has no pads", secret.Describe().Scheme)
 		}
 		client, err := hostclient.Dial(defaultEndpoint) // it is not used, and so does not connect
 		if err != nil {

@@ -70,8 +70,8 @@ multiplies masked inputs with them, for hosts that it cannot look into.`,
 	root.SetArgs(args)
 	f := root.PersistentFlags()
 	f.StringVar(&o.path, "config", "", "configuration `file`; without one, the defaults")
-	f.StringVar(&o.listen, "listen", "", "`address` in the place of the configured one, unix:/path; TLS has its own in the configuration")
-	f.StringVar(&o.stateDir, "state-dir", "", "`folder` in the place of the configured one")
+	f.StringVar(&o.listen, "listen", "", "`address` that overrides the configured one, unix:/path; the TLS address is set in the configuration only")
+	f.StringVar(&o.stateDir, "state-dir", "", "state `folder` that overrides the configured one")
 
 	serve := &cobra.Command{
 		Use:   "serve",
