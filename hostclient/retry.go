@@ -57,7 +57,17 @@ func (c *cloudsOf) next(failed *Client) bool {
 	return false
 }
 
-// Quarantined reports whether the cloud is not asked again, as it lied.
+// bar quarantines a cloud that lied, by whatever name it may be asked.
+func (c *cloudsOf) bar(liar *Client) {
+	for _, one := range c.all {
+		if one.at(liar) {
+			one.bar(ErrQuarantined)
+		}
+	}
+}
+
+// Quarantined reports whether the client asks its cloud no more, as that lied. It holds
+// for as long as there is the client: another one, or the next process, asks again.
 func (c *Client) Quarantined() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

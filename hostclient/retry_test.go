@@ -13,6 +13,7 @@ import (
 
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/transform"
 	"github.com/securenets/securenets/verify"
 )
 
@@ -112,7 +113,7 @@ func TestRetriesEnd(t *testing.T) {
 	if _, err := s.Infer(t.Context(), make([]float32, 7), 1); err == nil || c.requests.Load() != 1 {
 		t.Errorf("%v after %d requests", err, c.requests.Load())
 	}
-	// A liar is not asked again, by whatever name.
+	// A liar is not asked again.
 	c, _, _, s = setup(t, nets()["mlp"], permutePad, hostclient.Options{Retries: 3})
 	c.behave(func(c *call) error { c.y.Data[0] = c.ring.Add(c.y.Data[0], 1); return c.honest() })
 	if _, err := s.Infer(t.Context(), make([]float32, 7), 1); !errors.Is(err, verify.ErrRejected) || c.requests.Load() != 1 {
@@ -195,6 +196,29 @@ func TestSpareAfterLie(t *testing.T) {
 		}
 		if _, err := r.open(t, hostclient.Options{Multiplier: kernel}).Infer(t.Context(), x, 2); !errors.Is(err, hostclient.ErrQuarantined) {
 			t.Errorf("the liar is asked again: %v", err)
+		}
+	}
+}
+
+// TestLiarByAnotherName: of a liar's socket no other client of the session is asked either.
+func TestLiarByAnotherName(t *testing.T) {
+	for _, scheme := range []transform.Scheme{permutePad, split} {
+		r := newRig(t, nets()["mlp"], scheme)
+		lying := r.clouds[len(r.clouds)-1]
+		again, err := hostclient.DialProvider("unix:"+lying.dir+"/./s", r.clients[len(r.clients)-1].Provider())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { again.Close() })
+		spares := make([][]*hostclient.Client, len(r.clouds))
+		spares[len(spares)-1] = []*hostclient.Client{again}
+		s := r.open(t, hostclient.Options{Multiplier: kernel, Retries: 3, Spares: spares})
+		lying.behave(func(c *call) error { c.y.Data[0] = c.ring.Add(c.y.Data[0], 1); return c.honest() })
+		if _, err := s.Infer(t.Context(), make([]float32, 7), 1); !errors.Is(err, verify.ErrRejected) || lying.requests.Load() != 1 {
+			t.Errorf("%v: %v after %d requests", scheme, err, lying.requests.Load())
+		}
+		if !again.Quarantined() {
+			t.Errorf("%v: the liar is not quarantined by its other name", scheme)
 		}
 	}
 }

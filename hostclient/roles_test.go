@@ -373,6 +373,33 @@ func TestLiarNamed(t *testing.T) {
 	}
 }
 
+// Lies that cancel out leave the right answer, which passes: with two liars the verdict says
+// something of both, which is why agreeing on how to lie counts as collusion.
+func TestLiesThatCancelOut(t *testing.T) {
+	x := gaussian(rand.New(rand.NewPCG(23, 3)), 4*7)
+	for _, scheme := range shared {
+		r := newRig(t, nets()["mlp"], scheme)
+		want := r.want(t, x, 4)
+		s := r.open(t, hostclient.Options{Multiplier: kernel})
+		r.clouds[0].behave(func(c *call) error { c.y.Data[5] = c.ring.Add(c.y.Data[5], 7); return c.honest() })
+		r.clouds[1].behave(func(c *call) error {
+			if scheme == split { // y_0 - y_1
+				c.y.Data[5] = c.ring.Add(c.y.Data[5], 7)
+			} else { // y_0 + y_1 - y_2
+				c.y.Data[5] = c.ring.Sub(c.y.Data[5], 7)
+			}
+			return c.honest()
+		})
+		if y := infer(t, s, x, 4); !slices.Equal(bits(y), bits(want)) || s.Stats().Rejected != 0 {
+			t.Errorf("%v: another result, or %d rejected", scheme, s.Stats().Rejected)
+		}
+		r.clouds[1].behave(nil)
+		if _, err := s.Infer(t.Context(), x, 4); !errors.Is(err, verify.ErrRejected) || !r.clients[0].Quarantined() || r.clients[1].Quarantined() {
+			t.Errorf("%v, one lie of the two: %v", scheme, err)
+		}
+	}
+}
+
 // ending loads as the kernel does, once it has ended the call that asks for it.
 type ending struct{ end func() }
 

@@ -468,14 +468,14 @@ func (ss *Session) reject(ctx context.Context, err error, l, first int, call *tr
 	if liars := ss.liars(ctx, l, wrong.Samples[0], call, answers); len(liars) > 0 {
 		errs := make([]error, len(liars))
 		for i, role := range liars {
-			asked[role].bar(ErrQuarantined)
+			ss.clients[role].bar(asked[role])
 			errs[i] = blame(asked, role, moved)
 		}
 		return errors.Join(errs...)
 	}
 	names := make([]string, len(asked))
 	for role, c := range asked {
-		c.bar(ErrQuarantined)
+		ss.clients[role].bar(c)
 		names[role] = fmt.Sprintf("role %d at %s", role, c.addr)
 	}
 	return fmt.Errorf("%s: %w", strings.Join(names, " or "), moved)
