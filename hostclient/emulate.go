@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/onnx"
@@ -29,7 +30,7 @@ func Preview(model []byte, s transform.Scheme, in Ring) (Description, error) {
 	if err != nil {
 		return Description{}, fmt.Errorf("hostclient: %w", err)
 	}
-	secret := &Secret{scheme: s, ring: r, net: nw}
+	secret := &Secret{&content{scheme: s, ring: r, net: nw}}
 	sent := plan.Plan{Ring: r}
 	for l, linear := range nw.layers {
 		op := linear.Plan()
@@ -60,6 +61,9 @@ type Emulator struct {
 	products []plan.Product
 	block    int // samples that are in work at once
 }
+
+// Format prints the emulator redacted, whatever the verb.
+func (*Emulator) Format(f fmt.State, _ rune) { io.WriteString(f, "hostclient.Emulator(redacted)") }
 
 // NewEmulator prepares an ONNX model with the options that Seal would be given,
 // of which it needs the Multiplier always.

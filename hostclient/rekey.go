@@ -35,7 +35,8 @@ func (s *Secret) Rekey(ctx context.Context, models []SealedModel, progress func(
 			return nil, err
 		}
 	}
-	again := *s
+	own := *s.content
+	again := Secret{&own}
 	again.layers, again.providers = slices.Clone(s.layers), nil
 	for _, p := range s.providers {
 		again.providers = append(again.providers, slices.Clone(p))

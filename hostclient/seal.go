@@ -115,7 +115,7 @@ func seal(ctx context.Context, g *graph.Graph, o SealOptions) ([]SealedModel, *S
 	if err != nil {
 		return nil, nil, err
 	}
-	secret := &Secret{scheme: o.Scheme, ring: r, links: links}
+	secret := &Secret{&content{scheme: o.Scheme, ring: r, links: links}}
 	if o.Scheme.Inputs == transform.InputPad {
 		rand.Read(secret.stock[:]) // never fails: the process would end
 	}

@@ -26,6 +26,11 @@ import (
 
 // Secret is what the host alone knows of a sealed network. It prints redacted.
 type Secret struct {
+	*content // also in fields of others that are not exported, where fmt calls no Format
+}
+
+// content is that of a Secret.
+type content struct {
 	scheme  transform.Scheme
 	ring    ring.Ring
 	digests []sealed.Digest // one a role
@@ -216,7 +221,7 @@ func unmarshalSecret(b []byte) (*Secret, error) {
 	if again, err := json.Marshal(h); err != nil || !bytes.Equal(text, again) {
 		return nil, errors.New("header is not in the form that is written")
 	}
-	s := &Secret{providers: h.Providers, recipients: h.Recipients, links: h.Links}
+	s := &Secret{&content{providers: h.Providers, recipients: h.Recipients, links: h.Links}}
 	if s.scheme, err = transform.ParseScheme(h.Scheme); err != nil {
 		return nil, errors.New("unknown scheme")
 	}

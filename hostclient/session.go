@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"slices"
 	"strings"
@@ -83,6 +84,9 @@ type Session struct {
 	samples, checked, rejected, kept, up, down, onTheSpot, retried atomic.Int64
 	waited, queued, computed                                       atomic.Int64 // nanoseconds
 }
+
+// Format prints the session redacted, whatever the verb.
+func (*Session) Format(f fmt.State, _ rune) { io.WriteString(f, "hostclient.Session(redacted)") }
 
 // Open checks that the sealed models belong to the secret, and every client's
 // provider to its role (see Secret.Bind), and returns a session that asks

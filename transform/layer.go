@@ -64,6 +64,9 @@ func (Layer) Format(f fmt.State, _ rune) { io.WriteString(f, redactedLayer) }
 // Format prints st redacted, whatever the verb.
 func (LayerState) Format(f fmt.State, _ rune) { io.WriteString(f, redactedLayer) }
 
+// MarshalText keeps st out of JSON and structured logs.
+func (LayerState) MarshalText() ([]byte, error) { return []byte(redactedLayer), nil }
+
 // newLayer returns a layer with everything but masks.
 func newLayer(r ring.Ring, s Scheme, op plan.Op) (*Layer, error) {
 	if err := s.check(); err != nil {

@@ -546,7 +546,12 @@ func TestPrintsRedacted(t *testing.T) {
 				}
 			}
 		}
-		for _, v := range []any{l.layer, call, pads, call.Masked()} {
+		marshalled := []any{l.layer, call, pads, call.Masked(), st, &st, q, *q, []transform.LayerState{st}}
+		if pads != nil {
+			left := pads.State()
+			marshalled = append(marshalled, left, &left)
+		}
+		for _, v := range marshalled {
 			text, err := json.Marshal(v)
 			if err != nil {
 				t.Fatal(err)

@@ -79,6 +79,9 @@ type PadsState struct {
 // Format prints st redacted, whatever the verb.
 func (PadsState) Format(f fmt.State, _ rune) { io.WriteString(f, redactedPads) }
 
+// MarshalText keeps st out of JSON and structured logs.
+func (PadsState) MarshalText() ([]byte, error) { return []byte(redactedPads), nil }
+
 // State takes what is left out of p: p has no pads from then on, so that only
 // the state can bring them back. Its owner must see to it that it does so once.
 func (p *Pads) State() PadsState {

@@ -19,8 +19,13 @@ type Quantized struct {
 	XMax  int32     // largest magnitude of an input element
 }
 
+const redactedQuantized = "transform.Quantized(redacted)"
+
 // Format prints q redacted, whatever the verb.
-func (Quantized) Format(f fmt.State, _ rune) { io.WriteString(f, "transform.Quantized(redacted)") }
+func (Quantized) Format(f fmt.State, _ rune) { io.WriteString(f, redactedQuantized) }
+
+// MarshalText keeps q out of JSON and structured logs.
+func (Quantized) MarshalText() ([]byte, error) { return []byte(redactedQuantized), nil }
 
 // QuantizeWeights returns the integer weights of a layer for inputs of at most
 // xmax in magnitude, in [1, Max(ring)]. Each row has its own scale, from its L1

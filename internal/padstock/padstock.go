@@ -91,8 +91,13 @@ var (
 // Key is the secret's key that a stock's own is sealed under. It prints redacted.
 type Key [32]byte
 
+const redactedKey = "padstock.Key(redacted)"
+
 // Format prints k redacted, whatever the verb.
-func (Key) Format(f fmt.State, _ rune) { io.WriteString(f, "padstock.Key(redacted)") }
+func (Key) Format(f fmt.State, _ rune) { io.WriteString(f, redactedKey) }
+
+// MarshalText keeps k out of JSON and structured logs.
+func (Key) MarshalText() ([]byte, error) { return []byte(redactedKey), nil }
 
 // Config says where a stock is and what it is bound to.
 type Config struct {
@@ -121,6 +126,9 @@ type Stock struct {
 	twin    *journal
 	blocks  []block // by id; the first may be burned in part
 }
+
+// Format prints s redacted, whatever the verb.
+func (*Stock) Format(f fmt.State, _ rune) { io.WriteString(f, "padstock.Stock(redacted)") }
 
 // block is a file of pads for n samples, with the ids first and up.
 type block struct {

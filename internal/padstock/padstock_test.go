@@ -3,6 +3,7 @@ package padstock_test
 import (
 	"bytes"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -489,12 +490,18 @@ func TestAtRest(t *testing.T) {
 	if n := len(read(t, h.c.JournalDir+"/burned")); n != 64 {
 		t.Errorf("%d bytes of journal for a stock begun anew", n)
 	}
-	check(t, h.stock.Close())
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d"} {
 		if s := fmt.Sprintf(verb, h.c.Key); s != "padstock.Key(redacted)" {
 			t.Errorf("%s prints %s", verb, s)
 		}
+		if s := fmt.Sprintf(verb, h.stock); s != "padstock.Stock(redacted)" {
+			t.Errorf("%s prints %s", verb, s)
+		}
 	}
+	if text, err := json.Marshal(h.c.Key); err != nil || string(text) != `"padstock.Key(redacted)"` {
+		t.Errorf("a key marshals to %s, %v", text, err)
+	}
+	check(t, h.stock.Close())
 }
 
 // FuzzStock reads files with any content: nothing that was burned is served,
