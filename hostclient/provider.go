@@ -66,6 +66,9 @@ func (s *Secret) apart(clients []*Client) error {
 	if len(clients) != s.Roles() {
 		return fmt.Errorf("%w: %d clients for %d roles", ErrMismatch, len(clients), s.Roles())
 	}
+	if role := slices.Index(clients, nil); role >= 0 {
+		return fmt.Errorf("%w: no client for role %d", ErrMismatch, role)
+	}
 	for i, a := range clients {
 		for j, b := range clients[:i] {
 			if a.provider == b.provider || a.at(b) {

@@ -84,6 +84,9 @@ func (s *Secret) withSpares(clients []*Client, spares [][]*Client) ([]*cloudsOf,
 	for role, c := range clients {
 		all[role] = &cloudsOf{all: []*Client{c}}
 		if role < len(spares) {
+			if slices.Contains(spares[role], nil) {
+				return nil, fmt.Errorf("%w: a spare of role %d is no client", ErrMismatch, role)
+			}
 			all[role].all = append(all[role].all, spares[role]...)
 		}
 	}

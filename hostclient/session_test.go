@@ -941,10 +941,16 @@ func TestOpen(t *testing.T) {
 		{"another seal", others, clients},
 		{"damaged", damaged, clients},
 		{"another role", elsewhere, clients},
+		{"a nil client", models, []*hostclient.Client{nil}},
 	} {
 		if _, err := hostclient.Open(ctx, secret, bad.models, bad.clients, o); !errors.Is(err, hostclient.ErrMismatch) {
 			t.Errorf("%s: %v", bad.what, err)
 		}
+	}
+	spared := o
+	spared.Spares = [][]*hostclient.Client{{client, nil}}
+	if _, err := hostclient.Open(ctx, secret, models, clients, spared); !errors.Is(err, hostclient.ErrMismatch) {
+		t.Errorf("a nil spare: %v", err)
 	}
 	if _, err := hostclient.Open(ctx, secret, models, clients, hostclient.Options{}); !errors.Is(err, hostclient.ErrMultiplier) {
 		t.Error(err)
