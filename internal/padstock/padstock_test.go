@@ -2,6 +2,10 @@ package padstock_test
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -441,6 +445,64 @@ func TestTakeAll(t *testing.T) {
 		t.Errorf("%d samples, %v", k, err)
 	}
 	check(t, h.stock.Close())
+}
+
+// TestFilesAreAsTheSpecHasThem reads a stock by docs/spec.md, section 7, alone. What is
+// authenticated ties a part to its place in its block, and a block to its id and stock.
+func TestFilesAreAsTheSpecHasThem(t *testing.T) {
+	h := made(t)
+	unseal := func(key, sealed, associated []byte) []byte {
+		t.Helper()
+		block, err := aes.NewCipher(key)
+		check(t, err)
+		gcm, err := cipher.NewGCM(block)
+		check(t, err)
+		plain, err := gcm.Open(nil, sealed[:12], sealed[12:], associated)
+		check(t, err)
+		return plain
+	}
+	header := read(t, h.c.Dir+"/stock")
+	if len(header) != 196 {
+		t.Fatalf("a header of %d bytes", len(header))
+	}
+	key := unseal(h.c.Key[:], header[136:], header[:136])
+	sum := sha256.Sum256(header)
+	for _, b := range []struct{ first, n uint64 }{{0, 6}, {6, 4}} {
+		rest := read(t, fmt.Sprintf("%s/%016x.pads", h.c.Dir, b.first))
+		part := func(i uint64, size int) []byte {
+			t.Helper()
+			associated := binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(sum[:], b.first), i)
+			sealed := rest[:size+28]
+			rest = rest[size+28:]
+			return unseal(key, sealed, associated)
+		}
+		head := part(0, 2*40)
+		for l := range 2 {
+			if seed := head[40*l:][:32]; !bytes.Contains(seed, []byte(seedText)) || int(seed[31]) != l {
+				t.Errorf("block %d: the seed of layer %d is another", b.first, l)
+			}
+		}
+		for i := range b.n {
+			u := part(i+1, 4*(2+5))
+			if number := binary.LittleEndian.Uint32(u); number != uint32(b.first+i) || number != binary.LittleEndian.Uint32(u[8:]) {
+				t.Errorf("block %d: sample %d is %d", b.first, i, number)
+			}
+		}
+		if len(rest) != 0 {
+			t.Errorf("block %d: %d bytes left over", b.first, len(rest))
+		}
+	}
+	for _, dir := range []string{h.c.Dir, h.c.JournalDir} {
+		journal := read(t, dir+"/burned")
+		for i, want := range []uint64{0, 3} {
+			rec := journal[64*i:][:64]
+			digest := sha256.Sum256(rec[:40])
+			if string(rec[:8]) != "snburn1\n" || !bytes.Equal(rec[8:24], header[8:24]) || !bytes.Equal(rec[40:], digest[:24]) ||
+				binary.LittleEndian.Uint64(rec[24:]) != uint64(i) || binary.LittleEndian.Uint64(rec[32:]) != want {
+				t.Errorf("%s: record %d is %x", dir, i, rec)
+			}
+		}
+	}
 }
 
 // TestAtRest: nothing of a pad, a key or the machine's id is on disk in clear,
