@@ -38,7 +38,8 @@ import (
 var ErrRejected = errors.New("verify: wrong answer rejected")
 
 // RejectedError names the samples of a call whose product failed the check.
-// Nothing of the call may be used.
+// Nothing of the call may be used. Which they are is not for the cloud: it would have
+// had a try for each.
 type RejectedError struct {
 	Samples []int // indices in the batch, in order
 }

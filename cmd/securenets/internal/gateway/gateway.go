@@ -127,7 +127,8 @@ func (g *Gateway) enter(ctx context.Context) error {
 
 func (g *Gateway) leave() { <-g.slots }
 
-// infer runs n samples, and logs what is not the caller's doing.
+// infer runs n samples, and logs what is not the caller's doing. Which samples a cloud was
+// wrong about is in the log alone: they may be another application's, and the cloud is not to know.
 func (g *Gateway) infer(ctx context.Context, m *Model, x []float32, n int) ([]float32, error) {
 	if len(x) != n*m.elements() {
 		return nil, refusal(codes.InvalidArgument, "%d elements in input %q, its shape has %d", len(x), inputName, n*m.elements())
@@ -144,6 +145,9 @@ func (g *Gateway) infer(ctx context.Context, m *Model, x []float32, n int) ([]fl
 		part, err := m.line.run(ctx, x[i*m.elements():(i+k)*m.elements()], k)
 		if err != nil {
 			g.report(ctx, m, err)
+			if errors.Is(err, verify.ErrRejected) {
+				err = refusal(codes.DataLoss, "a cloud answered wrongly, and nothing of it was used")
+			}
 			return nil, err
 		}
 		y = append(y, part...)

@@ -589,6 +589,28 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// TestRejectionIsNotDetailed: which samples of a batch were wrong is in the log, and no
+// application's affair: they are others', too, and one that works for the cloud would tell it.
+func TestRejectionIsNotDetailed(t *testing.T) {
+	wrong := &verify.RejectedError{Samples: []int{171, 188}}
+	g, log := start(&fake{err: &hostclient.CloudError{Role: 1, Addr: "unix:x", Err: wrong}})
+	w := ask(g, "POST", "/v2/models/vector/infer", `{"inputs":[{"name":"input","datatype":"FP32","shape":[1,5],"data":[1,2,3,4,5]}]}`)
+	_, err := dial(t, g).ModelInfer(t.Context(), &pb.ModelInferRequest{ModelName: "vector", Inputs: []*pb.ModelInferRequest_InferInputTensor{{
+		Name: "input", Datatype: "FP32", Shape: []int64{1, 5}, Contents: &pb.InferTensorContents{Fp32Contents: make([]float32, 5)},
+	}}})
+	if w.Code != 502 || status.Code(err) != codes.DataLoss {
+		t.Errorf("%d, %v", w.Code, err)
+	}
+	for _, text := range []string{w.Body.String(), err.Error()} {
+		if strings.Contains(text, "171") || strings.Contains(text, "2 samples") || !strings.Contains(text, "answered wrongly") {
+			t.Errorf("an application is told %s", text)
+		}
+	}
+	if strings.Count(log.String(), "the first is 171") != 2 {
+		t.Errorf("log %s", log)
+	}
+}
+
 // TestPlaces: no more requests run than there are places for, and one that waits for a place
 // is not read and can be given up.
 func TestPlaces(t *testing.T) {
