@@ -310,7 +310,20 @@ func TestLagrangeSpareAfterLie(t *testing.T) {
 func TestSparesApart(t *testing.T) {
 	r := newRig(t, nets()["mlp"], split)
 	stranger := dial(t, newCloud(t))
+	both := newCloud(t)
+	var one [2]*hostclient.Client // of one cloud, by the names of two providers
+	for role, provider := range []string{"x", "y"} {
+		var err error
+		if one[role], err = hostclient.DialProvider(both.addr, provider); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { one[role].Close() })
+		if err := r.secret.Bind(role, provider); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, spares := range map[string][][]*hostclient.Client{
+		"two at one cloud":   {{one[0]}, {one[1]}},
 		"not bound":          {{stranger}},
 		"of the other role":  {{r.clients[1]}},
 		"of the other role ": {nil, {r.clients[0]}},
