@@ -593,6 +593,13 @@ func TestBindDir(t *testing.T) {
 	if !bytes.Equal(read(), bound) {
 		t.Error("written without need")
 	}
+	// Who is not written down must not be pushed to.
+	if s, err := hostclient.BindDir(dir, clientsAt(t, "a", "d"), []age.Identity{id}, unwilling{}); s != nil || !errors.Is(err, errUnwilling) {
+		t.Errorf("bound, and not written: %v", err)
+	}
+	if !bytes.Equal(read(), bound) {
+		t.Error("half written")
+	}
 	again, err := hostclient.BindDir(dir, clientsAt(t, "a", "d"), []age.Identity{other})
 	if err != nil {
 		t.Fatal(err)
