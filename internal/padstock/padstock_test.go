@@ -505,6 +505,34 @@ func TestFilesAreAsTheSpecHasThem(t *testing.T) {
 	}
 }
 
+// TestBegunAnew: every stock has an id and a key of its own.
+func TestBegunAnew(t *testing.T) {
+	h := made(t)
+	ids, keys := map[string]bool{}, map[string]bool{}
+	const stocks = 3
+	for range stocks {
+		header := read(t, h.c.Dir+"/stock")
+		block, err := aes.NewCipher(h.c.Key[:])
+		check(t, err)
+		gcm, err := cipher.NewGCM(block)
+		check(t, err)
+		key, err := gcm.Open(nil, header[136:148], header[148:], header[:136])
+		check(t, err)
+		if bytes.Equal(key, make([]byte, 32)) {
+			t.Error("a key of zeros")
+		}
+		ids[string(header[8:24])], keys[string(key)] = true, true
+		check(t, h.open())
+		_, err = h.take(10, false)
+		check(t, err)
+		check(t, h.add(1))
+		check(t, h.stock.Close())
+	}
+	if len(ids) != stocks || len(keys) != stocks {
+		t.Errorf("%d ids and %d keys of %d stocks", len(ids), len(keys), stocks)
+	}
+}
+
 // TestAtRest: nothing of a pad, a key or the machine's id is on disk in clear,
 // nothing can be read by others, and files do not pile up.
 func TestAtRest(t *testing.T) {
