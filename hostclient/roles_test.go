@@ -22,6 +22,7 @@ import (
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/prg"
 	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/safetensors"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/transform"
@@ -492,6 +493,43 @@ func TestBind(t *testing.T) {
 	_, secret = seal(t, nets()["mlp"], permutePad)
 	if err := errors.Join(secret.Bind(0, "a"), secret.Bind(0, "b")); err != nil || secret.Describe().Providers != nil {
 		t.Errorf("%v, %q", err, secret.Describe().Providers)
+	}
+}
+
+// A secret in which a provider has two roles, or none has a name, is refused.
+func TestHostileProviders(t *testing.T) {
+	_, of2 := seal(t, nets()["mlp"], split)
+	if err := errors.Join(of2.Bind(0, "a"), of2.Bind(1, "b")); err != nil {
+		t.Fatal(err)
+	}
+	_, of1 := seal(t, nets()["mlp"], permutePad)
+	const of, key = `,"providers":[["a"],["b"]]`, "securenets.secret"
+	for _, c := range []struct {
+		secret    *hostclient.Secret
+		providers string
+		good      bool
+	}{
+		{of2, `[["a"],["b"]]`, true}, {of2, `[["a"],[]]`, true},
+		{of2, `[["a"],["a"]]`, false}, {of2, `[["a","b"],["b"]]`, false}, {of2, `[["a","a"],["b"]]`, false}, {of2, `[[""],["b"]]`, false},
+		{of2, `[["a","b"]]`, false}, {of2, `[["a"],["b"],["c"]]`, false},
+		{of1, `[["a"]]`, false}, {of1, `[["a"],["b"]]`, false},
+	} {
+		plain, err := c.secret.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := safetensors.Parse(plain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		header := strings.Replace(strings.TrimSuffix(f.Metadata[key], "}"), of, "", 1)
+		f.Metadata[key] = header + `,"providers":` + c.providers + "}"
+		if plain, err = f.Marshal(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := hostclient.UnmarshalSecret(plain); (err == nil) != c.good {
+			t.Errorf("%d roles, providers %s: %v", c.secret.Roles(), c.providers, err)
+		}
 	}
 }
 
