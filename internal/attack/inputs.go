@@ -133,26 +133,35 @@ func columnZeros(r ring.Ring, calls []ring.Matrix) (s signature) {
 	return s
 }
 
+// apart says how far a signature is from that of another call.
+type apart func(a, b signature) int
+
 // Link sees one call for each of n images, then some more of images drawn from the same,
-// and says for each which of the first it is nearest to. It returns how often it is
+// and says for each which of the first its feature is nearest to. It returns how often it is
 // right: one of n times by chance.
-func Link(r ring.Ring, rng *rand.Rand, view View, x []int32, n, queries int, near func(a, b ring.Matrix) int) (right int, err error) {
-	image := func(i int) []int32 { return x[i*len(x)/n : (i+1)*len(x)/n] }
-	first := make([]ring.Matrix, n)
+func Link(r ring.Ring, rng *rand.Rand, view View, x []int32, n, queries int, f feature, d apart) (right int, err error) {
+	see := func(i int) (signature, error) {
+		call, err := view(x[i*len(x)/n:(i+1)*len(x)/n], 1)
+		if err != nil {
+			return nil, err
+		}
+		return f(r, []ring.Matrix{call}), nil
+	}
+	first := make([]signature, n)
 	for i := range first {
-		if first[i], err = view(image(i), 1); err != nil {
+		if first[i], err = see(i); err != nil {
 			return 0, err
 		}
 	}
 	for range queries {
 		of := rng.IntN(n)
-		again, err := view(image(of), 1)
+		again, err := see(of)
 		if err != nil {
 			return 0, err
 		}
-		guess, least := 0, near(first[0], again)
+		guess, least := 0, d(first[0], again)
 		for i := 1; i < n; i++ {
-			if d := near(first[i], again); d < least {
+			if d := d(first[i], again); d < least {
 				guess, least = i, d
 			}
 		}
@@ -163,17 +172,20 @@ func Link(r ring.Ring, rng *rand.Rand, view View, x []int32, n, queries int, nea
 	return right, nil
 }
 
-// zerosApart compares columnZeros of two calls.
-func zerosApart(r ring.Ring) func(a, b ring.Matrix) int {
-	return func(a, b ring.Matrix) int {
-		return distance(columnZeros(r, []ring.Matrix{a}), columnZeros(r, []ring.Matrix{b}))
+// callWords are the words of the last call.
+func callWords(_ ring.Ring, calls []ring.Matrix) signature {
+	m := calls[len(calls)-1]
+	s := make(signature, len(m.Data))
+	for i, a := range m.Data {
+		s[i] = int(a)
 	}
+	return s
 }
 
-// wordsApart counts the places at which two calls hold different words.
-func wordsApart(a, b ring.Matrix) (n int) {
-	for i, e := range a.Data {
-		if e != b.Data[i] {
+// differing counts the places at which two signatures differ.
+func differing(a, b signature) (n int) {
+	for i, e := range a {
+		if e != b[i] {
 			n++
 		}
 	}

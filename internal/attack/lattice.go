@@ -16,6 +16,14 @@ import (
 // their ratio: 2·small² < M.
 const small = 1 << 15
 
+// log2 holds the logarithms of magnitudes that count as an integer.
+var log2 = func() (of [small + 1]float64) {
+	for e := range of {
+		of[e] = math.Log2(float64(e))
+	}
+	return of
+}()
+
 // What a word costs in shrink that is not small, in bits.
 const (
 	mixed = 5  // where units of words differ by the common factors of few integers
@@ -115,7 +123,7 @@ func shrink(r ring.Ring, v []uint32, lost float64) uint32 {
 				e := r.Lift(r.Mul(unit, a))
 				if e = max(e, -e); e <= small {
 					n++
-					bits += math.Log2(float64(e))
+					bits += log2[e]
 				}
 			}
 			all := float64(len(some))

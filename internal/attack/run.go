@@ -488,12 +488,13 @@ func (a *inputAttack) run(ctx context.Context, report func(attack, what string, 
 
 	for _, g := range []struct {
 		name string
-		near func(a, b ring.Matrix) int
-	}{{"link by zeros", zerosApart(r)}, {"link by words", wordsApart}} {
+		f    feature
+		d    apart
+	}{{"link by zeros", columnZeros, distance}, {"link by words", callWords, differing}} {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		right, err := Link(r, rng, a.view, a.images(0, linked), linked, trials, g.near)
+		right, err := Link(r, rng, a.view, a.images(0, linked), linked, trials, g.f, g.d)
 		if err != nil {
 			return err
 		}
