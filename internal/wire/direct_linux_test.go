@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -326,8 +327,13 @@ func TestDirectContexts(t *testing.T) {
 		host.Close()
 		slot.Bytes[99] = 1 // a fault, were it not mapped
 		slot.Put()
-		if _, ok := host.Get(100); ok {
-			t.Error("a slot of memory that is gone")
+		for { // the memory goes after the connection, whose end was seen above
+			slot, ok := host.Get(100)
+			if !ok {
+				break
+			}
+			slot.Put()
+			runtime.Gosched()
 		}
 		if err := host.SendMsg(new(wire.Request)); err != io.EOF {
 			t.Errorf("sent to nobody: %v", err)
