@@ -26,7 +26,7 @@ import (
 
 const (
 	brief    = 400 * time.Millisecond
-	patience = 20 * time.Second // much more than anything takes
+	patience = time.Minute // much more than anything takes
 )
 
 // served serves g until stop is called, which waits for that, and says where: REST, gRPC.
@@ -109,7 +109,7 @@ func TestLongWait(t *testing.T) {
 			return nil, ctx.Err()
 		}
 	})
-	at, stop := served(t, g, time.Minute)
+	at, stop := served(t, g, time.Hour)
 	defer stop()
 	const large = 64 << 10 // more than is read ahead
 	var conns []net.Conn
@@ -128,7 +128,7 @@ func TestLongWait(t *testing.T) {
 // TestSlowSender: who does not send all of a request does not keep its place.
 func TestSlowSender(t *testing.T) {
 	g := one(1, func(_ context.Context, x []float32, _ int) ([]float32, error) { return x, nil })
-	at, stop := served(t, g, time.Minute)
+	at, stop := served(t, g, time.Hour)
 	defer stop()
 	slow := send(t, at[0], 100, 50)
 	if status := statusOn(t, slow); status != 400 {
@@ -142,7 +142,7 @@ func TestSlowSender(t *testing.T) {
 // TestSlowHeader: nor does a connection stay that does not send all of a header, or of a body
 // that was refused before it came.
 func TestSlowHeader(t *testing.T) {
-	at, stop := served(t, one(1, nil), time.Minute)
+	at, stop := served(t, one(1, nil), time.Hour)
 	defer stop()
 	for _, request := range []string{
 		"GET /v2 HTTP/1.1\r\nHost: local",
@@ -166,11 +166,12 @@ func TestSlowHeader(t *testing.T) {
 // TestSlowReader: who does not read an answer does not keep it in memory.
 func TestSlowReader(t *testing.T) {
 	answered := make(chan struct{})
-	g := one(1<<22, func(context.Context, []float32, int) ([]float32, error) {
+	const outputs = 1 << 19 // 1 MiB of JSON, which no socket takes at once
+	g := one(outputs, func(context.Context, []float32, int) ([]float32, error) {
 		defer close(answered)
-		return make([]float32, 1<<22), nil
+		return make([]float32, outputs), nil
 	})
-	at, stop := served(t, g, time.Minute)
+	at, stop := served(t, g, time.Hour)
 	send(t, at[0], 100, 100)
 	<-answered
 	many, err := net.Dial("unix", at[0])
@@ -189,7 +190,7 @@ func TestSlowReader(t *testing.T) {
 // TestKeptAlive: a connection serves requests after the time that one may take.
 func TestKeptAlive(t *testing.T) {
 	g := one(1, func(_ context.Context, x []float32, _ int) ([]float32, error) { return x, nil })
-	at, stop := served(t, g, time.Minute)
+	at, stop := served(t, g, time.Hour)
 	defer stop()
 	dials := 0
 	c := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -216,7 +217,7 @@ func TestKeptAlive(t *testing.T) {
 
 // TestSilent: an end waits for no connection that has yet to begin.
 func TestSilent(t *testing.T) {
-	at, stop := served(t, one(1, nil), time.Minute)
+	at, stop := served(t, one(1, nil), time.Hour)
 	silent, err := net.Dial("unix", at[1])
 	if err != nil {
 		t.Fatal(err)
@@ -236,7 +237,7 @@ func TestSilent(t *testing.T) {
 // TestEndAtOnce: a gateway that is to end before it serves does.
 func TestEndAtOnce(t *testing.T) {
 	for range 20 {
-		_, stop := served(t, one(1, nil), time.Minute)
+		_, stop := served(t, one(1, nil), time.Hour)
 		stop()
 	}
 }
@@ -281,7 +282,7 @@ func TestGRPCPlaces(t *testing.T) {
 	var read atomic.Int64
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- g.Serve(ctx, nil, counted{l, &read}, time.Minute) }()
+	go func() { done <- g.Serve(ctx, nil, counted{l, &read}, time.Hour) }()
 	cc, err := grpc.NewClient("unix:"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
@@ -319,7 +320,7 @@ func TestGRPCPlaces(t *testing.T) {
 
 // TestGRPCUnsent: a call that is not sent does not keep its place.
 func TestGRPCUnsent(t *testing.T) {
-	at, stop := served(t, one(1, func(_ context.Context, x []float32, _ int) ([]float32, error) { return x, nil }), time.Minute)
+	at, stop := served(t, one(1, func(_ context.Context, x []float32, _ int) ([]float32, error) { return x, nil }), time.Hour)
 	defer stop()
 	cc, err := grpc.NewClient("unix:"+at[1], grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
