@@ -169,8 +169,8 @@ func testStopSilent(t *testing.T, by way) {
 	defer cancel()
 	here, far := by.open(d.running, ctx), evaluate(t, ctx, alice.cc)
 	here.send(m.request(1, 3, 9))
+	<-begun // before the other is sent, which may come into one batch with it
 	far.send(m.request(1, 3, 9))
-	<-begun
 	<-begun
 
 	stopped := time.Now()

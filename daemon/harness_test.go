@@ -77,6 +77,7 @@ func start(t testing.TB, backend kernels.Backend, change func(*config.Config)) *
 	d := &running{t: t, backend: backend, cfg: config.Default()}
 	d.cfg.Listen = "unix:" + filepath.Join(dir, "s")
 	d.cfg.StateDir = filepath.Join(dir, "state")
+	d.cfg.Threads = 2 // products at a time, on any machine
 	if change != nil {
 		change(&d.cfg)
 	}
