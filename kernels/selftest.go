@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"math/rand/v2"
 
 	"github.com/securenets/securenets/internal/plan"
@@ -61,9 +62,8 @@ func evaluateOnce(ctx context.Context, b Backend, r ring.Ring, op plan.Op, w, y,
 	return errors.Join(p.Evaluate(ctx, y, x), p.Close())
 }
 
-// Direct returns y = W x, one row a row of x, by the definition of op: one
-// multiply-add and one reduction at a time. It is what backends are compared
-// with. The arguments must be those that a backend would accept.
+// Direct returns y = W x, one row a row of x, by the definition of op: every
+// sum as an integer, reduced once. It is what backends are compared with. The arguments must be those that a backend would accept.
 func Direct(r ring.Ring, op plan.Op, w, x ring.Matrix) ring.Matrix {
 	c := op.AsConv()
 	y := ring.NewMatrix(x.Rows, op.OutLen())
@@ -85,7 +85,7 @@ func Direct(r ring.Ring, op plan.Op, w, x ring.Matrix) ring.Matrix {
 // position returns one output, of the weights w and the channels from first on.
 func position(r ring.Ring, c *plan.Conv2D, w, x []uint32, p, q, first int) uint32 {
 	depth := c.C / c.Groups
-	var sum uint32
+	var hi, lo uint64 // of at most ring.MaxTerms terms below 2^64
 	for a := range c.KH {
 		h := p*c.SH + a*c.DH - c.Top
 		for b := range c.KW {
@@ -93,10 +93,13 @@ func position(r ring.Ring, c *plan.Conv2D, w, x []uint32, p, q, first int) uint3
 			if h < 0 || h >= c.H || v < 0 || v >= c.W {
 				continue
 			}
-			for i := range depth {
-				sum = r.Add(sum, r.Mul(w[(a*c.KW+b)*depth+i], x[(h*c.W+v)*c.C+first+i]))
+			words := x[(h*c.W+v)*c.C+first:][:depth]
+			for i, e := range w[(a*c.KW+b)*depth:][:depth] {
+				var carry uint64
+				lo, carry = bits.Add64(lo, uint64(e)*uint64(words[i]), 0)
+				hi += carry
 			}
 		}
 	}
-	return sum
+	return uint32(bits.Rem64(hi, lo, uint64(r.Modulus())))
 }

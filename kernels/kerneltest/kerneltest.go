@@ -57,36 +57,61 @@ func testDigest(t *testing.T, b kernels.Backend) {
 	}
 }
 
-func testOperators(t *testing.T, b kernels.Backend) {
-	for _, r := range rings {
-		rng := rand.New(rand.NewPCG(1, uint64(r.Modulus())))
-		for _, op := range operators {
-			check(t, b, r, op, uniform(rng, r, op.Rows(), op.Terms()), uniform(rng, r, 2, op.InLen()))
+// example is operands, and the product that is right.
+type example struct {
+	r          ring.Ring
+	op         plan.Op
+	w, x, want ring.Matrix
+}
+
+// examples returns a test of examples, which are made and worked out once for all backends of
+// a process: that takes longer than most backends do. testMemory sees who changes operands.
+func examples(list func(add func(r ring.Ring, op plan.Op, w, x ring.Matrix))) func(*testing.T, kernels.Backend) {
+	all := sync.OnceValue(func() (all []example) {
+		list(func(r ring.Ring, op plan.Op, w, x ring.Matrix) {
+			all = append(all, example{r, op, w, x, kernels.Direct(r, op, w, x)})
+		})
+		return all
+	})
+	return func(t *testing.T, b kernels.Backend) {
+		for _, e := range all() {
+			y, err := product(t.Context(), b, e.r, e.op, e.w, e.x)
+			noError(t, err)
+			compare(t, fmt.Sprintf("%v over %v, %d rows", e.op, e.r, e.x.Rows), y, e.want)
 		}
 	}
 }
 
+var testOperators = examples(func(add func(ring.Ring, plan.Op, ring.Matrix, ring.Matrix)) {
+	for _, r := range rings {
+		rng := rand.New(rand.NewPCG(1, uint64(r.Modulus())))
+		for _, op := range operators {
+			add(r, op, uniform(rng, r, op.Rows(), op.Terms()), uniform(rng, r, 2, op.InLen()))
+		}
+	}
+})
+
 // testExtremes takes operands of all zeros, of all M-1, and with a single one
 // (which picks a column of w, and shows where each word goes).
-func testExtremes(t *testing.T, b kernels.Backend) {
+var testExtremes = examples(func(add func(ring.Ring, plan.Op, ring.Matrix, ring.Matrix)) {
 	for _, r := range rings {
 		rng := rand.New(rand.NewPCG(2, uint64(r.Modulus())))
 		for _, op := range operators {
 			top := r.Modulus() - 1
-			check(t, b, r, op, constant(op.Rows(), op.Terms(), top), constant(2, op.InLen(), top))
-			check(t, b, r, op, constant(op.Rows(), op.Terms(), 0), constant(2, op.InLen(), top))
-			check(t, b, r, op, uniform(rng, r, op.Rows(), op.Terms()), constant(2, op.InLen(), 0))
+			add(r, op, constant(op.Rows(), op.Terms(), top), constant(2, op.InLen(), top))
+			add(r, op, constant(op.Rows(), op.Terms(), 0), constant(2, op.InLen(), top))
+			add(r, op, uniform(rng, r, op.Rows(), op.Terms()), constant(2, op.InLen(), 0))
 			hot := ring.NewMatrix(3, op.InLen())
 			for i := range hot.Rows {
 				hot.Row(i)[rng.Uint64()%uint64(hot.Cols)] = 1
 			}
-			check(t, b, r, op, uniform(rng, r, op.Rows(), op.Terms()), hot)
+			add(r, op, uniform(rng, r, op.Rows(), op.Terms()), hot)
 		}
 	}
-}
+})
 
 // testTails takes sizes about the powers of two that kernels are blocked by.
-func testTails(t *testing.T, b kernels.Backend) {
+var testTails = examples(func(add func(ring.Ring, plan.Op, ring.Matrix, ring.Matrix)) {
 	sizes := []int{31, 32, 33, 47, 48, 49, 63, 64, 65, 127, 128, 129}
 	for n := 1; n <= 20; n++ {
 		sizes = append(sizes, n)
@@ -94,7 +119,7 @@ func testTails(t *testing.T, b kernels.Backend) {
 	r := ring.Q4()
 	rng := rand.New(rand.NewPCG(3, 0))
 	dense := func(in, out, rows int) {
-		check(t, b, r, plan.Dense(in, out), uniform(rng, r, out, in), uniform(rng, r, rows, in))
+		add(r, plan.Dense(in, out), uniform(rng, r, out, in), uniform(rng, r, rows, in))
 	}
 	for _, n := range sizes {
 		dense(n, 7, 3)
@@ -105,10 +130,10 @@ func testTails(t *testing.T, b kernels.Backend) {
 	for _, n := range []int{255, 256, 257, 1023, 1025} {
 		dense(n, 7, 3)
 	}
-}
+})
 
 // testTiles takes products large enough to be cut in every direction.
-func testTiles(t *testing.T, b kernels.Backend) {
+var testTiles = examples(func(add func(ring.Ring, plan.Op, ring.Matrix, ring.Matrix)) {
 	rng := rand.New(rand.NewPCG(4, 0))
 	for _, test := range []struct {
 		op   plan.Op
@@ -122,12 +147,12 @@ func testTiles(t *testing.T, b kernels.Backend) {
 		{conv(plan.Conv2D{H: 8, W: 8, C: 300, OutC: 300, KH: 3, KW: 3, Groups: 300}), 1},
 	} {
 		r := ring.Q4()
-		check(t, b, r, test.op, uniform(rng, r, test.op.Rows(), test.op.Terms()), uniform(rng, r, test.rows, test.op.InLen()))
+		add(r, test.op, uniform(rng, r, test.op.Rows(), test.op.Terms()), uniform(rng, r, test.rows, test.op.InLen()))
 	}
-}
+})
 
 // testLongestSum takes contractions of ring.MaxTerms terms.
-func testLongestSum(t *testing.T, b kernels.Backend) {
+var testLongestSum = examples(func(add func(ring.Ring, plan.Op, ring.Matrix, ring.Matrix)) {
 	for _, r := range rings {
 		rng := rand.New(rand.NewPCG(5, uint64(r.Modulus())))
 		for _, op := range []plan.Op{
@@ -135,11 +160,11 @@ func testLongestSum(t *testing.T, b kernels.Backend) {
 			conv(plan.Conv2D{H: 5, W: 4, C: ring.MaxTerms / 16, OutC: 2, KH: 4, KW: 4}),
 		} {
 			top := r.Modulus() - 1
-			check(t, b, r, op, constant(op.Rows(), op.Terms(), top), constant(1, op.InLen(), top))
-			check(t, b, r, op, uniform(rng, r, op.Rows(), op.Terms()), uniform(rng, r, 1, op.InLen()))
+			add(r, op, constant(op.Rows(), op.Terms(), top), constant(1, op.InLen(), top))
+			add(r, op, uniform(rng, r, op.Rows(), op.Terms()), uniform(rng, r, 1, op.InLen()))
 		}
 	}
-}
+})
 
 // testBatch: a batch is its rows, each on its own.
 func testBatch(t *testing.T, b kernels.Backend) {
@@ -384,14 +409,6 @@ func testLifecycle(t *testing.T, b kernels.Backend) {
 	if _, err := b.Load(t.Context(), r, op, constant(40, 50, 1)); !errors.Is(err, kernels.ErrClosed) {
 		t.Errorf("Load after Close: error %v", err)
 	}
-}
-
-// check compares a backend's product with the definition.
-func check(t *testing.T, b kernels.Backend, r ring.Ring, op plan.Op, w, x ring.Matrix) {
-	t.Helper()
-	y, err := product(t.Context(), b, r, op, w, x)
-	noError(t, err)
-	compare(t, fmt.Sprintf("%v over %v, %d rows", op, r, x.Rows), y, kernels.Direct(r, op, w, x))
 }
 
 func compare(t *testing.T, what string, got, want ring.Matrix) {
