@@ -42,7 +42,7 @@ import (
 func Build(dir string, flags ...string) (string, error) {
 	_, here, _, _ := runtime.Caller(0)
 	path := filepath.Join(dir, "libfake.so")
-	args := append([]string{"-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-fvisibility=hidden",
+	args := append([]string{"-shared", "-fPIC", "-O3", "-Wall", "-Werror", "-fvisibility=hidden",
 		"-I", filepath.Join(filepath.Dir(here), "../driver/include"), "-o", path}, flags...)
 	out, err := exec.Command("gcc", append(args, filepath.Join(filepath.Dir(here), "testdata/fake.c"), "-lpthread")...).CombinedOutput()
 	if err != nil {

@@ -604,15 +604,24 @@ static void gather8(op *o)
 			}
 }
 
+/* weights sets w to the words that have one residue of 1 and the others of 0. */
+static void weights(const ring *r, uint64_t *w)
+{
+	for (unsigned i = 0; i < r->primes; i++) {
+		int64_t p = prime(r, i), rest = r->modulus / p, e = 1;
+		while (rest % p * e % p != 1 % p)
+			e++;
+		w[i] = (uint64_t)rest * e;
+	}
+}
+
 /* word returns the word with these residues. */
-static uint32_t word(const ring *r, const int64_t *sums)
+static uint32_t word(const ring *r, const uint64_t *weights, const int64_t *sums)
 {
 	uint64_t y = 0;
 	for (unsigned i = 0; i < r->primes; i++) {
-		int64_t p = prime(r, i), rest = r->modulus / p, v = (sums[i] % p + p) % p, e = 1;
-		while (rest % p * e % p != 1 % p)
-			e++;
-		y = (y + (uint64_t)(v * e % p) * rest) % r->modulus;
+		int64_t p = prime(r, i);
+		y = (y + (sums[i] % p + p) % p * weights[i]) % r->modulus;
 	}
 	return y;
 }
@@ -630,13 +639,15 @@ static void doCombine(op *o, int wide)
 	combine s;
 	memcpy(&s, o->args, sizeof s);
 	int64_t image = s.groups * s.pad * s.ld;
+	uint64_t ones[4];
+	weights(&s.r, ones);
 	for (int64_t j = 0; j < s.rows; j++)
 		for (uint32_t g = 0; g < s.groups; g++)
 			for (uint32_t out = 0; out < s.outs; out++) {
 				int64_t at = (g * s.pad + j) * s.ld + out, sums[4];
 				for (unsigned i = 0; i < s.r.primes; i++)
 					sums[i] = wide ? (int64_t)((const double *)s.sums)[at + i / 2 * image] : ((const int32_t *)s.sums)[at + i * image];
-				s.y[(j * s.groups + g) * s.outs + out] = word(&s.r, sums);
+				s.y[(j * s.groups + g) * s.outs + out] = word(&s.r, ones, sums);
 			}
 }
 static void combine8(op *o) { doCombine(o, 0); }
@@ -671,9 +682,19 @@ typedef struct {
 	ring r;
 } fusedArgs;
 
-static int64_t element(const map *m, uint64_t image, uint64_t row, uint64_t k)
+/* row returns a row's elements, or NULL for one that is not there, which reads as zeros. */
+static const int8_t *row(const map *m, uint64_t image, uint64_t row)
 {
-	return image < m->images && row < m->rows && k < m->bytes ? m->base[image * m->image + row * m->stride + k] : 0;
+	return image < m->images && row < m->rows ? m->base + image * m->image + row * m->stride : NULL;
+}
+
+/* dot sums products of bytes: of no more than fit. */
+static int32_t dot(const int8_t *a, const int8_t *b, int64_t n)
+{
+	int32_t s = 0;
+	for (int64_t i = 0; i < n; i++)
+		s += a[i] * b[i];
+	return s;
 }
 
 static void fused(op *o)
@@ -687,13 +708,17 @@ static void fused(op *o)
 		o->ctx->lost = CUDA_ERROR_LAUNCH_FAILED;
 		return;
 	}
+	uint64_t ones[4], bytes = x.bytes < w.bytes ? x.bytes : w.bytes;
+	weights(&s.r, ones);
 	for (uint32_t j = 0; j < s.rows; j++)
 		for (uint32_t out = 0; out < s.outs; out++) {
 			int64_t sums[4] = {0};
-			for (unsigned i = 0; i < s.r.primes; i++)
-				for (uint64_t k = 0; k < x.bytes; k++)
-					sums[i] += element(&x, i, j, k) * element(&w, s.r.lift ? 0 : i, out, k);
-			s.y[(uint64_t)j * s.outs + out] = word(&s.r, sums);
+			for (unsigned i = 0; i < s.r.primes; i++) {
+				const int8_t *a = row(&x, i, j), *b = row(&w, s.r.lift ? 0 : i, out);
+				if (a && b)
+					sums[i] = dot(a, b, bytes);
+			}
+			s.y[(uint64_t)j * s.outs + out] = word(&s.r, ones, sums);
 		}
 }
 
@@ -834,11 +859,7 @@ static void gemm(op *o)
 				double sum = 0; /* exact for sums of bytes and of our residues */
 				int64_t at = i + j * (int64_t)o->a[10];
 				if (in == CUDA_R_8I) {
-					const int8_t *p = (const int8_t *)A + i * (int64_t)o->a[4], *q = (const int8_t *)B + j * (int64_t)o->a[7];
-					int32_t s = 0;
-					for (int64_t l = 0; l < k; l++)
-						s += p[l] * q[l];
-					((int32_t *)C)[at] = s;
+					((int32_t *)C)[at] = dot((const int8_t *)A + i * (int64_t)o->a[4], (const int8_t *)B + j * (int64_t)o->a[7], k);
 					continue;
 				}
 				for (int64_t l = 0; l < k; l++)
