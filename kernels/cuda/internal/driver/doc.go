@@ -5,8 +5,8 @@
 // package defines every symbol that they name: a jump through a table whose
 // entries return an error until Open has found the libraries and filled them in.
 // Empty archives in lib take the place of the libraries at link time. The headers
-// in include, which a build has to point CGO_CFLAGS at, hold the names, values and
-// prototypes in use.
+// in include hold the names, values and prototypes in use. A build has to point the C
+// compiler at both folders (CPATH and LIBRARY_PATH, see the Makefile).
 //
 // Beside that it has the calls that gorgonia.org/cu lacks.
 package driver
