@@ -63,7 +63,8 @@ func evaluateOnce(ctx context.Context, b Backend, r ring.Ring, op plan.Op, w, y,
 }
 
 // Direct returns y = W x, one row a row of x, by the definition of op: every
-// sum as an integer, reduced once. It is what backends are compared with. The arguments must be those that a backend would accept.
+// sum as an integer, reduced once. It is what backends are compared with. The arguments
+// must be those that a backend would accept.
 func Direct(r ring.Ring, op plan.Op, w, x ring.Matrix) ring.Matrix {
 	c := op.AsConv()
 	y := ring.NewMatrix(x.Rows, op.OutLen())
