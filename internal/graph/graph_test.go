@@ -65,7 +65,7 @@ func TestApplyAgainstDefinition(t *testing.T) {
 			t.Fatalf("seed %d: a batch differs from its samples", seed)
 		}
 	}
-	if len(seen) != 16 {
+	if len(seen) != 29 {
 		t.Fatalf("operators tried: %v", seen)
 	}
 }
@@ -93,6 +93,23 @@ func TestApplyByHand(t *testing.T) {
 		{"average of the map alone", graph.AvgPool{Pool: pool(2, 2, 2, 2, 1, 1, 0, 0)}, square, ramp, []float32{1, 2.5, 5.5, 7}},
 		{"average counting padding", graph.AvgPool{Pool: pool(2, 2, 2, 2, 1, 1, 0, 0), CountPad: true}, square, ramp, []float32{.25, 1.25, 2.75, 7}},
 		{"sum pool", graph.SumPool{Pool: pool(2, 2, 2, 2, 1, 1, 0, 0)}, square, ramp, []float32{1, 5, 11, 28}},
+		{"elu", graph.ELU{Alpha: 2}, graph.Vector(3), []float32{float32(-math.Ln2), 0, 3}, []float32{-1, 0, 3}},
+		{"softplus", graph.Softplus{}, graph.Vector(4), []float32{0, 100, -200, -inf}, []float32{float32(math.Ln2), 100, 0, 0}},
+		{"erf", graph.Erf{}, graph.Vector(3), []float32{0, inf, -1}, []float32{0, 1, -0.8427008}},
+		{"square root", graph.Sqrt{}, graph.Vector(2), []float32{0, 9}, []float32{0, 3}},
+		{"log softmax of large values", graph.LogSoftmax{}, graph.Vector(2), []float32{1000, 1000}, []float32{float32(-math.Ln2), float32(-math.Ln2)}},
+		{"mean of channels", graph.ChannelMean{}, graph.Shape{H: 1, W: 2, C: 2}, []float32{1, 2, 3, 5}, []float32{1.5, 4}},
+		{"slopes", &graph.PReLU{Slope: []float32{2, 3}}, graph.Shape{H: 1, W: 2, C: 2}, []float32{-1, -1, 5, -2}, []float32{-2, -3, 5, -6}},
+		{"slice", graph.Slice{H: graph.Range{From: 1, To: 2}, W: graph.Range{To: 2}, C: graph.Range{To: 1}}, square, ramp, []float32{4, 5}},
+		{"slice of channels", graph.Slice{H: graph.Range{To: 1}, W: graph.Range{To: 2}, C: graph.Range{From: 1, To: 2}},
+			graph.Shape{H: 1, W: 2, C: 2}, []float32{1, 2, 3, 4}, []float32{2, 4}},
+		{"pad", graph.Pad{Before: graph.Shape{H: 1}, After: graph.Shape{W: 1, C: 1}, Value: 7}, graph.Shape{H: 1, W: 1, C: 1},
+			[]float32{5}, []float32{7, 7, 7, 7, 5, 7, 7, 7}},
+		// Channels 0 to 5 of two groups, at two positions each.
+		{"shuffle", &graph.Transpose{Dims: []int{2, 3, 2}, Perm: []int{1, 0, 2}, To: graph.Shape{H: 1, W: 2, C: 6}}, graph.Shape{H: 1, W: 2, C: 6},
+			[]float32{0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15}, []float32{0, 3, 1, 4, 2, 5, 10, 13, 11, 14, 12, 15}},
+		{"channels last to first", &graph.Transpose{Dims: []int{4, 3}, Perm: []int{1, 0}, To: graph.Shape{H: 2, W: 2, C: 3}}, graph.Shape{H: 2, W: 3, C: 2},
+			[]float32{0, 6, 1, 7, 2, 8, 3, 9, 4, 10, 5, 11}, []float32{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}},
 		{"leaky relu", graph.LeakyReLU{Alpha: .25}, graph.Vector(3), []float32{-4, 0, 4}, []float32{-1, 0, 4}},
 		{"leaky relu of infinities", graph.LeakyReLU{Alpha: .25}, graph.Vector(2), []float32{-inf, inf}, []float32{-inf, inf}},
 		{"clip", graph.Clip{Min: -1, Max: 2}, graph.Vector(4), []float32{-9, -.5, 1.5, 9}, []float32{-1, -.5, 1.5, 2}},
@@ -219,6 +236,29 @@ func TestShapesRejects(t *testing.T) {
 		"NaN scale":           {chain(square, &graph.Affine{Scale: []float32{nan}}), graph.ErrNotFinite},
 		"infinite shift":      {chain(square, &graph.Affine{Shift: []float32{inf}}), graph.ErrNotFinite},
 		"NaN bound":           {chain(square, graph.Clip{Max: nan}), graph.ErrNotFinite},
+		"transpose":           {chain(square, &graph.Transpose{Dims: []int{4, 5}, Perm: []int{1, 0}, To: square}), nil},
+		"transpose to more":   {chain(square, &graph.Transpose{Dims: []int{4, 4}, Perm: []int{1, 0}, To: graph.Vector(15)}), nil},
+		"transpose of 1":      {chain(square, &graph.Transpose{Dims: []int{4, 1, 4}, Perm: []int{2, 1, 0}, To: square}), nil},
+		"transpose of little": {chain(square, &graph.Transpose{Dims: []int{2, 4, 2}, Perm: []int{1, 2, 0}, To: square}), nil},
+		"transpose nothing":   {chain(square, &graph.Transpose{Dims: []int{4, 4}, Perm: []int{0, 1}, To: square}), nil},
+		"no permutation":      {chain(square, &graph.Transpose{Dims: []int{4, 4}, Perm: []int{1, 1}, To: square}), nil},
+		"short permutation":   {chain(square, &graph.Transpose{Dims: []int{4, 4}, Perm: []int{0}, To: square}), nil},
+		"transpose overflows": {chain(square, &graph.Transpose{Dims: []int{1 << 62, 16}, Perm: []int{1, 0}, To: square}), nil},
+		"transpose of many":   {chain(graph.Vector(512), &graph.Transpose{Dims: []int{2, 2, 2, 2, 2, 2, 2, 2, 2}, Perm: []int{8, 7, 6, 5, 4, 3, 2, 1, 0}, To: graph.Vector(512)}), nil},
+		"slice of all":        {chain(square, graph.Slice{H: graph.Range{To: 4}, W: graph.Range{To: 4}, C: graph.Range{To: 1}}), nil},
+		"slice of nothing":    {chain(square, graph.Slice{H: graph.Range{From: 2, To: 2}, W: graph.Range{To: 4}, C: graph.Range{To: 1}}), nil},
+		"slice past the end":  {chain(square, graph.Slice{H: graph.Range{To: 5}, W: graph.Range{To: 4}, C: graph.Range{To: 1}}), nil},
+		"slice from before":   {chain(square, graph.Slice{H: graph.Range{From: -1, To: 2}, W: graph.Range{To: 4}, C: graph.Range{To: 1}}), nil},
+		"no pad":              {chain(square, graph.Pad{}), nil},
+		"negative pad":        {chain(square, graph.Pad{Before: graph.Shape{H: -1}}), nil},
+		"huge pad":            {chain(square, graph.Pad{Before: graph.Shape{H: math.MaxInt}}), nil},
+		"too wide a pad":      {chain(square, graph.Pad{Before: graph.Shape{H: 1 << 20}, After: graph.Shape{W: 1 << 20}}), nil},
+		"pad with NaN":        {chain(square, graph.Pad{Before: graph.Shape{H: 1}, Value: nan}), graph.ErrNotFinite},
+		"too few slopes":      {chain(graph.Vector(2), &graph.PReLU{Slope: []float32{1}}), nil},
+		"infinite slopes":     {chain(square, &graph.PReLU{Slope: []float32{inf}}), graph.ErrNotFinite},
+		"infinite alpha":      {chain(square, graph.ELU{Alpha: inf}), graph.ErrNotFinite},
+		"product of one":      {chain(square, graph.Mul{}), nil},
+		"by more":             {&graph.Graph{Input: square, Nodes: []graph.Node{node(graph.MaxPool{Pool: pool(4, 4, 1, 1)}, 0), node(graph.Mul{}, 1, 0)}, Output: 2}, nil},
 		"infinite slope":      {chain(square, graph.LeakyReLU{Alpha: inf}), graph.ErrNotFinite},
 		"huge pool":           {chain(square, graph.AvgPool{Pool: pool(1<<40, 1<<40, 1, 1, 1<<39, 0, 1<<39, 0)}), nil},
 		"reshape":             {chain(square, graph.Reshape{To: graph.Vector(15)}), nil},
@@ -230,6 +270,49 @@ func TestShapesRejects(t *testing.T) {
 		}
 		if (c.want == graph.ErrNotFinite) != errors.Is(err, graph.ErrNotFinite) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// The second of two counts for all of an axis along which it has one.
+func TestPairs(t *testing.T) {
+	in := graph.Shape{H: 2, W: 1, C: 2}
+	x := []float32{1, 2, 3, 4, 5, 6, 7, 8} // two samples
+	first := graph.Slice{H: graph.Range{To: 1}, W: graph.Range{To: 1}, C: graph.Range{To: 2}}
+	for _, c := range []struct {
+		name   string
+		op, by graph.Op
+		want   []float32
+	}{
+		{"one position", graph.Mul{}, first, []float32{1, 4, 3, 8, 25, 36, 35, 48}},
+		{"one channel", graph.Sub{}, graph.ChannelMean{}, []float32{-.5, .5, -.5, .5, -.5, .5, -.5, .5}},
+		{"both", graph.Div{}, graph.Slice{H: graph.Range{To: 1}, W: graph.Range{To: 1}, C: graph.Range{From: 1, To: 2}}, []float32{.5, 1, 1.5, 2, 5. / 6, 1, 7. / 6, 8. / 6}},
+		{"all", graph.Add{}, graph.ReLU{}, []float32{2, 4, 6, 8, 10, 12, 14, 16}},
+	} {
+		g := &graph.Graph{Input: in, Output: 2, Nodes: []graph.Node{{Op: c.by, Inputs: []graph.Value{0}}, {Op: c.op, Inputs: []graph.Value{0, 1}}}}
+		if got := graphtest.Run(g, x, 2); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+// NewTranspose leaves as few axes as there can be, and what moves nothing is a Reshape.
+func TestNewTranspose(t *testing.T) {
+	to := graph.Vector(24)
+	for _, c := range []struct {
+		dims, perm []int
+		want       graph.Op
+	}{
+		{[]int{2, 3, 4}, []int{0, 1, 2}, graph.Reshape{To: to}},
+		{[]int{1, 24, 1}, []int{2, 1, 0}, graph.Reshape{To: to}},
+		{[]int{24}, []int{0}, graph.Reshape{To: to}},
+		{[]int{2, 3, 4}, []int{1, 2, 0}, &graph.Transpose{Dims: []int{2, 12}, Perm: []int{1, 0}, To: to}},
+		{[]int{2, 1, 3, 4}, []int{2, 3, 1, 0}, &graph.Transpose{Dims: []int{2, 12}, Perm: []int{1, 0}, To: to}},
+		{[]int{2, 3, 1, 4}, []int{3, 1, 2, 0}, &graph.Transpose{Dims: []int{2, 3, 4}, Perm: []int{2, 1, 0}, To: to}},
+		{[]int{3, 1, 2, 1, 4}, []int{2, 1, 0, 3, 4}, &graph.Transpose{Dims: []int{3, 2, 4}, Perm: []int{1, 0, 2}, To: to}},
+	} {
+		if got := graph.NewTranspose(c.dims, c.perm, to); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%v by %v: %+v, want %+v", c.dims, c.perm, got, c.want)
 		}
 	}
 }

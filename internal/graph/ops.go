@@ -34,8 +34,6 @@ type (
 	Tanh struct{}
 	// Square is x².
 	Square struct{}
-	// Add is the sum of two values of one shape.
-	Add struct{}
 	// Concat puts the channels of its inputs, one or more, one after the other.
 	Concat struct{}
 	// Reshape reads a sample in C, H, W order, as ONNX does, and gives it a
@@ -53,7 +51,6 @@ func (Clip) Name() string      { return "clip" }
 func (Sigmoid) Name() string   { return "sigmoid" }
 func (Tanh) Name() string      { return "tanh" }
 func (Square) Name() string    { return "square" }
-func (Add) Name() string       { return "add" }
 func (Concat) Name() string    { return "concat" }
 func (Reshape) Name() string   { return "reshape" }
 func (Softmax) Name() string   { return "softmax" }
@@ -114,13 +111,6 @@ func finite(in []Shape, parameters ...float32) (Shape, error) {
 	return single(in)
 }
 
-func (Add) OutShape(in ...Shape) (Shape, error) {
-	if len(in) != 2 || in[0] != in[1] {
-		return Shape{}, fmt.Errorf("%w: inputs of %v, want two of one shape", ErrInvalid, in)
-	}
-	return in[0], nil
-}
-
 func (Concat) OutShape(in ...Shape) (Shape, error) {
 	if len(in) == 0 {
 		return Shape{}, fmt.Errorf("%w: no inputs", ErrInvalid)
@@ -158,7 +148,6 @@ func (Clip) InPlace() bool      { return true }
 func (Sigmoid) InPlace() bool   { return true }
 func (Tanh) InPlace() bool      { return true }
 func (Square) InPlace() bool    { return true }
-func (Add) InPlace() bool       { return true }
 func (Concat) InPlace() bool    { return false }
 func (Reshape) InPlace() bool   { return true }
 func (Softmax) InPlace() bool   { return true }
@@ -194,13 +183,6 @@ func (Tanh) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
 func (Square) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
 	for i, v := range in[0][:len(dst)] {
 		dst[i] = v * v
-	}
-}
-
-func (Add) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
-	b := in[1][:len(dst)]
-	for i, v := range in[0][:len(dst)] {
-		dst[i] = v + b[i]
 	}
 }
 

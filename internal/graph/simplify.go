@@ -1,6 +1,10 @@
 package graph
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/securenets/securenets/internal/plan"
+)
 
 // Simplify returns a graph of the same function, up to rounding, without the
 // nodes that its output does not depend on, and with every Affine folded that
@@ -10,13 +14,39 @@ import "slices"
 //	another Affine:    into one,
 //	an AvgPool:        into a SumPool, where its scale is the window's size.
 //
+// A Pad with zeros around a map goes into the padding of a convolution that reads it.
 // A MaxPool that alone reads a ReLU or Clip goes before it: these keep the order of
 // values, so that results are the same, of fewer of them.
 //
 // g must be valid but for values that nothing reads, and is left as it is.
 func Simplify(g *Graph) *Graph {
 	// First among themselves, so that each linear operator is changed once.
-	return poolFirst(fold(fold(g, combine), absorb))
+	return poolFirst(fold(fold(padInto(g), combine), absorb))
+}
+
+// padInto returns g with convolutions that do the padding that a Pad before them does.
+func padInto(g *Graph) *Graph {
+	out := &Graph{g.Input, slices.Clone(g.Nodes), g.Output}
+	for i, n := range out.Nodes {
+		c, ok := n.Op.(*Conv2D)
+		for ok && n.Inputs[0] > 0 {
+			before := g.Nodes[n.Inputs[0]-1]
+			p, pads := before.Op.(Pad)
+			if !pads || p.Value != 0 || p.Before.C != 0 || p.After.C != 0 {
+				break
+			}
+			r := c.Geometry
+			r.H, r.Top, r.Bot = r.H-p.Before.H-p.After.H, r.Top+p.Before.H, r.Bot+p.After.H
+			r.W, r.Left, r.Right = r.W-p.Before.W-p.After.W, r.Left+p.Before.W, r.Right+p.After.W
+			if plan.Conv(r).Validate() != nil { // for padding as large as the kernel, say
+				break
+			}
+			c = &Conv2D{r, c.W, c.B}
+			n = Node{c, before.Inputs}
+			out.Nodes[i] = n
+		}
+	}
+	return out
 }
 
 // poolFirst moves each MaxPool before those of ReLU and Clip that it alone reads, in place.

@@ -98,6 +98,35 @@ func TestSimplifyByHand(t *testing.T) {
 	}
 }
 
+// A convolution does the padding of a Pad with zeros before it, and of no other.
+func TestSimplifyPads(t *testing.T) {
+	in := graph.Shape{H: 3, W: 3, C: 2}
+	conv := func(h, w int, pads ...int) *graph.Conv2D {
+		return &graph.Conv2D{W: make([]float32, 18), Geometry: plan.Conv2D{
+			H: h, W: w, C: 2, OutC: 1, KH: 3, KW: 3, SH: 1, SW: 1, DH: 1, DW: 1, Top: pads[0], Left: pads[1], Bot: pads[2], Right: pads[3], Groups: 1}}
+	}
+	around := graph.Pad{Before: graph.Shape{H: 1}, After: graph.Shape{H: 2, W: 1}}
+	ones, wide := around, graph.Pad{Before: graph.Shape{H: 3}}
+	ones.Value = 1
+	channel := graph.Pad{After: graph.Shape{C: 1}}
+	thin := graph.Shape{H: 3, W: 3, C: 1}
+	for name, c := range map[string]struct {
+		in        graph.Shape
+		ops, want []graph.Op
+	}{
+		"zeros":        {in, []graph.Op{around, conv(6, 4, 0, 0, 0, 0)}, []graph.Op{conv(3, 3, 1, 0, 2, 1)}},
+		"beside its":   {in, []graph.Op{around, conv(6, 4, 1, 1, 0, 1)}, []graph.Op{conv(3, 3, 2, 1, 2, 2)}},
+		"in two steps": {in, []graph.Op{graph.Pad{Before: graph.Shape{H: 1}}, graph.Pad{Before: graph.Shape{H: 1}}, conv(5, 3, 0, 0, 0, 0)}, []graph.Op{conv(3, 3, 2, 0, 0, 0)}},
+		"ones":         {in, []graph.Op{ones, conv(6, 4, 0, 0, 0, 0)}, []graph.Op{ones, conv(6, 4, 0, 0, 0, 0)}},
+		"too many":     {in, []graph.Op{wide, conv(6, 3, 0, 0, 0, 0)}, []graph.Op{wide, conv(6, 3, 0, 0, 0, 0)}},
+		"channels":     {thin, []graph.Op{channel, conv(3, 3, 0, 0, 0, 0)}, []graph.Op{channel, conv(3, 3, 0, 0, 0, 0)}},
+	} {
+		if got, want := graph.Simplify(graphtest.Chain(c.in, c.ops...)), graphtest.Chain(c.in, c.want...); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, want %+v", name, got, want)
+		}
+	}
+}
+
 // TestPoolFirst: what a MaxPool is moved before gives the same bits, whatever it is given.
 func TestPoolFirst(t *testing.T) {
 	in := graph.Shape{H: 9, W: 7, C: 3}

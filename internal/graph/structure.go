@@ -33,19 +33,38 @@ var decoders = map[string]func(json.RawMessage) (Op, error){
 		op := new(Affine)
 		return op, unmarshal(p, op)
 	},
-	ReLU{}.Name():      decodeValue[ReLU],
-	LeakyReLU{}.Name(): decodeValue[LeakyReLU],
-	Clip{}.Name():      decodeValue[Clip],
-	Sigmoid{}.Name():   decodeValue[Sigmoid],
-	Tanh{}.Name():      decodeValue[Tanh],
-	Square{}.Name():    decodeValue[Square],
-	Add{}.Name():       decodeValue[Add],
-	Concat{}.Name():    decodeValue[Concat],
-	MaxPool{}.Name():   decodeValue[MaxPool],
-	AvgPool{}.Name():   decodeValue[AvgPool],
-	SumPool{}.Name():   decodeValue[SumPool],
-	Reshape{}.Name():   decodeValue[Reshape],
-	Softmax{}.Name():   decodeValue[Softmax],
+	(*PReLU)(nil).Name(): func(p json.RawMessage) (Op, error) {
+		op := new(PReLU)
+		return op, unmarshal(p, op)
+	},
+	(*Transpose)(nil).Name(): func(p json.RawMessage) (Op, error) {
+		op := new(Transpose)
+		return op, unmarshal(p, op)
+	},
+	ReLU{}.Name():        decodeValue[ReLU],
+	LeakyReLU{}.Name():   decodeValue[LeakyReLU],
+	Clip{}.Name():        decodeValue[Clip],
+	Sigmoid{}.Name():     decodeValue[Sigmoid],
+	Tanh{}.Name():        decodeValue[Tanh],
+	Square{}.Name():      decodeValue[Square],
+	Add{}.Name():         decodeValue[Add],
+	Concat{}.Name():      decodeValue[Concat],
+	MaxPool{}.Name():     decodeValue[MaxPool],
+	AvgPool{}.Name():     decodeValue[AvgPool],
+	SumPool{}.Name():     decodeValue[SumPool],
+	Reshape{}.Name():     decodeValue[Reshape],
+	Softmax{}.Name():     decodeValue[Softmax],
+	LogSoftmax{}.Name():  decodeValue[LogSoftmax],
+	ELU{}.Name():         decodeValue[ELU],
+	Softplus{}.Name():    decodeValue[Softplus],
+	Erf{}.Name():         decodeValue[Erf],
+	Sqrt{}.Name():        decodeValue[Sqrt],
+	Sub{}.Name():         decodeValue[Sub],
+	Mul{}.Name():         decodeValue[Mul],
+	Div{}.Name():         decodeValue[Div],
+	ChannelMean{}.Name(): decodeValue[ChannelMean],
+	Slice{}.Name():       decodeValue[Slice],
+	Pad{}.Name():         decodeValue[Pad],
 }
 
 // decodeValue decodes an operator that is a plain value.

@@ -26,10 +26,13 @@ func everyOperator() *graph.Graph {
 		graph.AvgPool{Pool: pool(1, 1, 1, 1)}, graph.SumPool{Pool: pool(1, 1, 1, 1)}, graph.Reshape{To: graph.Vector(16)},
 		graphtest.Dense(r, 16, 12), graph.LeakyReLU{Alpha: 0.1}, graph.Clip{Min: -math.MaxFloat32, Max: 6},
 		graph.Sigmoid{}, graph.Add{}, graph.Tanh{}, graph.Concat{}, graph.Reshape{To: graph.Vector(24)},
-		graphtest.Dense(r, 24, 12), dense, graph.Softmax{})
+		graphtest.Dense(r, 24, 12), dense, graph.Softmax{}, graph.Sub{}, graph.Mul{}, graph.Div{},
+		graph.ELU{Alpha: 0.5}, graph.Softplus{}, graph.Erf{}, graph.Sqrt{}, &graph.PReLU{Slope: graphtest.Normal(r, 3, 1)}, graph.LogSoftmax{},
+		graph.Pad{Before: graph.Shape{H: 1}, After: graph.Shape{W: 1}, Value: 0.25}, &graph.Transpose{Dims: []int{3, 4}, Perm: []int{1, 0}, To: graph.Shape{H: 2, W: 2, C: 3}},
+		graph.Slice{H: graph.Range{To: 2}, W: graph.Range{From: 1, To: 2}, C: graph.Range{To: 3}}, graph.ChannelMean{})
 	for i, n := range g.Nodes {
 		switch n.Op.(type) {
-		case graph.Add, graph.Concat:
+		case graph.Add, graph.Sub, graph.Mul, graph.Div, graph.Concat:
 			g.Nodes[i].Inputs = []graph.Value{graph.Value(i), graph.Value(i - 1)}
 		}
 	}
@@ -57,6 +60,13 @@ func withoutWeights(g *graph.Graph) *graph.Graph {
 }
 
 func TestStructure(t *testing.T) {
+	seen := map[string]bool{}
+	for _, n := range everyOperator().Nodes {
+		seen[n.Op.Name()] = true
+	}
+	if len(seen) != 29 {
+		t.Fatalf("%d operators", len(seen))
+	}
 	for _, g := range []*graph.Graph{everyOperator(), graphtest.MNIST(source(2))} {
 		b, err := graph.EncodeStructure(g)
 		if err != nil {
@@ -124,7 +134,7 @@ func TestDecodeStructureRejects(t *testing.T) {
 		"parameters of null": edit(`{"In":2,"Out":1,"B":[-0.1]}`, `null`),
 		"empty parameters":   edit(`{}`, `null`),
 		"missing parameters": edit(`,"Parameters":{}`, ``),
-		"unknown operator":   edit(`relu`, `erf`),
+		"unknown operator":   edit(`relu`, `gelu`),
 		"no operators":       `{"Input":{"H":1,"W":2,"C":1},"Nodes":[],"Output":0}`,
 		"a cycle":            edit(`[0]`, `[2]`),
 		"shapes":             edit(`"In":2`, `"In":3`),

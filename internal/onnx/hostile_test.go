@@ -316,6 +316,34 @@ func TestParseRejects(t *testing.T) {
 		{"two bounds in one", nodes(op("Clip", "x w", "y")).with(floats("w", 2)).bytes(), ErrInvalid},
 		{"infinite slope", nodes(op("LeakyRelu", "x", "y", floatAttribute("alpha", float32(math.Inf(1))))).bytes(), graph.ErrNotFinite},
 		{"vector into a global pool", nodes(op("GlobalMaxPool", "x", "y")).bytes(), ErrInvalid},
+		{"sum of a vector's columns", nodes(op("ReduceSum", "x a", "y")).with(int64s("a", 2, 3)).bytes(), ErrInvalid},
+		{"Squeeze of a map", nodes(op("Squeeze", "x", "y", intsAttribute("axes", 3, 2))).on("N", 1, 5, 5).bytes(), ErrInvalid},
+		{"Squeeze of an axis twice", nodes(op("Squeeze", "x", "y", intsAttribute("axes", 3, -1))).on("N", 1, 5, 1).bytes(), ErrInvalid},
+		{"Unsqueeze past the rank", nodes(op("Unsqueeze", "x", "y", intsAttribute("axes", 3))).bytes(), ErrInvalid},
+		{"Transpose of another rank", nodes(op("Transpose", "x", "y", intsAttribute("perm", 0, 2, 1))).bytes(), ErrInvalid},
+		{"Transpose by no permutation", nodes(op("Transpose", "x", "y", intsAttribute("perm", 0, 0))).bytes(), ErrInvalid},
+		{"Transpose by far", nodes(op("Transpose", "x", "y", intsAttribute("perm", 0, math.MaxInt64))).bytes(), ErrInvalid},
+		{"Slice of nothing", nodes(op("Slice", "x a b c", "y")).with(int64s("a", 2), int64s("b", 2), int64s("c", 1)).bytes(), ErrInvalid},
+		{"Slice of an axis twice", nodes(op("Slice", "x a b c", "y")).with(int64s("a", 0, 0), int64s("b", 2, 2), int64s("c", 1, -1)).bytes(), ErrInvalid},
+		{"Slice past the rank", nodes(op("Slice", "x a b c", "y")).with(int64s("a", 0), int64s("b", 2), int64s("c", 2)).bytes(), ErrInvalid},
+		{"Slice of more ends", nodes(op("Slice", "x a b c", "y")).with(int64s("a", 0), int64s("b", 2, 2), int64s("c", 1)).bytes(), ErrInvalid},
+		{"Gather past the end", nodes(op("Gather", "x i", "y", intAttribute("axis", 1))).with(int64s("i", 4)).bytes(), ErrInvalid},
+		{"Split of more", nodes(op("Split", "x s", "y z", intAttribute("axis", 1))).with(int64s("s", 2, 3)).bytes(), ErrInvalid},
+		{"Split of less", nodes(op("Split", "x s", "y z", intAttribute("axis", 1))).with(int64s("s", 2, 1)).bytes(), ErrInvalid},
+		{"Split into more than there is", nodes(op("Split", "x", "y a b c d", intAttribute("axis", 1))).bytes(), ErrInvalid},
+		{"Split by overflow", nodes(op("Split", "x s", "y z", intAttribute("axis", 1))).with(int64s("s", math.MaxInt64, math.MaxInt64)).bytes(), ErrInvalid},
+		{"Pad of another rank", nodes(op("Pad", "x p", "y")).with(int64s("p", 0, 1)).bytes(), ErrInvalid},
+		{"Pad of an axis twice", nodes(op("Pad", "x p _ a", "y")).with(int64s("p", 1, 1, 1, 1), int64s("a", 1, -1)).bytes(), ErrInvalid},
+		{"Pad by overflow", nodes(op("Pad", "x p", "y")).with(int64s("p", 0, math.MaxInt64, 0, 0)).bytes(), ErrInvalid},
+		{"Pad with too much", nodes(op("Pad", "x p", "y")).with(int64s("p", 0, 0, 1<<30, 1<<30, 0, 0, 0, 0)).on("N", 1, 5, 5).bytes(), ErrInvalid},
+		{"Pad with NaN", nodes(op("Pad", "x p v", "y")).with(int64s("p", 0, 1, 0, 0), cat(header("v", typeFloat), sub(9, []byte{0, 0, 0xc0, 0x7f}))).bytes(), graph.ErrNotFinite},
+		{"PRelu of NaN", nodes(op("PRelu", "x v", "y")).with(cat(header("v", typeFloat), sub(9, []byte{0, 0, 0xc0, 0x7f}))).bytes(), graph.ErrNotFinite},
+		{"instance norm of a vector", nodes(op("InstanceNormalization", "x b b", "y")).with(floats("b", 4)).bytes(), ErrInvalid},
+		{"instance norm of other channels", nodes(op("InstanceNormalization", "x b b", "y")).with(floats("b", 4)).on("N", 1, 5, 5).bytes(), ErrInvalid},
+		{"groups of no channels", nodes(op("GroupNormalization", "x b b", "y", intAttribute("num_groups", 0))).with(floats("b", 4)).bytes(), ErrInvalid},
+		{"groups that do not divide channels", nodes(op("GroupNormalization", "x b b", "y", intAttribute("num_groups", 3))).with(floats("b", 4)).bytes(), ErrInvalid},
+		{"layer norm past the rank", nodes(op("LayerNormalization", "x b", "y", intAttribute("axis", 2))).with(floats("b", 4)).bytes(), ErrInvalid},
+		{"unknown Gelu", nodes(op("Gelu", "x", "y", stringAttribute("approximate", "some"))).bytes(), ErrInvalid},
 		{"a shape as output", nodes(op("Shape", "x", "y")).bytes(), ErrInvalid},
 		{"size beyond the shape", view(op("Gather", "s far", "v")).bytes(), ErrInvalid},
 		{"size before the shape", view(op("Mul", "two minus", "a"), op("Mul", "a two", "b"), op("Mul", "b two", "c"), op("Gather", "s c", "v")).bytes(), ErrInvalid},
@@ -398,11 +426,11 @@ func TestParseUnsupported(t *testing.T) {
 		want []string
 	}{
 		"all at once": {nodes(
-			op("LSTM", "x", "a"), op("MaxPool", "a", "b", intAttribute("ceil_mode", 1), intsAttribute("kernel_shape", 2, 2)),
-			op("LSTM", "b", "c"), op("Gemm", "c c", "d", intAttribute("transA", 1)), op("Erf", "d", "y")),
-			[]string{"Erf", "Gemm(transA=1)", "LSTM", "MaxPool(ceil_mode=1)"}},
-		"several of one node": {pool("MaxPool", intAttribute("ceil_mode", 1), intsAttribute("dilations", 1, 2)),
-			[]string{"MaxPool(ceil_mode=1)", "MaxPool(dilations)"}},
+			op("LSTM", "x", "a"), op("MaxPool", "a", "b", intsAttribute("dilations", 2, 2), intsAttribute("kernel_shape", 2, 2)),
+			op("LSTM", "b", "c"), op("Gemm", "c c", "d", intAttribute("transA", 1)), op("Einsum", "d", "y")),
+			[]string{"Einsum", "Gemm(transA=1)", "LSTM", "MaxPool(dilations)"}},
+		"several of one node": {pool("MaxPool", intsAttribute("dilations", 1, 2)),
+			[]string{"MaxPool(dilations)"}},
 		"another domain":      {nodes(foreign), []string{"com.example.FusedConv"}},
 		"a subgraph":          {nodes(op("If", "x", "y", graphAttribute)), []string{"If"}},
 		"a stray subgraph":    {nodes(op("Relu", "x", "y", graphAttribute)), []string{"Relu(body)"}},
@@ -418,45 +446,32 @@ func TestParseUnsupported(t *testing.T) {
 		"integer input":       {file{nodes: []message{relu}, inputs: []message{declare("x", typeInt64, "N", 4)}}, []string{"input of element type 7"}},
 		"symbolic input":      {nodes(relu).on("N", 3, "H", "W"), []string{"input of symbolic size"}},
 		"input of rank 0":     {nodes(relu).on(), []string{"input of rank 0"}},
-		"sequence":            {nodes(op("Conv", "x w", "y")).with(floats("w", 2, 1, 3)).on("N", 1, 9), []string{"Conv(1-D)", "input of rank 3"}},
-		"1-D pool":            {nodes(op("AveragePool", "x", "y", intsAttribute("kernel_shape", 2))).on("N", 1, 9), []string{"AveragePool(1-D)", "input of rank 3"}},
 		"3-D conv":            {nodes(op("Conv", "x w", "y")).with(floats("w", 2, 1, 3, 3, 3)).on("N", 1, 9, 9, 9), []string{"Conv(3-D)", "input of rank 5"}},
 		"indices":             {nodes(op("MaxPool", "x", "a i", intsAttribute("kernel_shape", 2, 2)), op("Mul", "i i", "y")).on(x4...), []string{"MaxPool(output 1)"}},
 		"indices as output": {file{nodes: []message{op("MaxPool", "x", "a y", intsAttribute("kernel_shape", 2, 2))},
 			inputs: []message{declare("x", 1, x4...)}}, []string{"MaxPool(output 1)"}},
 		"weights computed":     {nodes(op("Relu", "x", "a"), op("MatMul", "x a", "y")), []string{"MatMul(input 1 not constant)"}},
 		"MatMul from the left": {nodes(op("MatMul", "w x", "y")).with(floats("w", 3, 4)), []string{"MatMul(constant input 0)"}},
-		"MatMul of a map":      {nodes(op("MatMul", "x w", "y")).with(floats("w", 5, 4)).on(x4...), []string{"MatMul(input of rank 4)"}},
 		"MatMul by a vector":   {nodes(op("MatMul", "x w", "y")).with(floats("w", 4)), []string{"MatMul(weights of rank 1)"}},
 		"bias a sample":        {nodes(op("Gemm", "x w b", "y")).with(floats("w", 4, 3), floats("b", 2, 3)), []string{"Gemm(constant not of one value a channel)"}},
-		"bias a column": {nodes(op("Conv", "x w", "a"), op("Add", "a b", "y")).with(floats("w", 3, 1, 3, 3), floats("b", 3)).on(x4...),
-			[]string{"Add(constant not of one value a channel)"}},
-		"bias of more rank":   {nodes(op("Gemm", "x w", "a"), op("Add", "a b", "y")).with(floats("w", 4, 3), floats("b", 1, 1, 3)), []string{"Add(constant not of one value a channel)"}},
-		"Add of two lengths":  {nodes(op("Gemm", "x w", "a"), op("Add", "a x", "y")).with(floats("w", 4, 3)), []string{"Add(values of unlike shapes)"}},
-		"Add of two ranks":    {nodes(op("Flatten", "x", "a"), op("Add", "x a", "y")).on("N", 4, 1, 1), []string{"Add(values of unlike shapes)"}},
-		"Add of constants":    {nodes(op("Add", "b b", "c"), op("Gemm", "x c", "y")).with(floats("b", 4)), []string{"Add(element type 1)"}},
-		"Add of a mean image": {nodes(op("Add", "x b", "y")).with(floats("b", 1, 5, 5)).on(x4...), []string{"Add(constant not of one value a channel)"}},
-		"Add of the batch":    {nodes(op("Shape", "x", "s"), op("Add", "x s", "y")), []string{"Add(input 1 not constant)"}},
-		"Sub of two":          {nodes(op("Relu", "x", "a"), op("Sub", "x a", "y")), []string{"Sub(of two values)"}},
-		"Div of two":          {nodes(op("Relu", "x", "a"), op("Div", "x a", "y")), []string{"Div(of two values)"}},
-		"Div of a constant":   {nodes(op("Div", "b x", "y")).with(floats("b", 4)), []string{"Div(of a constant by a value)"}},
-		"Mul":                 {nodes(op("Relu", "x", "a"), op("Mul", "x a", "y")), []string{"Mul(not of a value by itself)"}},
-		"Mul of two ranks":    {nodes(op("Flatten", "x", "a"), op("Mul", "x a", "y")).on("N", 4, 1, 1), []string{"Mul(not of a value by itself)"}},
+		"bias of more rank":    {nodes(op("Gemm", "x w", "a"), op("Add", "a b", "y")).with(floats("w", 4, 3), floats("b", 1, 1, 3)), []string{"Add(constant not of one value a channel)"}},
+		"Add of two lengths":   {nodes(op("Gemm", "x w", "a"), op("Add", "a x", "y")).with(floats("w", 4, 3)), []string{"Add(values of unlike shapes)"}},
+		"Add of two ranks":     {nodes(op("Flatten", "x", "a"), op("Add", "x a", "y")).on("N", 4, 1, 1), []string{"Add(values of unlike ranks)"}},
+		"Add of constants":     {nodes(op("Add", "b b", "c"), op("Gemm", "x c", "y")).with(floats("b", 4)), []string{"Add(element type 1)"}},
+		"Add of a mean image":  {nodes(op("Add", "x b", "y")).with(floats("b", 1, 5, 5)).on(x4...), []string{"Add(constant not of one value a channel)"}},
+		"Add of the batch":     {nodes(op("Shape", "x", "s"), op("Add", "x s", "y")), []string{"Add(input 1 not constant)"}},
+		"Div of a constant":    {nodes(op("Div", "b x", "y")).with(floats("b", 4)), []string{"Div(of a constant by a value)"}},
+		"Mul of two ranks":     {nodes(op("Flatten", "x", "a"), op("Mul", "x a", "y")).on("N", 4, 1, 1), []string{"Mul(values of unlike ranks)"}},
 		"batch norm in training": {nodes(op("BatchNormalization", "x b b b b", "y", intAttribute("training_mode", 1), intAttribute("spatial", 0))).with(floats("b", 4)),
 			[]string{"BatchNormalization(spatial=0)", "BatchNormalization(training_mode=1)"}},
 		"batch norm computed":       {nodes(op("BatchNormalization", "x x x x x", "y")), []string{"BatchNormalization(input 1 not constant)"}},
 		"running mean":              {nodes(op("BatchNormalization", "x b b b b", "a m"), op("Add", "a m", "y")).with(floats("b", 4)), []string{"BatchNormalization(output 1)"}},
 		"Clip to computed":          {nodes(op("Clip", "x x", "y")), []string{"Clip(input 1 not constant)"}},
-		"Concat of samples":         {nodes(op("Concat", "x x", "y", intAttribute("axis", 0))), []string{"Concat(axis=0)"}},
-		"Concat of rows":            {nodes(op("Concat", "x x", "y", intAttribute("axis", -2))).on(x4...), []string{"Concat(axis=-2)"}},
+		"Concat of samples":         {nodes(op("Concat", "x x", "y", intAttribute("axis", 0))), []string{"Concat(across samples)"}},
 		"Concat of a constant":      {nodes(op("Concat", "x b", "y", intAttribute("axis", 1))).with(floats("b", 1, 4)), []string{"Concat(constant input 1)"}},
-		"mean of channels":          {nodes(op("ReduceMean", "x", "y", intsAttribute("axes", 1))).on(x4...), []string{"ReduceMean(not over H and W)"}},
-		"mean of all":               {nodes(op("ReduceMean", "x", "y")).on(x4...), []string{"ReduceMean(not over H and W)"}},
-		"sum of a vector":           {nodes(op("ReduceSum", "x a", "y")).with(int64s("a", 2, 3)), []string{"ReduceSum(not over H and W)"}},
+		"mean of all":               {nodes(op("ReduceMean", "x", "y")).on(x4...), []string{"ReduceMean(across samples)"}},
 		"Squeeze of all":            {nodes(op("Squeeze", "x", "y")).on("N", 4, 1, 1), []string{"Squeeze(axes=[])"}},
-		"Squeeze of columns":        {nodes(op("Squeeze", "x", "y", intsAttribute("axes", 3))).on("N", 4, 1, 1), []string{"Squeeze(axes=[3])"}},
-		"Squeeze of a map":          {nodes(op("Squeeze", "x", "y", intsAttribute("axes", 3, 2))).on(x4...), []string{"Squeeze(of 5x5x1 of rank 4)"}},
-		"Unsqueeze of a map":        {nodes(op("Unsqueeze", "x", "y", intsAttribute("axes", 2, 3))).on("N", 4, 1, 1), []string{"Unsqueeze(of 4 of rank 4)"}},
+		"Unsqueeze of a map":        {nodes(op("Unsqueeze", "x", "y", intsAttribute("axes", 2, 3))).on("N", 4, 1, 1), []string{"Unsqueeze(to rank 6)"}},
 		"Cast to half":              {nodes(op("Cast", "x", "y", intAttribute("to", 10))), []string{"Cast(to=10)"}},
 		"Pow":                       {nodes(op("Pow", "x e", "y")).with(floats("e", 1)), []string{"Pow(exponent not 2)"}},
 		"Pow by integers":           {nodes(op("Pow", "x e", "y")).with(int64s("e", 2, 2, 2, 2)), []string{"Pow(exponent not 2)"}},
@@ -465,19 +480,17 @@ func TestParseUnsupported(t *testing.T) {
 		"float16 weights":           {nodes(op("Gemm", "x w", "y")).with(header("w", 10, 4, 3)), []string{"Gemm(element type 10)"}},
 		"Flatten":                   {nodes(op("Flatten", "x", "y", intAttribute("axis", 2))).on(x4...), []string{"Flatten(axis=2)"}},
 		"Flatten of all":            {nodes(op("Flatten", "x", "y", intAttribute("axis", 0))), []string{"Flatten(axis=0)"}},
-		"Softmax over columns":      {nodes(op("Softmax", "x", "y")).on(x4...), []string{"Softmax(axis=-1 of rank 4 in opset 13)"}},
 		"Softmax over a map":        {nodes(op("Softmax", "x", "y")).on(x4...).at(11), []string{"Softmax(axis=1 of rank 4 in opset 11)"}},
-		"Softmax over samples":      {nodes(op("Softmax", "x", "y", intAttribute("axis", 0))), []string{"Softmax(axis=0 of rank 2 in opset 13)"}},
+		"Softmax over samples":      {nodes(op("Softmax", "x", "y", intAttribute("axis", 0))), []string{"Softmax(across samples)"}},
 		"Reshape computed":          {nodes(op("Reshape", "x x", "y")), []string{"Reshape(input 1 not constant)"}},
 		"Reshape by floats":         {nodes(op("Reshape", "x s", "y")).with(floats("s", 2)), []string{"Reshape(element type 1)"}},
-		"Reshape to rank 3":         {nodes(op("Reshape", "x s", "y")).with(int64s("s", 0, 2, 2)), []string{"Reshape(to rank 3)"}},
 		"Reshape of samples":        {nodes(op("Reshape", "x s", "y")).with(int64s("s", 1, -1)), []string{"Reshape(across samples)"}},
 		"Reshape into samples":      {nodes(op("Reshape", "x s", "y")).with(int64s("s", -1, 2)), []string{"Reshape(across samples)"}},
 		"Reshape of a batch":        {nodes(op("Reshape", "x s", "y")).with(int64s("s", 4, 2)).on(2, 4), []string{"Reshape(across samples)"}},
 		"Reshape to 0":              {nodes(op("Reshape", "x s", "y", intAttribute("allowzero", 1))).with(int64s("s", -1, 0)), []string{"Reshape(across samples)"}},
 		"Reshape by a matrix":       {nodes(op("Reshape", "x s", "y")).with(cat(header("s", typeInt64, 1, 2), num(7, 0), num(7, 4))), []string{"Reshape(sizes of rank 2)"}},
 		"Reshape to channels first": {view(op("Slice", "s one two", "n"), op("Concat", "n minus", "v", intAttribute("axis", 0))), []string{"Reshape(across samples)"}},
-		"Reshape to batch last":     {view(op("Concat", "minus s", "v", intAttribute("axis", 0))), []string{"Reshape(to rank 5)"}},
+		"Reshape to batch last":     {view(op("Concat", "minus s", "v", intAttribute("axis", 0))), []string{"Reshape(across samples)"}},
 		"Reshape to two batches":    {view(op("Slice", "s zero one", "n"), op("Concat", "n n", "v", intAttribute("axis", 0))), []string{"Reshape(across samples)"}},
 		"twice the batch":           {view(op("Gather", "s zero", "n"), op("Mul", "n two", "m"), op("Concat", "m minus", "v", intAttribute("axis", 0))), []string{"Mul(of the batch's size)"}},
 		"sizes by the batch":        {view(op("Gather", "s zero", "n"), op("Gather", "s n", "v")), []string{"Gather(by the batch's size)"}},
@@ -486,14 +499,40 @@ func TestParseUnsupported(t *testing.T) {
 		"a size in two dimensions":  {view(op("Unsqueeze", "two zero", "v")), []string{"Unsqueeze(of 1 sizes of rank 1)"}},
 		"a size of many":            {view(op("Squeeze", "s zero", "v")), []string{"Squeeze(of 4 sizes of rank 1)"}},
 		"sizes as floats":           {view(op("Cast", "s", "v", intAttribute("to", typeFloat))), []string{"Cast(to=1)"}},
-		"part of a value":           {view(op("Gather", "x zero", "v")), []string{"Gather(input 0 not constant)"}},
+		"part of a value":           {view(op("Gather", "x zero", "v")), []string{"Gather(across samples)"}},
 		"weights by the batch":      {nodes(op("Shape", "x", "s"), op("Reshape", "w s", "v"), op("Gemm", "x v", "y")).with(floats("w", 4, 4)), []string{"Reshape(constant input 0)"}},
 		"shape of a constant":       {nodes(op("Shape", "w", "s"), op("Reshape", "x s", "y")).with(floats("w", 4)), []string{"Shape(constant input 0)"}},
 		"Dropout in training": {nodes(op("Dropout", "x _ t", "a"), op("Relu", "a", "y")).with(cat(header("t", typeBool), sub(9, []byte{1}))),
 			[]string{"Dropout(training_mode=1)"}},
-		"mask":           {nodes(op("Dropout", "x", "a m"), op("Mul", "m m", "y")), []string{"Dropout(output 1)"}},
-		"strings":        {nodes(op("Constant", "", "a", stringAttribute("value_string", "s")), relu), []string{"Constant(value_string)"}},
-		"old attributes": {nodes(op("Relu", "x", "y", intsAttribute("consumed_inputs", 0))), []string{"Relu(consumed_inputs)"}},
+		"Reshape to rank 9":         {nodes(op("Reshape", "x s", "y")).with(int64s("s", 0, 4, 1, 1, 1, 1, 1, 1, 1)), []string{"Reshape(to rank 9)"}},
+		"output of rank 5":          {nodes(op("Relu", "x", "a"), op("Reshape", "a s", "y")).with(int64s("s", 0, 2, 2, 1, 1)), []string{"output of rank 5 or of integers"}},
+		"a value of rank 5":         {nodes(op("Reshape", "x s", "a"), op("Relu", "a", "y")).with(int64s("s", 0, 2, 2, 1, 1)), []string{"Relu(input of rank 5)"}},
+		"integers":                  {file{nodes: []message{relu}, inputs: []message{declare("x", typeUint8, "N", 4)}}, []string{"Relu(of integers)"}},
+		"integers as output":        {file{nodes: []message{op("Identity", "x", "y")}, inputs: []message{declare("x", typeUint8, "N", 4)}}, []string{"output of rank 2 or of integers"}},
+		"Transpose of samples":      {nodes(op("Transpose", "x", "y")), []string{"Transpose(across samples)"}},
+		"Transpose of sizes":        {view(op("Transpose", "s", "v")), []string{"Transpose(of sizes)"}},
+		"sum of channels":           {nodes(op("ReduceSum", "x a", "y")).with(int64s("a", 1, 2)).on(x4...), []string{"ReduceSum(over channels)"}},
+		"mean to one number":        {nodes(op("ReduceMean", "x", "y", intsAttribute("axes", 1), intAttribute("keepdims", 0))), []string{"ReduceMean(to rank 1)"}},
+		"mean of samples":           {nodes(op("ReduceMean", "x", "y", intsAttribute("axes", 0))), []string{"ReduceMean(across samples)"}},
+		"Slice of samples":          {nodes(op("Slice", "x a b", "y")).with(int64s("a", 1), int64s("b", 2)), []string{"Slice(across samples)"}},
+		"Slice in steps":            {nodes(op("Slice", "x a b c d", "y")).with(int64s("a", 0), int64s("b", 4), int64s("c", 1), int64s("d", 2)), []string{"Slice(step 2)"}},
+		"Slice to the batch's size": {view(op("Gather", "s zero", "n"), op("Slice", "x zero n one", "v")), []string{"Slice(ends of the batch's size)"}},
+		"Gather of several":         {nodes(op("Gather", "x i", "y", intAttribute("axis", 1))).with(int64s("i", 1, 0)), []string{"Gather(of several places)"}},
+		"Gather of one number":      {nodes(op("Gather", "x i", "y", intAttribute("axis", 1))).with(cat(header("i", typeInt64), num(7, 2))), []string{"Gather(to rank 1)"}},
+		"Split of samples":          {nodes(op("Split", "x", "y z")), []string{"Split(across samples)"}},
+		"Pad by reflection":         {nodes(op("Pad", "x p", "y", stringAttribute("mode", "reflect"))).with(int64s("p", 0, 1, 0, 1)), []string{"Pad(mode=reflect)"}},
+		"Pad of samples":            {nodes(op("Pad", "x p", "y")).with(int64s("p", 1, 0, 0, 0)), []string{"Pad(across samples)"}},
+		"Pad to less":               {nodes(op("Pad", "x p", "y")).with(int64s("p", 0, -1, 0, 0)), []string{"Pad(negative pads)"}},
+		"Celu of a negative alpha":  {nodes(op("Celu", "x", "y", floatAttribute("alpha", -1))), []string{"Celu(alpha=-1)"}},
+		"PRelu of a slope a column": {nodes(op("PRelu", "x s", "y")).with(floats("s", 5, 5)).on(x4...), []string{"PRelu(constant not of one value a channel)"}},
+		"scales of all elements":    {nodes(op("LayerNormalization", "x s", "y", intAttribute("axis", 1))).with(floats("s", 1, 5, 5)).on(x4...), []string{"LayerNormalization(constant not of one value a channel)"}},
+		"ceil_mode past the map":    {nodes(op("MaxPool", "x", "y", intsAttribute("kernel_shape", 2, 2), intsAttribute("strides", 3, 3), intAttribute("ceil_mode", 1), intsAttribute("pads", 0, 0, 1, 1))).on(x4...), []string{"MaxPool(ceil_mode=1 with a window of padding)"}},
+		"ceil_mode counting":        {pool("AveragePool", intsAttribute("strides", 2, 2), intAttribute("ceil_mode", 1), intAttribute("count_include_pad", 1)), []string{"AveragePool(ceil_mode=1 with count_include_pad=1)"}},
+		"maps of unlike extents":    {nodes(op("MaxPool", "x", "a", intsAttribute("kernel_shape", 1, 5)), op("MaxPool", "x", "b", intsAttribute("kernel_shape", 5, 1)), op("Add", "a b", "y")).on(x4...), []string{"Add(values of unlike shapes)"}},
+		"Div of less by more":       {nodes(op("GlobalMaxPool", "x", "a"), op("Div", "a x", "y")).on(x4...), []string{"Div(values of unlike shapes)"}},
+		"mask":                      {nodes(op("Dropout", "x", "a m"), op("Mul", "m m", "y")), []string{"Dropout(output 1)"}},
+		"strings":                   {nodes(op("Constant", "", "a", stringAttribute("value_string", "s")), relu), []string{"Constant(value_string)"}},
+		"old attributes":            {nodes(op("Relu", "x", "y", intsAttribute("consumed_inputs", 0))), []string{"Relu(consumed_inputs)"}},
 	} {
 		g, err := Parse(c.f.bytes())
 		var u *UnsupportedError
@@ -524,6 +563,35 @@ func doubles(n int) (m []message) {
 	for i := range n {
 		next := fmt.Sprintf("v%d", i+1)
 		m, last = append(m, op("Concat", last+" "+last, next, intAttribute("axis", 1))), next
+	}
+	return m
+}
+
+// stack returns n nodes of one kind, from x to v<n>, with v in the place of each one's input.
+func stack(kind, inputs string, n int) (m []message) {
+	last := "x"
+	for i := range n {
+		next := fmt.Sprintf("v%d", i+1)
+		m, last = append(m, op(kind, strings.Replace(inputs, "v", last, 1), next)), next
+	}
+	return m
+}
+
+// turns returns n nodes that transpose weights, from w0 to w<n>.
+func turns(n int) (m []message) {
+	for i := range n {
+		m = append(m, op("Transpose", fmt.Sprintf("w%d", i), fmt.Sprintf("w%d", i+1)))
+	}
+	return m
+}
+
+// mapTurns returns n nodes that each read what takes the axes of x in another order, from x to v<n>.
+func mapTurns(n int) (m []message) {
+	last := "x"
+	for i := range n {
+		next := fmt.Sprintf("v%d", i+1)
+		m = append(m, op("Transpose", last, next+"t", intsAttribute("perm", 0, 2, 3, 1)), op("MaxPool", next+"t", next, intsAttribute("kernel_shape", 1, 1)))
+		last = next
 	}
 	return m
 }
@@ -626,36 +694,40 @@ func allocated(f func()) uint64 {
 // Memory grows with the file alone: not with what it declares, and not with how
 // often one tensor is used.
 func TestParseMemory(t *testing.T) {
-	var stack []message
+	var products []message
 	for i := range 5000 {
-		stack = append(stack, op("MatMul", fmt.Sprintf("v%d w", i), fmt.Sprintf("v%d", i+1)))
+		products = append(products, op("MatMul", fmt.Sprintf("v%d w", i), fmt.Sprintf("v%d", i+1)))
 	}
-	shared := file{nodes: stack, inputs: []message{declare("v0", typeFloat, "N", 64)}, outputs: []message{declare("v5000", typeFloat)}}
+	shared := file{nodes: products, inputs: []message{declare("v0", typeFloat, "N", 64)}, outputs: []message{declare("v5000", typeFloat)}}
 	var biases []message
 	for i := range 1000 {
 		biases = append(biases, op("Gemm", fmt.Sprintf("v%d w b", i), fmt.Sprintf("v%d", i+1)))
 	}
 	wide := file{nodes: biases, inputs: []message{declare("v0", typeFloat, "N", 64)}, outputs: []message{declare("v1000", typeFloat)}}
 	for name, b := range map[string][]byte{
-		"declared weights":   whole(4, 1<<29).bytes(),
-		"declared doubles":   nodes(op("Gemm", "x w", "y")).with(header("w", typeDouble, 4, 1<<28)).bytes(),
-		"declared shape":     nodes(op("Reshape", "x s", "y")).with(header("s", typeInt64, 1<<30)).bytes(),
-		"declared input":     nodes(op("Relu", "x", "y")).on("N", 1, 1<<15, 1<<15).bytes(),
-		"tensor used often":  shared.with(floats("w", 64, 64)).bytes(),
-		"bias used often":    wide.with(floats("w", 64, 64), floats("b", 1)).bytes(),
-		"scalar used often":  nodes(slices.Concat([]message{op("Relu", "x", "a0")}, muls(1000), []message{op("Relu", "a1000", "y")})...).on("N", 1<<20).with(floats("c")).bytes(),
-		"wide and often":     nodes(slices.Concat([]message{op("Mul", "x w", "a0")}, muls(1000), []message{op("Relu", "a1000", "y")})...).on("N", 1<<15).with(floats("w", 1<<15), floats("c")).bytes(),
-		"scaled often":       nodes(slices.Concat([]message{op("Gemm", "x w", "a0")}, muls(5000), []message{op("Relu", "a5000", "y")})...).on("N", 1<<15).with(floats("w", 1<<15, 1), floats("c")).bytes(),
-		"channels doubled":   nodes(slices.Concat(doubles(40), []message{op("Relu", "v40", "y")})...).on("N", 1).bytes(),
-		"many sizes":         view(slices.Concat([]message{op("Concat", "s s s s", "l", intAttribute("axis", 0))}, lists(3000), []message{op("Slice", "s zero far", "v")})...).with(int64s("i", make([]int64, 16)...)).bytes(),
-		"wide Concat":        nodes(op("Concat", strings.Repeat("x ", 20000), "y", intAttribute("axis", 1))).bytes(),
-		"many small nodes":   nodes(slices.Repeat([]message{op("A", "", "a")}, 20000)...).bytes(),
-		"many symbols":       file{graph: slices.Repeat(sub(12, nil), 20000)}.bytes(),
-		"many unknown names": nodes(slices.Repeat([]message{op("Relu", "x", "y", intAttribute("b", 1))}, 5000)...).bytes(),
+		"declared weights":     whole(4, 1<<29).bytes(),
+		"declared doubles":     nodes(op("Gemm", "x w", "y")).with(header("w", typeDouble, 4, 1<<28)).bytes(),
+		"declared shape":       nodes(op("Reshape", "x s", "y")).with(header("s", typeInt64, 1<<30)).bytes(),
+		"declared input":       nodes(op("Relu", "x", "y")).on("N", 1, 1<<15, 1<<15).bytes(),
+		"tensor used often":    shared.with(floats("w", 64, 64)).bytes(),
+		"bias used often":      wide.with(floats("w", 64, 64), floats("b", 1)).bytes(),
+		"scalar used often":    nodes(slices.Concat([]message{op("Relu", "x", "a0")}, muls(1000), []message{op("Relu", "a1000", "y")})...).on("N", 1<<20).with(floats("c")).bytes(),
+		"wide and often":       nodes(slices.Concat([]message{op("Mul", "x w", "a0")}, muls(1000), []message{op("Relu", "a1000", "y")})...).on("N", 1<<15).with(floats("w", 1<<15), floats("c")).bytes(),
+		"scaled often":         nodes(slices.Concat([]message{op("Gemm", "x w", "a0")}, muls(5000), []message{op("Relu", "a5000", "y")})...).on("N", 1<<15).with(floats("w", 1<<15, 1), floats("c")).bytes(),
+		"channels doubled":     nodes(slices.Concat(doubles(40), []message{op("Relu", "v40", "y")})...).on("N", 1).bytes(),
+		"many sizes":           view(slices.Concat([]message{op("Concat", "s s s s", "l", intAttribute("axis", 0))}, lists(3000), []message{op("Slice", "s zero far", "v")})...).with(int64s("i", make([]int64, 16)...)).bytes(),
+		"wide Concat":          nodes(op("Concat", strings.Repeat("x ", 20000), "y", intAttribute("axis", 1))).bytes(),
+		"many activations":     nodes(slices.Concat(stack("Gelu", "v", 20000), []message{op("Relu", "v20000", "y")})...).on("N", 1).bytes(),
+		"many norms":           nodes(slices.Concat(stack("LayerNormalization", "v c", 10000), []message{op("Relu", "v10000", "y")})...).on("N", 1).with(floats("c", 1)).bytes(),
+		"weights turned often": nodes(append(turns(1000), op("Gemm", "x w1000", "y"))...).with(cat(floats("w0", 4, 4))).bytes(),
+		"maps turned often":    nodes(append(mapTurns(5000), op("Relu", "v5000", "y"))...).on("N", 2, 3, 4).with(floats("c", 1, 1, 1, 1)).bytes(),
+		"many small nodes":     nodes(slices.Repeat([]message{op("A", "", "a")}, 20000)...).bytes(),
+		"many symbols":         file{graph: slices.Repeat(sub(12, nil), 20000)}.bytes(),
+		"many unknown names":   nodes(slices.Repeat([]message{op("Relu", "x", "y", intAttribute("b", 1))}, 5000)...).bytes(),
 	} {
 		var err error
 		bytes := allocated(func() { _, err = Parse(b) })
-		if limit := uint64(128*len(b) + 64<<10); bytes > limit {
+		if limit := uint64(256*len(b) + 64<<10); bytes > limit {
 			t.Errorf("%s: %d bytes for a file of %d, %v", name, bytes, len(b), err)
 		}
 	}

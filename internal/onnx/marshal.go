@@ -132,6 +132,37 @@ func (w *writer) node(n graph.Node, shapes []graph.Shape, name string) error {
 		w.emit("Tanh", []string{w.values[x].name}, name)
 	case graph.Add:
 		w.emit("Add", w.alike(n, shapes, name), name)
+	case graph.Sub:
+		w.emit("Sub", w.alike(n, shapes, name), name)
+	case graph.Mul:
+		w.emit("Mul", w.alike(n, shapes, name), name)
+	case graph.Div:
+		w.emit("Div", w.alike(n, shapes, name), name)
+	case graph.ELU:
+		w.emit("Elu", []string{w.values[x].name}, name, floatAttribute("alpha", op.Alpha))
+	case graph.Softplus:
+		w.emit("Softplus", []string{w.values[x].name}, name)
+	case graph.Erf:
+		w.emit("Erf", []string{w.values[x].name}, name)
+	case graph.Sqrt:
+		w.emit("Sqrt", []string{w.values[x].name}, name)
+	case graph.LogSoftmax:
+		w.emit("LogSoftmax", []string{w.values[x].name}, name, intAttribute("axis", 1))
+	case graph.ChannelMean:
+		w.emit("ReduceMean", []string{w.values[x].name}, name, intsAttribute("axes", 1), intAttribute("keepdims", 1))
+	case *graph.PReLU:
+		slope := w.floats(name+".slope", op.Slope, []int{from.C, 1, 1}[:w.values[x].rank-1]...)
+		w.emit("PRelu", []string{w.values[x].name, slope}, name)
+	case *graph.Transpose:
+		out.rank = naturalRank(op.To)
+		w.transpose(op, w.values[x].name, name, out.rank)
+	case graph.Slice:
+		w.slice(op, w.values[x], name)
+	case graph.Pad:
+		out.rank = 4
+		b, a := op.Before, op.After
+		pads := w.ints(name+".pads", 0, int64(b.C), int64(b.H), int64(b.W), 0, int64(a.C), int64(a.H), int64(a.W))
+		w.emit("Pad", []string{w.ranked(x, from, 4, name+".input"), pads, w.floats(name+".value", []float32{op.Value})}, name)
 	case graph.Concat:
 		w.emit("Concat", w.alike(n, shapes, name), name, intAttribute("axis", 1))
 	case graph.Square:
@@ -209,18 +240,51 @@ func (w *writer) reshape(x, name string, s graph.Shape, rank int) {
 		w.emit("Flatten", []string{x}, name, intAttribute("axis", 1))
 		return
 	}
-	var t message // INT64; the size 0 keeps the batch
-	dims := append([]int64{0}, dimsOf(s, rank)...)
-	t.int(1, int64(len(dims)))
+	// The size 0 keeps the batch.
+	w.emit("Reshape", []string{x, w.ints(name+".shape", append([]int64{0}, dimsOf(s, rank)...)...)}, name)
+}
+
+// transpose writes op of x, by way of a tensor of more dimensions than values have.
+func (w *writer) transpose(op *graph.Transpose, x, name string, rank int) {
+	dims, perm := []int64{0}, []int{0}
+	more := max(len(canonical)-len(op.Dims), 0)
+	for i := range more {
+		dims, perm = append(dims, 1), append(perm, 1+i)
+	}
+	for _, d := range op.Dims {
+		dims = append(dims, int64(d))
+	}
+	for _, a := range op.Perm {
+		perm = append(perm, 1+more+a)
+	}
+	w.emit("Reshape", []string{x, w.ints(name+".dims", dims...)}, name+".split")
+	w.emit("Transpose", []string{name + ".split"}, name+".transposed", intsAttribute("perm", perm...))
+	to := append([]int64{0}, dimsOf(op.To, rank)...)
+	w.emit("Reshape", []string{name + ".transposed", w.ints(name+".shape", to...)}, name)
+}
+
+// slice writes op of x.
+func (w *writer) slice(op graph.Slice, x value, name string) {
+	var starts, ends, axes []int64
+	for i, r := range []graph.Range{op.C, op.H, op.W}[:x.rank-1] {
+		starts, ends, axes = append(starts, int64(r.From)), append(ends, int64(r.To)), append(axes, int64(1+i))
+	}
+	w.emit("Slice", []string{x.name, w.ints(name+".starts", starts...), w.ints(name+".ends", ends...), w.ints(name+".axes", axes...)}, name)
+}
+
+// ints writes a list of integers, and returns its name.
+func (w *writer) ints(name string, v ...int64) string {
+	var t message
+	t.int(1, int64(len(v)))
 	t.int(2, typeInt64)
-	t.string(8, name+".shape")
+	t.string(8, name)
 	var raw []byte
-	for _, d := range dims {
+	for _, d := range v {
 		raw = binary.LittleEndian.AppendUint64(raw, uint64(d))
 	}
 	t.bytes(9, raw)
 	w.initializers = append(w.initializers, t)
-	w.emit("Reshape", []string{x, name + ".shape"}, name)
+	return name
 }
 
 // floats writes a weight tensor, and returns its name.

@@ -78,9 +78,34 @@ var operators = map[string]operator{
 	"Slice": {5, map[string]int64{
 		"starts": attributeInts, "ends": attributeInts, "axes": attributeInts,
 	}, (*parser).slice},
-	"Concat":  {math.MaxInt, map[string]int64{"axis": attributeInt}, (*parser).concat},
-	"Cast":    {1, map[string]int64{"to": attributeInt, "saturate": attributeInt}, (*parser).cast},
-	"Softmax": {1, map[string]int64{"axis": attributeInt}, (*parser).softmax},
+	"Concat":    {math.MaxInt, map[string]int64{"axis": attributeInt}, (*parser).concat},
+	"Cast":      {1, map[string]int64{"to": attributeInt, "saturate": attributeInt}, (*parser).cast},
+	"Transpose": {1, map[string]int64{"perm": attributeInts}, (*parser).transpose},
+	"Split":     {2, map[string]int64{"axis": attributeInt, "split": attributeInts, "num_outputs": attributeInt}, nil}, // see parts
+	"Pad": {4, map[string]int64{
+		"mode": attributeString, "pads": attributeInts, "value": attributeFloat,
+	}, (*parser).pad},
+	"Neg":       {1, nil, (*parser).neg},
+	"Sqrt":      {1, nil, elementary(graph.Sqrt{})},
+	"Erf":       {1, nil, elementary(graph.Erf{})},
+	"Softplus":  {1, nil, elementary(graph.Softplus{})},
+	"Elu":       {1, map[string]int64{"alpha": attributeFloat}, (*parser).elu},
+	"Celu":      {1, map[string]int64{"alpha": attributeFloat}, (*parser).celu},
+	"Selu":      {1, map[string]int64{"alpha": attributeFloat, "gamma": attributeFloat}, (*parser).selu},
+	"PRelu":     {2, nil, (*parser).prelu},
+	"HardSwish": {1, nil, (*parser).hardSwish},
+	"Swish":     {1, map[string]int64{"alpha": attributeFloat}, (*parser).swish},
+	"Mish":      {1, nil, (*parser).mish},
+	"Gelu":      {1, map[string]int64{"approximate": attributeString}, (*parser).gelu},
+	"LayerNormalization": {3, map[string]int64{
+		"axis": attributeInt, "epsilon": attributeFloat, "stash_type": attributeInt,
+	}, (*parser).layerNorm},
+	"InstanceNormalization": {3, map[string]int64{"epsilon": attributeFloat}, (*parser).instanceNorm},
+	"GroupNormalization": {3, map[string]int64{
+		"epsilon": attributeFloat, "num_groups": attributeInt, "stash_type": attributeInt,
+	}, (*parser).groupNorm},
+	"LogSoftmax": {1, map[string]int64{"axis": attributeInt}, (*parser).softmax},
+	"Softmax":    {1, map[string]int64{"axis": attributeInt}, (*parser).softmax},
 	"Constant": {0, map[string]int64{
 		"value": attributeTensor, "value_float": attributeFloat, "value_floats": attributeFloats,
 		"value_int": attributeInt, "value_ints": attributeInts,
@@ -96,7 +121,7 @@ func elementary(op graph.Op) func(*parser, *node) (operand, error) {
 		if err != nil {
 			return x, err
 		}
-		return p.apply(op, x.rank, x)
+		return p.apply(op, x.axes, x)
 	}
 }
 
@@ -147,47 +172,81 @@ func (p *parser) gemm(n *node) (operand, error) {
 		if err != nil {
 			return x, err
 		}
-		if d.B, err = p.channels(n, t, d.Out, 2); err != nil {
+		if d.B, err = p.channels(n, t, graph.Vector(d.Out), axesC); err != nil {
 			return x, err
 		}
 		for i := range d.B {
 			d.B[i] *= beta
 		}
 	}
-	return p.apply(d, 2, x)
+	return p.apply(d, axesC, x)
 }
 
+// matMul reads X W over the last axis of X, which is a dense layer for vectors and a
+// convolution of 1 x 1 for what has more axes.
 func (p *parser) matMul(n *node) (operand, error) {
 	x, err := p.variable(n, 0, 0)
 	if err != nil {
 		return x, err
 	}
-	if x.rank != 2 {
-		return x, p.refuse(n, "input of rank %d", x.rank)
-	}
 	d, err := p.matrix(n, false)
 	if err != nil {
 		return x, err
 	}
-	return p.apply(d, 2, x)
+	if x, err = p.channelsAt(x, len(x.axes)-1); err != nil {
+		return x, err
+	}
+	s := x.shape
+	if s.H == 1 && s.W == 1 {
+		return p.apply(d, x.axes, x)
+	}
+	return p.apply(&graph.Conv2D{W: d.W, Geometry: plan.Conv2D{
+		H: s.H, W: s.W, C: d.In, OutC: d.Out, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1,
+	}}, x.axes, x)
 }
 
 // channels returns a constant as one value a channel, if it broadcasts over
-// everything else of a tensor of the given rank.
-func (p *parser) channels(n *node, t *tensor, channels, rank int) ([]float32, error) {
-	axis := len(t.dims) - rank + 1 // of the channels, aligned at the right
-	wide := len(t.dims) > rank
-	for i, d := range t.dims {
-		wide = wide || d != 1 && (i != axis || d != int64(channels))
-	}
-	if wide {
+// everything else of a tensor of the given shape along the given axes.
+func (p *parser) channels(n *node, t *tensor, s graph.Shape, axes []axis) ([]float32, error) {
+	if !alongChannels(t, s, axes) {
 		return nil, p.refuse(n, "constant not of one value a channel")
 	}
 	v, err := p.floats32(n, t)
-	if err != nil || len(v) == channels {
+	if err != nil || len(v) == s.C {
 		return v, err
 	}
-	return p.repeated(v[0], channels)
+	return p.repeated(v[0], s.C)
+}
+
+// alongChannels reports whether t has one value, or one a channel, of a tensor of the
+// given shape along the given axes, which it broadcasts to.
+func alongChannels(t *tensor, s graph.Shape, axes []axis) bool {
+	before := 1 + len(axes) - len(t.dims) // the first dimension's number, aligned at the right
+	for i, d := range t.dims {
+		if d != 1 && (before+i < 1 || axes[before+i-1] != axisC || d != int64(s.C)) {
+			return false
+		}
+	}
+	return before >= 0
+}
+
+// perChannel returns x, its dimensions in another order if that helps, and t as channels does.
+func (p *parser) perChannel(n *node, t *tensor, x operand) (operand, []float32, error) {
+	if !alongChannels(t, x.shape, x.axes) {
+		// Its one dimension that is not 1, if there is one alone, is to be the channels'.
+		for i, d := range t.dims {
+			if at := 1 + len(x.axes) - len(t.dims) + i; d != 1 && at > 0 {
+				y, err := p.channelsAt(x, at-1)
+				if err != nil {
+					return x, nil, err
+				}
+				x = y
+				break
+			}
+		}
+	}
+	v, err := p.channels(n, t, x.shape, x.axes)
+	return x, v, err
 }
 
 // repeated returns v once a channel.
@@ -214,6 +273,9 @@ func (p *parser) batchNorm(n *node) (operand, error) {
 	if err != nil {
 		return x, err
 	}
+	if x, err = p.channelsAt(x, 0); err != nil {
+		return x, err
+	}
 	var v [4][]float32 // scale, bias, mean, variance
 	for i := range v {
 		t, err := p.constant(n, i+1)
@@ -232,7 +294,7 @@ func (p *parser) batchNorm(n *node) (operand, error) {
 		s := float64(a.Scale[i]) / math.Sqrt(float64(v[3][i])+epsilon)
 		a.Scale[i], a.Shift[i] = float32(s), float32(float64(a.Shift[i])-s*float64(v[2][i]))
 	}
-	return p.apply(a, x.rank, x)
+	return p.apply(a, x.axes, x)
 }
 
 // arithmetic reads Add, Sub, Mul and Div of values, of constants a channel, and of sizes.
@@ -249,30 +311,69 @@ func (p *parser) arithmetic(n *node) (operand, error) {
 	case a.known && b.known:
 		return p.ofTwo(n, a, b)
 	case a.known:
-		return p.affine(n, a, 1)
+		return p.affine(n, 0)
 	case b.known:
-		return p.affine(n, b, 0)
+		return p.affine(n, 1)
 	}
 	return p.calculate(n)
 }
 
 // ofTwo reads an arithmetic operator of two values of the graph.
 func (p *parser) ofTwo(n *node, a, b operand) (operand, error) {
-	switch {
-	case n.op == "Add" && a.shape == b.shape && a.rank == b.rank:
-		return p.apply(graph.Add{}, a.rank, a, b)
-	case n.op == "Add":
-		return a, p.refuse(n, "values of unlike shapes")
-	case n.op == "Mul" && a.value == b.value && a.rank == b.rank:
-		return p.apply(graph.Square{}, a.rank, a)
-	case n.op == "Mul":
-		return a, p.refuse(n, "not of a value by itself")
+	for i := range 2 {
+		if _, err := p.variable(n, i, 0); err != nil {
+			return a, err
+		}
 	}
-	return a, p.refuse(n, "of two values")
+	// ONNX aligns shapes at the right: with unlike ranks, channels with samples.
+	if a.rank() != b.rank() {
+		return a, p.refuse(n, "values of unlike ranks")
+	}
+	b, err := p.reordered(b, a.axes)
+	if err != nil {
+		return a, err
+	}
+	if n.op == "Mul" && a.value == b.value {
+		return p.apply(graph.Square{}, a.axes, a)
+	}
+	swapped := !b.shape.Suits(a.shape)
+	if swapped {
+		a, b = b, a
+	}
+	if !b.shape.Suits(a.shape) || swapped && n.op == "Div" {
+		return a, p.refuse(n, "values of unlike shapes")
+	}
+	op := map[string]graph.Op{"Add": graph.Add{}, "Sub": graph.Sub{}, "Mul": graph.Mul{}, "Div": graph.Div{}}[n.op]
+	y, err := p.apply(op, a.axes, a, b)
+	if err != nil || !swapped || n.op != "Sub" {
+		return y, err
+	}
+	return p.scaled(y, -1, 0)
 }
 
-// affine reads an arithmetic operator of a value x and input i, a constant.
-func (p *parser) affine(n *node, x operand, i int) (operand, error) {
+// scaled returns scale x + shift. A scale of 1 and a shift of 0 are left out.
+func (p *parser) scaled(x operand, scale, shift float32) (operand, error) {
+	a := new(graph.Affine)
+	var err error
+	if scale != 1 {
+		a.Scale, err = p.repeated(scale, x.shape.C)
+	}
+	if shift != 0 && err == nil {
+		a.Shift, err = p.repeated(shift, x.shape.C)
+	}
+	if err != nil || a.Scale == nil && a.Shift == nil {
+		return x, err
+	}
+	return p.apply(a, x.axes, x)
+}
+
+// affine reads an arithmetic operator of input at, a value x, and of the other, a constant.
+func (p *parser) affine(n *node, at int) (operand, error) {
+	x, err := p.variable(n, at, 0)
+	if err != nil {
+		return x, err
+	}
+	i := 1 - at
 	t, err := p.constant(n, i)
 	if err != nil {
 		return x, err
@@ -280,7 +381,7 @@ func (p *parser) affine(n *node, x operand, i int) (operand, error) {
 	if n.op == "Div" && i == 0 {
 		return x, p.refuse(n, "of a constant by a value")
 	}
-	v, err := p.channels(n, t, x.shape.C, x.rank)
+	x, v, err := p.perChannel(n, t, x)
 	if err != nil {
 		return x, err
 	}
@@ -307,7 +408,7 @@ func (p *parser) affine(n *node, x operand, i int) (operand, error) {
 			v[j] = 1 / v[j]
 		}
 	}
-	return p.apply(a, x.rank, x)
+	return p.apply(a, x.axes, x)
 }
 
 func (p *parser) leakyReLU(n *node) (operand, error) {
@@ -344,18 +445,16 @@ func (p *parser) hardSigmoid(n *node) (operand, error) {
 	if err != nil {
 		return x, err
 	}
-	scale, err := p.repeated(n.float("alpha", 0.2), x.shape.C)
+	return p.ramp(x, n.float("alpha", 0.2), n.float("beta", 0.5))
+}
+
+// ramp returns max(0, min(1, scale x + shift)).
+func (p *parser) ramp(x operand, scale, shift float32) (operand, error) {
+	x, err := p.scaled(x, scale, shift)
 	if err != nil {
 		return x, err
 	}
-	shift, err := p.repeated(n.float("beta", 0.5), x.shape.C)
-	if err != nil {
-		return x, err
-	}
-	if x, err = p.apply(&graph.Affine{Scale: scale, Shift: shift}, x.rank, x); err != nil {
-		return x, err
-	}
-	return p.apply(graph.Clip{Max: 1}, x.rank, x)
+	return p.apply(graph.Clip{Max: 1}, x.axes, x)
 }
 
 func (p *parser) pow(n *node) (operand, error) {
@@ -367,7 +466,7 @@ func (p *parser) pow(n *node) (operand, error) {
 	if err != nil {
 		return x, err
 	}
-	square := len(t.dims) <= x.rank
+	square := len(t.dims) <= x.rank()
 	switch t.kind {
 	case typeInt32, typeInt64:
 		e, err := p.ints(n, t)
@@ -385,7 +484,7 @@ func (p *parser) pow(n *node) (operand, error) {
 	if !square {
 		return x, p.refuse(n, "exponent not 2")
 	}
-	return p.apply(graph.Square{}, x.rank, x)
+	return p.apply(graph.Square{}, x.axes, x)
 }
 
 // window is the geometry that convolutions and pools share; pads are top, left,
@@ -394,6 +493,7 @@ type window struct {
 	kernel, strides, dilations []int64
 	pads                       []int64
 	autoPad                    string
+	rank                       int // of the input: 4, or 3 for a sequence, whose window has one row
 }
 
 // window reads the attributes of n. Without a kernel the operator is not one of
@@ -408,10 +508,11 @@ func (p *parser) window(n *node, kernel []int64) (*window, error) {
 	if len(kernel) == 0 {
 		return nil, fmt.Errorf("%w: no kernel_shape", ErrInvalid)
 	}
-	if len(kernel) != 2 {
-		return nil, p.refuse(n, "%d-D", len(kernel))
+	dims := len(kernel)
+	if dims > 2 {
+		return nil, p.refuse(n, "%d-D", dims)
 	}
-	w := &window{kernel: kernel, strides: []int64{1, 1}, dilations: []int64{1, 1}, pads: make([]int64, 4), autoPad: "NOTSET"}
+	w := &window{kernel: kernel, strides: []int64{1, 1}[:dims], dilations: []int64{1, 1}[:dims], pads: make([]int64, 2*dims), autoPad: "NOTSET"}
 	for _, a := range n.attributes {
 		switch a.name {
 		case "strides":
@@ -424,8 +525,14 @@ func (p *parser) window(n *node, kernel []int64) (*window, error) {
 			w.autoPad = string(a.s)
 		}
 	}
-	if len(w.strides) != 2 || len(w.dilations) != 2 || len(w.pads) != 4 {
+	if len(w.strides) != dims || len(w.dilations) != dims || len(w.pads) != 2*dims {
 		return nil, fmt.Errorf("%w: strides, dilations or pads of the wrong length", ErrInvalid)
+	}
+	w.rank = dims + 2
+	if dims == 1 { // a sequence is a map of one row
+		one := func(v int64) []int64 { return []int64{1, v} }
+		w.kernel, w.strides, w.dilations = one(w.kernel[0]), one(w.strides[0]), one(w.dilations[0])
+		w.pads = []int64{0, w.pads[0], 0, w.pads[1]}
 	}
 	for _, v := range slices.Concat(w.kernel, w.strides, w.dilations) {
 		if v <= 0 || v > math.MaxInt32 {
@@ -479,7 +586,7 @@ func (p *parser) conv(n *node) (operand, error) {
 	if err != nil {
 		return operand{}, err
 	}
-	x, err := p.variable(n, 0, 4)
+	x, err := p.variable(n, 0, w.rank)
 	if err != nil {
 		return x, err
 	}
@@ -516,7 +623,7 @@ func (p *parser) conv(n *node) (operand, error) {
 			return x, err
 		}
 	}
-	return p.apply(c, 4, x)
+	return p.apply(c, x.axes, x)
 }
 
 // pool reads MaxPool and AveragePool.
@@ -525,91 +632,151 @@ func (p *parser) pool(n *node) (operand, error) {
 	if err != nil {
 		return operand{}, err
 	}
-	if n.int("ceil_mode", 0) != 0 {
-		err = p.refuse(n, "ceil_mode=1")
-	}
 	if slices.Max(w.dilations) > 1 {
-		err = p.refuse(n, "dilations")
+		return operand{}, p.refuse(n, "dilations")
 	}
-	if err != nil {
-		return operand{}, err
-	}
-	x, err := p.variable(n, 0, 4)
+	x, err := p.variable(n, 0, w.rank)
 	if err != nil {
 		return x, err
 	}
 	w.pad(x.shape)
+	if n.int("ceil_mode", 0) != 0 && (w.autoPad == "NOTSET" || w.autoPad == "VALID") {
+		if err := p.ceil(n, w, x.shape); err != nil {
+			return x, err
+		}
+	}
 	pool := graph.Pool{
 		KH: int(w.kernel[0]), KW: int(w.kernel[1]),
 		SH: int(w.strides[0]), SW: int(w.strides[1]),
 		Top: int(w.pads[0]), Left: int(w.pads[1]), Bot: int(w.pads[2]), Right: int(w.pads[3]),
 	}
 	if n.op == "MaxPool" {
-		return p.apply(graph.MaxPool{Pool: pool}, 4, x)
+		return p.apply(graph.MaxPool{Pool: pool}, x.axes, x)
 	}
-	return p.apply(graph.AvgPool{Pool: pool, CountPad: n.int("count_include_pad", 0) != 0}, 4, x)
+	return p.apply(graph.AvgPool{Pool: pool, CountPad: n.int("count_include_pad", 0) != 0}, x.axes, x)
+}
+
+// ceil adds the padding at the end with which the number of windows, rounded down, is
+// the one that is rounded up without it. What the last window then has of the map is
+// the same, and the padding counts for nothing: where it would count, or where a window
+// has none of the map, runtimes differ, and it is refused.
+func (p *parser) ceil(n *node, w *window, s graph.Shape) error {
+	for i, size := range []int64{int64(s.H), int64(s.W)} {
+		start, end := w.pads[i], w.pads[i+2]
+		over := (size + start + end - w.kernel[i]) % w.strides[i]
+		if over <= 0 { // none, or a window larger than the map, which is refused elsewhere
+			continue
+		}
+		more := w.strides[i] - over
+		switch {
+		case end+more >= w.kernel[i]:
+			return p.refuse(n, "ceil_mode=1 with a window of padding")
+		case n.int("count_include_pad", 0) != 0:
+			return p.refuse(n, "ceil_mode=1 with count_include_pad=1")
+		}
+		w.pads[i+2] += more
+	}
+	return nil
 }
 
 func (p *parser) globalPool(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 4)
+	x, err := p.variable(n, 0, 0)
 	if err != nil {
 		return x, err
 	}
-	if n.op == "GlobalMaxPool" {
-		return p.apply(graph.MaxPool{Pool: global(x.shape)}, 4, x)
+	if len(x.axes) < 2 {
+		return x, fmt.Errorf("%w: input of rank %d", ErrInvalid, x.rank())
 	}
-	return p.apply(graph.AvgPool{Pool: global(x.shape)}, 4, x)
+	if x, err = p.ordered(x); err != nil {
+		return x, err
+	}
+	if n.op == "GlobalMaxPool" {
+		return p.apply(graph.MaxPool{Pool: global(x.shape)}, x.axes, x)
+	}
+	return p.apply(graph.AvgPool{Pool: global(x.shape)}, x.axes, x)
 }
 
 // global is the window of all of a map.
 func global(s graph.Shape) graph.Pool { return graph.Pool{KH: s.H, KW: s.W, SH: 1, SW: 1} }
 
-// reduce reads ReduceMax, ReduceMean and ReduceSum over H and W.
+// reduce reads ReduceMax, ReduceMean and ReduceSum over H, W or both, and ReduceMean
+// over C, too.
 func (p *parser) reduce(n *node) (operand, error) {
 	x, err := p.variable(n, 0, 0)
 	if err != nil {
 		return x, err
 	}
-	axes, err := p.axes(n, 1, x.rank)
+	list, err := p.list(n, "axes", 1)
 	if err != nil {
 		return x, err
 	}
-	if x.rank != 4 || !slices.Equal(axes, []int64{2, 3}) {
-		return x, p.refuse(n, "not over H and W")
+	if len(list) == 0 && n.int("noop_with_empty_axes", 0) != 0 {
+		return x, nil
 	}
-	rank := 4
-	if n.int("keepdims", 1) == 0 {
-		rank = 2
+	if len(list) == 0 {
+		return x, p.refuse(n, "across samples")
 	}
-	switch n.op {
-	case "ReduceMax":
-		return p.apply(graph.MaxPool{Pool: global(x.shape)}, rank, x)
-	case "ReduceSum":
-		return p.apply(graph.SumPool{Pool: global(x.shape)}, rank, x)
+	over := map[axis]bool{}
+	for _, i := range list {
+		d, err := p.dimension(n, x, i)
+		if err != nil {
+			return x, err
+		}
+		over[x.axes[d]] = true
 	}
-	return p.apply(graph.AvgPool{Pool: global(x.shape)}, rank, x)
+	if over[axisC] && n.op != "ReduceMean" {
+		return x, p.refuse(n, "over channels")
+	}
+	y, err := p.reduced(n.op, x, over)
+	if err != nil || n.int("keepdims", 1) != 0 {
+		return y, err
+	}
+	y.axes = slices.DeleteFunc(slices.Clone(x.axes), func(a axis) bool { return over[a] })
+	if len(y.axes) == 0 {
+		// One number a sample is a tensor of rank 1.
+		return y, p.refuse(n, "to rank 1")
+	}
+	return y, nil
+}
+
+// reduced reduces x over axes; over channels to their mean alone.
+func (p *parser) reduced(op string, x operand, over map[axis]bool) (operand, error) {
+	pool := graph.Pool{KH: 1, KW: 1, SH: 1, SW: 1}
+	if over[axisH] {
+		pool.KH = x.shape.H
+	}
+	if over[axisW] {
+		pool.KW = x.shape.W
+	}
+	var err error
+	if over[axisH] || over[axisW] {
+		switch op {
+		case "ReduceMax":
+			x, err = p.apply(graph.MaxPool{Pool: pool}, x.axes, x)
+		case "ReduceSum":
+			x, err = p.apply(graph.SumPool{Pool: pool}, x.axes, x)
+		default:
+			x, err = p.apply(graph.AvgPool{Pool: pool}, x.axes, x)
+		}
+	}
+	if err == nil && over[axisC] {
+		x, err = p.apply(graph.ChannelMean{}, x.axes, x)
+	}
+	return x, err
 }
 
 func (p *parser) flatten(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
+	x, err := p.operand(n, 0)
 	if err != nil {
 		return x, err
 	}
-	if axis := n.int("axis", 1); axis != 1 && axis != 1-int64(x.rank) {
+	if !x.known {
+		return x, p.refuse(n, "constant input 0")
+	}
+	if axis := n.int("axis", 1); axis != 1 && axis != 1-int64(x.rank()) {
 		return x, p.refuse(n, "axis=%d", axis)
 	}
-	return p.reshaped(x, []int64{int64(x.shape.Len())})
-}
-
-// reshaped gives x the sizes dims after the batch.
-func (p *parser) reshaped(x operand, dims []int64) (operand, error) {
-	to, rank := shapeOf(dims), len(dims)+1
-	if to == x.shape && rank != x.rank {
-		// N x C against N x C x 1 x 1: one and the same to the graph.
-		x.rank = rank
-		return x, nil
-	}
-	return p.apply(graph.Reshape{To: to}, rank, x)
+	return p.reshaped(n, x, []int64{int64(x.shape.Len())})
 }
 
 func (p *parser) reshape(n *node) (operand, error) {
@@ -637,14 +804,14 @@ func (p *parser) reshape(n *node) (operand, error) {
 		}
 		return operand{constant: &c}, nil
 	}
-	if x, err = p.variable(n, 0, 0); err != nil {
-		return x, err
+	if !x.known {
+		return x, p.refuse(n, "constant input 0")
 	}
 
 	// The batch's size must come first, and everything after it be of one sample.
-	from := []int64{int64(x.shape.C), int64(x.shape.H), int64(x.shape.W)}[:x.rank-1]
-	if len(dims) != 2 && len(dims) != 4 {
-		return x, p.refuse(n, "to rank %d", len(dims))
+	from := x.dims()
+	if len(dims) == 0 {
+		return x, p.refuse(n, "to rank 0")
 	}
 	keeps := to.v[0].batch || dims[0] == 0 && !zeros || p.batch > 0 && dims[0] == p.batch
 	if dims[0] == -1 {
@@ -658,7 +825,7 @@ func (p *parser) reshape(n *node) (operand, error) {
 	if err != nil {
 		return x, err
 	}
-	return p.reshaped(x, rest)
+	return p.reshaped(n, x, rest)
 }
 
 // substitute returns dims with each 0 replaced by the size in from, unless zeros says that 0 means 0.
@@ -699,12 +866,23 @@ func (p *parser) softmax(n *node) (operand, error) {
 		otherwise = 1
 	}
 	axis := n.int("axis", otherwise)
-	// Before opset 13 the sum goes over the axis and all that follow.
-	whole := p.opset >= 13 || x.shape.H == 1 && x.shape.W == 1
-	if axis != 1 && axis != 1-int64(x.rank) || !whole {
-		return x, p.refuse(n, "axis=%d of rank %d in opset %d", axis, x.rank, p.opset)
+	at, err := p.dimension(n, x, axis)
+	if err != nil {
+		return x, err
 	}
-	return p.apply(graph.Softmax{}, x.rank, x)
+	// Before opset 13 the sum goes over the axis and all that follow.
+	for _, d := range x.dims()[at+1:] {
+		if p.opset < 13 && d > 1 {
+			return x, p.refuse(n, "axis=%d of rank %d in opset %d", axis, x.rank(), p.opset)
+		}
+	}
+	if x, err = p.channelsAt(x, at); err != nil {
+		return x, err
+	}
+	if n.op == "LogSoftmax" {
+		return p.apply(graph.LogSoftmax{}, x.axes, x)
+	}
+	return p.apply(graph.Softmax{}, x.axes, x)
 }
 
 // value reads a Constant.

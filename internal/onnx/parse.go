@@ -58,6 +58,12 @@ func Parse(b []byte) (*graph.Graph, error) {
 	if !out.known {
 		return nil, fmt.Errorf("%w: output %s is constant", ErrInvalid, clean(output))
 	}
+	if out.split != nil || out.whole {
+		return nil, &UnsupportedError{[]string{fmt.Sprintf("output of rank %d or of integers", out.rank())}}
+	}
+	if out, err = p.ordered(out); err != nil {
+		return nil, err
+	}
 	p.graph.Output = out.value
 	g := graph.Simplify(&p.graph)
 	if err := g.Validate(); err != nil {
@@ -92,7 +98,9 @@ type operand struct {
 	known    bool // a value of the graph: the fields below are set
 	value    graph.Value
 	shape    graph.Shape
-	rank     int // 2 (N, C) or 4 (N, C, H, W)
+	axes     []axis // of the dimensions after the batch, nil in a split
+	split    *split
+	whole    bool // integers, of which nothing is computed before they are floats
 }
 
 // clean returns a name from the file for use in a message.
@@ -176,10 +184,10 @@ func (p *parser) readInterface(g *graphProto) (string, error) {
 func (p *parser) input(v valueInfo) (operand, error) {
 	rank := len(v.dims)
 	switch {
-	case v.kind != typeFloat && v.kind != typeDouble:
+	case v.kind != typeFloat && v.kind != typeDouble && v.kind != typeUint8:
 		p.unsupported[fmt.Sprintf("input of element type %d", v.kind)] = true
 		return operand{}, nil
-	case rank != 2 && rank != 4:
+	case rank < 2 || rank > len(canonical):
 		p.unsupported[fmt.Sprintf("input of rank %d", rank)] = true
 		return operand{}, nil
 	case slices.Contains(v.dims[1:], 0):
@@ -190,8 +198,9 @@ func (p *parser) input(v valueInfo) (operand, error) {
 		return operand{}, fmt.Errorf("%w: input of size %d", ErrInvalid, v.dims)
 	}
 	p.batch = v.dims[0]
-	p.graph.Input = shapeOf(v.dims[1:])
-	return operand{known: true, shape: p.graph.Input, rank: rank}, nil
+	axes := canonical[rank-1]
+	p.graph.Input = shaped(axes, v.dims[1:])
+	return operand{known: true, shape: p.graph.Input, axes: axes, whole: v.kind == typeUint8}, nil
 }
 
 // extent returns the product of sizes, if each is positive and it is at most plan.MaxExtent.
@@ -204,14 +213,6 @@ func extent(dims []int64) (int, bool) {
 		n *= d
 	}
 	return int(n), true
-}
-
-// shapeOf returns the shape of dims C or C, H, W.
-func shapeOf(dims []int64) graph.Shape {
-	if len(dims) == 1 {
-		return graph.Vector(int(dims[0]))
-	}
-	return graph.Shape{H: int(dims[1]), W: int(dims[2]), C: int(dims[0])}
 }
 
 // define names an operand. Names are defined once.
@@ -249,20 +250,17 @@ func (p *parser) readNode(n *node) error {
 	if len(n.outputs) == 0 {
 		return fmt.Errorf("%w: no output", ErrInvalid)
 	}
-	result, err := p.result(n)
-	if err != nil {
-		if !errors.Is(err, errSkip) {
-			return err
-		}
-		result = operand{}
+	results, err := p.results(n)
+	if err != nil && !errors.Is(err, errSkip) {
+		return err
 	}
 	for i, name := range n.outputs {
 		if name == "" && (i > 0 || err != nil) {
 			continue
 		}
 		o := operand{}
-		if i == 0 {
-			o = result
+		if i < len(results) && err == nil {
+			o = results[i]
 		} else if err == nil && p.uses[name] > 0 {
 			// Indices and masks are left out, where nothing reads them.
 			p.refuse(n, "output %d", i)
@@ -274,30 +272,34 @@ func (p *parser) readNode(n *node) error {
 	return nil
 }
 
-// result returns what the first output of n stands for.
-func (p *parser) result(n *node) (operand, error) {
+// results returns what the first outputs of n stand for: one, but of a Split.
+func (p *parser) results(n *node) ([]operand, error) {
 	op, ok := operators[n.op]
 	if !ok || n.domain != "" && n.domain != "ai.onnx" {
-		return operand{}, p.refuse(n, "")
+		return nil, p.refuse(n, "")
 	}
 	if len(n.inputs) > op.inputs {
-		return operand{}, fmt.Errorf("%w: %d inputs", ErrInvalid, len(n.inputs))
+		return nil, fmt.Errorf("%w: %d inputs", ErrInvalid, len(n.inputs))
 	}
 	for i, a := range n.attributes {
 		kind, ok := op.attributes[a.name]
 		if !ok {
-			return operand{}, p.refuse(n, "%s", clean(a.name))
+			return nil, p.refuse(n, "%s", clean(a.name))
 		}
 		if kind != a.kind {
-			return operand{}, fmt.Errorf("%w: attribute %s of type %d", ErrInvalid, a.name, a.kind)
+			return nil, fmt.Errorf("%w: attribute %s of type %d", ErrInvalid, a.name, a.kind)
 		}
 		for _, b := range n.attributes[:i] {
 			if a.name == b.name {
-				return operand{}, fmt.Errorf("%w: attribute %s stands twice", ErrInvalid, a.name)
+				return nil, fmt.Errorf("%w: attribute %s stands twice", ErrInvalid, a.name)
 			}
 		}
 	}
-	return op.read(p, n)
+	if n.op == "Split" {
+		return p.parts(n)
+	}
+	o, err := op.read(p, n)
+	return []operand{o}, err
 }
 
 // has reports whether input i of n is given.
@@ -316,17 +318,22 @@ func (p *parser) operand(n *node, i int) (operand, error) {
 }
 
 // variable returns input i of n, which must be a value of the graph, of the
-// given rank unless that is 0.
+// given rank unless that is 0. With a rank its dimensions are in ONNX's order.
 func (p *parser) variable(n *node, i, rank int) (operand, error) {
 	o, err := p.operand(n, i)
-	if err != nil {
+	switch {
+	case err != nil:
 		return o, err
-	}
-	if !o.known {
+	case !o.known:
 		return o, p.refuse(n, "constant input %d", i)
-	}
-	if rank != 0 && o.rank != rank {
-		return o, fmt.Errorf("%w: input of rank %d, want %d", ErrInvalid, o.rank, rank)
+	case o.whole:
+		return o, p.refuse(n, "of integers")
+	case rank != 0 && o.rank() != rank:
+		return o, fmt.Errorf("%w: input of rank %d, want %d", ErrInvalid, o.rank(), rank)
+	case o.split != nil:
+		return o, p.refuse(n, "input of rank %d", o.rank())
+	case rank != 0:
+		return p.ordered(o)
 	}
 	return o, nil
 }
@@ -343,8 +350,8 @@ func (p *parser) constant(n *node, i int) (*tensor, error) {
 	return o.constant, nil
 }
 
-// apply appends a node that reads x to the graph. Its output has the given rank.
-func (p *parser) apply(op graph.Op, rank int, x ...operand) (operand, error) {
+// apply appends a node that reads x to the graph. Its output has the given axes.
+func (p *parser) apply(op graph.Op, axes []axis, x ...operand) (operand, error) {
 	values, shapes := make([]graph.Value, len(x)), make([]graph.Shape, len(x))
 	for i, o := range x {
 		values[i], shapes[i] = o.value, o.shape
@@ -354,7 +361,7 @@ func (p *parser) apply(op graph.Op, rank int, x ...operand) (operand, error) {
 		return operand{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	p.graph.Nodes = append(p.graph.Nodes, graph.Node{Op: op, Inputs: values})
-	return operand{known: true, value: graph.Value(len(p.graph.Nodes)), shape: shape, rank: rank}, nil
+	return operand{known: true, value: graph.Value(len(p.graph.Nodes)), shape: shape, axes: axes}, nil
 }
 
 func (n *node) attribute(name string) (attribute, bool) {

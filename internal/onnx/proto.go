@@ -64,6 +64,7 @@ type attribute struct {
 // Element types of TensorProto.
 const (
 	typeFloat  = 1
+	typeUint8  = 2
 	typeInt32  = 6
 	typeInt64  = 7
 	typeBool   = 9

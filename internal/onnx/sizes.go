@@ -48,18 +48,25 @@ func (p *parser) sizes(n *node, i int) (*sizes, error) {
 	return s, nil
 }
 
-// list returns the integers of an attribute or of input i of n, constants, or
-// nil where there are neither.
+// list returns the integers of an attribute or of input i of n, constants or what
+// is computed of a shape, or nil where there are neither.
 func (p *parser) list(n *node, name string, i int) ([]int64, error) {
 	if !n.has(i) {
 		a, _ := n.attribute(name)
 		return a.ints, nil
 	}
-	t, err := p.constant(n, i)
+	s, err := p.sizes(n, i)
 	if err != nil {
 		return nil, err
 	}
-	return p.ints(n, t)
+	list := make([]int64, len(s.v))
+	for j, d := range s.v {
+		if d.batch {
+			return nil, p.refuse(n, "%s of the batch's size", name)
+		}
+		list[j] = d.n
+	}
+	return list, nil
 }
 
 // axes returns those that n names, by attribute or input i, sorted, of a tensor
@@ -78,12 +85,15 @@ func (p *parser) axes(n *node, i, rank int) ([]int64, error) {
 
 // shape reads a Shape, all of it or a part.
 func (p *parser) shape(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
+	x, err := p.operand(n, 0)
 	if err != nil {
 		return x, err
 	}
+	if !x.known {
+		return x, p.refuse(n, "constant input 0")
+	}
 	dims := []size{{batch: true}}
-	for _, d := range dimsOf(x.shape, x.rank) {
+	for _, d := range x.dims() {
 		dims = append(dims, size{n: d})
 	}
 	return operand{sizes: &sizes{cut(dims, n.int("start", 0), n.int("end", math.MaxInt64)), 1}}, nil
@@ -103,8 +113,14 @@ func cut(v []size, start, end int64) []size {
 	return v[start:max(start, at(end))]
 }
 
-// gather reads a Gather of sizes.
+// gather reads a Gather of sizes, or one of a single place of a value.
 func (p *parser) gather(n *node) (operand, error) {
+	if x, err := p.operand(n, 0); err != nil || x.known {
+		if err != nil {
+			return x, err
+		}
+		return p.gatherValue(n)
+	}
 	from, err := p.sizes(n, 0)
 	if err != nil {
 		return operand{}, err
@@ -130,11 +146,11 @@ func (p *parser) gather(n *node) (operand, error) {
 	return operand{sizes: to}, nil
 }
 
-// slice reads a Slice of sizes. Opsets before 10 have attributes for inputs.
+// slice reads a Slice of sizes or of a value. Opsets before 10 have attributes for inputs.
 func (p *parser) slice(n *node) (operand, error) {
-	from, err := p.sizes(n, 0)
+	x, err := p.operand(n, 0)
 	if err != nil {
-		return operand{}, err
+		return x, err
 	}
 	var lists [4][]int64
 	for i, name := range []string{"starts", "ends", "axes", "steps"} {
@@ -143,6 +159,13 @@ func (p *parser) slice(n *node) (operand, error) {
 		}
 	}
 	starts, ends, axes, steps := lists[0], lists[1], lists[2], lists[3]
+	if x.known {
+		return p.sliceValue(n, starts, ends, axes, steps)
+	}
+	from, err := p.sizes(n, 0)
+	if err != nil {
+		return operand{}, err
+	}
 	if len(starts) != 1 || len(ends) != 1 || from.rank != 1 || len(axes) > 1 || len(steps) > 1 {
 		return operand{}, fmt.Errorf("%w: not of one axis", ErrInvalid)
 	}
@@ -178,52 +201,54 @@ func (p *parser) concat(n *node) (operand, error) {
 		}
 		return operand{sizes: all}, nil
 	}
-	if a.i != 1 && a.i != 1-int64(x.rank) {
-		return x, p.refuse(n, "axis=%d", a.i)
-	}
 	values := make([]operand, len(n.inputs))
 	for i := range values {
-		if values[i], err = p.variable(n, i, x.rank); err != nil {
+		if values[i], err = p.variable(n, i, 0); err != nil {
 			return x, err
 		}
+		if values[i].rank() != values[0].rank() {
+			return x, fmt.Errorf("%w: inputs of ranks %d and %d", ErrInvalid, values[0].rank(), values[i].rank())
+		}
 	}
-	return p.apply(graph.Concat{}, x.rank, values...)
+	at, err := p.dimension(n, values[0], a.i)
+	if err != nil {
+		return x, err
+	}
+	// Along the axes of the first, if those have channels there, or else of the others' order.
+	for i := range values {
+		if i == 0 || !slices.Equal(values[i].axes, values[0].axes) {
+			if values[i], err = p.channelsAt(values[i], at); err != nil {
+				return x, err
+			}
+		}
+		if i > 0 {
+			if values[i], err = p.reordered(values[i], values[0].axes); err != nil {
+				return x, err
+			}
+		}
+	}
+	return p.apply(graph.Concat{}, values[0].axes, values...)
 }
 
-// squeeze reads Squeeze and Unsqueeze, of a size or of the axes H and W.
-func (p *parser) squeeze(n *node) (operand, error) {
-	x, err := p.operand(n, 0)
+// squeezeSize reads a Squeeze or an Unsqueeze of a size.
+func (p *parser) squeezeSize(n *node) (operand, error) {
+	axes, err := p.axes(n, 1, 1)
 	if err != nil {
-		return x, err
+		return operand{}, err
 	}
-	long, short, want := 1, 0, []int64{0} // ranks, and the axes between them
-	if x.known {
-		long, short, want = 4, 2, []int64{2, 3}
+	if !slices.Equal(axes, []int64{0}) {
+		return operand{}, p.refuse(n, "axes=%v", axes)
 	}
-	axes, err := p.axes(n, 1, long)
-	if err != nil {
-		return x, err
-	}
-	if !slices.Equal(axes, want) {
-		return x, p.refuse(n, "axes=%v", axes)
-	}
-	from, to := long, short
+	from, to := 1, 0 // ranks
 	if n.op == "Unsqueeze" {
-		from, to = short, long
-	}
-	if x.known {
-		if x.rank != from || x.shape.H != 1 || x.shape.W != 1 {
-			return x, p.refuse(n, "of %v of rank %d", x.shape, x.rank)
-		}
-		x.rank = to
-		return x, nil
+		from, to = to, from
 	}
 	s, err := p.sizes(n, 0)
 	if err != nil {
-		return x, err
+		return operand{}, err
 	}
 	if s.rank != from || len(s.v) != 1 {
-		return x, p.refuse(n, "of %d sizes of rank %d", len(s.v), s.rank)
+		return operand{}, p.refuse(n, "of %d sizes of rank %d", len(s.v), s.rank)
 	}
 	return operand{sizes: &sizes{s.v, to}}, nil
 }
@@ -236,7 +261,11 @@ func (p *parser) cast(n *node) (operand, error) {
 		return x, err
 	}
 	to := n.int("to", 0)
-	if x.known && to == typeFloat {
+	if x.known && (to == typeFloat || to == typeDouble) {
+		x.whole = false
+		return x, nil
+	}
+	if t := x.constant; t != nil && t.kind == typeFloat && to == typeFloat {
 		return x, nil
 	}
 	if x.known || to != typeInt32 && to != typeInt64 {

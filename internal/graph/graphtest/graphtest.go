@@ -25,6 +25,9 @@ func (m sample) at(y, x, c int) *float64 { return &m.V[(y*m.W+x)*m.C+c] }
 // inside reports whether (y, x) is on the map and not padding.
 func (m sample) inside(y, x int) bool { return y >= 0 && y < m.H && x >= 0 && x < m.W }
 
+// wide returns an element of a map that has, along each axis, one extent or counts for all.
+func (m sample) wide(y, x, c int) float64 { return *m.at(min(y, m.H-1), min(x, m.W-1), min(c, m.C-1)) }
+
 // Evaluate returns the output of a valid graph for n samples, sample-major and
 // H, W, C in order like x.
 func Evaluate(g *graph.Graph, x []float32, n int) []float64 {
@@ -143,7 +146,73 @@ func evaluate(op graph.Op, shape graph.Shape, in []sample) sample {
 			return v
 		})
 	case graph.Add:
-		each(func(p, q, c int) float64 { return *x.at(p, q, c) + *in[1].at(p, q, c) })
+		each(func(p, q, c int) float64 { return *x.at(p, q, c) + in[1].wide(p, q, c) })
+	case graph.Sub:
+		each(func(p, q, c int) float64 { return *x.at(p, q, c) - in[1].wide(p, q, c) })
+	case graph.Mul:
+		each(func(p, q, c int) float64 { return *x.at(p, q, c) * in[1].wide(p, q, c) })
+	case graph.Div:
+		each(func(p, q, c int) float64 { return *x.at(p, q, c) / in[1].wide(p, q, c) })
+	case graph.ELU:
+		pointwise(func(v float64) float64 {
+			if v < 0 {
+				return float64(op.Alpha) * (math.Exp(v) - 1)
+			}
+			return v
+		})
+	case graph.Softplus:
+		pointwise(func(v float64) float64 { return math.Log(1 + math.Exp(v)) })
+	case graph.Erf:
+		pointwise(func(v float64) float64 { return 1 - math.Erfc(v) })
+	case graph.Sqrt:
+		pointwise(func(v float64) float64 { return math.Pow(v, 0.5) })
+	case graph.LogSoftmax:
+		each(func(p, q, c int) float64 {
+			sum := 0.0
+			for i := range x.C {
+				sum += math.Exp(*x.at(p, q, i) - *x.at(p, q, c))
+			}
+			return -math.Log(sum)
+		})
+	case graph.ChannelMean:
+		each(func(p, q, _ int) float64 {
+			sum := 0.0
+			for i := range x.C {
+				sum += *x.at(p, q, i)
+			}
+			return sum / float64(x.C)
+		})
+	case *graph.PReLU:
+		each(func(p, q, c int) float64 {
+			v := *x.at(p, q, c)
+			if v < 0 {
+				return float64(op.Slope[c]) * v
+			}
+			return v
+		})
+	case *graph.Transpose:
+		each(func(p, q, c int) float64 {
+			k := (c*y.H+p)*y.W + q // in C, H, W order
+			index := make([]int, len(op.Dims))
+			for i := len(op.Perm) - 1; i >= 0; i-- {
+				index[op.Perm[i]] = k % op.Dims[op.Perm[i]]
+				k /= op.Dims[op.Perm[i]]
+			}
+			for a, i := range index {
+				k = k*op.Dims[a] + i
+			}
+			return *x.at(k/x.W%x.H, k%x.W, k/x.W/x.H)
+		})
+	case graph.Slice:
+		each(func(p, q, c int) float64 { return *x.at(p+op.H.From, q+op.W.From, c+op.C.From) })
+	case graph.Pad:
+		each(func(p, q, c int) float64 {
+			p, q, c = p-op.Before.H, q-op.Before.W, c-op.Before.C
+			if !x.inside(p, q) || c < 0 || c >= x.C {
+				return float64(op.Value)
+			}
+			return *x.at(p, q, c)
+		})
 	case graph.Concat:
 		each(func(p, q, c int) float64 {
 			k := 0
@@ -305,11 +374,23 @@ func Random(r *rand.Rand, nodes int) *graph.Graph {
 			}
 		}
 		switch op.(type) {
-		case graph.Add:
-			like(8, func(s graph.Shape) bool { return len(inputs) < 2 && s == shapes[x] })
+		case graph.Add, graph.Sub, graph.Mul:
+			like(8, func(s graph.Shape) bool { return len(inputs) < 2 && s.Suits(shapes[x]) })
 			if len(inputs) < 2 {
 				inputs = append(inputs, x)
 			}
+			if _, ok := op.(graph.Mul); ok && inputs[1] == x {
+				op = graph.Square{}
+				inputs = inputs[:1]
+			}
+		case graph.Div: // by what is not near 0
+			by := graph.Value(r.IntN(len(shapes)))
+			if !shapes[by].Suits(shapes[x]) {
+				by = x
+			}
+			inputs = append(inputs, add(graph.Clip{Min: 0.5, Max: 2}, by))
+		case graph.Sqrt:
+			inputs[0] = add(graph.Clip{Min: 0.25, Max: 4}, x)
 		case graph.Concat:
 			like(2, func(s graph.Shape) bool { return s.H == shapes[x].H && s.W == shapes[x].W })
 		}
@@ -333,7 +414,7 @@ func Op(r *rand.Rand, s graph.Shape) graph.Op {
 		KH: kh, KW: kw, SH: 1 + r.IntN(3), SW: 1 + r.IntN(3),
 		Top: r.IntN(kh), Left: r.IntN(kw), Bot: r.IntN(kh), Right: r.IntN(kw),
 	}
-	switch r.IntN(16) {
+	switch r.IntN(30) {
 	case 0:
 		return graph.ReLU{}
 	case 1:
@@ -374,6 +455,51 @@ func Op(r *rand.Rand, s graph.Shape) graph.Op {
 			dims = []int{1, 1, s.Len()}
 		}
 		return graph.Reshape{To: graph.Shape{H: dims[0], W: dims[1], C: dims[2]}}
+	case 14:
+		return graph.Sub{}
+	case 15:
+		return graph.Mul{}
+	case 16:
+		return graph.Div{}
+	case 17:
+		return graph.ELU{Alpha: r.Float32()}
+	case 18:
+		return graph.Softplus{}
+	case 19:
+		return graph.Erf{}
+	case 20:
+		return graph.Sqrt{}
+	case 21:
+		return graph.LogSoftmax{}
+	case 22:
+		return graph.ChannelMean{}
+	case 23:
+		return &graph.PReLU{Slope: Normal(r, s.C, 1)}
+	case 24:
+		return transpose(r, s)
+	case 25:
+		part := func(extent int) graph.Range {
+			from := r.IntN(extent)
+			return graph.Range{From: from, To: from + 1 + r.IntN(extent-from)}
+		}
+		op := graph.Slice{H: part(s.H), W: part(s.W), C: part(s.C)}
+		if r.IntN(2) == 0 {
+			op.H, op.W = graph.Range{To: s.H}, graph.Range{To: s.W}
+		}
+		if _, err := op.OutShape(s); err != nil { // of everything
+			return graph.Erf{}
+		}
+		return op
+	case 26:
+		op := graph.Pad{Value: r.Float32()}
+		for _, p := range []*int{&op.Before.H, &op.Before.W, &op.Before.C, &op.After.H, &op.After.W, &op.After.C} {
+			*p = r.IntN(3)
+		}
+		if r.IntN(2) == 0 {
+			op.Value, op.Before.C, op.After.C = 0, 0, 0
+		}
+		op.After.W++
+		return op
 	}
 	bias := r.IntN(3) > 0
 	if s == graph.Vector(s.C) && r.IntN(2) == 0 {
@@ -395,6 +521,28 @@ func Op(r *rand.Rand, s graph.Shape) graph.Op {
 		c.B = nil
 	}
 	return c
+}
+
+// transpose returns a random Transpose or Reshape of a sample: of its axes, divided at random.
+func transpose(r *rand.Rand, s graph.Shape) graph.Op {
+	var dims []int
+	for _, d := range []int{s.C, s.H, s.W} {
+		for f := 2; f <= d && r.IntN(2) == 0; f++ {
+			if d%f == 0 && len(dims) < 5 {
+				dims, d = append(dims, f), d/f
+			}
+		}
+		dims = append(dims, d)
+	}
+	perm := r.Perm(len(dims))
+	to := []int{s.C, s.H, s.W}
+	r.Shuffle(3, func(i, j int) { to[i], to[j] = to[j], to[i] })
+	if r.IntN(2) == 0 { // as the shuffle of a network does
+		perm = slices.Sorted(slices.Values(perm))
+		perm[0], perm[1] = perm[1], perm[0]
+		to = []int{s.C, s.H, s.W}
+	}
+	return graph.NewTranspose(dims, perm, graph.Shape{H: to[1], W: to[2], C: to[0]})
 }
 
 // MNIST returns mnist-cnn, as graph.Simplify leaves it, with random weights.
