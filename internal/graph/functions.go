@@ -12,6 +12,14 @@ type (
 	Softplus struct{}
 	// Erf is the error function.
 	Erf struct{}
+	// Exp is the exponential.
+	Exp struct{}
+	// Log is the natural logarithm.
+	Log struct{}
+	// Abs is the magnitude.
+	Abs struct{}
+	// Reciprocal is 1/x.
+	Reciprocal struct{}
 	// Sqrt is the square root.
 	Sqrt struct{}
 	// LogSoftmax is x_i - log Σ exp(x_j) over the channels of every position.
@@ -27,6 +35,10 @@ type PReLU struct{ Slope []float32 }
 func (ELU) Name() string         { return "elu" }
 func (Softplus) Name() string    { return "softplus" }
 func (Erf) Name() string         { return "erf" }
+func (Exp) Name() string         { return "exp" }
+func (Log) Name() string         { return "log" }
+func (Abs) Name() string         { return "abs" }
+func (Reciprocal) Name() string  { return "reciprocal" }
 func (Sqrt) Name() string        { return "sqrt" }
 func (LogSoftmax) Name() string  { return "log_softmax" }
 func (ChannelMean) Name() string { return "channel_mean" }
@@ -35,6 +47,10 @@ func (*PReLU) Name() string      { return "prelu" }
 func (ELU) InPlace() bool         { return true }
 func (Softplus) InPlace() bool    { return true }
 func (Erf) InPlace() bool         { return true }
+func (Exp) InPlace() bool         { return true }
+func (Log) InPlace() bool         { return true }
+func (Abs) InPlace() bool         { return true }
+func (Reciprocal) InPlace() bool  { return true }
 func (Sqrt) InPlace() bool        { return true }
 func (LogSoftmax) InPlace() bool  { return true }
 func (ChannelMean) InPlace() bool { return false }
@@ -43,6 +59,10 @@ func (*PReLU) InPlace() bool      { return true }
 func (e ELU) OutShape(in ...Shape) (Shape, error)      { return finite(in, e.Alpha) }
 func (Softplus) OutShape(in ...Shape) (Shape, error)   { return single(in) }
 func (Erf) OutShape(in ...Shape) (Shape, error)        { return single(in) }
+func (Exp) OutShape(in ...Shape) (Shape, error)        { return single(in) }
+func (Log) OutShape(in ...Shape) (Shape, error)        { return single(in) }
+func (Abs) OutShape(in ...Shape) (Shape, error)        { return single(in) }
+func (Reciprocal) OutShape(in ...Shape) (Shape, error) { return single(in) }
 func (Sqrt) OutShape(in ...Shape) (Shape, error)       { return single(in) }
 func (LogSoftmax) OutShape(in ...Shape) (Shape, error) { return single(in) }
 
@@ -81,6 +101,30 @@ func (Softplus) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
 func (Erf) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
 	for i, v := range in[0][:len(dst)] {
 		dst[i] = float32(math.Erf(float64(v)))
+	}
+}
+
+func (Exp) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
+	for i, v := range in[0][:len(dst)] {
+		dst[i] = float32(math.Exp(float64(v)))
+	}
+}
+
+func (Log) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
+	for i, v := range in[0][:len(dst)] {
+		dst[i] = float32(math.Log(float64(v)))
+	}
+}
+
+func (Abs) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
+	for i, v := range in[0][:len(dst)] {
+		dst[i] = float32(math.Abs(float64(v)))
+	}
+}
+
+func (Reciprocal) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
+	for i, v := range in[0][:len(dst)] {
+		dst[i] = 1 / v
 	}
 }
 

@@ -65,7 +65,7 @@ func TestApplyAgainstDefinition(t *testing.T) {
 			t.Fatalf("seed %d: a batch differs from its samples", seed)
 		}
 	}
-	if len(seen) != 29 {
+	if len(seen) != 33 {
 		t.Fatalf("operators tried: %v", seen)
 	}
 }
@@ -96,6 +96,10 @@ func TestApplyByHand(t *testing.T) {
 		{"elu", graph.ELU{Alpha: 2}, graph.Vector(3), []float32{float32(-math.Ln2), 0, 3}, []float32{-1, 0, 3}},
 		{"softplus", graph.Softplus{}, graph.Vector(4), []float32{0, 100, -200, -inf}, []float32{float32(math.Ln2), 100, 0, 0}},
 		{"erf", graph.Erf{}, graph.Vector(3), []float32{0, inf, -1}, []float32{0, 1, -0.8427008}},
+		{"exponential", graph.Exp{}, graph.Vector(3), []float32{0, -inf, 1}, []float32{1, 0, math.E}},
+		{"logarithm", graph.Log{}, graph.Vector(2), []float32{1, math.E}, []float32{0, 0.99999994}},
+		{"magnitude", graph.Abs{}, graph.Vector(3), []float32{-2, 0, 3}, []float32{2, 0, 3}},
+		{"reciprocal", graph.Reciprocal{}, graph.Vector(2), []float32{-2, 4}, []float32{-.5, .25}},
 		{"square root", graph.Sqrt{}, graph.Vector(2), []float32{0, 9}, []float32{0, 3}},
 		{"log softmax of large values", graph.LogSoftmax{}, graph.Vector(2), []float32{1000, 1000}, []float32{float32(-math.Ln2), float32(-math.Ln2)}},
 		{"mean of channels", graph.ChannelMean{}, graph.Shape{H: 1, W: 2, C: 2}, []float32{1, 2, 3, 5}, []float32{1.5, 4}},

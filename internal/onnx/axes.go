@@ -55,16 +55,23 @@ func (x operand) rank() int {
 }
 
 // dims returns the extents of x after the batch.
-func (x operand) dims() []int64 {
-	var dims []int64
+func (x operand) dims() (dims []int64) {
 	if x.split != nil {
 		for _, i := range x.split.perm {
 			dims = append(dims, x.split.dims[i])
 		}
 		return dims
 	}
-	for _, a := range x.axes {
-		dims = append(dims, int64(extents(x.shape)[a]))
+	if x.wide != nil {
+		return shapedDims(*x.wide, x.axes)
+	}
+	return shapedDims(x.shape, x.axes)
+}
+
+// shapedDims returns a shape's extents along axes.
+func shapedDims(s graph.Shape, axes []axis) (dims []int64) {
+	for _, a := range axes {
+		dims = append(dims, int64(extents(s)[a]))
 	}
 	return dims
 }
@@ -177,11 +184,14 @@ func (p *parser) transpose(n *node) (operand, error) {
 	if err != nil {
 		return x, err
 	}
+	if t := x.constant; x.sizes != nil || t != nil && (t.kind == typeInt32 || t.kind == typeInt64) {
+		return p.transposeSizes(n)
+	}
+	if x.wide != nil {
+		return x, p.refuse(n, "of what is expanded")
+	}
 	rank := x.rank()
 	if !x.known {
-		if x.constant == nil {
-			return x, p.refuse(n, "of sizes")
-		}
 		rank = len(x.constant.dims)
 	}
 	var perm []int

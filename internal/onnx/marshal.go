@@ -144,6 +144,14 @@ func (w *writer) node(n graph.Node, shapes []graph.Shape, name string) error {
 		w.emit("Softplus", []string{w.values[x].name}, name)
 	case graph.Erf:
 		w.emit("Erf", []string{w.values[x].name}, name)
+	case graph.Exp:
+		w.emit("Exp", []string{w.values[x].name}, name)
+	case graph.Log:
+		w.emit("Log", []string{w.values[x].name}, name)
+	case graph.Abs:
+		w.emit("Abs", []string{w.values[x].name}, name)
+	case graph.Reciprocal:
+		w.emit("Reciprocal", []string{w.values[x].name}, name)
 	case graph.Sqrt:
 		w.emit("Sqrt", []string{w.values[x].name}, name)
 	case graph.LogSoftmax:

@@ -69,6 +69,15 @@ var operators = map[string]operator{
 	"ReduceMax":         {2, reduceAttributes, (*parser).reduce},
 	"ReduceMean":        {2, reduceAttributes, (*parser).reduce},
 	"ReduceSum":         {2, reduceAttributes, (*parser).reduce},
+	"ReduceL2":          {2, reduceAttributes, (*parser).reduce},
+	"DepthToSpace":      {1, map[string]int64{"blocksize": attributeInt, "mode": attributeString}, (*parser).blocks},
+	"SpaceToDepth":      {1, map[string]int64{"blocksize": attributeInt}, (*parser).blocks},
+	"Expand":            {2, nil, (*parser).expand},
+	"ConstantOfShape":   {1, map[string]int64{"value": attributeTensor}, (*parser).filled},
+	"Abs":               {1, nil, elementary(graph.Abs{})},
+	"Exp":               {1, nil, elementary(graph.Exp{})},
+	"Log":               {1, nil, elementary(graph.Log{})},
+	"Reciprocal":        {1, nil, elementary(graph.Reciprocal{})},
 	"Flatten":           {1, map[string]int64{"axis": attributeInt}, (*parser).flatten},
 	"Reshape":           {2, map[string]int64{"allowzero": attributeInt}, (*parser).reshape},
 	"Squeeze":           {2, map[string]int64{"axes": attributeInts}, (*parser).squeeze},
@@ -320,14 +329,24 @@ func (p *parser) arithmetic(n *node) (operand, error) {
 
 // ofTwo reads an arithmetic operator of two values of the graph.
 func (p *parser) ofTwo(n *node, a, b operand) (operand, error) {
-	for i := range 2 {
-		if _, err := p.variable(n, i, 0); err != nil {
+	// What is expanded to the other's shape broadcasts as it is.
+	wide := []*graph.Shape{a.wide, b.wide}
+	a.wide, b.wide = nil, nil
+	for i, o := range []operand{a, b} {
+		if o.whole || o.split != nil || wide[i] != nil && wide[1-i] != nil {
+			_, err := p.variable(n, i, 0)
 			return a, err
 		}
 	}
 	// ONNX aligns shapes at the right: with unlike ranks, channels with samples.
 	if a.rank() != b.rank() {
 		return a, p.refuse(n, "values of unlike ranks")
+	}
+	if w := wide[1]; w != nil && !slices.Equal(shapedDims(*w, b.axes), a.dims()) {
+		return a, p.refuse(n, "of what is expanded")
+	}
+	if w := wide[0]; w != nil && !slices.Equal(shapedDims(*w, a.axes), b.dims()) {
+		return a, p.refuse(n, "of what is expanded")
 	}
 	b, err := p.reordered(b, a.axes)
 	if err != nil {
@@ -379,7 +398,9 @@ func (p *parser) affine(n *node, at int) (operand, error) {
 		return x, err
 	}
 	if n.op == "Div" && i == 0 {
-		return x, p.refuse(n, "of a constant by a value")
+		if x, err = p.apply(graph.Reciprocal{}, x.axes, x); err != nil {
+			return x, err
+		}
 	}
 	x, v, err := p.perChannel(n, t, x)
 	if err != nil {
@@ -405,7 +426,9 @@ func (p *parser) affine(n *node, at int) (operand, error) {
 	case "Div":
 		a.Scale = v
 		for j := range v {
-			v[j] = 1 / v[j]
+			if i == 1 {
+				v[j] = 1 / v[j]
+			}
 		}
 	}
 	return p.apply(a, x.axes, x)
@@ -466,25 +489,39 @@ func (p *parser) pow(n *node) (operand, error) {
 	if err != nil {
 		return x, err
 	}
-	square := len(t.dims) <= x.rank()
-	switch t.kind {
-	case typeInt32, typeInt64:
-		e, err := p.ints(n, t)
+	var e []float64
+	if t.kind == typeInt32 || t.kind == typeInt64 {
+		ints, err := p.ints(n, t)
 		if err != nil {
 			return x, err
 		}
-		square = square && len(e) == 1 && e[0] == 2
-	default:
-		e, err := p.floats32(n, t)
+		for _, v := range ints {
+			e = append(e, float64(v))
+		}
+	} else {
+		floats, err := p.floats32(n, t)
 		if err != nil {
 			return x, err
 		}
-		square = square && len(e) == 1 && e[0] == 2
+		for _, v := range floats {
+			e = append(e, float64(v))
+		}
 	}
-	if !square {
-		return x, p.refuse(n, "exponent not 2")
+	if len(e) != 1 || len(t.dims) > x.rank() {
+		return x, p.refuse(n, "exponent of more than one number")
 	}
-	return p.apply(graph.Square{}, x.axes, x)
+	switch e[0] {
+	case 0.5:
+		return p.apply(graph.Sqrt{}, x.axes, x)
+	case 1:
+		return x, nil
+	case 2:
+		return p.apply(graph.Square{}, x.axes, x)
+	case 3:
+		y, err := p.apply(graph.Square{}, x.axes, x)
+		return p.times(x, y, err)
+	}
+	return x, p.refuse(n, "exponent of %v", e[0])
 }
 
 // window is the geometry that convolutions and pools share; pads are top, left,
@@ -640,10 +677,13 @@ func (p *parser) pool(n *node) (operand, error) {
 		return x, err
 	}
 	w.pad(x.shape)
+	count := n.int("count_include_pad", 0) != 0
 	if n.int("ceil_mode", 0) != 0 && (w.autoPad == "NOTSET" || w.autoPad == "VALID") {
+		given := slices.Clone(w.pads)
 		if err := p.ceil(n, w, x.shape); err != nil {
 			return x, err
 		}
+		count = count && slices.Equal(w.pads, given)
 	}
 	pool := graph.Pool{
 		KH: int(w.kernel[0]), KW: int(w.kernel[1]),
@@ -653,7 +693,7 @@ func (p *parser) pool(n *node) (operand, error) {
 	if n.op == "MaxPool" {
 		return p.apply(graph.MaxPool{Pool: pool}, x.axes, x)
 	}
-	return p.apply(graph.AvgPool{Pool: pool, CountPad: n.int("count_include_pad", 0) != 0}, x.axes, x)
+	return p.apply(graph.AvgPool{Pool: pool, CountPad: count}, x.axes, x)
 }
 
 // ceil adds the padding at the end with which the number of windows, rounded down, is
@@ -661,6 +701,7 @@ func (p *parser) pool(n *node) (operand, error) {
 // the same, and the padding counts for nothing: where it would count, or where a window
 // has none of the map, runtimes differ, and it is refused.
 func (p *parser) ceil(n *node, w *window, s graph.Shape) error {
+	given := slices.Clone(w.pads)
 	for i, size := range []int64{int64(s.H), int64(s.W)} {
 		start, end := w.pads[i], w.pads[i+2]
 		over := (size + start + end - w.kernel[i]) % w.strides[i]
@@ -671,7 +712,7 @@ func (p *parser) ceil(n *node, w *window, s graph.Shape) error {
 		switch {
 		case end+more >= w.kernel[i]:
 			return p.refuse(n, "ceil_mode=1 with a window of padding")
-		case n.int("count_include_pad", 0) != 0:
+		case n.int("count_include_pad", 0) != 0 && slices.Max(given) > 0:
 			return p.refuse(n, "ceil_mode=1 with count_include_pad=1")
 		}
 		w.pads[i+2] += more
@@ -699,8 +740,7 @@ func (p *parser) globalPool(n *node) (operand, error) {
 // global is the window of all of a map.
 func global(s graph.Shape) graph.Pool { return graph.Pool{KH: s.H, KW: s.W, SH: 1, SW: 1} }
 
-// reduce reads ReduceMax, ReduceMean and ReduceSum over H, W or both, and ReduceMean
-// over C, too.
+// reduce reads ReduceMax, ReduceMean, ReduceSum and ReduceL2 of one or more axes.
 func (p *parser) reduce(n *node) (operand, error) {
 	x, err := p.variable(n, 0, 0)
 	if err != nil {
@@ -724,22 +764,51 @@ func (p *parser) reduce(n *node) (operand, error) {
 		}
 		over[x.axes[d]] = true
 	}
-	if over[axisC] && n.op != "ReduceMean" {
-		return x, p.refuse(n, "over channels")
+	if n.op == "ReduceL2" {
+		if x, err = p.apply(graph.Square{}, x.axes, x); err != nil {
+			return x, err
+		}
 	}
-	y, err := p.reduced(n.op, x, over)
+	var y operand
+	if at := slices.Index(x.axes, axisC); over[axisC] && n.op != "ReduceMean" {
+		// Channels are reduced as rows or columns, after those if they are to be, too.
+		delete(over, axisC)
+		if y, err = p.reduced(n.op, x, over); err != nil {
+			return x, err
+		}
+		axes := slices.Clone(x.axes)
+		if axes[at] = axisH; len(axes) > 1 {
+			other := (at + 1) % len(axes)
+			axes[at], axes[other] = x.axes[other], axisC
+		}
+		if y, err = p.reordered(y, axes); err == nil {
+			y, err = p.reduced(n.op, y, map[axis]bool{axes[at]: true})
+		}
+		over[axisC] = true
+	} else {
+		y, err = p.reduced(n.op, x, over)
+	}
+	if err == nil && n.op == "ReduceL2" {
+		y, err = p.apply(graph.Sqrt{}, y.axes, y)
+	}
 	if err != nil || n.int("keepdims", 1) != 0 {
 		return y, err
 	}
-	y.axes = slices.DeleteFunc(slices.Clone(x.axes), func(a axis) bool { return over[a] })
-	if len(y.axes) == 0 {
+	var axes []axis
+	for i, a := range x.axes {
+		if !over[a] {
+			axes = append(axes, y.axes[i])
+		}
+	}
+	if y.axes = axes; len(axes) == 0 {
 		// One number a sample is a tensor of rank 1.
 		return y, p.refuse(n, "to rank 1")
 	}
 	return y, nil
 }
 
-// reduced reduces x over axes; over channels to their mean alone.
+// reduced reduces x over axes, in place; over channels to their mean alone. ReduceL2 is
+// the sum here.
 func (p *parser) reduced(op string, x operand, over map[axis]bool) (operand, error) {
 	pool := graph.Pool{KH: 1, KW: 1, SH: 1, SW: 1}
 	if over[axisH] {
@@ -753,7 +822,7 @@ func (p *parser) reduced(op string, x operand, over map[axis]bool) (operand, err
 		switch op {
 		case "ReduceMax":
 			x, err = p.apply(graph.MaxPool{Pool: pool}, x.axes, x)
-		case "ReduceSum":
+		case "ReduceSum", "ReduceL2":
 			x, err = p.apply(graph.SumPool{Pool: pool}, x.axes, x)
 		default:
 			x, err = p.apply(graph.AvgPool{Pool: pool}, x.axes, x)
@@ -773,6 +842,9 @@ func (p *parser) flatten(n *node) (operand, error) {
 	if !x.known {
 		return x, p.refuse(n, "constant input 0")
 	}
+	if x.wide != nil {
+		return x, p.refuse(n, "of what is expanded")
+	}
 	if axis := n.int("axis", 1); axis != 1 && axis != 1-int64(x.rank()) {
 		return x, p.refuse(n, "axis=%d", axis)
 	}
@@ -783,6 +855,9 @@ func (p *parser) reshape(n *node) (operand, error) {
 	to, err := p.sizes(n, 1)
 	if err != nil {
 		return operand{}, err
+	}
+	if len(to.dims) != 1 {
+		return operand{}, p.refuse(n, "sizes of rank %d", len(to.dims))
 	}
 	dims := make([]int64, len(to.v))
 	for i, d := range to.v {
@@ -804,8 +879,14 @@ func (p *parser) reshape(n *node) (operand, error) {
 		}
 		return operand{constant: &c}, nil
 	}
+	if x.sizes != nil && to.batch() < 0 {
+		return p.reshapeSizes(n, dims, zeros)
+	}
 	if !x.known {
 		return x, p.refuse(n, "constant input 0")
+	}
+	if x.wide != nil {
+		return x, p.refuse(n, "of what is expanded")
 	}
 
 	// The batch's size must come first, and everything after it be of one sample.

@@ -58,8 +58,13 @@ func Parse(b []byte) (*graph.Graph, error) {
 	if !out.known {
 		return nil, fmt.Errorf("%w: output %s is constant", ErrInvalid, clean(output))
 	}
-	if out.split != nil || out.whole {
-		return nil, &UnsupportedError{[]string{fmt.Sprintf("output of rank %d or of integers", out.rank())}}
+	switch {
+	case out.split != nil:
+		return nil, &UnsupportedError{[]string{fmt.Sprintf("output of rank %d", out.rank())}}
+	case out.whole:
+		return nil, &UnsupportedError{[]string{"output of integers"}}
+	case out.wide != nil:
+		return nil, &UnsupportedError{[]string{"output of what is expanded"}}
 	}
 	if out, err = p.ordered(out); err != nil {
 		return nil, err
@@ -100,7 +105,8 @@ type operand struct {
 	shape    graph.Shape
 	axes     []axis // of the dimensions after the batch, nil in a split
 	split    *split
-	whole    bool // integers, of which nothing is computed before they are floats
+	wide     *graph.Shape // what an Expand makes of the shape, or nil
+	whole    bool         // integers, of which nothing is computed before they are floats
 }
 
 // clean returns a name from the file for use in a message.
@@ -328,6 +334,8 @@ func (p *parser) variable(n *node, i, rank int) (operand, error) {
 		return o, p.refuse(n, "constant input %d", i)
 	case o.whole:
 		return o, p.refuse(n, "of integers")
+	case o.wide != nil:
+		return o, p.refuse(n, "of what is expanded")
 	case rank != 0 && o.rank() != rank:
 		return o, fmt.Errorf("%w: input of rank %d, want %d", ErrInvalid, o.rank(), rank)
 	case o.split != nil:

@@ -31,7 +31,7 @@ func (s *slicing) apply(p *parser) (operand, error) {
 	return p.apply(s.part, s.x.axes, s.x)
 }
 
-// sliceValue reads a Slice of a value, in steps of 1.
+// sliceValue reads a Slice of a value, forwards; in steps of rows and columns alone.
 func (p *parser) sliceValue(n *node, starts, ends, axes, steps []int64) (operand, error) {
 	x, err := p.variable(n, 0, 0)
 	if err != nil {
@@ -46,13 +46,17 @@ func (p *parser) sliceValue(n *node, starts, ends, axes, steps []int64) (operand
 		return x, fmt.Errorf("%w: starts, ends, axes and steps of unlike lengths", ErrInvalid)
 	}
 	seen := map[int]bool{}
-	part := newSlicing(x)
+	part, every := newSlicing(x), graph.Pool{KH: 1, KW: 1, SH: 1, SW: 1}
 	for k, a := range axes {
-		if steps != nil && steps[k] != 1 {
-			return x, p.refuse(n, "step %d", steps[k])
+		step := int64(1)
+		if steps != nil {
+			step = steps[k]
+		}
+		if step < 1 || step > math.MaxInt32 {
+			return x, p.refuse(n, "step %d", step)
 		}
 		r := int64(x.rank())
-		if all := starts[k] == 0 && ends[k] == math.MaxInt64; all && (a == 0 || a == -r) {
+		if all := starts[k] == 0 && ends[k] == math.MaxInt64 && step == 1; all && (a == 0 || a == -r) {
 			continue
 		}
 		i, err := p.dimension(n, x, a)
@@ -75,8 +79,21 @@ func (p *parser) sliceValue(n *node, starts, ends, axes, steps []int64) (operand
 			return x, fmt.Errorf("%w: an empty Slice", ErrInvalid)
 		}
 		part.cut(i, from, to)
+		switch x.axes[i] {
+		case axisH:
+			every.SH = int(step)
+		case axisW:
+			every.SW = int(step)
+		default:
+			if step != 1 {
+				return x, p.refuse(n, "step %d of channels", step)
+			}
+		}
 	}
-	return part.apply(p)
+	if x, err = part.apply(p); err != nil || every.SH == 1 && every.SW == 1 {
+		return x, err
+	}
+	return p.apply(graph.MaxPool{Pool: every}, x.axes, x) // of one element each
 }
 
 // gatherValue reads a Gather of one place of a value, with or without its dimension.
@@ -93,18 +110,27 @@ func (p *parser) gatherValue(n *node) (operand, error) {
 	if err != nil {
 		return x, err
 	}
-	if len(indices.v) != 1 || indices.v[0].batch {
-		return x, p.refuse(n, "of several places")
+	l := x.dims()[i]
+	for j, d := range indices.v {
+		if d.batch {
+			return x, p.refuse(n, "by the batch's size")
+		}
+		if d.n < -l || d.n >= l {
+			return x, fmt.Errorf("%w: element %d of %d", ErrInvalid, d.n, l)
+		}
+		indices.v[j].n = (d.n + l) % l
 	}
-	l, at := x.dims()[i], indices.v[0].n
-	if at < -l || at >= l {
-		return x, fmt.Errorf("%w: element %d of %d", ErrInvalid, at, l)
+	if len(indices.dims) > 1 || len(indices.v) == 0 {
+		return x, p.refuse(n, "by indices of rank %d", len(indices.dims))
 	}
-	at = (at + l) % l
+	if len(indices.v) > 1 {
+		return p.gathered(x, i, indices.v)
+	}
+	at := indices.v[0].n
 	axes := x.axes
 	part := newSlicing(x)
 	part.cut(i, at, at+1)
-	if x, err = part.apply(p); err != nil || indices.rank == 1 {
+	if x, err = part.apply(p); err != nil || len(indices.dims) == 1 {
 		return x, err
 	}
 	if len(axes) == 1 {
@@ -112,6 +138,32 @@ func (p *parser) gatherValue(n *node) (operand, error) {
 	}
 	x.axes = append(append([]axis{}, axes[:i]...), axes[i+1:]...)
 	return x, nil
+}
+
+// gathered returns the given places of x along dimension i after the batch.
+func (p *parser) gathered(x operand, i int, places []size) (operand, error) {
+	x, err := p.channelsAt(x, i)
+	if err != nil {
+		return x, err
+	}
+	var parts []operand
+	for len(places) > 0 {
+		run := 1 // of places one after the other
+		for run < len(places) && places[run].n == places[0].n+int64(run) {
+			run++
+		}
+		part := newSlicing(x)
+		part.cut(i, places[0].n, places[0].n+int64(run))
+		y, err := part.apply(p)
+		if err != nil {
+			return x, err
+		}
+		parts, places = append(parts, y), places[run:]
+	}
+	if len(parts) == 1 {
+		return parts[0], nil
+	}
+	return p.apply(graph.Concat{}, x.axes, parts...)
 }
 
 // parts reads a Split. Before opset 13 the sizes are an attribute.
@@ -237,4 +289,76 @@ func (p *parser) pad(n *node) (operand, error) {
 		return x, nil
 	}
 	return p.apply(op, x.axes, x)
+}
+
+// blocks reads DepthToSpace and SpaceToDepth.
+func (p *parser) blocks(n *node) (operand, error) {
+	x, err := p.variable(n, 0, 4)
+	if err != nil {
+		return x, err
+	}
+	b := n.int("blocksize", 0)
+	c, h, w := int64(x.shape.C), int64(x.shape.H), int64(x.shape.W)
+	if b <= 0 || b > math.MaxInt32 {
+		return x, fmt.Errorf("%w: blocks of %d", ErrInvalid, b)
+	}
+	var dims, to []int64
+	var perm []int
+	if n.op == "DepthToSpace" {
+		if c%(b*b) != 0 {
+			return x, fmt.Errorf("%w: %d channels in blocks of %d", ErrInvalid, c, b)
+		}
+		dims, perm = []int64{b, b, c / (b * b), h, w}, []int{2, 3, 0, 4, 1}
+		if mode, given := n.attribute("mode"); given && string(mode.s) == "CRD" {
+			dims, perm = []int64{c / (b * b), b, b, h, w}, []int{0, 3, 1, 4, 2}
+		} else if given && string(mode.s) != "DCR" {
+			return x, fmt.Errorf("%w: unknown mode", ErrInvalid)
+		}
+		to = []int64{c / (b * b), h * b, w * b}
+	} else {
+		if h%b != 0 || w%b != 0 {
+			return x, fmt.Errorf("%w: a map of %d x %d in blocks of %d", ErrInvalid, h, w, b)
+		}
+		dims, perm = []int64{c, h / b, b, w / b, b}, []int{2, 4, 0, 1, 3}
+		to = []int64{c * b * b, h / b, w / b}
+	}
+	x.split = &split{dims, perm}
+	return p.reshaped(n, x, to)
+}
+
+// expand reads an Expand of a value along H, W or C. What it makes is never made: it can
+// be read by arithmetic with a value of its shape alone, which broadcasts.
+func (p *parser) expand(n *node) (operand, error) {
+	x, err := p.variable(n, 0, 0)
+	if err != nil {
+		return x, err
+	}
+	to, err := p.sizes(n, 1)
+	if err != nil {
+		return x, err
+	}
+	if len(to.dims) != 1 || len(to.v) != x.rank() {
+		return x, p.refuse(n, "to another rank")
+	}
+	if b := to.v[0]; !b.batch && b.n != 1 && (p.batch == 0 || b.n != p.batch) {
+		return x, p.refuse(n, "across samples")
+	}
+	dims := x.dims()
+	for i, d := range to.v[1:] {
+		switch {
+		case d.batch:
+			return x, p.refuse(n, "across samples")
+		case dims[i] == 1:
+			dims[i] = d.n
+		case d.n != 1 && d.n != dims[i]:
+			return x, fmt.Errorf("%w: %d elements for %d", ErrInvalid, dims[i], d.n)
+		}
+	}
+	if _, ok := extent(dims); !ok {
+		return x, fmt.Errorf("%w: expanded to %d", ErrInvalid, dims)
+	}
+	if wide := shaped(x.axes, dims); wide != x.shape {
+		x.wide = &wide
+	}
+	return x, nil
 }

@@ -8,12 +8,15 @@ import (
 	"github.com/securenets/securenets/internal/graph"
 )
 
-// sizes is a tensor of integers of rank 0 or 1 and at most maxRank elements:
-// the shape of a value, or what a shape is computed with.
+// sizes is a tensor of integers of at most maxRank elements, of rank 0, 1 or 2: the
+// shape of a value, or what a shape or pads are computed with.
 type sizes struct {
 	v    []size
-	rank int
+	dims []int64
 }
+
+// row returns sizes of rank 1.
+func row(v []size) *sizes { return &sizes{v, []int64{int64(len(v))}} }
 
 // size is a number, or the batch's size, whatever that will be.
 type size struct {
@@ -34,14 +37,17 @@ func (p *parser) sizes(n *node, i int) (*sizes, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(t.dims) > 1 {
+	if len(t.dims) > 2 {
 		return nil, p.refuse(n, "sizes of rank %d", len(t.dims))
+	}
+	if len(t.dims) == 1 && t.dims[0] == 0 && len(t.raw) == 0 {
+		return row(nil), nil
 	}
 	ints, err := p.ints(n, t)
 	if err != nil {
 		return nil, err
 	}
-	s := &sizes{make([]size, len(ints)), len(t.dims)}
+	s := &sizes{make([]size, len(ints)), t.dims}
 	for j, v := range ints {
 		s.v[j].n = v
 	}
@@ -58,6 +64,9 @@ func (p *parser) list(n *node, name string, i int) ([]int64, error) {
 	s, err := p.sizes(n, i)
 	if err != nil {
 		return nil, err
+	}
+	if len(s.dims) > 1 {
+		return nil, p.refuse(n, "sizes of rank %d", len(s.dims))
 	}
 	list := make([]int64, len(s.v))
 	for j, d := range s.v {
@@ -96,12 +105,12 @@ func (p *parser) shape(n *node) (operand, error) {
 	for _, d := range x.dims() {
 		dims = append(dims, size{n: d})
 	}
-	return operand{sizes: &sizes{cut(dims, n.int("start", 0), n.int("end", math.MaxInt64)), 1}}, nil
+	return operand{sizes: row(cut(dims, n.int("start", 0), n.int("end", math.MaxInt64)))}, nil
 }
 
 // cut returns v[start:end] as ONNX has it: negative counts from the end, and what
 // lies outside of v is brought to its ends.
-func cut(v []size, start, end int64) []size {
+func cut[T any](v []T, start, end int64) []T {
 	l := int64(len(v))
 	at := func(i int64) int64 {
 		if i < 0 {
@@ -129,10 +138,10 @@ func (p *parser) gather(n *node) (operand, error) {
 	if err != nil {
 		return operand{}, err
 	}
-	if axis := n.int("axis", 0); from.rank != 1 || axis != 0 && axis != -1 {
-		return operand{}, fmt.Errorf("%w: axis %d of sizes of rank %d", ErrInvalid, axis, from.rank)
+	if axis := n.int("axis", 0); len(from.dims) != 1 || axis != 0 && axis != -1 {
+		return operand{}, fmt.Errorf("%w: axis %d of sizes of rank %d", ErrInvalid, axis, len(from.dims))
 	}
-	to := &sizes{make([]size, len(indices.v)), indices.rank}
+	to := &sizes{make([]size, len(indices.v)), indices.dims}
 	for i, j := range indices.v {
 		l := int64(len(from.v))
 		if j.batch {
@@ -166,16 +175,80 @@ func (p *parser) slice(n *node) (operand, error) {
 	if err != nil {
 		return operand{}, err
 	}
-	if len(starts) != 1 || len(ends) != 1 || from.rank != 1 || len(axes) > 1 || len(steps) > 1 {
+	if len(starts) != 1 || len(ends) != 1 || len(from.dims) == 0 || len(axes) > 1 || len(steps) > 1 {
 		return operand{}, fmt.Errorf("%w: not of one axis", ErrInvalid)
 	}
-	if axes != nil && axes[0] != 0 && axes[0] != -1 {
-		return operand{}, fmt.Errorf("%w: axis %d of sizes", ErrInvalid, axes[0])
+	if axes != nil && axes[0] != 0 && axes[0] != -int64(len(from.dims)) {
+		return operand{}, p.refuse(n, "axis %d of sizes", axes[0])
 	}
-	if steps != nil && steps[0] != 1 {
+	per := 1 // elements a row
+	if len(from.dims) == 2 {
+		per = int(from.dims[1])
+	}
+	rows := slices.Collect(slices.Chunk(from.v, per))
+	switch {
+	case steps == nil || steps[0] == 1:
+		rows = cut(rows, starts[0], ends[0])
+	case steps[0] == -1 && starts[0] == -1 && ends[0] <= -math.MaxInt32: // as pads are turned about
+		slices.Reverse(rows)
+	default:
 		return operand{}, p.refuse(n, "step %d", steps[0])
 	}
-	return operand{sizes: &sizes{cut(from.v, starts[0], ends[0]), 1}}, nil
+	to := &sizes{slices.Concat(rows...), slices.Clone(from.dims)}
+	to.dims[0] = int64(len(rows))
+	return operand{sizes: to}, nil
+}
+
+// filled reads a ConstantOfShape of integers.
+func (p *parser) filled(n *node) (operand, error) {
+	dims, err := p.list(n, "", 0)
+	if err != nil {
+		return operand{}, err
+	}
+	value := int64(0)
+	a, given := n.attribute("value")
+	if !given || a.t == nil || a.t.kind != typeInt32 && a.t.kind != typeInt64 {
+		return operand{}, p.refuse(n, "not of integers")
+	}
+	v, err := p.ints(n, a.t)
+	if err != nil {
+		return operand{}, err
+	}
+	if len(v) != 1 || len(dims) != 1 || dims[0] < 0 || dims[0] > maxRank {
+		return operand{}, p.refuse(n, "of shape %d", dims)
+	}
+	value = v[0]
+	return operand{sizes: row(slices.Repeat([]size{{n: value}}, int(dims[0])))}, nil
+}
+
+// reshapeSizes reads a Reshape of sizes.
+func (p *parser) reshapeSizes(n *node, to []int64, zeros bool) (operand, error) {
+	from, err := p.sizes(n, 0)
+	if err != nil {
+		return operand{}, err
+	}
+	if len(to) < 1 || len(to) > 2 || len(from.v) == 0 {
+		return operand{}, p.refuse(n, "of sizes to rank %d", len(to))
+	}
+	dims, err := resolve(to, from.dims, len(from.v), zeros)
+	return operand{sizes: &sizes{from.v, dims}}, err
+}
+
+// transposeSizes reads a Transpose of sizes in two dimensions.
+func (p *parser) transposeSizes(n *node) (operand, error) {
+	from, err := p.sizes(n, 0)
+	if err != nil {
+		return operand{}, err
+	}
+	if a, given := n.attribute("perm"); len(from.dims) != 2 || given && !slices.Equal(a.ints, []int64{1, 0}) {
+		return operand{}, p.refuse(n, "of sizes")
+	}
+	rows, cols := int(from.dims[0]), int(from.dims[1])
+	to := &sizes{make([]size, len(from.v)), []int64{from.dims[1], from.dims[0]}}
+	for i := range to.v {
+		to.v[i] = from.v[i%rows*cols+i/rows]
+	}
+	return operand{sizes: to}, nil
 }
 
 // concat reads a Concat of values, over channels, or of sizes.
@@ -189,13 +262,13 @@ func (p *parser) concat(n *node) (operand, error) {
 		return x, err
 	}
 	if !x.known {
-		all := &sizes{rank: 1}
+		all := row(nil)
 		for i := range n.inputs {
 			s, err := p.sizes(n, i)
 			if err != nil {
 				return x, err
 			}
-			if all.v = append(all.v, s.v...); s.rank != 1 || len(all.v) > maxRank || a.i != 0 && a.i != -1 {
+			if all = row(append(all.v, s.v...)); len(s.dims) != 1 || len(all.v) > maxRank || a.i != 0 && a.i != -1 {
 				return x, fmt.Errorf("%w: sizes that are no shape", ErrInvalid)
 			}
 		}
@@ -247,10 +320,10 @@ func (p *parser) squeezeSize(n *node) (operand, error) {
 	if err != nil {
 		return operand{}, err
 	}
-	if s.rank != from || len(s.v) != 1 {
-		return operand{}, p.refuse(n, "of %d sizes of rank %d", len(s.v), s.rank)
+	if len(s.dims) != from || len(s.v) != 1 {
+		return operand{}, p.refuse(n, "of %d sizes of rank %d", len(s.v), len(s.dims))
 	}
-	return operand{sizes: &sizes{s.v, to}}, nil
+	return operand{sizes: &sizes{s.v, []int64{1}[:to]}}, nil
 }
 
 // cast reads a Cast that changes nothing here: to float of a value, to an
@@ -292,7 +365,10 @@ func (p *parser) calculate(n *node) (operand, error) {
 	if few != 1 && few != many {
 		return operand{}, fmt.Errorf("%w: %d sizes with %d", ErrInvalid, len(a.v), len(b.v))
 	}
-	c := &sizes{make([]size, many), max(a.rank, b.rank)}
+	if max(len(a.dims), len(b.dims)) > 1 {
+		return operand{}, p.refuse(n, "of sizes in two dimensions")
+	}
+	c := &sizes{make([]size, many), []int64{int64(many)}[:max(len(a.dims), len(b.dims))]}
 	for i := range c.v {
 		x, y := a.v[i%len(a.v)].n, b.v[i%len(b.v)].n
 		if max(x, y) > math.MaxInt32 || min(x, y) < -math.MaxInt32 || n.op == "Div" && y == 0 {

@@ -108,9 +108,9 @@ func evaluate(op graph.Op, shape graph.Shape, in []sample) sample {
 	case graph.Clip:
 		pointwise(func(v float64) float64 { return math.Min(math.Max(v, float64(op.Min)), float64(op.Max)) })
 	case graph.Sigmoid:
-		pointwise(func(v float64) float64 { return math.Exp(v) / (math.Exp(v) + 1) })
+		pointwise(func(v float64) float64 { return 1 - 1/(math.Exp(v)+1) })
 	case graph.Tanh:
-		pointwise(func(v float64) float64 { return math.Sinh(v) / math.Cosh(v) })
+		pointwise(func(v float64) float64 { return 1 - 2/(math.Exp(2*v)+1) })
 	case graph.Square:
 		pointwise(func(v float64) float64 { return v * v })
 	case graph.MaxPool:
@@ -161,18 +161,34 @@ func evaluate(op graph.Op, shape graph.Shape, in []sample) sample {
 			return v
 		})
 	case graph.Softplus:
-		pointwise(func(v float64) float64 { return math.Log(1 + math.Exp(v)) })
+		pointwise(func(v float64) float64 {
+			if v > 40 {
+				return v // to the last digit
+			}
+			return math.Log(1 + math.Exp(v))
+		})
 	case graph.Erf:
 		pointwise(func(v float64) float64 { return 1 - math.Erfc(v) })
+	case graph.Exp:
+		pointwise(func(v float64) float64 { return math.Cosh(v) + math.Sinh(v) })
+	case graph.Log:
+		pointwise(func(v float64) float64 { return math.Log2(v) * math.Ln2 })
+	case graph.Abs:
+		pointwise(func(v float64) float64 { return math.Max(v, -v) })
+	case graph.Reciprocal:
+		pointwise(func(v float64) float64 { return math.Pow(v, -1) })
 	case graph.Sqrt:
 		pointwise(func(v float64) float64 { return math.Pow(v, 0.5) })
 	case graph.LogSoftmax:
 		each(func(p, q, c int) float64 {
-			sum := 0.0
+			sum, top := 0.0, math.Inf(-1)
 			for i := range x.C {
-				sum += math.Exp(*x.at(p, q, i) - *x.at(p, q, c))
+				top = math.Max(top, *x.at(p, q, i))
 			}
-			return -math.Log(sum)
+			for i := range x.C {
+				sum += math.Exp(*x.at(p, q, i) - top)
+			}
+			return *x.at(p, q, c) - top - math.Log(sum)
 		})
 	case graph.ChannelMean:
 		each(func(p, q, _ int) float64 {
@@ -389,7 +405,7 @@ func Random(r *rand.Rand, nodes int) *graph.Graph {
 				by = x
 			}
 			inputs = append(inputs, add(graph.Clip{Min: 0.5, Max: 2}, by))
-		case graph.Sqrt:
+		case graph.Sqrt, graph.Log, graph.Exp, graph.Reciprocal: // of what is not near 0, nor large
 			inputs[0] = add(graph.Clip{Min: 0.25, Max: 4}, x)
 		case graph.Concat:
 			like(2, func(s graph.Shape) bool { return s.H == shapes[x].H && s.W == shapes[x].W })
@@ -414,7 +430,7 @@ func Op(r *rand.Rand, s graph.Shape) graph.Op {
 		KH: kh, KW: kw, SH: 1 + r.IntN(3), SW: 1 + r.IntN(3),
 		Top: r.IntN(kh), Left: r.IntN(kw), Bot: r.IntN(kh), Right: r.IntN(kw),
 	}
-	switch r.IntN(30) {
+	switch r.IntN(34) {
 	case 0:
 		return graph.ReLU{}
 	case 1:
@@ -500,6 +516,14 @@ func Op(r *rand.Rand, s graph.Shape) graph.Op {
 		}
 		op.After.W++
 		return op
+	case 27:
+		return graph.Exp{}
+	case 28:
+		return graph.Log{}
+	case 29:
+		return graph.Abs{}
+	case 30:
+		return graph.Reciprocal{}
 	}
 	bias := r.IntN(3) > 0
 	if s == graph.Vector(s.C) && r.IntN(2) == 0 {

@@ -345,5 +345,152 @@ case("what nothing reads", [3], 2, [
     make_node("Relu", ["a"], ["y"]),
 ], w=normal(3, 2))
 
+maps = [3, 4, 5]
+for op, attributes in [("Elu", {}), ("Elu", {"alpha": 0.3}), ("Selu", {}), ("Selu", {"alpha": 1.5, "gamma": 0.7}), ("Celu", {}),
+                       ("Celu", {"alpha": 0.4}), ("HardSwish", {}), ("Softplus", {}), ("Erf", {}), ("Neg", {}), ("LogSoftmax", {"axis": 1}),
+                       ("LogSoftmax", {}), ("LogSoftmax", {"axis": -2}), ("Softmax", {"axis": 2}), ("Softmax", {"axis": -1})]:
+    case(f"{op}, {attributes}", maps, 4, [make_node(op, ["x"], ["y"], **attributes)], 14)
+for op, attributes in [("Mish", {}), ("Gelu", {}), ("Gelu", {"approximate": "tanh"})]:
+    case(f"{op}, {attributes}", maps, 4, [make_node(op, ["x"], ["y"], **attributes)], 20)
+case("Softmax of a sequence, opset 11", [3, 4], 3, [make_node("Softmax", ["x"], ["y"], axis=-1)], 11)
+case("Softmax, axis 1 of N x C x 1 x 1, opset 11", [3, 1, 1], 4, [make_node("Softmax", ["x"], ["y"], axis=1)], 11)
+case("Sqrt", maps, 4, [make_node("Mul", ["x", "x"], ["a"]), make_node("Sqrt", ["a"], ["y"])])
+for slope in (3, 1, 1), (1, 3, 1, 1), (1,), (5,), (4, 1):
+    case(f"PRelu, {slope}", maps, 4, [make_node("PRelu", ["x", "s"], ["y"])], s=normal(*slope))
+case("PRelu of a vector", [4], 2, [make_node("PRelu", ["x", "s"], ["y"])], s=normal(4))
+
+for op in "Add", "Sub", "Mul", "Div":
+    mean = make_node("ReduceMean", ["x"], ["m"], axes=[2, 3])
+    shift = make_node("Add", ["m", "k"], ["a"])
+    case(f"{op} of a map and one position", maps, 4, [mean, shift, make_node(op, ["x", "a"], ["y"])], k=positive(3, 1, 1) + 5)
+    case(f"{op} of a map and a vector", [3, 4, 3], 4, [
+        make_node("ReduceMean", ["x"], ["m"], axes=[1, 2]), make_node("Add", ["m", "k"], ["a"]), make_node(op, ["x", "a"], ["y"]),
+    ], k=np.array([7], dtype=np.float32))
+    if op != "Div":
+        case(f"{op} of one position and a map", maps, 4, [mean, shift, make_node(op, ["a", "x"], ["y"])], k=positive(3, 1, 1) + 5)
+    case(f"{op} of a row", maps, 4, [make_node(op, ["x", "k"], ["y"])], k=positive(5))
+    case(f"{op} of a column", maps, 4, [make_node(op, ["x", "k"], ["y"])], k=positive(4, 1))
+    case(f"{op} of two maps, one transposed", [4, 4, 4], 4, [
+        make_node("Transpose", ["x"], ["t"], perm=[0, 2, 3, 1]), make_node("Softplus", ["t"], ["p"]), make_node(op, ["x", "p"], ["y"]),
+    ])
+case("squeeze and excitation", maps, 4, [
+    make_node("ReduceMean", ["x"], ["m"], axes=[2, 3], keepdims=0),
+    make_node("Gemm", ["m", "w", "b"], ["a"]), make_node("Sigmoid", ["a"], ["s"]),
+    make_node("Unsqueeze", ["s", "i"], ["u"]), make_node("Mul", ["u", "x"], ["y"]),
+], w=normal(3, 3), b=normal(3), i=ints(2, 3))
+
+for perm in [0, 2, 3, 1], [0, 3, 1, 2], [0, 1, 3, 2], [0, 3, 2, 1], [0, 2, 1, 3]:
+    case(f"Transpose by {perm}", maps, 4, [make_node("Transpose", ["x"], ["a"], perm=perm), make_node("Tanh", ["a"], ["y"])])
+    case(f"Transpose by {perm}, flattened", maps, 2, [
+        make_node("Transpose", ["x"], ["a"], perm=perm), make_node("Flatten", ["a"], ["b"]), make_node("MatMul", ["b", "w"], ["y"]),
+    ], w=normal(60, 2))
+    case(f"Conv of NHWC, by {perm} back", [4, 5, 3], 4, [
+        make_node("Transpose", ["x"], ["a"], perm=[0, 3, 1, 2]), make_node("Conv", ["a", "w"], ["b"], pads=[0, 1, 1, 0]),
+        make_node("Relu", ["b"], ["c"]), make_node("Transpose", ["c"], ["d"], perm=perm), make_node("Mul", ["d", "s"], ["y"]),
+    ], w=normal(2, 3, 2, 3), s=normal(1))
+case("scaled channels last", maps, 4, [
+    make_node("Transpose", ["x"], ["a"], perm=[0, 2, 3, 1]), make_node("Mul", ["a", "s"], ["b"]), make_node("Add", ["b", "t"], ["c"]),
+    make_node("Transpose", ["c"], ["y"], perm=[0, 3, 1, 2]),
+], s=normal(3), t=normal(1, 1, 1, 3))
+case("MatMul of channels last", maps, 4, [
+    make_node("Transpose", ["x"], ["a"], perm=[0, 2, 3, 1]), make_node("MatMul", ["a", "w"], ["b"]), make_node("Add", ["b", "t"], ["y"]),
+], w=normal(3, 2), t=normal(2))
+case("MatMul of columns", maps, 4, [make_node("MatMul", ["x", "w"], ["y"])], w=normal(5, 2))
+case("MatMul of a sequence", [4, 5], 3, [make_node("MatMul", ["x", "w"], ["a"]), make_node("Add", ["a", "t"], ["y"])], w=normal(5, 2), t=normal(2))
+case("weights transposed", [4], 2, [make_node("Transpose", ["w"], ["v"]), make_node("MatMul", ["x", "v"], ["y"])], w=normal(3, 4))
+case("weights in another order", [2, 4, 4], 4, [make_node("Transpose", ["w"], ["v"], perm=[3, 2, 0, 1]), make_node("Conv", ["x", "v"], ["y"])], w=normal(2, 3, 2, 5))
+case("shuffle of channels", [6, 3, 4], 4, [
+    make_node("Reshape", ["x", "s"], ["a"]), make_node("Transpose", ["a"], ["b"], perm=[0, 2, 1, 3, 4]), make_node("Reshape", ["b", "t"], ["y"]),
+], s=ints(0, 2, 3, 3, 4), t=ints(0, 6, 3, 4))
+case("pixels from channels", [8, 3, 2], 4, [
+    make_node("Reshape", ["x", "s"], ["a"]), make_node("Transpose", ["a"], ["b"], perm=[0, 3, 4, 1, 5, 2]), make_node("Reshape", ["b", "t"], ["y"]),
+], s=ints(-1, 2, 2, 2, 3, 2), t=ints(0, 2, 6, 4))
+case("turned twice", [8, 3, 2], 2, [
+    make_node("Transpose", ["x"], ["u"], perm=[0, 3, 1, 2]), make_node("Reshape", ["u", "s"], ["a"]),
+    make_node("Transpose", ["a"], ["b"], perm=[0, 4, 1, 3, 2]), make_node("Transpose", ["b"], ["c"], perm=[0, 2, 4, 1, 3]),
+    make_node("Reshape", ["c", "t"], ["d"]), make_node("Transpose", ["d"], ["e"], perm=[0, 2, 1]), make_node("Flatten", ["e"], ["y"]),
+], s=ints(0, 2, 4, 2, 3), t=ints(0, 6, 8))
+
+case("sequence", [3, 9], 2, [
+    make_node("Conv", ["x", "w", "b"], ["a"], kernel_shape=[3], strides=[2], pads=[1, 0], dilations=[2]), make_node("Relu", ["a"], ["c"]),
+    make_node("MaxPool", ["c"], ["d"], kernel_shape=[2]), make_node("GlobalAveragePool", ["d"], ["e"]), make_node("Flatten", ["e"], ["y"]),
+], w=normal(4, 3, 3), b=normal(4))
+case("sequence, flattened", [3, 9], 2, [
+    make_node("Conv", ["x", "w"], ["a"], auto_pad="SAME_LOWER", kernel_shape=[4], strides=[2]),
+    make_node("AveragePool", ["a"], ["b"], kernel_shape=[2], pads=[1, 0], count_include_pad=1),
+    make_node("Flatten", ["b"], ["c"]), make_node("MatMul", ["c", "v"], ["y"]),
+], w=normal(4, 3, 4), v=normal(20, 2))
+case("a map of one row", [3, 9], 3, [
+    make_node("Unsqueeze", ["x", "i"], ["a"]), make_node("Conv", ["a", "w"], ["b"]), make_node("Squeeze", ["b", "i"], ["y"]),
+], w=normal(4, 3, 1, 2), i=ints(2))
+case("a map of one column", [3, 9], 3, [
+    make_node("Unsqueeze", ["x", "i"], ["a"]), make_node("Conv", ["a", "w"], ["b"]), make_node("Squeeze", ["b", "i"], ["y"]),
+], w=normal(4, 3, 2, 1), i=ints(-1))
+case("a map of one channel", [8, 9], 3, [
+    make_node("Unsqueeze", ["x", "i"], ["a"]), make_node("Conv", ["a", "w"], ["b"]), make_node("Squeeze", ["b", "i"], ["y"]),
+], w=normal(1, 1, 2, 3), i=ints(1))
+
+for axes in [1], [2], [3], [1, 2], [1, 3], [1, 2, 3], [2, 3]:
+    for keep in 0, 1:
+        if keep or len(axes) < 3:
+            case(f"ReduceMean over {axes}, keepdims {keep}", maps, 4 if keep else 4 - len(axes),
+                 [make_node("ReduceMean", ["x"], ["y"], axes=axes, keepdims=keep)])
+case("ReduceMax over columns", maps, 3, [make_node("ReduceMax", ["x"], ["y"], axes=[-1], keepdims=0)])
+case("ReduceSum over rows", maps, 4, [make_node("ReduceSum", ["x", "a"], ["y"])], a=ints(2))
+
+case("Split in halves, opset 11", [4, 2, 3], 4, [make_node("Split", ["x"], ["a", "b"], axis=1), make_node("Sub", ["a", "b"], ["y"])], 11)
+case("Split by attribute, opset 11", [4, 2, 3], 4, [
+    make_node("Split", ["x"], ["a", "b", "c"], axis=-3, split=[1, 2, 1]), make_node("Concat", ["c", "a", "b"], ["y"], axis=1)], 11)
+case("Split by input", [5, 2, 3], 4, [
+    make_node("Split", ["x", "s"], ["a", "b"], axis=1), make_node("Concat", ["b", "a"], ["y"], axis=1)], s=ints(2, 3))
+case("Split of rows", [2, 5, 3], 4, [
+    make_node("Split", ["x", "s"], ["a", "b"], axis=2), make_node("Concat", ["b", "a"], ["y"], axis=2)], s=ints(2, 3))
+case("Split into three of five, opset 18", [5], 2, [
+    make_node("Split", ["x"], ["a", "b", "c"], axis=1, num_outputs=3), make_node("Concat", ["c", "b", "a"], ["y"], axis=1)], 18)
+case("Split in halves, one unread", [4], 2, [make_node("Split", ["x"], ["y", "b"], axis=1)])
+case("Slice", [4, 5, 6], 4, [make_node("Slice", ["x", "s", "e", "a"], ["y"])], s=ints(1, -3, 0), e=ints(3, -1, 99), a=ints(1, -1, 2))
+case("Slice of all axes", [4, 5, 6], 4, [make_node("Slice", ["x", "s", "e"], ["y"])], s=ints(0, 0, 1, 1), e=ints(2**63 - 1, 2, 5, -1))
+case("Slice, opset 9", [4, 5, 6], 4, [make_node("Slice", ["x"], ["y"], starts=[1], ends=[4], axes=[3])], 9)
+case("Slice to half of a Shape", [4, 2, 3], 4, [
+    make_node("Shape", ["x"], ["s"]), make_node("Gather", ["s", "i"], ["n"]), make_node("Div", ["n", "two"], ["h"]),
+    make_node("Slice", ["x", "z", "h", "i"], ["a"]), make_node("Slice", ["x", "h", "n", "i"], ["b"]), make_node("Sub", ["a", "b"], ["y"]),
+], i=ints(1), z=ints(0), two=ints(2))
+for i in integer(1), integer(-1), ints(2):
+    case(f"Gather of {i}", [3, 2, 4], 4 - (i.ndim == 0), [make_node("Gather", ["x", "i"], ["y"], axis=1)], i=i)
+case("Gather of a row", [3, 2, 4], 2, [make_node("Gather", ["x", "i"], ["a"], axis=2), make_node("Flatten", ["a"], ["y"])], i=integer(1))
+case("Pad, opset 7", maps, 4, [make_node("Pad", ["x"], ["y"], pads=[0, 0, 1, 2, 0, 1, 0, 3], value=0.5)], 7)
+case("Pad", maps, 4, [make_node("Pad", ["x", "p"], ["y"])], p=ints(0, 1, 1, 2, 0, 0, 1, 3))
+case("Pad of an axis, opset 18", maps, 4, [make_node("Pad", ["x", "p", "v", "a"], ["y"])], 18, p=ints(1, 2, 3, 0), v=np.array(-1, dtype=np.float32), a=ints(-1, 1))
+case("Pad before Conv", maps, 4, [make_node("Pad", ["x", "p"], ["a"]), make_node("Conv", ["a", "w"], ["y"], pads=[1, 0, 0, 1])],
+     p=ints(0, 0, 1, 0, 0, 0, 0, 1), w=normal(2, 3, 3, 3))
+case("Pad with ones before Conv", maps, 4, [make_node("Pad", ["x", "p", "v"], ["a"]), make_node("Conv", ["a", "w"], ["y"])],
+     p=ints(0, 0, 1, 0, 0, 0, 0, 1), v=np.array(1, dtype=np.float32), w=normal(2, 3, 3, 3))
+case("Pad before SAME", maps, 4, [make_node("Pad", ["x", "p"], ["a"]), make_node("Conv", ["a", "w"], ["y"], auto_pad="SAME_UPPER", strides=[2, 2])],
+     p=ints(0, 0, 1, 0, 0, 0, 1, 1), w=normal(2, 3, 3, 3))
+
+for op in "MaxPool", "AveragePool":
+    for kernel, strides, pads in ([3, 2], [2, 2], [0, 0, 0, 0]), ([3, 3], [2, 3], [1, 0, 1, 1]), ([2, 2], [2, 2], [0, 0, 0, 0]), ([4, 2], [2, 2], [1, 0, 0, 1]):
+        case(f"{op}, ceil_mode, {kernel}, {strides}, {pads}", [2, 6, 5], 4, [
+            make_node(op, ["x"], ["y"], kernel_shape=kernel, strides=strides, pads=pads, ceil_mode=1)])
+
+case("LayerNormalization", [5], 2, [make_node("LayerNormalization", ["x", "s", "b"], ["y"], epsilon=0.01)], 17, s=normal(5), b=normal(5))
+case("LayerNormalization of channels last", maps, 4, [
+    make_node("Transpose", ["x"], ["a"], perm=[0, 2, 3, 1]), make_node("LayerNormalization", ["a", "s"], ["y"])], 17, s=normal(3))
+case("LayerNormalization of columns", maps, 4, [make_node("LayerNormalization", ["x", "s", "b"], ["y"], axis=3)], 17, s=normal(5), b=normal(5))
+case("LayerNormalization of all", maps, 4, [make_node("LayerNormalization", ["x", "s"], ["y"], axis=1)], 17, s=np.ones((1, 1, 1), np.float32) * 2)
+case("InstanceNormalization", maps, 4, [make_node("InstanceNormalization", ["x", "s", "b"], ["y"], epsilon=0.1)], s=normal(3), b=normal(3))
+case("groups by InstanceNormalization", [4, 3, 5], 4, [
+    make_node("Reshape", ["x", "g"], ["a"]), make_node("InstanceNormalization", ["a", "one", "zero"], ["b"]),
+    make_node("Shape", ["x"], ["h"]), make_node("Reshape", ["b", "h"], ["c"]), make_node("Mul", ["c", "s"], ["y"]),
+], g=ints(0, 2, -1), one=np.ones(2, np.float32), zero=np.zeros(2, np.float32), s=normal(4, 1, 1))
+case("GroupNormalization, opset 21", [4, 3, 5], 4, [make_node("GroupNormalization", ["x", "s", "b"], ["y"], num_groups=2)], 21, s=normal(4), b=normal(4))
+case("BatchNormalization of a sequence", [3, 5], 3, [make_node("BatchNormalization", ["x", "s", "b", "m", "v"], ["y"])],
+     s=normal(3), b=normal(3), m=normal(3), v=positive(3))
+case("norm by its parts", maps, 4, [
+    make_node("Transpose", ["x"], ["t"], perm=[0, 2, 3, 1]), make_node("ReduceMean", ["t"], ["m"], axes=[-1]), make_node("Sub", ["t", "m"], ["d"]),
+    make_node("Pow", ["d", "two"], ["q"]), make_node("ReduceMean", ["q"], ["v"], axes=[-1]), make_node("Add", ["v", "e"], ["w"]),
+    make_node("Sqrt", ["w"], ["r"]), make_node("Div", ["d", "r"], ["n"]), make_node("Mul", ["n", "s"], ["y"]),
+], two=np.array(2, dtype=np.float32), e=np.array(1e-5, dtype=np.float32), s=normal(3))
+
 with open("vectors.json", "w") as f:
     f.write("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")
