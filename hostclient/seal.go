@@ -56,6 +56,16 @@ type SealedModel struct {
 	Bytes  []byte
 }
 
+// ReadModel returns the bytes of an ONNX model's file for Seal, Preview and NewEmulator,
+// with the weights in them that the model keeps in files beside it.
+func ReadModel(path string) ([]byte, error) {
+	b, err := onnx.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("hostclient: %w", err)
+	}
+	return b, nil
+}
+
 // Seal reads an ONNX model, quantises and masks its linear layers, and returns
 // one sealed model a role and the secret that belongs to them. There is no sealed
 // model where PlaceAuto keeps every layer.

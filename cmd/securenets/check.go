@@ -73,7 +73,7 @@ With --place auto it measures what "seal" would with that flag, for a cloud reac
 		if *samples < 1 {
 			return usagef("check: --samples is %d, want 1 or more", *samples)
 		}
-		model, err := os.ReadFile(args[0])
+		model, err := hostclient.ReadModel(args[0])
 		if err != nil {
 			return err
 		}

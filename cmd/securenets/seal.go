@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -54,7 +53,7 @@ a daemon on the same machine accepts it by default; TLS costs most.`,
 		if err := hostclient.Vacant(*out); err != nil {
 			return err
 		}
-		model, err := os.ReadFile(args[0])
+		model, err := hostclient.ReadModel(args[0])
 		if err != nil {
 			return err
 		}

@@ -4,8 +4,8 @@
 // A value is one tensor a sample. Feature maps are NHWC; a vector is a map of
 // 1 x 1 x C. A batch is sample-major. See docs/spec.md, section 3.
 //
-// The time of the operators here depends on shapes alone, but for Softmax,
-// Sigmoid and Tanh, whose exponentials are the standard library's.
+// The time of the operators here depends on shapes alone, but for those that take
+// exponentials, logarithms and the like of the standard library, and for ELU.
 package graph
 
 import (

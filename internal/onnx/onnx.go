@@ -1,23 +1,36 @@
 // Package onnx reads the networks that this project runs from ONNX files, and
 // writes them. It treats its input as hostile: memory is bounded by the file's
-// size, and external data, cycles, overflows and weights that are not finite
-// are refused with typed errors.
+// size, and external data (but for ReadFile), cycles, overflows and weights that are
+// not finite are refused with typed errors.
 //
 // Opsets 7 to 28 of the operators
 //
 //	Gemm, MatMul and Conv with constant weights,
-//	Relu, LeakyRelu, Clip, Sigmoid, HardSigmoid, Tanh, Mul(x, x), Pow(x, 2),
-//	MaxPool, AveragePool, GlobalMaxPool, GlobalAveragePool,
-//	ReduceMax, ReduceMean and ReduceSum over H and W,
-//	BatchNormalization; Add, Sub, Mul and Div with a constant a channel,
-//	Add of two values, Concat of channels, Softmax over channels,
-//	Flatten, Reshape, Squeeze and Unsqueeze of H and W,
+//	Relu, LeakyRelu, PRelu, Elu, Selu, Celu, Clip, Sigmoid, HardSigmoid, Tanh,
+//	HardSwish, Swish, Mish, Gelu, Softplus, Erf, Exp, Log, Sqrt, Abs, Neg, Reciprocal,
+//	Pow by 0.5, 1, 2 and 3,
+//	MaxPool, AveragePool, GlobalMaxPool, GlobalAveragePool, with ceil_mode,
+//	ReduceMax, ReduceMean, ReduceSum and ReduceL2 of any axes but the batch,
+//	BatchNormalization; LayerNormalization, InstanceNormalization and
+//	GroupNormalization with scales a channel,
+//	Add, Sub, Mul and Div with a constant of one value along an axis, or of two
+//	values, one of which may broadcast to the other,
+//	Concat, Split, Slice and Gather of any axis but the batch, Pad with a constant,
+//	Transpose, DepthToSpace, SpaceToDepth, Expand where arithmetic reads it,
+//	Softmax and LogSoftmax over any axis but the batch,
+//	Flatten, Reshape, Squeeze and Unsqueeze,
 //	Constant, Identity, Dropout, Cast to float
 //
-// are read, on vectors (N x C) and maps (N x C x H x W), which become NHWC. The
-// batch N may be symbolic or fixed: what is read takes any. A shape may be
-// computed, from constants and from Shape, by Gather, Slice, Concat, Squeeze,
-// Unsqueeze, Cast, Add, Sub, Mul and Div, as exporters write a view of a tensor.
+// are read, on vectors (N x C), sequences (N x C x L) and maps (N x C x H x W), which
+// become NHWC, sequences as maps of one row. The batch N may be symbolic or fixed: what
+// is read takes any. A shape may be computed, from constants and from Shape, by Gather,
+// Slice, Concat, Squeeze, Unsqueeze, Cast, Add, Sub, Mul and Div, and pads by
+// ConstantOfShape, Reshape and Transpose too, as exporters write them.
+//
+// Of a Transpose only the order of axes is noted, and what reads it asks for the order
+// that it needs: between NHWC and NCHW nothing is moved. A dense layer over the last axis
+// of more than a vector is a convolution of 1 x 1. Other operators become several of
+// package graph where they are sums and products of those.
 //
 // What is read is simplified as graph.Simplify does it: batch norms and the like
 // go into the weights before them. ONNX has no sum pooling; it is written, and
