@@ -15,7 +15,8 @@ import (
 	"github.com/securenets/securenets/internal/graph/graphtest"
 )
 
-// vector is a model and what onnxruntime computes from it; see testdata/vectors.py.
+// vector is a model and what onnxruntime computes from it; see testdata/vectors.py,
+// of single operators, and exports.py, of what exporters write.
 type vector struct {
 	Name          string
 	Samples       int
@@ -24,15 +25,19 @@ type vector struct {
 }
 
 func readVectors(t testing.TB) []vector {
-	b, err := os.ReadFile("testdata/vectors.json")
-	if err != nil {
-		t.Fatal(err)
+	var all []vector
+	for _, name := range []string{"vectors", "exports"} {
+		b, err := os.ReadFile("testdata/" + name + ".json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var v []vector
+		if err := json.Unmarshal(b, &v); err != nil || len(v) == 0 {
+			t.Fatalf("%d %s, %v", len(v), name, err)
+		}
+		all = append(all, v...)
 	}
-	var v []vector
-	if err := json.Unmarshal(b, &v); err != nil || len(v) == 0 {
-		t.Fatalf("%d vectors, %v", len(v), err)
-	}
-	return v
+	return all
 }
 
 func floatsOf(b []byte) []float32 {
@@ -95,6 +100,12 @@ func TestParseSimplifies(t *testing.T) {
 		"view of all sizes":                      {"reshape"},
 		"Squeeze and Unsqueeze, opset 13":        {"avg_pool", "dense"},
 		"what nothing reads":                     {"dense", "relu"},
+		"Pad before Conv":                        {"conv2d"},
+		"Pad before SAME":                        {"conv2d"},
+		"MatMul of channels last":                {"conv2d", "transpose"},
+		"scaled channels last":                   {"affine"},
+		"squeeze and excitation":                 {"avg_pool", "dense", "sigmoid", "mul"},
+		"shuffle of channels":                    {"transpose"},
 	}
 	for _, v := range readVectors(t) {
 		g, err := Parse(v.Model)

@@ -56,7 +56,7 @@ func (p *parser) sliceValue(n *node, starts, ends, axes, steps []int64) (operand
 			return x, p.refuse(n, "step %d", step)
 		}
 		r := int64(x.rank())
-		if all := starts[k] == 0 && ends[k] == math.MaxInt64 && step == 1; all && (a == 0 || a == -r) {
+		if all := starts[k] == 0 && ends[k] >= math.MaxInt32 && step == 1; all && (a == 0 || a == -r) {
 			continue
 		}
 		i, err := p.dimension(n, x, a)

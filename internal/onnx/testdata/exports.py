@@ -1,0 +1,109 @@
+"""Writes exports.json: networks as PyTorch's two exporters write what people write,
+and what onnxruntime computes from them. The form is that of vectors.json.
+
+    pip install torch==2.15.0 onnx==1.23.2 onnxscript==0.7.2 onnxruntime==1.32.0 numpy==2.4.6
+    python exports.py
+"""
+
+import base64
+import io
+import json
+
+import numpy as np
+import onnxruntime
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+torch.manual_seed(1)
+torch.set_num_threads(1)
+cases = []
+
+
+class Net(nn.Module):
+    """A network of layers and a function of them."""
+
+    def __init__(self, forward, layers):
+        super().__init__()
+        self.layers, self.f = nn.ModuleList(layers), forward
+
+    def forward(self, x):
+        return self.f(x, *self.layers)
+
+
+def case(name, shape, forward, *layers, opsets=(17,)):
+    """Adds what each exporter writes of a network, with a batch of any size and of one."""
+    net = Net(forward, layers)
+    net.train()
+    with torch.no_grad():  # norms get statistics
+        net(torch.randn(8, *shape))
+        for m in net.modules():
+            if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)):
+                m.weight.normal_()
+                m.bias.normal_()
+    net.eval()
+    x = torch.randn(2, *shape)
+    for opset in opsets:
+        add(f"{name}, TorchScript, opset {opset}", net, x if opset != 11 else x[:1], dynamo=False, opset_version=opset,
+            input_names=["x"], dynamic_axes={"x": {0: "N"}} if opset != 11 else None)
+    add(f"{name}, dynamo", net, x, dynamo=True, dynamic_shapes=({0: torch.export.Dim("N")},))
+
+
+def add(name, net, x, dynamic_axes=None, **how):
+    if how["dynamo"]:
+        program = torch.onnx.export(net, (x,), verbose=False, **how)
+        model = program.model_proto.SerializeToString()
+    else:
+        file = io.BytesIO()
+        torch.onnx.export(net, (x,), file, dynamic_axes=dynamic_axes, **how)
+        model = file.getvalue()
+    session = onnxruntime.InferenceSession(model)
+    (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    text = lambda b: base64.b64encode(b).decode()
+    cases.append({
+        "Name": name, "Samples": len(x), "Model": text(model),
+        "Input": text(x.numpy().astype("<f4").tobytes()), "Output": text(y.astype("<f4").tobytes()),
+    })
+
+
+def conv(c, out, k, **how):
+    return nn.Sequential(nn.Conv2d(c, out, k, bias=False, **how), nn.BatchNorm2d(out))
+
+
+def shuffle(x, groups):
+    n, c, h, w = x.shape
+    return x.view(n, groups, c // groups, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
+
+
+mean, deviation = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+
+case("view and normalised input", (3, 8, 8), lambda x, a, b: b(F.max_pool2d(F.relu(a((x - mean) / deviation)), 2).view(x.size(0), -1)),
+     nn.Conv2d(3, 4, 3), nn.Linear(36, 5), opsets=(11, 17))
+case("residual block", (3, 9, 8), lambda x, a, b, c, d, e: e(torch.flatten(F.relu(d(x) + b(F.relu(a(x)))).mean([2, 3]), 1)),
+     conv(3, 4, 3, stride=2, padding=1), conv(4, 4, 3, padding=1), nn.Identity(), conv(3, 4, 1, stride=2), nn.Linear(4, 5))
+case("squeeze and excitation, hardswish", (3, 8, 8),
+     lambda x, a, b, c: (lambda y: y * F.hardsigmoid(c(F.relu(b(F.adaptive_avg_pool2d(y, 1))))))(F.hardswish(a(x))),
+     conv(3, 4, 3), nn.Conv2d(4, 2, 1), nn.Conv2d(2, 4, 1), opsets=(11, 17))
+case("squeeze and excitation, expanded", (3, 8, 8),
+     lambda x, a, b, c: (lambda y: y * torch.sigmoid(c(F.silu(b(y.mean([2, 3]))))).view(x.size(0), 4, 1, 1).expand_as(y))(F.silu(a(x))),
+     conv(3, 4, 3), nn.Linear(4, 2), nn.Linear(2, 4))
+case("inverted residual, depthwise", (4, 8, 8), lambda x, a, b, c: x + c(F.relu6(b(F.relu6(a(x))))),
+     conv(4, 8, 1), conv(8, 8, 3, padding=1, groups=8), conv(8, 4, 1))
+case("channel shuffle", (4, 6, 5), lambda x, a: shuffle(torch.cat([x.chunk(2, 1)[0], F.relu(a(x.chunk(2, 1)[1]))], 1), 2), conv(2, 4, 3, padding=1))
+case("dense block", (3, 6, 6), lambda x, a, b, c: F.avg_pool2d(torch.cat([x, b(F.relu(a(x)))], 1), 2), nn.BatchNorm2d(3), nn.Conv2d(3, 2, 3, padding=1), nn.Identity())
+case("ceil_mode", (3, 8, 8), lambda x, a: F.avg_pool2d(F.max_pool2d(a(x), 3, 2, ceil_mode=True), 3, 2, ceil_mode=True), nn.Conv2d(3, 4, 3, padding=1))
+case("block of ConvNeXt", (4, 6, 5), lambda x, a, n, b, c: x + c(F.gelu(b(n(a(x).permute(0, 2, 3, 1))))).permute(0, 3, 1, 2),
+     nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.LayerNorm(4), nn.Linear(4, 8), nn.Linear(8, 4))
+case("group norm", (3, 6, 5), lambda x, a, n: F.elu(n(a(x))), nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4))
+case("padded", (3, 6, 5), lambda x, a, b: b(F.pad(F.prelu(a(F.pad(x, (1, 2, 0, 1))), torch.tensor([0.1, 0.2, 0.3, 0.4])), (1, 0, 1, 0), value=0.5)),
+     nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 2, padding="same"))
+case("shortcut of zeros", (3, 8, 8), lambda x, a: F.relu(F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 1)) + a(x)), conv(3, 5, 3, stride=2, padding=1))
+case("pixel shuffle", (3, 5, 4), lambda x, a: F.pixel_shuffle(torch.tanh(a(x)), 2), nn.Conv2d(3, 8, 3, padding=1))
+case("channels last in and out", (7, 6, 3), lambda x, a, b: b(F.leaky_relu(a(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1).flatten(1)), nn.Conv2d(3, 4, 3), nn.Linear(80, 3))
+case("gates", (4, 5, 5), lambda x, a, b: (lambda g: g * a(x) + (1 - g) * x)(1 / (1 + torch.exp(-b(x)))), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1))
+case("attention over space", (4, 5, 5), lambda x, a: x * torch.sigmoid(a(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1))), nn.Conv2d(2, 1, 3, padding=1))
+case("sequence", (3, 16), lambda x, a, n, b: F.log_softmax(b(F.max_pool1d(F.softsign(n(a(x))), 2).flatten(1)), 1), nn.Conv1d(3, 4, 3, stride=2), nn.BatchNorm1d(4), nn.Linear(12, 5))
+case("embedding", (6,), lambda x, a, n, b: F.normalize(b(F.selu(n(a(x)))), dim=1), nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 4))
+
+with open("exports.json", "w") as f:
+    f.write("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")
