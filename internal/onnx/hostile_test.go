@@ -610,6 +610,22 @@ func lists(n int) (m []message) {
 	return m
 }
 
+// Of several outputs one of floats is read, and not what the others need.
+func TestParseOneOutput(t *testing.T) {
+	f := dense()
+	f.nodes = []message{op("Gemm", "x w", "a"), op("ArgMax", "a", "label"), op("Softmax", "a", "y"), op("Cast", "label", "z", intAttribute("to", typeInt64))}
+	f.outputs = []message{declare("z", typeInt64), declare("y", typeFloat)}
+	g, err := Parse(f.bytes())
+	if err != nil || len(g.Nodes) != 2 || g.Nodes[1].Op != (graph.Softmax{}) {
+		t.Errorf("%+v, %v", g, err)
+	}
+	f.outputs = append(f.outputs, declare("a", typeFloat))
+	var u *UnsupportedError
+	if _, err := Parse(f.bytes()); !errors.As(err, &u) || !slices.Equal(u.Ops, []string{"ArgMax", "several outputs"}) {
+		t.Error(err)
+	}
+}
+
 // A bias is added to a layer only where nothing else reads the layer's result.
 func TestBiasOfSharedResult(t *testing.T) {
 	matMul := op("MatMul", "x w", "a")

@@ -27,6 +27,9 @@
 // Slice, Concat, Squeeze, Unsqueeze, Cast, Add, Sub, Mul and Div, and pads by
 // ConstantOfShape, Reshape and Transpose too, as exporters write them.
 //
+// Of several outputs the one of floats is read, if it is one alone: of a classifier its
+// probabilities, not its labels.
+//
 // Of a Transpose only the order of axes is noted, and what reads it asks for the order
 // that it needs: between NHWC and NCHW nothing is moved. A dense layer over the last axis
 // of more than a vector is a convolution of 1 x 1. Other operators become several of

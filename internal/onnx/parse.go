@@ -147,6 +147,9 @@ func (p *parser) readOpset(opsets []opset) error {
 
 // readInterface reads what the graph is given, and returns the name of its output.
 func (p *parser) readInterface(g *graphProto) (string, error) {
+	if len(g.outputs) > 1 {
+		g.oneOutput()
+	}
 	for _, t := range g.initializers {
 		if err := p.define(t.name, operand{constant: t}); err != nil {
 			return "", err
@@ -184,6 +187,29 @@ func (p *parser) readInterface(g *graphProto) (string, error) {
 		p.uses[v.name]++
 	}
 	return g.outputs[0].name, nil
+}
+
+// oneOutput leaves the graph its one output of floats, where there is one alone, and the
+// nodes that it depends on: a classifier's probabilities, without the label that follows
+// from them.
+func (g *graphProto) oneOutput() {
+	floats := slices.DeleteFunc(slices.Clone(g.outputs), func(v valueInfo) bool { return v.kind != typeFloat })
+	if len(floats) != 1 {
+		return
+	}
+	g.outputs = floats
+	needed := map[string]bool{floats[0].name: true}
+	var nodes []node // from the last on
+	for i := len(g.nodes) - 1; i >= 0; i-- {
+		if slices.ContainsFunc(g.nodes[i].outputs, func(name string) bool { return needed[name] }) {
+			nodes = append(nodes, g.nodes[i])
+			for _, name := range g.nodes[i].inputs {
+				needed[name] = true
+			}
+		}
+	}
+	slices.Reverse(nodes)
+	g.nodes = nodes
 }
 
 // input returns the operand of the graph's input.
