@@ -122,7 +122,7 @@ func (s Scheme) Guarantee() Guarantee {
 	switch s.Inputs {
 	case InputPad:
 		g.Inputs = "Inputs and results are hidden as long as AES-256 is secure: every call is masked with fresh pads, each used once."
-		g.Work = "Total host work is more than computing locally, counted in multiply-adds: every pad costs the full product, done beforehand. " +
+		g.Work = "In total the host does more multiply-adds than computing locally: every pad costs the full product, computed beforehand. " +
 			"Online, the host's work for a sample of an m x n layer is O(m+n)."
 	case InputSplit:
 		g.Inputs = "Inputs and results are hidden as long as AES-256 is secure and the two clouds never collude (share what they see)."
@@ -133,7 +133,7 @@ func (s Scheme) Guarantee() Guarantee {
 		g.Work = "The host's work for a sample of an m x n layer is O(m+n) in total: there is no offline part."
 	case InputPermute:
 		g.Inputs = "Inputs and results are only obfuscated: known attacks recover them."
-		g.Work = "The host's work for a sample of an m x n layer is O(m+n); of a convolution, that at every position of its output."
+		g.Work = "The host's work for a sample of an m x n layer is O(m+n); for a convolution, O(m+n) at every position of its output."
 	}
 	return g
 }

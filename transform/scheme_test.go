@@ -74,7 +74,7 @@ func TestGuarantees(t *testing.T) {
 		switch s.Inputs {
 		case transform.InputPad:
 			says(g.Inputs, "Inputs", "hidden as long as AES-256 is")
-			says(g.Work, "Work", "Total host work is more than computing locally", "O(m+n)")
+			says(g.Work, "Work", "In total the host does more multiply-adds than computing locally", "O(m+n)")
 		case transform.InputSplit:
 			says(g.Inputs, "Inputs", "hidden as long as AES-256 is", "the two clouds never collude (share what they see)")
 			says(g.Work, "Work", "O(m+n) in total", "no offline part")
