@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the CUDA backend on this machine's first device and measures it. It needs the
-# programs beside it, which `make gpu-build` makes, a driver and cuBLAS, and no Go.
+# Checks the CUDA backend on this machine's first device and measures it. It needs a driver,
+# cuBLAS and the programs beside it, which `make gpu-build` makes, but no Go.
 #
 #     gpu-check.sh FOLDER    writes bench.json, bench.txt and the logs there
 set -euo pipefail
@@ -20,14 +20,14 @@ fi
 echo '== devices'
 ./securenetsd devices | tee "$out/devices.txt"
 
-echo '== conformance, the digest of every backend, and what is measured below, on the card'
+echo '== on the card: conformance, the digest of every backend, and the products measured below'
 ./cuda.test -card -test.v -test.run 'Conformance|Meter' >"$out/conformance.log" 2>&1 || { tail -50 "$out/conformance.log"; exit 1; }
 grep -E '^ *--- (PASS|FAIL|SKIP)|^(ok|PASS|FAIL)' "$out/conformance.log"
 
 if command -v compute-sanitizer >/dev/null; then
 	for tool in memcheck initcheck synccheck; do
 		echo "== compute-sanitizer $tool"
-		# Of the suite what is quick: small operators on every path.
+		# Only the quick part of the suite: small operators on every path.
 		compute-sanitizer --tool "$tool" --error-exitcode 9 ./cuda.test -card -test.run 'Conformance/.*/.*/(Digest|Batch)' >"$out/$tool.log" 2>&1 ||
 			{ tail -40 "$out/$tool.log"; exit 1; }
 		tail -1 "$out/$tool.log"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Measures this machine and writes FOLDER/report.md, with all that it links beside it. It
-# needs securenets and securenetsd beside each other, and no Go.
+# Measures this machine and writes FOLDER/report.md, with all files that it links beside it.
+# It needs securenets and securenetsd in one folder, and no Go.
 #
-#     report.sh PROGRAMS FOLDER [--quick]    PROGRAMS is the folder of the two
+#     report.sh PROGRAMS FOLDER [--quick]    PROGRAMS is that folder
 set -uo pipefail
 bin=$(cd "${1:?the folder of securenets}" && pwd) || exit 2
 out=$(mkdir -p "${2:?a folder for the report}" && cd "$2" && pwd) || exit 2
@@ -23,7 +23,7 @@ part() {
 	[ -z "$stopped" ] || return 0
 	printf '\n== %s\n' "$title"
 	if ! "$@" $quick | tee -i "$name.txt"; then
-		note="**Failed or interrupted: what there is is not all.** "
+		note="**Failed or interrupted: these figures are incomplete.** "
 		status=1
 	fi
 	body+=$(printf '\n## %s\n\n%s[%s.txt](%s.txt)' "$title" "$note" "$name" "$name")
@@ -33,10 +33,10 @@ part() {
 	body+=$'\n'
 }
 
-# What an earlier run left is none of this report; what else there is, is nobody's here.
+# The files of an earlier report are removed. Any other folder that is not empty is refused.
 title='# SecureNets on this machine'
 if [ -n "$(ls -A)" ] && [ "$(head -n 1 report.md 2>/dev/null)" != "$title" ]; then
-	echo "report.sh: $out is not empty, and holds no report" >&2
+	echo "report.sh: $out is not empty and holds no report" >&2
 	exit 2
 fi
 echo "$title" >report.md
@@ -56,10 +56,10 @@ part attacks "Attacks on the masks" "$securenets" bench attacks --json attacks.j
 {
 	echo "$title"
 	echo
-	[ -z "$stopped" ] || echo "**Interrupted: what follows is not all.**"$'\n'
+	[ -z "$stopped" ] || echo "**Interrupted: what follows is incomplete.**"$'\n'
 	echo "$began, $((SECONDS - start)) s${quick:+, $quick}. $("$securenets" version), $(uname -srm), $(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo 2>/dev/null | head -1), $(getconf _NPROCESSORS_ONLN) processors."
 	echo "$body"
 } >report.md
-printf '\nThe report is %s, after %d s.\n' "$out/report.md" $((SECONDS - start))
+printf '\nThe report is %s. It took %d s.\n' "$out/report.md" $((SECONDS - start))
 [ -z "$stopped" ] || exit 130
 exit $status
