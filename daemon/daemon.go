@@ -173,7 +173,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	drain()
 	begun.hurry(lateTimeout)
 	late := time.AfterFunc(cfg.DrainTimeout(), func() {
-		log.Warn("drain timeout has passed: calls in flight are cancelled")
+		log.Warn("drain timeout passed: cancelling calls in flight")
 		cancelWork()
 		stop()
 		s.directs.cut()
@@ -256,6 +256,6 @@ func prepare(ctx context.Context, backend kernels.Backend, store *model.Store) e
 // tellSystemd says what the daemon does now to systemd, where it was started by that.
 func tellSystemd(state string, log *slog.Logger) {
 	if _, err := sd.SdNotify(false, state); err != nil {
-		log.Warn("systemd is not told", "state", state, "error", err)
+		log.Warn("cannot notify systemd", "state", state, "error", err)
 	}
 }

@@ -89,7 +89,7 @@ func (s *service) serveMetrics(c config.Metrics) (stop func(), err error) {
 	go func() {
 		defer close(served)
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			s.log.Error("metrics are served no more", "error", err)
+			s.log.Error("metrics are no longer served", "error", err)
 		}
 	}()
 	return func() {

@@ -416,7 +416,7 @@ func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.
 	}
 	defer u.Close()
 	idle = time.AfterFunc(s.limits.StallTimeout(), func() {
-		u.Cancel(&wire.Error{Code: codes.DeadlineExceeded, Reason: wire.ReasonTimeout, Message: "the upload does not go on"})
+		u.Cancel(&wire.Error{Code: codes.DeadlineExceeded, Reason: wire.ReasonTimeout, Message: "the upload has stalled"})
 	})
 	defer func() { idle.Stop() }()
 	begun := false

@@ -117,24 +117,24 @@ func New() *Metrics {
 		return h
 	}
 
-	m.success = counters("nv_inference_request_success", "Requests that were answered with their product.", "model")
-	m.failure = counters("nv_inference_request_failure", "Requests for a model of their caller's that were not, by reason.", "model", "reason")
-	m.rows = counters("nv_inference_count", "Samples of requests that were answered.", "model")
-	m.products = counters("nv_inference_exec_count", "Products that were computed; one has the samples of one request or of several.", "model")
-	m.requestUS = counters("nv_inference_request_duration_us", "Microseconds from the last byte of a request to the last of its answer, of requests that were answered.", "model")
-	m.queueUS = counters("nv_inference_queue_duration_us", "Microseconds of these from a request's arrival in the queue to the begin of its product.", "model")
-	m.inputUS = counters("nv_inference_compute_input_duration_us", "Microseconds of these in which words were decoded or a seed was expanded.", "model")
-	m.inferUS = counters("nv_inference_compute_infer_duration_us", "Microseconds of these in which the product was computed that the request was part of.", "model")
+	m.success = counters("nv_inference_request_success", "Requests answered with their product.", "model")
+	m.failure = counters("nv_inference_request_failure", "Requests for a model of their caller's that were not answered with a product, by reason.", "model", "reason")
+	m.rows = counters("nv_inference_count", "Samples in answered requests.", "model")
+	m.products = counters("nv_inference_exec_count", "Products computed; one has the samples of one request or of several.", "model")
+	m.requestUS = counters("nv_inference_request_duration_us", "Microseconds from the last byte of a request to the last byte of its answer, for answered requests.", "model")
+	m.queueUS = counters("nv_inference_queue_duration_us", "Microseconds of the request duration from the request's arrival in the queue to the start of its product.", "model")
+	m.inputUS = counters("nv_inference_compute_input_duration_us", "Microseconds of the request duration spent decoding words or expanding a seed.", "model")
+	m.inferUS = counters("nv_inference_compute_infer_duration_us", "Microseconds of the request duration spent computing the product that the request was part of.", "model")
 
-	m.requestSeconds = histograms("securenets_request_duration_seconds", "Time from the last byte of a request to the last of its answer, of requests that were answered.", "model")
-	m.queueSeconds = histograms("securenets_queue_duration_seconds", "Time of these from a request's arrival in the queue to the begin of its product.", "model")
-	m.inferSeconds = histograms("securenets_compute_duration_seconds", "Time of these in which the product was computed that the request was part of.", "model")
-	transfer := histograms("securenets_transfer_duration_seconds", "Time in which a message was received once it had begun, or an answer was sent once it was there.", "direction")
+	m.requestSeconds = histograms("securenets_request_duration_seconds", "Time from the last byte of a request to the last byte of its answer, for answered requests.", "model")
+	m.queueSeconds = histograms("securenets_queue_duration_seconds", "Part of the request duration from the request's arrival in the queue to the start of its product.", "model")
+	m.inferSeconds = histograms("securenets_compute_duration_seconds", "Part of the request duration spent computing the product that the request was part of.", "model")
+	transfer := histograms("securenets_transfer_duration_seconds", "Time to receive a message, once it had begun, or to send an answer, once it was computed.", "direction")
 	m.receiving, m.sending = transfer.WithLabelValues("received"), transfer.WithLabelValues("sent")
-	m.batch = prometheus.NewHistogram(native("securenets_batch_rows", "Samples of a product."))
+	m.batch = prometheus.NewHistogram(native("securenets_batch_rows", "Samples in a product."))
 	m.registry.MustRegister(m.batch)
 
-	m.calls = counters("securenets_calls_total", "Calls that ended, by method and by code of gRPC.", "method", "code")
+	m.calls = counters("securenets_calls_total", "Calls that ended, by method and by gRPC code.", "method", "code")
 	m.inProgress = prometheus.NewGauge(prometheus.GaugeOpts{Name: "securenets_calls", Help: "Calls in progress, idle streams included."})
 	m.registry.MustRegister(m.inProgress)
 	refusals := counters("securenets_refusals_total", "Calls, requests and connections that were refused or failed, by reason.", "reason")
@@ -142,27 +142,27 @@ func New() *Metrics {
 	for _, r := range reasons {
 		m.refusals[r] = refusals.WithLabelValues(string(r))
 	}
-	m.uploads = counter("securenets_uploads_total", "Models that an upload has made visible.")
-	m.loading = prometheus.NewHistogram(native("securenets_model_load_duration_seconds", "Time from when there was room for a model to when it was loaded, of those that were."))
+	m.uploads = counter("securenets_uploads_total", "Models made visible by an upload.")
+	m.loading = prometheus.NewHistogram(native("securenets_model_load_duration_seconds", "Time from when there was room for a model to when it was loaded, for successful loads."))
 	m.registry.MustRegister(m.loading)
 	m.loadsFailed = counter("securenets_model_load_failures_total", "Loads of models that failed.")
-	m.evictions = counter("securenets_model_evictions_total", "Times that a model made room for others.")
-	m.received = counter("securenets_received_bytes_total", "Bytes of messages of requests and of uploads.")
+	m.evictions = counter("securenets_model_evictions_total", "Evictions of models to make room for others.")
+	m.received = counter("securenets_received_bytes_total", "Bytes of request and upload messages.")
 	m.sent = counter("securenets_sent_bytes_total", "Bytes of words in answers.")
-	requests := counters("securenets_lane_requests_total", "Requests that were answered with their product, by where their words were: all in messages, or some in shared memory.", "lane")
-	payload := counters("securenets_lane_payload_bytes_total", "Bytes of words of these, received and sent.", "lane", "direction")
-	copied := counters("securenets_lane_copied_bytes_total", "Bytes of words that the daemon copied for these, between message or shared memory and product.", "lane")
+	requests := counters("securenets_lane_requests_total", "Requests answered with their product, by where their words were: all in messages, or some in shared memory.", "lane")
+	payload := counters("securenets_lane_payload_bytes_total", "Bytes of the words of answered requests, received and sent.", "lane", "direction")
+	copied := counters("securenets_lane_copied_bytes_total", "Bytes of words that the daemon copied for answered requests, between message or shared memory and product.", "lane")
 	for _, l := range []Lane{Frames, Shared} {
 		name := l.String()
 		m.lanes[l] = carried{requests.WithLabelValues(name), payload.WithLabelValues(name, "received"), payload.WithLabelValues(name, "sent"), copied.WithLabelValues(name)}
 	}
-	offers := counters("securenets_shared_memory_offers_total", "Regions of memory that callers offered to share, by what they were told.", "verdict")
+	offers := counters("securenets_shared_memory_offers_total", "Memory regions that callers offered to share, by the daemon's reply.", "verdict")
 	m.offers = map[lane.Verdict]prometheus.Counter{}
 	for _, v := range lane.Verdicts() {
 		m.offers[v] = offers.WithLabelValues(v.String())
 	}
 
-	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "securenets_build_info", Help: "1; the label has the version.",
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "securenets_build_info", Help: "Always 1; the label is the version.",
 		ConstLabels: prometheus.Labels{"version": version.Version}})
 	build.Set(1)
 	m.registry.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

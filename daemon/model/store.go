@@ -186,7 +186,7 @@ func (s *Store) divide() error {
 			if err := os.Rename(filepath.Join(s.o.Dir, d.String()+suffix), s.Of(s.o.Own).path(d, suffix)); err != nil {
 				return err
 			}
-			s.o.Log.Info("moved to a folder of its own", "model", d, "owner", s.o.Own)
+			s.o.Log.Info("model moved to its owner's folder", "model", d, "owner", s.o.Own)
 		}
 	}
 	if !moved {
@@ -204,7 +204,7 @@ func (s *Store) Close() error {
 	for _, m := range s.models {
 		if m.lastUse.After(m.stamped) { // so that the next start knows whom to load first
 			if err := os.Chtimes(m.path(), m.lastUse, m.lastUse); err != nil {
-				s.o.Log.Warn("the time of a model's last use is lost", "model", m.Digest, "error", err)
+				s.o.Log.Warn("cannot store a model's time of last use", "model", m.Digest, "error", err)
 			}
 		}
 	}
@@ -302,7 +302,7 @@ func (s *Store) Load(ctx context.Context) error {
 	}
 	for _, d := range s.o.Pinned {
 		if !there[d] {
-			s.o.Log.Warn("no caller has a model that is pinned", "model", d)
+			s.o.Log.Warn("no caller has a pinned model", "model", d)
 		}
 	}
 	return nil
@@ -385,7 +385,7 @@ func (s Space) find() error {
 				return err
 			}
 		default:
-			s.s.o.Log.Error("model not found good", "owner", s.owner, "model", d, "error", err)
+			s.s.o.Log.Error("stored model not usable", "owner", s.owner, "model", d, "error", err)
 		}
 	}
 	return nil
@@ -393,7 +393,7 @@ func (s Space) find() error {
 
 // putAside renames the file of a model that is not visible, for why.
 func (s Space) putAside(d sealed.Digest, why error) error {
-	s.s.o.Log.Error("damaged model put aside", "owner", s.owner, "model", d, "error", why)
+	s.s.o.Log.Error("damaged model set aside", "owner", s.owner, "model", d, "error", why)
 	if err := os.Rename(s.path(d, modelSuffix), s.path(d, badSuffix)); err != nil {
 		return err
 	}
@@ -476,7 +476,7 @@ func (s *Store) retire(ctx context.Context, m *Model, why error) error {
 	if err := m.space.putAside(d, why); err != nil {
 		return m.space.storage("put aside", d, err)
 	}
-	return &wire.Error{Code: codes.NotFound, Reason: wire.ReasonModelNotFound, Message: "model " + d.String() + " was damaged on disk: it is to be uploaded again"}
+	return &wire.Error{Code: codes.NotFound, Reason: wire.ReasonModelNotFound, Message: "model " + d.String() + " was damaged on disk: upload it again"}
 }
 
 // forget makes a model invisible. It reports whether it was visible.

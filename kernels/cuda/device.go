@@ -147,7 +147,7 @@ func (d *device) load(o Options, hopper bool) error {
 	d.path = pathInt8
 	if hopper {
 		if err := d.loadFused(); err != nil {
-			d.log.Warn("no fused products", "device", d.info.String(), "error", err)
+			d.log.Warn("fused products are off", "device", d.info.String(), "error", err)
 		} else {
 			d.path = pathFused
 		}
