@@ -94,14 +94,14 @@ var links = map[hostclient.Link]string{
 // printLinks writes by which link clouds were taken to be reached, and what it costs.
 func printLinks(w io.Writer, costs []hostclient.LinkCost) {
 	if len(costs) == 0 {
-		fmt.Fprintf(w, "Clouds were taken to be reached by %s.\n", links[hostclient.LinkSocket])
+		fmt.Fprintf(w, "Clouds were assumed to be reached by %s.\n", links[hostclient.LinkSocket])
 	}
 	for i, c := range costs {
-		begin := "Clouds were taken to be reached by"
+		begin := "Clouds were assumed to be reached by"
 		if i > 0 {
-			begin = "Not by"
+			begin = "Not assumed:"
 		}
-		fmt.Fprintf(w, "%s %s: %.1f us a request, and %.2f ns a word.\n", begin, links[c.Link], c.Message/1000, c.Word)
+		fmt.Fprintf(w, "%s %s: %.1f us per request, and %.2f ns per word.\n", begin, links[c.Link], c.Message/1000, c.Word)
 	}
 }
 
@@ -113,13 +113,13 @@ func printPlacement(w io.Writer, d hostclient.Description) {
 	}
 	micros := func(ns int64) string { return fmt.Sprintf("%.1f", float64(ns)/1000) }
 	fmt.Fprint(w, `
-Why: processor time of the host for a sample, in microseconds, as measured before it is
-sealed. A layer is sent where that costs less online; pads made beforehand do not count.
+Why: the host's CPU time per sample, in microseconds, as measured for sealing. A layer
+is sent where that costs less online; pads made beforehand do not count.
 `)
 	printLinks(w, d.Placement.Links)
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "layer\toutput\twords up\twords down\tns a word\tsent, online\tits pads\tmultiply-adds\tGMAC/s\tkept\t   so it is")
+	fmt.Fprintln(t, "layer\toutput\twords up\twords down\tns a word\tsent, online\tits pads\tmultiply-adds\tGMAC/s\tkept\t   decision")
 	for _, l := range d.Layers {
 		c := l.Cost
 		if c == nil {
@@ -137,7 +137,7 @@ sealed. A layer is sent where that costs less online; pads made beforehand do no
 	t.Flush()
 	p := d.Placement
 	fmt.Fprintf(w, `
-Expected of the linear layers, a sample: %s us online and %s beforehand; were all
-sent, %s and %s. Layers that are kept are not checked: they are this host's own.
+Expected for the linear layers, per sample: %s us online and %s beforehand; if all
+were sent, %s and %s. Layers that are kept are not checked: they are this host's own.
 `, micros(p.Online), micros(p.Offline), micros(p.AllOnline), micros(p.AllOffline))
 }

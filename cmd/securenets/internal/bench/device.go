@@ -302,15 +302,15 @@ func (d *DeviceResult) Table(w io.Writer) error {
 		return err
 	}
 	_, err := io.WriteString(w, `
-TMAC/s: 10^12 multiply-adds a second, of m x k weights by n columns, padding counted;
-medians over rounds, in which all of a shape take turns. q4 and small: words modulo M
-in, words out, with weights of any word or of signed bytes; the others are cuBLAS' plain
-products of the same size (fp32 without TF32; int8 sums in int32). Ratio on the device:
-to bf16 in the same rounds. Pinned: through the backend, from and to the host's pinned
-memory; ratio to the slower of its copies, both ways at once, and the product. Daemon:
-through securenetsd on a unix socket, several requests at a time; shared: with their
-words in shared memory; ratio to pinned; socket: the part of a request's time in which
-its product was not computed.
+TMAC/s is 10^12 multiply-adds per second, of m x k weights by n columns, padding counted;
+medians over rounds, in which all products of a shape take turns. q4 and small take and
+give words modulo M, with weights of any word or of signed bytes. The others are cuBLAS'
+plain products of the same size (fp32 without TF32; int8 sums in int32).
+device: the ratio is to bf16 in the same rounds. pinned: through the backend, from and to
+the host's pinned memory; the ratio is to the slower of its copies, both ways at once, and
+the product. daemon: through securenetsd on a unix socket, with several requests in flight;
+shared: the same with words in shared memory; for both, the ratio is to pinned, and socket
+is the fraction of a request's time in which its product was not computed.
 `)
 	return err
 }

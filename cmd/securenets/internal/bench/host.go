@@ -191,13 +191,13 @@ func (h *HostResult) Table(w io.Writer) error {
 		return err
 	}
 	_, err := fmt.Fprintf(w, `
-ns a word: the thread's own processor time, for each word that the call sends or
-receives; medians over rounds. Scheme %v, pads in stock, r made again from its
-seed (prg). total: all of the host's online work for the layer, from floats to
+ns a word is the thread's own CPU time for each word that the call sends or receives;
+medians over rounds. The scheme is %v, with pads in stock and r made again from its
+seed (prg). total is all of the host's online work for the layer, from floats to
 floats, as package hostclient does it: tiles of samples go through all passes, in
-memory that is used again. The other rows are one pass alone, over the whole batch:
-quantize, prg and dequantize by the clock, mask, unmask and check by difference.
-They do not add up to the total. Every answer is right, and checked.
+reused memory. The other rows are one pass alone over the whole batch: quantize, prg
+and dequantize are timed, mask, unmask and check are differences. They do not add up
+to the total. Every answer is right, and checked.
 `, transform.DefaultScheme())
 	return err
 }

@@ -227,12 +227,13 @@ func (k *KernelResult) Table(w io.Writer) error {
 		return err
 	}
 	_, err := io.WriteString(w, `
-GMAC/s: 10^9 multiply-adds of words modulo M a second, of m x k weights by n
-columns, padding counted; medians over rounds. q4: weights of any word; small: of
-signed bytes. limit: a quarter of vpdpbusd, or with AVX2 half of vpmaddwd (small) or
-of its wide sums (q4); or what reading the weights once from memory allows (4 bytes
-a weight, small 1), where that is less: a product whose weights stay in a cache can
-pass it. One thread is measured in its own processor time, several in elapsed time.
+GMAC/s is 10^9 multiply-adds of words modulo M per second, of m x k weights by n
+columns, padding counted; medians over rounds. q4 takes weights of any word, small
+those of signed bytes. The limit is a quarter of vpdpbusd, or with AVX2 half of
+vpmaddwd (small) or of its wide sums (q4). Where reading the weights once from memory
+(4 bytes a weight, small 1) allows less, that is the limit; a product whose weights
+stay in a cache can exceed it. One thread is measured in its own CPU time, several in
+elapsed time.
 `)
 	return err
 }

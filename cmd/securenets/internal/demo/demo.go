@@ -192,8 +192,8 @@ func (r *run) seal(ctx context.Context) (err error) {
 // push gives each cloud its own masked weights.
 func (r *run) push(ctx context.Context) error {
 	if r.result.LayersKept > 0 {
-		fmt.Fprintf(r.Out, "Of %d linear layers %d are kept on this host, where they cost it less; their products are its own, and not checked.\n",
-			r.result.LayersKept+r.result.LayersSent, r.result.LayersKept)
+		fmt.Fprintf(r.Out, "%d of %d linear layers stay on this host, where they cost it less. Their products are its own, and not checked.\n",
+			r.result.LayersKept, r.result.LayersKept+r.result.LayersSent)
 	}
 	for i, m := range r.models {
 		client, err := hostclient.DialProvider(r.clouds[i].Addr, provider(i))

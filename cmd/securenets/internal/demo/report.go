@@ -43,19 +43,19 @@ func (r *run) report(context.Context) error {
 	row("products checked", render.Count(r.result.Checked), "")
 	row("products rejected", render.Count(r.result.Rejected), "")
 	total := r.result.HostOnlineNS + r.result.HostOfflineNS
-	row("host CPU time an image, in total", micros(total), micros(r.result.LocalNS))
+	row("host CPU time per image, total", micros(total), micros(r.result.LocalNS))
 	if padded {
-		row("  of it online", micros(r.result.HostOnlineNS), "")
-		row("  of it offline (pads)", micros(r.result.HostOfflineNS), "")
+		row("  online", micros(r.result.HostOnlineNS), "")
+		row("  offline (pads)", micros(r.result.HostOfflineNS), "")
 	}
-	row("bytes up an image", render.Count(r.result.BytesUp), "")
-	row("bytes down an image", render.Count(r.result.BytesDown), "")
-	row("images a second, online", render.Count(int64(r.result.ImagesPerS)), "")
+	row("bytes up per image", render.Count(r.result.BytesUp), "")
+	row("bytes down per image", render.Count(r.result.BytesDown), "")
+	row("images per second, online", render.Count(int64(r.result.ImagesPerS)), "")
 	if err := t.Flush(); err != nil {
 		return err
 	}
 	local := float64(r.result.LocalNS)
-	fmt.Fprintf(r.Out, "\nLocal is gorgonia float32 on gonum BLAS, this machine, %d threads, batch %d.\nOf local's CPU time the host takes %.2f in total",
+	fmt.Fprintf(r.Out, "\nLocal is gorgonia float32 on gonum BLAS, on this machine, %d threads, batch %d.\nThe host takes %.2f of local's CPU time in total",
 		runtime.GOMAXPROCS(0), r.Batch, float64(total)/local)
 	if padded {
 		fmt.Fprintf(r.Out, ", and %.2f online, once pads are made", float64(r.result.HostOnlineNS)/local)

@@ -55,9 +55,9 @@ func (r *run) tamper(ctx context.Context) error {
 		return err
 	}
 
-	fmt.Fprintln(r.Out, "Answers tampered with on their way, one in each run:")
+	fmt.Fprintln(r.Out, "Answers tampered with in transit, one in each run:")
 	t := render.Table(r.Out)
-	fmt.Fprintf(t, "  \t\t\tseen by the paper's check of %d, of %d entries\n", spots[0], spots[1])
+	fmt.Fprintf(t, "  \t\t\tcaught by the paper's check of %d, of %d entries\n", spots[0], spots[1])
 	for i, lie := range adversary.Lies() {
 		r.Progress("lies", i, len(adversary.Lies()))
 		role, layer := i%len(proxies), i%len(r.layers)
@@ -90,7 +90,7 @@ func (r *run) tamper(ctx context.Context) error {
 	if err := infer(0); err != nil {
 		return fmt.Errorf("demo: through an honest proxy: %w", err)
 	}
-	fmt.Fprintf(r.Out, "  %d of %d caught; through the same proxy an honest run passes\n\n", r.result.TamperCaught, r.result.TamperTried)
+	fmt.Fprintf(r.Out, "  %d of %d caught; an honest run through the same proxy passes\n\n", r.result.TamperCaught, r.result.TamperTried)
 	return nil
 }
 
@@ -137,8 +137,8 @@ func judge(lie adversary.Lie, role int, err error) (verdict string, caught bool)
 		verdict string
 	}{
 		adversary.Wrong:     {verify.ErrRejected, "caught: rejected by the check"},
-		adversary.Malformed: {hostclient.ErrBadAnswer, "caught: no answer to what was asked"},
-		adversary.Late:      {hostclient.ErrTimeout, "caught: not waited for"},
+		adversary.Malformed: {hostclient.ErrBadAnswer, "caught: not an answer to the request"},
+		adversary.Late:      {hostclient.ErrTimeout, "caught: timed out"},
 	}
 	kind := kinds[lie.Kind]
 	var from *hostclient.CloudError

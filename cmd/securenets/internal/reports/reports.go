@@ -373,7 +373,7 @@ func Compare(a, b *Report, threshold float64) (*Comparison, error) {
 			c.Warnings = append(c.Warnings, r.name+" is a partial report")
 		}
 		if r.Noisy {
-			c.Warnings = append(c.Warnings, r.name+" says of itself that it is noisy")
+			c.Warnings = append(c.Warnings, r.name+" reports that it is noisy")
 		}
 	}
 	if !slices.Equal(a.Machine, b.Machine) {
@@ -495,9 +495,9 @@ func (c *Comparison) Table(w io.Writer) error {
 		}
 	}
 	_, err := fmt.Fprintf(w, `
-%d of %d figures differ: by more than %.3g %%, and by more than their quartiles allow
-where both reports have them. Interval: B's lower quartile over A's upper one, to B's
-upper one over A's lower one.
+%d of %d figures differ by more than %.3g %% and, where both reports have quartiles,
+by more than these allow. The interval goes from B's lower quartile over A's upper
+one to B's upper quartile over A's lower one.
 `, differ, len(c.Rows), 100*c.Threshold)
 	return err
 }

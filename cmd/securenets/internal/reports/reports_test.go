@@ -211,7 +211,7 @@ func TestWarnings(t *testing.T) {
 		{`"threads": 2`, `"threads": 4`, "the machines or settings differ: A says machine: threads 2; B says machine: threads 4"},
 		{`"schema"`, `"quick": true, "schema"`, "A says nothing more; B says quick true"},
 		{`"schema"`, `"partial": true, "schema"`, "B is a partial report"},
-		{`"noisy": false`, `"noisy": true`, "B says of itself that it is noisy"},
+		{`"noisy": false`, `"noisy": true`, "B reports that it is noisy"},
 		{`"schema"`, `"daemon": {"backend": "cuda", "devices": [{"name": "N"}]}, "schema"`, "A says nothing more; B says backend cuda; device 0: name N"},
 	} {
 		c, err := reports.Compare(read(t, a), read(t, strings.Replace(a, test.old, test.new, 1)), 0.05)

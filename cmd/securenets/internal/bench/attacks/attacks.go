@@ -69,11 +69,11 @@ func (a *Result) Table(w io.Writer) error {
 		}
 		fmt.Fprintln(w)
 	}
-	_, err := fmt.Fprintf(w, `Rates in per cent of what was right. A star: more than chance (in games of two candidates less, too), the probability of
-that by chance being below %.0e. A question mark: not even if all were right. No star is no proof that nothing shows:
-the least above chance that has one is %s.
-Chance is the rate of who sees nothing; for ratios it is measured, on the layer's integers in any order. Attackers have
-what a cloud has, %s, and what the attack's name says. Inputs are %d test images. A base model is the network's
+	_, err := fmt.Fprintf(w, `Rates are the percentage that was right. A star means more than chance (in games of two candidates, also less): the
+probability of that by chance is below %.0e. A question mark means that not even an all-right result would get a star. No
+star is no proof that nothing shows: the least rate above chance that gets one is %s.
+Chance is the rate of someone who sees nothing; for ratios it is measured, on the layer's integers in any order. Attackers
+have what a cloud has, %s, and what the attack's name says. Inputs are %d test images. A base model is the network's
 weights plus normal noise of so many per cent of the layer's root mean square.
 `, attack.Alarm, a.games(), a.Ring, a.Images)
 	return err

@@ -26,7 +26,7 @@ type encrypted struct {
 }
 
 // errNotCryptoNets reports a network of another shape.
-var errNotCryptoNets = errors.New("bench: not CryptoNets' network: a convolution of one channel, and dense layers, each after a square")
+var errNotCryptoNets = errors.New("bench: not CryptoNets' network, which is a convolution of one channel and dense layers, each after a square")
 
 // forTenSEAL returns the network as the script reads it.
 func forTenSEAL(g *graph.Graph) (any, error) {
@@ -93,7 +93,7 @@ func bias(l graph.Linear, n int) []float32 {
 func (n *network) encrypt(ctx context.Context) (*encrypted, error) {
 	e := &encrypted{}
 	if n.sc.encrypted == 0 {
-		e.absent = "TenSEAL is not measured: --quick leaves it out, as an image takes it about half a minute"
+		e.absent = "TenSEAL is not measured: --quick leaves it out, as it takes about half a minute per image"
 		return e, nil
 	}
 	network, err := forTenSEAL(n.local.Graph())

@@ -130,21 +130,21 @@ func (p *Result) notes() (notes []string) {
 // about says what figures are, in paragraphs.
 func (p *Result) about() []string {
 	all := []string{
-		fmt.Sprintf("%s; securenets %s. Times are in milliseconds an image, medians over %d rounds in turn, with quartiles, each after a batch that does not count; %d images a call in table 1, %s in table 2. "+
-			"The host runs with GOMAXPROCS threads, every daemon computes on as many (its sockets and codec use what processors there are). KB are 1,024 bytes of payload.",
+		fmt.Sprintf("%s; securenets %s. Times are in milliseconds per image: medians with quartiles over %d interleaved rounds, each after a warm-up batch. A call has %d images in table 1, %s in table 2. "+
+			"The host runs with GOMAXPROCS threads, and every daemon computes on as many (its sockets and codec use whatever processors there are). KB are 1,024 bytes of payload.",
 			p.CPU, p.Version, p.Rounds, p.Batch, render.Count(p.Large)),
-		"Total is the elapsed time of a batch as the product runs it: two parts of a batch are in work at once. Host online, cloud and transfer are elapsed times of the same batch with its parts " +
-			"one after the other, which add up; total is less where they overlap. Cloud: the daemon's account of its products, of the slower daemon where there are two. Transfer: what the host waits for besides, " +
-			"encoding, sockets, decoding at both ends and the daemon's queue. Host offline, pads, is not in the total. CPU is of the host's process online and of all daemons, of a batch as the product runs it.",
-		"Every product is checked: that is the row \"full\". Rows of 0, 10 and 100 entries (marked ~) are estimates: an unchecked value cannot be had, so from the measured times of \"full\" the time of the check is taken away, " +
-			"and that of verify.SpotCheck of so many entries of every call put in its place, both measured here in the same rounds on layers of the same shapes with random weights; the total changes as the sum of parts does. " +
-			"Of N entries a single wrong one is seen with probability c/N by such a check.",
-		"Weights masked at every call (~ too): masking all weights, and pushing them, which the daemon stores durably and loads, both measured here, is added once a batch, to host online and to transfer. Reference is gorgonia float32 on gonum's BLAS. All rows of securenets of a network in one ring gave the same results bit for bit. " +
-			"Networks are trained on Fashion-MNIST: accuracy is not to be compared with the paper's, on MNIST and CIFAR-10; it is of " + p.images() + " test images. " +
+		"Total is the elapsed time of a batch as the product runs it: with two parts of the batch in flight at once. Host online, cloud and transfer are elapsed times of the same batch with its parts " +
+			"one after the other. These three add up; total is less than their sum where they overlap. Cloud is the time of the products by the daemon's own account, that of the slower daemon where there are two. Transfer is whatever else the host waits for: " +
+			"encoding, sockets, decoding at both ends and the daemon's queue. Host offline (pads) is not in the total. CPU is that of the host's process online and of all daemons, for a batch as the product runs it.",
+		"Every product is checked: that is the row \"full\". Rows of 0, 10 and 100 entries (marked ~) are estimates, because an unchecked value cannot be had: from the measured times of \"full\" the time of the check is subtracted, " +
+			"and that of verify.SpotCheck of so many entries of every call is added. Both are measured here, in the same rounds, on layers of the same shapes with random weights. The total changes as the sum of parts does. " +
+			"Such a check of c entries detects a single wrong entry among N with probability c/N.",
+		"Weights masked at every call (also ~): the time of masking all weights is added to host online, and that of pushing them to transfer, once per batch. Both are measured here; after a push the daemon stores the weights durably and loads them. Reference is gorgonia float32 on gonum's BLAS. All securenets rows of a network in one ring gave the same results bit for bit. " +
+			"Networks are trained on Fashion-MNIST, so their accuracy cannot be compared with the paper's on MNIST and CIFAR-10. Accuracy is over " + p.images() + " test images. " +
 			"Verdicts count pads in the time of permute+pad.",
 	}
 	if p.Partial {
-		all = append([]string{"PARTIAL: the run did not end; these are the rounds that were done."}, all...)
+		all = append([]string{"PARTIAL: the run was cut short; these are the rounds that were done."}, all...)
 	}
 	return all
 }

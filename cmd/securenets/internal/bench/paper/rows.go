@@ -235,8 +235,8 @@ func (e *encrypted) row(network string) Row {
 	r.HostOfflineMS = of(0.0)
 	r.BytesUp, r.BytesDown, r.Images = per(e.up, e.images), per(e.down, e.images), of(e.images)
 	r.PerHour = of(3.6e6 / *r.TotalMS)
-	r.Note = fmt.Sprintf("CKKS, degree %s, modulus of %d bits (128 bits of security), as many threads as TenSEAL takes; one image a ciphertext, whose patches the client lays out before it encrypts; "+
-		"weights and shapes in the clear at the cloud, nothing checked; keys of %s bytes are sent once and not counted; %d of %d images have the class of plain float32",
+	r.Note = fmt.Sprintf("CKKS, degree %s, modulus of %d bits (128 bits of security), as many threads as TenSEAL takes; one image per ciphertext, its patches laid out by the client before encryption; "+
+		"weights and shapes are in the clear at the cloud, and nothing is checked; keys of %s bytes are sent once and not counted; %d of %d images have the class of plain float32",
 		render.Count(e.degree), e.modulusBits, render.Count(e.keyBytes), e.same, e.images)
 	return r
 }

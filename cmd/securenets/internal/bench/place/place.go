@@ -171,12 +171,12 @@ func (p *Result) Table(w io.Writer) error {
 		return err
 	}
 	_, err := fmt.Fprintf(w, `
-Processor time of the host's process, system time and garbage collection included, in
-microseconds an image: one thread, %d images a call, two calls in a row after one that
-does not count; medians over %d rounds in turn.
-Offline: pads. Local float32 is the reference, gorgonia on gonum BLAS, which is not
-the fastest there is. Expected saving: online, of "auto" over "all", as sealing
-measured it. All rows of a network gave the same results bit for bit.
+CPU time of the host's process in microseconds per image, system time and garbage
+collection included: one thread, %d images a call, two calls in a row after a warm-up
+call; medians over %d interleaved rounds.
+Offline is pads. Local float32 is the reference, gorgonia on gonum BLAS, which is not
+the fastest there is. Expected saving is what "auto" saves online over "all", as
+sealing measured it. All rows of a network gave the same results bit for bit.
 `, p.Batch, p.Rounds)
 	return err
 }

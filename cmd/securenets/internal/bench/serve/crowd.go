@@ -57,7 +57,7 @@ type CrowdResult struct {
 func (r *CrowdResult) Verdict() error {
 	var all []error
 	if r.Alive != r.Idle {
-		all = append(all, fmt.Errorf("bench: of %d idle callers %d were answered at the end", r.Idle, r.Alive))
+		all = append(all, fmt.Errorf("bench: %d of %d idle callers were answered at the end", r.Alive, r.Idle))
 	}
 	if r.After.Goroutines > r.Before.Goroutines || r.After.Descriptors > r.Before.Descriptors {
 		all = append(all, fmt.Errorf("bench: %d goroutines and %d descriptors before, %d and %d after",
@@ -138,7 +138,7 @@ func (c *crowd) alive() (int, error) {
 
 func (c *crowd) next() (int, error) {
 	if !c.out.Scan() {
-		return 0, errors.Join(errors.New("bench: the idle callers' process says nothing"), c.out.Err())
+		return 0, errors.Join(errors.New("bench: the idle callers' process gives no answer"), c.out.Err())
 	}
 	return strconv.Atoi(strings.TrimSpace(c.out.Text()))
 }
@@ -267,7 +267,7 @@ func (r *CrowdResult) Table(w io.Writer) error {
 	fmt.Fprintf(t, "memory of the daemon for an idle caller\t%.1f KiB\n", r.EachIdle/1024)
 	fmt.Fprintf(t, "idle callers answered at the end\t%d of %d\n", r.Alive, r.Idle)
 	fmt.Fprintf(t, "active callers\t%d\n", r.Load.Callers)
-	fmt.Fprintf(t, "goodput\t%.0f requests a second, %.0f refused with a reason and a time to come back\n", r.Load.Goodput, r.Load.Refused)
-	fmt.Fprintf(t, "latency\t%.0f us in the median, %.0f us at p99\n", r.Load.P50, r.Load.P99)
+	fmt.Fprintf(t, "goodput\t%.0f requests per second, %.0f refused with a reason and a time to come back\n", r.Load.Goodput, r.Load.Refused)
+	fmt.Fprintf(t, "latency\tmedian %.0f us, p99 %.0f us\n", r.Load.P50, r.Load.P99)
 	return t.Flush()
 }

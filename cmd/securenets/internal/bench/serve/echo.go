@@ -265,10 +265,10 @@ func (r *EchoResult) Table(w io.Writer) error {
 		return err
 	}
 	_, err := fmt.Fprintf(w, `
-Requests are of %d row(s) of mnist-cnn's three layers in turn, from %d callers; answers are compared
-with the product. The kernel computes products of as many rows as all callers ask for at a time, on %d
-thread(s); the echo is another process, which answers with as many words and looks at none.
-Processor time of each one's process, medians over rounds, in which all take turns.
+Requests have %d row(s) for mnist-cnn's three layers in turn, and come from %d callers; answers are compared
+with the product. The bare kernel computes products of as many rows as all callers ask for at a time, on %d
+thread(s). The echo is another process, which answers with as many words and looks at none.
+Each figure is the CPU time of that process: medians over rounds, in which all take turns.
 `, r.Rows, r.Load.Callers, r.Threads)
 	return err
 }

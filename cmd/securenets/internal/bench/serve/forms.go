@@ -74,7 +74,7 @@ func (s *Result) Table(w io.Writer) error {
 		s.Overload, s.overload[0], s.overload[1], s.OverloadCPU)
 	fmt.Fprintf(t, "shares beside a caller with ten times the load\tJain index %.3f; %.3f to %.3f of a tenth\n", s.Jain, s.Least, s.Most)
 	fmt.Fprintln(t)
-	fmt.Fprintln(t, "rows\tbytes each way\tbare kernel\tframes\tshared memory\tshare by frames\tby shared memory\tfalls by")
+	fmt.Fprintln(t, "rows\tbytes each way\tbare kernel\tframes\tshared memory\tshare with frames\twith shared memory\tratio of shares")
 	for _, r := range s.Transport {
 		fmt.Fprintf(t, "%d\t%s\t%.0f us\t%.1f us (%.1f)\t%.1f us (%.1f)\t%.2f %%\t%.2f %%\t%.2f (%.2f-%.2f)\n", r.Rows, render.Count(r.Bytes), r.Kernel,
 			r.Frames, r.FramesDaemon, r.Shared, r.SharedDaemon, 100*r.FramesShare, 100*r.SharedShare, r.Falls, r.falls[0], r.falls[1])
@@ -83,21 +83,21 @@ func (s *Result) Table(w io.Writer) error {
 		return err
 	}
 	_, err := fmt.Fprintf(w, `
-Requests are of %d row(s) of a dense layer of 4096 by 4096, or, mixed, half of them of
-the layers of mnist-cnn, from one process over a connection for each caller. Every
-answer is compared with the product; a refusal is one only if it says when to come
-back. Times are in microseconds, medians over rounds, in which all loads take turns.
-Latency is counted from when a request was due, network is what of it is neither
-queue nor compute. Daemon CPU is its process' time for a request that is answered, with
-%d thread(s) that compute; of the bare kernel, beside the load, with as many. Merged: a
-request of every caller. The peak is the closed loop's goodput of the round. By the
-daemon's CPU: requests answered for a second of it, not of elapsed time.
+Requests have %d row(s) for a dense layer of 4096 by 4096; in the mixed load, half of them
+are for the layers of mnist-cnn. One process sends them, over one connection per caller.
+Every answer is compared with the product. A refusal counts as one only if it says when
+to come back. Times are in microseconds: medians over rounds, in which all loads take turns.
+Latency counts from when a request was due; network is the part of it that is neither
+queue nor compute. Daemon CPU is its process' CPU time per answered request, with %d
+compute thread(s); the bare kernel's is measured beside the load, with as many. Merged
+means one request of every caller together. The peak is the closed loop's goodput in the
+same round. By the daemon's CPU means requests per second of its CPU time, not of elapsed time.
 
-The last table is of the way of words to a product and back: processor time of a
-request of the daemon's process and the callers' together (the daemon's alone in
-brackets), less the bare kernel's, measured with a layer that has little to multiply,
-64 by 64, and as many words as so many rows of 4096 by 4096; %d callers. Its share is that of
-a request of 4096 by 4096: of its time and the bare kernel's, merged, together.
+The last table is about the path of words to a product and back: CPU time per request of
+the daemon's process and the callers' together (the daemon's alone in brackets), less the
+bare kernel's. It is measured with a layer that has little to multiply, 64 by 64, with as
+many words as so many rows of 4096 by 4096, and with %d callers. Its share is that in
+a request of 4096 by 4096: of its own time and the merged bare kernel's together.
 `, s.Rows, s.Threads, transportCallers)
 	return err
 }

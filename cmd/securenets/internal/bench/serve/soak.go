@@ -248,10 +248,10 @@ func (s *SoakResult) Table(w io.Writer) error {
 		verdict = "broken"
 	}
 	_, err := fmt.Fprintf(w, `
-%d callers, each with one request without an answer, had %.0f answers a second, of %.0f us in the
-median; %d others came, stored a small model, used it, removed it and left.
-Memory grew by %.1f %% of its mean, along the line through what it was after %.0f s.
-At most %.0f %%, and no more goroutines or descriptors than before: %s.
+%d callers, each with one request in flight, got %.0f answers per second with a median latency
+of %.0f us. %d others came, stored a small model, used it, removed it and left.
+Memory grew by %.1f %% of its mean, along a line fitted to its values after %.0f s.
+Required are at most %.0f %%, and no more goroutines or descriptors than before: %s.
 `, s.Load.Callers, s.Load.Goodput, s.Load.P50, s.Visits, 100*s.Growth, s.WarmUp, 100*mostGrowth, verdict)
 	return err
 }

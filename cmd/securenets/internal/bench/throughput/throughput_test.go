@@ -97,7 +97,7 @@ func TestNoise(t *testing.T) {
 	}{
 		{"quiet", []*load{of(100, 101, 102), of(50, 51)}, []float64{10, 10.5, 10.9}, 0, false, "Quiet"},
 		{"at the threshold", []*load{of(90, 100, 110)}, []float64{10}, 0, false, "Quiet"},
-		{"one row", []*load{of(100, 101, 102), of(80, 100, 120)}, []float64{10, 10}, 1, false, "NOISY: of 1 of 2 rows"},
+		{"one row", []*load{of(100, 101, 102), of(80, 100, 120)}, []float64{10, 10}, 1, false, "NOISY: in 1 of 2 rows"},
 		{"drift", []*load{of(100, 100)}, []float64{10, 9, 10.5}, 0, true, "DRIFT"},
 		{"nothing measured", []*load{of()}, nil, 0, false, "Quiet"},
 	} {

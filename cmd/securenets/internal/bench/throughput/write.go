@@ -78,15 +78,15 @@ func (t *Report) verdict() []string {
 		lines = append(lines, fmt.Sprintf("PARTIAL: %s. Rows have what was measured until then.", t.Stopped))
 	}
 	if t.Noise.Rows > 0 {
-		lines = append(lines, fmt.Sprintf("NOISY: of %d of %d rows the quartiles are more than %.0f %% of the median apart. They are marked with !.",
+		lines = append(lines, fmt.Sprintf("NOISY: in %d of %d rows, marked with !, the quartiles are more than %.0f %% of the median apart.",
 			t.Noise.Rows, len(t.Rows), 100*t.Noise.Threshold))
 	}
 	if t.Reference.Drifted {
-		lines = append(lines, fmt.Sprintf("DRIFT: one small product, measured between rounds, varied by %.0f %% of its median: this machine was not as fast all the time. Do not compare this report with others.",
+		lines = append(lines, fmt.Sprintf("DRIFT: one small product, measured between rounds, varied by %.0f %% of its median: the speed of this machine was not constant. Do not compare this report with others.",
 			100*t.Reference.Drift))
 	}
 	if lines == nil {
-		lines = []string{fmt.Sprintf("Quiet: of no row the quartiles are more than %.0f %% of the median apart, and the reference product varied by %.1f %%.",
+		lines = []string{fmt.Sprintf("Quiet: in no row are the quartiles more than %.0f %% of the median apart, and the reference product varied by %.1f %%.",
 			100*t.Noise.Threshold, 100*t.Reference.Drift)}
 	}
 	return lines
@@ -245,7 +245,7 @@ func (t *Report) markdown(w io.Writer, drawn []namedChart) error {
 	if t.PerHour != nil {
 		fmt.Fprintf(&b, "\n%s\n", costFormula)
 	}
-	fmt.Fprintf(&b, "\nThe reference product, %d rows of %v on one thread, before each round and at the end: %s GMAC/s; the widest difference is %.1f %% of the median.\n",
+	fmt.Fprintf(&b, "\nThe reference product, %d rows of %v on one thread, before each round and at the end: %s GMAC/s; the largest difference is %.1f %% of the median.\n",
 		referenceRows, referenceOp, joined(t.Reference.GMACs), 100*t.Reference.Drift)
 	b.WriteString("\nAll figures with their quartiles: [report.json](report.json), [report.csv](report.csv). `securenets bench compare A B` compares two reports.\n")
 	_, err := io.WriteString(w, b.String())
@@ -262,17 +262,17 @@ func joined(v []float64) string {
 
 const definitions = `Each figure is the median over rounds, in which all rows take turns; quartiles are those of the rounds.
 
-- **rows** are the images of a request, **callers** how many requests there are at a time.
-- **images/s** is in elapsed time. Through the host: real networks, sealed; inputs masked, every product unmasked and checked, pads made beforehand. The cloud alone: frames of random words, two in flight of
-  each caller, for the layers in turn, by a load generator that neither masks nor checks; an image is one of each layer. Callers, host and daemons of its own share this machine.
-- **GMAC/s** are 10^9 multiply-adds over Z_M a second, padding counted, in one cloud. **of limit** is the part that those of all clouds are of the limit, measured just before and after. **by CPU**, where the
-  processor multiplies: multiply-adds in the daemon's own processor time over what one thread does at most in that time, which depends less on who else runs.
-- **host us** and **pads us** are processor time of the host's process an image, online and for pads beforehand; **daemon us** that of the daemons' processes, of all roles.
-- **bytes** are payload an image, to and from all clouds.
-- **p50** to **p99** are latencies by nearest rank, of a whole call of so many rows through all layers, or of a frame, of each round. Where a round has fewer than 100 calls p99 is the slowest; report.json says how many (calls).
+- **rows** is the number of images per request, **callers** the number of requests in flight.
+- **images/s** is in elapsed time. Through the host: sealed real networks, with inputs masked, every product unmasked and checked, and pads made beforehand. The cloud alone: a load generator that neither masks nor checks
+  sends frames of random words for the layers in turn, two in flight per caller; an image is one frame of each layer. Callers, host and the benchmark's own daemons share this machine.
+- **GMAC/s** is 10^9 multiply-adds over Z_M per second in one cloud, padding counted. **of limit** is the rate of all clouds as a fraction of the limit, which is measured just before and after. **by CPU** is given where the
+  processor multiplies: the multiply-adds done in the daemon's own CPU time over the most that one thread can do in that time. It depends less on what else runs.
+- **host us** and **pads us** are the CPU time of the host's process per image, online and for pads beforehand. **daemon us** is that of the daemons' processes, of all roles.
+- **bytes** are payload per image, to and from all clouds.
+- **p50** to **p99** are latencies by nearest rank in each round, of a whole call of so many rows through all layers, or of a frame. Where a round has fewer than 100 calls, p99 is the slowest; report.json gives their number (calls).
 `
 
-const costFormula = `**cost/million** is price an hour / 3600 / (images/s) x 10^6. **with pads** is price an hour / 3600 x (1 / (images/s) + elapsed seconds of an image's pads) x 10^6, as where pads are made on the same instance before they are used. permute+split has neither: it needs instances of two providers, and the price is of one.`
+const costFormula = `**cost/million** is price per hour / 3600 / (images/s) x 10^6. **with pads** is price per hour / 3600 x (1 / (images/s) + elapsed seconds of an image's pads) x 10^6: the cost where pads are made on the same instance before they are used. permute+split has neither, as it needs instances of two providers and the price is that of one.`
 
 // text writes the median, "" for no figure.
 func (f *Figure) text() string {
