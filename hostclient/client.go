@@ -58,14 +58,14 @@ type DialOption func(*dialOptions)
 
 type dialOptions struct{ shared int64 }
 
-// DefaultSharedMemory is what a client shares with a daemon where it is not told
-// otherwise: two requests and answers of the largest size at a time.
+// DefaultSharedMemory is how many bytes a client shares with a daemon unless told
+// otherwise: room for two requests of the largest size in flight, with their answers.
 const DefaultSharedMemory = 64 << 20
 
-// SharedMemory has a client share so many bytes of memory with the daemon, so that what
-// is sent need not go through the socket; 0 for none. It makes nothing else different: what
-// finds no room goes through the socket, and all does where the daemon takes no
-// memory, or this system has none to share (it is Linux that has).
+// SharedMemory makes a client share so many bytes of memory with the daemon, so that
+// words need not go through the socket; 0 shares none. Results are the same either way.
+// What finds no room goes through the socket, and so does everything if the daemon takes
+// no memory or this system cannot share any (only Linux can).
 func SharedMemory(bytes int64) DialOption { return func(o *dialOptions) { o.shared = bytes } }
 
 // Dial returns a client of the daemon at addr ("unix:/path"). It connects when
@@ -74,8 +74,8 @@ func Dial(addr string, options ...DialOption) (*Client, error) {
 	return DialProvider(addr, "", options...)
 }
 
-// DialProvider is Dial for a daemon that a named provider runs: see Secret.Bind.
-// No name stands for the address, with its path made absolute.
+// DialProvider is Dial for a daemon that a named provider runs: see Secret.Bind. An empty
+// name stands for the address, with its path made absolute.
 func DialProvider(addr, provider string, options ...DialOption) (*Client, error) {
 	o := dialOptions{shared: DefaultSharedMemory}
 	for _, option := range options {
@@ -104,8 +104,8 @@ func DialProvider(addr, provider string, options ...DialOption) (*Client, error)
 }
 
 // DialTLS is DialProvider for a daemon at "tls:HOST:PORT". config has the host's
-// certificate and those who vouch for the daemon's: see LoadTLS. TLS 1.3 is used
-// whatever it says, and no proxy.
+// certificate and the CAs that the daemon's is checked against: see LoadTLS. TLS 1.3 is
+// used whatever config says, and no proxy.
 func DialTLS(addr, provider string, config *tls.Config) (*Client, error) {
 	conn, err := wire.DialTLS(addr, config)
 	if err != nil {
@@ -114,8 +114,8 @@ func DialTLS(addr, provider string, config *tls.Config) (*Client, error) {
 	return newClient(conn, addr, strings.ToLower(addr), provider), nil
 }
 
-// LoadTLS reads files of PEM: the host's certificate, its key, and the certificates
-// of those who vouch for clouds. "" for the last stands for the system's.
+// LoadTLS reads PEM files: the host's certificate, its key, and the CA certificates that
+// clouds are checked against. "" for the last stands for the system's.
 func LoadTLS(certificate, key, ca string) (*tls.Config, error) {
 	own, err := tls.LoadX509KeyPair(certificate, key)
 	if err != nil {
@@ -152,7 +152,7 @@ const scheme = "unix:"
 // Addr returns the address given to Dial or DialTLS.
 func (c *Client) Addr() string { return c.addr }
 
-// Provider returns the name of who runs the cloud.
+// Provider returns the name of whoever runs the cloud.
 func (c *Client) Provider() string { return c.provider }
 
 // Close closes the connection. Calls in flight return ErrUnavailable.
@@ -212,9 +212,9 @@ func (c *Client) fault(ctx context.Context, call string, err error) error {
 	return fmt.Errorf("%s at %s: %w", call, c.addr, classify(ctx, err))
 }
 
-// Push uploads a sealed model, from where an earlier upload stopped. Under a
-// scheme of several roles the role is given to the client's provider before, by
-// Secret.Bind or BindDir. Progress may be nil.
+// Push uploads a sealed model, from where an earlier upload stopped. Under a scheme of
+// several roles, first give the role to the client's provider with Secret.Bind or
+// BindDir. Progress may be nil.
 func (c *Client) Push(ctx context.Context, m SealedModel, progress func(done, total int64)) error {
 	size := int64(len(m.Bytes))
 	if progress == nil {

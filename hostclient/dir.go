@@ -24,10 +24,10 @@ func roleFile(role int) string { return fmt.Sprintf("role-%d.safetensors", role)
 //	DIR/secret.age           the secret, encrypted to the recipients
 //	DIR/role-N.safetensors   the sealed model of role N
 //
-// Every file is written anew with mode 0600 and renamed, the secret last, so
-// that a folder with a secret is whole; sealed models of more roles, which an earlier
-// network left there, are removed. A folder that has a secret is left as it
-// is, with an error wrapping fs.ErrExist. One call at a time works on a folder.
+// Every file is written anew with mode 0600 and renamed, the secret last, so that a
+// folder with a secret is complete. Sealed models of further roles that an earlier
+// network left there are removed. A folder that has a secret is left as it is, with an
+// error wrapping fs.ErrExist. One call at a time works on a folder.
 func WriteDir(dir string, s *Secret, models []SealedModel, to ...age.Recipient) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("hostclient: %w", err)
@@ -59,8 +59,8 @@ func WriteDir(dir string, s *Secret, models []SealedModel, to ...age.Recipient) 
 	return writeFile(filepath.Join(dir, secretFile), func(w io.Writer) error { return s.Encrypt(w, to...) })
 }
 
-// Vacant returns the error with which WriteDir would refuse a folder for what is there,
-// wrapping fs.ErrExist for a secret: to be asked before the work.
+// Vacant returns the error with which WriteDir would refuse a folder because of what is
+// in it; for a secret it wraps fs.ErrExist. Call it before the work of sealing.
 func Vacant(dir string) error {
 	switch _, err := os.Lstat(filepath.Join(dir, secretFile)); {
 	case err == nil:
@@ -71,11 +71,11 @@ func Vacant(dir string) error {
 	return nil
 }
 
-// BindDir binds the provider of client i to role i in the secret of a folder and
-// returns that secret. Where that changes it, it is written anew and renamed,
-// encrypted to the recipients given, or without any to those of before: an
-// error wrapping ErrRecipients where that cannot be, as with a passphrase. Push
-// comes after. One call at a time works on a folder; others wait.
+// BindDir binds the provider of client i to role i in the secret of a folder and returns
+// that secret. If this changes the secret, it is written anew and renamed. It is
+// encrypted to the recipients given; without any, to its earlier ones, or with an error
+// wrapping ErrRecipients if that is not possible, as with a passphrase. Call it before
+// Push. One call at a time works on a folder; others wait.
 func BindDir(dir string, clients []*Client, with []age.Identity, to ...age.Recipient) (*Secret, error) {
 	unlock, err := lockDir(dir)
 	if err != nil {

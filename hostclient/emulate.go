@@ -15,8 +15,9 @@ import (
 	"github.com/securenets/securenets/verify"
 )
 
-// Preview describes what Seal would make of an ONNX model in a ring, sending every
-// layer, without doing it. It refuses what Seal refuses for its operators and sizes.
+// Preview describes what Seal would make of an ONNX model in a ring, with every layer
+// sent, without sealing it. It refuses what Seal refuses because of its operators and
+// sizes.
 func Preview(model []byte, s transform.Scheme, in Ring) (Description, error) {
 	r, err := in.ring()
 	if err != nil {
@@ -50,9 +51,9 @@ func Preview(model []byte, s transform.Scheme, in Ring) (Description, error) {
 	return secret.Describe(), nil
 }
 
-// Emulator runs a network as a sealed one runs, quantised, but in the clear and
-// on this machine alone: its results are those of Session.Infer, bit for bit. It
-// may be used by several goroutines at once.
+// Emulator runs a network quantised as a sealed one is, but in the clear and on this
+// machine alone. Its results are those of Session.Infer, bit for bit. It may be used by
+// several goroutines at once.
 type Emulator struct {
 	net      *network
 	ring     ring.Ring
@@ -65,8 +66,8 @@ type Emulator struct {
 // Format prints the emulator redacted, whatever the verb.
 func (*Emulator) Format(f fmt.State, _ rune) { io.WriteString(f, "hostclient.Emulator(redacted)") }
 
-// NewEmulator prepares an ONNX model with the options that Seal would be given,
-// of which it needs the Multiplier always.
+// NewEmulator prepares an ONNX model with the options that Seal would be given. It always
+// needs their Multiplier.
 func NewEmulator(ctx context.Context, model []byte, o SealOptions) (*Emulator, error) {
 	g, err := onnx.Parse(model)
 	if err != nil {
@@ -125,7 +126,7 @@ func (e *Emulator) add(ctx context.Context, linear graph.Linear, xmax int32, m p
 	return nil
 }
 
-// Close frees what the multiplier holds. Nothing else may run meanwhile.
+// Close frees what the multiplier holds. It must not run beside another method.
 func (e *Emulator) Close() error {
 	var errs []error
 	for _, p := range e.products {

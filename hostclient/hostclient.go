@@ -8,12 +8,12 @@
 //	session, err := hostclient.Open(ctx, secret, sealed, []*hostclient.Client{client}, hostclient.Options{...})
 //	result, err := session.Infer(ctx, images, n)
 //
-// A scheme of several roles has a sealed model and a client for each, of clouds
-// that must not collude. Which provider has which role is written to the secret
-// before its model is pushed there, for good: secret.Bind(i, client.Provider()).
+// A scheme of several roles has a sealed model and a client for each role; the clouds
+// must not collude. Before a model is pushed to a provider, the provider's role is
+// written to the secret, for good: secret.Bind(i, client.Provider()).
 //
 // With PlaceAuto, layers that are cheaper to compute than to send stay on the host;
-// secret.Roles tells how many clouds are needed then.
+// secret.Roles then says how many clouds are needed.
 package hostclient
 
 import (
@@ -46,33 +46,34 @@ var (
 	// ErrInput: inputs of the wrong length or not finite, or so large that the
 	// network's values leave the range of float32.
 	ErrInput = errors.New("hostclient: bad input")
-	// ErrTooLarge: one sample of a layer does not fit a message, or a value or the keys of all
-	// layers would take gigabytes of the host's memory.
+	// ErrTooLarge: one sample of a layer does not fit into a message, or a value or the
+	// keys of all layers would take gigabytes of the host's memory.
 	ErrTooLarge = errors.New("hostclient: layer too large")
-	// ErrMultiplier: something is to be computed here (pads, a calibration, costs, a layer
-	// that is kept), and nothing to do it with was given.
+	// ErrMultiplier: the host has to compute something (pads, a calibration, costs, a
+	// layer that is kept), and no Multiplier was given.
 	ErrMultiplier = errors.New("hostclient: no multiplier")
 	// ErrClosed: the session was closed.
 	ErrClosed = errors.New("hostclient: session closed")
-	// ErrProvider: a provider that may not have a role, since it has another one or
-	// was never given it, or two roles at one cloud.
+	// ErrProvider: a provider may not have a role, because it has another one or was
+	// never given this one; or two roles are at one cloud.
 	ErrProvider = errors.New("hostclient: wrong provider")
-	// ErrRecipients: a secret cannot be written again, as whom it was encrypted to is not known.
+	// ErrRecipients: a secret cannot be written again, because it is not known to whom it
+	// was encrypted.
 	ErrRecipients = errors.New("hostclient: no recipients of the secret")
-	// ErrMismatch: a sealed model that is not the one the secret was made with.
+	// ErrMismatch: a sealed model is not the one that the secret was made with.
 	ErrMismatch = errors.New("hostclient: sealed model does not belong to this secret")
 	// ErrInconsistent: a secret whose masks, bounds or check vectors do not fit the sealed
 	// models that it was made with: it is damaged, or was not made by sealing.
 	ErrInconsistent = errors.New("hostclient: secret does not fit its sealed models")
 )
 
-// RefusedError is what a cloud refused. Its Reason is one of the protocol's, such as
+// RefusedError is a cloud's refusal. Its Reason is one of the protocol's, such as
 // "MODEL_NOT_FOUND" (docs/spec.md, section 8).
 type RefusedError = wire.Error
 
-// CloudError is an error of one cloud: it says which did not answer, answered
-// what is malformed, or lied. It wraps one of the errors above, a *RefusedError
-// or a *verify.RejectedError.
+// CloudError is an error of one cloud. It names the cloud that did not answer, answered
+// with something malformed, or lied. It wraps one of the errors above, a *RefusedError or
+// a *verify.RejectedError.
 type CloudError struct {
 	Role int
 	Addr string // as it was given to Dial

@@ -18,20 +18,20 @@ import (
 	"github.com/securenets/securenets/verify"
 )
 
-// Place says which linear layers are sent to clouds. Those that are kept are
-// computed on the host, in the same integers, so that results are the same bit for
-// bit. They are not in the sealed models, and no cloud receives anything of them; that
-// there are such can show in shapes and times (docs/threat-model.md). Their products
-// are the host's own, and not checked.
+// Place says which linear layers are sent to clouds. Layers that are kept are computed on
+// the host, in the same integers, so that results are the same bit for bit. They are not
+// in the sealed models, and no cloud receives anything of them, but shapes and times can
+// show that they exist (docs/threat-model.md). Their products are the host's own, and not
+// checked.
 type Place string
 
 const (
 	// PlaceAll sends every layer.
 	PlaceAll Place = "all"
-	// PlaceAuto keeps a layer where that costs the host less processor time online.
-	// Sealing measures both, on the machine and the Multiplier that it runs with. What
-	// pads cost beforehand is measured and told, and decides nothing: a pad takes the
-	// product itself, so by the total no scheme with pads would send anything.
+	// PlaceAuto keeps a layer if that costs the host less CPU time online. Sealing
+	// measures both ways, with its own machine and Multiplier. The cost of pads
+	// beforehand is measured and reported, but decides nothing: a pad takes the product
+	// itself, so by the total no scheme with pads would send anything.
 	PlaceAuto Place = "auto"
 )
 
@@ -80,9 +80,9 @@ type LinkCost struct {
 	Word    float64 `json:"word_ns"`    // a word sent or received
 }
 
-// LayerCost is what a layer costs the host for a sample, sent and kept, as sealing
+// LayerCost is what a layer costs the host per sample, if sent and if kept, as sealing
 // measured it: the process's CPU time in nanoseconds, medians over a few rounds. Both
-// ways begin with float activations and end with them.
+// ways begin and end with float activations.
 type LayerCost struct {
 	Batch     int   `json:"batch"`        // samples a call that was measured
 	WordsUp   int64 `json:"words_up"`     // a sample, where it is sent; to all clouds
@@ -94,10 +94,11 @@ type LayerCost struct {
 	Product   int64 `json:"product_ns"`   // of it the product
 }
 
-// Send returns what the layer costs online where it is sent.
+// Send returns what the layer costs online if it is sent.
 func (c LayerCost) Send() int64 { return c.Passes + c.Transport }
 
-// Saving returns what keeping the layer saves online; below 0, what sending it does.
+// Saving returns what keeping the layer saves online. A negative value is what sending it
+// saves.
 func (c LayerCost) Saving() int64 { return c.Send() - c.Keep }
 
 // mostCost is above any cost in nanoseconds, so that sums over all layers fit.

@@ -13,11 +13,10 @@ import (
 // before the first byte is pushed and for good: a model that is removed may have
 // been kept. Only a new seal starts anew. Names are taken at the user's word.
 
-// Bind writes down that a provider has a role. It may have no other from then
-// on, while a role may have several providers. The caller writes the secret to
-// its file before it pushes anything (BindDir does both). Schemes of one role
-// have nothing to bind. The error wraps ErrProvider. No other use of the secret
-// may run meanwhile.
+// Bind records that a provider has a role. From then on the provider may have no other
+// role, while a role may have several providers. The caller must write the secret to its
+// file before it pushes anything (BindDir does both). Schemes of one role have nothing to
+// bind. The error wraps ErrProvider. Bind must not run beside another use of the secret.
 func (s *Secret) Bind(role int, provider string) error {
 	roles := s.Roles()
 	if role < 0 || role >= roles || provider == "" {

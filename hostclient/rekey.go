@@ -13,17 +13,17 @@ import (
 )
 
 // Rekey returns the secret with check vectors S and V drawn anew, for all layers that are
-// sent. Everything else is the same: masks, bounds, digests, providers, places and the key
-// of durable stocks, so that clouds need nothing new and pads serve on. Sessions of s, which
-// stays as it is, go on with the old vectors.
+// sent. Everything else stays the same: masks, bounds, digests, providers, placement and
+// the key of durable stocks. So clouds need nothing new, and pads remain usable. s is
+// left as it is, and its sessions keep the old vectors.
 //
 // V comes from the integer weights, which are unmasked from the sealed models of all
-// roles. These must be the ones of s (else the error wraps ErrMismatch), and what they
-// hold must be within the bounds of s and have its old V (else ErrInconsistent). Progress
-// is called after each layer that is sent, and may be nil.
+// roles. These must be the models of s (else the error wraps ErrMismatch), and their
+// weights must be within the bounds of s and have its old V (else ErrInconsistent).
+// Progress is called after each layer that is sent, and may be nil.
 //
-// It undoes that S or V became known: who knows them can forge answers that pass. It undoes
-// nothing else: see docs/threat-model.md.
+// It repairs that S or V became known: whoever knows them can forge answers that pass. It
+// repairs nothing else: see docs/threat-model.md.
 func (s *Secret) Rekey(ctx context.Context, models []SealedModel, progress func(done, total int)) (*Secret, error) {
 	if len(models) != s.Roles() {
 		return nil, fmt.Errorf("%w: %d models for %d roles", ErrMismatch, len(models), s.Roles())
@@ -74,11 +74,11 @@ func (l *layer) rekey(r ring.Ring, roles []*sealed.Model) (*verify.Key, error) {
 }
 
 // RekeyDir rekeys the secret of a folder, with the sealed models that are there, and
-// returns it: see Secret.Rekey. It is written anew and renamed, encrypted to the recipients
-// given, or without any to those of before: an error wrapping ErrRecipients where that
-// cannot be, as with a passphrase. Nothing is touched before that; an error wrapping
-// fs.ErrNotExist says that a sealed model is missing. One call at a time works on a
-// folder; others wait.
+// returns it: see Secret.Rekey. The secret is written anew and renamed. It is encrypted
+// to the recipients given; without any, to its earlier ones, or with an error wrapping
+// ErrRecipients if that is not possible, as with a passphrase. Nothing is touched before
+// that. An error wrapping fs.ErrNotExist says that a sealed model is missing. One call at
+// a time works on a folder; others wait.
 func RekeyDir(ctx context.Context, dir string, progress func(done, total int), with []age.Identity, to ...age.Recipient) (*Secret, error) {
 	unlock, err := lockDir(dir)
 	if err != nil {

@@ -66,8 +66,8 @@ func (c *cloudsOf) bar(liar *Client) {
 	}
 }
 
-// Quarantined reports whether the client asks its cloud no more, as that lied. It holds
-// for as long as there is the client: another one, or the next process, asks again.
+// Quarantined reports whether the cloud answered wrongly and is not asked again. This lasts as
+// long as the client: another one, or the next process, asks again.
 func (c *Client) Quarantined() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

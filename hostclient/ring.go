@@ -7,17 +7,17 @@ import (
 	"github.com/securenets/securenets/internal/ring"
 )
 
-// Ring says which integers products are computed in, modulo M. A smaller M has fewer
-// words to send and fewer primes to multiply for, and coarser quantisation: what weights
-// and inputs share out between them is (M-1)/2 (see transform.ChooseXMax).
+// Ring is the ring of integers modulo M in which products are computed. A smaller M means
+// fewer bytes to send, fewer primes to multiply for, and coarser quantisation: weights
+// and inputs share (M-1)/2 between them (see transform.ChooseXMax).
 type Ring string
 
 const (
 	// RingQ4 has M = 251·241·239·233 and 4 bytes a word.
 	RingQ4 Ring = "q4"
-	// RingQ3 has M = 251·241·239 and 3 bytes a word: three quarters of the bytes and of the
-	// clouds' work. Its quantisation errors are about 15 times those of RingQ4, the root of
-	// 233: see what a network makes of them (Emulator, or "securenets check").
+	// RingQ3 has M = 251·241·239 and 3 bytes a word: three quarters of the bytes and of
+	// the clouds' work. Its quantisation errors are about 15 times those of RingQ4, the
+	// root of 233. Emulator and "securenets check" show their effect on a network.
 	RingQ3 Ring = "q3"
 )
 

@@ -22,22 +22,23 @@ type SealOptions struct {
 	Scheme transform.Scheme // zero: transform.DefaultScheme
 	// Ring is what products are computed in. Zero: RingQ4.
 	Ring Ring
-	// Calibration holds samples as Infer takes them, from which the bits of
-	// each layer's activations are chosen. Without any, they are chosen for
-	// normally distributed activations after a ReLU.
+	// Calibration holds samples as Infer takes them, from which the bits of each layer's
+	// activations are chosen. Without samples, the bits are chosen for normally
+	// distributed activations after a ReLU.
 	Calibration []float32
 	// Place says which layers are sent. Zero: PlaceAll.
 	Place Place
-	// Multiplier computes the calibration's products, and those that PlaceAuto
-	// measures; needed with either. PlaceAuto takes it for the one of sessions.
+	// Multiplier computes the calibration's products, and those that PlaceAuto measures;
+	// it is needed with either. PlaceAuto assumes that sessions will use the same one.
 	Multiplier plan.Multiplier
-	// Link is how sessions will reach their clouds, for PlaceAuto to measure what sending
-	// costs that way. Zero: LinkShared, which is LinkSocket where no memory can be shared.
+	// Link is how sessions will reach their clouds, so that PlaceAuto measures what
+	// sending costs that way. Zero: LinkShared, which is LinkSocket if no memory can be
+	// shared.
 	Link Link
-	// Echo is the address of an echo (ServeEcho) in another process, for PlaceAuto to
-	// measure what sending costs: "tls:HOST:PORT" for LinkTLS, else "unix:/path". Without
-	// one it is in this process, where a connection costs about half of what it costs
-	// between two.
+	// Echo is the address of an echo (ServeEcho) in another process, with which PlaceAuto
+	// measures what sending costs: "tls:HOST:PORT" for LinkTLS, else "unix:/path".
+	// Without it the echo runs in this process, where a connection costs about half of
+	// what it costs between two.
 	Echo string
 	// Progress is called after each linear layer. May be nil.
 	Progress func(done, total int)
@@ -48,8 +49,8 @@ type SealOptions struct {
 // costs measures what a layer costs here, given what sealLayer made of it.
 type costs func(ctx context.Context, l layer, op plan.Op, w ring.Matrix, whats []ring.Matrix) (LayerCost, error)
 
-// SealedModel is the file for one role's cloud: public to that cloud. Under lagrange it
-// is for no other cloud to see: any two roles' files are the weights.
+// SealedModel is the file for one role's cloud, and public to that cloud. Under lagrange
+// no other cloud may see it: any two roles' files give away the weights.
 type SealedModel struct {
 	Role   int
 	Digest sealed.Digest
@@ -66,9 +67,9 @@ func ReadModel(path string) ([]byte, error) {
 	return b, nil
 }
 
-// Seal reads an ONNX model, quantises and masks its linear layers, and returns
-// one sealed model a role and the secret that belongs to them. There is no sealed
-// model where PlaceAuto keeps every layer.
+// Seal reads an ONNX model, quantises and masks its linear layers, and returns one sealed
+// model for each role and the secret that belongs to them. If PlaceAuto keeps every
+// layer, there is no sealed model.
 func Seal(ctx context.Context, model []byte, o SealOptions) ([]SealedModel, *Secret, error) {
 	g, err := onnx.Parse(model)
 	if err != nil {

@@ -24,7 +24,7 @@ import (
 	"github.com/securenets/securenets/verify"
 )
 
-// Secret is what the host alone knows of a sealed network. It prints redacted.
+// Secret is what only the host knows of a sealed network. It prints redacted.
 type Secret struct {
 	*content // also in fields of others that are not exported, where fmt calls no Format
 }
@@ -69,8 +69,8 @@ func (s *Secret) add(l layer) {
 	s.layers = append(s.layers, l)
 }
 
-// Roles returns how many clouds the network needs, which is also how many sealed
-// models it has: those of its scheme, and none where the host keeps every layer.
+// Roles returns how many clouds the network needs, which is also how many sealed models
+// it has: as many as its scheme has roles, or none if the host keeps every layer.
 func (s *Secret) Roles() int {
 	if len(s.sent) == 0 {
 		return 0
@@ -458,16 +458,16 @@ type Description struct {
 	Placement *Placement `json:"placement,omitempty"`
 }
 
-// Placement is what the linear layers of a network cost the host for a sample, as
-// sealing measured it: CPU time in nanoseconds.
+// Placement is what the linear layers of a network cost the host per sample, as sealing
+// measured it: CPU time in nanoseconds.
 type Placement struct {
 	AllOnline  int64 `json:"all_online_ns"`  // were every layer sent
 	AllOffline int64 `json:"all_offline_ns"` // and for its pads
 	Online     int64 `json:"online_ns"`      // as they are placed
 	Offline    int64 `json:"offline_ns"`
-	// Links are the costs of sending, first those that layers were placed by, then those
-	// of another way that the same socket can be used. None where they were not kept: an
-	// earlier version measured a unix socket alone.
+	// Links are the costs of sending: first those that decided the placement, then those
+	// of another way to use the same socket. It is empty if they were not kept: an
+	// earlier version measured only a unix socket.
 	Links []LinkCost `json:"links,omitempty"`
 }
 

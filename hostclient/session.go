@@ -31,9 +31,9 @@ func blockRows(words int) int { return max(1, blockWords/words) }
 
 // Options are the choices of a session.
 type Options struct {
-	// Multiplier computes pads and the layers that are kept; needed where there are
-	// such. With several roles it also tells which of them lied: without it all count
-	// as liars.
+	// Multiplier computes pads and the layers that are kept; it is needed if there are
+	// any. With several roles it also identifies the ones that lied: without it, all
+	// count as liars.
 	Multiplier plan.Multiplier
 	// RequireStock makes Infer return ErrNoPads when the stock runs dry;
 	// otherwise it makes pads on the spot, and Stats counts them.
@@ -41,30 +41,32 @@ type Options struct {
 	// Stock keeps the pads that Precompute makes on disk. Nil: the stock lives in
 	// memory and dies with the session.
 	Stock *DurableStock
-	// Timeout bounds the wait for one layer's answers, of each try. Zero: 30 s. Where it
-	// passes, the connection may be given up, for all that use the client: a Push in work
-	// fails then, and goes on where it stopped when it is called again.
+	// Timeout bounds the wait for one layer's answers, in each try. Zero: 30 s. When it
+	// passes, the connection may be given up for everything that uses the client: a Push
+	// in progress then fails, and resumes where it stopped when it is called again.
 	Timeout time.Duration
-	// Retries is how often a layer's call is made again, at most, where a cloud cannot be
+	// Retries is how often a layer's call is repeated, at most, if a cloud cannot be
 	// reached, does not answer in time or as it should, refuses for the time being, or
-	// lies. A spare is asked where there is one, else the same cloud after a pause; one
-	// that lied is not asked again. No pad serves twice: see docs/threat-model.md. Zero: never.
+	// lies. A spare is asked if there is one, else the same cloud after a pause; a cloud
+	// that lied is not asked again. No pad serves twice: see docs/threat-model.md. Zero:
+	// never.
 	Retries int
-	// Spares are more clouds for each role, which have its sealed model too. One takes
-	// the place of a cloud that failed, for the rest of the session. A provider of a
-	// spare is bound to its role as any is. They stay the caller's to close.
+	// Spares are further clouds for each role, which have its sealed model too. A spare
+	// replaces a cloud that failed, for the rest of the session. Its provider is bound to
+	// its role like any other. The caller closes them.
 	Spares [][]*Client
-	// Parts is how many parts of a batch are in work at once: while the clouds have a layer
-	// of one, the host has time for another, and with more processors for several. Zero: 2.
+	// Parts is how many parts of a batch are in flight at once: while the clouds compute
+	// a layer of one part, the host works on another, and with more processors on
+	// several. Zero: 2.
 	Parts int
-	// PadMemory are bytes of pads that the session keeps in stock, making more in the
-	// background as they are used. Secret.PadBytes says what a sample takes. Zero: none
-	// but those of Precompute.
+	// PadMemory is how many bytes of pads the session keeps in stock; it makes more in
+	// the background as they are used. Secret.PadBytes says what a sample takes. Zero:
+	// only those of Precompute.
 	PadMemory int64
 }
 
-// Session runs inference of one sealed network. It may be used by several
-// goroutines at once.
+// Session runs inference with one sealed network. It may be used by several goroutines at
+// once.
 type Session struct {
 	secret   *Secret
 	clients  []*cloudsOf // one a role
@@ -88,10 +90,10 @@ type Session struct {
 // Format prints the session redacted, whatever the verb.
 func (*Session) Format(f fmt.State, _ rune) { io.WriteString(f, "hostclient.Session(redacted)") }
 
-// Open checks that the sealed models belong to the secret, and every client's
-// provider to its role (see Secret.Bind), and returns a session that asks
-// clients[i] for role i. The clients stay the caller's to close. There are as many of
-// both as Secret.Roles: none where every layer is kept.
+// Open checks that the sealed models belong to the secret, and every client's provider to
+// its role (see Secret.Bind). It returns a session that asks clients[i] for role i. The
+// caller closes the clients. There must be Secret.Roles of both: none if every layer is
+// kept.
 func Open(ctx context.Context, s *Secret, models []SealedModel, clients []*Client, o Options) (*Session, error) {
 	if len(models) != s.Roles() {
 		return nil, fmt.Errorf("%w: %d models for %d roles", ErrMismatch, len(models), s.Roles())
@@ -186,8 +188,8 @@ func (ss *Session) load(ctx context.Context, roles []*sealed.Model) error {
 	return nil
 }
 
-// Close ends what runs, and discards a stock in memory. It also returns why pads could
-// not be made in the background.
+// Close ends calls in progress and discards a stock in memory. Its error also says why
+// pads could not be made in the background.
 func (ss *Session) Close() error {
 	ss.close()
 	errs := []error{ss.filler.wait()}
@@ -220,9 +222,9 @@ func (ss *Session) enter(ctx context.Context) (_ context.Context, leave func(), 
 // products have costs of their own.
 const partRows = 32
 
-// PartSize returns the samples of a part of a batch of n, the last of which may have
-// less. Each part has one call a layer. There are as many as can be in work at once, or
-// more where they would be too large.
+// PartSize returns the number of samples in a part of a batch of n; the last part may
+// have fewer. Each part takes one call per layer. There are as many parts as can be in
+// flight at once, or more if they would be too large.
 func (ss *Session) PartSize(n int) int {
 	if ss.parts == 1 {
 		return ss.block
@@ -231,8 +233,8 @@ func (ss *Session) PartSize(n int) int {
 	return (n + parts - 1) / parts
 }
 
-// Precompute adds pads for n samples to the stock. On an error it may have added
-// some. It does nothing where no layer needs pads.
+// Precompute adds pads for n samples to the stock. On an error it may have added some. It
+// does nothing if no layer needs pads.
 func (ss *Session) Precompute(ctx context.Context, n int) error {
 	ctx, leave, err := ss.enter(ctx)
 	if err != nil {
@@ -292,11 +294,11 @@ func checkOutputs(y []float32, n int) error {
 	return nil
 }
 
-// Infer runs n samples through the network. x holds them one after the other, in
-// the order of the model's ONNX input (C, H, W). The result has the network's
-// outputs in that order. On any error nothing of the batch is returned; pads
-// that it took are gone. It takes those of the whole batch before anything is sent, and
-// none where ctx has ended by then.
+// Infer runs n samples through the network. x holds them one after the other, in the
+// order of the model's ONNX input (C, H, W). The result has the network's outputs in that
+// order. On any error nothing of the batch is returned, and the pads that it took are
+// gone. It takes the pads of the whole batch before anything is sent, and none if ctx has
+// ended by then.
 func (ss *Session) Infer(ctx context.Context, x []float32, n int) ([]float32, error) {
 	if have, err := ss.secret.net.samples(x); err != nil {
 		return nil, err
@@ -610,9 +612,10 @@ type Stats struct {
 	OnTheSpot int64 `json:"on_the_spot"` // samples whose pads were made during Infer
 	Retried   int64 `json:"retried"`     // calls made again
 
-	// Elapsed time of calls (one a layer and part of a batch), added up, also where parts
-	// of a batch overlap: from masked words to those of all answers. Queued and Computed
-	// are at the word of the cloud that computed for longest, each at most what its call took.
+	// Elapsed time of calls, one per layer and part of a batch, summed even where parts
+	// overlap: from masked words to the words of all answers. Queued and Computed are
+	// reported by the cloud that computed longest, and each counts for at most what its
+	// call took.
 	Waited   time.Duration `json:"waited_ns"`
 	Queued   time.Duration `json:"queued_ns"`   // until its product began
 	Computed time.Duration `json:"computed_ns"` // in products

@@ -9,12 +9,12 @@ import (
 	"github.com/securenets/securenets/transform"
 )
 
-// DurableStock says where a stock is that outlives the process, so that pads
-// can be made long before they are needed. It is encrypted under a key that the
-// secret holds, bound to the machine and to its place, and in one session's hands
-// at a time. Do not use it on a machine that is rolled back to a snapshot, or of which
-// a snapshot is resumed twice, while pads are left: that is not noticed, and the cloud
-// could subtract two inputs under one pad. See docs/threat-model.md.
+// DurableStock says where a stock is that outlives the process, so that pads can be made
+// long before they are needed. It is encrypted under a key that the secret holds, bound
+// to the machine and to its place, and used by one session at a time. While pads are
+// left, do not roll the machine back to a snapshot, and do not resume one snapshot twice:
+// this is not noticed, and the cloud could subtract two inputs under one pad. See
+// docs/threat-model.md.
 type DurableStock struct {
 	Dir        string // the pads
 	JournalDir string // which of them are used up; a folder apart, of this stock alone
@@ -51,8 +51,8 @@ var (
 	ErrStockDamaged = padstock.ErrDamaged
 )
 
-// ErrStockFailed is what Precompute and Infer return once the disk did not say that
-// a change of the durable stock is on it. The session serves no more pads.
+// ErrStockFailed is what Precompute and Infer return once the disk has not confirmed a
+// change of the durable stock. The session serves no more pads.
 var ErrStockFailed = padstock.ErrFailed
 
 // sheet holds pads of n samples for every layer that is sent.
@@ -107,8 +107,8 @@ func openStock(s *Secret, o *DurableStock) (stock, error) {
 	return &durableStock{s, disk}, nil
 }
 
-// StockDiscarded returns why a durable stock that was there was not used, or no more once
-// a block was found damaged; or nil. Its pads are gone.
+// StockDiscarded returns why an existing durable stock was discarded, at the start or
+// once a block was found damaged; or nil. Its pads are gone.
 func (ss *Session) StockDiscarded() error {
 	if st, ok := ss.stock.(*durableStock); ok {
 		return st.disk.Discarded()

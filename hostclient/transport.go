@@ -150,9 +150,9 @@ func echoed(ctx context.Context, c *Client, r ring.Ring, rows, cols, calls int) 
 	return float64(median(took)) / float64(calls), nil
 }
 
-// ServeEcho answers requests that come in at l with the words that they hold, until
-// ctx ends: the far end that SealOptions.Echo asks for, in a process of its own. On a unix
-// socket it takes memory and serves direct streams, too; on TCP it speaks TLS, with a
+// ServeEcho answers requests at l with the words that they hold, until ctx ends. It is
+// the far end that SealOptions.Echo asks for, in a process of its own. On a unix socket
+// it also takes shared memory and serves direct streams; on TCP it speaks TLS, with a
 // certificate that is nobody's.
 func ServeEcho(ctx context.Context, l net.Listener) error {
 	e := &echoCredentials{TransportCredentials: insecure.NewCredentials(), ctx: ctx}
