@@ -16,9 +16,9 @@ import (
 	"github.com/securenets/securenets/verify"
 )
 
-// Masked is what one role's cloud receives for a call, and all that a transport
-// accepts. It holds words, or a seed that the cloud expands to rows 0.. of a batch.
-// It prints redacted.
+// Masked is what one role's cloud receives for a call, and the only thing that a
+// transport accepts. It holds words, or a seed that the cloud expands to the rows of a
+// batch, from row 0. It prints redacted.
 type Masked struct {
 	rows, cols int
 	words      ring.Matrix
@@ -56,9 +56,9 @@ func (m *memory) release() {
 	}
 }
 
-// Hold keeps the words as they are past the end of their call, until release is
-// called, once, from any goroutine. Where that never happens the garbage collector
-// has them. It must be called before the call's Close.
+// Hold keeps the words unchanged past the end of their call, until release is called,
+// once, from any goroutine. If it never is, the garbage collector frees them. Hold must
+// be called before the call's Close.
 func (m Masked) Hold() (release func()) {
 	if m.memory == nil {
 		return func() {}
@@ -76,10 +76,10 @@ func (m Masked) Rows() int { return m.rows }
 // Cols returns the words of a row, sent or expanded.
 func (m Masked) Cols() int { return m.cols }
 
-// Words returns the masked rows, or false where the cloud expands a seed.
+// Words returns the masked rows, or false if the cloud expands a seed.
 func (m Masked) Words() (ring.Matrix, bool) { return m.words, m.seed == nil }
 
-// Seed returns the seed, or false where there are words.
+// Seed returns the seed, or false if there are words.
 func (m Masked) Seed() (prg.Seed, bool) {
 	if m.seed == nil {
 		return prg.Seed{}, false
@@ -109,11 +109,10 @@ const redactedCall = "transform.Call(redacted)"
 // Format prints c redacted, whatever the verb.
 func (Call) Format(f fmt.State, _ rune) { io.WriteString(f, redactedCall) }
 
-// Mask masks n samples of integers, at most XMax in magnitude, with randomness
-// drawn for this call alone. Under InputPad it uses up pads, which must be this
-// layer's and hold exactly n samples, and which no other call may use (an error
-// wrapping ErrPads); else pads is nil. On any error nothing is masked and pads are
-// as they were.
+// Mask masks n samples of integers, at most XMax in magnitude, with randomness drawn for
+// this call alone. Under InputPad it uses up pads: they must be this layer's, hold
+// exactly n samples, and be unused, or the error wraps ErrPads. Under other masks pads is
+// nil. On any error nothing is masked and pads are unchanged.
 func (l *Layer) Mask(x []int32, n int, pads *Pads) (*Call, error) {
 	if err := wantLen("inputs", len(x), n, l.op.InLen()); err != nil {
 		return nil, err
@@ -128,10 +127,10 @@ func (l *Layer) Mask(x []int32, n int, pads *Pads) (*Call, error) {
 	return l.mask(&Call{layer: l, n: n}, pads, tiles{most: most, of: func(i, at, count int) []int32 { return x[i*in+at:][:count] }})
 }
 
-// MaskFloats is QuantizeInputs and Mask in one, a tile at a time: the integers are
-// kept nowhere. What their products must sum to under key, that of the layer's
-// check, and the scales of samples are the call's. On any error nothing is masked
-// and pads are as they were.
+// MaskFloats is QuantizeInputs and Mask in one, a tile at a time: the integers are kept
+// nowhere. key is that of the layer's check. The sums that the products must have under
+// it, and the scales of the samples, are kept in the call. On any error nothing is masked
+// and pads are unchanged.
 func (l *Layer) MaskFloats(x []float32, n int, xmax int32, key *verify.Key, pads *Pads) (*Call, error) {
 	in := l.op.InLen()
 	if err := wantLen("inputs", len(x), n, in); err != nil {
@@ -171,7 +170,7 @@ func (l *Layer) MaskFloats(x []float32, n int, xmax int32, key *verify.Key, pads
 // Scales returns the scales of the samples that MaskFloats masked.
 func (c *Call) Scales() []float32 { return c.scale }
 
-// Expected returns what the products of what MaskFloats masked are to sum to.
+// Expected returns the sums that the products of MaskFloats' inputs must have.
 func (c *Call) Expected() verify.Expected { return c.expected }
 
 // tiles are the integers of samples, at most most in magnitude. Each is asked for once.
@@ -336,10 +335,9 @@ func unroll(dst []int32, c plan.Conv2D, x []int32, position int) {
 // words: nothing is ever masked again under one pad.
 func (c *Call) Masked() []Masked { return c.masked }
 
-// Close ends the call: its masked words may then serve another one, once nobody
-// holds them, and there is nothing to send again. It must not run beside another
-// method; a second time it does nothing. Without it the garbage collector has the
-// words.
+// Close ends the call. Its words may then be reused by another call, once nobody holds
+// them, and nothing can be sent again. It must not run beside another method; a second
+// Close does nothing. Without it the garbage collector frees the words.
 func (c *Call) Close() {
 	for _, m := range c.masked {
 		if m.memory != nil {
@@ -350,12 +348,11 @@ func (c *Call) Close() {
 	c.u, c.uy, c.invY = nil, nil, nil
 }
 
-// Unmask takes one answer a role, canonical words, CloudRows(n) x CloudOp().OutLen(),
-// and returns the signed products, which are unmasked as they are checked: the
-// answers must stay as they are until then. Malformed answers are refused with an
-// error wrapping ErrShape, a *ring.ShapeError or a *ring.NonCanonicalError, and the
-// call may be unmasked with others; once it succeeded it is over
-// (ErrUnmasked).
+// Unmask takes one answer per role, CloudRows(n) x CloudOp().OutLen() canonical words,
+// and returns the signed products. They are unmasked as they are checked, so the answers
+// must not change until then. Malformed answers are refused with an error wrapping
+// ErrShape, a *ring.ShapeError or a *ring.NonCanonicalError, and Unmask may be called
+// again with other answers. After a success it returns ErrUnmasked.
 func (c *Call) Unmask(answers []ring.Matrix) (verify.Candidate, error) {
 	if c.done {
 		return verify.Candidate{}, ErrUnmasked
@@ -366,9 +363,9 @@ func (c *Call) Unmask(answers []ring.Matrix) (verify.Candidate, error) {
 	return c.UnmaskDecoded(answers)
 }
 
-// UnmaskDecoded is Unmask for answers of which it was seen before that all words are
-// canonical, as decoding does: it does not read them all again for that. One that is
-// not gives some integer, which is checked as any other.
+// UnmaskDecoded is Unmask for answers whose words are known to be canonical, as decoding
+// ensures: it does not read them all again to see that. A word that is not canonical
+// gives some integer, which is checked like any other.
 func (c *Call) UnmaskDecoded(answers []ring.Matrix) (verify.Candidate, error) {
 	if c.done {
 		return verify.Candidate{}, ErrUnmasked
@@ -460,11 +457,11 @@ func (c *Call) checkAnswers(answers []ring.Matrix) error {
 	return nil
 }
 
-// Liars returns the roles whose answer is wrong for one sample, which the check
-// rejected: it computes What·xhat of that sample for every role with products, which
-// must hold the What of one role each. That takes Roles()·CloudRows(1)·CloudOp().MulAdds()
-// multiply-adds. It serves before and after Unmask, until Close, and refuses malformed
-// answers with Unmask's errors.
+// Liars returns the roles whose answer is wrong for one sample that the check rejected.
+// It computes What·xhat of that sample for every role with products, which must hold the
+// What of one role each. That takes Roles()·CloudRows(1)·CloudOp().MulAdds()
+// multiply-adds. It may be called before and after Unmask, until Close, and refuses
+// malformed answers with Unmask's errors.
 func (c *Call) Liars(ctx context.Context, products []plan.Product, answers []ring.Matrix, sample int) ([]int, error) {
 	if sample < 0 || sample >= c.n {
 		return nil, fmt.Errorf("%w: sample %d of %d", ErrShape, sample, c.n)

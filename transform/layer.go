@@ -13,7 +13,7 @@ import (
 )
 
 var (
-	// ErrMasks reports a LayerState that holds no masks of its layer.
+	// ErrMasks reports a LayerState whose content is not the masks of its layer.
 	ErrMasks = errors.New("transform: not the masks of a layer")
 	// ErrUnsupported reports an operator that a scheme cannot mask.
 	ErrUnsupported = errors.New("transform: operator not supported by the scheme")
@@ -28,8 +28,8 @@ var (
 //	x'[j]      = F[U[j]]^-1 · x[U[j]]                   (x' = U^-1 F^-1 x)
 //	What x'    = E D y
 //
-// E and U being index vectors: row k of a matrix permuted by E is row E[k] of
-// what it was. What masks contract with depends on the layer:
+// E and U are index vectors: row k of a matrix permuted by E is row E[k] of the original.
+// The sizes of the masks depend on the layer:
 //
 //   - dense: F and U have an entry an input, D and E an entry an output.
 //   - convolution where the cloud unrolls: the same, by channels, alike at every
@@ -120,9 +120,9 @@ func NewLayer(r ring.Ring, s Scheme, op plan.Op) (*Layer, error) {
 	return l, nil
 }
 
-// RestoreLayer puts a layer together again, after checking that D and F are
-// units and E and U permutations of the right lengths, which keep groups
-// together. Otherwise its error wraps ErrMasks.
+// RestoreLayer restores a layer from its state. It checks that D and F are units, and E
+// and U permutations that keep groups together, all of the right lengths; otherwise its
+// error wraps ErrMasks.
 func RestoreLayer(r ring.Ring, s Scheme, st LayerState) (*Layer, error) {
 	l, err := newLayer(r, s, st.Op)
 	if err != nil {
@@ -215,7 +215,7 @@ func (l *Layer) places() []int32 {
 	return places
 }
 
-// State returns the layer's content, which stays the layer's.
+// State returns the layer's content, sharing its memory.
 func (l *Layer) State() LayerState {
 	if l.scheme.Weights != WeightPermute {
 		return LayerState{Op: l.op}
@@ -226,12 +226,12 @@ func (l *Layer) State() LayerState {
 // Op returns the host's operator.
 func (l *Layer) Op() plan.Op { return l.op }
 
-// CloudOp returns the operator that the cloud evaluates. It is Op, but a
-// convolution under InputPermute is unrolled by the host to a dense product
-// with one vector a position.
+// CloudOp returns the operator that the cloud evaluates. It is Op, except that the host
+// unrolls a convolution under InputPermute to a dense product with one vector per
+// position.
 func (l *Layer) CloudOp() plan.Op { return l.cloud }
 
-// CloudRows returns the rows that n samples become in CloudOp's batch.
+// CloudRows returns how many rows n samples take in CloudOp's batch.
 func (l *Layer) CloudRows(n int) int {
 	if l.unrolls() {
 		return n * l.op.Conv.Positions()
@@ -254,9 +254,9 @@ func (l *Layer) cells(do func(cloud, host, row, j int)) {
 	}
 }
 
-// Seal returns the masked weight matrix of every role, for w of op.Rows() x
-// op.Terms(), row-major, at most Max(ring) in magnitude. Under WeightLagrange each role
-// has its own, drawn anew each time; under others all hold the same What, and the
+// Seal returns the masked weight matrix of every role, for w of op.Rows() x op.Terms(),
+// row-major, at most Max(ring) in magnitude. Under WeightLagrange each role has its own
+// matrix, drawn anew each time. Under other masks all roles hold the same What, and the
 // matrices share memory.
 func (l *Layer) Seal(w []int32) ([]ring.Matrix, error) {
 	if err := wantLen("weights", len(w), l.op.Rows(), l.op.Terms()); err != nil {
@@ -295,10 +295,9 @@ func (l *Layer) share(w []int32) []ring.Matrix {
 }
 
 // Unseal recovers the integer weights from the masked matrices of all roles, as Seal
-// returns them. It refuses another number of them or another shape with an error
-// wrapping ErrShape or a *ring.ShapeError, words that are not canonical with a
-// *ring.NonCanonicalError, and matrices that no Seal returns together with one that
-// wraps ErrMasks.
+// returns them. Its error wraps ErrShape or is a *ring.ShapeError for a wrong number or
+// shape of matrices, is a *ring.NonCanonicalError for words that are not canonical, and
+// wraps ErrMasks for matrices that no one Seal returns together.
 func (l *Layer) Unseal(whats []ring.Matrix) ([]int32, error) {
 	if len(whats) != l.scheme.Roles() {
 		return nil, fmt.Errorf("%w: masked weights of %d roles for %d", ErrShape, len(whats), l.scheme.Roles())

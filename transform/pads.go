@@ -82,8 +82,8 @@ func (PadsState) Format(f fmt.State, _ rune) { io.WriteString(f, redactedPads) }
 // MarshalText keeps st out of JSON and structured logs.
 func (PadsState) MarshalText() ([]byte, error) { return []byte(redactedPads), nil }
 
-// State takes what is left out of p: p has no pads from then on, so that only
-// the state can bring them back. Its owner must see to it that it does so once.
+// State moves the remaining pads out of p: p has none from then on, and only the state
+// can restore them. The state's owner must make sure that this happens once.
 func (p *Pads) State() PadsState {
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
@@ -91,10 +91,9 @@ func (p *Pads) State() PadsState {
 	return PadsState{Seed: s.key, First: s.first, U: s.u}
 }
 
-// RestorePads puts pads of the layer together again from their state. Its errors
-// wrap ErrPads: the scheme has no pads, or U is not canonical rows of
-// CloudOp().OutLen() words. That U is What·r cannot be seen here; a U that is
-// not fails the check.
+// RestorePads restores pads of the layer from their state. Its errors wrap ErrPads: the
+// scheme has no pads, or U is not rows of CloudOp().OutLen() canonical words. It cannot
+// see whether U is What·r; a wrong U fails the check.
 func (l *Layer) RestorePads(st PadsState) (*Pads, error) {
 	if l.scheme.Inputs != InputPad {
 		return nil, fmt.Errorf("%w: scheme %v has none", ErrPads, l.scheme)
@@ -110,15 +109,15 @@ func (l *Layer) RestorePads(st PadsState) (*Pads, error) {
 	return &Pads{&sheet{layer: l, key: st.Seed, seed: prg.New(st.Seed), first: st.First, u: slices.Clone(st.U)}}, nil
 }
 
-// Len returns the samples that are left.
+// Len returns how many samples are left.
 func (p *Pads) Len() int {
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
 	return len(p.s.u)
 }
 
-// Take splits off the pads of the first n samples. They are p's no
-// longer, so none can serve twice.
+// Take splits off the pads of the first n samples. p no longer has them, so none can
+// serve twice.
 func (p *Pads) Take(n int) (*Pads, error) {
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()

@@ -2,12 +2,13 @@ package transform
 
 import "github.com/securenets/securenets/internal/ring"
 
-// ToRing sets dst to the words of x, at most Max(r) in magnitude and of the same
-// length: what masking starts from, for products that no cloud sees.
+// ToRing sets dst to the words of x, which has the same length and is at most Max(r) in
+// magnitude. It is the input of masking, for products that no cloud sees.
 func ToRing(r ring.Ring, dst []uint32, x []int32) {
 	clear(dst)
 	pass.add(r.Modulus(), dst, x)
 }
 
-// FromRing sets dst to the signed lift of v, canonical words of the same length.
+// FromRing sets dst to the signed lifts of v, which holds canonical words and has the
+// same length.
 func FromRing(r ring.Ring, dst []int32, v []uint32) { pass.lift(r.Modulus(), dst, v) }

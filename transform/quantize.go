@@ -187,7 +187,8 @@ const RhoReLU = 0.2
 // first term, over all rows, is measured by rounding the rows at that XMax. It
 // grows as XMax², for the weights' steps grow as XMax; the second falls as XMax^-2.
 //
-// A rho outside (0, 1] counts as RhoReLU. Weights that QuantizeWeights refuses get 1.
+// A rho outside (0, 1] counts as RhoReLU. For weights that QuantizeWeights refuses, the
+// result is 1.
 func ChooseXMax(r ring.Ring, op plan.Op, w []float32, rho float64) int32 {
 	if op.Validate() != nil || len(w) != op.Rows()*op.Terms() || notFinite(w, op.Terms()) >= 0 {
 		return 1

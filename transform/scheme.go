@@ -23,8 +23,9 @@ const (
 	InputLagrange  InputMask  = "lagrange" // three roles: x + s, x - s and s (needs WeightLagrange)
 )
 
-// Scheme is a pair of masks. Its text is "WEIGHT+INPUT", for example "permute+pad",
-// or one name where both have it: "permute", the paper's scheme, and "lagrange".
+// Scheme is a pair of masks. Its text is "WEIGHT+INPUT", for example "permute+pad". Where
+// both masks have the same name, the text is that name: "permute", the paper's scheme,
+// and "lagrange".
 type Scheme struct {
 	Weights WeightMask
 	Inputs  InputMask
@@ -82,8 +83,8 @@ func (s Scheme) Roles() int {
 	return 1
 }
 
-// WordRoles returns how many roles, the first ones, are sent words for each call. Those
-// after them are sent a seed.
+// WordRoles returns how many roles are sent words for each call: the first ones. The
+// roles after them are sent a seed.
 func (s Scheme) WordRoles() int {
 	if n := s.Roles(); n > 1 {
 		return n - 1

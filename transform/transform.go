@@ -8,15 +8,15 @@
 //	Unmask  yhat     ->  Candidate
 //	verify.Key.Open  ->  y = W·x
 //
-// From floats to floats it is MaskFloats, UnmaskDecoded and verify.Key.OpenFloats:
-// a tile of a sample goes through all steps at once, while the first-level cache or
-// the second holds it, and memory is lent from call to call.
+// MaskFloats, UnmaskDecoded and verify.Key.OpenFloats go from floats to floats: a tile of
+// a sample goes through all steps at once, while the first- or second-level cache holds
+// it, and calls reuse memory.
 //
-// Everything random comes from crypto/rand. Drawing masks and inverting them
-// takes time that depends on them; masking and unmasking take time that depends
-// on shapes alone (Mask's also on whether all of its integers are small, MaskFloats'
-// on whether xmax is), but read memory in the order of the secret permutations. Of
-// quantisation that is not promised: processors may take longer for some floats.
+// Everything random comes from crypto/rand. The time to draw and invert masks depends on
+// them. The time of masking and unmasking depends on shapes alone (Mask's also on whether
+// all of its integers are small, MaskFloats' on whether xmax is), but they read memory in
+// the order of the secret permutations. No such promise is made for quantisation:
+// processors may take longer for some floats.
 package transform
 
 import (
