@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// Scale is how the products of a layer become floats: a scale and a bias for each
-// row of the weight matrix, rows being innermost in a product. It prints redacted.
+// Scale says how the products of a layer become floats: by a scale and a bias for each
+// row of the weight matrix. Rows are innermost in a product. It prints redacted.
 type Scale struct {
 	rows      int
 	row, bias []float32 // repeated, so that loops over them are long
@@ -16,8 +16,8 @@ type Scale struct {
 // Format prints s redacted, whatever the verb.
 func (Scale) Format(f fmt.State, _ rune) { io.WriteString(f, "verify.Scale(redacted)") }
 
-// NewScale returns the scales and biases of a layer's rows, at least one. No bias is
-// nil, else there are as many.
+// NewScale returns the scales and biases of a layer's rows, of which there is at least
+// one. bias is nil for none, or as long as row.
 func NewScale(row, bias []float32) (Scale, error) {
 	if bias == nil {
 		bias = make([]float32, len(row))
@@ -33,8 +33,8 @@ func NewScale(row, bias []float32) (Scale, error) {
 	return Scale{len(row), slices.Repeat(row, times), slices.Repeat(bias, times)}, nil
 }
 
-// Floats sets dst to y·row·sample + bias of products that need no check, with one
-// scale a sample, of which y has whole positions.
+// Floats sets dst to y·row·sample + bias for products that need no check, with one scale
+// per sample. y holds whole positions of each sample.
 func (s Scale) Floats(dst []float32, y []int32, sample []float32) {
 	each := len(y) / len(sample)
 	for i, b := range sample {

@@ -9,14 +9,14 @@ import (
 	"github.com/securenets/securenets/internal/plan"
 )
 
-// SpotCheck is the paper's check, for comparison alone: it recomputes c distinct
-// entries of a candidate's products, chosen uniformly by crypto/rand, and reports
-// whether all are right. Where the candidate has fewer than c, it recomputes all.
-// The paper has c = 10 and 100, for a whole call.
+// SpotCheck is the paper's check, for comparison alone: it recomputes c distinct entries
+// of a candidate's products, chosen uniformly by crypto/rand, and reports whether all are
+// right. If the candidate has fewer than c entries, it recomputes all. The paper has c =
+// 10 and 100, for a whole call.
 //
-// It is no substitute for Key.Open, which alone gives values out: of N entries one
-// that is wrong is seen with probability c/N only, not 1 - 2^-c as the paper has
-// it, and k wrong ones with 1 - C(N-k, c)/C(N, c).
+// It is no substitute for Key.Open, and gives no values out. It detects one wrong entry
+// of N with probability c/N only, not 1 - 2^-c as the paper has it, and k wrong ones with
+// 1 - C(N-k, c)/C(N, c).
 //
 // w is op.Rows() x op.Terms() row-major and x holds the candidate's inputs, as for
 // NewKey and Open. It takes c·op.Terms() multiply-adds. The integers must be

@@ -1,9 +1,9 @@
 // Package verify checks products that an untrusted cloud computed.
 //
-// At sealing the host draws, for every linear layer y = W x with integer W, a
-// secret vector S, uniform in F_P with one entry an output element (every
-// channel and position of a convolution), and keeps V = S·W mod P (the adjoint,
-// one entry an input element). For every sample it then tests
+// At sealing, for every linear layer y = W x with integer W, the host draws a secret
+// vector S, uniform in F_P, with one entry per output element (every channel and position
+// of a convolution). It keeps V = S·W mod P (the adjoint, one entry per input element).
+// For every sample it then tests
 //
 //	S·y = V·x  (mod P),   P = 2^52 - 47
 //
@@ -12,13 +12,12 @@
 // probability at most 1/P < 2^-51, however many elements are wrong. Right
 // answers always pass. (Freivalds 1977; docs/spec.md, section 6.)
 //
-// A Candidate is an unmasked product that has not been checked: its elements
-// come out of Key.Open and Key.OpenFloats alone.
+// A Candidate is an unmasked product that has not been checked. Only Key.Open and
+// Key.OpenFloats give out its elements.
 //
-// The time that a check takes depends on shapes, not on values, but for the
-// processor's own divisions, one a sum, and for floats that are too small to be
-// normal, which it may take longer for. Drawing S skips words, which tells
-// nothing of those kept.
+// The time of a check depends on shapes, not on values, with two exceptions: the
+// processor's own divisions, one per sum, and subnormal floats, which may take it longer.
+// Drawing S skips words, which tells nothing of those kept.
 package verify
 
 import (
@@ -52,10 +51,10 @@ func (e *RejectedError) Error() string {
 }
 func (e *RejectedError) Unwrap() error { return ErrRejected }
 
-// ErrKey reports vectors that make no key.
+// ErrKey reports vectors that do not make a key.
 var ErrKey = errors.New("verify: not a key")
 
-// LengthError reports a slice whose length does not fit the layer or the batch.
+// LengthError reports a slice whose length does not match the layer or the batch.
 type LengthError struct {
 	What string // which slice
 	Got  int    // its length
@@ -108,8 +107,8 @@ func newKey(f Field, op plan.Op, w []int32, source io.Reader) (*Key, error) {
 	return makeKey(f, op, s, f.adjoint(op, s, w)), nil
 }
 
-// RestoreKey puts a key together again from its vectors, which it keeps, after
-// checking their lengths and ranges.
+// RestoreKey restores a key from its vectors, which it keeps, after checking their
+// lengths and ranges.
 func RestoreKey(f Field, op plan.Op, s, v []uint64) (*Key, error) {
 	if f.p == 0 {
 		return nil, ErrField
@@ -138,10 +137,10 @@ func makeKey(f Field, op plan.Op, s, v []uint64) *Key {
 	return &Key{op: op, field: f, s: s, v: v, sumS: f.sum(s), sumV: f.sum(v)}
 }
 
-// Rekey returns another key of the same layer, whose S is drawn anew, after checking that
-// w are the weights that k is a key of: V = S·W. For others its error wraps ErrKey; wrong
-// ones would pass with probability 1/P, had they been chosen without knowing S. k stays as
-// it is. It takes 2·op.MulAdds() multiply-adds.
+// Rekey returns a new key of the same layer, with S drawn anew, after checking that w are
+// the weights of k: V = S·W. For other weights its error wraps ErrKey; wrong weights
+// chosen without knowing S would pass with probability 1/P. k is unchanged. It takes
+// 2·op.MulAdds() multiply-adds.
 func (k *Key) Rekey(w []int32) (*Key, error) {
 	if err := wantLen("weights", len(w), k.op.Rows(), k.op.Terms()); err != nil {
 		return nil, err
@@ -213,8 +212,8 @@ type Candidate struct {
 	pairs   func(dst, scratch []int32, i, at int) // nil where there is none
 }
 
-// NewCandidate wraps y, n samples of signed integers with |y| <= (M-1)/2. It
-// keeps y, which the caller gives up.
+// NewCandidate wraps y, n samples of signed integers with |y| <= (M-1)/2. It keeps y,
+// which the caller must no longer use.
 func NewCandidate(y []int32, n int) Candidate {
 	if n < 1 || len(y)%n != 0 {
 		return Candidate{}
@@ -223,18 +222,18 @@ func NewCandidate(y []int32, n int) Candidate {
 	return LazyCandidate(n, each, max(each, 1), func(dst, _ []int32, i, at int) { copy(dst, y[i*each+at:]) })
 }
 
-// LazyCandidate is NewCandidate for products, n samples of as many elements each,
-// that are unmasked a tile of at least one element at a time as they are checked, and
-// kept nowhere. Read sets dst to elements of sample i from at on, which is a multiple
-// of tile; there are tile of them, or what is left. It may use scratch, which is as
-// long. Several goroutines call it at once.
+// LazyCandidate is NewCandidate for products that are unmasked as they are checked, a
+// tile of one or more elements at a time, and kept nowhere. There are n samples of each
+// elements. read sets dst to the elements of sample i from at on, where at is a multiple
+// of tile and dst has tile elements, or as many as are left. It may use scratch, which
+// has the same length. Several goroutines call it at once.
 func LazyCandidate(n, each, tile int, read func(dst, scratch []int32, i, at int)) Candidate {
 	return Candidate{n: n, each: each, tile: tile, read: read}
 }
 
-// InPairs returns c, whose samples i and i+1 are read at once where that can be: by
-// pairs, which is read for dst and scratch of twice the length. Element at+k of
-// sample i goes to dst[2k], that of sample i+1 beside it.
+// InPairs returns c with samples i and i+1 read at once where possible, by pairs. pairs
+// is like read, with dst and scratch of twice the length: element at+k of sample i goes
+// to dst[2k], that of sample i+1 to dst[2k+1].
 func (c Candidate) InPairs(pairs func(dst, scratch []int32, i, at int)) Candidate {
 	c.pairs = pairs
 	return c
@@ -261,11 +260,11 @@ type Expected struct {
 // Format prints e redacted, whatever the verb.
 func (Expected) Format(f fmt.State, _ rune) { io.WriteString(f, "verify.Expected(redacted)") }
 
-// Expect returns the sums of n samples, of no terms yet. Products are wrong for all
-// that is left out.
+// Expect returns the sums of n samples, with no terms added yet. Inputs that are never
+// added count as zero.
 func (k *Key) Expect(n int) Expected { return Expected{k, make([]sum, n)} }
 
-// Add adds the terms of x, elements of sample i from at on. Goroutines may add to
+// Add adds the terms of x, the elements of sample i from at on. Goroutines may add to
 // different samples at once.
 func (e Expected) Add(i, at int, x []int32) {
 	e.sums[i].add(tiers[0], e.key.v[at:at+len(x)], x)
@@ -304,10 +303,10 @@ func (k *Key) Open(c Candidate, x []int32) ([]int32, error) {
 	return y, nil
 }
 
-// OpenFloats is Open for products whose inputs were added to expected, and sets dst
-// to their floats: y·row·sample + bias, with one scale a sample. Until it returns dst
-// holds what is not checked yet; on an error, or a panic of c's read in the calling
-// goroutine, it is zero.
+// OpenFloats is Open for products whose inputs were added to expected. It sets dst to
+// their floats, y·row·sample + bias, with one scale per sample. Until it returns, dst
+// holds unchecked values; on an error, or a panic of c's read in the calling goroutine,
+// it is zero.
 func (k *Key) OpenFloats(dst []float32, c Candidate, expected Expected, sample []float32, to Scale) error {
 	right := false
 	defer func() {
