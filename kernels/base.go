@@ -20,15 +20,15 @@ type Loaded struct {
 	Bytes int64 // that it holds
 	// Evaluate is plan.Product.Evaluate, for checked arguments of one row or more.
 	Evaluate func(ctx context.Context, y, x ring.Matrix) error
-	// Free gives back what is held; nil where the garbage collector does.
+	// Free releases what is held; nil if the garbage collector does.
 	Free func() error
 }
 
 // A Loader prepares products with a checked weight matrix, keeping no reference to it.
 type Loader func(ctx context.Context, r ring.Ring, op plan.Op, w ring.Matrix) (Loaded, error)
 
-// Base makes a Backend of a Loader: it checks arguments and counts. A backend
-// embeds it.
+// Base makes a Backend from a Loader: it checks arguments and keeps the counters.
+// Backends embed it.
 type Base struct {
 	name   string
 	load   Loader
@@ -84,8 +84,8 @@ func (b *Base) Stats() Stats {
 	}
 }
 
-// Close implements Backend. With products open it closes nothing and returns
-// an error wrapping ErrClosed.
+// Close implements Backend. While products are open it closes nothing and returns an
+// error wrapping ErrClosed.
 func (b *Base) Close() error {
 	if n := b.products.Load(); n != 0 {
 		return fmt.Errorf("%w too early: backend %s has %d products open", ErrClosed, b.name, n)

@@ -1,6 +1,6 @@
-// Package kernels holds what a daemon multiplies with: exact products of
-// matrices over Z_M, by several backends that give the same words.
-// kernels/kerneltest is the conformance suite that each must pass.
+// Package kernels defines how a daemon multiplies: exact products of matrices over Z_M,
+// by several backends that give the same words. Each Backend must pass the conformance
+// suite in kernels/kerneltest.
 package kernels
 
 import (
@@ -12,8 +12,8 @@ import (
 
 // Failures of a device, which a backend's own errors wrap.
 var (
-	// ErrOutOfMemory reports weights or work for which a device has no room, whatever
-	// else it gives up.
+	// ErrOutOfMemory reports weights or work that a device has no room for, even after
+	// evicting everything else.
 	ErrOutOfMemory = errors.New("kernels: out of device memory")
 	// ErrDeviceLost reports a device that failed for good while no other could take over.
 	ErrDeviceLost = errors.New("kernels: device lost")
@@ -22,9 +22,9 @@ var (
 // Backend is one way to multiply, on one kind of device.
 // It may be used by several goroutines at once.
 type Backend interface {
-	// Load checks its arguments, with typed errors of ring and plan, and
-	// prepares products. See plan.Multiplier and plan.Product. Evaluate checks
-	// shapes; that x is canonical is checked by who reads it from the wire.
+	// Load checks its arguments, with typed errors of ring and plan, and prepares
+	// products: see plan.Multiplier and plan.Product. Evaluate checks shapes, but not
+	// that x is canonical: whoever reads x from the wire checks that.
 	plan.Multiplier
 	// Name is the backend's name in configuration, for example "cpu".
 	Name() string
@@ -35,7 +35,7 @@ type Backend interface {
 	Close() error
 }
 
-// Panic is what a backend panics with where a goroutine of its own did.
+// Panic is what a backend panics with if one of its own goroutines panicked.
 type Panic struct {
 	Value any
 	Stack []byte // of that goroutine
@@ -43,18 +43,19 @@ type Panic struct {
 
 func (p *Panic) Error() string { return fmt.Sprintf("%v\n\n%s", p.Value, p.Stack) }
 
-// A Lender is a Backend with memory of its own, from and to which its devices copy
-// without another copy on the way.
+// A Lender is a Backend with memory of its own, which its devices copy from and to
+// directly.
 type Lender interface {
-	// Lend returns n words of arbitrary content, or nil where it has no room for them.
+	// Lend returns n words of arbitrary content, or nil if it has no room for them.
 	Lend(n int) []uint32
-	// Reclaim takes words back that Lend returned. It reports whether they were.
+	// Reclaim takes back words that Lend returned. It reports whether Lend returned them.
 	Reclaim(words []uint32) bool
 }
 
-// Sized is a plan.Product that knows what it holds. Those of a Base do.
+// Sized is a plan.Product that knows how much memory it holds. The products of a Base do.
 type Sized interface {
-	// Bytes returns the bytes that the backend's Stats counts for it, until Close.
+	// Bytes returns the bytes that the backend's Stats counts for this product, until
+	// Close.
 	Bytes() int64
 }
 
@@ -68,9 +69,9 @@ type Stats struct {
 	ComputeNS int64 // time spent in them, elapsed nanoseconds
 }
 
-// A Reporter is a Backend that knows its devices one by one.
+// A Reporter is a Backend that can describe each of its devices.
 type Reporter interface {
-	// Report describes the devices, those that are not in use included.
+	// Report describes the devices, including those not in use.
 	Report() []Device
 }
 
@@ -84,11 +85,11 @@ type Device struct {
 	Weights, Work int64
 	Evicted       int64 // times that weights made room for others
 	Memory        int64 // its bytes
-	// Usage is that of all who use it; nil where nothing measures it.
+	// Usage counts everyone who uses the device; nil if it is not measured.
 	Usage *Usage
 }
 
-// Usage is what a device's own instruments say.
+// Usage is what a device's own sensors report.
 type Usage struct {
 	Utilisation float64 // of 1
 	UsedBytes   int64

@@ -2,8 +2,8 @@ package kernels
 
 import "github.com/securenets/securenets/internal/plan"
 
-// Patch sets dst to the Patch() words of one sample's map x that the outputs of
-// group g at position (p, q) contract, in the order of the weights' columns:
+// Patch sets dst to the c.Patch() words of one sample's map x that the outputs of group g
+// at position (p, q) are computed from, in the order of the weights' columns:
 //
 //	dst[(a·KW + b)·C/G + i] = x[p·SH + a·DH - Top, q·SW + b·DW - Left, g·C/G + i]
 //

@@ -14,9 +14,9 @@ import (
 // ErrWrong reports a backend whose product is not the exact one.
 var ErrWrong = errors.New("kernels: wrong product")
 
-// SelfTest loads and evaluates a small dense operator and small convolutions
-// on b and compares every word. It returns an error wrapping ErrWrong where
-// one differs. A daemon runs it on each backend before it serves.
+// SelfTest loads and evaluates a small dense operator and small convolutions on b and
+// compares every word. It returns an error wrapping ErrWrong if one differs. A daemon
+// runs it on each backend before it serves.
 func SelfTest(ctx context.Context, b Backend) error {
 	r := ring.Q4()
 	rng := rand.New(rand.NewPCG(0, 0)) // a test needs no secrets
@@ -62,9 +62,9 @@ func evaluateOnce(ctx context.Context, b Backend, r ring.Ring, op plan.Op, w, y,
 	return errors.Join(p.Evaluate(ctx, y, x), p.Close())
 }
 
-// Direct returns y = W x, one row a row of x, by the definition of op: every
-// sum as an integer, reduced once. It is what backends are compared with. The arguments
-// must be those that a backend would accept.
+// Direct returns y = W x, with one row per row of x, by the definition of op: every sum as an
+// integer, reduced once. Backends are compared with it. The arguments must be ones that a
+// backend would accept.
 func Direct(r ring.Ring, op plan.Op, w, x ring.Matrix) ring.Matrix {
 	c := op.AsConv()
 	y := ring.NewMatrix(x.Rows, op.OutLen())

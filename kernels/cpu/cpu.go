@@ -1,10 +1,10 @@
 // Package cpu is the backend that multiplies on the processor.
 //
-// A product is cut into units: some positions of x (rows, or places of a
-// convolution's kernel on its maps) by some panels, which are bands of weight rows
-// packed once at Load for the inner loop. A goroutine stages positions for the
-// inner loop, then multiplies them by its panels. How panels are laid out,
-// positions staged, and both multiplied is a tier's business.
+// A product is cut into units: some positions of x (rows, or places of a convolution's
+// kernel on its maps) by some panels. Panels are bands of weight rows, packed once at
+// Load for the inner loop. A goroutine stages positions for the inner loop, then
+// multiplies them by its panels. The tier, which is an instruction set, decides how
+// panels are laid out, positions staged, and both multiplied.
 //
 // No branch and no address in Evaluate depends on the words that are multiplied.
 package cpu
@@ -31,8 +31,8 @@ var ErrTier = errors.New("cpu: no such tier here")
 
 // Options of a Backend.
 type Options struct {
-	// Threads is the most goroutines that compute at a time, over all products
-	// of the backend. 0 stands for GOMAXPROCS.
+	// Threads is the maximum number of goroutines that compute at the same time, over all
+	// products of the backend. 0 stands for GOMAXPROCS.
 	Threads int
 	// Tier forces the instruction set: "avx512", "avx2" or "portable". The zero
 	// value and "auto" stand for the fastest that the machine has.
@@ -49,8 +49,8 @@ type Backend struct {
 
 var _ kernels.Backend = (*Backend)(nil)
 
-// Open opens the backend. It returns an error wrapping ErrTier where o forces a
-// tier that is not one of Tiers.
+// Open opens the backend. It returns an error wrapping ErrTier if o forces a tier that is
+// not one of Tiers.
 func Open(o Options) (*Backend, error) {
 	t := tiers[0]
 	if o.Tier != "" && o.Tier != "auto" {
@@ -73,7 +73,7 @@ func newBackend(t tier, threads int) *Backend {
 	return b
 }
 
-// New is Open for options that force no tier, or one of Tiers: it panics on others.
+// New is Open for options that force no tier, or one of Tiers. It panics on others.
 func New(o Options) *Backend {
 	b, err := Open(o)
 	if err != nil {

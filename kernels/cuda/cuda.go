@@ -1,34 +1,34 @@
-// Package cuda is the backend that multiplies on CUDA devices, through cuBLAS and
-// kernels of its own. It is real in builds with tag gpu and cgo on linux/amd64;
-// elsewhere Open reports ErrUnavailable. Driver and cuBLAS are opened at run time, so
-// that such a build starts, and says what is missing, where there are none.
+// Package cuda is the backend that multiplies on CUDA devices, through cuBLAS and kernels
+// of its own. It exists in builds with tag gpu and cgo on linux/amd64; elsewhere Open
+// reports ErrUnavailable. Driver and cuBLAS are opened at run time, so a build with it
+// also starts where they are missing, and says what is missing.
 //
 // # Products
 //
-// A device holds the weights as residues: one image of bytes modulo each prime, each
-// byte centred. For a batch it splits positions of x (rows, or patches of a
-// convolution's maps) likewise, multiplies image by image, exactly in int32, and
-// puts the words together by the Chinese remainder theorem. Weights that all lift to
-// 8 bits are congruent to themselves, one image for all primes. There are three paths:
+// A device holds the weights as residues: one matrix of bytes per prime, its image, each
+// byte centred. For a batch it splits positions of x (rows, or patches of a convolution's
+// maps) in the same way, multiplies image by image, exactly in int32, and combines the
+// words by the Chinese remainder theorem. If all weights lift to 8 bits, one image serves
+// for all primes. There are three paths:
 //
 //	fused    a kernel for Hopper's tensor cores that does the last two steps at once
 //	int8     cuBLAS, a strided batch of int8 products, then a kernel for the words
 //	float64  cuBLAS, float64 products modulo pairs of primes: sums stay below 2^48
 //
-// Before a device is used the paths that it may take are tested in this order, and it
-// takes the first that is exact.
+// Before a device is used, the paths that it may take are tested in this order; it takes
+// the first that is exact.
 //
 // # Devices
 //
-// A device has a few streams, each with a thread of its own, buffers and pinned memory
-// to stage words in: while one computes, others copy in and out. Rows are cut so that
-// any batch fits. Weights stay on a device until others need the room; the words they
-// were made of are kept in the host's memory, and are loaded again when they are needed.
+// A device has a few streams, each with its own thread, buffers and pinned memory for
+// staging words: while one computes, others copy in and out. Rows are cut so that any
+// batch fits. Weights stay on a device until others need the room. The words they were
+// made from stay in the host's memory, and are loaded again when needed.
 //
-// A device that fails for good is given up: its products move to another one or to the
-// processor, and calls under way are done again there.
+// A device that fails for good is given up: its products move to another device or to the
+// processor, and calls in flight are repeated there.
 //
-// No branch and no address of a kernel depends on the words that are multiplied.
+// No branch and no address in a kernel depends on the words that are multiplied.
 package cuda
 
 import (

@@ -1,11 +1,11 @@
-// Package gonum is the backend that multiplies in float64 through gonum's BLAS.
-// It is portable, simple, and the reference that others are compared with.
+// Package gonum is the backend that multiplies in float64 through gonum's BLAS. It is
+// portable, simple, and the reference that other backends are compared with.
 //
-// The primes of the ring are taken two by two, so that each modulus m is below
-// 2^16. A sum of residues' products is then below MaxTerms·2^32 = 2^48 < 2^53:
-// float64 holds it exactly, in whatever order it is summed.
+// The primes of the ring are taken in pairs, so that each modulus m is below 2^16. A sum
+// of products of residues is then below MaxTerms·2^32 = 2^48 < 2^53: float64 holds it
+// exactly, in any order of summation.
 //
-// The residues cost a division a word, which may take time that depends on it.
+// Taking residues costs one division per word, whose time may depend on the word.
 package gonum
 
 import (

@@ -17,9 +17,9 @@ import (
 // WantDigest is what Digest returns, in hexadecimal, for every right backend.
 const WantDigest = "293ecf8ed6fd5fc1e13e8d385a95cad4e3856c21831dddc4e5101394007db06e"
 
-// Digest returns the SHA-256 of a backend's outputs, as bytes on the wire, for a
-// fixed list of rings, operators and seeded words. It tells backends, machines
-// and versions apart that differ in a single word.
+// Digest returns the SHA-256 of a backend's outputs, as bytes on the wire, for a fixed
+// list of rings, operators and seeded words. Backends, machines or versions that differ
+// in a single word have different digests.
 func Digest(ctx context.Context, b kernels.Backend) ([sha256.Size]byte, error) {
 	h := sha256.New()
 	for i, r := range rings {

@@ -15,9 +15,9 @@ import (
 	"github.com/securenets/securenets/kernels"
 )
 
-// Run tests the backends that open returns, one a subtest, against the
-// definition of the operators (kernels.Direct) and the contract of
-// kernels.Backend. Run it with the race detector too.
+// Run tests the backends that open returns, one per subtest, against the definition of
+// the operators (kernels.Direct) and the contract of kernels.Backend. Run it with the
+// race detector too.
 func Run(t *testing.T, open func(testing.TB) kernels.Backend) {
 	for _, test := range []struct {
 		name string

@@ -8,7 +8,7 @@ import (
 	"github.com/securenets/securenets/kernels/internal/pages"
 )
 
-// Rates are what was done in one round, a nanosecond: 1 is 10^9 a second.
+// Rates are what was done in one round per nanosecond: 1 is 10^9 per second.
 type Rates struct {
 	Work        float64 // in units of the work's own
 	VNNI        float64 // multiply-adds; 0 without AVX-512 VNNI or where AVX2 is measured
@@ -17,8 +17,8 @@ type Rates struct {
 	Read        float64 // bytes; 0 where not Available
 }
 
-// Products returns how many multiply-adds modulo M fit in the rates: four of bytes make
-// one, or two of words of 16 bits, whose sums are wide where weights are.
+// Products returns how many multiply-adds modulo M the rates allow: one takes four of
+// bytes, or two of 16-bit words, with wide sums if the weights are wide.
 func (r Rates) Products(signedBytes bool) float64 {
 	if signedBytes {
 		return max(r.VNNI/4, r.Words/2)
@@ -26,20 +26,19 @@ func (r Rates) Products(signedBytes bool) float64 {
 	return max(r.VNNI/4, r.Wide/2)
 }
 
-// Meter compares work with the machine's limits. One thread is measured in its
-// own processor time where the system tells it (Linux): what it does in a second
-// that it has to itself, on a machine that others use too. Several are measured in
-// elapsed time.
+// Meter compares work with the machine's limits. One thread is measured in its own CPU
+// time where the system reports it (Linux): this gives its rate even on a machine that
+// others use too. Several threads are measured in elapsed time.
 type Meter struct {
-	// AVX2 has multiply-adds of integers measured as AVX2 does them. It is set where
+	// AVX2 selects AVX2 for the integer multiply-adds that are measured. It is set if
 	// there is no AVX-512 VNNI.
 	AVX2    bool
 	threads int
 	memory  []byte
 }
 
-// NewMeter returns a meter of work and limits of so many threads. Read is measured
-// over so many bytes, which should be more than caches hold.
+// NewMeter returns a meter for work and limits of the given number of threads. Read is
+// measured over so many bytes, which should be more than the caches hold.
 func NewMeter(threads, bytes int) *Meter {
 	m := &Meter{AVX2: avx2 && !avx512, threads: threads}
 	if avx2 {
@@ -48,7 +47,7 @@ func NewMeter(threads, bytes int) *Meter {
 	return m
 }
 
-// Memory returns so many bytes to Read, on large pages where the system grants them.
+// Memory returns so many bytes for Read, on large pages if the system grants them.
 func Memory(bytes int) []byte {
 	b := pages.Zeros(bytes)
 	for i := range b { // pages that nobody wrote are all one
@@ -57,7 +56,7 @@ func Memory(bytes int) []byte {
 	return b
 }
 
-// Round measures the limits between calls of work, which returns how much it did.
+// Round measures the limits between calls of work, which returns the amount of work done.
 func (m *Meter) Round(work func() float64) Rates {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

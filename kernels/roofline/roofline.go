@@ -1,20 +1,19 @@
-// Package roofline measures the most that one thread of this machine does of the
-// work that kernels are made of, to be compared with them in the same run. Its
-// loops are written with AVX-512 and AVX2: where there is neither they do and return
-// nothing.
+// Package roofline measures the peak rates of one thread of this machine for the
+// operations that kernels consist of, so that kernels can be compared with them in the
+// same run. Its loops use AVX-512 and AVX2: without either they do and return nothing.
 package roofline
 
 // Available reports whether there is something to measure.
 func Available() bool { return avx2 }
 
-// HasVNNI reports whether that has AVX-512 VNNI.
+// HasVNNI reports whether the processor has AVX-512 VNNI.
 func HasVNNI() bool { return avx512 }
 
 // loop is about 10 microseconds of a loop of 12 instructions.
 const loop = 2000
 
-// VNNI multiplies and adds pairs of bytes for about n times 10 microseconds and
-// returns how many pairs. It is 0 without AVX-512 VNNI.
+// VNNI does multiply-adds of bytes for about n times 10 microseconds and returns how
+// many. It returns 0 without AVX-512 VNNI.
 func VNNI(n int) float64 {
 	if !avx512 || n <= 0 {
 		return 0
@@ -23,8 +22,8 @@ func VNNI(n int) float64 {
 	return float64(n) * loop * 12 * 64
 }
 
-// Words multiplies pairs of words of 16 bits with AVX2, for about n times 10
-// microseconds, adds them up in 32 bits and returns how many pairs.
+// Words does multiply-adds of 16-bit words with AVX2, summed in 32 bits, for about n
+// times 10 microseconds and returns how many.
 func Words(n int) float64 {
 	if !avx2 || n <= 0 {
 		return 0
@@ -33,8 +32,8 @@ func Words(n int) float64 {
 	return float64(n) * loop * 6 * 16
 }
 
-// Wide is Words with sums of more than 32 bits: each sum of two products is added to
-// one sum whole, modulo 2^32, and to another one without its low half.
+// Wide is Words with sums of more than 32 bits: each sum of two products is added in full
+// to one sum, modulo 2^32, and without its low half to another one.
 func Wide(n int) float64 {
 	if !avx2 || n <= 0 {
 		return 0
@@ -43,8 +42,8 @@ func Wide(n int) float64 {
 	return float64(n) * loop * 3 * 16
 }
 
-// FMA multiplies and adds pairs of float64 for about n times 10 microseconds and
-// returns how many pairs.
+// FMA does multiply-adds of float64 for about n times 10 microseconds and returns how
+// many.
 func FMA(n int) float64 {
 	switch {
 	case !avx2 || n <= 0:
@@ -57,7 +56,7 @@ func FMA(n int) float64 {
 	return float64(n) * loop * 12 * 4
 }
 
-// Read reads memory, whole cache lines of it, and returns how many bytes.
+// Read reads memory in whole cache lines and returns how many bytes it read.
 func Read(memory []byte) float64 {
 	lines := len(memory) / 64
 	switch {
