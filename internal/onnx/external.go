@@ -11,6 +11,9 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
+// maxExternal bounds a file beside a model: four bytes for each weight of the largest matrix.
+const maxExternal = 4 << 31
+
 // ReadFile returns the bytes of a model's file, with the tensors in it that the file
 // keeps in others, as exporters write large models and PyTorch all. Those must be
 // regular files in the model's folder or below, links out of it not followed.
@@ -31,18 +34,21 @@ func ReadFile(path string) ([]byte, error) {
 				return nil, err
 			}
 		}
+		info, err := root.Stat(location) // a pipe would be waited for as it is opened
+		if err != nil {
+			return nil, err
+		}
+		if !info.Mode().IsRegular() {
+			return nil, fmt.Errorf("%w: %s is not a regular file", ErrExternalData, clean(location))
+		}
+		if info.Size() > maxExternal {
+			return nil, fmt.Errorf("%w: %s has %d bytes, at most %d are read", ErrExternalData, clean(location), info.Size(), int64(maxExternal))
+		}
 		f, err := root.Open(location)
 		if err != nil {
 			return nil, err
 		}
 		defer f.Close()
-		info, err := f.Stat()
-		if err != nil {
-			return nil, err
-		}
-		if !info.Mode().IsRegular() {
-			return nil, fmt.Errorf("%w: %s is no regular file", ErrExternalData, clean(location))
-		}
 		data := make([]byte, info.Size())
 		_, err = io.ReadFull(f, data)
 		return data, err

@@ -1,3 +1,5 @@
+//go:build unix
+
 package onnx
 
 import (
@@ -7,6 +9,8 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // external returns a float tensor of 4 x 3 whose data are elsewhere.
@@ -37,6 +41,7 @@ func TestReadFile(t *testing.T) {
 	write(filepath.Join(outside, "data"), raw)
 	for _, err := range []error{
 		os.Mkdir(filepath.Join(dir, "sub"), 0o700), os.Symlink(filepath.Join(outside, "data"), filepath.Join(dir, "link")),
+		unix.Mkfifo(filepath.Join(dir, "pipe"), 0o600), os.WriteFile(filepath.Join(dir, "huge"), nil, 0o600), os.Truncate(filepath.Join(dir, "huge"), 1<<40),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -70,6 +75,8 @@ func TestReadFile(t *testing.T) {
 		"absolute":          {external("location", filepath.Join(outside, "data"))},
 		"a link out":        {external("location", "link")},
 		"a folder":          {external("location", "sub")},
+		"a pipe":            {external("location", "pipe")},
+		"huge":              {external("location", "huge", "length", "48")},
 		"nowhere":           {external("offset", "16")},
 		"missing":           {external("location", "none")},
 		"offset":            {external("location", "data", "offset", "69")},
