@@ -1,7 +1,7 @@
-// Package daemon is the cloud's side: it stores sealed models and multiplies
-// masked inputs with them, for callers on a unix socket or by TLS. It trusts no byte that
-// it receives, and it is trusted with nothing: it sees masked matrices, shapes
-// and traffic.
+// Package daemon is the cloud's side: it stores sealed models and multiplies masked
+// inputs by them, for callers on a unix socket or over TLS. It trusts no byte that it
+// receives, and is itself trusted with nothing: it sees masked matrices, shapes and
+// traffic.
 //
 //	Run:  open state directory and socket -> test the backend -> load pinned models -> SERVING
 //	      -> ctx ends -> NOT_SERVING, answer what came in -> close
@@ -41,10 +41,9 @@ import (
 // request that is no stream's.
 const maxUnary = 64 << 10
 
-// Run serves until ctx ends. Then it stops accepting, answers what it has
-// received, for up to the drain timeout, and returns nil. An error means that it
-// could not start, or that the socket failed. The backend stays the caller's to
-// close; no product is open any more.
+// Run serves until ctx ends. Then it stops accepting, answers what it has received, for
+// up to the drain timeout, and returns nil. An error means that it could not start, or
+// that the socket failed. The caller closes the backend; by then no product is open.
 func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kernels.Backend) (err error) {
 	path, err := wire.SocketPath(cfg.Listen)
 	if err != nil {

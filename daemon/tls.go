@@ -16,16 +16,16 @@ import (
 	"github.com/securenets/securenets/internal/wire"
 )
 
-// ErrNoName reports a certificate that does not say in one way who has it.
+// ErrNoName reports a certificate that does not name exactly one caller.
 var ErrNoName = errors.New("daemon: the certificate names no one caller")
 
 // errNotAllowed reports a caller who is not among those that the configuration lists.
 var errNotAllowed = errors.New("daemon: not among tls.allowed_names")
 
-// CallerName returns whom a certificate names: "uri:" and its URI, else "dns:" and
-// its DNS name, else "cn:" and the common name of its subject. The kind is part of
-// the name, so that no kind stands for another. Its error wraps ErrNoName where there
-// are several of the first kind that there is, or none of any.
+// CallerName returns the caller that a certificate names: "uri:" and its URI, else "dns:"
+// and its DNS name, else "cn:" and the common name of its subject. The kind is part of
+// the name, so that names of different kinds never coincide. Its error wraps ErrNoName if
+// the certificate has several names of the first kind that is present, or no name at all.
 func CallerName(cert *x509.Certificate) (string, error) {
 	switch {
 	case len(cert.URIs) > 1, len(cert.URIs) == 0 && len(cert.DNSNames) > 1:

@@ -1,6 +1,6 @@
-// Package batch merges what waits for one operator into one product: rows of
-// many callers, one after the other, as a product's rows are independent. No row
-// changes by it. state decides what runs when; Queue gives it a clock and
+// Package batch merges calls that wait for the same operator into one product, with the
+// rows of many callers one after the other. The rows of a product are independent, so
+// merging changes none of them. state decides what runs when; Queue gives it a clock and
 // goroutines, and moves the words.
 package batch
 
@@ -21,7 +21,8 @@ import (
 	"github.com/securenets/securenets/kernels"
 )
 
-// Caller names who asks. Callers have equal shares of the daemon's multiply-adds.
+// Caller identifies the caller of a call. Callers have equal shares of the daemon's
+// multiply-adds.
 type Caller string
 
 // Policy says how calls for one operator are merged.
@@ -34,15 +35,15 @@ type Policy struct {
 	Level    uint32        // of calls that name none of them
 }
 
-// Call asks for a product. Product, Op and Policy go together.
+// Call asks for a product. Product, Op and Policy belong together.
 type Call struct {
 	Caller  Caller
 	Op      plan.Op
 	Product plan.Product
 	Policy  *Policy
 	Rows    int // at least 1
-	// Fill sets x, Rows x Op.InLen(), canonical. It is called at most once and not after
-	// Evaluate has returned. Its error is the call's own.
+	// Fill sets x, Rows x Op.InLen() canonical words. It is called at most once, and not
+	// after Evaluate has returned. Its error fails this call alone.
 	Fill     func(x ring.Matrix) error
 	Priority uint32        // one of the policy's levels; else the policy's own counts
 	Timeout  time.Duration // where it is shorter than the policy's; 0: none
@@ -52,15 +53,15 @@ type Call struct {
 type Timing struct {
 	Queue   time.Duration // from its arrival to the start of its product, or to its end
 	Compute time.Duration // of the product that it was part of
-	// Batch is the rows of that product in one of its calls, 0 in the others.
+	// Batch is that product's number of rows in one of its calls, and 0 in the others.
 	Batch int
 }
 
 // Options of a Queue.
 type Options struct {
-	// Parallel is how many products are in progress at a time, each of another operator.
+	// Parallel is how many products run at the same time, each of a different operator.
 	Parallel int
-	// Lender, where it is not nil, has memory for inputs.
+	// Lender, if not nil, lends memory for inputs.
 	Lender kernels.Lender
 }
 
@@ -68,7 +69,7 @@ type Options struct {
 // left to gain, and one product is one pause for all others.
 const maxWords = 2 << 20
 
-// Queue evaluates calls, several at once where it sees fit.
+// Queue evaluates calls, merging several into one product as their policy allows.
 type Queue struct {
 	o       Options
 	ctx     context.Context
@@ -107,7 +108,7 @@ type call struct {
 	err    error
 }
 
-// New returns an empty queue. When ctx ends, what is left in it is cancelled.
+// New returns an empty queue. When ctx ends, the calls left in it are cancelled.
 func New(ctx context.Context, o Options) *Queue {
 	q := &Queue{o: o, state: newState(o.Parallel)}
 	q.ctx, q.cancel = context.WithCancel(ctx)
@@ -119,15 +120,15 @@ func New(ctx context.Context, o Options) *Queue {
 	return q
 }
 
-// Close cancels what is left and waits for it to end.
+// Close cancels the calls that are left and waits for them to end.
 func (q *Queue) Close() {
 	q.cancel()
 	q.work.Wait()
 }
 
-// Evaluate returns W x for the rows of c. It returns a *wire.Error where it refuses
-// the call, c.Fill's error, the backend's, or ctx's if that ends before the product
-// has begun. The caller keeps c.Product open until it returns.
+// Evaluate returns W x for the rows of c. Its error is a *wire.Error if it refuses the
+// call, that of c.Fill or the backend, or that of ctx if ctx ends before the product has
+// begun. The caller must keep c.Product open until Evaluate returns.
 func (q *Queue) Evaluate(ctx context.Context, c Call) (Answer, Timing, error) {
 	k := q.prepare(ctx, &c)
 	defer q.free(k)
@@ -197,7 +198,7 @@ func (q *Queue) free(k *call) {
 // mostRows returns the most rows of a product of several calls.
 func mostRows(p *Policy, op plan.Op) int { return min(p.MaxRows, maxWords/(op.InLen()+op.OutLen())) }
 
-// Waiting returns how many calls wait for their product to begin.
+// Waiting returns how many calls are waiting for their product to begin.
 func (q *Queue) Waiting() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -394,7 +395,7 @@ func (q *Queue) product(b []*call) (start time.Time) {
 	return start
 }
 
-// Guard runs f and returns its panic as a *PanicError.
+// Guard runs f and returns a panic of f as a *PanicError.
 func Guard(f func() error) (err error) {
 	defer func() {
 		switch v := recover().(type) {
@@ -412,8 +413,9 @@ func matrix(from *pool.Words, rows, cols int) ring.Matrix {
 	return ring.Matrix{Rows: rows, Cols: cols, Data: from.Get(rows * cols)}
 }
 
-// Answer is the result of a call: rows of memory that all calls of a product share.
-// Who gets one calls Read, unless the words may still be read by then, and Drop.
+// Answer is the result of a call: rows in memory that all calls of a product share.
+// Whoever gets one must call Drop, and before it Read, unless the words may still be read
+// by then.
 type Answer struct {
 	Y      ring.Matrix
 	memory *memory
@@ -430,8 +432,8 @@ type memory struct {
 	drop   []func()
 }
 
-// Read says that Y is not used any more. Once all answers of the product were read,
-// their memory is used again; without it the garbage collector takes it.
+// Read says that Y is no longer used. Once all answers of the product have been read,
+// their memory is reused; without Read the garbage collector frees it.
 func (a Answer) Read() {
 	m := a.memory
 	m.mu.Lock()
@@ -443,9 +445,9 @@ func (a Answer) Read() {
 	}
 }
 
-// Drop says that its caller is done with the answer, read or not. When all of the
-// product's have been dropped, so that its memory is free, every release is called:
-// what is set aside for a part of it is held as long as all of it is.
+// Drop says that its caller is done with the answer, read or not. When all answers of the
+// product have been dropped, so that its memory is free, every release is called: memory
+// reserved for one answer is held as long as the whole product's.
 func (a Answer) Drop(release func()) {
 	m := a.memory
 	m.mu.Lock()

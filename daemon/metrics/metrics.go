@@ -1,13 +1,13 @@
 // Package metrics counts what the daemon does, for Prometheus. docs/operations.md
-// describes every figure.
+// describes every metric.
 //
-// Names that begin with nv_ are those of Triton Inference Server, with its meaning
-// and units, so that what reads Triton's figures reads these. All others are the
-// daemon's own.
+// Names that begin with nv_ are those of Triton Inference Server, with its meaning and
+// units, so that what reads Triton's metrics reads these. All others are the daemon's
+// own.
 //
-// Labels are bounded: digests by the models that are stored, all others by lists in
-// the program or by the hardware. Of what a caller chooses nothing becomes a label
-// but the digest of a model that is stored, and none says who a caller is.
+// Label values are bounded: digests by the models that are stored, all others by lists in
+// the program or by the hardware. Nothing that a caller chooses becomes a label, except
+// the digest of a stored model. No label says who a caller is.
 package metrics
 
 import (
@@ -45,7 +45,7 @@ const (
 	tritonOther     = "OTHER"
 )
 
-// Lane is where words of requests and answers are.
+// Lane says where the words of requests and answers are.
 type Lane int
 
 const (
@@ -58,8 +58,8 @@ func (l Lane) String() string { return [...]string{"frames", "shared"}[l] }
 // carried are the figures of a lane.
 type carried struct{ requests, received, sent, copied prometheus.Counter }
 
-// Metrics are the figures of one daemon. Methods may be called by several
-// goroutines at once.
+// Metrics holds the metrics of one daemon. Methods may be called by several goroutines at
+// once.
 type Metrics struct {
 	registry *prometheus.Registry
 
@@ -98,7 +98,7 @@ func native(name, help string) prometheus.HistogramOpts {
 	}
 }
 
-// New returns figures that are all 0.
+// New returns metrics that are all 0.
 func New() *Metrics {
 	m := &Metrics{registry: prometheus.NewRegistry(), models: map[sealed.Digest]*Model{}}
 	counter := func(name, help string) prometheus.Counter {
@@ -169,7 +169,7 @@ func New() *Metrics {
 	return m
 }
 
-// Handler serves the figures. It is for whoever runs the daemon, not for callers.
+// Handler serves the metrics. It is for whoever runs the daemon, not for callers.
 func (m *Metrics) Handler(log *slog.Logger) http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
 		MaxRequestsInFlight: 4,
@@ -201,22 +201,22 @@ func (m *Metrics) Refused(why wire.Reason) {
 // Uploaded counts a model that an upload made visible.
 func (m *Metrics) Uploaded() { m.uploads.Inc() }
 
-// Loaded counts a model that was loaded and how long it took.
+// Loaded counts a model that was loaded, and how long that took.
 func (m *Metrics) Loaded(took time.Duration) { m.loading.Observe(took.Seconds()) }
 
-// LoadFailed counts a model that was to be loaded and was not.
+// LoadFailed counts a load that failed.
 func (m *Metrics) LoadFailed() { m.loadsFailed.Inc() }
 
-// Evicted counts a model that made room for others.
+// Evicted counts an eviction of a model.
 func (m *Metrics) Evicted() { m.evictions.Inc() }
 
-// Received counts a message of so many bytes that took so long.
+// Received counts a message of so many bytes, and how long it took to receive.
 func (m *Metrics) Received(bytes int, took time.Duration) {
 	m.received.Add(float64(bytes))
 	m.receiving.Observe(took.Seconds())
 }
 
-// Sent counts an answer with so many bytes of words.
+// Sent counts an answer with so many bytes of words, and how long it took to send.
 func (m *Metrics) Sent(bytes int, took time.Duration) {
 	m.sent.Add(float64(bytes))
 	m.sending.Observe(took.Seconds())
@@ -235,7 +235,7 @@ func (m *Metrics) Carried(l Lane, received, sent, copied int) {
 // Offered counts a region that a caller offered.
 func (m *Metrics) Offered(v lane.Verdict) { m.offers[v].Inc() }
 
-// Model are the figures of one model, however often it is stored.
+// Model holds the metrics of one model, however many callers store it.
 type Model struct {
 	m       *Metrics
 	digest  sealed.Digest
@@ -247,7 +247,7 @@ type Model struct {
 	failure                            map[string]prometheus.Counter
 }
 
-// Model returns the figures of a model, which Drop gives back.
+// Model returns the metrics of a model, which the caller gives back with Drop.
 func (m *Metrics) Model(d sealed.Digest) *Model {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -271,8 +271,8 @@ func (m *Metrics) Model(d sealed.Digest) *Model {
 	return f
 }
 
-// Drop forgets the figures with the last one who holds them. What is counted in
-// them afterwards, of requests under way, is not shown.
+// Drop gives the metrics back; the last holder's Drop removes them. What requests in
+// flight count afterwards is not shown.
 func (f *Model) Drop() {
 	m := f.m
 	m.mu.Lock()
@@ -289,7 +289,7 @@ func (f *Model) Drop() {
 	}
 }
 
-// Request is what an answered request took.
+// Request says how long an answered request took.
 type Request struct {
 	Rows  int
 	Batch int // rows of the product, where this request stands for it; else 0
@@ -319,7 +319,7 @@ func (f *Model) Answered(r Request) {
 
 func microseconds(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
-// Failed counts a request that was not.
+// Failed counts a request that was not answered with its product.
 func (f *Model) Failed(why wire.Reason) {
 	reason := tritonOther
 	switch why {

@@ -6,7 +6,7 @@ import (
 	"github.com/securenets/securenets/kernels"
 )
 
-// Sources are what is looked at when the figures are read.
+// Sources are read when the metrics are.
 type Sources struct {
 	Ready   func() bool // calls are served
 	Waiting func() int  // requests for their product to begin
@@ -18,7 +18,7 @@ type Sources struct {
 	Shared                     Budget // memory that callers share
 }
 
-// Loaded says which models are loaded, with what memory.
+// Loaded says how many models are loaded, and with how much memory.
 type Loaded struct {
 	Resident int   // models
 	Bytes    int64 // of their weights, and of what loads may take
@@ -26,13 +26,13 @@ type Loaded struct {
 	Waiting  int   // models that wait for room
 }
 
-// Budget is memory that is set aside, in bytes.
+// Budget is memory that is reserved, in bytes.
 type Budget interface {
 	Used() int64
 	Limit() int64
 }
 
-// Watch adds the figures of sources, once.
+// Watch adds the metrics of s. It may be called once.
 func (m *Metrics) Watch(s Sources) { m.registry.MustRegister(watcher{s}) }
 
 type watcher struct{ Sources }

@@ -7,15 +7,15 @@ import (
 	"regexp"
 )
 
-// Owner is a caller, by whom the transport has found it to be. It is the name of
-// the caller's folder.
+// Owner is a caller as the transport has identified it. It is the name of the caller's
+// folder.
 type Owner string
 
-// User is the caller of a process of a user of this machine.
+// User returns the owner for processes of a user of this machine.
 func User(uid uint32) Owner { return Owner(fmt.Sprintf("uid-%d", uid)) }
 
-// Certified is the caller whom a certificate names. Whatever the name, the owner is
-// a name of a file.
+// Certified returns the owner for the caller that a certificate names. Whatever the name,
+// the owner is a valid file name.
 func Certified(name string) Owner {
 	sum := sha256.Sum256([]byte(name))
 	return Owner("tls-" + hex.EncodeToString(sum[:]))

@@ -126,8 +126,8 @@ func (r *residency) close() {
 	r.work.Wait()
 }
 
-// Use is what one user has of a model: its weights from a Take or a Wait that succeeds to
-// Release. It belongs to one goroutine.
+// Use gives one user a model's weights, from a successful Take or Wait until Release. It
+// belongs to one goroutine.
 type Use struct {
 	*Model
 	r       *residency
@@ -138,14 +138,14 @@ type Use struct {
 // use returns a use of a model, for a request or not, that has yet to begin.
 func (r *residency) use(m *Model, request bool) *Use { return &Use{Model: m, r: r, request: request} }
 
-// Took returns for how long the model's last load took, 0 if there was none.
+// Took returns how long the model's last load took, 0 if there was none.
 func (u *Use) Took() time.Duration {
 	u.r.mu.Lock()
 	defer u.r.mu.Unlock()
 	return u.took
 }
 
-// Take begins the use if the weights are there, and reports whether they are.
+// Take begins the use if the weights are loaded, and reports whether they are.
 func (u *Use) Take() bool {
 	u.r.mu.Lock()
 	defer u.r.mu.Unlock()
@@ -162,9 +162,10 @@ func (u *Use) take() bool {
 	return u.w != nil
 }
 
-// Wait begins the use, which waits until the weights are there, or ctx ends; where they are
-// not, it has them loaded. Its error is ctx's or the load's: a *wire.Error where callers are
-// to know it, as of a model that is gone, or for which too many wait.
+// Wait begins the use once the weights are loaded, and has them loaded if they are not.
+// It waits until then or until ctx ends. Its error is that of ctx or of the load: a
+// *wire.Error if callers should see it, for example for a model that is gone or that too
+// many requests wait for.
 func (u *Use) Wait(ctx context.Context) error {
 	l, err := u.join()
 	if l == nil {

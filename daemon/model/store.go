@@ -1,16 +1,17 @@
-// Package model keeps sealed models: on disk, so that they survive a restart, and as
-// many as a budget of memory allows loaded in a backend, ready to evaluate.
+// Package model stores sealed models on disk, so that they survive a restart. As many as
+// a memory budget allows are loaded in a backend, ready to evaluate.
 //
-// Each caller has a folder of its own in the state directory, callers/OWNER, and
-// nothing in it is shared with others: two callers with one model have it twice. A
-// file's name is the digest in hex and a suffix:
+// Each caller has a folder of its own in the state directory, callers/OWNER, and shares
+// nothing in it with others: a model of two callers is stored twice. A file's name is the
+// digest in hex and a suffix:
 //
 //	.safetensors  a model: digest and content were good when it got the name
 //	.part         an upload: the first bytes of a model, to be gone on with
 //	.bad          a model found damaged when it was to be loaded; kept for a look, never served
 //
-// A model appears under its name by one rename, after its bytes are durable. When a
-// store is closed, the time of a model's file becomes that of its last use.
+// A model appears under its name by one rename, after its bytes are durable. When a store
+// is closed, it sets the modification time of each model's file to that of the model's
+// last use.
 package model
 
 import (
@@ -61,23 +62,23 @@ type Options struct {
 	Own       Owner           // who has the models of a directory that is not divided yet
 	MaxModels int             // stored or being uploaded
 	MaxBytes  int64           // of one model
-	// CallerModels and CallerBytes are the most of one caller, uploads included; an
-	// upload counts as the model that it is to be.
+	// CallerModels and CallerBytes limit each caller, uploads included; an upload counts
+	// with the size of its complete model.
 	CallerModels int
 	CallerBytes  int64
-	// UploadExpiry is how long an upload that no one is at is kept; 0: without end.
+	// UploadExpiry is how long an upload that nobody resumes is kept; 0: forever.
 	UploadExpiry time.Duration
 	MaxLoaded    int64                   // bytes that the backend may hold, and loads may take
 	MaxWaiting   func(sealed.Digest) int // requests that may wait for a model to be loaded
 	Pinned       []sealed.Digest
-	// Check returns a *wire.Error for a plan that would not be of use to any caller.
+	// Check returns a *wire.Error for a plan that no caller could use.
 	Check   func(plan.Plan) error
 	Metrics *metrics.Metrics
 	Log     *slog.Logger
 }
 
-// Store is a state directory and its models. Methods may be called by several
-// goroutines at once; what callers are to be told comes as *wire.Error.
+// Store is a state directory and its models. Methods may be called by several goroutines
+// at once. Errors that callers should see are *wire.Error.
 type Store struct {
 	o    Options
 	lock *os.File
@@ -95,13 +96,13 @@ type key struct {
 	digest sealed.Digest
 }
 
-// Space is what one caller has of a Store. It is made by Of.
+// Space is one caller's part of a Store. Store.Of makes it.
 type Space struct {
 	s     *Store
 	owner Owner
 }
 
-// Of returns what a caller has.
+// Of returns a caller's part of the store.
 func (s *Store) Of(o Owner) Space { return Space{s, o} }
 
 // claim keeps others from a model that someone uploads or removes.
@@ -133,9 +134,9 @@ type Model struct {
 	gone    bool
 }
 
-// Open locks the state directory, and divides one that an earlier version left
-// undivided. Load has yet to be called. Its error wraps
-// ErrLocked where another process has the directory.
+// Open locks the state directory, and divides a directory that an earlier version left
+// undivided by caller. Call Load next. Its error wraps ErrLocked if another process has
+// the directory.
 func Open(o Options) (*Store, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("model: state directory: %w", err)
@@ -195,8 +196,8 @@ func (s *Store) divide() error {
 	return errors.Join(syncDir(s.Of(s.o.Own).dir()), syncDir(s.o.Dir))
 }
 
-// Close lets go of all models and of the directory. Weights in use are let go of by
-// their last Release. No upload may be under way.
+// Close releases all models and the directory. Weights in use are freed by their last
+// Release. No upload may be in progress.
 func (s *Store) Close() error {
 	s.residency.close()
 	s.mu.Lock()
@@ -276,8 +277,9 @@ func syncDir(path string) error {
 	return d.Sync()
 }
 
-// Load makes the stored models visible and loads those that are pinned; its error
-// names one that has no room or cannot be loaded. A damaged one is put aside and logged.
+// Load makes the stored models visible and loads the pinned ones. Its error names a
+// pinned model that has no room or cannot be loaded. A damaged model is set aside and
+// logged.
 func (s *Store) Load(ctx context.Context) error {
 	spaces, err := s.spaces()
 	if err != nil {
@@ -347,8 +349,8 @@ func (s *Store) hold(ctx context.Context, m *Model) error {
 	return u.Wait(ctx)
 }
 
-// Warm loads those models that there is room for, the last used first, until ctx ends.
-// It takes no room that others wait for.
+// Warm loads the models that there is room for, the most recently used first, until ctx
+// ends. It takes no room that others wait for.
 func (s *Store) Warm(ctx context.Context) {
 	for _, m := range s.byUse() {
 		if ctx.Err() != nil {
@@ -596,7 +598,7 @@ func (s Space) publish(m *Model) {
 	s.s.mu.Unlock()
 }
 
-// Find returns a use of a model that has yet to begin, or false.
+// Find returns a use of a model, not begun yet, or false if there is no such model.
 func (s Space) Find(d sealed.Digest) (*Use, bool) {
 	s.s.mu.Lock()
 	m, ok := s.s.models[key{s.owner, d}]
@@ -641,8 +643,8 @@ func (s *Store) Size() (models int, bytes int64) {
 	return len(s.models), bytes
 }
 
-// Remove deletes a model, or an upload that has not finished, which it cancels.
-// Uses under way finish first; new ones do not find it.
+// Remove deletes a model, or cancels and deletes an unfinished upload. Uses in progress
+// finish first; Find no longer finds the model.
 func (s Space) Remove(ctx context.Context, d sealed.Digest) error {
 	mine, err := s.claim(ctx, d, nil, nil)
 	if err != nil {
@@ -679,7 +681,7 @@ func (s Space) Remove(ctx context.Context, d sealed.Digest) error {
 	return nil
 }
 
-// NotFound is the error for a model that is not there.
+// NotFound returns the error for a model that does not exist.
 func NotFound(d sealed.Digest) error {
 	return &wire.Error{Code: codes.NotFound, Reason: wire.ReasonModelNotFound, Message: "no model " + d.String()}
 }
@@ -732,7 +734,7 @@ func (s Space) storage(what string, d sealed.Digest, err error) error {
 	return &wire.Error{Code: codes.Internal, Reason: wire.ReasonStorage, Message: fmt.Sprintf("%s: %v", what, err)}
 }
 
-// Upload is a model on its way in. It belongs to one goroutine, which closes it.
+// Upload is a model being uploaded. It belongs to one goroutine, which closes it.
 type Upload struct {
 	s      Space
 	digest sealed.Digest
@@ -746,8 +748,8 @@ type Upload struct {
 	stored bool
 }
 
-// Upload begins or goes on with the upload of a model of size bytes. It waits
-// for another upload of the same model to end. When ctx ends the upload does.
+// Upload begins or resumes the upload of a model of size bytes. It waits for another
+// upload of the same model to end. When ctx ends, the upload ends.
 func (s Space) Upload(ctx context.Context, d sealed.Digest, size int64) (*Upload, error) {
 	if size <= 0 || size > s.s.o.MaxBytes {
 		return nil, tooLarge("model of %d bytes, want 1 to %d", size, s.s.o.MaxBytes)
@@ -795,19 +797,19 @@ func (u *Upload) measure() error {
 	return nil
 }
 
-// Context ends when the upload is to: its cause says why.
+// Context returns a context that ends when the upload must end; its cause says why.
 func (u *Upload) Context() context.Context { return u.ctx }
 
 // Cancel ends the upload's context.
 func (u *Upload) Cancel(cause error) { u.cancel(cause) }
 
-// Held returns the bytes there, from the start.
+// Held returns how many bytes of the model are there, counted from its start.
 func (u *Upload) Held() int64 { return u.held }
 
 // Stored reports whether the model is complete and visible.
 func (u *Upload) Stored() bool { return u.stored }
 
-// Write appends bytes. More than the model has end the upload for good.
+// Write appends bytes. More bytes than the model's size end the upload for good.
 func (u *Upload) Write(p []byte) error {
 	if int64(len(p)) > u.size-u.held {
 		return u.refuse(fmt.Errorf("more than the %d bytes announced", u.size))
@@ -880,8 +882,7 @@ func (s Space) parts() ([]part, error) {
 	return all, nil
 }
 
-// Expire removes uploads that no one is at and that were not gone on with for as long
-// as they are kept.
+// Expire removes uploads that nobody has resumed for Options.UploadExpiry.
 func (s *Store) Expire(now time.Time) {
 	if s.o.UploadExpiry == 0 {
 		return
@@ -1047,7 +1048,7 @@ func (u *Upload) Finish() error {
 	return nil
 }
 
-// Close ends the upload. What was written stays, to be gone on with.
+// Close ends the upload. What was written stays, so that the upload can be resumed.
 func (u *Upload) Close() {
 	u.cancel(nil)
 	if u.file != nil {

@@ -1,5 +1,5 @@
-// Package pool lends the memory of the daemon's batches: that of a backend's devices,
-// and of the heap.
+// Package pool lends memory for the daemon's batches, from a backend's Lender or from the
+// heap.
 package pool
 
 import (
@@ -10,14 +10,14 @@ import (
 // Words lends vectors. Its zero value is ready; it may be used by several
 // goroutines at once.
 type Words struct {
-	// From, where it is not nil, is asked first: memory that a backend's devices reach
-	// by themselves. It is bounded; what it has no room for comes from the heap.
+	// From, if not nil, is asked first. Its memory is what a backend's devices can access
+	// directly. It is bounded; what it has no room for comes from the heap.
 	From kernels.Lender
 
 	heap pool.Of[uint32]
 }
 
-// Get returns a vector of n words, whose content is arbitrary.
+// Get returns a vector of n words with arbitrary content.
 func (p *Words) Get(n int) []uint32 {
 	if n == 0 {
 		return nil
@@ -30,7 +30,7 @@ func (p *Words) Get(n int) []uint32 {
 	return p.heap.Get(n)
 }
 
-// Put takes a vector from Get back. No one may use it any more.
+// Put takes back a vector that Get returned. Nobody may use it afterwards.
 func (p *Words) Put(v []uint32) {
 	if cap(v) == 0 || p.From != nil && p.From.Reclaim(v) {
 		return
