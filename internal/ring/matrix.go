@@ -5,7 +5,7 @@ import (
 	"math/bits"
 )
 
-// Order is the order in which a matrix lies in memory.
+// Order is the memory order of a matrix.
 type Order uint8
 
 const (
@@ -35,7 +35,7 @@ func NewMatrix(rows, cols int) Matrix {
 	return Matrix{Rows: rows, Cols: cols, Data: make([]uint32, rows*cols)}
 }
 
-// ShapeError reports a matrix whose shape, order or length is not the one wanted.
+// ShapeError reports a matrix with the wrong shape, order or length.
 type ShapeError struct {
 	What       string // which operand
 	Got        Matrix // Data is dropped
@@ -48,8 +48,8 @@ func (e *ShapeError) Error() string {
 		e.What, e.Got.Rows, e.Got.Cols, e.Got.Order, e.Len, e.Rows, e.Cols, RowMajor)
 }
 
-// Want returns a *ShapeError, naming the operand, unless m is row-major,
-// rows x cols, and holds as many words.
+// Want returns a *ShapeError that names the operand, unless m is row-major, rows x cols,
+// and holds exactly as many words.
 func (m Matrix) Want(what string, rows, cols int) error {
 	if m.Rows == rows && m.Cols == cols && m.Order == RowMajor && rows >= 0 && cols >= 0 {
 		if hi, lo := bits.Mul64(uint64(rows), uint64(cols)); hi == 0 && lo == uint64(len(m.Data)) {

@@ -1,12 +1,12 @@
-// Package ring is Z_M for M a product of distinct primes below 2^8, with
-// elements held as canonical uint32 in [0, M).
+// Package ring implements Z_M for M a product of distinct primes below 2^8. Elements are
+// canonical uint32 in [0, M).
 //
-// A product of small primes lets a matrix product over Z_M run as one 8-bit
-// product a prime, accumulated exactly in 32 bits, and be put together again by
-// the Chinese remainder theorem (CRT). See docs/spec.md, section 2.
+// Because the primes are small, a matrix product over Z_M can run as one 8-bit product
+// per prime, accumulated exactly in 32 bits; the Chinese remainder theorem (CRT) combines
+// the results. See docs/spec.md, section 2.
 //
-// Scalar and vector operations here take time that does not depend on the
-// values, but for IsUnit, Inv and the place of a word that is not canonical.
+// The time of scalar and vector operations here does not depend on the values, except for
+// IsUnit, Inv, LiftsToInt8 and the position of a word that is not canonical.
 package ring
 
 import (
@@ -22,16 +22,16 @@ import (
 // MaxPrimes is the largest number of primes in a ring.
 const MaxPrimes = 4
 
-// MaxTerms is the largest number of products that one sum may hold, in any
-// kernel: 65,536 products of an unsigned residue (at most 250) and a signed one
-// (at most 125) stay below 2^31, and of two unsigned ones below 2^32.
+// MaxTerms is the largest number of products in one sum, in any kernel: the sum of 65,536
+// products of an unsigned residue (at most 250) and a signed one (at most 125) stays
+// below 2^31, and that of products of two unsigned ones below 2^32.
 const MaxTerms = 1 << 16
 
 // ErrParameters reports primes that do not make a ring.
 var ErrParameters = errors.New("ring: bad parameters")
 
-// NonCanonicalError reports a word that is not in [0, M). It names the place
-// and not the value, which may be secret.
+// NonCanonicalError reports a word that is not in [0, M). It names the index, not the
+// value, which may be secret.
 type NonCanonicalError struct {
 	Index int // of the word in the vector
 }
@@ -40,7 +40,7 @@ func (e *NonCanonicalError) Error() string {
 	return fmt.Sprintf("ring: word %d is not canonical", e.Index)
 }
 
-// Ring is an immutable, comparable value, small enough for a compiler to keep
+// Ring is Z_M. It is an immutable, comparable value, small enough for a compiler to keep
 // in registers. The zero value is not a ring: use New.
 type Ring struct {
 	m      uint32
@@ -171,7 +171,8 @@ func (r Ring) ReduceSums(dst []uint32, hi, lo []uint64) {
 	}
 }
 
-// IsUnit reports whether canonical a has an inverse: it is 0 modulo no prime.
+// IsUnit reports whether canonical a has an inverse, that is, whether no prime divides
+// it.
 func (r Ring) IsUnit(a uint32) bool {
 	for p := r.primes; p != 0; p >>= 8 {
 		if a%(p&0xff) == 0 {
@@ -181,7 +182,7 @@ func (r Ring) IsUnit(a uint32) bool {
 	return true
 }
 
-// Inv returns a^-1 mod M, and false where a is not a unit. Its time depends on a.
+// Inv returns a^-1 mod M, or false if a is not a unit. Its time depends on a.
 func (r Ring) Inv(a uint32) (uint32, bool) {
 	if !r.IsUnit(a) {
 		return 0, false
@@ -209,7 +210,8 @@ func (r Ring) Lift(a uint32) int32 {
 	return int32(a - r.m&over)
 }
 
-// LiftsToInt8 reports whether every word of v lifts to 8 bits. Its time depends on the words.
+// LiftsToInt8 reports whether the signed lift of every word of v fits 8 bits. Its time
+// depends on the words.
 func (r Ring) LiftsToInt8(v []uint32) bool {
 	for _, a := range v {
 		if e := r.Lift(a); e != int32(int8(e)) {
@@ -305,8 +307,8 @@ func (r Ring) PutWords(dst []byte, v []uint32) {
 	}
 }
 
-// Words reads dst from src as PutWords writes it. It returns a
-// *NonCanonicalError where a word is not in [0, M); dst is then not to be used.
+// Words reads dst from src as PutWords writes it. It returns a *NonCanonicalError if a
+// word is not in [0, M); dst must then not be used.
 func (r Ring) Words(dst []uint32, src []byte) error {
 	w := r.WordBytes()
 	if len(src) != len(dst)*w {
