@@ -1,14 +1,14 @@
-// Package plan describes the linear operators of a network, and nothing else of
-// it: their shapes and their ring. It is all that the cloud's side knows.
+// Package plan describes the linear operators of a network: their shapes and their ring,
+// and nothing else of the network. It is all that the cloud's side knows.
 //
-// Notation, used everywhere: a feature map is H x W x C in NHWC order (channels
-// last), a batch is sample-major, a vector is 1 x 1 x C. A weight matrix has one
-// row an output (channel) and one column an input of the contraction:
+// This notation is used everywhere: a feature map is H x W x C in NHWC order (channels
+// last), a batch is sample-major, a vector is 1 x 1 x C. A weight matrix has one row per
+// output (channel) and one column per input of the contraction:
 //
 //	dense    y[o]       = Σ_i          w[o, i] · x[i]
 //	conv2d   y[p, q, o] = Σ_{a, b, i}  w[o, (a·KW + b)·C/G + i] · x[p·SH + a·DH - top, q·SW + b·DW - left, g·C/G + i]
 //
-// with g the group of output channel o and x zero outside of the map.
+// where g is the group of output channel o, and x is zero outside the map.
 package plan
 
 import (
@@ -24,11 +24,12 @@ import (
 // valid plan fits an int.
 const (
 	MaxLayers = 1024
-	// MaxExtent bounds every single size, the words of one sample and one weight matrix.
+	// MaxExtent bounds every single size, and the number of words in a sample and in a
+	// weight matrix.
 	MaxExtent = 1 << 31
 )
 
-// ErrInvalid reports an operator or plan whose sizes make no sense or pass a limit.
+// ErrInvalid reports an operator or plan whose sizes make no sense or exceed a limit.
 var ErrInvalid = errors.New("plan: invalid")
 
 // Kind names an operator.
@@ -50,8 +51,8 @@ type Conv2D struct {
 	Groups                int // 1 for none
 }
 
-// Op is one linear operator. It is a comparable value. Its sizes may come from
-// outside: only Validate and String take any, the other methods valid ones.
+// Op is one linear operator. It is a comparable value. Its sizes may come from outside:
+// Validate and String take any sizes, the other methods only valid ones.
 type Op struct {
 	Kind Kind
 	// In and Out are the vector lengths of a dense operator; 0 for others.
@@ -66,7 +67,8 @@ func Dense(in, out int) Op { return Op{Kind: KindDense, In: in, Out: out} }
 // Conv returns the convolution of the given geometry.
 func Conv(c Conv2D) Op { return Op{Kind: KindConv2D, Conv: c} }
 
-// AsConv returns the operator as a convolution: a dense one is that of a 1x1 map.
+// AsConv returns the operator as a convolution: a dense operator is a convolution of a
+// 1x1 map.
 func (o Op) AsConv() Conv2D {
 	if o.Kind == KindConv2D {
 		return o.Conv
@@ -86,7 +88,7 @@ func (c Conv2D) Positions() int { return c.OutH() * c.OutW() }
 // Patch returns KH·KW·C/Groups, the length of one contraction.
 func (c Conv2D) Patch() int { return c.KH * c.KW * (c.C / c.Groups) }
 
-// InLen returns the words of one input sample.
+// InLen returns the number of words in one input sample.
 func (o Op) InLen() int {
 	if o.Kind == KindConv2D {
 		return o.Conv.H * o.Conv.W * o.Conv.C
@@ -94,7 +96,7 @@ func (o Op) InLen() int {
 	return o.In
 }
 
-// OutLen returns the words of one output sample.
+// OutLen returns the number of words in one output sample.
 func (o Op) OutLen() int {
 	if o.Kind == KindConv2D {
 		return o.Conv.Positions() * o.Conv.OutC
@@ -102,7 +104,7 @@ func (o Op) OutLen() int {
 	return o.Out
 }
 
-// Rows returns the rows of the weight matrix: output (channel)s.
+// Rows returns the number of rows of the weight matrix, one per output (channel).
 func (o Op) Rows() int {
 	if o.Kind == KindConv2D {
 		return o.Conv.OutC
@@ -110,7 +112,8 @@ func (o Op) Rows() int {
 	return o.Out
 }
 
-// Terms returns the columns of the weight matrix: the length of one contraction.
+// Terms returns the number of columns of the weight matrix, which is the length of one
+// contraction.
 func (o Op) Terms() int {
 	if o.Kind == KindConv2D {
 		return o.Conv.Patch()
@@ -228,12 +231,12 @@ func (p Plan) Validate() error {
 // A Product computes exact products with one loaded weight matrix.
 // It may be used by several goroutines at once.
 type Product interface {
-	// Evaluate sets y = W x over the ring for a batch: row s of x (InLen
-	// words) gives row s of y (OutLen words). Both are row-major; x is
-	// canonical and y comes out canonical. y and x must not overlap. Nothing
-	// reads x or writes y once it returned, whatever it returned.
+	// Evaluate sets y = W x over the ring for a batch: row s of x (InLen words) gives row
+	// s of y (OutLen words). Both are row-major; x is canonical and y comes out
+	// canonical. y and x must not overlap. Once it has returned, with an error or not,
+	// nothing reads x or writes y.
 	Evaluate(ctx context.Context, y, x ring.Matrix) error
-	// Close frees what the product holds. No Evaluate may run or follow.
+	// Close frees what the product holds. No Evaluate may be in progress or follow.
 	Close() error
 }
 
