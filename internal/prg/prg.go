@@ -1,12 +1,12 @@
-// Package prg expands 32-byte seeds to ring elements, alike on both sides of
-// the wire. See docs/spec.md, section 4.
+// Package prg expands 32-byte seeds to ring elements, identically on both sides of the
+// wire. See docs/spec.md, section 4.
 //
 //	PRG(seed, i): AES-256 with key = seed, CTR with initial block BE64(i) || BE64(0).
 //
-// The keystream is cut into little-endian words of WordBytes bytes, each masked
-// to BitLen bits; words >= M are skipped. A seed that any cloud receives serves
-// nothing else. The number of words skipped shows in the time taken; it tells
-// nothing of the words kept.
+// The keystream is cut into little-endian words of WordBytes bytes, each masked to BitLen
+// bits; words >= M are skipped. A seed that any cloud receives serves no other purpose.
+// The time taken shows how many words were skipped, which tells nothing of the words
+// kept.
 package prg
 
 import (
@@ -28,7 +28,7 @@ func (Seed) GoString() string { return redacted }
 // Format prints s redacted, whatever the verb.
 func (Seed) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
 
-// MarshalText keeps s out of JSON and structured logs: its text is redacted too.
+// MarshalText keeps s out of JSON and structured logs: it returns a redacted text.
 func (Seed) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // NewSeed draws a seed from crypto/rand.
@@ -41,7 +41,7 @@ func NewSeed() Seed {
 // Expander fills samples from one seed. It may be used by several goroutines at once.
 type Expander struct{ fill fill }
 
-// New returns the expander of a seed.
+// New returns an expander for a seed.
 func New(seed Seed) *Expander { return &Expander{tiers[0].expand(seed)} }
 
 // Fill sets dst to the first len(dst) words of PRG(seed, i) over r.
