@@ -11,24 +11,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FS is a file system as a stock uses it. Paths are absolute but for Dir's.
-// What is missing is reported as fs.ErrNotExist. A change survives a power
-// failure once Sync of the file, for its content, or SyncDir of its directory,
-// for its name, returned.
+// FS is a file system as a stock uses it. All paths are absolute, except Dir's. Missing
+// files are reported as fs.ErrNotExist. A change survives a power failure once the file's
+// Sync (for its content) or SyncDir of its directory (for its name) has returned.
 type FS interface {
-	// Dir returns the absolute path, free of links, of a directory, which it
-	// makes with mode 0700 if it is missing.
+	// Dir returns the absolute path of a directory, with links resolved. It makes the
+	// directory with mode 0700 if it is missing.
 	Dir(path string) (string, error)
-	// Lock holds the lock of a file, made if it is missing, until the lock is
-	// closed or the process ends. It does not wait: ErrLocked.
+	// Lock locks a file, which it makes if it is missing, until the lock is closed or the
+	// process ends. It does not wait, but returns ErrLocked.
 	Lock(path string) (io.Closer, error)
 	// List returns the names in a directory.
 	List(dir string) ([]string, error)
-	// Create makes a new, empty file of mode 0600, in place of one that is there.
+	// Create makes a new, empty file of mode 0600, replacing any that exists.
 	Create(path string) (File, error)
-	// Open opens a file that is there.
+	// Open opens an existing file.
 	Open(path string) (File, error)
-	// Rename moves a file, within a directory, in place of one that is there.
+	// Rename moves a file within a directory, replacing any that exists.
 	Rename(from, to string) error
 	Remove(path string) error
 	SyncDir(dir string) error

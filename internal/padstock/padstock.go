@@ -1,6 +1,6 @@
-// Package padstock keeps one-time pads on disk so that each serves once, also
-// when the process is killed, the disk fills up, or files are copied or restored
-// from a backup. See docs/spec.md, section 7.
+// Package padstock keeps one-time pads on disk so that each serves at most once, even if
+// the process is killed, the disk fills up, or files are copied or restored from a
+// backup. See docs/spec.md, section 7.
 //
 //	DIR/stock      whose stock it is, and its key, sealed under the secret's
 //	DIR/N.pads     a block of pads; sample i of it has the id N+i
@@ -11,12 +11,12 @@
 //
 //	read and decrypt  ->  append to the journal, fsync  ->  append to the twin, fsync  ->  hand out
 //
-// The directory of every file is fsynced when the file is made, before the next is.
-// A process that stops in between has burned pads for nothing. The twin shows when
-// one of the two folders was restored: both must tell of the same reservations, but
-// for one that the journal alone has, which is what a stop between the two leaves.
-// A stock that does not fit is discarded: its files are removed and Discarded
-// tells why. Nothing here is secret in its timing.
+// When a file is made, its directory is fsynced before the next file is made. A process
+// that stops between two steps has burned pads for nothing. The twin shows whether one of
+// the two folders was restored: both must record the same reservations, except that the
+// journal may have one more, which a stop between the two steps leaves. A stock that does
+// not match is discarded: its files are removed, and Discarded says why. No timing here
+// depends on secrets.
 package padstock
 
 import (
@@ -38,13 +38,14 @@ import (
 	"github.com/securenets/securenets/transform"
 )
 
-// What Open refuses, leaving everything as it is.
+// Errors with which Open refuses a stock, leaving everything as it is.
 var (
 	// ErrLocked: another process, or another session of this one, has the stock.
 	ErrLocked = errors.New("padstock: in use")
 	// ErrMachineID: the id of the machine is missing, or not 32 hexadecimal digits.
 	ErrMachineID = errors.New("padstock: no machine id")
-	// ErrDirs: one of the folders is the other or in it, so that one backup holds both.
+	// ErrDirs: one of the folders is the other or inside it, so that one backup would
+	// hold both.
 	ErrDirs = errors.New("padstock: stock and burn journal need folders apart")
 	// ErrSecret: the stock was made with another secret.
 	ErrSecret = errors.New("padstock: of another secret")
@@ -52,7 +53,7 @@ var (
 	ErrVersion = errors.New("padstock: unknown format version")
 )
 
-// Why a stock was discarded.
+// Reasons for which a stock was discarded.
 var (
 	// ErrMachine: the stock was made on another machine.
 	ErrMachine = errors.New("padstock: of another machine")
@@ -60,7 +61,7 @@ var (
 	ErrMoved = errors.New("padstock: moved or copied")
 	// ErrJournal: a burn journal is missing, damaged or of another stock.
 	ErrJournal = errors.New("padstock: no usable burn journal")
-	// ErrRollback: stock and burn journal are not of the same time.
+	// ErrRollback: stock and burn journal are not from the same time.
 	ErrRollback = errors.New("padstock: stock or burn journal restored")
 	// ErrDamaged: a file is not as it was written.
 	ErrDamaged = errors.New("padstock: damaged")
@@ -73,14 +74,14 @@ func mismatch(err error) bool {
 	return slices.ContainsFunc(mismatches, func(m error) bool { return errors.Is(err, m) })
 }
 
-// What Add and Take return.
+// Errors that Add and Take return.
 var (
-	// ErrShort: fewer pads are left than must be taken.
+	// ErrShort: fewer pads are left than were asked for.
 	ErrShort = errors.New("padstock: not enough pads")
-	// ErrShape: pads of other layers.
+	// ErrShape: the pads are of other layers.
 	ErrShape = errors.New("padstock: pads of the wrong shape")
-	// ErrFailed: a change may or may not be on disk. Until it is opened anew, the
-	// stock serves nothing more.
+	// ErrFailed: a change may or may not be on disk. The stock serves nothing more until
+	// it is opened anew.
 	ErrFailed = errors.New("padstock: disk failed")
 	// ErrFull: the stock has given out all its ids.
 	ErrFull = errors.New("padstock: no ids left")
@@ -88,7 +89,8 @@ var (
 	ErrClosed = errors.New("padstock: closed")
 )
 
-// Key is the secret's key that a stock's own is sealed under. It prints redacted.
+// Key is the key in the secret under which a stock's own key is sealed. It prints
+// redacted.
 type Key [32]byte
 
 const redactedKey = "padstock.Key(redacted)"
@@ -99,7 +101,7 @@ func (Key) Format(f fmt.State, _ rune) { io.WriteString(f, redactedKey) }
 // MarshalText keeps k out of JSON and structured logs.
 func (Key) MarshalText() ([]byte, error) { return []byte(redactedKey), nil }
 
-// Config says where a stock is and what it is bound to.
+// Config says where a stock is, and what it is bound to.
 type Config struct {
 	Dir        string
 	JournalDir string // in no backup together with Dir, and of this stock alone
@@ -162,8 +164,8 @@ func (s *Stock) recordSize() int {
 // 2^32 are sealed under its key.
 const maxID = 1 << 31
 
-// Open opens the stock of c, which may be none yet. It holds the stock until
-// Close: ErrLocked for all others.
+// Open opens the stock of c, which need not exist yet. It holds the stock until Close:
+// all others get ErrLocked.
 func Open(fsys FS, c Config) (_ *Stock, err error) {
 	if err := checkMachine(c.MachineID); err != nil {
 		return nil, err
@@ -209,14 +211,14 @@ func within(path, dir string) bool {
 	return strings.HasPrefix(path+slash, strings.TrimSuffix(dir, slash)+slash)
 }
 
-// Discarded returns why a stock that was there was discarded, or nil.
+// Discarded returns why an existing stock was discarded, or nil.
 func (s *Stock) Discarded() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.discarded
 }
 
-// Len returns the samples that pads are left for.
+// Len returns for how many samples pads are left.
 func (s *Stock) Len() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -231,7 +233,7 @@ func (s *Stock) left() int {
 	return n
 }
 
-// Close lets others have the stock.
+// Close releases the stock for others.
 func (s *Stock) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -422,9 +424,9 @@ func (s *Stock) begin() (err error) {
 	})
 }
 
-// Add writes a block of pads, one entry a layer, all of as many samples. When it
-// returns they are durable. Where it fails they are lost; the stock stays as it
-// was, but for ErrFailed. The states must be in no other hands.
+// Add writes a block of pads, one entry per layer, all of the same number of samples.
+// When it returns, they are durable. If it fails, they are lost; the stock stays as it
+// was, except after ErrFailed. Nobody else may hold the states.
 func (s *Stock) Add(pads []transform.PadsState) error {
 	if err := s.checkShape(pads); err != nil {
 		return err
@@ -499,10 +501,10 @@ func (s *Stock) associated(b block, i int) []byte {
 	return append(slices.Clone(s.sum[:]), le64(b.first, uint64(i))...)
 }
 
-// Take burns the pads of n samples, or of as many as there are, and hands them
-// out: one entry a block that they come from, with an entry a layer. With all set
-// it takes n or none, and then returns ErrShort. On any error they may be burned,
-// and none is handed out.
+// Take burns the pads of n samples, or of as many as there are, and hands them out: one
+// entry per block that they come from, which has one entry per layer. With all set it
+// takes all n, or none and returns ErrShort. On any error they may be burned, and none is
+// handed out.
 func (s *Stock) Take(n int, all bool) ([][]transform.PadsState, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
