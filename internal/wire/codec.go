@@ -13,8 +13,8 @@ import (
 	pb "github.com/securenets/securenets/api/securenets/v1"
 )
 
-// ErrMessage reports bytes that are no protobuf message of the wanted type, or a
-// value that cannot be sent.
+// ErrMessage reports bytes that are not a protobuf message of the wanted type, or a value
+// that cannot be sent.
 var ErrMessage = errors.New("wire: bad message")
 
 // Field numbers of EvaluateRequest and EvaluateResponse.
@@ -29,9 +29,9 @@ const (
 // headBytes is room for all of a message but its words, a seed or an error.
 const headBytes = 128
 
-// Codec is gRPC's codec "proto" but for *Request and *Response, whose words it
-// does not copy: sent words leave from their own memory, received words are
-// views of the transport's buffers.
+// Codec is gRPC's codec "proto", except that it does not copy the words of *Request and
+// *Response: words are sent from their own memory, and received words are views of the
+// transport's buffers.
 type Codec struct{}
 
 var _ encoding.CodecV2 = Codec{}

@@ -17,7 +17,7 @@ import (
 	"github.com/securenets/securenets/internal/lane"
 )
 
-// Stream is an Evaluate stream as its host has it: a grpc.ClientStream, or Direct.
+// Stream is the host's end of an Evaluate stream: a grpc.ClientStream, or Direct.
 type Stream interface {
 	SendMsg(m any) error
 	RecvMsg(m any) error
@@ -145,8 +145,8 @@ func (d *direct) send(flags byte, b mem.BufferSlice) (err error) {
 	return err
 }
 
-// Direct is a direct stream as its host has it: a Stream, whose memory is the host's to
-// divide. It ends with its context, and where it is closed.
+// Direct is the host's end of a direct stream: a Stream with shared memory, which the
+// host allocates from. It ends when its context ends or it is closed.
 type Direct struct {
 	direct
 	*lane.Slots
@@ -154,9 +154,10 @@ type Direct struct {
 	stop   func() bool
 }
 
-// DialDirect opens a direct stream to the daemon at an address as SocketPath takes it, with
-// memory of so many bytes, a multiple of lane.Grain. A daemon that does not take it returns a
-// *lane.RefusedError, one that does not know of it another error: both may still be called by Dial.
+// DialDirect opens a direct stream to the daemon at an address that SocketPath accepts,
+// with memory of size bytes, a multiple of lane.Grain. If the daemon does not take the
+// memory, the error is a *lane.RefusedError; if it does not know direct streams, another
+// error. Dial may still reach either daemon.
 func DialDirect(ctx context.Context, addr string, size int64) (*Direct, error) {
 	path, err := SocketPath(addr)
 	if err != nil {
@@ -201,11 +202,11 @@ func (d *Direct) Close() {
 	d.cancel()
 }
 
-// Ended reports whether the daemon has ended the connection, or the host has. The memory may
-// then be empty, and is not before.
+// Ended reports whether the daemon or the host has ended the connection. Only then may
+// the memory be empty.
 func (d *Direct) Ended() bool { return lane.Ended(d.conn) }
 
-// SendMsg implements Stream. Its errors are io.EOF where RecvMsg says why, and else statuses.
+// SendMsg implements Stream. Its error is io.EOF if RecvMsg says why, or else a status.
 func (d *Direct) SendMsg(m any) error {
 	b, err := marshal(m)
 	if err != nil {
@@ -221,8 +222,8 @@ func (d *Direct) SendMsg(m any) error {
 // CloseSend implements Stream.
 func (d *Direct) CloseSend() error { return d.conn.CloseWrite() }
 
-// RecvMsg implements Stream. Its errors are io.EOF at the end of a stream that ended well, an
-// *Error of the daemon's, and else statuses.
+// RecvMsg implements Stream. Its error is io.EOF at the end of a stream that ended well,
+// an *Error of the daemon's, or else a status.
 func (d *Direct) RecvMsg(m any) error {
 	var head [prefix]byte
 	err := d.ReadMessageHeader(head[:])
@@ -266,14 +267,15 @@ func outcome(b mem.BufferSlice) error {
 	return FromProto(&last)
 }
 
-// DirectServer is a direct stream as a server has it.
+// DirectServer is the server's end of a direct stream.
 type DirectServer struct {
 	direct
 	region *lane.Region
 }
 
 // ServeDirect returns the stream of a connection on which a region was accepted, and its
-// receiver. The caller holds the region until it has called End, or closed the connection.
+// receiver. The caller must hold the region until it has called End or closed the
+// connection.
 func ServeDirect(ctx context.Context, c *net.UnixConn, r *lane.Region) (*DirectServer, *Receiver) {
 	d := &DirectServer{newDirect(ctx, c, true), r}
 	return d, &Receiver{stream: d}
@@ -292,8 +294,7 @@ func (d *DirectServer) SendMsg(m any) error {
 	return d.broken(d.send(0, b))
 }
 
-// End says how the stream has ended, by a status or, where all went well, nil, and ends
-// the connection.
+// End sends how the stream ended, a status or nil for success, and ends the connection.
 func (d *DirectServer) End(err error) {
 	last := new(pb.Error)
 	if err != nil {
@@ -310,7 +311,8 @@ func (d *DirectServer) End(err error) {
 	d.HangUp()
 }
 
-// HangUp ends the connection. Nothing is sent from then on, not even by who finds the context done.
+// HangUp ends the connection. Nothing is sent from then on, not even by code that finds
+// the context done.
 func (d *DirectServer) HangUp() {
 	_ = d.conn.CloseWrite() // at once, as Close need not
 	d.cancel()

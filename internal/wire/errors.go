@@ -34,7 +34,7 @@ const (
 	ReasonInternal      Reason = "INTERNAL"        // the backend failed
 )
 
-// Reasons are all that the protocol names.
+// Reasons lists all reasons that the protocol names.
 var Reasons = []Reason{
 	ReasonBadRequest, ReasonBadLength, ReasonNonCanonical, ReasonModelNotFound, ReasonLayerNotFound, ReasonTooLarge, ReasonBadModel,
 	ReasonBadOffset, ReasonOverloaded, ReasonTimeout, ReasonShuttingDown, ReasonStorage, ReasonInternal,
@@ -48,7 +48,7 @@ type Error struct {
 	Code    codes.Code
 	Reason  Reason
 	Message string
-	// RetryAfter is how long to wait before another try; 0 where there is no telling.
+	// RetryAfter is how long to wait before another try; 0 if unknown.
 	RetryAfter time.Duration
 }
 
@@ -76,8 +76,8 @@ func (e *Error) Proto() *pb.Error {
 		RetryNs: uint64(max(0, e.RetryAfter))}
 }
 
-// FromStatus returns the *Error that a gRPC status error carries, or err itself
-// where it carries none.
+// FromStatus returns the *Error that a gRPC status error carries, or err itself if it
+// carries none.
 func FromStatus(err error) error {
 	s, ok := status.FromError(err)
 	if !ok {
@@ -119,8 +119,7 @@ func received(c codes.Code, reason, message string, retry time.Duration) *Error 
 	return &Error{c, Reason(Printable(reason)), Printable(message), min(max(0, retry), longest)}
 }
 
-// Printable keeps a foreign text from steering the terminal or flooding the log
-// that it ends in.
+// Printable sanitises foreign text so that it cannot control a terminal or flood a log.
 func Printable(s string) string {
 	const most = 512
 	s = s[:min(len(s), most)]

@@ -44,8 +44,8 @@ var reconnect = grpc.ConnectParams{
 	MinConnectTimeout: 5 * time.Second,
 }
 
-// ServerOptions and DialOptions set the codec, MaxMessage, window sizes, and
-// pings that find a peer that hangs.
+// ServerOptions and DialOptions set the codec, MaxMessage, window sizes, and pings that
+// detect a peer that hangs.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ForceServerCodecV2(Codec{}),
@@ -58,7 +58,7 @@ func ServerOptions() []grpc.ServerOption {
 	}
 }
 
-// DialOptions is ServerOptions for the other side.
+// DialOptions returns the client's counterpart of ServerOptions.
 func DialOptions() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(Codec{}),
@@ -76,9 +76,8 @@ var ErrAddress = errors.New("wire: bad address")
 // maxSocketPath is the longest path of a unix socket in bytes (sun_path less its NUL).
 const maxSocketPath = 107
 
-// SocketPath returns the path in an address "unix:/path". Its errors wrap
-// ErrAddress: the scheme is another one, or no
-// socket of the file system can have the path.
+// SocketPath returns the path in an address "unix:/path". Its errors wrap ErrAddress: the
+// scheme is a different one, or no socket of the file system can have the path.
 func SocketPath(addr string) (string, error) {
 	path, ok := strings.CutPrefix(addr, "unix:")
 	switch {
@@ -92,9 +91,9 @@ func SocketPath(addr string) (string, error) {
 	return path, nil
 }
 
-// HostPort returns what an address "tls:HOST:PORT" names. Its errors wrap ErrAddress.
-// HOST is a name, or the number of an address, in brackets where it has colons; for
-// a server it may be empty, which stands for all addresses of the machine.
+// HostPort returns the host and port of an address "tls:HOST:PORT". Its errors wrap
+// ErrAddress. HOST is a name or an IP address, in brackets if it has colons. For a server
+// it may be empty, which stands for all addresses of the machine.
 func HostPort(addr string) (host, port string, err error) {
 	hostport, ok := strings.CutPrefix(addr, "tls:")
 	if !ok {
@@ -115,8 +114,8 @@ func HostPort(addr string) (host, port string, err error) {
 	return host, port, nil
 }
 
-// DialTLS connects lazily to an address as HostPort takes it, with TLS 1.3 and never
-// through a proxy. The server is to have a certificate for HOST, unless config names
+// DialTLS connects lazily to an address that HostPort accepts, with TLS 1.3 and never
+// through a proxy. The server must have a certificate for HOST, unless config names
 // another server.
 func DialTLS(addr string, config *tls.Config) (*grpc.ClientConn, error) {
 	host, port, err := HostPort(addr)
@@ -139,7 +138,7 @@ func DialTLS(addr string, config *tls.Config) (*grpc.ClientConn, error) {
 		append(DialOptions(), dial, grpc.WithTransportCredentials(credentials.NewTLS(c)))...)
 }
 
-// Dial connects lazily to an address as SocketPath takes it.
+// Dial connects lazily to an address that SocketPath accepts.
 func Dial(addr string) (*grpc.ClientConn, error) {
 	path, err := SocketPath(addr)
 	if err != nil {

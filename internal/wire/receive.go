@@ -12,16 +12,15 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// ErrStream reports a context that is not that of a stream which gRPC serves.
+// ErrStream reports a context that does not belong to a stream served by gRPC.
 var ErrStream = errors.New("wire: no stream of gRPC's")
 
-// Receiver reads the messages of a stream that a server handles, as RecvMsg does
-// and instead of it, in two steps: a message's size is known before its bytes are
-// let into memory, so that they can be waited for. Until then a stream holds no
-// more than its window.
+// Receiver reads the messages of a stream that a server handles, instead of RecvMsg, in
+// two steps: a message's size is known before its bytes are let into memory, so that the
+// server can wait for room. Until then a stream holds no more than its window.
 //
-// It belongs to one goroutine at a time. Its errors are io.EOF at the end of the
-// stream, and else statuses.
+// It belongs to one goroutine at a time. Its errors are io.EOF at the end of the stream,
+// or else statuses.
 type Receiver struct {
 	stream messages
 	header [prefix]byte // of the message begun
@@ -34,7 +33,7 @@ type messages interface {
 	Read(n int) (mem.BufferSlice, error)
 }
 
-// NewReceiver returns the receiver of the stream whose handler has been given ctx.
+// NewReceiver returns the receiver of the stream whose handler was given ctx.
 func NewReceiver(ctx context.Context) (*Receiver, error) {
 	s, ok := grpc.ServerTransportStreamFromContext(ctx).(messages)
 	if !ok {

@@ -2,8 +2,8 @@
 // payload words without copying them, addresses, limits, and errors with stable
 // reasons. Both sides use it; it knows nothing of masks. See docs/spec.md, section 8.
 //
-// Payload travels as *Request and *Response, given to the SendMsg and RecvMsg of
-// an Evaluate stream in the place of the generated messages:
+// Payload travels as *Request and *Response, given to the SendMsg and RecvMsg of an
+// Evaluate stream instead of the generated messages:
 //
 //	req := wire.Request{ID: 1, Model: digest, Rows: n, Words: wire.EncodeWords(r, v, release)}
 //	err := stream.SendMsg(&req)
@@ -29,8 +29,8 @@ const (
 	MaxPayload = MaxMessage - 1<<10
 )
 
-// Request is an EvaluateRequest whose words stay in the buffers that they came
-// in or are to be sent from. Codec reads and writes it as protobuf.
+// Request is an EvaluateRequest whose words stay in the buffers that they were received
+// in or are sent from. Codec reads and writes it as protobuf.
 type Request struct {
 	ID    uint64
 	Model []byte // digest
@@ -41,8 +41,8 @@ type Request struct {
 	Seed   *pb.Seed
 	Shared *Span // of the connection's memory: the words are there
 	Answer *Span // likewise: the answer's words are to go there; nil: to the answer
-	// How long it may wait for its product in nanoseconds, and its place among the
-	// caller's own requests; 0: the daemon's affair.
+	// How long the request may wait for its product, in nanoseconds, and its priority
+	// among the caller's own requests; 0: the daemon decides.
 	TimeoutNS uint64
 	Priority  uint32
 }

@@ -24,7 +24,7 @@ func asBytes(r ring.Ring, v []uint32) ([]byte, bool) {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(v))), 4*len(v)), true
 }
 
-// Copies returns how many bytes EncodeWords copies of n words.
+// Copies returns how many bytes EncodeWords copies for n words.
 func Copies(r ring.Ring, n int) int {
 	bytes := n * r.WordBytes()
 	if littleEndian && r.WordBytes() == 4 && !mem.IsBelowBufferPoolingThreshold(bytes) {
@@ -50,14 +50,14 @@ func (p copyPool) Put(b *[]byte) {
 	p.release()
 }
 
-// EncodeWords returns v as wire bytes, which the caller frees. Where memory holds
-// the words as the wire does the bytes are v's own memory, and v must not change
-// until release (which may be nil) is called, once, from any goroutine, after the
-// last use of the words or of a copy. Short vectors are copied.
+// EncodeWords returns v as wire bytes, which the caller frees. If words in memory are as
+// on the wire, the bytes are v's own memory. v must then not change until release (which
+// may be nil) is called, once, from any goroutine, after the last use of the words or of
+// a copy. Short vectors are copied.
 //
-// Do not wait for release: gRPC forgets the buffers of a message that a broken
-// connection cuts off, and of one during whose sending the stream's first answer
-// comes. The garbage collector then has v.
+// Do not wait for release. gRPC forgets the buffers of a message that a broken connection
+// cuts off, and of a message during whose sending the stream's first answer arrives. The
+// garbage collector then frees v.
 func EncodeWords(r ring.Ring, v []uint32, release func()) mem.BufferSlice {
 	if release == nil {
 		release = func() {}
@@ -91,8 +91,8 @@ func PutWords(r ring.Ring, to []byte, v []uint32) {
 	r.PutWords(to, v)
 }
 
-// DecodeWords copies exactly len(dst) words from b to dst. It returns an *Error
-// with ReasonBadLength or ReasonNonCanonical; dst is then not to be used.
+// DecodeWords copies exactly len(dst) words from b to dst. Its error is an *Error with
+// ReasonBadLength or ReasonNonCanonical; dst must then not be used.
 func DecodeWords(r ring.Ring, dst []uint32, b mem.BufferSlice) error {
 	if got, want := b.Len(), len(dst)*r.WordBytes(); got != want {
 		return &Error{Code: codes.InvalidArgument, Reason: ReasonBadLength, Message: fmt.Sprintf("%d bytes of words, want %d", got, want)}
