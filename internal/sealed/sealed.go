@@ -1,14 +1,14 @@
-// Package sealed is the file that the cloud gets: masked weights and the plan,
-// public by design. It is a safetensors file with numbered U32 tensors ("0",
-// "1", ...) and the plan as JSON under the metadata key "securenets.plan".
-// A model is named by the SHA-256 of its bytes. See docs/spec.md, section 7.
+// Package sealed reads and writes the file that the cloud gets: masked weights and the
+// plan, public by design. It is a safetensors file with numbered U32 tensors ("0", "1",
+// ...) and the plan as JSON under the metadata key "securenets.plan". A model is named by
+// the SHA-256 of its bytes. See docs/spec.md, section 7.
 //
 //	{"version": 1, "ring": [251, 241, 239, 233], "ops": [
 //	  {"conv2d": {"in": [28, 28, 1], "out": 20, "kernel": [5, 5], "stride": [1, 1],
 //	              "dilation": [1, 1], "padding": [0, 0, 0, 0], "groups": 1}},
 //	  {"dense": {"in": 800, "out": 500}}]}
 //
-// Input maps are H, W, C; padding is top, left, bottom, right. A plan has one
+// Input maps are H, W, C; padding is top, left, bottom, right. A plan has exactly one
 // encoding: keys in this order, no white space, nothing else.
 package sealed
 
@@ -50,7 +50,7 @@ func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 // Sum returns the digest of a model's bytes.
 func Sum(b []byte) Digest { return sha256.Sum256(b) }
 
-// Model is a sealed model: one masked weight matrix an operator.
+// Model is a sealed model: one masked weight matrix per operator.
 type Model struct {
 	Plan    plan.Plan
 	Weights []ring.Matrix // Plan.Ops[i].Rows() x Plan.Ops[i].Terms(), canonical
@@ -143,8 +143,8 @@ func decodePlan(b []byte) (plan.Plan, error) {
 	return p, nil
 }
 
-// Marshal returns the model's bytes, a function of the model alone. It refuses,
-// with ring's and plan's errors, a model that Parse would not accept.
+// Marshal returns the model's bytes, which depend on the model alone. It refuses, with
+// ring's and plan's errors, a model that Parse would not accept.
 func (m *Model) Marshal() ([]byte, error) {
 	if err := m.Plan.Validate(); err != nil {
 		return nil, err
@@ -170,8 +170,8 @@ func (m *Model) Marshal() ([]byte, error) {
 	return f.Marshal()
 }
 
-// Parse reads a model from bytes from outside; it allocates about as much as
-// they are. Every error wraps ErrInvalid.
+// Parse reads a model from untrusted bytes; it allocates about as much memory as they
+// take. Every error wraps ErrInvalid.
 func Parse(b []byte) (*Model, error) {
 	m, err := parse(b)
 	if err != nil {
@@ -205,9 +205,9 @@ func parse(b []byte) (*Model, error) {
 	return m, nil
 }
 
-// ReadPlan reads the plan of a model of size bytes from its beginning, at most 1 MiB,
-// and checks all of it that Parse checks but the words and the digest. Errors wrap
-// ErrInvalid, or are r's.
+// ReadPlan reads the plan of a model of size bytes from its beginning, at most 1 MiB. It
+// checks everything that Parse checks, except the words. Neither checks the digest.
+// Errors wrap ErrInvalid, or are r's.
 func ReadPlan(r io.Reader, size int64) (plan.Plan, error) {
 	b := make([]byte, 8, 8+4096)
 	if _, err := io.ReadFull(r, b); err != nil {
