@@ -1,6 +1,6 @@
-// Command peers measures SecureNets' products and networks beside those of
-// others, in one process and the same rounds. It is a module of its own, so that
-// the product has neither their code nor cgo. See README.md.
+// Command peers measures SecureNets' products and networks beside those of others, in one
+// process and the same rounds. It is a module of its own, so that the product contains
+// neither their code nor cgo. See README.md.
 package main
 
 import (

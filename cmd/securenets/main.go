@@ -1,8 +1,8 @@
 // Command securenets is the trusted host: it seals networks, gives their masked
 // weights to untrusted clouds, and runs them there with every product checked.
 //
-// Exit status: 0 for success, 1 for failure, 2 for wrong usage, and 3 where it
-// was a cloud's wrong answer that ended it.
+// The exit status is 0 for success, 1 for failure, 2 for wrong usage, and 3 if a cloud's
+// wrong answer ended the command.
 package main
 
 import (

@@ -1,6 +1,6 @@
-// Command securenetsd is the cloud's daemon: it stores sealed models and
-// multiplies masked inputs with them. It exits with status 0 after a signal, 1
-// where it cannot start, and 2 where its flags or configuration are wrong.
+// Command securenetsd is the cloud's daemon: it stores sealed models and multiplies
+// masked inputs by them. It exits with status 0 after a signal, 1 if it cannot start or
+// its socket fails, and 2 if its flags or configuration are wrong.
 package main
 
 import (

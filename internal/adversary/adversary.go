@@ -1,12 +1,12 @@
-// Package adversary is a cloud that cheats: a proxy in front of an honest
-// daemon that changes answers on their way back. Tests and the demo use it to
-// show that each kind of lie is caught. It never runs in production.
+// Package adversary implements a cloud that cheats: a proxy in front of an honest daemon
+// that changes answers on their way back. Tests and the demo use it to show that each
+// kind of lie is caught. It never runs in production.
 //
 //	host  ── request ──▶  Proxy  ── request ──▶  honest daemon
 //	host  ◀── lie ──────  Proxy  ◀── answer ───  honest daemon
 //
-// All but the answers of Evaluate passes unchanged, as bytes. An honest proxy
-// shows what a cloud sees: Record keeps the words that it is sent.
+// Everything except the answers of Evaluate passes unchanged, as bytes. An honest proxy
+// shows what a cloud sees: Record keeps the words that it receives.
 package adversary
 
 import (

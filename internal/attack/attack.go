@@ -1,11 +1,11 @@
-// Package attack attacks what SecureNets sends, to measure what it hides: the attacks
-// of docs/threat-model.md on the weights and inputs of trained networks.
+// Package attack attacks what SecureNets sends, to measure what the masks hide: it has
+// the attacks of docs/threat-model.md on the weights and inputs of trained networks.
 //
-// An attacker here has what a cloud has: masked weights, what it receives of calls, the
-// operators' shapes, and this source. Some are given more, which their names say: base models,
-// the two candidates of a game, and for Statistics which inputs are zero. Run makes
-// weights, images and masks, and hands them for nothing else but to score.go, which says
-// what an attack got right.
+// An attacker has what a cloud has: masked weights, what it receives of calls, the
+// operators' shapes, and this source. Some attacks are given more, as their names say:
+// base models, the two candidates of a game, and for Statistics which inputs are zero.
+// Run makes weights, images and masks; it reveals them only to score.go, which says what
+// an attack got right.
 package attack
 
 import (

@@ -1,7 +1,7 @@
-// Package dataset reads images and labels from files: IDX (plain or gzipped), in
-// which MNIST comes, CIFAR-10's binary version, NumPy's .npy, and PNG. It treats them as hostile: memory follows what a file
-// delivers, not what its header declares, up to a fixed limit, and errors say
-// what is wrong.
+// Package dataset reads images and labels from files: IDX (plain or gzipped), in which
+// MNIST comes, CIFAR-10's binary version, NumPy's .npy, and PNG. It treats them as
+// hostile: the memory it takes depends on what a file delivers, not on what its header
+// declares, up to a fixed limit, and errors say what is wrong.
 package dataset
 
 import (

@@ -1,7 +1,7 @@
 //go:build unix
 
-// Package fence places test data beside memory that may not be touched: a read
-// or a write past it ends the test.
+// Package fence places test data next to inaccessible memory, so that a read or a write
+// past its end faults and ends the test.
 package fence
 
 import (

@@ -1,4 +1,4 @@
-// Package lane is memory that two processes of one machine share, so that the words
+// Package lane manages memory that two processes on one machine share, so that the words
 // of requests and answers need not go through the socket that connects them.
 //
 //	host                                                     daemon
@@ -6,11 +6,10 @@
 //	       ◀────────────────────────────── a reply: a verdict
 //	       then a direct stream, on the same connection, or HTTP/2 where there is no region
 //
-// The region is the connection's: who may use it is who is at its two ends, and it is
-// unmapped when the connection has ended and nobody at that end uses it any more. Both
-// sides may write to it at any time, so that neither takes anything there for what it was
-// a moment before: words are copied out, once, and then looked at. See docs/spec.md,
-// section 8.
+// The region belongs to the connection: only its two ends may use it. Each end unmaps it
+// when the connection has ended and nobody at that end uses it any more. Both sides may
+// write to it at any time, so neither may assume that its content stays the same: words
+// are copied out once, and only the copy is looked at. See docs/spec.md, section 8.
 package lane
 
 import (

@@ -1,4 +1,5 @@
-// Package localsocket listens on unix sockets that are for some users of the machine alone.
+// Package localsocket listens on unix sockets that only some users of the machine may
+// use.
 package localsocket
 
 import (

@@ -1,5 +1,5 @@
-// Package pool reuses the memory of batches, which come in few sizes and are
-// large: the garbage collector would clear and collect as many bytes as there is
+// Package pool reuses the memory of batches. These are large and come in few sizes;
+// without reuse the garbage collector would clear and collect as many bytes as there is
 // traffic.
 package pool
 

@@ -5,9 +5,9 @@
 //	{"__metadata__": {"key": "text"},
 //	 "name": {"dtype": "U32", "shape": [2, 3], "data_offsets": [0, 24]}, ...}
 //
-// Tensors are row-major and little-endian. Reading is strict, as files come from
-// outside: no hole, overlap, trailing byte, duplicate or unknown key passes, and
-// no size is used before it is known to fit the bytes that are there. Writing is
+// Tensors are row-major and little-endian. Reading is strict, because files come from
+// outside: holes, overlaps, trailing bytes, and duplicate or unknown keys are refused,
+// and no size is used before it is known to fit the bytes that are there. Writing is
 // deterministic.
 package safetensors
 

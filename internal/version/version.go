@@ -1,4 +1,4 @@
-// Package version is the version of both programs.
+// Package version holds the version of both programs.
 package version
 
 import "runtime/debug"

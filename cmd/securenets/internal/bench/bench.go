@@ -1,5 +1,5 @@
-// Package bench measures what outsourcing rests on, on the machine it runs on:
-// the cloud's products, and the host's passes over what it sends and receives.
+// Package bench measures the parts of outsourcing on the machine it runs on: the cloud's
+// products, and the host's passes over what it sends and receives.
 package bench
 
 import (

@@ -1,4 +1,4 @@
-// Package chart draws lines over logarithmic axes, as PNG and as SVG.
+// Package chart draws line charts with logarithmic axes, as PNG and SVG.
 package chart
 
 import (

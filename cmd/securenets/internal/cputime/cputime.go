@@ -1,4 +1,4 @@
-// Package cputime reads what processor time processes have used.
+// Package cputime reads the CPU time that processes have used.
 package cputime
 
 import (

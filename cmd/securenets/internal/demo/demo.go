@@ -1,6 +1,6 @@
-// Package demo is the main job, end to end on one machine: a real network and
-// real images, a daemon of its own that sees neither, every product checked, and
-// a cloud that cheats caught.
+// Package demo runs the main job end to end on one machine: a real network on real
+// images, with a daemon of its own that sees neither. Every product is checked, and a
+// cloud that cheats is caught.
 package demo
 
 import (

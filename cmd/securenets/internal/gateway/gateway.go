@@ -1,7 +1,8 @@
-// Package gateway serves sealed networks to applications of this machine by the Open
-// Inference Protocol, version 2: its REST part with the extension for binary tensors, and its
-// gRPC part. Clients made for inference servers work unchanged, and know nothing of masks and
-// clouds. It is part of the trusted host: inputs and results pass through it in the clear.
+// Package gateway serves sealed networks to applications on this machine by the Open
+// Inference Protocol, version 2: over REST, with the extension for binary tensors, and
+// over gRPC. Clients made for inference servers work unchanged, and know nothing of masks
+// and clouds. It is part of the trusted host: inputs and results pass through it in the
+// clear.
 package gateway
 
 import (

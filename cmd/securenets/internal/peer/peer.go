@@ -1,5 +1,6 @@
 // Package peer runs a second process of this program as the far end of a connection, and
-// seals with it, so that what sending costs is measured as it will be.
+// seals with it, so that the cost of sending is measured between two processes, as it
+// will be in use.
 package peer
 
 import (

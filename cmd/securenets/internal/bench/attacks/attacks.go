@@ -1,4 +1,4 @@
-// Package attacks measures what attacks recover of trained networks, and of their inputs.
+// Package attacks measures what attacks recover of trained networks and of their inputs.
 package attacks
 
 import (

@@ -1,4 +1,4 @@
-// Package benchtest is what tests of benches share.
+// Package benchtest holds what the tests of benchmarks share.
 package benchtest
 
 import (

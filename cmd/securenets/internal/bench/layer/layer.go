@@ -1,5 +1,5 @@
-// Package layer has a call of a sealed layer answered, so that what the host does for it can
-// be timed, pass by pass.
+// Package layer gets a call of a sealed layer answered, so that the host's work for it
+// can be timed pass by pass.
 package layer
 
 import (

@@ -1,5 +1,5 @@
-// Package measure is what benches share: what they are told, rounds and their figures, and
-// where they were measured.
+// Package measure holds what benchmarks share: their options, rounds and figures, and the
+// description of the machine.
 package measure
 
 import (

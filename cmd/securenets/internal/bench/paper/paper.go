@@ -1,5 +1,5 @@
-// Package paper measures the paper's two tables, beside what computes the same otherwise,
-// and says of each row whether it confirms the paper.
+// Package paper measures the paper's two tables, beside other ways to compute the same,
+// and says for each row whether it confirms the paper.
 package paper
 
 import (

@@ -1,5 +1,5 @@
-// Package place measures what whole networks cost the host, with every layer sent and with
-// those kept that do not pay.
+// Package place measures what whole networks cost the host, with every layer sent, and
+// with the layers kept that do not pay to send.
 package place
 
 import (

@@ -1,5 +1,5 @@
-// Package serve measures a daemon under load: beside the bare kernel, for long, with many
-// idle callers, and beside an echo of the same frames.
+// Package serve measures a daemon under load: beside the bare kernel, over minutes, with
+// many idle callers, and beside an echo of the same frames.
 package serve
 
 import (

@@ -1,5 +1,6 @@
-// Package throughput measures an instance: what callers get of its cloud through a host that
-// checks every product, what the cloud does alone, and what that costs.
+// Package throughput measures an instance: the rate that callers get from its cloud
+// through a host that checks every product, the rate of the cloud alone, and what both
+// cost.
 package throughput
 
 import (

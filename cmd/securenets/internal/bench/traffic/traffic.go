@@ -1,5 +1,6 @@
-// Package traffic has callers ask a daemon for products, in closed loops or at random times,
-// and takes the time of every answer. It neither masks nor checks.
+// Package traffic is a load generator: callers ask a daemon for products, in closed loops
+// or at random times, and the latency of every answer is measured. It neither masks nor
+// checks.
 package traffic
 
 import (
