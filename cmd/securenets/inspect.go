@@ -119,7 +119,7 @@ is sent where that costs less online; pads made beforehand do not count.
 	printLinks(w, d.Placement.Links)
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "layer\toutput\twords up\twords down\tns a word\tsent, online\tits pads\tmultiply-adds\tGMAC/s\tkept\t   decision")
+	fmt.Fprintln(t, "layer\toutput\twords up\twords down\tns per word\tsent, online\tits pads\tmultiply-adds\tGMAC/s\tkept\t   decision")
 	for _, l := range d.Layers {
 		c := l.Cost
 		if c == nil {

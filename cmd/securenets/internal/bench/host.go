@@ -183,7 +183,7 @@ func (c *caller) round() error {
 // Table writes the figures for people.
 func (h *HostResult) Table(w io.Writer) error {
 	t := render.Table(w)
-	fmt.Fprintln(t, "pass\tshape\tthreads\tns a word\tquartiles")
+	fmt.Fprintln(t, "pass\tshape\tthreads\tns per word\tquartiles")
 	for _, r := range h.Rows {
 		fmt.Fprintf(t, "%s\t%s\t%d\t%.3f\t%.3f-%.3f\n", r.Pass, r.Shape, r.Threads, r.PerWord, r.spread[0], r.spread[1])
 	}
@@ -191,7 +191,7 @@ func (h *HostResult) Table(w io.Writer) error {
 		return err
 	}
 	_, err := fmt.Fprintf(w, `
-ns a word is the thread's own CPU time for each word that the call sends or receives;
+ns per word is the thread's own CPU time for each word that the call sends or receives;
 medians over rounds. The scheme is %v, with pads in stock and r made again from its
 seed (prg). total is all of the host's online work for the layer, from floats to
 floats, as package hostclient does it: tiles of samples go through all passes, in

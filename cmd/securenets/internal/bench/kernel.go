@@ -198,13 +198,13 @@ func (k *KernelResult) Table(w io.Writer) error {
 	if there {
 		t := render.Table(w)
 		if k.Roofline.VNNI > 0 {
-			fmt.Fprintf(t, "vpdpbusd\t%.1f\tG multiply-adds of bytes a second\n", k.Roofline.VNNI)
+			fmt.Fprintf(t, "vpdpbusd\t%.1f\t10^9 multiply-adds of bytes per second\n", k.Roofline.VNNI)
 		} else {
-			fmt.Fprintf(t, "vpmaddwd\t%.1f\tG multiply-adds of words of 16 bits a second\n", k.Roofline.Words)
-			fmt.Fprintf(t, "vpmaddwd, wide\t%.1f\tG of them a second with sums of more than 32 bits\n", k.Roofline.Wide)
+			fmt.Fprintf(t, "vpmaddwd\t%.1f\t10^9 multiply-adds of 16-bit words per second\n", k.Roofline.Words)
+			fmt.Fprintf(t, "vpmaddwd, wide\t%.1f\t10^9 of these per second, with sums of more than 32 bits\n", k.Roofline.Wide)
 		}
-		fmt.Fprintf(t, "fp64 FMA\t%.1f\tG multiply-adds a second\n", k.Roofline.FP64)
-		fmt.Fprintf(t, "memory, read\t%.1f\tGB a second\n", k.Roofline.DRAM)
+		fmt.Fprintf(t, "fp64 FMA\t%.1f\t10^9 multiply-adds per second\n", k.Roofline.FP64)
+		fmt.Fprintf(t, "memory, read\t%.1f\tGB per second\n", k.Roofline.DRAM)
 		t.Flush()
 	} else {
 		fmt.Fprintln(w, "No limits: they are measured where the processor has AVX2.")

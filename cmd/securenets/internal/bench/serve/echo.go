@@ -253,7 +253,7 @@ func (r *EchoResult) CSV(w io.Writer) error { return render.CSV(w, columns, []Ro
 // Table writes the figures for people.
 func (r *EchoResult) Table(w io.Writer) error {
 	t := render.Table(w)
-	fmt.Fprint(t, "\tCPU a request\trequests a second\tover kernel and echo\n")
+	fmt.Fprint(t, "\tCPU per request\trequests per second\tover kernel and echo\n")
 	row := func(name string, load Row, ratio float64, spread [2]float64) {
 		fmt.Fprintf(t, "daemon%s\t%.1f us\t%.0f\t%.2f (%.2f-%.2f)\n", name, load.Daemon, load.Goodput, ratio, spread[0], spread[1])
 	}

@@ -19,10 +19,10 @@ type namedChart struct {
 func (t *Report) charts() []namedChart {
 	base := t.baseNetwork()
 	byBatch := chart.Chart{
-		Title: "Throughput against batch: " + base + ", through the host, permute+pad", X: "images of a request", Y: "images a second",
+		Title: "Throughput against batch: " + base + ", through the host, permute+pad", X: "images per request", Y: "images per second",
 	}
 	byLatency := chart.Chart{
-		Title: "Throughput against latency: " + base + ", through the host, permute+pad", X: "latency of a request, ms", Y: "images a second",
+		Title: "Throughput against latency: " + base + ", through the host, permute+pad", X: "request latency, ms", Y: "images per second",
 	}
 	pad := transform.DefaultScheme().String()
 	grid := func(r *Row) bool { return r.Side == sideHost && r.Network == base && r.Scheme == pad }
@@ -66,7 +66,7 @@ func (t *Report) charts() []namedChart {
 		{byBatch, "throughput-batch"},
 		{byLatency, "throughput-latency"},
 		{chart.Chart{
-			Title: "Ring multiply-adds against width" + of, X: "width of a layer", Y: "10^9 ring multiply-adds a second", Ticks: ticks,
+			Title: "Ring multiply-adds against width" + of, X: "width of a layer", Y: "10^9 ring multiply-adds per second", Ticks: ticks,
 			Lines: []chart.Line{
 				{Name: "the cloud alone", Colour: 0, Points: sorted(t.line(sized(sideCloud, pad), width, gmacs))},
 				{Name: "through the host", Colour: 1, Points: sorted(t.line(sized(sideHost, pad), width, gmacs))},
@@ -74,7 +74,7 @@ func (t *Report) charts() []namedChart {
 			},
 		}, "gmacs-width"},
 		{chart.Chart{
-			Title: "Host CPU against width" + of, X: "width of a layer", Y: "microseconds of host CPU an image", Ticks: ticks,
+			Title: "Host CPU time against width" + of, X: "width of a layer", Y: "microseconds of host CPU time per image", Ticks: ticks,
 			Lines: []chart.Line{
 				{Name: pad + ", online", Colour: 0, Points: sorted(t.line(sized(sideHost, pad), width, cpu))},
 				{Name: pad + ", for pads", Colour: 0, Dashed: true, Points: sorted(t.line(sized(sideHost, pad), width, pads))},

@@ -116,7 +116,7 @@ func (t *Report) facts() [][2]string {
 	}
 	f = append(f, [2]string{"limit", limit}, [2]string{"checked", fmt.Sprintf("%s products, %s rejected", render.Count(t.Checked), render.Count(t.Rejected))})
 	if t.PerHour != nil {
-		f = append(f, [2]string{"price", fmt.Sprintf("%s %s an hour", render.Decimal(*t.PerHour), t.Currency)})
+		f = append(f, [2]string{"price", fmt.Sprintf("%s %s per hour", render.Decimal(*t.PerHour), t.Currency)})
 	}
 	return append(f, [2]string{"command", "`" + strings.Join(t.Command, " ") + "`"})
 }
