@@ -57,7 +57,7 @@ func measureLinks(ctx context.Context, r ring.Ring, link Link, addr string) (cos
 		if link == LinkTLS {
 			addr = "tls:" + l.Addr().String()
 		}
-		echoing, stop := context.WithCancel(ctx)
+		echoing, stop := context.WithCancel(context.WithoutCancel(ctx)) // calls end first, and say why
 		served := make(chan error, 1)
 		go func() { served <- ServeEcho(echoing, l) }()
 		defer func() {
