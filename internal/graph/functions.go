@@ -3,6 +3,7 @@ package graph
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
 type (
@@ -98,39 +99,22 @@ func (Softplus) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
 	}
 }
 
-func (Erf) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
-	for i, v := range in[0][:len(dst)] {
-		dst[i] = float32(math.Erf(float64(v)))
-	}
-}
-
-func (Exp) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
-	for i, v := range in[0][:len(dst)] {
-		dst[i] = float32(math.Exp(float64(v)))
-	}
-}
-
-func (Log) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
-	for i, v := range in[0][:len(dst)] {
-		dst[i] = float32(math.Log(float64(v)))
-	}
-}
-
-func (Abs) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
-	for i, v := range in[0][:len(dst)] {
-		dst[i] = float32(math.Abs(float64(v)))
-	}
-}
-
+func (Erf) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) { each(dst, in[0], math.Erf) }
+func (Exp) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) { each(dst, in[0], math.Exp) }
+func (Log) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) { each(dst, in[0], math.Log) }
+func (Abs) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) { each(dst, in[0], math.Abs) }
 func (Reciprocal) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
 	for i, v := range in[0][:len(dst)] {
 		dst[i] = 1 / v
 	}
 }
 
-func (Sqrt) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
-	for i, v := range in[0][:len(dst)] {
-		dst[i] = float32(math.Sqrt(float64(v)))
+func (Sqrt) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) { each(dst, in[0], math.Sqrt) }
+
+// each sets dst to f of x, rounded once.
+func each(dst, x []float32, f func(float64) float64) {
+	for i, v := range x[:len(dst)] {
+		dst[i] = float32(f(float64(v)))
 	}
 }
 
@@ -138,10 +122,7 @@ func (Sqrt) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
 func (LogSoftmax) Apply(dst []float32, _ int, shapes []Shape, in ...[]float32) {
 	c := shapes[0].C
 	for src := in[0][:len(dst)]; len(src) > 0; src, dst = src[c:], dst[c:] {
-		top := src[0]
-		for _, v := range src[1:c] {
-			top = max(top, v)
-		}
+		top := slices.Max(src[:c])
 		sum := 0.0 // in [1, c]
 		for _, v := range src[:c] {
 			sum += math.Exp(float64(v) - float64(top))

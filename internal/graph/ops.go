@@ -3,6 +3,7 @@ package graph
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/securenets/securenets/internal/plan"
 )
@@ -174,11 +175,7 @@ func (Sigmoid) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
 	}
 }
 
-func (Tanh) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
-	for i, v := range in[0][:len(dst)] {
-		dst[i] = float32(math.Tanh(float64(v)))
-	}
-}
+func (Tanh) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) { each(dst, in[0], math.Tanh) }
 
 func (Square) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
 	for i, v := range in[0][:len(dst)] {
@@ -220,10 +217,7 @@ func (r Reshape) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
 func (Softmax) Apply(dst []float32, _ int, shapes []Shape, in ...[]float32) {
 	c := shapes[0].C
 	for src := in[0][:len(dst)]; len(src) > 0; src, dst = src[c:], dst[c:] {
-		top := src[0]
-		for _, v := range src[1:c] {
-			top = max(top, v)
-		}
+		top := slices.Max(src[:c])
 		sum := 0.0 // in [1, c]
 		for i, v := range src[:c] {
 			e := math.Exp(float64(v) - float64(top))
