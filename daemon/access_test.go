@@ -14,7 +14,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -34,14 +33,15 @@ import (
 	"github.com/securenets/securenets/kernels"
 )
 
-// certified is a daemon that serves TLS, too.
+// certified is a daemon that serves TLS, too, and whose own caller comes by the unix socket.
 type certified struct {
 	*running
 	ca   *tlstest.CA
 	addr string // of TLS
 }
 
-func startTLS(t *testing.T, backend kernels.Backend, change func(*config.Config)) *certified {
+// withTLS has a daemon serve TLS, with certificates of a CA.
+func withTLS(t testing.TB) (*tlstest.CA, func(*config.Config)) {
 	t.Helper()
 	ca, err := tlstest.NewCA()
 	if err != nil {
@@ -56,27 +56,37 @@ func startTLS(t *testing.T, backend kernels.Backend, change func(*config.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := start(t, backend, func(c *config.Config) {
+	return ca, func(c *config.Config) {
 		c.TLS = config.TLS{Listen: "tls:127.0.0.1:0", Certificate: cert, Key: key, ClientCA: caFile}
+	}
+}
+
+func startTLS(t *testing.T, backend kernels.Backend, change func(*config.Config)) *certified {
+	t.Helper()
+	ca, serve := withTLS(t)
+	d := start(t, backend, func(c *config.Config) {
+		serve(c)
 		if change != nil {
 			change(c)
 		}
 	})
-	found := regexp.MustCompile(`msg=tls address=(\S+)`).FindStringSubmatch(d.log.String())
-	if found == nil {
-		t.Fatal("the log does not say where")
-	}
-	return &certified{d, ca, "tls:" + found[1]}
+	return &certified{d, ca, d.tlsAddr()}
 }
 
 // as returns a connection with a certificate of the daemon's CA.
 func (d *certified) as(l tlstest.Leaf) *grpc.ClientConn {
 	d.t.Helper()
-	cert, err := d.ca.KeyPair(l)
+	return d.with(callerOf(d.t, d.ca, l))
+}
+
+// callerOf says how a caller connects who has a certificate of a CA.
+func callerOf(t testing.TB, ca *tlstest.CA, l tlstest.Leaf) *tls.Config {
+	t.Helper()
+	cert, err := ca.KeyPair(l)
 	if err != nil {
-		d.t.Fatal(err)
+		t.Fatal(err)
 	}
-	return d.with(&tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: d.ca.Pool()})
+	return &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: ca.Pool()}
 }
 
 func (d *certified) with(c *tls.Config) *grpc.ClientConn {
@@ -91,8 +101,7 @@ func (d *certified) with(c *tls.Config) *grpc.ClientConn {
 
 // by is the daemon as another caller sees it.
 func (d *certified) by(cc *grpc.ClientConn) *running {
-	other := &running{t: d.t, cfg: d.cfg, backend: d.backend, cc: cc}
-	return other
+	return &running{t: d.t, cfg: d.cfg, backend: d.backend, log: d.log, logged: d.logged, cc: cc}
 }
 
 // TestTLS: a caller with a certificate is served as on the unix socket.

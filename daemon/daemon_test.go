@@ -40,7 +40,7 @@ import (
 func TestEvaluate(t *testing.T) { eachWay(t, testEvaluate) }
 
 func testEvaluate(t *testing.T, by way) {
-	d := start(t, nil, nil)
+	d := by.start(t, nil, nil)
 	for _, r := range []ring.Ring{ring.Q4(), ring.Q3()} {
 		m := newModel(t, r, smallModel(t).Plan.Ops...)
 		d.push(m)
@@ -68,7 +68,7 @@ func testEvaluate(t *testing.T, by way) {
 func TestManyAtATime(t *testing.T) { eachWay(t, testManyAtATime) }
 
 func testManyAtATime(t *testing.T, by way) {
-	d := start(t, nil, func(c *config.Config) {
+	d := by.start(t, nil, func(c *config.Config) {
 		c.Batching.MaxBatchSize = 20
 		c.Batching.MaxQueueDelayMicroseconds = 300
 		c.Batching.MaxQueueSize = 1000
@@ -120,7 +120,7 @@ func testManyAtATime(t *testing.T, by way) {
 func TestLargest(t *testing.T) { eachWay(t, testLargest) }
 
 func testLargest(t *testing.T, by way) {
-	d := start(t, nil, func(c *config.Config) { c.Limits.MaxBytesInFlight = 144 << 20 })
+	d := by.start(t, nil, func(c *config.Config) { c.Limits.MaxBytesInFlight = 144 << 20 })
 	const width = 32
 	m := newModel(t, ring.Q4(), plan.Dense(width, width))
 	d.push(m)
@@ -218,7 +218,7 @@ func TestRemoveInUse(t *testing.T) { eachWay(t, testRemoveInUse) }
 
 func testRemoveInUse(t *testing.T, by way) {
 	h := newHooked()
-	d := start(t, h, nil)
+	d := by.start(t, h, nil)
 	m := smallModel(t)
 	d.push(m)
 	begun, resume := h.hold(t, 0)
@@ -246,7 +246,7 @@ func TestBackendFailures(t *testing.T) { eachWay(t, testBackendFailures) }
 
 func testBackendFailures(t *testing.T, by way) {
 	h := newHooked()
-	d := start(t, h, nil)
+	d := by.start(t, h, nil)
 	m := smallModel(t)
 	d.push(m)
 	const secret = "the payload was 12345"
@@ -278,7 +278,7 @@ func TestOverload(t *testing.T) { eachWay(t, testOverload) }
 
 func testOverload(t *testing.T, by way) {
 	h := newHooked()
-	d := start(t, h, func(c *config.Config) { c.Batching.MaxQueueSize = 2 })
+	d := by.start(t, h, func(c *config.Config) { c.Batching.MaxQueueSize = 2 })
 	m := smallModel(t)
 	d.push(m)
 	begun, resume := h.hold(t, 10)
@@ -292,14 +292,19 @@ func testOverload(t *testing.T, by way) {
 	if err != nil || r.Err.GetReason() != string(wire.ReasonOverloaded) || codes.Code(r.Err.GetCode()) != codes.ResourceExhausted || r.Err.RetryNs == 0 {
 		t.Errorf("answer %v, %v", r, err)
 	}
-	// Another connection is another caller: it has room, at the cost of who has most.
+	// Another connection of a unix socket is another caller: it has room, at the cost of who
+	// has most.
 	other, _, _ := by.openApart(d, d.ctx())
 	other.send(m.request(1, 1, 7))
-	if r, err = e.receive(); err != nil || r.Err.GetReason() != string(wire.ReasonOverloaded) {
+	refused, answered := e, other
+	if by == byTLS {
+		refused, answered = other, e
+	}
+	if r, err = refused.receive(); err != nil || r.Err.GetReason() != string(wire.ReasonOverloaded) {
 		t.Errorf("answer %v, %v", r, err)
 	}
 	close(resume)
-	for _, e := range []*evaluation{e, e, other} {
+	for _, e := range []*evaluation{e, e, answered} {
 		r, err := e.receive()
 		if err != nil {
 			t.Fatal(err)
@@ -407,7 +412,7 @@ func TestDrain(t *testing.T) { eachWay(t, testDrain) }
 
 func testDrain(t *testing.T, by way) {
 	h := newHooked()
-	d := start(t, h, nil)
+	d := by.start(t, h, nil)
 	m := smallModel(t)
 	d.push(m)
 	begun, resume := h.hold(t, 2)
@@ -476,7 +481,7 @@ func TestDrainTimeout(t *testing.T) { eachWay(t, testDrainTimeout) }
 
 func testDrainTimeout(t *testing.T, by way) {
 	h := newHooked()
-	d := start(t, h, func(c *config.Config) { c.DrainTimeoutSeconds = 0 })
+	d := by.start(t, h, func(c *config.Config) { c.DrainTimeoutSeconds = 0 })
 	m := smallModel(t)
 	d.push(m)
 	begun := make(chan struct{}, 10)
@@ -502,7 +507,7 @@ func testDrainTimeout(t *testing.T, by way) {
 func TestStartsNotReady(t *testing.T) { eachWay(t, testStartsNotReady) }
 
 func testStartsNotReady(t *testing.T, by way) {
-	d := start(t, nil, withMetrics)
+	d := by.start(t, nil, withMetrics)
 	m := smallModel(t)
 	d.push(m)
 	d.wait()
@@ -510,9 +515,13 @@ func testStartsNotReady(t *testing.T, by way) {
 	h := &slowLoad{Backend: cpu.New(cpu.Options{}), resume: make(chan struct{})}
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- daemon.Run(ctx, d.cfg, slog.New(slog.DiscardHandler), h) }()
-	d.cc = d.connect()
-	d.waitFor(healthpb.HealthCheckResponse_NOT_SERVING)
+	run := func(ctx context.Context) {
+		d.logged = len(d.log.String())
+		go func() { done <- daemon.Run(ctx, d.cfg, slog.New(slog.NewTextHandler(d.log, nil)), h) }()
+		d.cc = d.connect()
+		d.waitFor(healthpb.HealthCheckResponse_NOT_SERVING)
+	}
+	run(ctx)
 	listed := make(chan int)
 	go func() {
 		resp, err := d.client().List(d.ctx(), &pb.ListRequest{})
@@ -557,8 +566,7 @@ func testStartsNotReady(t *testing.T, by way) {
 	// A signal that comes before it is ready ends it just as well.
 	h.resume = make(chan struct{})
 	ctx, stop = context.WithCancel(t.Context())
-	go func() { done <- daemon.Run(ctx, d.cfg, slog.New(slog.DiscardHandler), h) }()
-	d.waitFor(healthpb.HealthCheckResponse_NOT_SERVING)
+	run(ctx)
 	e = by.open(d, d.ctx())
 	e.send(m.request(1, 2, 3))
 	d.waitForFigure(1, "securenets_calls")

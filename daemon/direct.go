@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"net"
 	"sync"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
@@ -56,21 +55,26 @@ func (d *directs) cut() {
 func (d *directs) wait() { d.work.Wait() }
 
 // serveDirect has a goroutine serve the direct stream of a connection, to its end. The region,
-// which the caller holds, is released once the connection has ended.
-func (s *service) serveDirect(c *net.UnixConn, region *lane.Region, owner model.Owner, name batch.Caller) {
+// which the caller holds, is released once the connection has ended; nil: it shares none.
+func (s *service) serveDirect(c wire.Conn, region *lane.Region, owner model.Owner, name batch.Caller) {
 	stream, receiver := wire.ServeDirect(context.Background(), c, region)
 	if !s.directs.begin(stream) {
 		stream.HangUp()
-		region.Release()
+		if region != nil {
+			region.Release()
+		}
 		return
 	}
 	go func() {
 		defer s.directs.end(stream)
-		err := s.direct(c, owner, &evaluation{stream: stream, receiver: receiver, caller: name, region: region, hangUp: stream.HangUp})
+		err := s.direct(stream, owner, &evaluation{stream: stream, receiver: receiver, caller: name, region: region, hangUp: stream.HangUp})
 		unread := s.onStall(stream.HangUp, stallReading)
 		unread.Reset(s.limits.StallTimeout())
 		stream.End(err)
 		unread.Stop()
+		if region == nil {
+			return
+		}
 		// The caller finds zeros in the memory now, in answers that it has not read yet, too, and
 		// can tell by the connection, which has ended before. The answers of a daemon that drains
 		// stay: no caller comes back to have it pay for more.
@@ -83,13 +87,13 @@ func (s *service) serveDirect(c *net.UnixConn, region *lane.Region, owner model.
 
 // direct is a call of Evaluate by the direct stream of a connection. It ends when its caller
 // has gone, whatever it waits for then. Its errors are statuses.
-func (s *service) direct(c *net.UnixConn, owner model.Owner, e *evaluation) error {
+func (s *service) direct(stream *wire.DirectServer, owner model.Owner, e *evaluation) error {
 	leave, refused := s.enter()
 	if refused != nil {
 		return refused.Status()
 	}
 	defer leave()
-	stop, err := lane.Watch(c, e.hangUp)
+	stop, err := stream.Watch()
 	if err != nil {
 		told, why := s.report(err)
 		s.metrics.Refused(why)

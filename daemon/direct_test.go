@@ -40,7 +40,7 @@ func (d *running) rawDirect() rawDirect {
 		d.t.Fatal(err)
 	}
 	d.t.Cleanup(func() { c.Close() })
-	region, err := lane.Offer(d.ctx(), c, lane.Grain)
+	region, _, err := lane.Offer(d.ctx(), c, lane.Grain)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func TestVanishes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			eachWay(t, func(t *testing.T, by way) {
 				h := newHooked()
-				d := start(t, h, func(c *config.Config) {
+				d := by.start(t, h, func(c *config.Config) {
 					withMetrics(c)
 					c.Limits.MaxBytesInFlight = 144 << 20
 					c.Batching.MaxBatchSize = 1
@@ -165,7 +165,7 @@ func TestVanishes(t *testing.T) {
 // TestVanishesUnread: so does a call whose message waits for memory, while others have that.
 func TestVanishesUnread(t *testing.T) {
 	eachWay(t, func(t *testing.T, by way) {
-		d := start(t, nil, func(c *config.Config) {
+		d := by.start(t, nil, func(c *config.Config) {
 			withMetrics(c)
 			c.Limits.MaxBytesInFlight = 144 << 20
 		})
@@ -194,7 +194,7 @@ func TestVanishesUnread(t *testing.T) {
 func TestVanishesInDrain(t *testing.T) {
 	eachWay(t, func(t *testing.T, by way) {
 		h := newHooked()
-		d := start(t, h, func(c *config.Config) {
+		d := by.start(t, h, func(c *config.Config) {
 			withMetrics(c)
 			c.Batching.MaxBatchSize = 1
 		})
@@ -224,7 +224,7 @@ func TestVanishesInDrain(t *testing.T) {
 func TestHalfClosed(t *testing.T) {
 	eachWay(t, func(t *testing.T, by way) {
 		h := newHooked()
-		d := start(t, h, withMetrics)
+		d := by.start(t, h, withMetrics)
 		m := smallModel(t)
 		d.push(m)
 		begun, resume := h.hold(t, 10)
@@ -349,7 +349,7 @@ func TestUnreadSmall(t *testing.T) {
 // TestUnreadDrain: who reads no answers holds up no daemon whose drain timeout has passed.
 func TestUnreadDrain(t *testing.T) {
 	eachWay(t, func(t *testing.T, by way) {
-		d := start(t, nil, func(c *config.Config) {
+		d := by.start(t, nil, func(c *config.Config) {
 			withMetrics(c)
 			c.Limits.StallTimeoutSeconds = 300 // longer than patience
 			c.DrainTimeoutSeconds = 0

@@ -81,7 +81,7 @@ func (d *certified) silent() map[string]net.Conn {
 			return says(after)(secured)
 		}
 	}
-	const magic, preface = "snlane2\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+	const magic, preface = "snlane3\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 	path, port := strings.TrimPrefix(d.cfg.Listen, "unix:"), strings.TrimPrefix(d.addr, "tls:")
 	open("unix, nothing", "unix", path, nil)
 	open("unix, half of an offer of memory", "unix", path, says(magic+"\x00\x00\x01\x00"))
@@ -151,6 +151,10 @@ func testStopSilent(t *testing.T, by way) {
 	d.push(m)
 	alice := d.by(d.as(tlstest.Leaf{CommonName: "alice"}))
 	alice.push(m)
+	if by == byTLS {
+		d.secure = callerOf(t, d.ca, tlstest.Leaf{CommonName: "bob"})
+		d.by(d.with(d.secure)).push(m)
+	}
 	begun, resume := make(chan struct{}, 2), make(chan struct{})
 	fds, maps := opened(t)
 	conns := d.silent()
@@ -212,7 +216,7 @@ func TestStopLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	const offer = "snlane2\n\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+	const offer = "snlane3\n\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 	if _, err := c.Write([]byte(offer[:10])); err != nil {
 		t.Fatal(err)
 	}

@@ -3,13 +3,14 @@ package daemon_test
 import (
 	"bytes"
 	"context"
-	"fmt"
+	"crypto/tls"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -29,6 +30,7 @@ import (
 	"github.com/securenets/securenets/internal/prg"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/internal/tlstest"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/kernels"
 	"github.com/securenets/securenets/kernels/cpu"
@@ -61,20 +63,28 @@ type running struct {
 	t       testing.TB
 	cfg     config.Config
 	backend kernels.Backend
-	log     logBuffer
+	log     *logBuffer
+	logged  int // bytes of the log, before the daemon last began
 	stop    context.CancelFunc
 	done    chan error
+	secure  *tls.Config // how its caller connects; nil: by the unix socket
 	cc      *grpc.ClientConn
 }
 
 // start runs a daemon until the test ends. A nil backend stands for the cpu's.
 func start(t testing.TB, backend kernels.Backend, change func(*config.Config)) *running {
 	t.Helper()
+	return startFor(t, nil, backend, change)
+}
+
+// startFor is start with a caller who connects by TLS, unless secure is nil.
+func startFor(t testing.TB, secure *tls.Config, backend kernels.Backend, change func(*config.Config)) *running {
+	t.Helper()
 	if backend == nil {
 		backend = cpu.New(cpu.Options{Threads: 2})
 	}
 	dir := t.TempDir()
-	d := &running{t: t, backend: backend, cfg: config.Default()}
+	d := &running{t: t, backend: backend, cfg: config.Default(), log: new(logBuffer), secure: secure}
 	d.cfg.Listen = "unix:" + filepath.Join(dir, "s")
 	d.cfg.StateDir = filepath.Join(dir, "state")
 	d.cfg.Threads = 2 // products at a time, on any machine
@@ -94,8 +104,9 @@ func start(t testing.TB, backend kernels.Backend, change func(*config.Config)) *
 func (d *running) run() {
 	d.t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
+	d.logged = len(d.log.String())
 	d.stop, d.done = stop, make(chan error, 1)
-	log := slog.New(slog.NewTextHandler(&d.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	log := slog.New(slog.NewTextHandler(d.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	go func() { d.done <- daemon.Run(ctx, d.cfg, log, d.backend) }()
 	d.cc = d.connect()
 	d.waitFor(healthpb.HealthCheckResponse_SERVING)
@@ -122,12 +133,32 @@ func (d *running) wait() {
 
 func (d *running) connect() *grpc.ClientConn {
 	d.t.Helper()
-	cc, err := wire.Dial(d.cfg.Listen)
+	var cc *grpc.ClientConn
+	var err error
+	if d.secure != nil {
+		cc, err = wire.DialTLS(d.tlsAddr(), d.secure)
+	} else {
+		cc, err = wire.Dial(d.cfg.Listen)
+	}
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	d.t.Cleanup(func() { cc.Close() })
 	return cc
+}
+
+var tlsAddress = regexp.MustCompile(`msg=tls address=(\S+)`)
+
+// tlsAddr returns where the daemon serves TLS.
+func (d *running) tlsAddr() string {
+	d.t.Helper()
+	for ctx := d.ctx(); ctx.Err() == nil; time.Sleep(time.Millisecond) {
+		if found := tlsAddress.FindStringSubmatch(d.log.String()[d.logged:]); found != nil {
+			return "tls:" + found[1]
+		}
+	}
+	d.t.Fatal("the log does not say where")
+	return ""
 }
 
 // connectCut returns a connection and what cuts it, without a word to the daemon.
@@ -185,8 +216,11 @@ func (d *running) waitForLog(text string, n int) {
 func (d *running) waitForPart(m *testModel, size int64) {
 	d.t.Helper()
 	for ctx := d.ctx(); ; time.Sleep(time.Millisecond) {
-		if info, err := os.Stat(filepath.Join(d.cfg.StateDir, "callers", fmt.Sprintf("uid-%d", os.Geteuid()), m.digest.String()+".part")); err == nil && info.Size() == size {
-			return
+		found, _ := filepath.Glob(filepath.Join(d.cfg.StateDir, "callers", "*", m.digest.String()+".part"))
+		if len(found) == 1 {
+			if info, err := os.Stat(found[0]); err == nil && info.Size() == size {
+				return
+			}
 		}
 		if ctx.Err() != nil {
 			d.t.Fatal("the upload does not arrive")
@@ -306,13 +340,40 @@ type way string
 const (
 	byGRPC   way = "gRPC"
 	byDirect way = "direct" // with words in messages
+	byTLS    way = "TLS"    // direct
 )
 
 // eachWay runs a test once for each way.
 func eachWay(t *testing.T, test func(t *testing.T, by way)) {
-	for _, by := range []way{byGRPC, byDirect} {
+	for _, by := range []way{byGRPC, byDirect, byTLS} {
 		t.Run(string(by), func(t *testing.T) { test(t, by) })
 	}
+}
+
+// start runs a daemon whose caller can come by a way.
+func (by way) start(t testing.TB, backend kernels.Backend, change func(*config.Config)) *running {
+	t.Helper()
+	if by != byTLS {
+		return start(t, backend, change)
+	}
+	ca, serve := withTLS(t)
+	return startFor(t, callerOf(t, ca, tlstest.Leaf{CommonName: "alice"}), backend, func(c *config.Config) {
+		serve(c)
+		if change != nil {
+			change(c)
+		}
+	})
+}
+
+// direct opens a direct stream by TLS that ends with ctx.
+func (d *running) direct(ctx context.Context) (*evaluation, *wire.Direct) {
+	d.t.Helper()
+	s, err := wire.DialDirectTLS(ctx, d.tlsAddr(), d.secure)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(s.Close)
+	return &evaluation{d.t, s}, s
 }
 
 // open opens a stream that ends with ctx.
@@ -324,8 +385,12 @@ func (by way) open(d *running, ctx context.Context) *evaluation {
 // openOn is open where streams of gRPC's are to have a certain connection.
 func (by way) openOn(d *running, ctx context.Context, cc *grpc.ClientConn) *evaluation {
 	d.t.Helper()
-	if by == byDirect {
+	switch by {
+	case byDirect:
 		return d.evaluateSharedUntil(ctx, lane.Grain).evaluation
+	case byTLS:
+		e, _ := d.direct(ctx)
+		return e
 	}
 	return evaluate(d.t, ctx, cc)
 }
@@ -334,9 +399,13 @@ func (by way) openOn(d *running, ctx context.Context, cc *grpc.ClientConn) *eval
 // that, in order or without a word to the daemon.
 func (by way) openApart(d *running, ctx context.Context) (e *evaluation, leave, cut func()) {
 	d.t.Helper()
-	if by == byDirect {
+	switch by {
+	case byDirect:
 		s := d.evaluateSharedUntil(ctx, lane.Grain)
 		return s.evaluation, s.memory.Close, s.memory.Close
+	case byTLS:
+		e, s := d.direct(ctx)
+		return e, s.Close, s.Close
 	}
 	cc, cut := d.connectCut()
 	return evaluate(d.t, ctx, cc), func() { cc.Close() }, cut

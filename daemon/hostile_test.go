@@ -56,7 +56,7 @@ func words(m *testModel, layer, rows int) []byte {
 func TestBadRequests(t *testing.T) { eachWay(t, testBadRequests) }
 
 func testBadRequests(t *testing.T, by way) {
-	d := start(t, nil, nil)
+	d := by.start(t, nil, nil)
 	m := smallModel(t)
 	d.push(m)
 	absent := sealed.Digest{1}
@@ -552,7 +552,7 @@ func TestIdleUpload(t *testing.T) {
 func TestCallersThatVanish(t *testing.T) { eachWay(t, testCallersThatVanish) }
 
 func testCallersThatVanish(t *testing.T, by way) {
-	d := start(t, nil, func(c *config.Config) { c.Limits.MaxBytesInFlight = 144 << 20 })
+	d := by.start(t, nil, func(c *config.Config) { c.Limits.MaxBytesInFlight = 144 << 20 })
 	m := smallModel(t)
 	d.push(m)
 	big := newModel(t, ring.Q4(), plan.Dense(1, 1024))
@@ -604,7 +604,7 @@ func testCallersThatVanish(t *testing.T, by way) {
 func TestUnreadAnswers(t *testing.T) { eachWay(t, testUnreadAnswers) }
 
 func testUnreadAnswers(t *testing.T, by way) {
-	d := start(t, nil, func(c *config.Config) {
+	d := by.start(t, nil, func(c *config.Config) {
 		c.Limits.MaxBytesInFlight = 144 << 20
 		c.Limits.StallTimeoutSeconds = 1
 	})
@@ -640,7 +640,7 @@ func TestMemory(t *testing.T) { eachWay(t, testMemory) }
 func testMemory(t *testing.T, by way) {
 	const budget, perConnection = 144 << 20, 6 << 20
 	h := newHooked()
-	d := start(t, h, func(c *config.Config) { c.Limits.MaxBytesInFlight = budget })
+	d := by.start(t, h, func(c *config.Config) { c.Limits.MaxBytesInFlight = budget })
 	up, down := newModel(t, ring.Q4(), plan.Dense(1024, 1)), newModel(t, ring.Q4(), plan.Dense(1, 1024))
 	d.push(up)
 	d.push(down)
@@ -707,7 +707,7 @@ func liveHeap() int64 {
 func TestTooManyCalls(t *testing.T) { eachWay(t, testTooManyCalls) }
 
 func testTooManyCalls(t *testing.T, by way) {
-	d := start(t, nil, func(c *config.Config) { c.Limits.MaxCalls = 3 })
+	d := by.start(t, nil, func(c *config.Config) { c.Limits.MaxCalls = 3 })
 	m := smallModel(t)
 	d.push(m)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -752,7 +752,7 @@ func testTooManyCalls(t *testing.T, by way) {
 func TestHalfSent(t *testing.T) { eachWay(t, testHalfSent) }
 
 func testHalfSent(t *testing.T, by way) {
-	d := start(t, nil, func(c *config.Config) {
+	d := by.start(t, nil, func(c *config.Config) {
 		c.Limits.MaxBytesInFlight = 144 << 20
 		c.Limits.StallTimeoutSeconds = 1
 	})
@@ -801,7 +801,7 @@ func testHalfSent(t *testing.T, by way) {
 func TestGoodAmongBad(t *testing.T) { eachWay(t, testGoodAmongBad) }
 
 func testGoodAmongBad(t *testing.T, by way) {
-	d := start(t, nil, nil)
+	d := by.start(t, nil, nil)
 	m := smallModel(t)
 	d.push(m)
 	var wg sync.WaitGroup

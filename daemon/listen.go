@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,6 +19,7 @@ import (
 	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/localsocket"
+	"github.com/securenets/securenets/internal/wire"
 )
 
 // ErrAddressInUse reports a socket that another process serves.
@@ -39,13 +41,13 @@ func (s *service) stranger(uid uint32, err error) {
 // connection that they came by, so that one can end it. On a unix socket nothing is
 // encrypted.
 type transport struct {
-	credentials.TransportCredentials // of what this type leaves out
-	tls                              credentials.TransportCredentials
+	credentials.TransportCredentials             // of what this type leaves out
+	tls                              *tls.Config // nil: none
 	turnedAway                       func(from net.Addr, why error)
 	connections                      *atomic.Uint64 // so far
 	sharing                          *sharing
-	// direct takes a connection that is a direct stream, and its region.
-	direct func(*net.UnixConn, *lane.Region, model.Owner, batch.Caller)
+	// direct takes a connection that is a direct stream, and its region, nil for none.
+	direct func(wire.Conn, *lane.Region, model.Owner, batch.Caller)
 }
 
 // caller is who calls, and the connection of the call. To the queue each connection of a
@@ -68,25 +70,30 @@ func (t transport) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, 
 	}
 	local, ok := c.(*net.UnixConn)
 	if !ok {
-		secured, owner, err := t.handshake(c)
+		secured, owner, direct, err := t.handshake(c)
 		if err != nil {
 			t.turnedAway(c.RemoteAddr(), err)
 			return nil, nil, err
 		}
+		name := batch.Caller(owner)
+		if direct {
+			t.direct(secured, nil, owner, name)
+			return nil, nil, credentials.ErrConnDispatched
+		}
 		level := credentials.PrivacyAndIntegrity
-		return secured, caller{credentials.CommonAuthInfo{SecurityLevel: level}, owner, secured, batch.Caller(owner)}, nil
+		return secured, caller{credentials.CommonAuthInfo{SecurityLevel: level}, owner, secured, name}, nil
 	}
 	uid, err := localsocket.Peer(local)
 	if err != nil {
 		return nil, nil, err
 	}
-	region, err := lane.Accept(local, t.sharing.terms())
+	region, direct, err := lane.Accept(local, t.sharing.terms())
 	if err != nil {
 		return nil, nil, err
 	}
 	owner := model.User(uid)
 	name := batch.Caller(fmt.Sprintf("%s, connection %d", owner, t.connections.Add(1)))
-	if region != nil {
+	if direct {
 		t.direct(local, region, owner, name)
 		return nil, nil, credentials.ErrConnDispatched
 	}

@@ -243,7 +243,7 @@ func TestFigures(t *testing.T) { eachWay(t, testFigures) }
 
 func testFigures(t *testing.T, by way) {
 	b := newReporting()
-	d := start(t, b, func(c *config.Config) {
+	d := by.start(t, b, func(c *config.Config) {
 		withMetrics(c)
 		c.Batching.MaxQueueSize = 3
 	})

@@ -17,6 +17,7 @@ import (
 	"github.com/securenets/securenets/daemon/metrics"
 	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/lane"
+	"github.com/securenets/securenets/internal/wire"
 )
 
 // TestRegions: regions are bounded in number, too, and what is lost is not lent again.
@@ -84,10 +85,10 @@ func share(t *testing.T, s *sharing) (host, accepted *net.UnixConn, offered, tak
 	shared := make(chan error)
 	go func() {
 		var err error
-		taken, err = lane.Accept(accepted, s.terms())
+		taken, _, err = lane.Accept(accepted, s.terms())
 		shared <- err
 	}()
-	offered, err = lane.Offer(t.Context(), host, lane.Grain)
+	offered, _, err = lane.Offer(t.Context(), host, lane.Grain)
 	if err := errors.Join(err, <-shared); err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +129,7 @@ func TestEmptied(t *testing.T) {
 				t.Fatal("bytes are not given back")
 			}
 		}
-		if !lane.Ended(host) {
+		if !wire.Ended(host) {
 			t.Error("the memory has gone before the connection ends")
 		}
 		if (b[0] == 1) != drains || (b[lane.Grain-1] == 1) != drains {
@@ -193,7 +194,7 @@ func TestUnreadEnd(t *testing.T) {
 		if stalled := strings.Contains(log.String(), stallReading); stalled == reads {
 			t.Errorf("reads %v: log %q", reads, log.String())
 		}
-		if !lane.Ended(host) {
+		if !wire.Ended(host) {
 			t.Error("the connection has not ended")
 		}
 		for end := time.Now().Add(20 * time.Second); s.all.Used() > 0; time.Sleep(time.Millisecond) {
@@ -211,7 +212,7 @@ func TestTooLate(t *testing.T) {
 	host, accepted, _, taken := share(t, s)
 	d.directs.cut()
 	d.serveDirect(accepted, taken, "", "")
-	if !lane.Gone(host) {
+	if !wire.Gone(host) {
 		t.Fatal("the connection has not ended")
 	}
 	d.directs.wait()

@@ -409,19 +409,26 @@ func TestSharedLimits(t *testing.T) {
 	})
 	m := smallModel(t)
 	d.push(m)
-	unshared := func(size int64) {
+	unshared := func(d *running, size int64, want lane.Verdict) {
 		t.Helper()
-		if _, err := wire.DialDirect(d.ctx(), d.cfg.Listen, size); !errors.As(err, new(*lane.RefusedError)) {
-			t.Errorf("%d bytes: %v", size, err)
+		s, err := wire.DialDirect(d.ctx(), d.cfg.Listen, size)
+		if err != nil {
+			t.Fatal(err)
 		}
+		defer s.Close()
+		if s.Slots != nil || s.Verdict != want {
+			t.Errorf("%d bytes: %v, want %v", size, s.Verdict, want)
+		}
+		(&evaluation{t, s}).works(m)
 	}
-	unshared(3 * lane.Grain)
+	unshared(d, 3*lane.Grain, lane.TooLarge)
 	first := d.evaluateShared(2 * lane.Grain)
 	first.works(m)
 	d.evaluateShared(2 * lane.Grain).works(m)
-	unshared(2 * lane.Grain)
+	unshared(d, 2*lane.Grain, lane.NoRoom)
 	d.evaluateShared(lane.Grain).works(m)
-	unshared(lane.Grain)
+	unshared(d, lane.Grain, lane.NoRoom)
+	unshared(d, 0, lane.Accepted)
 	f := d.scrape()
 	for verdict, want := range map[string]float64{"accepted": 3, "too large": 1, "no room": 2, "off": 0, "bad memory": 0} {
 		if got := f.value("securenets_shared_memory_offers_total", "verdict", verdict); got != want {
@@ -436,10 +443,8 @@ func TestSharedLimits(t *testing.T) {
 	d.evaluateShared(2 * lane.Grain).works(m)
 
 	off := start(t, nil, func(c *config.Config) { c.SharedMemory.Bytes = 0 })
-	var refused *lane.RefusedError
-	if _, err := wire.DialDirect(off.ctx(), off.cfg.Listen, lane.Grain); !errors.As(err, &refused) || refused.Verdict != lane.Off {
-		t.Errorf("where it is off: %v", err)
-	}
+	off.push(m)
+	unshared(off, lane.Grain, lane.Off)
 }
 
 // opened returns how many descriptors this process has, and how many mappings of what is
@@ -541,7 +546,7 @@ func TestHostilePrefaces(t *testing.T) {
 	d.push(m)
 	d.works(m)
 	fds, maps := opened(t)
-	good := []byte("snlane2\n\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00")
+	good := []byte("snlane3\n\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00")
 	memory := func() int {
 		fd, err := unix.MemfdCreate("test", unix.MFD_CLOEXEC)
 		if err != nil {
@@ -591,12 +596,12 @@ func TestHostilePrefaces(t *testing.T) {
 		if _, err := c.Read(b); err != nil || b[8] != byte(verdict) {
 			t.Errorf("%v: reply %x, %v", verdict, b, err)
 		}
-		// It is a connection of gRPC's then.
+		// It is a direct stream then, or of another version and a connection of gRPC's.
 		if _, err := c.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")); err != nil {
 			t.Error(err)
 		}
-		if n, err := c.Read(make([]byte, 100)); err != nil || n < 9 {
-			t.Errorf("%v: no settings, %v", verdict, err)
+		if n, err := c.Read(b); err != nil || n < 9 || (b[0] == 1<<7) != (verdict == lane.BadMemory) {
+			t.Errorf("%v: %x, %v", verdict, b, err)
 		}
 		c.Close()
 	}

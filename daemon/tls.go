@@ -9,8 +9,6 @@ import (
 	"os"
 	"slices"
 
-	"google.golang.org/grpc/credentials"
-
 	"github.com/securenets/securenets/daemon/model"
 	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/wire"
@@ -40,9 +38,9 @@ func CallerName(cert *x509.Certificate) (string, error) {
 	return "", fmt.Errorf("%w: it has none", ErrNoName)
 }
 
-// listenTLS returns the listener that c asks for, and its credentials; nil where it
+// listenTLS returns the listener that c asks for, and how TLS is spoken there; nil where it
 // asks for none.
-func listenTLS(c config.TLS) (net.Listener, credentials.TransportCredentials, error) {
+func listenTLS(c config.TLS) (net.Listener, *tls.Config, error) {
 	if c.Listen == "" {
 		return nil, nil, nil
 	}
@@ -62,7 +60,8 @@ func listenTLS(c config.TLS) (net.Listener, credentials.TransportCredentials, er
 	if !roots.AppendCertsFromPEM(pem) {
 		return nil, nil, fmt.Errorf("daemon: tls: client_ca: %s has no certificate", c.ClientCA)
 	}
-	secure := credentials.NewTLS(&tls.Config{
+	secure := &tls.Config{
+		NextProtos:   wire.Protocols(),
 		Certificates: []tls.Certificate{own},
 		ClientAuth:   tls.RequireAndVerifyClientCert,
 		ClientCAs:    roots,
@@ -76,7 +75,7 @@ func listenTLS(c config.TLS) (net.Listener, credentials.TransportCredentials, er
 			}
 			return err
 		},
-	})
+	}
 	l, err := net.Listen("tcp", net.JoinHostPort(host, port))
 	if err != nil {
 		return nil, nil, err
@@ -84,24 +83,24 @@ func listenTLS(c config.TLS) (net.Listener, credentials.TransportCredentials, er
 	return l, secure, nil
 }
 
-// handshake finds out who connects by TLS.
-func (t transport) handshake(c net.Conn) (net.Conn, model.Owner, error) {
+// handshake finds out who connects by TLS, and whether for a direct stream.
+func (t transport) handshake(c net.Conn) (_ *tls.Conn, owner model.Owner, direct bool, err error) {
 	if t.tls == nil {
-		return nil, "", errors.New("daemon: neither a unix socket nor TLS")
+		return nil, "", false, errors.New("daemon: neither a unix socket nor TLS")
 	}
-	secured, info, err := t.tls.ServerHandshake(c)
+	secured, direct, err := wire.Handshake(c, t.tls)
 	if err != nil {
-		return nil, "", err
+		return nil, "", false, err
 	}
-	state := info.(credentials.TLSInfo).State
+	state := secured.ConnectionState()
 	if len(state.VerifiedChains) == 0 {
 		secured.Close()
-		return nil, "", errors.New("daemon: a certificate that no one vouches for")
+		return nil, "", false, errors.New("daemon: a certificate that no one vouches for")
 	}
 	name, err := CallerName(state.PeerCertificates[0])
 	if err != nil {
 		secured.Close()
-		return nil, "", err
+		return nil, "", false, err
 	}
-	return secured, model.Certified(name), nil
+	return secured, model.Certified(name), direct, nil
 }

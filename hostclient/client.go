@@ -42,10 +42,11 @@ type Client struct {
 	addr     string
 	place    string // addr, in one spelling
 	provider string
-	shared   int64 // bytes of memory that a stream shares; 0: none
-	conn     *grpc.ClientConn
+	conn     *grpc.ClientConn // for all but Evaluate, if the cloud knows direct streams
 	rpc      pb.SecureNetsClient
 	timeout  time.Duration // of all but Evaluate
+	// dialDirect opens a direct stream.
+	dialDirect func(context.Context) (*wire.Direct, error)
 
 	mu      sync.Mutex
 	stream  *stream // of Evaluate calls; nil where none was opened yet
@@ -96,10 +97,9 @@ func DialProvider(addr, provider string, options ...DialOption) (*Client, error)
 		conn.Close()
 		return nil, fmt.Errorf("hostclient: %w", err)
 	}
+	shared := (o.shared + lane.Grain - 1) / lane.Grain * lane.Grain
 	c := newClient(conn, addr, scheme+path, provider)
-	if lane.Supported {
-		c.shared = (o.shared + lane.Grain - 1) / lane.Grain * lane.Grain
-	}
+	c.dialDirect = func(ctx context.Context) (*wire.Direct, error) { return wire.DialDirect(ctx, addr, shared) }
 	return c, nil
 }
 
@@ -107,11 +107,14 @@ func DialProvider(addr, provider string, options ...DialOption) (*Client, error)
 // certificate and the CAs that the daemon's is checked against: see LoadTLS. TLS 1.3 is
 // used whatever config says, and no proxy.
 func DialTLS(addr, provider string, config *tls.Config) (*Client, error) {
+	config = config.Clone() // for each stream, too
 	conn, err := wire.DialTLS(addr, config)
 	if err != nil {
 		return nil, fmt.Errorf("hostclient: %w", err)
 	}
-	return newClient(conn, addr, strings.ToLower(addr), provider), nil
+	c := newClient(conn, addr, strings.ToLower(addr), provider)
+	c.dialDirect = func(ctx context.Context) (*wire.Direct, error) { return wire.DialDirectTLS(ctx, addr, config) }
+	return c, nil
 }
 
 // LoadTLS reads PEM files: the host's certificate, its key, and the CA certificates that

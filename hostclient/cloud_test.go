@@ -64,13 +64,13 @@ type sharing struct {
 
 func (s sharing) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	local := c.(*net.UnixConn)
-	region, err := lane.Accept(local, lane.Terms{
+	region, direct, err := lane.Accept(local, lane.Terms{
 		Full:  func() bool { return false },
 		Admit: func(int64) lane.Verdict { return lane.Verdict(s.to.verdict.Load()) },
 		Freed: func(int64, error) {},
 		Told:  func(lane.Verdict) {},
 	})
-	if err != nil || region == nil {
+	if err != nil || !direct {
 		return c, nil, err
 	}
 	stream, receiver := wire.ServeDirect(context.Background(), local, region)
@@ -78,8 +78,10 @@ func (s sharing) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, er
 	defer s.to.mu.Unlock()
 	s.to.direct[stream] = true
 	s.to.serving.Go(func() {
-		stream.End(s.to.serve(&direct{DirectServer: stream, receiver: receiver}))
-		region.Release()
+		stream.End(s.to.serve(&directStream{DirectServer: stream, receiver: receiver}))
+		if region != nil {
+			region.Release()
+		}
 		s.to.mu.Lock()
 		defer s.to.mu.Unlock()
 		delete(s.to.direct, stream)
@@ -94,20 +96,20 @@ type responder interface {
 	RecvMsg(m any) error
 }
 
-// direct is a direct stream as one of gRPC's, on which a test may send, too.
-type direct struct {
+// directStream is one as one of gRPC's, on which a test may send, too.
+type directStream struct {
 	*wire.DirectServer
 	receiver *wire.Receiver
 	sending  sync.Mutex
 }
 
-func (d *direct) SendMsg(m any) error {
+func (d *directStream) SendMsg(m any) error {
 	d.sending.Lock()
 	defer d.sending.Unlock()
 	return d.DirectServer.SendMsg(m)
 }
 
-func (d *direct) RecvMsg(m any) error {
+func (d *directStream) RecvMsg(m any) error {
 	if _, err := d.receiver.Next(); err != nil {
 		return err
 	}
@@ -116,7 +118,7 @@ func (d *direct) RecvMsg(m any) error {
 
 // regionOf returns the memory of a stream, nil for none.
 func regionOf(stream responder) *lane.Region {
-	if d, ok := stream.(*direct); ok {
+	if d, ok := stream.(*directStream); ok {
 		return d.Region()
 	}
 	return nil

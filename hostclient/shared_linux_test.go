@@ -374,7 +374,7 @@ func TestBrokenStreams(t *testing.T) {
 				if broken.Swap(true) {
 					return c.honest()
 				}
-				c.stream.(*direct).HangUp()
+				c.stream.(*directStream).HangUp()
 				return nil
 			})
 			y, err := s.Infer(t.Context(), x, 1)
@@ -419,7 +419,7 @@ func TestTwoClients(t *testing.T) {
 	c.behave(func(c *call) error {
 		for i := range own {
 			if regionOf(c.stream) == own[i] && seen[i].Add(1) == breaks && i == 0 {
-				c.stream.(*direct).HangUp()
+				c.stream.(*directStream).HangUp()
 				return nil
 			}
 		}

@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"slices"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/internal/lane"
@@ -33,7 +36,7 @@ type stream struct {
 	fail     context.CancelCauseFunc
 	requests chan *wire.Request
 	opened   chan struct{} // closed once direct is set
-	direct   *wire.Direct  // which shares memory with the cloud; nil: it is gRPC's
+	direct   *wire.Direct  // nil: it is gRPC's
 
 	mu      sync.Mutex
 	last    uint64             // id given out last
@@ -104,16 +107,25 @@ func (c *Client) send(s *stream) {
 	}
 }
 
-// connect opens s: a direct stream, or one of gRPC's where the cloud takes none.
+// connect opens s: a direct stream, or one of gRPC's where the cloud knows no others.
 func (c *Client) connect(s *stream) (wire.Stream, error) {
-	if c.shared > 0 {
-		if d, err := wire.DialDirect(s.ctx, c.addr, c.shared); err == nil {
-			s.direct = d
-			return d, nil
-		}
+	d, err := c.dialDirect(s.ctx)
+	if err == nil {
+		s.direct = d
+		return d, nil
+	}
+	if unreachable(err) {
+		return nil, status.Error(codes.Unavailable, err.Error())
 	}
 	desc := &grpc.StreamDesc{StreamName: "Evaluate", ClientStreams: true, ServerStreams: true}
 	return c.conn.NewStream(s.ctx, desc, pb.SecureNets_Evaluate_FullMethodName)
+}
+
+// unreachable reports whether a direct stream was not to be had of a cloud that answers
+// nobody: by gRPC it would be asked in vain, once more for as long.
+func unreachable(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial" || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // receive hands out answers until the stream fails.

@@ -73,11 +73,11 @@ func measureLinks(ctx context.Context, r ring.Ring, link Link, addr string) (cos
 		ways = append(ways, LinkShared)
 	}
 	for _, way := range ways {
-		c, direct, err := measureLink(ctx, r, way, addr)
+		c, shared, err := measureLink(ctx, r, way, addr)
 		if err != nil {
 			return nil, err
 		}
-		if direct == (way == LinkShared) {
+		if shared == (way == LinkShared) {
 			c.Message, c.Word = c.Message/ends, c.Word/ends
 			costs = append(costs, c)
 		}
@@ -86,8 +86,8 @@ func measureLinks(ctx context.Context, r ring.Ring, link Link, addr string) (cos
 }
 
 // measureLink measures what a connection to an echo costs this process, and says whether it
-// is a direct stream.
-func measureLink(ctx context.Context, r ring.Ring, link Link, addr string) (c LinkCost, direct bool, err error) {
+// shares memory.
+func measureLink(ctx context.Context, r ring.Ring, link Link, addr string) (c LinkCost, shared bool, err error) {
 	var client *Client
 	switch link {
 	case LinkShared:
@@ -114,8 +114,8 @@ func measureLink(ctx context.Context, r ring.Ring, link Link, addr string) (c Li
 	}
 	client.mu.Lock()
 	defer client.mu.Unlock()
-	direct = client.stream.direct != nil
-	return LinkCost{Link: link, Message: small, Word: max(0, large-small) / (2 * rows * cols)}, direct, nil
+	shared = client.stream.direct != nil && client.stream.direct.Slots != nil
+	return LinkCost{Link: link, Message: small, Word: max(0, large-small) / (2 * rows * cols)}, shared, nil
 }
 
 // echoed returns the CPU time of a call that sends rows of words and has them back:
@@ -151,8 +151,8 @@ func echoed(ctx context.Context, c *Client, r ring.Ring, rows, cols, calls int) 
 }
 
 // ServeEcho answers requests at l with the words that they hold, until ctx ends. It is
-// the far end that SealOptions.Echo asks for, in a process of its own. On a unix socket
-// it also takes shared memory and serves direct streams; on TCP it speaks TLS, with a
+// the far end that SealOptions.Echo asks for, in a process of its own. It serves direct
+// streams, on a unix socket with shared memory, and gRPC's; on TCP it speaks TLS, with a
 // certificate that is nobody's.
 func ServeEcho(ctx context.Context, l net.Listener) error {
 	e := &echoCredentials{TransportCredentials: insecure.NewCredentials(), ctx: ctx}
@@ -161,7 +161,7 @@ func ServeEcho(ctx context.Context, l net.Listener) error {
 		if err != nil {
 			return err
 		}
-		e.tls = credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS13})
+		e.tls = &tls.Config{Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS13, NextProtos: wire.Protocols()}
 	}
 	server := grpc.NewServer(append(wire.ServerOptions(), grpc.Creds(e), grpc.WaitForHandlers(true))...)
 	pb.RegisterSecureNetsServer(server, echo{})
@@ -195,34 +195,44 @@ type echo struct {
 type echoCredentials struct {
 	credentials.TransportCredentials // of what this type leaves out
 	ctx                              context.Context
-	tls                              credentials.TransportCredentials // nil: on a unix socket
+	tls                              *tls.Config // nil: on a unix socket
 	directs                          sync.WaitGroup
 }
 
 // ServerHandshake implements credentials.TransportCredentials.
 func (e *echoCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	if e.tls != nil {
-		return e.tls.ServerHandshake(c)
-	}
-	local, ok := c.(*net.UnixConn)
-	if !ok {
+	var conn wire.Conn
+	var region *lane.Region
+	var direct bool
+	var err error
+	switch local, ok := c.(*net.UnixConn); {
+	case ok:
+		conn = local
+		region, direct, err = lane.Accept(local, lane.Terms{
+			Full:  func() bool { return false },
+			Admit: func(int64) lane.Verdict { return lane.Accepted },
+			Freed: func(int64, error) {},
+			Told:  func(lane.Verdict) {},
+		})
+	case e.tls != nil:
+		conn, direct, err = wire.Handshake(c, e.tls)
+	default:
 		return c, nil, nil
 	}
-	region, err := lane.Accept(local, lane.Terms{
-		Full:  func() bool { return false },
-		Admit: func(int64) lane.Verdict { return lane.Accepted },
-		Freed: func(int64, error) {},
-		Told:  func(lane.Verdict) {},
-	})
-	if err != nil || region == nil {
-		return c, nil, err
+	if err != nil {
+		return nil, nil, err
 	}
-	stream, receiver := wire.ServeDirect(e.ctx, local, region)
+	if !direct {
+		return conn, nil, nil
+	}
+	stream, receiver := wire.ServeDirect(e.ctx, conn, region)
 	e.directs.Go(func() {
 		stop := context.AfterFunc(e.ctx, stream.HangUp)
 		defer stop()
 		stream.End(serveEcho(directEcho{stream, receiver}))
-		region.Release()
+		if region != nil {
+			region.Release()
+		}
 	})
 	return nil, nil, credentials.ErrConnDispatched
 }
@@ -325,7 +335,7 @@ func sharedPart(stream echoStream, s *wire.Span) ([]byte, error) {
 	if s == nil {
 		return nil, nil
 	}
-	if d, ok := stream.(directEcho); ok {
+	if d, ok := stream.(directEcho); ok && d.Region() != nil {
 		if b, ok := d.Region().Bytes(s.Offset, s.Length); ok {
 			return b, nil
 		}

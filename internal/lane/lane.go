@@ -1,10 +1,10 @@
-// Package lane manages memory that two processes on one machine share, so that the words
-// of requests and answers need not go through the socket that connects them.
+// Package lane begins direct streams on unix sockets, and manages memory that the two
+// processes share, so that the words of requests and answers need not go through the socket.
 //
 //	host                                                     daemon
-//	Offer: a region, a preface with its descriptor ─────────▶ Accept: checks it, maps it
-//	       ◀────────────────────────────── a reply: a verdict
-//	       then a direct stream, on the same connection, or HTTP/2 where there is no region
+//	Offer: a preface, with a region's descriptor ───────────▶ Accept: checks it, maps it
+//	       ◀────────────────────────────── a reply: a verdict on the region
+//	       then a direct stream, on the same connection
 //
 // The region belongs to the connection: only its two ends may use it. Each end unmaps it
 // when the connection has ended and nobody at that end uses it any more. Both sides may
@@ -13,11 +13,15 @@
 package lane
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"runtime/debug"
 	"sync/atomic"
+	"time"
 )
 
 const (
@@ -29,16 +33,17 @@ const (
 	Align = 64
 )
 
-// Verdict is what a daemon says to an offer.
+// Verdict is what a daemon says to a preface. After all but BadVersion the connection is a
+// direct stream.
 type Verdict uint64
 
 const (
-	Accepted   Verdict = 0
+	Accepted   Verdict = 0 // the region, if there is one
 	Off        Verdict = 1 // it shares memory with nobody
 	TooLarge   Verdict = 2 // more than one connection may share
 	NoRoom     Verdict = 3 // more than is left beside what others share
 	BadMemory  Verdict = 4 // not exactly one descriptor, of sealed memory of that size
-	BadVersion Verdict = 5 // a preface of another version
+	BadVersion Verdict = 5 // a preface of another version: HTTP/2 may follow
 )
 
 var verdicts = [...]string{"accepted", "off", "too large", "no room", "bad memory", "another version"}
@@ -55,14 +60,9 @@ func Verdicts() []Verdict {
 	return []Verdict{Accepted, Off, TooLarge, NoRoom, BadMemory, BadVersion}
 }
 
-// RefusedError reports an offer that was not accepted.
-type RefusedError struct{ Verdict Verdict }
-
-func (e *RefusedError) Error() string {
-	return "lane: no memory is shared: " + e.Verdict.String()
-}
-
 var (
+	// ErrVersion reports a daemon that knows prefaces of other versions alone.
+	ErrVersion = errors.New("lane: another version")
 	// ErrPreface reports bytes that are neither a preface nor HTTP/2's, or no reply to a
 	// preface: the connection is of no use.
 	ErrPreface = errors.New("lane: bad preface")
@@ -80,9 +80,9 @@ const (
 )
 
 // magic begins both; the digit is the version.
-var magic = [8]byte([]byte("snlane2\n"))
+var magic = [8]byte([]byte("snlane3\n"))
 
-// preface returns what offers a region of a size in bytes.
+// preface returns what begins a direct stream, and offers a region of a size in bytes; 0: none.
 func preface(size int64) []byte {
 	b := binary.LittleEndian.AppendUint64(magic[:], uint64(size))
 	return append(b, make([]byte, prefaceSize-len(b))...)
@@ -97,7 +97,7 @@ func parsePreface(b []byte) (size int64, known bool, err error) {
 		return 0, false, nil
 	}
 	n := binary.LittleEndian.Uint64(b[8:])
-	if n == 0 || n > MaxSize || n%Grain != 0 {
+	if n > MaxSize || n%Grain != 0 {
 		return 0, false, fmt.Errorf("%w: memory of %d bytes", ErrPreface, n)
 	}
 	if binary.LittleEndian.Uint64(b[16:]) != 0 {
@@ -123,6 +123,55 @@ func parseReply(b []byte) (Verdict, error) {
 	return Verdict(binary.LittleEndian.Uint64(b[8:])), nil
 }
 
+// Offer begins a direct stream on a connection on which nothing was sent yet, and offers a
+// region of a size in bytes, a multiple of Grain; 0: none. The caller holds the region, which
+// is nil where there is none, for the reason that the verdict gives.
+//
+// After an error the connection is to be closed, unless that wraps ErrUnsupported: then
+// nothing was sent, and a stream without a region may be had. The error wraps ErrVersion
+// where the daemon has no such streams.
+func Offer(ctx context.Context, c *net.UnixConn, size int64) (*Region, Verdict, error) {
+	var region *Region
+	var rights []byte
+	if size > 0 {
+		f, r, err := create(size)
+		if err != nil {
+			return nil, 0, fmt.Errorf("%w: %w", ErrUnsupported, err)
+		}
+		defer f.Close() // the mapping stays, and the other end has a descriptor of its own
+		region, rights = r, rightsOf(f)
+	}
+	// As gRPC has it, a connection that is not there in time is closed.
+	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	verdict, err := offer(c, preface(size), rights)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err == nil && verdict == BadVersion {
+		err = ErrVersion
+	}
+	if region != nil && (err != nil || verdict != Accepted) {
+		region.Release()
+		region = nil
+	}
+	return region, verdict, err
+}
+
+func offer(c *net.UnixConn, p, rights []byte) (Verdict, error) {
+	n, _, err := c.WriteMsgUnix(p, rights, nil)
+	if err == nil && n < len(p) {
+		_, err = c.Write(p[n:])
+	}
+	if err != nil {
+		return 0, err
+	}
+	var b [replySize]byte
+	if _, err := io.ReadFull(c, b[:]); err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrPreface, err)
+	}
+	return parseReply(b[:])
+}
+
 // Terms are what a daemon shares memory on.
 type Terms struct {
 	// Full says that no region of any size is wanted now: what is offered is not received.
@@ -133,7 +182,7 @@ type Terms struct {
 	// not to be had, and with an error where its pages may still be there, at the cost of
 	// this process.
 	Freed func(size int64, err error)
-	// Told is told what is replied.
+	// Told is told what is replied to an offer of a region.
 	Told func(Verdict)
 }
 

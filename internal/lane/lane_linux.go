@@ -1,15 +1,12 @@
 package lane
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"sync"
-	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,23 +19,31 @@ const Supported = true
 // from writing, and from taking pages out.
 const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 
-// create returns a descriptor of new memory of a size in bytes, sealed.
-func create(size int64) (*os.File, error) {
+// create returns a descriptor of new memory of a size in bytes, sealed, and a mapping of it,
+// which its caller holds.
+func create(size int64) (_ *os.File, _ *Region, err error) {
 	fd, err := unix.MemfdCreate("securenets", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
-		return nil, os.NewSyscallError("memfd_create", err)
+		return nil, nil, os.NewSyscallError("memfd_create", err)
 	}
 	f := os.NewFile(uintptr(fd), "memfd:securenets")
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
 	if err := unix.Ftruncate(fd, size); err != nil {
-		f.Close()
-		return nil, os.NewSyscallError("ftruncate", err)
+		return nil, nil, os.NewSyscallError("ftruncate", err)
 	}
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
-		f.Close()
-		return nil, os.NewSyscallError("fcntl", err)
+		return nil, nil, os.NewSyscallError("fcntl", err)
 	}
-	return f, nil
+	r, err := open(fd, size, nil)
+	return f, r, err
 }
+
+// rightsOf returns the control message that passes a descriptor on.
+func rightsOf(f *os.File) []byte { return unix.UnixRights(int(f.Fd())) }
 
 // check returns an error that wraps ErrMemory for a descriptor that is not of memory
 // that stays readable and writable, of exactly this size.
@@ -98,151 +103,43 @@ func punch(mem []byte) error {
 	return os.NewSyscallError("madvise", unix.Madvise(mem, unix.MADV_REMOVE))
 }
 
-// Ended reports whether the other end of a connection has ended it, or this one has. What
-// came before that need not have been read.
-func Ended(c syscall.Conn) bool { return polled(c, unix.POLLRDHUP) }
-
-// Gone is Ended where the other end does not receive any more either.
-func Gone(c syscall.Conn) bool { return polled(c, 0) }
-
-// polled reports whether a connection is in one of the states that are asked for, or has
-// ended both ways.
-func polled(c syscall.Conn, states int16) bool {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return true
-	}
-	is := true
-	if err := raw.Control(func(fd uintptr) {
-		p := []unix.PollFd{{Fd: int32(fd), Events: states}}
-		n, err := unix.Poll(p, 0)
-		is = n != 0 || err != nil
-	}); err != nil {
-		return true
-	}
-	return is
-}
-
-// Watch calls gone once the other end of a connection has ended it both ways, whether anybody
-// reads it then or not. What comes on the connection wakes nobody here. It watches until stop
-// is called, and gone may still be called then.
-func Watch(c syscall.Conn, gone func()) (stop func(), err error) {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return nil, os.NewSyscallError("epoll_create1", err)
-	}
-	if err := unix.SetNonblock(fd, true); err != nil { // so that it costs no thread
-		unix.Close(fd)
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	f := os.NewFile(uintptr(fd), "epoll")
-	watched, err := c.SyscallConn()
-	if err == nil {
-		var failed error
-		err = watched.Control(func(conn uintptr) {
-			// EPOLLHUP is told unasked, and nothing else is wanted.
-			failed = os.NewSyscallError("epoll_ctl", unix.EpollCtl(fd, unix.EPOLL_CTL_ADD, int(conn), new(unix.EpollEvent)))
-		})
-		err = errors.Join(err, failed)
-	}
-	var events syscall.RawConn
-	if err == nil {
-		events, err = f.SyscallConn()
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	go func() {
-		var is [1]unix.EpollEvent
-		if events.Read(func(fd uintptr) bool {
-			n, err := unix.EpollWait(int(fd), is[:], 0)
-			return n > 0 && err == nil
-		}) == nil {
-			gone()
-		}
-	}()
-	return func() { f.Close() }, nil
-}
-
-// Offer offers a region of a size in bytes, a multiple of Grain, on a connection on which
-// nothing was sent yet. After an error, a *RefusedError or another, the connection is to be
-// closed. The caller holds the region.
-func Offer(ctx context.Context, c *net.UnixConn, size int64) (*Region, error) {
-	f, err := create(size)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
-	}
-	defer f.Close() // the mapping stays, and the other end has a descriptor of its own
-	region, err := open(int(f.Fd()), size, nil)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
-	}
-	// As gRPC has it, a connection that is not there in time is closed.
-	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
-	verdict, err := offer(c, int(f.Fd()), size)
-	if !stop() && err == nil {
-		err = ctx.Err()
-	}
-	if err == nil && verdict != Accepted {
-		err = &RefusedError{verdict}
-	}
-	if err != nil {
-		region.Release()
-		return nil, err
-	}
-	return region, nil
-}
-
-func offer(c *net.UnixConn, fd int, size int64) (Verdict, error) {
-	p := preface(size)
-	n, _, err := c.WriteMsgUnix(p, unix.UnixRights(fd), nil)
-	if err == nil && n < len(p) {
-		_, err = c.Write(p[n:])
-	}
-	if err != nil {
-		return 0, err
-	}
-	var b [replySize]byte
-	if _, err := io.ReadFull(c, b[:]); err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrPreface, err)
-	}
-	return parseReply(b[:])
-}
-
 // Accept waits for the first byte that comes on a connection. Where it begins a preface,
-// Accept reads it, and nothing more, and replies. It returns nil and no error where HTTP/2
-// is to begin without a region: a preface need not be there.
+// Accept reads it, and nothing more, and replies. Without a preface HTTP/2 is to begin, and
+// direct is false. A direct stream may have no region.
 //
 // The caller holds the region, and has set a deadline. It ends the connection before it
 // lets go of the region.
-func Accept(c *net.UnixConn, t Terms) (*Region, error) {
+func Accept(c *net.UnixConn, t Terms) (r *Region, direct bool, err error) {
 	first, err := peek(c)
 	if err != nil || first != magic[0] {
-		return nil, err
+		return nil, false, err
 	}
 	fds, b, err := readPreface(c, !t.Full() && !strangers.full())
 	defer closeAll(fds)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	size, known, err := parsePreface(b)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	verdict := BadVersion
-	var region *Region
-	if known {
-		region, verdict = take(fds, size, t)
+	verdict := Accepted
+	switch {
+	case !known:
+		verdict = BadVersion
+	case size > 0:
+		r, verdict = take(fds, size, t)
 	}
-	t.Told(verdict)
+	if size > 0 || !known {
+		t.Told(verdict)
+	}
 	if _, err := c.Write(reply(verdict)); err != nil {
-		if region != nil {
-			region.Release()
+		if r != nil {
+			r.Release()
 		}
-		return nil, err
+		return nil, false, err
 	}
-	return region, nil
+	return r, known, nil
 }
 
 // take maps the one descriptor that came, if that is wanted and as it was said to be.

@@ -126,7 +126,7 @@ func (l *ledger) freed(size int64, err error) {
 
 func (l *ledger) tell(v lane.Verdict) { l.told = append(l.told, v) }
 
-func (l *ledger) accept(c *net.UnixConn) (*lane.Region, error) {
+func (l *ledger) accept(c *net.UnixConn) (r *lane.Region, direct bool, err error) {
 	return lane.Accept(c, lane.Terms{Full: func() bool { return l.full }, Admit: l.admit, Freed: l.freed, Told: l.tell})
 }
 
@@ -156,15 +156,15 @@ func TestOffer(t *testing.T) {
 	var l ledger
 	accepted := make(chan *lane.Region)
 	go func() {
-		r, err := l.accept(daemon)
-		if err != nil {
-			t.Error(err)
+		r, direct, err := l.accept(daemon)
+		if err != nil || !direct {
+			t.Errorf("direct %v, %v", direct, err)
 		}
 		accepted <- r
 	}()
-	ours, err := lane.Offer(t.Context(), host, size)
-	if err != nil {
-		t.Fatal(err)
+	ours, v, err := lane.Offer(t.Context(), host, size)
+	if err != nil || v != lane.Accepted {
+		t.Fatal(v, err)
 	}
 	theirs := <-accepted
 	if ours.Size() != size || theirs.Size() != size || l.admitted != size || l.told[0] != lane.Accepted {
@@ -357,16 +357,16 @@ func TestHostileOffers(t *testing.T) {
 					t.Fatal(err)
 				}
 				var l ledger
-				r, err := l.accept(daemon)
+				r, direct, err := l.accept(daemon)
 				if o.err != nil {
-					if !errors.Is(err, o.err) || r != nil || len(l.told) > 0 {
+					if !errors.Is(err, o.err) || r != nil || direct || len(l.told) > 0 {
 						t.Errorf("in pieces of %d: %v, told %v", chunk, err, l.told)
 					}
 				} else {
 					var b [16]byte
 					_, err2 := io.ReadFull(host, b[:])
 					v, err3 := lane.ParseReply(b[:])
-					if err := errors.Join(err, err2, err3); err != nil || v != o.verdict || (r != nil) != (v == lane.Accepted) || l.told[0] != v {
+					if err := errors.Join(err, err2, err3); err != nil || v != o.verdict || (r != nil) != (v == lane.Accepted) || direct != (v != lane.BadVersion) || l.told[0] != v {
 						t.Errorf("in pieces of %d: %v, %v", chunk, v, err)
 					}
 					rest := make([]byte, 10)
@@ -409,9 +409,9 @@ func TestLateDescriptors(t *testing.T) {
 		unix.Close(fd)
 	}
 	var l ledger
-	r, err := l.accept(daemon)
-	if r != nil || err != nil || l.told[0] != lane.BadMemory {
-		t.Errorf("%v, %v", l.told, err)
+	r, direct, err := l.accept(daemon)
+	if r != nil || !direct || err != nil || l.told[0] != lane.BadMemory {
+		t.Errorf("%v, direct %v, %v", l.told, direct, err)
 	}
 	host.Close()
 	daemon.Close()
@@ -428,7 +428,7 @@ func send(t *testing.T, l *ledger, fds ...int) (r *lane.Region, v lane.Verdict) 
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r, _ = l.accept(daemon)
+		r, _, _ = l.accept(daemon)
 	}()
 	select {
 	case <-done:
@@ -508,90 +508,6 @@ func TestLostPages(t *testing.T) {
 	}
 }
 
-// TestEnded: an end of a connection is seen past what was not read.
-func TestEnded(t *testing.T) {
-	host, daemon := pair(t)
-	if _, err := daemon.Write([]byte("an answer")); err != nil {
-		t.Fatal(err)
-	}
-	if lane.Ended(host) {
-		t.Error("ended")
-	}
-	daemon.CloseWrite()
-	if !lane.Ended(host) {
-		t.Error("not ended")
-	}
-	host, daemon = pair(t)
-	host.Close()
-	if !lane.Ended(host) || !lane.Ended(daemon) {
-		t.Error("not ended when closed")
-	}
-}
-
-// TestWatch: that the other end has gone is told once, whoever reads, and nothing else is.
-func TestWatch(t *testing.T) {
-	before := settled(t)
-	gone := make(chan struct{}, 10)
-	watch := func(c *net.UnixConn) (stop func()) {
-		stop, err := lane.Watch(c, func() { gone <- struct{}{} })
-		if err != nil {
-			t.Fatal(err)
-		}
-		return stop
-	}
-	quiet := func(when string) {
-		t.Helper()
-		select {
-		case <-gone:
-			t.Errorf("%s: the other end has gone", when)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-	told := func() {
-		t.Helper()
-		select {
-		case <-gone:
-		case <-time.After(20 * time.Second):
-			t.Fatal("nothing is told")
-		}
-	}
-	host, daemon := pair(t)
-	stop := watch(daemon)
-	if _, err := host.Write([]byte("some")); err != nil {
-		t.Fatal(err)
-	}
-	quiet("there is something to read")
-	if _, err := io.ReadFull(daemon, make([]byte, 3)); err != nil {
-		t.Fatal(err)
-	}
-	host.CloseWrite()
-	quiet("it sends no more")
-	host.Close() // with a byte that nobody reads
-	told()
-	quiet("again")
-	stop()
-	stop = watch(daemon)
-	told() // it had gone before
-	stop()
-	daemon.Close()
-	if _, err := lane.Watch(daemon, func() { t.Error("no connection is watched") }); err == nil {
-		t.Error("a connection that is closed is watched")
-	}
-
-	host, daemon = pair(t)
-	watch(daemon)() // until now
-	host.Close()
-	quiet("nobody watches")
-	host, closed := pair(t)
-	stop = watch(closed)
-	closed.Close()
-	quiet("this end has gone")
-	stop()
-	host.Close()
-	daemon.Close()
-	waitForHeld(t, before, new(ledger))
-}
-
 // TestNotReceived: who takes no memory anyway gets no descriptor.
 func TestNotReceived(t *testing.T) {
 	fd := memfd(t, lane.Grain, 0, goodSeals)
@@ -613,7 +529,7 @@ func TestNotReceived(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := ledger{verdict: lane.Off, full: true}
-	if r, err := l.accept(daemon); r != nil || err != nil || l.told[0] != lane.Off {
+	if r, direct, err := l.accept(daemon); r != nil || !direct || err != nil || l.told[0] != lane.Off {
 		t.Errorf("%v, told %v", err, l.told)
 	}
 }
@@ -696,7 +612,8 @@ func TestSlowClose(t *testing.T) {
 	waitForHeld(t, before, &l)
 }
 
-// TestRefusals: what a daemon does not admit is not mapped, and the host is told why.
+// TestRefusals: what a daemon does not admit is not mapped, the host is told why, and the
+// stream is direct all the same.
 func TestRefusals(t *testing.T) {
 	for _, v := range []lane.Verdict{lane.Off, lane.TooLarge, lane.NoRoom} {
 		before := settled(t)
@@ -704,16 +621,14 @@ func TestRefusals(t *testing.T) {
 		l := ledger{verdict: v}
 		done := make(chan error)
 		go func() {
-			r, err := l.accept(daemon)
-			if r != nil {
-				err = errors.New("a region")
+			r, direct, err := l.accept(daemon)
+			if r != nil || !direct {
+				err = fmt.Errorf("a region: %v, direct %v, %w", r != nil, direct, err)
 			}
 			done <- err
 		}()
-		_, err := lane.Offer(t.Context(), host, lane.Grain)
-		var refused *lane.RefusedError
-		if !errors.As(err, &refused) || refused.Verdict != v {
-			t.Errorf("%v: %v", v, err)
+		if r, got, err := lane.Offer(t.Context(), host, lane.Grain); r != nil || got != v || err != nil {
+			t.Errorf("%v: %v, %v", v, got, err)
 		}
 		if err := <-done; err != nil || l.told[0] != v {
 			t.Errorf("%v: %v, told %v", v, err, l.told)
@@ -724,6 +639,45 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestNothingOffered: a direct stream need not have memory, and nothing is said of that.
+func TestNothingOffered(t *testing.T) {
+	before := settled(t)
+	for _, v := range []lane.Verdict{lane.Off, lane.Accepted} {
+		host, daemon := pair(t)
+		l := ledger{verdict: v}
+		done := make(chan error)
+		go func() {
+			r, direct, err := l.accept(daemon)
+			if r != nil || !direct {
+				err = fmt.Errorf("a region: %v, direct %v, %w", r != nil, direct, err)
+			}
+			done <- err
+		}()
+		if r, v, err := lane.Offer(t.Context(), host, 0); r != nil || v != lane.Accepted || err != nil {
+			t.Errorf("%v, %v", v, err)
+		}
+		if err := <-done; err != nil || len(l.told) > 0 || l.left() != 0 {
+			t.Errorf("%v, told %v, %d bytes admitted", err, l.told, l.left())
+		}
+		host.Close()
+		daemon.Close()
+	}
+	// A descriptor that comes with it all the same is closed.
+	fd := memfd(t, lane.Grain, 0, goodSeals)
+	host, daemon := pair(t)
+	if _, _, err := host.WriteMsgUnix(lane.Preface(0), unix.UnixRights(fd), nil); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(fd)
+	var l ledger
+	if r, direct, err := l.accept(daemon); r != nil || !direct || err != nil {
+		t.Errorf("direct %v, %v", direct, err)
+	}
+	host.Close()
+	daemon.Close()
+	waitForHeld(t, before, &l)
+}
+
 // TestStockPeers: what begins otherwise is left as it is, with nothing read and no reply.
 func TestStockPeers(t *testing.T) {
 	host, daemon := pair(t)
@@ -732,7 +686,7 @@ func TestStockPeers(t *testing.T) {
 		t.Fatal(err)
 	}
 	var l ledger
-	if r, err := l.accept(daemon); r != nil || err != nil || len(l.told) > 0 {
+	if r, direct, err := l.accept(daemon); r != nil || direct || err != nil || len(l.told) > 0 {
 		t.Errorf("%v, told %v", err, l.told)
 	}
 	b := make([]byte, 100)
@@ -747,13 +701,13 @@ func TestStockPeers(t *testing.T) {
 			t.Fatal(err)
 		}
 		daemon.SetDeadline(time.Now().Add(30 * time.Millisecond))
-		if r, err := l.accept(daemon); r != nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+		if r, direct, err := l.accept(daemon); r != nil || direct || !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("after %d bytes: %v", len(b), err)
 		}
 	}
 	host, daemon = pair(t)
 	host.Close()
-	if r, err := l.accept(daemon); r != nil || err != io.EOF {
+	if r, direct, err := l.accept(daemon); r != nil || direct || err != io.EOF {
 		t.Errorf("of nobody: %v", err)
 	}
 }
@@ -770,26 +724,28 @@ func TestStrangeReplies(t *testing.T) {
 			t.Fatal(err)
 		}
 		daemon.CloseWrite()
-		if _, err := lane.Offer(t.Context(), host, lane.Grain); !errors.Is(err, lane.ErrPreface) {
+		if _, _, err := lane.Offer(t.Context(), host, lane.Grain); !errors.Is(err, lane.ErrPreface) {
 			t.Errorf("%s: %v", name, err)
 		}
 		host.Close()
 		daemon.Close()
 	}
-	host, daemon := pair(t)
-	if _, err := daemon.Write(lane.Reply(99)); err != nil {
-		t.Fatal(err)
+	for v, want := range map[lane.Verdict]error{99: nil, lane.BadVersion: lane.ErrVersion} {
+		host, daemon := pair(t)
+		if _, err := daemon.Write(lane.Reply(v)); err != nil {
+			t.Fatal(err)
+		}
+		if r, got, err := lane.Offer(t.Context(), host, lane.Grain); r != nil || got != v || !errors.Is(err, want) {
+			t.Errorf("%v: %v, %v", v, got, err)
+		}
+		host.Close()
+		daemon.Close()
 	}
-	if _, err := lane.Offer(t.Context(), host, lane.Grain); !errors.As(err, new(*lane.RefusedError)) {
-		t.Errorf("a verdict that is none: %v", err)
-	}
-	host.Close()
-	daemon.Close()
 
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 	defer cancel()
-	host, daemon = pair(t)
-	if _, err := lane.Offer(ctx, host, lane.Grain); !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded) {
+	host, daemon := pair(t)
+	if _, _, err := lane.Offer(ctx, host, lane.Grain); !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a daemon that does not reply: %v", err)
 	}
 	host.Close()
@@ -810,11 +766,11 @@ func TestFileLimit(t *testing.T) {
 	}
 	defer unix.Setrlimit(unix.RLIMIT_FSIZE, &limit)
 	host, daemon := pair(t)
-	if _, err := lane.Offer(t.Context(), host, 8*lane.Grain); !errors.Is(err, lane.ErrUnsupported) {
+	if _, _, err := lane.Offer(t.Context(), host, 8*lane.Grain); !errors.Is(err, lane.ErrUnsupported) {
 		t.Error(err)
 	}
-	host.Close()
-	if n, err := daemon.Read(make([]byte, 1)); err != io.EOF {
+	daemon.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	if n, err := daemon.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) { // it may go on without
 		t.Errorf("%d bytes were sent, %v", n, err)
 	}
 }
@@ -827,7 +783,7 @@ func TestHoles(t *testing.T) {
 	if _, _, err := host.WriteMsgUnix(lane.Preface(lane.Grain), unix.UnixRights(fd), nil); err != nil {
 		t.Fatal(err)
 	}
-	r, err := new(ledger).accept(daemon)
+	r, _, err := new(ledger).accept(daemon)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -903,11 +859,11 @@ func offered(t *testing.T, size int64) (*lane.Region, *lane.Slots) {
 	released := make(chan struct{}) // at the other end
 	go func() {
 		defer close(released)
-		if r, err := new(ledger).accept(daemon); err == nil {
+		if r, _, err := new(ledger).accept(daemon); err == nil {
 			r.Release()
 		}
 	}()
-	r, err := lane.Offer(t.Context(), host, size)
+	r, _, err := lane.Offer(t.Context(), host, size)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -976,6 +932,9 @@ func TestSlots(t *testing.T) {
 		if _, ok := slots.Get(n); ok {
 			t.Errorf("a slot of %d bytes", n)
 		}
+	}
+	if _, ok := (*lane.Slots)(nil).Get(1); ok {
+		t.Error("a slot of nothing")
 	}
 	lane.Slot{}.Put() // none
 	lane.Slot{}.Drop()

@@ -3,25 +3,19 @@
 package lane
 
 import (
-	"context"
 	"net"
-	"syscall"
+	"os"
 )
 
 // Supported says whether this system can share memory.
 const Supported = false
 
-// Offer offers nothing here.
-func Offer(context.Context, *net.UnixConn, int64) (*Region, error) { return nil, ErrUnsupported }
+func create(int64) (*os.File, *Region, error) { return nil, nil, ErrUnsupported }
+
+func rightsOf(*os.File) []byte { return nil }
 
 // Accept waits for nothing here: HTTP/2 begins.
-func Accept(*net.UnixConn, Terms) (*Region, error) { return nil, nil }
-
-// Ended reports nothing here.
-func Ended(syscall.Conn) bool { return false }
-
-// Gone reports nothing here.
-func Gone(syscall.Conn) bool { return false }
+func Accept(*net.UnixConn, Terms) (*Region, bool, error) { return nil, false, nil }
 
 func unmap([]byte) {}
 

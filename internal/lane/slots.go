@@ -6,7 +6,7 @@ import (
 )
 
 // Slots lends parts of a region that is the caller's to divide: the host's. It may be used
-// by several goroutines at once.
+// by several goroutines at once. Nil has no room.
 type Slots struct {
 	region *Region
 	mu     sync.Mutex
@@ -26,7 +26,7 @@ type Slot struct {
 // Get returns a slot of n bytes, and false where there is no room, or the region is not
 // mapped any more. It does not wait.
 func (s *Slots) Get(n int) (Slot, bool) {
-	if n <= 0 || n > s.region.Size() {
+	if s == nil || n <= 0 || n > s.region.Size() {
 		return Slot{}, false
 	}
 	s.mu.Lock()

@@ -3,10 +3,14 @@ package wire
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"syscall"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
@@ -24,10 +28,35 @@ type Stream interface {
 	CloseSend() error
 }
 
-// A direct stream is an Evaluate stream that has a connection of a unix socket to itself,
-// with memory that both ends share. gRPC has no part in it: messages follow one another,
-// each behind gRPC's prefix, a byte of flags and the size. The last one of the server's, with a
-// flag of its own, is an Error and says how the stream has ended. See docs/spec.md, section 8.
+// A direct stream is an Evaluate stream that has a connection to itself: of a unix socket,
+// then with memory that both ends share, if they do; or by TLS. gRPC has no part in it: messages
+// follow one another, each behind gRPC's prefix, a byte of flags and the size. The last one of
+// the server's, with a flag of its own, is an Error and says how the stream has ended. See
+// docs/spec.md, section 8.
+
+// DirectProtocol is what a host that speaks TLS asks for, by ALPN, to have a direct stream
+// instead of HTTP/2.
+const DirectProtocol = "securenets-direct/3"
+
+// Conn is the connection of a direct stream: a *net.UnixConn, or a *tls.Conn on a *net.TCPConn.
+type Conn interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// socket is a connection as the system has it.
+type socket interface {
+	Conn
+	syscall.Conn
+}
+
+// socketOf returns what a connection sends and receives by.
+func socketOf(c Conn) socket {
+	if secured, ok := c.(*tls.Conn); ok {
+		return secured.NetConn().(socket)
+	}
+	return c.(socket)
+}
 
 // prefix is the bytes before a message.
 const prefix = 5
@@ -51,7 +80,8 @@ func messageSize(p [prefix]byte) (size int, last bool, err error) {
 // direct is an end of a direct stream.
 type direct struct {
 	server bool
-	conn   *net.UnixConn
+	conn   Conn
+	socket socket
 	in     *bufio.Reader
 	out    []byte // of the message that is sent, put together
 	ctx    context.Context
@@ -61,13 +91,13 @@ type direct struct {
 const (
 	// readAhead is how much may have been read of messages that nobody has asked for, in bytes.
 	readAhead = 4 << 10
-	// together is what is copied to be sent in one piece, in bytes; the words of larger messages
-	// leave from where they are.
-	together = 4 << 10
+	// together is what is copied of a message to be sent in one piece, in bytes: a record of
+	// TLS. The words behind it leave from where they are.
+	together = 16 << 10
 )
 
-func newDirect(ctx context.Context, c *net.UnixConn, server bool) direct {
-	d := direct{server: server, conn: c, in: bufio.NewReaderSize(c, readAhead)}
+func newDirect(ctx context.Context, c Conn, server bool) direct {
+	d := direct{server: server, conn: c, socket: socketOf(c), in: bufio.NewReaderSize(c, readAhead)}
 	d.ctx, d.cancel = context.WithCancel(ctx)
 	return d
 }
@@ -78,7 +108,7 @@ func (d *direct) Context() context.Context { return d.ctx }
 // ReadMessageHeader and Read implement messages.
 func (d *direct) ReadMessageHeader(header []byte) error {
 	_, err := io.ReadFull(d.in, header)
-	if err == io.EOF && !lane.Gone(d.conn) {
+	if err == io.EOF && !Gone(d.socket) {
 		return err // nothing more is sent
 	}
 	return d.broken(err)
@@ -103,7 +133,7 @@ func (d *direct) broken(err error) error {
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
-	if d.server && err == io.ErrUnexpectedEOF && !lane.Gone(d.conn) {
+	if d.server && err == io.ErrUnexpectedEOF && !Gone(d.socket) {
 		return status.Error(codes.Internal, err.Error())
 	}
 	d.cancel()
@@ -128,36 +158,40 @@ func marshal(m any) (mem.BufferSlice, error) {
 
 // send sends a message. It belongs to one goroutine at a time.
 func (d *direct) send(flags byte, b mem.BufferSlice) (err error) {
-	size := b.Len()
-	d.out = binary.BigEndian.AppendUint32(append(d.out[:0], flags), uint32(size))
-	if prefix+size > together {
-		parts := net.Buffers{d.out}
-		for _, part := range b {
-			parts = append(parts, part.ReadOnlyData())
+	d.out = binary.BigEndian.AppendUint32(append(d.out[:0], flags), uint32(b.Len()))
+	var rest net.Buffers
+	for _, part := range b {
+		p := part.ReadOnlyData()
+		n := min(len(p), together-len(d.out))
+		d.out = append(d.out, p[:n]...)
+		if n < len(p) {
+			rest = append(rest, p[n:])
 		}
-		_, err = parts.WriteTo(d.conn)
+	}
+	if rest == nil {
+		_, err = d.conn.Write(d.out)
 		return err
 	}
-	for _, part := range b {
-		d.out = append(d.out, part.ReadOnlyData()...)
-	}
-	_, err = d.conn.Write(d.out)
+	all := append(net.Buffers{d.out}, rest...)
+	_, err = all.WriteTo(d.conn)
 	return err
 }
 
-// Direct is the host's end of a direct stream: a Stream with shared memory, which the
+// Direct is the host's end of a direct stream: a Stream that may have shared memory, which the
 // host allocates from. It ends when its context ends or it is closed.
 type Direct struct {
 	direct
-	*lane.Slots
-	region *lane.Region
-	stop   func() bool
+	*lane.Slots // nil: it shares none
+	// Verdict says what the daemon said to the memory that it was offered.
+	Verdict lane.Verdict
+	region  *lane.Region
+	stop    func() bool
 }
 
-// DialDirect opens a direct stream to the daemon at an address that SocketPath accepts,
-// with memory of size bytes, a multiple of lane.Grain. If the daemon does not take the
-// memory, the error is a *lane.RefusedError; if it does not know direct streams, another
-// error. Dial may still reach either daemon.
+// DialDirect opens a direct stream to the daemon at an address that SocketPath accepts, with
+// memory of size bytes, a multiple of lane.Grain, or without: where size is 0, this system
+// shares none, or the daemon takes none. An error may be of a daemon that Dial reaches, as it
+// does not know direct streams.
 func DialDirect(ctx context.Context, addr string, size int64) (*Direct, error) {
 	path, err := SocketPath(addr)
 	if err != nil {
@@ -169,12 +203,42 @@ func DialDirect(ctx context.Context, addr string, size int64) (*Direct, error) {
 	if err != nil {
 		return nil, err
 	}
-	region, err := lane.Offer(within, c, size)
+	region, verdict, err := lane.Offer(within, c, size)
+	if errors.Is(err, lane.ErrUnsupported) {
+		region, verdict, err = lane.Offer(within, c, 0)
+	}
 	if err != nil {
 		c.Close()
 		return nil, err
 	}
-	d := &Direct{direct: newDirect(ctx, c, false), Slots: lane.NewSlots(region), region: region}
+	d := &Direct{direct: newDirect(ctx, c, false), Verdict: verdict, region: region}
+	if region != nil {
+		d.Slots = lane.NewSlots(region)
+	}
+	d.stop = context.AfterFunc(d.ctx, d.end)
+	return d, nil
+}
+
+// DialDirectTLS is DialDirect for an address that HostPort accepts, with a configuration as
+// DialTLS takes it. No memory is shared.
+func DialDirectTLS(ctx context.Context, addr string, config *tls.Config) (*Direct, error) {
+	hostport, c, err := clientTLS(addr, config)
+	if err != nil {
+		return nil, err
+	}
+	c.NextProtos = []string{DirectProtocol}
+	within, cancel := context.WithTimeout(ctx, reconnect.MinConnectTimeout)
+	defer cancel()
+	conn, err := (&tls.Dialer{Config: c}).DialContext(within, "tcp", hostport)
+	if err != nil {
+		return nil, err
+	}
+	secured := conn.(*tls.Conn)
+	if p := secured.ConnectionState().NegotiatedProtocol; p != DirectProtocol {
+		conn.Close()
+		return nil, fmt.Errorf("%w: the server speaks %q", lane.ErrVersion, p)
+	}
+	d := &Direct{direct: newDirect(ctx, secured, false)}
 	d.stop = context.AfterFunc(d.ctx, d.end)
 	return d, nil
 }
@@ -190,8 +254,14 @@ func dialUnix(ctx context.Context, path string) (*net.UnixConn, error) {
 
 // end ends the connection. The memory stays as long as a slot is held.
 func (d *Direct) end() {
-	d.conn.Close()
-	d.region.Release()
+	if c, tcp := d.socket.(*net.TCPConn); tcp {
+		// The daemon is to know at once, and not behind what it has yet to read.
+		_ = c.SetLinger(0)
+	}
+	d.socket.Close() // without a word of TLS's, which would wait until that is read
+	if d.region != nil {
+		d.region.Release()
+	}
 }
 
 // Close ends the stream and its connection.
@@ -204,7 +274,7 @@ func (d *Direct) Close() {
 
 // Ended reports whether the daemon or the host has ended the connection. Only then may
 // the memory be empty.
-func (d *Direct) Ended() bool { return lane.Ended(d.conn) }
+func (d *Direct) Ended() bool { return Ended(d.socket) }
 
 // SendMsg implements Stream. Its error is io.EOF if RecvMsg says why, or else a status.
 func (d *Direct) SendMsg(m any) error {
@@ -273,15 +343,37 @@ type DirectServer struct {
 	region *lane.Region
 }
 
-// ServeDirect returns the stream of a connection on which a region was accepted, and its
-// receiver. The caller must hold the region until it has called End or closed the
-// connection.
-func ServeDirect(ctx context.Context, c *net.UnixConn, r *lane.Region) (*DirectServer, *Receiver) {
+// Protocols returns what a server that speaks TLS names by ALPN.
+func Protocols() []string { return []string{DirectProtocol, http2} }
+
+const http2 = "h2"
+
+// Handshake is a server's part of TLS, with a configuration that names Protocols, up to where
+// a direct stream begins, or HTTP/2. After an error the connection is closed.
+func Handshake(c net.Conn, config *tls.Config) (secured *tls.Conn, direct bool, err error) {
+	secured = tls.Server(c, config)
+	err = secured.Handshake()
+	if p := secured.ConnectionState().NegotiatedProtocol; err == nil && p == "" {
+		err = errors.New("wire: the client names no protocol")
+	} else {
+		direct = p == DirectProtocol
+	}
+	if err != nil {
+		secured.Close()
+		return nil, false, err
+	}
+	return secured, direct, nil
+}
+
+// ServeDirect returns the stream of a connection on which lane.Accept, or a handshake of TLS,
+// has begun one, and its receiver. The caller must hold the region, nil for none, until it has
+// called End or closed the connection.
+func ServeDirect(ctx context.Context, c Conn, r *lane.Region) (*DirectServer, *Receiver) {
 	d := &DirectServer{newDirect(ctx, c, true), r}
 	return d, &Receiver{stream: d}
 }
 
-// Region returns the memory that is shared.
+// Region returns the memory that is shared, nil for none.
 func (d *DirectServer) Region() *lane.Region { return d.region }
 
 // SendMsg sends a message. Its errors are statuses.
@@ -306,15 +398,37 @@ func (d *DirectServer) End(err error) {
 		}
 	}
 	if b, err := proto.Marshal(last); err == nil {
-		_ = d.send(lastFlag, mem.BufferSlice{mem.SliceBuffer(b)})
+		if d.send(lastFlag, mem.BufferSlice{mem.SliceBuffer(b)}) == nil {
+			d.linger()
+		}
 	}
 	d.HangUp()
 }
 
+// lingering is how long a host may take to read how a stream has ended.
+const lingering = time.Second
+
+// linger waits for the host to end a connection of TCP. Closed before, with something that
+// was not read, the connection would take back what the host has yet to read.
+func (d *DirectServer) linger() {
+	if _, tcp := d.socket.(*net.TCPConn); !tcp {
+		return
+	}
+	if d.conn.CloseWrite() != nil || d.socket.CloseWrite() != nil {
+		return
+	}
+	d.socket.SetReadDeadline(time.Now().Add(lingering))
+	_, _ = io.Copy(io.Discard, d.socket)
+}
+
+// Watch hangs up once the host has gone, whether anybody reads then or not. It watches until
+// stop is called.
+func (d *DirectServer) Watch() (stop func(), err error) { return watch(d.socket, d.HangUp) }
+
 // HangUp ends the connection. Nothing is sent from then on, not even by code that finds
 // the context done.
 func (d *DirectServer) HangUp() {
-	_ = d.conn.CloseWrite() // at once, as Close need not
+	_ = d.socket.CloseWrite() // at once, as Close need not
 	d.cancel()
-	d.conn.Close()
+	d.socket.Close()
 }

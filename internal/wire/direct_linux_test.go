@@ -3,6 +3,7 @@ package wire_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -25,6 +26,7 @@ import (
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/tlstest"
 	"github.com/securenets/securenets/internal/wire"
 )
 
@@ -40,42 +42,155 @@ func listenUnix(t testing.TB) (*net.UnixListener, string) {
 	return l, "unix:" + path
 }
 
-// take accepts a connection, and the memory that is offered.
-func take(l *net.UnixListener) (*net.UnixConn, *lane.Region, error) {
+// accept accepts a connection that is to be a direct stream, and the memory that is offered.
+func accept(l *net.UnixListener) (*net.UnixConn, *lane.Region, error) {
 	c, err := l.AcceptUnix()
 	if err != nil {
 		return nil, nil, err
 	}
-	region, err := lane.Accept(c, lane.Terms{
+	region, direct, err := lane.Accept(c, lane.Terms{
 		Full:  func() bool { return false },
 		Admit: func(int64) lane.Verdict { return lane.Accepted },
 		Freed: func(int64, error) {},
 		Told:  func(lane.Verdict) {},
 	})
+	if err == nil && !direct {
+		err = errors.New("not a direct stream")
+	}
 	return c, region, err
 }
 
-// directPair returns both ends of a direct stream.
-func directPair(t testing.TB, ctx context.Context) (*wire.Direct, *wire.DirectServer, *wire.Receiver) {
+// link is what direct streams go over.
+type link string
+
+const (
+	overMemory link = "a socket with memory"
+	overSocket link = "a socket"
+	overTLS    link = "TLS"
+)
+
+// overAll runs a test over each link.
+func overAll(t *testing.T, test func(t *testing.T, over link)) {
+	for _, over := range []link{overMemory, overSocket, overTLS} {
+		t.Run(string(over), func(t *testing.T) { test(t, over) })
+	}
+}
+
+// server accepts direct streams.
+type server struct {
+	over    link
+	l       net.Listener
+	addr    string
+	ca      *tlstest.CA
+	secured *tls.Config
+}
+
+func (over link) listen(t testing.TB) *server {
 	t.Helper()
-	l, addr := listenUnix(t)
-	var server *wire.DirectServer
+	s := &server{over: over}
+	if over != overTLS {
+		s.l, s.addr = listenUnix(t)
+		return s
+	}
+	var err error
+	if s.ca, err = tlstest.NewCA(); err != nil {
+		t.Fatal(err)
+	}
+	own, err := s.ca.KeyPair(tlstest.Leaf{Server: true, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.secured = &tls.Config{Certificates: []tls.Certificate{own}, NextProtos: wire.Protocols()}
+	if s.l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.l.Close() })
+	s.addr = "tls:" + s.l.Addr().String()
+	return s
+}
+
+// accept accepts a connection, to the point where the stream begins.
+func (s *server) accept() (wire.Conn, *lane.Region, error) {
+	if s.over != overTLS {
+		return accept(s.l.(*net.UnixListener))
+	}
+	c, err := s.l.Accept()
+	if err != nil {
+		return nil, nil, err
+	}
+	secured, direct, err := wire.Handshake(c, s.secured)
+	if err == nil && !direct {
+		err = errors.New("not a direct stream")
+	}
+	return secured, nil, err
+}
+
+func (s *server) config() *tls.Config { return &tls.Config{RootCAs: s.ca.Pool()} }
+
+// dial returns a host's end.
+func (s *server) dial(ctx context.Context) (*wire.Direct, error) {
+	switch s.over {
+	case overTLS:
+		return wire.DialDirectTLS(ctx, s.addr, s.config())
+	case overSocket:
+		return wire.DialDirect(ctx, s.addr, 0)
+	}
+	return wire.DialDirect(ctx, s.addr, lane.Grain)
+}
+
+// raw returns a host's end of a stream that has begun, for bytes as they are.
+func (s *server) raw(ctx context.Context) (wire.Conn, error) {
+	if s.over == overTLS {
+		c := s.config()
+		c.NextProtos = []string{wire.DirectProtocol}
+		conn, err := (&tls.Dialer{Config: c}).DialContext(ctx, "tcp", s.l.Addr().String())
+		if err != nil {
+			return nil, err
+		}
+		return conn.(*tls.Conn), nil
+	}
+	c, err := net.DialUnix("unix", nil, s.l.Addr().(*net.UnixAddr))
+	if err != nil {
+		return nil, err
+	}
+	region, _, err := lane.Offer(ctx, c, map[link]int64{overMemory: lane.Grain}[s.over])
+	if region != nil {
+		region.Release()
+	}
+	return c, err
+}
+
+// release lets go of a region, if there is one.
+func release(r *lane.Region) {
+	if r != nil {
+		r.Release()
+	}
+}
+
+// pair returns both ends of a direct stream.
+func (over link) pair(t testing.TB, ctx context.Context) (*wire.Direct, *wire.DirectServer, *wire.Receiver) {
+	t.Helper()
+	s := over.listen(t)
+	var served *wire.DirectServer
 	var receiver *wire.Receiver
 	var both errgroup.Group
 	both.Go(func() error {
-		c, region, err := take(l)
+		c, region, err := s.accept()
 		if err == nil {
-			server, receiver = wire.ServeDirect(t.Context(), c, region)
-			t.Cleanup(func() { server.HangUp(); region.Release() })
+			served, receiver = wire.ServeDirect(t.Context(), c, region)
+			t.Cleanup(func() { served.HangUp(); release(region) })
 		}
 		return err
 	})
-	host, err := wire.DialDirect(ctx, addr, lane.Grain)
+	host, err := s.dial(ctx)
 	if err := errors.Join(err, both.Wait()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(host.Close)
-	return host, server, receiver
+	if (host.Slots != nil) != (over == overMemory) || host.Verdict != lane.Accepted {
+		t.Fatalf("memory: %v, %v", host.Slots, host.Verdict)
+	}
+	return host, served, receiver
 }
 
 // next reads the next request.
@@ -89,8 +204,10 @@ func next(r *wire.Receiver) (*wire.Request, error) {
 
 // TestDirect: messages of all sizes pass a direct stream both ways, in order and as they were,
 // with words in memory that both ends share or in them, and an end that went well is io.EOF.
-func TestDirect(t *testing.T) {
-	host, server, receiver := directPair(t, t.Context())
+func TestDirect(t *testing.T) { overAll(t, testDirect) }
+
+func testDirect(t *testing.T, over link) {
+	host, server, receiver := over.pair(t, t.Context())
 	sizes := []int{0, 1, 200, 255, 256, 900, 1010, 1023, 1024, 5000, 1 << 17, wire.MaxPayload / 4}
 	done := make(chan error, 1)
 	go func() {
@@ -147,32 +264,38 @@ func TestDirect(t *testing.T) {
 	if err := <-sent; err != nil {
 		t.Fatal(err)
 	}
-	slot, _ := host.Get(3)
-	copy(slot.Bytes, "abc")
-	if err := host.SendMsg(&wire.Request{ID: 99, Shared: &wire.Span{Offset: uint64(slot.Offset), Length: 3}}); err != nil {
-		t.Fatal(err)
-	}
 	var resp wire.Response
-	if err := host.RecvMsg(&resp); err != nil || resp.ID != 99 || string(slot.Bytes) != "cba" {
-		t.Errorf("%v, memory has %q", err, slot.Bytes)
+	if slot, ok := host.Get(3); ok != (over == overMemory) {
+		t.Fatal("memory, or none")
+	} else if ok {
+		copy(slot.Bytes, "abc")
+		if err := host.SendMsg(&wire.Request{ID: 99, Shared: &wire.Span{Offset: uint64(slot.Offset), Length: 3}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := host.RecvMsg(&resp); err != nil || resp.ID != 99 || string(slot.Bytes) != "cba" {
+			t.Errorf("%v, memory has %q", err, slot.Bytes)
+		}
+		slot.Put()
 	}
-	slot.Put()
 	if err := host.CloseSend(); err != nil {
 		t.Fatal(err)
 	}
 	if err := host.RecvMsg(&resp); err != io.EOF {
 		t.Errorf("at the end: %v", err)
 	}
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
 	if !host.Ended() {
 		t.Error("the connection has not ended")
+	}
+	host.Close() // which the server waits for, by TLS
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 
 // TestDirectEnds: a host is told how its stream has ended, by the server or without it.
-func TestDirectEnds(t *testing.T) {
+func TestDirectEnds(t *testing.T) { overAll(t, testDirectEnds) }
+
+func testDirectEnds(t *testing.T, over link) {
 	refusal := &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, Message: "full", RetryAfter: time.Second}
 	raw := func(b ...byte) func(*wire.DirectServer, net.Conn) {
 		return func(s *wire.DirectServer, c net.Conn) { c.Write(b); s.HangUp() }
@@ -190,7 +313,7 @@ func TestDirectEnds(t *testing.T) {
 		"with a status": {func(s *wire.DirectServer, _ net.Conn) { s.End(status.Error(codes.Internal, "odd")) }, status.Error(codes.Internal, "odd")},
 		"hung up":       {func(s *wire.DirectServer, _ net.Conn) { s.HangUp() }, status.Error(codes.Unavailable, "unexpected EOF")},
 		"shut down": {func(s *wire.DirectServer, c net.Conn) {
-			c.(*net.UnixConn).CloseWrite()
+			c.(wire.Conn).CloseWrite()
 			c.Read(make([]byte, 1)) // until the host has gone
 			s.HangUp()
 		}, status.Error(codes.Unavailable, "unexpected EOF")},
@@ -203,18 +326,18 @@ func TestDirectEnds(t *testing.T) {
 		"for a terminal":      {raw(slices.Concat([]byte{0x80, 0, 0, 0, byte(len(last))}, last)...), status.Error(codes.FailedPrecondition, "a\ufffd[31mb")},
 		"with an absurd code": {raw(0x80, 0, 0, 0, 2, 8, 99), status.Error(codes.Unknown, "")},
 	} {
-		l, addr := listenUnix(t)
+		l := over.listen(t)
 		go func() {
-			conn, region, err := take(l)
+			conn, region, err := l.accept()
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			s, _ := wire.ServeDirect(context.Background(), conn, region)
 			c.end(s, conn)
-			region.Release()
+			release(region)
 		}()
-		host, err := wire.DialDirect(t.Context(), addr, lane.Grain)
+		host, err := l.dial(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -239,7 +362,9 @@ func TestDirectEnds(t *testing.T) {
 }
 
 // TestDirectHosts: a server is told of what a host sends badly, and when it has gone.
-func TestDirectHosts(t *testing.T) {
+func TestDirectHosts(t *testing.T) { overAll(t, testDirectHosts) }
+
+func testDirectHosts(t *testing.T, over link) {
 	huge := binary.BigEndian.AppendUint32([]byte{0}, wire.MaxMessage+1)
 	for name, c := range map[string]struct {
 		sent []byte
@@ -261,21 +386,16 @@ func TestDirectHosts(t *testing.T) {
 		"no protobuf":       {[]byte{0, 0, 0, 0, 1, 0xff}, true, codes.Internal, false},
 		"HTTP/2's preface":  {[]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), true, codes.Internal, false},
 	} {
-		l, addr := listenUnix(t)
-		conn, err := net.Dial("unix", addr[len("unix:"):])
-		if err != nil {
-			t.Fatal(err)
-		}
-		offered := make(chan error, 1)
+		l := over.listen(t)
+		var conn wire.Conn
+		begun := make(chan error, 1)
 		go func() {
-			region, err := lane.Offer(t.Context(), conn.(*net.UnixConn), lane.Grain)
-			if err == nil {
-				region.Release()
-			}
-			offered <- err
+			var err error
+			conn, err = l.raw(t.Context())
+			begun <- err
 		}()
-		served, region, err := take(l)
-		if err := errors.Join(err, <-offered); err != nil {
+		served, region, err := l.accept()
+		if err := errors.Join(err, <-begun); err != nil {
 			t.Fatal(err)
 		}
 		s, r := wire.ServeDirect(t.Context(), served, region)
@@ -283,7 +403,9 @@ func TestDirectHosts(t *testing.T) {
 			t.Fatal(err)
 		}
 		if c.half {
-			conn.(*net.UnixConn).CloseWrite()
+			conn.CloseWrite()
+		} else if secured, ok := conn.(*tls.Conn); ok {
+			secured.NetConn().Close() // as a host does, and a system whose process has died
 		} else {
 			conn.Close()
 		}
@@ -294,21 +416,23 @@ func TestDirectHosts(t *testing.T) {
 		if gone := s.Context().Err() != nil; gone != c.gone {
 			t.Errorf("%s: the stream has ended: %v", name, gone)
 		}
-		s.End(err)
 		conn.Close()
-		region.Release()
+		s.End(err)
+		release(region)
 	}
 }
 
 // TestDirectContexts: a stream ends with its host's context and where it is closed, for who
 // waits at either end, and its memory stays as long as a slot is held.
-func TestDirectContexts(t *testing.T) {
+func TestDirectContexts(t *testing.T) { overAll(t, testDirectContexts) }
+
+func testDirectContexts(t *testing.T, over link) {
 	for _, closes := range []bool{false, true} {
 		ctx, cancel := context.WithCancel(t.Context())
-		host, server, receiver := directPair(t, ctx)
+		host, server, receiver := over.pair(t, ctx)
 		slot, ok := host.Get(100)
-		if !ok {
-			t.Fatal("no slot")
+		if ok != (over == overMemory) {
+			t.Fatal("a slot, or none")
 		}
 		waits, serves := make(chan error, 1), make(chan error, 1)
 		go func() { waits <- host.RecvMsg(new(wire.Response)) }()
@@ -325,7 +449,9 @@ func TestDirectContexts(t *testing.T) {
 		}
 		<-server.Context().Done()
 		host.Close()
-		slot.Bytes[99] = 1 // a fault, were it not mapped
+		if ok {
+			slot.Bytes[99] = 1 // a fault, were it not mapped
+		}
 		slot.Put()
 		for { // the memory goes after the connection, whose end was seen above
 			slot, ok := host.Get(100)
@@ -359,7 +485,7 @@ func TestDirectRefused(t *testing.T) {
 	if _, err := wire.DialDirect(t.Context(), addr, lane.Grain); err == nil {
 		t.Error("nobody")
 	}
-	host, _, _ := directPair(t, t.Context())
+	host, _, _ := overMemory.pair(t, t.Context())
 	words := make([]uint32, wire.MaxMessage/4)
 	req := wire.Request{Words: wire.EncodeWords(ring.Q4(), words, nil)}
 	if err := host.SendMsg(&req); status.Code(err) != codes.ResourceExhausted {
@@ -373,14 +499,16 @@ func TestDirectRefused(t *testing.T) {
 
 // TestDirectReleases: words that are sent are their owner's again, once each, whatever becomes of
 // them.
-func TestDirectReleases(t *testing.T) {
+func TestDirectReleases(t *testing.T) { overAll(t, testDirectReleases) }
+
+func testDirectReleases(t *testing.T, over link) {
 	for _, breaks := range []bool{false, true} {
-		host, server, receiver := directPair(t, t.Context())
+		host, server, receiver := over.pair(t, t.Context())
 		if breaks {
 			server.HangUp()
 		}
 		released := 0
-		req := wire.Request{Words: wire.EncodeWords(ring.Q4(), make([]uint32, 2000), func() { released++ })}
+		req := wire.Request{Words: wire.EncodeWords(ring.Q4(), make([]uint32, 20000), func() { released++ })}
 		err := host.SendMsg(&req)
 		if released != 0 || breaks == (err == nil) {
 			t.Errorf("breaks %v: %v, released %d times", breaks, err, released)
@@ -392,7 +520,7 @@ func TestDirectReleases(t *testing.T) {
 			continue
 		}
 		got, err := next(receiver)
-		if err != nil || got.Words.Len() != 8000 {
+		if err != nil || got.Words.Len() != 80000 {
 			t.Fatal(err)
 		}
 		got.Free()

@@ -114,25 +114,35 @@ func HostPort(addr string) (host, port string, err error) {
 	return host, port, nil
 }
 
-// DialTLS connects lazily to an address that HostPort accepts, with TLS 1.3 and never
-// through a proxy. The server must have a certificate for HOST, unless config names
-// another server.
-func DialTLS(addr string, config *tls.Config) (*grpc.ClientConn, error) {
+// clientTLS returns where to connect to for an address that HostPort accepts, and the
+// configuration to do it with: see DialTLS.
+func clientTLS(addr string, config *tls.Config) (hostport string, c *tls.Config, err error) {
 	host, port, err := HostPort(addr)
 	if err == nil && (host == "" || port == "0") {
 		err = fmt.Errorf("%w %q: want a host and a port", ErrAddress, addr)
 	}
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	c := config.Clone()
+	c = config.Clone()
 	c.MinVersion = tls.VersionTLS13
 	if c.ServerName == "" {
 		c.ServerName = host
 	}
+	return net.JoinHostPort(host, port), c, nil
+}
+
+// DialTLS connects lazily to an address that HostPort accepts, with TLS 1.3 and never
+// through a proxy. The server must have a certificate for HOST, unless config names
+// another server.
+func DialTLS(addr string, config *tls.Config) (*grpc.ClientConn, error) {
+	hostport, c, err := clientTLS(addr, config)
+	if err != nil {
+		return nil, err
+	}
 	dial := grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 		var d net.Dialer
-		return d.DialContext(ctx, "tcp", net.JoinHostPort(host, port))
+		return d.DialContext(ctx, "tcp", hostport)
 	})
 	return grpc.NewClient("passthrough:///localhost",
 		append(DialOptions(), dial, grpc.WithTransportCredentials(credentials.NewTLS(c)))...)
