@@ -2,12 +2,14 @@ package hostclient_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,10 +40,10 @@ type cloud struct {
 	server *grpc.Server
 	kernel *cpu.Backend
 
-	life    sync.Mutex     // of one start or stop at a time
-	serving sync.WaitGroup // direct streams
+	life    sync.Mutex // of one start or stop at a time
+	directs *wire.Greeter
+	cut     context.CancelFunc // of direct streams
 	mu      sync.Mutex
-	direct  map[*wire.DirectServer]bool
 	models  map[sealed.Digest]*held
 	partial map[sealed.Digest][]byte
 	answer  func(*call) error // how calls are answered; nil: honestly
@@ -49,44 +51,13 @@ type cloud struct {
 	seen    []seen            // what the cloud was sent
 
 	verdict atomic.Uint64 // on memory that is offered
-	old     bool          // it knows nothing of that, from its next start on
+	secure  *tls.Config   // it serves TLS alone; nil: a unix socket
+	old     bool          // it knows nothing of direct streams, from its next start on
+	streams atomic.Int64  // direct ones, so far
 
 	requests atomic.Int64
 	shared   atomic.Int64 // of them, whose words and answers are in shared memory
 	uploaded atomic.Int64 // bytes
-}
-
-// sharing has the cloud take the memory that is offered, and serve direct streams.
-type sharing struct {
-	credentials.TransportCredentials
-	to *cloud
-}
-
-func (s sharing) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	local := c.(*net.UnixConn)
-	region, direct, err := lane.Accept(local, lane.Terms{
-		Full:  func() bool { return false },
-		Admit: func(int64) lane.Verdict { return lane.Verdict(s.to.verdict.Load()) },
-		Freed: func(int64, error) {},
-		Told:  func(lane.Verdict) {},
-	})
-	if err != nil || !direct {
-		return c, nil, err
-	}
-	stream, receiver := wire.ServeDirect(context.Background(), local, region)
-	s.to.mu.Lock()
-	defer s.to.mu.Unlock()
-	s.to.direct[stream] = true
-	s.to.serving.Go(func() {
-		stream.End(s.to.serve(&directStream{DirectServer: stream, receiver: receiver}))
-		if region != nil {
-			region.Release()
-		}
-		s.to.mu.Lock()
-		defer s.to.mu.Unlock()
-		delete(s.to.direct, stream)
-	})
-	return nil, nil, credentials.ErrConnDispatched
 }
 
 // responder is a stream of gRPC's, or a direct one.
@@ -96,24 +67,16 @@ type responder interface {
 	RecvMsg(m any) error
 }
 
-// directStream is one as one of gRPC's, on which a test may send, too.
+// directStream is a direct stream on which a test may send, too.
 type directStream struct {
-	*wire.DirectServer
-	receiver *wire.Receiver
-	sending  sync.Mutex
+	*wire.DirectStream
+	sending sync.Mutex
 }
 
 func (d *directStream) SendMsg(m any) error {
 	d.sending.Lock()
 	defer d.sending.Unlock()
-	return d.DirectServer.SendMsg(m)
-}
-
-func (d *directStream) RecvMsg(m any) error {
-	if _, err := d.receiver.Next(); err != nil {
-		return err
-	}
-	return d.receiver.Read(m)
+	return d.DirectStream.SendMsg(m)
 }
 
 // regionOf returns the memory of a stream, nil for none.
@@ -196,7 +159,6 @@ func startCloud() (*cloud, error) {
 		version: "test",
 		models:  map[sealed.Digest]*held{},
 		partial: map[sealed.Digest][]byte{},
-		direct:  map[*wire.DirectServer]bool{},
 	}
 	return c, c.start()
 }
@@ -205,16 +167,29 @@ func startCloud() (*cloud, error) {
 func (c *cloud) start() error {
 	c.life.Lock()
 	defer c.life.Unlock()
-	path, err := wire.SocketPath(c.addr)
+	network, at := "unix", strings.TrimPrefix(c.addr, "unix:")
+	if c.secure != nil {
+		network, at = "tcp", strings.TrimPrefix(c.addr, "tls:")
+	}
+	l, err := net.Listen(network, at)
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return err
+	if c.secure != nil {
+		c.addr = "tls:" + l.Addr().String()
 	}
-	var creds credentials.TransportCredentials = sharing{insecure.NewCredentials(), c}
-	if c.old {
+	var ctx context.Context
+	ctx, c.cut = context.WithCancel(context.Background())
+	c.directs = wire.NewGreeter(ctx, c.secure, func(s *wire.DirectStream) error {
+		c.streams.Add(1)
+		return c.serve(&directStream{DirectStream: s})
+	})
+	c.directs.Terms.Admit = func(int64) lane.Verdict { return lane.Verdict(c.verdict.Load()) }
+	var creds credentials.TransportCredentials = c.directs
+	switch {
+	case c.old && c.secure != nil:
+		creds = credentials.NewTLS(&tls.Config{Certificates: c.secure.Certificates})
+	case c.old:
 		creds = insecure.NewCredentials()
 	}
 	c.server = grpc.NewServer(append(wire.ServerOptions(), grpc.Creds(creds), grpc.WaitForHandlers(true))...)
@@ -230,12 +205,8 @@ func (c *cloud) stop() {
 	c.life.Lock()
 	defer c.life.Unlock()
 	c.server.Stop()
-	c.mu.Lock()
-	for stream := range c.direct {
-		stream.HangUp()
-	}
-	c.mu.Unlock()
-	c.serving.Wait()
+	c.cut()
+	c.directs.Wait()
 }
 
 func (c *cloud) close() error {

@@ -321,41 +321,46 @@ func waitForOpened(t testing.TB, fds, maps int) {
 	}
 }
 
-// TestNoDirectStream: a cloud that takes none, or knows nothing of them, answers by gRPC.
-func TestNoDirectStream(t *testing.T) {
+// TestNoMemory: of a cloud that takes no memory a stream is direct all the same, and a cloud
+// that knows nothing of such streams answers by gRPC.
+func TestNoMemory(t *testing.T) {
 	r := newRig(t, nets()["mlp"], permutePad)
 	c := r.clouds[0]
 	x := gaussian(rand.New(rand.NewPCG(6, 5)), 7)
 	want := infer(t, r.open(t, hostclient.Options{Multiplier: kernel}), x, 1)
 	fds, maps := opened(t)
-	works := func(name string, direct bool) {
+	works := func(name string, direct, shares bool) {
 		t.Helper()
 		r.clients[0] = dialSharing(t, c, lane.Grain)
 		c.requests.Store(0)
 		c.shared.Store(0)
+		c.streams.Store(0)
 		for range 3 {
 			if y := infer(t, r.open(t, hostclient.Options{Multiplier: kernel}), x, 1); !slices.Equal(bits(y), bits(want)) {
 				t.Errorf("%s: other results", name)
 			}
 		}
 		requests, shared := c.requests.Load(), c.shared.Load()
-		if requests == 0 || direct != (shared == requests) || !direct && shared > 0 {
+		if requests == 0 || shares != (shared == requests) || !shares && shared > 0 {
 			t.Errorf("%s: %d of %d requests in shared memory", name, shared, requests)
+		}
+		if streams := c.streams.Load(); streams > 1 || direct != (streams == 1) {
+			t.Errorf("%s: %d direct streams", name, streams)
 		}
 		r.clients[0].Close()
 	}
 	for _, v := range []lane.Verdict{lane.Off, lane.TooLarge, lane.NoRoom, lane.BadMemory, 99} {
 		c.verdict.Store(uint64(v))
-		works(v.String(), false)
+		works(v.String(), true, false)
 	}
 	c.verdict.Store(uint64(lane.Accepted))
-	works("accepted again", true)
+	works("accepted again", true, true)
 	c.stop()
 	c.old = true
 	if err := c.start(); err != nil {
 		t.Fatal(err)
 	}
-	works("a server that knows nothing of it", false)
+	works("a server that knows nothing of it", false, false)
 	waitForOpened(t, fds+2, maps)
 }
 

@@ -13,13 +13,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 
@@ -155,22 +152,23 @@ func echoed(ctx context.Context, c *Client, r ring.Ring, rows, cols, calls int) 
 // streams, on a unix socket with shared memory, and gRPC's; on TCP it speaks TLS, with a
 // certificate that is nobody's.
 func ServeEcho(ctx context.Context, l net.Listener) error {
-	e := &echoCredentials{TransportCredentials: insecure.NewCredentials(), ctx: ctx}
+	var secure *tls.Config
 	if l.Addr().Network() == "tcp" {
 		own, err := unsigned()
 		if err != nil {
 			return err
 		}
-		e.tls = &tls.Config{Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS13, NextProtos: wire.Protocols()}
+		secure = &tls.Config{Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS13, NextProtos: wire.Protocols()}
 	}
-	server := grpc.NewServer(append(wire.ServerOptions(), grpc.Creds(e), grpc.WaitForHandlers(true))...)
+	greeter := wire.NewGreeter(ctx, secure, func(stream *wire.DirectStream) error { return serveEcho(stream) })
+	server := grpc.NewServer(append(wire.ServerOptions(), grpc.Creds(greeter), grpc.WaitForHandlers(true))...)
 	pb.RegisterSecureNetsServer(server, echo{})
 	stop := context.AfterFunc(ctx, server.Stop)
 	err := server.Serve(l)
 	if stop() {
 		server.Stop()
 	}
-	e.directs.Wait()
+	greeter.Wait()
 	return err
 }
 
@@ -191,69 +189,10 @@ type echo struct {
 	pb.UnimplementedSecureNetsServer
 }
 
-// echoCredentials take direct streams away from gRPC, as a daemon's do.
-type echoCredentials struct {
-	credentials.TransportCredentials // of what this type leaves out
-	ctx                              context.Context
-	tls                              *tls.Config // nil: on a unix socket
-	directs                          sync.WaitGroup
-}
-
-// ServerHandshake implements credentials.TransportCredentials.
-func (e *echoCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	var conn wire.Conn
-	var region *lane.Region
-	var direct bool
-	var err error
-	switch local, ok := c.(*net.UnixConn); {
-	case ok:
-		conn = local
-		region, direct, err = lane.Accept(local, lane.Terms{
-			Full:  func() bool { return false },
-			Admit: func(int64) lane.Verdict { return lane.Accepted },
-			Freed: func(int64, error) {},
-			Told:  func(lane.Verdict) {},
-		})
-	case e.tls != nil:
-		conn, direct, err = wire.Handshake(c, e.tls)
-	default:
-		return c, nil, nil
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	if !direct {
-		return conn, nil, nil
-	}
-	stream, receiver := wire.ServeDirect(e.ctx, conn, region)
-	e.directs.Go(func() {
-		stop := context.AfterFunc(e.ctx, stream.HangUp)
-		defer stop()
-		stream.End(serveEcho(directEcho{stream, receiver}))
-		if region != nil {
-			region.Release()
-		}
-	})
-	return nil, nil, credentials.ErrConnDispatched
-}
-
-// echoStream is an Evaluate stream: gRPC's, or a directEcho.
+// echoStream is an Evaluate stream: gRPC's, or a direct one.
 type echoStream interface {
 	SendMsg(m any) error
 	RecvMsg(m any) error
-}
-
-// directEcho is a direct stream as one of gRPC's.
-type directEcho struct {
-	*wire.DirectServer
-	receiver *wire.Receiver
-}
-
-func (d directEcho) RecvMsg(m any) error {
-	if _, err := d.receiver.Next(); err != nil {
-		return err
-	}
-	return d.receiver.Read(m)
 }
 
 // echoLayer names a ring to an echo.
@@ -335,7 +274,7 @@ func sharedPart(stream echoStream, s *wire.Span) ([]byte, error) {
 	if s == nil {
 		return nil, nil
 	}
-	if d, ok := stream.(directEcho); ok && d.Region() != nil {
+	if d, ok := stream.(*wire.DirectStream); ok && d.Region() != nil {
 		if b, ok := d.Region().Bytes(s.Offset, s.Length); ok {
 			return b, nil
 		}

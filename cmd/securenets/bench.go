@@ -147,8 +147,8 @@ throughput and latencies in the columns of perf_analyzer, and
 
   - what the daemon costs beside the bare kernel, and what batching gains;
   - what is left of goodput under overload, and how fair the shares are;
-  - what it costs to bring words to a product and back, through the socket and in shared
-    memory.
+  - what it costs to bring words to a product and back: by gRPC, by a direct stream on the
+    socket, and in shared memory.
 
 Three flags measure something else instead:
 

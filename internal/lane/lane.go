@@ -186,6 +186,16 @@ type Terms struct {
 	Told func(Verdict)
 }
 
+// AnyTerms returns those of a server that takes all that it is offered.
+func AnyTerms() Terms {
+	return Terms{
+		Full:  func() bool { return false },
+		Admit: func(int64) Verdict { return Accepted },
+		Freed: func(int64, error) {},
+		Told:  func(Verdict) {},
+	}
+}
+
 // Region is shared memory, mapped as long as someone at this end holds it. It may be
 // used by several goroutines at once.
 type Region struct {

@@ -48,12 +48,7 @@ func accept(l *net.UnixListener) (*net.UnixConn, *lane.Region, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	region, direct, err := lane.Accept(c, lane.Terms{
-		Full:  func() bool { return false },
-		Admit: func(int64) lane.Verdict { return lane.Accepted },
-		Freed: func(int64, error) {},
-		Told:  func(lane.Verdict) {},
-	})
+	region, direct, err := lane.Accept(c, lane.AnyTerms())
 	if err == nil && !direct {
 		err = errors.New("not a direct stream")
 	}

@@ -69,8 +69,12 @@ func (sc scope) throughDaemon(ctx context.Context, binary string, measured []Dev
 func (sc scope) asked(ctx context.Context, addr string, s shape, digest sealed.Digest, where string) (row DeviceRow, err error) {
 	row = s.row("q4", where)
 	callers := make([]traffic.Caller, daemonCallers)
+	by := traffic.Direct
+	if where == inShared {
+		by = traffic.Shared
+	}
 	for i := range callers {
-		callers[i] = traffic.Caller{Targets: []traffic.Target{{Digest: digest, Op: s.op, X: traffic.Rows(s.op, s.n)}}, Depth: 1, Shared: where == inShared}
+		callers[i] = traffic.Caller{Targets: []traffic.Target{{Digest: digest, Op: s.op, X: traffic.Rows(s.op, s.n)}}, Depth: 1, By: by}
 	}
 	start := time.Now()
 	answers, err := traffic.Unix(addr).Drive(ctx, callers, start.Add(max(sc.budget, 200*time.Millisecond)))

@@ -39,16 +39,42 @@ type EchoResult struct {
 	CPU     string  `json:"cpu"`
 	Threads int     `json:"threads"`
 	Rows    int     `json:"rows"`
-	Load    Row     `json:"load"`
-	Shared  Row     `json:"load_shared"` // where memory is shared, and the echo is as before
 	Kernel  float64 `json:"kernel_us"`
-	Echo    float64 `json:"echo_us"`
-	// What the daemon takes over the kernel and the echo together; RatioShared where memory
-	// is shared.
-	Ratio       float64 `json:"daemon_over_kernel_and_echo"`
-	RatioShared float64 `json:"daemon_over_kernel_and_echo_shared"`
+	// What an echo takes by gRPC, and by direct streams.
+	Echo       float64 `json:"echo_us"`
+	EchoDirect float64 `json:"echo_direct_us"`
+	// The daemon, by direct streams on the socket, with shared memory, and by gRPC.
+	Socket EchoLoad `json:"socket"`
+	Shared EchoLoad `json:"shared"`
+	GRPC   EchoLoad `json:"grpc"`
+}
 
-	ratio, ratioShared [2]float64 // quartiles
+// EchoLoad is a way that requests came, with what the daemon took over the kernel and an
+// echo together: one of gRPC's, or one by direct streams.
+type EchoLoad struct {
+	Load       Row     `json:"load"`
+	OverGRPC   float64 `json:"over_kernel_and_grpc_echo"`
+	OverDirect float64 `json:"over_kernel_and_direct_echo"`
+
+	overGRPC, overDirect [2]float64 // quartiles
+}
+
+// echoSeries are the rounds of an EchoLoad.
+type echoSeries struct {
+	rows                 []Row
+	overGRPC, overDirect measure.Series
+}
+
+func (s *echoSeries) add(r Row, kernel, grpc, direct float64) {
+	s.rows = append(s.rows, r)
+	s.overGRPC, s.overDirect = append(s.overGRPC, r.Daemon/(kernel+grpc)), append(s.overDirect, r.Daemon/(kernel+direct))
+}
+
+func (s *echoSeries) load() EchoLoad {
+	return EchoLoad{
+		Load: medianRow(s.rows), OverGRPC: s.overGRPC.Median(), OverDirect: s.overDirect.Median(),
+		overGRPC: s.overGRPC.Spread(), overDirect: s.overDirect.Spread(),
+	}
 }
 
 // Echo loads a daemon of its own, the bare kernel and an echo in turn.
@@ -105,8 +131,8 @@ func (o EchoOptions) measure(ctx context.Context, rounds int, budget time.Durati
 	}
 	defer func() { err = errors.Join(err, echo.stop()) }()
 
-	var kernels, echos, ratios, ratiosShared measure.Series
-	var loads, shareds []Row
+	var kernels, byGRPC, direct measure.Series
+	var socket, shared, stock echoSeries
 	through := &served{daemon: w.Daemon, budget: budget}
 	for round := range rounds {
 		o.Progress("echo", round, rounds)
@@ -118,28 +144,29 @@ func (o EchoOptions) measure(ctx context.Context, rounds int, budget time.Durati
 			}
 			kernel += k / float64(len(layers))
 		}
-		callers := inTurn(o.Callers, asked)
-		row, err := through.load(ctx, loadClosed, callers)
-		if err != nil {
-			return nil, err
+		var echoes [2]float64
+		for i, way := range []traffic.Way{traffic.GRPC, traffic.Direct} {
+			if echoes[i], err = echo.load(ctx, by(way, inTurn(o.Callers, echoed)), budget); err != nil {
+				return nil, err
+			}
 		}
-		shared, err := through.load(ctx, loadShared, sharing(callers))
-		if err != nil {
-			return nil, err
+		kernels, byGRPC, direct = append(kernels, kernel), append(byGRPC, echoes[0]), append(direct, echoes[1])
+		for _, way := range []struct {
+			name string
+			by   traffic.Way
+			to   *echoSeries
+		}{{loadClosed, traffic.Direct, &socket}, {loadShared, traffic.Shared, &shared}, {loadGRPC, traffic.GRPC, &stock}} {
+			row, err := through.load(ctx, way.name, by(way.by, inTurn(o.Callers, asked)))
+			if err != nil {
+				return nil, err
+			}
+			way.to.add(row, kernel, echoes[0], echoes[1])
 		}
-		alone, err := echo.load(ctx, inTurn(o.Callers, echoed), budget)
-		if err != nil {
-			return nil, err
-		}
-		loads, shareds = append(loads, row), append(shareds, shared)
-		kernels, echos = append(kernels, kernel), append(echos, alone)
-		ratios = append(ratios, row.Daemon/(kernel+alone))
-		ratiosShared = append(ratiosShared, shared.Daemon/(kernel+alone))
 	}
 	return &EchoResult{
-		CPU: measure.Processor(), Threads: o.Threads, Rows: o.Rows, Load: medianRow(loads), Shared: medianRow(shareds),
-		Kernel: kernels.Median(), Echo: echos.Median(),
-		Ratio: ratios.Median(), ratio: ratios.Spread(), RatioShared: ratiosShared.Median(), ratioShared: ratiosShared.Spread(),
+		CPU: measure.Processor(), Threads: o.Threads, Rows: o.Rows,
+		Kernel: kernels.Median(), Echo: byGRPC.Median(), EchoDirect: direct.Median(),
+		Socket: socket.load(), Shared: shared.load(), GRPC: stock.load(),
 	}, nil
 }
 
@@ -208,10 +235,14 @@ func echoElsewhere(ctx context.Context) (*echoProcess, error) {
 
 // Frames is what FramesCommand does: it answers frames until ctx ends.
 func Frames(ctx context.Context, l net.Listener) error {
-	server := grpc.NewServer(wire.ServerOptions()...)
-	pb.RegisterSecureNetsServer(server, frames{ops: traffic.MNIST})
+	f := frames{ops: traffic.MNIST}
+	greeter := wire.NewGreeter(ctx, nil, func(stream *wire.DirectStream) error { return f.serve(stream) })
+	server := grpc.NewServer(append(wire.ServerOptions(), grpc.Creds(greeter))...)
+	pb.RegisterSecureNetsServer(server, f)
 	defer context.AfterFunc(ctx, server.Stop)()
-	return server.Serve(l)
+	err := server.Serve(l)
+	greeter.Wait()
+	return err
 }
 
 // frames answers a request for rows of an operator with as many words as its product has,
@@ -222,6 +253,14 @@ type frames struct {
 }
 
 func (f frames) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
+	return f.serve(stream)
+}
+
+// serve serves a stream of gRPC's, or a direct one.
+func (f frames) serve(stream interface {
+	SendMsg(m any) error
+	RecvMsg(m any) error
+}) error {
 	answers := make([][]uint32, len(f.ops)) // zeros, which nobody changes
 	for {
 		r := new(wire.Request)
@@ -248,27 +287,33 @@ func (f frames) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.
 }
 
 // CSV writes the loads.
-func (r *EchoResult) CSV(w io.Writer) error { return render.CSV(w, columns, []Row{r.Load, r.Shared}) }
+func (r *EchoResult) CSV(w io.Writer) error {
+	return render.CSV(w, columns, []Row{r.Socket.Load, r.Shared.Load, r.GRPC.Load})
+}
 
 // Table writes the figures for people.
 func (r *EchoResult) Table(w io.Writer) error {
 	t := render.Table(w)
-	fmt.Fprint(t, "\tCPU per request\trequests per second\tover kernel and echo\n")
-	row := func(name string, load Row, ratio float64, spread [2]float64) {
-		fmt.Fprintf(t, "daemon%s\t%.1f us\t%.0f\t%.2f (%.2f-%.2f)\n", name, load.Daemon, load.Goodput, ratio, spread[0], spread[1])
+	fmt.Fprint(t, "\tCPU per request\trequests per second\tover kernel and gRPC echo\tover kernel and direct echo\n")
+	row := func(name string, l EchoLoad) {
+		fmt.Fprintf(t, "daemon, %s\t%.1f us\t%.0f\t%.2f (%.2f-%.2f)\t%.2f (%.2f-%.2f)\n", name, l.Load.Daemon, l.Load.Goodput,
+			l.OverGRPC, l.overGRPC[0], l.overGRPC[1], l.OverDirect, l.overDirect[0], l.overDirect[1])
 	}
-	row("", r.Load, r.Ratio, r.ratio)
-	row(", shared memory", r.Shared, r.RatioShared, r.ratioShared)
+	row("gRPC", r.GRPC)
+	row("direct, socket", r.Socket)
+	row("direct, shared memory", r.Shared)
 	fmt.Fprintf(t, "bare kernel\t%.1f us\n", r.Kernel)
-	fmt.Fprintf(t, "bare echo of the same frames\t%.1f us\n", r.Echo)
+	fmt.Fprintf(t, "bare echo of the same frames, gRPC\t%.1f us\n", r.Echo)
+	fmt.Fprintf(t, "bare echo of the same frames, direct\t%.1f us\n", r.EchoDirect)
 	if err := t.Flush(); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(w, `
 Requests have %d row(s) for mnist-cnn's three layers in turn, and come from %d callers; answers are compared
 with the product. The bare kernel computes products of as many rows as all callers ask for at a time, on %d
-thread(s). The echo is another process, which answers with as many words and looks at none.
+thread(s). The echo is another process, which answers with as many words and looks at none. Direct streams
+are how hosts ask, with shared memory where the daemon is on their machine; stock clients use gRPC.
 Each figure is the CPU time of that process: medians over rounds, in which all take turns.
-`, r.Rows, r.Load.Callers, r.Threads)
+`, r.Rows, r.Socket.Load.Callers, r.Threads)
 	return err
 }

@@ -49,17 +49,21 @@ func TestEcho(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Kernel <= 0 || r.Echo <= 0 || r.Load.Daemon <= r.Kernel/2 || r.Load.Goodput < 10 {
+	if r.Kernel <= 0 || r.Echo <= 0 || r.EchoDirect <= r.Echo {
 		t.Errorf("%+v", r)
 	}
-	if want := r.Load.Daemon / (r.Kernel + r.Echo); r.Ratio < want*0.99 || r.Ratio > want*1.01 {
-		t.Errorf("ratio %v, want %v", r.Ratio, want)
-	}
-	if want := r.Shared.Daemon / (r.Kernel + r.Echo); r.RatioShared < want*0.99 || r.RatioShared > want*1.01 || r.Shared.Goodput < 10 {
-		t.Errorf("shared: ratio %v, want %v, of %+v", r.RatioShared, want, r.Shared)
+	for name, l := range map[string]EchoLoad{"socket": r.Socket, "shared": r.Shared, "gRPC": r.GRPC} {
+		if l.Load.Daemon <= r.Kernel/2 || l.Load.Goodput < 10 {
+			t.Errorf("%s: %+v", name, l)
+		}
+		for got, echo := range map[float64]float64{l.OverGRPC: r.Echo, l.OverDirect: r.EchoDirect} {
+			if want := l.Load.Daemon / (r.Kernel + echo); got < want*0.99 || got > want*1.01 {
+				t.Errorf("%s: ratio %v, want %v", name, got, want)
+			}
+		}
 	}
 	var table bytes.Buffer
-	if err := r.Table(&table); err != nil || !strings.Contains(table.String(), "over kernel and echo") || !strings.Contains(table.String(), "shared memory") {
+	if err := r.Table(&table); err != nil || !strings.Contains(table.String(), "over kernel and direct echo") || !strings.Contains(table.String(), "shared memory") {
 		t.Errorf("%v: %s", err, &table)
 	}
 }
@@ -75,13 +79,16 @@ func TestFramesLengths(t *testing.T) {
 	for i, op := range traffic.MNIST {
 		of = append(of, traffic.Target{Layer: i, Op: op, X: traffic.Rows(op, 3)})
 	}
-	answers, err := traffic.Unix(e.addr).Drive(t.Context(), inTurn(5, of), time.Now().Add(300*time.Millisecond))
-	if err != nil || len(answers) < len(of) {
-		t.Errorf("%d answers, %v", len(answers), err)
-	}
-	of[0].Op = traffic.MNIST[1] // of which the echo knows nothing
-	if _, err := traffic.Unix(e.addr).Drive(t.Context(), inTurn(1, of[:1]), time.Now().Add(300*time.Millisecond)); err == nil {
-		t.Error("an answer of another length")
+	wrong := of[0]
+	wrong.Op = traffic.MNIST[1] // of which the echo knows nothing
+	for _, way := range []traffic.Way{traffic.Direct, traffic.GRPC} {
+		answers, err := traffic.Unix(e.addr).Drive(t.Context(), by(way, inTurn(5, of)), time.Now().Add(300*time.Millisecond))
+		if err != nil || len(answers) < len(of) {
+			t.Errorf("%d answers, %v", len(answers), err)
+		}
+		if _, err := traffic.Unix(e.addr).Drive(t.Context(), by(way, inTurn(1, []traffic.Target{wrong})), time.Now().Add(300*time.Millisecond)); err == nil {
+			t.Error("an answer of another length")
+		}
 	}
 	if err := e.stop(); err != nil {
 		t.Error(err)

@@ -74,17 +74,21 @@ func (s *Result) Table(w io.Writer) error {
 		s.Overload, s.overload[0], s.overload[1], s.OverloadCPU)
 	fmt.Fprintf(t, "shares beside a caller with ten times the load\tJain index %.3f; %.3f to %.3f of a tenth\n", s.Jain, s.Least, s.Most)
 	fmt.Fprintln(t)
-	fmt.Fprintln(t, "rows\tbytes each way\tbare kernel\tframes\tshared memory\tshare with frames\twith shared memory\tratio of shares")
+	fmt.Fprintln(t, "rows\tbytes each way\tbare kernel\tgRPC\tshare\tdirect, socket\tshare\tshared memory\tshare\tgRPC's over it")
 	for _, r := range s.Transport {
-		fmt.Fprintf(t, "%d\t%s\t%.0f us\t%.1f us (%.1f)\t%.1f us (%.1f)\t%.2f %%\t%.2f %%\t%.2f (%.2f-%.2f)\n", r.Rows, render.Count(r.Bytes), r.Kernel,
-			r.Frames, r.FramesDaemon, r.Shared, r.SharedDaemon, 100*r.FramesShare, 100*r.SharedShare, r.Falls, r.falls[0], r.falls[1])
+		fmt.Fprintf(t, "%d\t%s\t%.0f us", r.Rows, render.Count(r.Bytes), r.Kernel)
+		for _, p := range []Path{r.GRPC, r.Socket, r.Shared} {
+			fmt.Fprintf(t, "\t%.1f us (%.1f)\t%.2f %%", p.All, p.Daemon, 100*p.Share)
+		}
+		fmt.Fprintf(t, "\t%.2f (%.2f-%.2f)\n", r.Falls, r.falls[0], r.falls[1])
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(w, `
 Requests have %d row(s) for a dense layer of 4096 by 4096; in the mixed load, half of them
-are for the layers of mnist-cnn. One process sends them, over one connection per caller.
+are for the layers of mnist-cnn. One process sends them, over one connection per caller: direct
+streams on the socket, but where it says otherwise.
 Every answer is compared with the product. A refusal counts as one only if it says when
 to come back. Times are in microseconds: medians over rounds, in which all loads take turns.
 Latency counts from when a request was due; network is the part of it that is neither

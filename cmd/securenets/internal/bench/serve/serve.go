@@ -80,30 +80,34 @@ type Row struct {
 }
 
 // Transport compares ways of a request's words, as many as rows of serveOp have, in
-// microseconds of processor time. Frames and Shared are the daemon's process and the
-// callers' together, less the bare kernel's; shares are those of a request of serveOp, with
-// the bare kernel's time beside.
+// microseconds of processor time.
 type Transport struct {
-	Rows         int     `json:"rows"`
-	Bytes        int     `json:"bytes"` // each way
-	Kernel       float64 `json:"kernel_us"`
-	Frames       float64 `json:"frames_us"`
-	Shared       float64 `json:"shared_us"`
-	FramesDaemon float64 `json:"frames_daemon_us"` // the daemon's part
-	SharedDaemon float64 `json:"shared_daemon_us"`
-	FramesShare  float64 `json:"frames_share"`
-	SharedShare  float64 `json:"shared_share"`
-	// Falls is FramesShare over SharedShare.
+	Rows   int     `json:"rows"`
+	Bytes  int     `json:"bytes"` // each way
+	Kernel float64 `json:"kernel_us"`
+	GRPC   Path    `json:"grpc"`
+	Socket Path    `json:"socket"` // direct
+	Shared Path    `json:"shared"`
+	// Falls is the share by gRPC over that by shared memory.
 	Falls float64 `json:"share_falls_by"`
 
 	falls [2]float64 // quartiles
+}
+
+// Path is what one way takes: the daemon's process and the callers' together, less the bare
+// kernel's; the daemon's part; and the share in a request of serveOp, with the bare kernel's
+// time beside.
+type Path struct {
+	All    float64 `json:"us"`
+	Daemon float64 `json:"daemon_us"`
+	Share  float64 `json:"share"`
 }
 
 // Names of loads.
 const (
 	loadClosed    = "closed"
 	loadShared    = "closed, shared memory"
-	loadFrames    = "closed, frames"
+	loadGRPC      = "closed, gRPC"
 	loadUnbatched = "closed, batches of one request"
 	loadAlone     = "closed, one caller"
 	loadMixed     = "closed, mixed models"
@@ -204,7 +208,7 @@ func (o Options) run(ctx context.Context, op plan.Op, rounds int, budget time.Du
 		if _, err := run(loadAlone, same(1, 0, s.merged)); err != nil {
 			return nil, err
 		}
-		through, err := run(loadShared, sharing(same(o.Callers, 0, s.merged)))
+		through, err := run(loadShared, by(traffic.Shared, same(o.Callers, 0, s.merged)))
 		if err != nil {
 			return nil, err
 		}

@@ -28,7 +28,7 @@ func TestForms(t *testing.T) {
 	for _, names := range [][2]string{
 		{strings.Join(benchtest.Fields(top), " "), "batching_gain batching_gain_of_kernel batching_gain_of_kernel_cpu cpu cpu_over_kernel cpu_over_kernel_shared goodput_at_twice goodput_at_twice_cpu jain kernel_alone_us kernel_merged_us least_share loads most_share rows threads transport"},
 		{strings.Join(benchtest.Fields(parts.Loads[0]), " "), "concurrency daemon_cpu_us inferences_per_second load network_and_server_send_recv_us offered_per_second p50_latency_us p90_latency_us p95_latency_us p99_latency_us refused_per_second server_compute_infer_us server_queue_us"},
-		{strings.Join(benchtest.Fields(parts.Transport[0]), " "), "bytes frames_daemon_us frames_share frames_us kernel_us rows share_falls_by shared_daemon_us shared_share shared_us"},
+		{strings.Join(benchtest.Fields(parts.Transport[0]), " "), "bytes grpc kernel_us rows share_falls_by shared socket"},
 	} {
 		if names[0] != names[1] {
 			t.Errorf("JSON has %q, want %q", names[0], names[1])

@@ -111,11 +111,11 @@ func same(callers int, rate float64, of traffic.Target) []traffic.Caller {
 	return all
 }
 
-// sharing returns callers who ask as others do, by shared memory.
-func sharing(callers []traffic.Caller) []traffic.Caller {
+// by returns callers who ask as others do, by a way.
+func by(way traffic.Way, callers []traffic.Caller) []traffic.Caller {
 	callers = slices.Clone(callers)
 	for i := range callers {
-		callers[i].Shared = true
+		callers[i].By = way
 	}
 	return callers
 }
@@ -218,14 +218,21 @@ func (s *served) bare(ctx context.Context, p plan.Product, x, y ring.Matrix) (fl
 
 // transportSeries are the rounds of a TransportRow.
 type transportSeries struct {
-	kernel, frames, shared, framesDaemon, sharedDaemon, framesShare, sharedShare, falls measure.Series
+	kernel, falls        measure.Series
+	grpc, socket, shared pathSeries
+}
+
+// pathSeries are the rounds of a Path.
+type pathSeries struct{ all, daemon, share measure.Series }
+
+func (p *pathSeries) path() Path {
+	return Path{All: p.all.Median(), Daemon: p.daemon.Median(), Share: p.share.Median()}
 }
 
 func (t *transportSeries) row(rows int) Transport {
 	return Transport{
 		Rows: rows, Bytes: ring.Q4().WordBytes() * rows * narrow * transportOp.InLen(), Kernel: t.kernel.Median(),
-		Frames: t.frames.Median(), Shared: t.shared.Median(), FramesDaemon: t.framesDaemon.Median(), SharedDaemon: t.sharedDaemon.Median(),
-		FramesShare: t.framesShare.Median(), SharedShare: t.sharedShare.Median(), Falls: t.falls.Median(), falls: t.falls.Spread(),
+		GRPC: t.grpc.path(), Socket: t.socket.path(), Shared: t.shared.path(), Falls: t.falls.Median(), falls: t.falls.Spread(),
 	}
 }
 
@@ -241,22 +248,28 @@ func (s *served) ways(ctx context.Context, rows int, kernel float64, t *transpor
 	}
 	of.Want, of.Every = y.Data, 64 // what comparing costs is no transport's
 	callers := same(transportCallers, 0, of)
-	frames, err := s.load(ctx, loadFrames, callers)
-	if err != nil {
-		return err
-	}
-	shared, err := s.load(ctx, loadShared, sharing(callers))
-	if err != nil {
-		return err
-	}
 	product := kernel * float64(rows)
-	way := func(r Row) float64 { return max(0, r.Daemon+r.client-bare) }
-	share := func(way float64) float64 { return way / (way + product) }
-	a, b := way(frames), way(shared)
-	t.kernel = append(t.kernel, product)
-	t.frames, t.shared = append(t.frames, a), append(t.shared, b)
-	t.framesDaemon, t.sharedDaemon = append(t.framesDaemon, max(0, frames.Daemon-bare)), append(t.sharedDaemon, max(0, shared.Daemon-bare))
-	t.framesShare, t.sharedShare = append(t.framesShare, share(a)), append(t.sharedShare, share(b))
-	t.falls = append(t.falls, share(a)/share(b))
+	way := func(name string, way traffic.Way, p *pathSeries) (share float64, err error) {
+		r, err := s.load(ctx, name, by(way, callers))
+		if err != nil {
+			return 0, err
+		}
+		all := max(0, r.Daemon+r.client-bare)
+		share = all / (all + product)
+		p.all, p.daemon, p.share = append(p.all, all), append(p.daemon, max(0, r.Daemon-bare)), append(p.share, share)
+		return share, nil
+	}
+	most, err := way(loadGRPC, traffic.GRPC, &t.grpc)
+	if err != nil {
+		return err
+	}
+	if _, err := way(loadClosed, traffic.Direct, &t.socket); err != nil {
+		return err
+	}
+	least, err := way(loadShared, traffic.Shared, &t.shared)
+	if err != nil {
+		return err
+	}
+	t.kernel, t.falls = append(t.kernel, product), append(t.falls, most/least)
 	return nil
 }

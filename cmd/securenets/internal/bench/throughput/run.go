@@ -366,8 +366,12 @@ func (r *running) frames(ctx context.Context, l *load, budget time.Duration) (w 
 		targets = append(targets, traffic.Target{Digest: d.digest, Layer: layer, Op: op, X: traffic.Rows(op, l.rows)})
 	}
 	callers := make([]traffic.Caller, l.callers)
+	by := traffic.Direct
+	if r.o.Endpoint == "" {
+		by = traffic.Shared
+	}
 	for i := range callers {
-		callers[i] = traffic.Caller{Targets: targets, Depth: framesDepth, Shared: r.o.Endpoint == ""}
+		callers[i] = traffic.Caller{Targets: targets, Depth: framesDepth, By: by}
 	}
 	daemon, err := r.daemonCPU(1)
 	if err != nil {

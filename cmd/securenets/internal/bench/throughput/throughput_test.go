@@ -555,7 +555,7 @@ func TestSharedMixed(t *testing.T) {
 	for layer, op := range m.Plan.Ops {
 		targets = append(targets, traffic.Target{Digest: digest, Layer: layer, Op: op, X: traffic.Rows(op, 32)})
 	}
-	callers := []traffic.Caller{{Targets: targets, Depth: 2, Shared: true}, {Targets: targets, Depth: 7, Shared: true}}
+	callers := []traffic.Caller{{Targets: targets, Depth: 2, By: traffic.Shared}, {Targets: targets, Depth: 7, By: traffic.Shared}}
 	answers, err := traffic.Unix(d.Addr).Drive(t.Context(), callers, time.Now().Add(time.Second))
 	if err != nil || len(answers) < 3*len(targets) {
 		t.Errorf("%d answers, %v", len(answers), err)

@@ -40,13 +40,22 @@ type Caller struct {
 	Targets []Target // in turn
 	Rate    float64  // requests a second, at random times (Poisson); 0: closed loop
 	Depth   int      // of a closed loop: requests without an answer
-	Shared  bool     // words are in memory that the connection shares, as far as it has room
+	By      Way
 }
+
+// Way is how words come to a daemon.
+type Way int
+
+const (
+	Direct Way = iota // in messages of a direct stream
+	Shared            // in memory that a direct stream shares, as far as it has room
+	GRPC              // in messages of gRPC
+)
 
 // memory returns the bytes that a closed loop shares, if it does: room for all that it
 // has open.
 func (t Caller) memory() int64 {
-	if !t.Shared {
+	if t.By != Shared {
 		return 0
 	}
 	most := 0
@@ -75,31 +84,42 @@ var errNotShared = errors.New("bench: the daemon shares no memory")
 
 // Dialer opens streams to the daemon that is asked.
 type Dialer struct {
-	conn func() (*grpc.ClientConn, error)
-	addr string // of a unix socket, for direct streams
+	direct func(ctx context.Context, memory int64) (*wire.Direct, error)
+	grpc   func() (*grpc.ClientConn, error)
 }
 
 // Unix connects to a daemon on a unix socket.
 func Unix(addr string) Dialer {
-	return Dialer{func() (*grpc.ClientConn, error) { return wire.Dial(addr) }, addr}
+	return Dialer{
+		func(ctx context.Context, memory int64) (*wire.Direct, error) {
+			return wire.DialDirect(ctx, addr, memory)
+		},
+		func() (*grpc.ClientConn, error) { return wire.Dial(addr) },
+	}
 }
 
-// TLS connects to a daemon elsewhere.
+// TLS connects to a daemon elsewhere, which shares no memory.
 func TLS(addr string, config *tls.Config) Dialer {
-	return Dialer{conn: func() (*grpc.ClientConn, error) { return wire.DialTLS(addr, config) }}
+	return Dialer{
+		func(ctx context.Context, _ int64) (*wire.Direct, error) { return wire.DialDirectTLS(ctx, addr, config) },
+		func() (*grpc.ClientConn, error) { return wire.DialTLS(addr, config) },
+	}
 }
 
-// open opens a stream with a connection of its own: a direct one with so many bytes of
-// memory or, for none, one of gRPC's.
-func (d Dialer) open(ctx context.Context, memory int64) (stream wire.Stream, slots *lane.Slots, end func(), err error) {
-	if memory > 0 {
-		direct, err := wire.DialDirect(ctx, d.addr, memory)
+// open opens a stream for a caller, with a connection of its own.
+func (d Dialer) open(ctx context.Context, t Caller) (stream wire.Stream, slots *lane.Slots, end func(), err error) {
+	if t.By != GRPC {
+		direct, err := d.direct(ctx, t.memory())
 		if err != nil {
-			return nil, nil, nil, fmt.Errorf("%w: %w", errNotShared, err)
+			return nil, nil, nil, fmt.Errorf("bench: a direct stream: %w", err)
+		}
+		if t.By == Shared && direct.Slots == nil {
+			direct.Close()
+			return nil, nil, nil, fmt.Errorf("%w: %v", errNotShared, direct.Verdict)
 		}
 		return direct, direct.Slots, direct.Close, nil
 	}
-	conn, err := d.conn()
+	conn, err := d.grpc()
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -145,7 +165,7 @@ func (d Dialer) Drive(ctx context.Context, callers []Caller, until time.Time) ([
 }
 
 func (t Caller) drive(ctx context.Context, dial Dialer, caller int, until time.Time) ([]Answer, error) {
-	stream, slots, end, err := dial.open(ctx, t.memory())
+	stream, slots, end, err := dial.open(ctx, t)
 	if err != nil {
 		return nil, err
 	}

@@ -30,6 +30,13 @@ type fakeDaemon struct {
 }
 
 func (f *fakeDaemon) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
+	return f.serve(stream)
+}
+
+func (f *fakeDaemon) serve(stream interface {
+	SendMsg(m any) error
+	RecvMsg(m any) error
+}) error {
 	for {
 		var r wire.Request
 		if err := stream.RecvMsg(&r); err != nil {
@@ -46,7 +53,7 @@ func (f *fakeDaemon) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest
 	}
 }
 
-// serveFake returns a fake daemon's address.
+// serveFake returns the address of a fake daemon that shares no memory.
 func serveFake(t *testing.T, answer func(*wire.Request) *wire.Response) (string, *fakeDaemon) {
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
@@ -54,10 +61,17 @@ func serveFake(t *testing.T, answer func(*wire.Request) *wire.Response) (string,
 		t.Fatal(err)
 	}
 	f := &fakeDaemon{answer: answer}
-	server := grpc.NewServer(wire.ServerOptions()...)
+	ctx, cut := context.WithCancel(context.Background())
+	greeter := wire.NewGreeter(ctx, nil, func(s *wire.DirectStream) error { return f.serve(s) })
+	greeter.Terms.Admit = func(int64) lane.Verdict { return lane.Off }
+	server := grpc.NewServer(append(wire.ServerOptions(), grpc.Creds(greeter))...)
 	pb.RegisterSecureNetsServer(server, f)
 	go server.Serve(l)
-	t.Cleanup(server.Stop)
+	t.Cleanup(func() {
+		server.Stop()
+		cut()
+		greeter.Wait()
+	})
 	return "unix:" + path, f
 }
 
@@ -173,7 +187,7 @@ func TestShared(t *testing.T) {
 	op := plan.Dense(300, 200)
 	of := Target{Op: op, X: Rows(op, 7), Want: make([]uint32, 7*200)}
 	addr, _ := serveFake(t, func(r *wire.Request) *wire.Response { return &wire.Response{ID: r.ID} })
-	shared := []Caller{{Targets: []Target{of}, Depth: 3, Shared: true}}
+	shared := []Caller{{Targets: []Target{of}, Depth: 3, By: Shared}}
 	if _, err := Unix(addr).Drive(t.Context(), shared, time.Now().Add(time.Second)); !errors.Is(err, errNotShared) {
 		t.Errorf("a daemon that shares nothing: %v", err)
 	}

@@ -1,0 +1,80 @@
+package wire
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"sync"
+
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/securenets/securenets/internal/lane"
+)
+
+// Greeter is the credentials of a gRPC server that serves whoever comes, by a unix socket or
+// TLS: it takes direct streams away from gRPC. A daemon asks who comes, and has its own.
+type Greeter struct {
+	credentials.TransportCredentials // of what this type leaves out
+	Terms                            lane.Terms
+
+	ctx     context.Context
+	tls     *tls.Config
+	serve   func(*DirectStream) error
+	streams sync.WaitGroup
+}
+
+// NewGreeter returns a greeter that has direct streams served, each in a goroutine, until ctx
+// ends. It takes all memory that is offered. config names Protocols; nil: there is no TLS.
+func NewGreeter(ctx context.Context, config *tls.Config, serve func(*DirectStream) error) *Greeter {
+	return &Greeter{TransportCredentials: insecure.NewCredentials(), Terms: lane.AnyTerms(), ctx: ctx, tls: config, serve: serve}
+}
+
+// Wait waits for all direct streams to end. None begins any more.
+func (g *Greeter) Wait() { g.streams.Wait() }
+
+// ServerHandshake implements credentials.TransportCredentials.
+func (g *Greeter) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	var conn Conn
+	var region *lane.Region
+	var direct bool
+	var err error
+	switch local, ok := c.(*net.UnixConn); {
+	case ok:
+		conn = local
+		region, direct, err = lane.Accept(local, g.Terms)
+	case g.tls != nil:
+		conn, direct, err = Handshake(c, g.tls)
+	default:
+		return c, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if !direct {
+		return conn, nil, nil
+	}
+	stream, receiver := ServeDirect(g.ctx, conn, region)
+	g.streams.Go(func() {
+		defer context.AfterFunc(g.ctx, stream.HangUp)()
+		stream.End(g.serve(&DirectStream{stream, receiver}))
+		if region != nil {
+			region.Release()
+		}
+	})
+	return nil, nil, credentials.ErrConnDispatched
+}
+
+// DirectStream is a server's end of a direct stream, to be used as one of gRPC's.
+type DirectStream struct {
+	*DirectServer
+	receiver *Receiver
+}
+
+// RecvMsg receives a message.
+func (d *DirectStream) RecvMsg(m any) error {
+	if _, err := d.receiver.Next(); err != nil {
+		return err
+	}
+	return d.receiver.Read(m)
+}
