@@ -83,7 +83,8 @@ type direct struct {
 	conn   Conn
 	socket socket
 	in     *bufio.Reader
-	out    []byte // of the message that is sent, put together
+	out    []byte // of the message that is sent, put together, up to so many bytes
+	most   int
 	ctx    context.Context
 	cancel context.CancelFunc
 }
@@ -91,13 +92,16 @@ type direct struct {
 const (
 	// readAhead is how much may have been read of messages that nobody has asked for, in bytes.
 	readAhead = 4 << 10
-	// together is what is copied of a message to be sent in one piece, in bytes: a record of
-	// TLS. The words behind it leave from where they are.
-	together = 16 << 10
+	// together is what is copied of a message to be sent in one piece, in bytes, and with TLS a
+	// record. The words behind it leave from where they are.
+	together, record = 4 << 10, 16 << 10
 )
 
 func newDirect(ctx context.Context, c Conn, server bool) direct {
-	d := direct{server: server, conn: c, socket: socketOf(c), in: bufio.NewReaderSize(c, readAhead)}
+	d := direct{server: server, conn: c, socket: socketOf(c), in: bufio.NewReaderSize(c, readAhead), most: together}
+	if d.socket != c {
+		d.most = record
+	}
 	d.ctx, d.cancel = context.WithCancel(ctx)
 	return d
 }
@@ -162,7 +166,7 @@ func (d *direct) send(flags byte, b mem.BufferSlice) (err error) {
 	var rest net.Buffers
 	for _, part := range b {
 		p := part.ReadOnlyData()
-		n := min(len(p), together-len(d.out))
+		n := min(len(p), d.most-len(d.out))
 		d.out = append(d.out, p[:n]...)
 		if n < len(p) {
 			rest = append(rest, p[n:])
