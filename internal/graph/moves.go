@@ -159,15 +159,19 @@ func (p Pad) OutShape(in ...Shape) (Shape, error) {
 
 func (t *Transpose) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
 	s, l := shapes[0], shapes[0].Len()
-	k := len(t.Dims) - 1
+	k, src := len(t.Dims)-1, in[0]
 	if s.H == t.To.H && s.W == t.To.W && t.Perm[k] == k && t.Dims[k] == s.H*s.W {
 		// Channels change places among themselves, alike at every position.
 		l, n = s.C, n*s.H*s.W
 		dims, perm := t.Dims[:k], t.Perm[:k]
 		t, s = &Transpose{dims, perm, Vector(l)}, Vector(l)
+	} else if runs := t.runs(s); runs != nil {
+		for ; n > 0; n, src = n-1, src[l:] {
+			dst = gather(dst, src[:l], runs)
+		}
+		return
 	}
 	from := t.sources(s)
-	src := in[0]
 	for ; n > 0; n, dst, src = n-1, dst[l:], src[l:] {
 		d, x := dst[:l], src[:l]
 		for i, j := range from {

@@ -14,6 +14,8 @@ import (
 //	another Affine:    into one,
 //	an AvgPool:        into a SumPool, where its scale is the window's size.
 //
+// An Affine goes into a convolution before it also where no more than a few Transposes and Slices
+// that keep channels together lie between, as behind the convolution that a transposed one is read as.
 // A Pad with zeros around a map goes into the padding of a convolution that reads it.
 // A MaxPool that alone reads a ReLU or Clip goes before it: these keep the order of
 // values, so that results are the same, of fewer of them.
@@ -21,7 +23,7 @@ import (
 // g must be valid but for values that nothing reads, and is left as it is.
 func Simplify(g *Graph) *Graph {
 	// First among themselves, so that each linear operator is changed once.
-	return poolFirst(fold(fold(padInto(g), combine), absorb))
+	return poolFirst(throughMoves(fold(fold(padInto(g), combine), absorb)))
 }
 
 // padInto returns g with convolutions that do the padding that a Pad before them does.

@@ -127,6 +127,49 @@ func TestSimplifyPads(t *testing.T) {
 	}
 }
 
+// A scale a channel goes into a convolution through moves that keep channels together, and through few.
+func TestSimplifyThroughMoves(t *testing.T) {
+	conv := func(w, b []float32) *graph.Conv2D {
+		return &graph.Conv2D{W: w, B: b, Geometry: plan.Conv2D{H: 1, W: 2, C: 1, OutC: 8, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}}
+	}
+	ones, in := []float32{1, 1, 1, 1, 1, 1, 1, 1}, graph.Shape{H: 1, W: 2, C: 1}
+	// Channels are the four elements of a block, two each; or two blocks' four.
+	shuffle := graph.NewTranspose([]int{2, 2, 2, 1, 2}, []int{2, 3, 0, 4, 1}, graph.Shape{H: 2, W: 4, C: 2})
+	blocks := graph.NewTranspose([]int{2, 2, 2, 1, 2}, []int{0, 3, 1, 4, 2}, graph.Shape{H: 2, W: 4, C: 2})
+	part := graph.Slice{H: graph.Range{From: 1, To: 2}, W: graph.Range{From: 1, To: 4}, C: graph.Range{To: 2}}
+	first := graph.Slice{H: graph.Range{To: 2}, W: graph.Range{To: 4}, C: graph.Range{To: 1}}
+	less := func(w int) graph.Op {
+		return graph.Slice{H: graph.Range{To: 2}, W: graph.Range{To: w}, C: graph.Range{To: 2}}
+	}
+	mixed := graph.NewTranspose([]int{8, 2}, []int{1, 0}, graph.Shape{H: 2, W: 4, C: 2})
+	both := &graph.Affine{Scale: []float32{2, 3}, Shift: []float32{1, -1}}
+	one := &graph.Affine{Scale: []float32{2}}
+	by2 := []float32{2, 3, 2, 3, 2, 3, 2, 3}
+	for name, c := range map[string]struct{ ops, want []graph.Op }{
+		"shuffle":          {[]graph.Op{conv(ones, nil), shuffle, both}, []graph.Op{conv(by2, []float32{1, -1, 1, -1, 1, -1, 1, -1}), shuffle}},
+		"blocks and part":  {[]graph.Op{conv(ones, ones), blocks, part, both}, []graph.Op{conv([]float32{2, 2, 2, 2, 3, 3, 3, 3}, []float32{3, 3, 3, 3, 2, 2, 2, 2}), blocks, part}},
+		"between":          {[]graph.Op{conv(ones, nil), shuffle, both, part, both, graph.ReLU{}}, []graph.Op{conv([]float32{4, 9, 4, 9, 4, 9, 4, 9}, []float32{3, -4, 3, -4, 3, -4, 3, -4}), shuffle, part, graph.ReLU{}}},
+		"of some channels": {[]graph.Op{conv(ones, nil), shuffle, first, one}, []graph.Op{conv(ones, nil), shuffle, first, one}},
+		"of positions":     {[]graph.Op{conv(ones, nil), mixed, both}, []graph.Op{conv(ones, nil), mixed, both}},
+		"too many":         {[]graph.Op{conv(ones, nil), shuffle, less(3), less(2), less(1), both}, []graph.Op{conv(ones, nil), shuffle, less(3), less(2), less(1), both}},
+		"no convolution":   {[]graph.Op{graph.Concat{}, graph.ReLU{}, part, both}, []graph.Op{graph.Concat{}, graph.ReLU{}, part, both}},
+	} {
+		in := in
+		if name == "no convolution" {
+			in = graph.Shape{H: 2, W: 4, C: 2}
+		}
+		if got, want := graph.Simplify(graphtest.Chain(in, c.ops...)), graphtest.Chain(in, c.want...); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, want %+v", name, got.Nodes[0].Op, want.Nodes[0].Op)
+		}
+	}
+	// What another node reads stays.
+	g := graphtest.Chain(in, conv(ones, nil), shuffle, both, graph.Add{})
+	g.Nodes[3].Inputs = []graph.Value{3, 2}
+	if got := graph.Simplify(g); !reflect.DeepEqual(got, g) {
+		t.Errorf("%+v", got)
+	}
+}
+
 // TestPoolFirst: what a MaxPool is moved before gives the same bits, whatever it is given.
 func TestPoolFirst(t *testing.T) {
 	in := graph.Shape{H: 9, W: 7, C: 3}
