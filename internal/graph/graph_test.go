@@ -65,7 +65,7 @@ func TestApplyAgainstDefinition(t *testing.T) {
 			t.Fatalf("seed %d: a batch differs from its samples", seed)
 		}
 	}
-	if len(seen) != 33 {
+	if len(seen) != 37 {
 		t.Fatalf("operators tried: %v", seen)
 	}
 }
@@ -109,6 +109,18 @@ func TestApplyByHand(t *testing.T) {
 			graph.Shape{H: 1, W: 2, C: 2}, []float32{1, 2, 3, 4}, []float32{2, 4}},
 		{"pad", graph.Pad{Before: graph.Shape{H: 1}, After: graph.Shape{W: 1, C: 1}, Value: 7}, graph.Shape{H: 1, W: 1, C: 1},
 			[]float32{5}, []float32{7, 7, 7, 7, 5, 7, 7, 7}},
+		{"gather of rows", &graph.Gather{Along: "H", From: []int{2, 0}}, square, ramp, []float32{7, 8, 9, 1, 2, 3}},
+		{"gather of columns", &graph.Gather{Along: "W", From: []int{1, 1, 0, 2}}, graph.Shape{H: 1, W: 3, C: 2}, []float32{1, 2, 3, 4, 5, 6}, []float32{3, 4, 3, 4, 1, 2, 5, 6}},
+		{"gather of channels", &graph.Gather{Along: "C", From: []int{2, 2, 0}}, graph.Shape{H: 1, W: 2, C: 3}, []float32{1, 2, 3, 4, 5, 6}, []float32{3, 3, 1, 6, 6, 4}},
+		{"twice as wide", resize(2, 6, "nearest", "asymmetric", "floor"), graph.Shape{H: 2, W: 3, C: 1}, []float32{1, 2, 3, 4, 5, 6}, []float32{1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6}},
+		{"between the corners", resize(3, 5, "linear", "align_corners", ""), graph.Shape{H: 2, W: 3, C: 1}, []float32{0, 2, 4, 8, 6, 12},
+			[]float32{0, 1, 2, 3, 4, 4, 4, 4, 6, 8, 8, 7, 6, 9, 12}},
+		{"halves of pixels", resize(1, 4, "linear", "half_pixel", ""), graph.Shape{H: 1, W: 2, C: 2}, []float32{0, 8, 4, 16}, []float32{0, 8, 1, 10, 3, 14, 4, 16}},
+		{"in the middle, down", resize(1, 2, "nearest", "half_pixel", "round_prefer_floor"), graph.Shape{H: 1, W: 4, C: 1}, []float32{0, 1, 2, 3}, []float32{0, 2}},
+		{"in the middle, up", resize(1, 2, "nearest", "half_pixel", "round_prefer_ceil"), graph.Shape{H: 1, W: 4, C: 1}, []float32{0, 1, 2, 3}, []float32{1, 3}},
+		{"to one", resize(1, 1, "linear", "pytorch_half_pixel", ""), square, ramp, []float32{1}},
+		{"to one, centred", resize(1, 1, "linear", "half_pixel", ""), square, ramp, []float32{5}},
+		{"cubic", resize(1, 4, "cubic", "half_pixel", ""), graph.Shape{H: 1, W: 2, C: 1}, []float32{0, 128}, []float32{-13.5, 29, 99, 141.5}},
 		// Channels 0 to 5 of two groups, at two positions each.
 		{"shuffle", &graph.Transpose{Dims: []int{2, 3, 2}, Perm: []int{1, 0, 2}, To: graph.Shape{H: 1, W: 2, C: 6}}, graph.Shape{H: 1, W: 2, C: 6},
 			[]float32{0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15}, []float32{0, 3, 1, 4, 2, 5, 10, 13, 11, 14, 12, 15}},
@@ -129,6 +141,10 @@ func TestApplyByHand(t *testing.T) {
 		{"softmax", graph.Softmax{}, graph.Shape{H: 1, W: 2, C: 2}, []float32{0, 0, 1e30, -1e30}, []float32{.5, .5, 1, 0}},
 		{"softmax of large values", graph.Softmax{}, graph.Vector(2), []float32{-3e38, -3e38}, []float32{.5, .5}},
 	} {
+		if r, ok := c.op.(graph.Resize); ok {
+			r.ScaleH, r.ScaleW = float32(r.H)/float32(c.in.H), float32(r.W)/float32(c.in.W)
+			c.op = r
+		}
 		out, err := c.op.OutShape(c.in)
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
@@ -139,6 +155,11 @@ func TestApplyByHand(t *testing.T) {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}
+}
+
+// resize returns a Resize to h x w by the extents of any map whose quotients are exact.
+func resize(h, w int, mode, places, rounding string) graph.Elementary {
+	return graph.Resize{H: h, W: w, Mode: mode, Places: places, Rounding: rounding}
 }
 
 func TestLayout(t *testing.T) {
@@ -240,6 +261,21 @@ func TestShapesRejects(t *testing.T) {
 		"NaN scale":           {chain(square, &graph.Affine{Scale: []float32{nan}}), graph.ErrNotFinite},
 		"infinite shift":      {chain(square, &graph.Affine{Shift: []float32{inf}}), graph.ErrNotFinite},
 		"NaN bound":           {chain(square, graph.Clip{Max: nan}), graph.ErrNotFinite},
+		"gather of nothing":   {chain(square, &graph.Gather{Along: "H"}), nil},
+		"gather past the end": {chain(square, &graph.Gather{Along: "H", From: []int{0, 4}}), nil},
+		"gather before":       {chain(square, &graph.Gather{Along: "W", From: []int{0, -1}}), nil},
+		"gather of samples":   {chain(square, &graph.Gather{Along: "N", From: []int{1, 0}}), nil},
+		"gather in a row":     {chain(square, &graph.Gather{Along: "W", From: []int{1, 2}}), nil},
+		"resize to nothing":   {chain(square, graph.Resize{W: 4, ScaleW: 1, Mode: "linear", Places: "half_pixel"}), nil},
+		"resize to less":      {chain(square, graph.Resize{H: -8, W: 4, ScaleH: -2, ScaleW: 1, Mode: "linear", Places: "half_pixel"}), nil},
+		"resize to too much":  {chain(square, graph.Resize{H: 1 << 20, W: 1 << 20, ScaleH: 1 << 18, ScaleW: 1 << 18, Mode: "linear", Places: "half_pixel"}), nil},
+		"resize to itself":    {chain(square, graph.Resize{H: 4, W: 4, ScaleH: 1, ScaleW: 1, Mode: "linear", Places: "half_pixel"}), nil},
+		"resize by others":    {chain(square, graph.Resize{H: 8, W: 8, ScaleH: 2, ScaleW: 3, Mode: "linear", Places: "half_pixel"}), nil},
+		"resize by some":      {chain(square, graph.Resize{H: 8, W: 8, ScaleH: 2, ScaleW: 2, Mode: "some", Places: "half_pixel"}), nil},
+		"resize somewhere":    {chain(square, graph.Resize{H: 8, W: 8, ScaleH: 2, ScaleW: 2, Mode: "linear", Places: "some"}), nil},
+		"resize and round":    {chain(square, graph.Resize{H: 8, W: 8, ScaleH: 2, ScaleW: 2, Mode: "linear", Places: "half_pixel", Rounding: "floor"}), nil},
+		"resize, no rounding": {chain(square, graph.Resize{H: 8, W: 8, ScaleH: 2, ScaleW: 2, Mode: "nearest", Places: "half_pixel"}), nil},
+		"resize by NaN":       {chain(square, graph.Resize{H: 8, W: 8, ScaleH: nan, ScaleW: 2, Mode: "linear", Places: "half_pixel"}), graph.ErrNotFinite},
 		"transpose":           {chain(square, &graph.Transpose{Dims: []int{4, 5}, Perm: []int{1, 0}, To: square}), nil},
 		"transpose to more":   {chain(square, &graph.Transpose{Dims: []int{4, 4}, Perm: []int{1, 0}, To: graph.Vector(15)}), nil},
 		"transpose of 1":      {chain(square, &graph.Transpose{Dims: []int{4, 1, 4}, Perm: []int{2, 1, 0}, To: square}), nil},

@@ -16,22 +16,32 @@ type (
 	Mul struct{}
 	// Div is the first divided by the second.
 	Div struct{}
+	// Max is the larger one.
+	Max struct{}
+	// Min is the smaller one.
+	Min struct{}
 )
 
 func (Add) Name() string { return "add" }
 func (Sub) Name() string { return "sub" }
 func (Mul) Name() string { return "mul" }
 func (Div) Name() string { return "div" }
+func (Max) Name() string { return "max" }
+func (Min) Name() string { return "min" }
 
 func (Add) InPlace() bool { return true }
 func (Sub) InPlace() bool { return true }
 func (Mul) InPlace() bool { return true }
 func (Div) InPlace() bool { return true }
+func (Max) InPlace() bool { return true }
+func (Min) InPlace() bool { return true }
 
 func (Add) OutShape(in ...Shape) (Shape, error) { return pair(in) }
 func (Sub) OutShape(in ...Shape) (Shape, error) { return pair(in) }
 func (Mul) OutShape(in ...Shape) (Shape, error) { return pair(in) }
 func (Div) OutShape(in ...Shape) (Shape, error) { return pair(in) }
+func (Max) OutShape(in ...Shape) (Shape, error) { return pair(in) }
+func (Min) OutShape(in ...Shape) (Shape, error) { return pair(in) }
 
 // pair returns the shape of the first of two inputs that the second suits.
 func pair(in []Shape) (Shape, error) {
@@ -74,6 +84,18 @@ func (Div) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
 	rows(dst, n, shapes, in, func(d, a, b []float32) {
 		for i, v := range a[:len(d)] {
 			d[i] = v / b[i]
+		}
+	})
+}
+
+func (Max) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
+	rows(dst, n, shapes, in, func(d, a, b []float32) { vectors.maximum(d, a, b, len(d), 0, 0) })
+}
+
+func (Min) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
+	rows(dst, n, shapes, in, func(d, a, b []float32) {
+		for i, v := range a[:len(d)] {
+			d[i] = min(v, b[i])
 		}
 	})
 }

@@ -41,6 +41,10 @@ var decoders = map[string]func(json.RawMessage) (Op, error){
 		op := new(Transpose)
 		return op, unmarshal(p, op)
 	},
+	(*Gather)(nil).Name(): func(p json.RawMessage) (Op, error) {
+		op := new(Gather)
+		return op, unmarshal(p, op)
+	},
 	ReLU{}.Name():        decodeValue[ReLU],
 	LeakyReLU{}.Name():   decodeValue[LeakyReLU],
 	Clip{}.Name():        decodeValue[Clip],
@@ -69,6 +73,9 @@ var decoders = map[string]func(json.RawMessage) (Op, error){
 	ChannelMean{}.Name(): decodeValue[ChannelMean],
 	Slice{}.Name():       decodeValue[Slice],
 	Pad{}.Name():         decodeValue[Pad],
+	Resize{}.Name():      decodeValue[Resize],
+	Max{}.Name():         decodeValue[Max],
+	Min{}.Name():         decodeValue[Min],
 }
 
 // decodeValue decodes an operator that is a plain value.

@@ -152,13 +152,6 @@ func int64s(name string, v ...int64) message {
 	return m
 }
 
-func stringAttribute(name, v string) (a message) {
-	a.string(1, name)
-	a.string(4, v)
-	a.int(20, attributeString)
-	return a
-}
-
 func tensorAttribute(name string, v message) (a message) {
 	a.string(1, name)
 	a.bytes(5, v)
@@ -181,6 +174,27 @@ func dense() file { return nodes(op("Gemm", "x w", "y")).with(floats("w", 4, 3))
 // conv is a valid file of one convolution with the given attributes.
 func conv(attributes ...message) file {
 	return nodes(op("Conv", "x w", "y", attributes...)).with(floats("w", 2, 1, 3, 3)).on("N", 1, 5, 5)
+}
+
+// transposed is a ConvTranspose of a 1 x 5 x 5 map, by 2 x 3 x 3.
+func transposed(attributes ...message) file {
+	return nodes(op("ConvTranspose", "x w", "y", attributes...)).with(floats("w", 1, 2, 3, 3)).on("N", 1, 5, 5)
+}
+
+// resize is a Resize of a 1 x 5 x 5 map by the scales s.
+func resize(output string, s message, attributes ...message) file {
+	return nodes(op("Resize", "x _ s", output, attributes...)).with(s).on("N", 1, 5, 5)
+}
+
+// values is a tensor of the given values.
+func values(name string, v ...float32) message {
+	m := header(name, typeFloat, int64(len(v)))
+	var raw []byte
+	for _, x := range v {
+		raw = protowire.AppendFixed32(raw, math.Float32bits(x))
+	}
+	m.bytes(9, raw)
+	return m
 }
 
 func pool(kind string, attributes ...message) file {
@@ -338,6 +352,32 @@ func TestParseRejects(t *testing.T) {
 		{"Pad with too much", nodes(op("Pad", "x p", "y")).with(int64s("p", 0, 0, 1<<30, 1<<30, 0, 0, 0, 0)).on("N", 1, 5, 5).bytes(), ErrInvalid},
 		{"Pad with NaN", nodes(op("Pad", "x p v", "y")).with(int64s("p", 0, 1, 0, 0), cat(header("v", typeFloat), sub(9, []byte{0, 0, 0xc0, 0x7f}))).bytes(), graph.ErrNotFinite},
 		{"PRelu of NaN", nodes(op("PRelu", "x v", "y")).with(cat(header("v", typeFloat), sub(9, []byte{0, 0, 0xc0, 0x7f}))).bytes(), graph.ErrNotFinite},
+		{"ConvTranspose of other channels", transposed().on("N", 2, 5, 5).bytes(), ErrInvalid},
+		{"ConvTranspose in 2 groups", transposed(intAttribute("group", 2)).bytes(), ErrInvalid},
+		{"ConvTranspose in no groups", transposed(intAttribute("group", 0)).bytes(), ErrInvalid},
+		{"ConvTranspose to nothing", transposed(intsAttribute("pads", 4, 0, 4, 0)).bytes(), ErrInvalid},
+		{"ConvTranspose with huge pads", transposed(intsAttribute("pads", math.MaxInt32, 0, 0, 0)).bytes(), ErrInvalid},
+		{"ConvTranspose with huge strides", transposed(intsAttribute("strides", math.MaxInt32, math.MaxInt32)).bytes(), ErrInvalid},
+		{"ConvTranspose with strides of the file's size", transposed(intsAttribute("strides", 60, 1)).bytes(), ErrInvalid},
+		{"ConvTranspose with a huge dilation", transposed(intsAttribute("dilations", math.MaxInt32, 1)).bytes(), ErrInvalid},
+		{"ConvTranspose to more by less", transposed(intsAttribute("output_padding", -1, 0)).bytes(), ErrInvalid},
+		{"ConvTranspose to more of three", transposed(intsAttribute("output_padding", 1, 1, 1)).bytes(), ErrInvalid},
+		{"ConvTranspose to much more", transposed(intsAttribute("output_padding", 1<<40, 0)).bytes(), ErrInvalid},
+		{"ConvTranspose with a bias of another length", nodes(op("ConvTranspose", "x w b", "y")).with(floats("w", 1, 2, 3, 3), floats("b", 3)).on("N", 1, 5, 5).bytes(), ErrInvalid},
+		{"Resize by nothing", nodes(op("Resize", "x", "y")).on("N", 1, 5, 5).bytes(), ErrInvalid},
+		{"Resize by two scales", resize("y", values("s", 2, 2)).bytes(), ErrInvalid},
+		{"Resize by a matrix", resize("y", floats("s", 2, 2)).bytes(), ErrInvalid},
+		{"Resize to nothing", resize("y", values("s", 1, 1, 0.1, 1)).bytes(), ErrInvalid},
+		{"Resize by less than nothing", resize("y", values("s", 1, 1, -2, 1)).bytes(), ErrInvalid},
+		{"Resize by NaN", resize("y", values("s", 1, 1, float32(math.NaN()), 1)).bytes(), ErrInvalid},
+		{"Resize by infinity", resize("y", values("s", 1, 1, float32(math.Inf(1)), 1)).bytes(), ErrInvalid},
+		{"Resize to too much", resize("y", values("s", 1, 1, 1e5, 1e5)).bytes(), ErrInvalid},
+		{"Resize of an axis twice", resize("y", values("s", 2, 2), intsAttribute("axes", 2, -2)).at(18).bytes(), ErrInvalid},
+		{"Resize past the rank", resize("y", values("s", 2), intsAttribute("axes", 4)).at(18).bytes(), ErrInvalid},
+		{"Pad to nothing", nodes(op("Pad", "x p", "y")).with(int64s("p", 0, -2, 0, -2)).bytes(), ErrInvalid},
+		{"edges of the file's size", nodes(op("Pad", "x p", "y", stringAttribute("mode", "edge"))).with(int64s("p", 0, 0, 0, 1<<20)).bytes(), ErrInvalid},
+		{"Slice backwards of nothing", nodes(op("Slice", "x a b c d", "y")).with(int64s("a", 0), int64s("b", -1), int64s("c", 1), int64s("d", -1)).bytes(), ErrInvalid},
+		{"Slice backwards of much", nodes(op("Slice", "x a b c d", "y")).on("N", 1<<30).with(int64s("a", -1), int64s("b", -1<<40), int64s("c", 1), int64s("d", -1)).bytes(), ErrInvalid},
 		{"instance norm of a vector", nodes(op("InstanceNormalization", "x b b", "y")).with(floats("b", 4)).bytes(), ErrInvalid},
 		{"instance norm of other channels", nodes(op("InstanceNormalization", "x b b", "y")).with(floats("b", 4)).on("N", 1, 5, 5).bytes(), ErrInvalid},
 		{"groups of no channels", nodes(op("GroupNormalization", "x b b", "y", intAttribute("num_groups", 0))).with(floats("b", 4)).bytes(), ErrInvalid},
@@ -512,10 +552,8 @@ func TestParseUnsupported(t *testing.T) {
 		"mean to one number":        {nodes(op("ReduceMean", "x", "y", intsAttribute("axes", 1), intAttribute("keepdims", 0))), []string{"ReduceMean(to rank 1)"}},
 		"mean of samples":           {nodes(op("ReduceMean", "x", "y", intsAttribute("axes", 0))), []string{"ReduceMean(across samples)"}},
 		"Slice of samples":          {nodes(op("Slice", "x a b", "y")).with(int64s("a", 1), int64s("b", 2)), []string{"Slice(across samples)"}},
-		"Slice in steps":            {nodes(op("Slice", "x a b c d", "y")).with(int64s("a", 0), int64s("b", 4), int64s("c", 1), int64s("d", 2)), []string{"Slice(step 2 of channels)"}},
 		"Slice to the batch's size": {view(op("Gather", "s zero", "n"), op("Slice", "x zero n one", "v")), []string{"Slice(ends of the batch's size)"}},
 		"slice along axis 1":        {view(op("Slice", "s zero far one", "v")), []string{"Slice(axis 1 of sizes)"}},
-		"Slice backwards":           {nodes(op("Slice", "x a b c d", "y")).with(int64s("a", -1), int64s("b", -9), int64s("c", 1), int64s("d", -1)), []string{"Slice(step -1)"}},
 		"Gather in two dimensions":  {nodes(op("Gather", "x i", "y", intAttribute("axis", 1))).with(cat(header("i", typeInt64, 1, 2), num(7, 0), num(7, 1))), []string{"Gather(by indices of rank 2)"}},
 		"Expand and no arithmetic":  {nodes(op("GlobalMaxPool", "x", "a"), op("Expand", "a s", "b"), op("Relu", "b", "y")).with(int64s("s", 1, 1, 5, 5)).on(x4...), []string{"Relu(of what is expanded)"}},
 		"Expand as output":          {nodes(op("GlobalMaxPool", "x", "a"), op("Expand", "a s", "y")).with(int64s("s", 1, 1, 5, 5)).on(x4...), []string{"output of what is expanded"}},
@@ -526,9 +564,7 @@ func TestParseUnsupported(t *testing.T) {
 		"many zeros":                {view(op("ConstantOfShape", "far", "v", tensorAttribute("value", int64s("", 0)))), []string{"ConstantOfShape(of shape [9223372036854775807])"}},
 		"Gather of one number":      {nodes(op("Gather", "x i", "y", intAttribute("axis", 1))).with(cat(header("i", typeInt64), num(7, 2))), []string{"Gather(to rank 1)"}},
 		"Split of samples":          {nodes(op("Split", "x", "y z")), []string{"Split(across samples)"}},
-		"Pad by reflection":         {nodes(op("Pad", "x p", "y", stringAttribute("mode", "reflect"))).with(int64s("p", 0, 1, 0, 1)), []string{"Pad(mode=reflect)"}},
 		"Pad of samples":            {nodes(op("Pad", "x p", "y")).with(int64s("p", 1, 0, 0, 0)), []string{"Pad(across samples)"}},
-		"Pad to less":               {nodes(op("Pad", "x p", "y")).with(int64s("p", 0, -1, 0, 0)), []string{"Pad(negative pads)"}},
 		"Celu of a negative alpha":  {nodes(op("Celu", "x", "y", floatAttribute("alpha", -1))), []string{"Celu(alpha=-1)"}},
 		"PRelu of a slope a column": {nodes(op("PRelu", "x s", "y")).with(floats("s", 5, 5)).on(x4...), []string{"PRelu(constant not of one value a channel)"}},
 		"scales of all elements":    {nodes(op("LayerNormalization", "x s", "y", intAttribute("axis", 1))).with(floats("s", 1, 5, 5)).on(x4...), []string{"LayerNormalization(constant not of one value a channel)"}},
@@ -536,9 +572,27 @@ func TestParseUnsupported(t *testing.T) {
 		"ceil_mode counting":        {pool("AveragePool", intsAttribute("strides", 2, 2), intAttribute("ceil_mode", 1), intAttribute("count_include_pad", 1), intsAttribute("pads", 1, 0, 0, 0)), []string{"AveragePool(ceil_mode=1 with count_include_pad=1)"}},
 		"maps of unlike extents":    {nodes(op("MaxPool", "x", "a", intsAttribute("kernel_shape", 1, 5)), op("MaxPool", "x", "b", intsAttribute("kernel_shape", 5, 1)), op("Add", "a b", "y")).on(x4...), []string{"Add(values of unlike shapes)"}},
 		"Div of less by more":       {nodes(op("GlobalMaxPool", "x", "a"), op("Div", "a x", "y")).on(x4...), []string{"Div(values of unlike shapes)"}},
-		"mask":                      {nodes(op("Dropout", "x", "a m"), op("Mul", "m m", "y")), []string{"Dropout(output 1)"}},
-		"strings":                   {nodes(op("Constant", "", "a", stringAttribute("value_string", "s")), relu), []string{"Constant(value_string)"}},
-		"old attributes":            {nodes(op("Relu", "x", "y", intsAttribute("consumed_inputs", 0))), []string{"Relu(consumed_inputs)"}},
+		"Pad by some mode":          {nodes(op("Pad", "x p", "y", stringAttribute("mode", "some"))).with(int64s("p", 0, 1, 0, 1)), []string{"Pad(mode=some)"}},
+		"reflection of all":         {nodes(op("Pad", "x p", "y", stringAttribute("mode", "reflect"))).with(int64s("p", 0, 4, 0, 0)), []string{"Pad(more than there is, mode=reflect)"}},
+		"edges to less":             {nodes(op("Pad", "x p", "y", stringAttribute("mode", "edge"))).with(int64s("p", 0, -1, 0, 4)), []string{"Pad(negative pads, mode=edge)"}},
+		"Slice by 0":                {nodes(op("Slice", "x a b c d", "y")).with(int64s("a", 0), int64s("b", 4), int64s("c", 1), int64s("d", 0)), []string{"Slice(step 0)"}},
+		"Max of a number a channel": {nodes(op("Max", "x b", "y")).with(floats("b", 4)), []string{"Max(constant of more than one number)"}},
+		"Max of numbers":            {nodes(op("Max", "b b", "y")).with(floats("b", 1)), []string{"Max(constant input 0)"}},
+		"Resize of samples":         {resize("y", values("s", 2, 1, 1, 1)), []string{"Resize(across samples)"}},
+		"Resize of channels":        {resize("y", values("s", 1, 2, 1, 1)), []string{"Resize(of channels)"}},
+		"Resize to the same":        {resize("y", values("s", 1, 1, 1.1, 1)), []string{"Resize(scales that change no extent)"}},
+		"Resize by much at once": {resize("y", values("s", 1, 1, 2, 2), stringAttribute("mode", "some"), stringAttribute("coordinate_transformation_mode", "tf_crop_and_resize"), intAttribute("antialias", 1), intAttribute("exclude_outside", 1), stringAttribute("keep_aspect_ratio_policy", "not_larger")),
+			[]string{"Resize(antialias=1)", "Resize(coordinate_transformation_mode=tf_crop_and_resize)", "Resize(exclude_outside=1)", "Resize(keep_aspect_ratio_policy=not_larger)", "Resize(mode=some)"}},
+		"Resize by another cubic":     {resize("y", values("s", 1, 1, 2, 2), stringAttribute("mode", "cubic"), floatAttribute("cubic_coeff_a", -0.5)), []string{"Resize(cubic_coeff_a=-0.5)"}},
+		"Resize to the nearest some":  {resize("y", values("s", 1, 1, 2, 2), stringAttribute("nearest_mode", "some")), []string{"Resize(nearest_mode=some)"}},
+		"Resize to the batch's size":  {nodes(op("Shape", "x", "h"), op("Gather", "h z", "n"), op("Concat", "n one n one", "s", intAttribute("axis", 0)), op("Resize", "x _ _ s", "y")).with(int64s("z", 0), int64s("one", 1)).on(x4...), []string{"Resize(across samples)"}},
+		"Upsample to less":            {nodes(op("Upsample", "x s", "y")).with(values("s", 1, 1, 0.5, 0.5)).on(x4...).at(9), []string{"Upsample(scale of 0.5)"}},
+		"ConvTranspose by auto_pad":   {transposed(stringAttribute("auto_pad", "SAME_UPPER")), []string{"ConvTranspose(auto_pad=SAME_UPPER)"}},
+		"ConvTranspose by its output": {transposed(intsAttribute("output_shape", 9, 9)), []string{"ConvTranspose(output_shape)"}},
+		"3-D ConvTranspose":           {nodes(op("ConvTranspose", "x w", "y")).with(floats("w", 1, 2, 3, 3, 3)).on("N", 1, 9, 9, 9), []string{"ConvTranspose(3-D)", "input of rank 5"}},
+		"mask":                        {nodes(op("Dropout", "x", "a m"), op("Mul", "m m", "y")), []string{"Dropout(output 1)"}},
+		"strings":                     {nodes(op("Constant", "", "a", stringAttribute("value_string", "s")), relu), []string{"Constant(value_string)"}},
+		"old attributes":              {nodes(op("Relu", "x", "y", intsAttribute("consumed_inputs", 0))), []string{"Relu(consumed_inputs)"}},
 	} {
 		g, err := Parse(c.f.bytes())
 		var u *UnsupportedError
@@ -574,11 +628,11 @@ func doubles(n int) (m []message) {
 }
 
 // stack returns n nodes of one kind, from x to v<n>, with v in the place of each one's input.
-func stack(kind, inputs string, n int) (m []message) {
+func stack(kind, inputs string, n int, attributes ...message) (m []message) {
 	last := "x"
 	for i := range n {
 		next := fmt.Sprintf("v%d", i+1)
-		m, last = append(m, op(kind, strings.Replace(inputs, "v", last, 1), next)), next
+		m, last = append(m, op(kind, strings.Replace(inputs, "v", last, 1), next, attributes...)), next
 	}
 	return m
 }
@@ -598,6 +652,16 @@ func mapTurns(n int) (m []message) {
 		next := fmt.Sprintf("v%d", i+1)
 		m = append(m, op("Transpose", last, next+"t", intsAttribute("perm", 0, 2, 3, 1)), op("MaxPool", next+"t", next, intsAttribute("kernel_shape", 1, 1)))
 		last = next
+	}
+	return m
+}
+
+// scaledTurns returns a convolution and n times what moves its channels and scales them.
+func scaledTurns(n int) []message {
+	m := []message{op("Conv", "x w", "v0")}
+	for i := range n {
+		kind := []string{"DepthToSpace", "SpaceToDepth"}[i%2]
+		m = append(m, op(kind, fmt.Sprint("v", i), fmt.Sprint("t", i), intAttribute("blocksize", 8)), op("Mul", fmt.Sprintf("t%d c", i), fmt.Sprint("v", i+1)))
 	}
 	return m
 }
@@ -743,6 +807,10 @@ func TestParseMemory(t *testing.T) {
 		"many norms":           nodes(slices.Concat(stack("LayerNormalization", "v c", 10000), []message{op("Relu", "v10000", "y")})...).on("N", 1).with(floats("c", 1)).bytes(),
 		"weights turned often": nodes(append(turns(1000), op("Gemm", "x w1000", "y"))...).with(cat(floats("w0", 4, 4))).bytes(),
 		"maps turned often":    nodes(append(mapTurns(5000), op("Relu", "v5000", "y"))...).on("N", 2, 3, 4).with(floats("c", 1, 1, 1, 1)).bytes(),
+		"wide strides":         transposed(intsAttribute("strides", 1<<14, 1<<14)).bytes(),
+		"edges often":          nodes(slices.Concat(stack("Pad", "v p", 5000, stringAttribute("mode", "edge")), []message{op("Relu", "v5000", "y")})...).on("N", 1).with(int64s("p", 0, 0, 0, 1)).bytes(),
+		"scaled before moves":  nodes(append(scaledTurns(3000), op("Relu", "v3000", "y"))...).on("N", 1, 8, 8).with(floats("w", 64, 1, 1, 1), floats("c", 1, 1, 1, 1)).bytes(),
+		"sizes up and up":      nodes(op("Resize", "x _ s", "a"), op("Relu", "a", "y")).on("N", 1, 1<<10, 1<<10).with(values("s", 1, 1, 16, 16)).bytes(),
 		"many small nodes":     nodes(slices.Repeat([]message{op("A", "", "a")}, 20000)...).bytes(),
 		"many symbols":         file{graph: slices.Repeat(sub(12, nil), 20000)}.bytes(),
 		"many unknown names":   nodes(slices.Repeat([]message{op("Relu", "x", "y", intAttribute("b", 1))}, 5000)...).bytes(),

@@ -186,6 +186,20 @@ func (w *writer) node(n graph.Node, shapes []graph.Shape, name string) error {
 		w.average(graph.AvgPool{Pool: op.Pool, CountPad: true}, w.ranked(x, from, 4, name+".input"), name+".mean")
 		size := slices.Repeat([]float32{float32(op.KH * op.KW)}, from.C)
 		w.affine(&graph.Affine{Scale: size}, value{name + ".mean", 4}, name)
+	case graph.Max:
+		w.emit("Max", w.alike(n, shapes, name), name)
+	case graph.Min:
+		w.emit("Min", w.alike(n, shapes, name), name)
+	case *graph.Gather:
+		in := w.values[x].name
+		if op.Along != "C" {
+			out.rank = 4
+			in = w.ranked(x, from, 4, name+".input")
+		}
+		w.gather(op, in, name)
+	case graph.Resize:
+		out.rank = 4
+		w.resize(op, from, w.ranked(x, from, 4, name+".input"), name)
 	case graph.Reshape:
 		if op.To != from {
 			out.rank = naturalRank(op.To)
@@ -338,6 +352,13 @@ func floatAttribute(name string, v float32) (a message) {
 	a = protowire.AppendTag(a, 2, protowire.Fixed32Type)
 	a = protowire.AppendFixed32(a, math.Float32bits(v))
 	a.int(20, attributeFloat)
+	return a
+}
+
+func stringAttribute(name, v string) (a message) {
+	a.string(1, name)
+	a.string(4, v)
+	a.int(20, attributeString)
 	return a
 }
 

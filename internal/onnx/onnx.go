@@ -5,7 +5,7 @@
 //
 // Opsets 7 to 28 of the operators
 //
-//	Gemm, MatMul and Conv with constant weights,
+//	Gemm, MatMul, Conv and ConvTranspose with constant weights,
 //	Relu, LeakyRelu, PRelu, Elu, Selu, Celu, Clip, Sigmoid, HardSigmoid, Tanh,
 //	HardSwish, Swish, Mish, Gelu, Softplus, Erf, Exp, Log, Sqrt, Abs, Neg, Reciprocal,
 //	Pow by 0.5, 1, 2 and 3,
@@ -14,8 +14,9 @@
 //	BatchNormalization; LayerNormalization, InstanceNormalization and
 //	GroupNormalization with scales a channel,
 //	Add, Sub, Mul and Div with a constant of one value along an axis, or of two
-//	values, one of which may broadcast to the other,
-//	Concat, Split, Slice and Gather of any axis but the batch, Pad with a constant,
+//	values, one of which may broadcast to the other, Max and Min of values and numbers,
+//	Concat, Split, Slice and Gather of any axis but the batch, Pad in all modes,
+//	Resize and Upsample of rows and columns: nearest, linear and cubic, without antialias,
 //	Transpose, DepthToSpace, SpaceToDepth, Expand where arithmetic reads it,
 //	Softmax and LogSoftmax over any axis but the batch,
 //	Flatten, Reshape, Squeeze and Unsqueeze,
@@ -32,7 +33,8 @@
 //
 // Of a Transpose only the order of axes is noted, and what reads it asks for the order
 // that it needs: between NHWC and NCHW nothing is moved. A dense layer over the last axis
-// of more than a vector is a convolution of 1 x 1. Other operators become several of
+// of more than a vector is a convolution of 1 x 1, a transposed convolution one of stride 1 whose
+// channels a Transpose makes pixels of. Other operators become several of
 // package graph where they are sums and products of those.
 //
 // What is read is simplified as graph.Simplify does it: batch norms and the like

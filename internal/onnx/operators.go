@@ -44,6 +44,11 @@ var operators = map[string]operator{
 	}, (*parser).gemm},
 	"MatMul": {2, nil, (*parser).matMul},
 	"Conv":   {3, with(windowAttributes, map[string]int64{"group": attributeInt}), (*parser).conv},
+	"ConvTranspose": {3, with(windowAttributes, map[string]int64{
+		"group": attributeInt, "output_padding": attributeInts,
+	}), (*parser).convTranspose},
+	"Resize":   {4, resizeAttributes, (*parser).resize},
+	"Upsample": {2, map[string]int64{"mode": attributeString, "scales": attributeFloats}, (*parser).resize},
 	"BatchNormalization": {5, map[string]int64{
 		"epsilon": attributeFloat, "momentum": attributeFloat, "spatial": attributeInt, "training_mode": attributeInt,
 	}, (*parser).batchNorm},
@@ -51,6 +56,8 @@ var operators = map[string]operator{
 	"Sub":         {2, nil, (*parser).arithmetic},
 	"Mul":         {2, nil, (*parser).arithmetic},
 	"Div":         {2, nil, (*parser).arithmetic},
+	"Max":         {math.MaxInt, nil, (*parser).largest},
+	"Min":         {math.MaxInt, nil, (*parser).largest},
 	"Pow":         {2, nil, (*parser).pow},
 	"Relu":        {1, nil, elementary(graph.ReLU{})},
 	"LeakyRelu":   {1, map[string]int64{"alpha": attributeFloat}, (*parser).leakyReLU},
@@ -362,7 +369,7 @@ func (p *parser) ofTwo(n *node, a, b operand) (operand, error) {
 	if !b.shape.Suits(a.shape) || swapped && n.op == "Div" {
 		return a, p.refuse(n, "values of unlike shapes")
 	}
-	op := map[string]graph.Op{"Add": graph.Add{}, "Sub": graph.Sub{}, "Mul": graph.Mul{}, "Div": graph.Div{}}[n.op]
+	op := map[string]graph.Op{"Add": graph.Add{}, "Sub": graph.Sub{}, "Mul": graph.Mul{}, "Div": graph.Div{}, "Max": graph.Max{}, "Min": graph.Min{}}[n.op]
 	y, err := p.apply(op, a.axes, a, b)
 	if err != nil || !swapped || n.op != "Sub" {
 		return y, err

@@ -492,7 +492,10 @@ func (p *parser) floats32(n *node, t *tensor) ([]float32, error) {
 
 // ints returns the elements of a tensor of integers or bools that has no more
 // than a shape has.
-func (p *parser) ints(n *node, t *tensor) ([]int64, error) {
+func (p *parser) ints(n *node, t *tensor) ([]int64, error) { return p.integers(n, t, maxRank) }
+
+// integers returns the elements of a tensor of integers or bools that has no more than most.
+func (p *parser) integers(n *node, t *tensor, most int) ([]int64, error) {
 	typed, width := t.int32s, 4
 	switch t.kind {
 	case typeInt32:
@@ -507,7 +510,7 @@ func (p *parser) ints(n *node, t *tensor) ([]int64, error) {
 	if err != nil {
 		return nil, err
 	}
-	if size > maxRank {
+	if size > most {
 		return nil, fmt.Errorf("%w: tensor %s is too long for its use", ErrInvalid, clean(t.name))
 	}
 	if typed != nil {

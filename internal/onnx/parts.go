@@ -31,7 +31,7 @@ func (s *slicing) apply(p *parser) (operand, error) {
 	return p.apply(s.part, s.x.axes, s.x)
 }
 
-// sliceValue reads a Slice of a value, forwards; in steps of rows and columns alone.
+// sliceValue reads a Slice of a value.
 func (p *parser) sliceValue(n *node, starts, ends, axes, steps []int64) (operand, error) {
 	x, err := p.variable(n, 0, 0)
 	if err != nil {
@@ -47,12 +47,13 @@ func (p *parser) sliceValue(n *node, starts, ends, axes, steps []int64) (operand
 	}
 	seen := map[int]bool{}
 	part, every := newSlicing(x), graph.Pool{KH: 1, KW: 1, SH: 1, SW: 1}
+	places := map[int][]int{} // by dimension
 	for k, a := range axes {
 		step := int64(1)
 		if steps != nil {
 			step = steps[k]
 		}
-		if step < 1 || step > math.MaxInt32 {
+		if step == 0 || step > math.MaxInt32 || step < -math.MaxInt32 {
 			return x, p.refuse(n, "step %d", step)
 		}
 		r := int64(x.rank())
@@ -68,102 +69,47 @@ func (p *parser) sliceValue(n *node, starts, ends, axes, steps []int64) (operand
 		}
 		seen[i] = true
 		l := x.dims()[i]
+		least, most := int64(0), l
+		if step < 0 {
+			least, most = -1, l-1
+		}
 		at := func(v int64) int64 {
 			if v < 0 {
 				v += l
 			}
-			return min(max(v, 0), l)
+			return min(max(v, least), most)
 		}
 		from, to := at(starts[k]), at(ends[k])
-		if from >= to {
+		if (to-from)*step <= 0 {
 			return x, fmt.Errorf("%w: an empty Slice", ErrInvalid)
 		}
-		part.cut(i, from, to)
-		switch x.axes[i] {
-		case axisH:
+		switch {
+		case step == 1:
+			part.cut(i, from, to)
+		case step > 1 && x.axes[i] == axisH:
+			part.cut(i, from, to)
 			every.SH = int(step)
-		case axisW:
+		case step > 1 && x.axes[i] == axisW:
+			part.cut(i, from, to)
 			every.SW = int(step)
 		default:
-			if step != 1 {
-				return x, p.refuse(n, "step %d of channels", step)
+			if err := p.charge(int((to-from)/step) + 1); err != nil {
+				return x, err
+			}
+			for j := from; (to-j)*step > 0; j += step {
+				places[i] = append(places[i], int(j))
 			}
 		}
 	}
-	if x, err = part.apply(p); err != nil || every.SH == 1 && every.SW == 1 {
-		return x, err
+	if x, err = part.apply(p); err == nil && (every.SH > 1 || every.SW > 1) {
+		x, err = p.apply(graph.MaxPool{Pool: every}, x.axes, x) // of one element each
 	}
-	return p.apply(graph.MaxPool{Pool: every}, x.axes, x) // of one element each
-}
-
-// gatherValue reads a Gather of one place of a value, with or without its dimension.
-func (p *parser) gatherValue(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
-	if err != nil {
-		return x, err
-	}
-	indices, err := p.sizes(n, 1)
-	if err != nil {
-		return x, err
-	}
-	i, err := p.dimension(n, x, n.int("axis", 0))
-	if err != nil {
-		return x, err
-	}
-	l := x.dims()[i]
-	for j, d := range indices.v {
-		if d.batch {
-			return x, p.refuse(n, "by the batch's size")
+	for i := range x.axes {
+		if places[i] != nil && err == nil {
+			x, err = p.gathered(x, i, places[i])
 		}
-		if d.n < -l || d.n >= l {
-			return x, fmt.Errorf("%w: element %d of %d", ErrInvalid, d.n, l)
-		}
-		indices.v[j].n = (d.n + l) % l
 	}
-	if len(indices.dims) > 1 || len(indices.v) == 0 {
-		return x, p.refuse(n, "by indices of rank %d", len(indices.dims))
-	}
-	if len(indices.v) > 1 {
-		return p.gathered(x, i, indices.v)
-	}
-	at := indices.v[0].n
-	axes := x.axes
-	part := newSlicing(x)
-	part.cut(i, at, at+1)
-	if x, err = part.apply(p); err != nil || len(indices.dims) == 1 {
-		return x, err
-	}
-	if len(axes) == 1 {
-		return x, p.refuse(n, "to rank 1")
-	}
-	x.axes = append(append([]axis{}, axes[:i]...), axes[i+1:]...)
-	return x, nil
-}
-
-// gathered returns the given places of x along dimension i after the batch.
-func (p *parser) gathered(x operand, i int, places []size) (operand, error) {
-	x, err := p.channelsAt(x, i)
-	if err != nil {
-		return x, err
-	}
-	var parts []operand
-	for len(places) > 0 {
-		run := 1 // of places one after the other
-		for run < len(places) && places[run].n == places[0].n+int64(run) {
-			run++
-		}
-		part := newSlicing(x)
-		part.cut(i, places[0].n, places[0].n+int64(run))
-		y, err := part.apply(p)
-		if err != nil {
-			return x, err
-		}
-		parts, places = append(parts, y), places[run:]
-	}
-	if len(parts) == 1 {
-		return parts[0], nil
-	}
-	return p.apply(graph.Concat{}, x.axes, parts...)
+	return x, err
 }
 
 // parts reads a Split. Before opset 13 the sizes are an attribute.
@@ -213,82 +159,6 @@ func (p *parser) parts(n *node) ([]operand, error) {
 		return nil, fmt.Errorf("%w: parts of %d of %d", ErrInvalid, sizes, l)
 	}
 	return out, nil
-}
-
-// pad reads a Pad with a constant. Before opset 11 its inputs are attributes.
-func (p *parser) pad(n *node) (operand, error) {
-	if a, given := n.attribute("mode"); given && string(a.s) != "constant" {
-		return operand{}, p.refuse(n, "mode=%s", clean(string(a.s)))
-	}
-	x, err := p.variable(n, 0, 0)
-	if err != nil {
-		return x, err
-	}
-	pads, err := p.list(n, "pads", 1)
-	if err != nil {
-		return x, err
-	}
-	value := n.float("value", 0)
-	if n.has(2) {
-		t, err := p.constant(n, 2)
-		if err != nil {
-			return x, err
-		}
-		v, err := p.floats32(n, t)
-		if err != nil {
-			return x, err
-		}
-		if len(v) != 1 {
-			return x, fmt.Errorf("%w: %d values to pad with", ErrInvalid, len(v))
-		}
-		value = v[0]
-	}
-	var dims []int // after the batch, or -1
-	if n.has(3) {
-		list, err := p.list(n, "axes", 3)
-		if err != nil {
-			return x, err
-		}
-		for _, a := range list {
-			i, err := p.dimension(n, x, a)
-			if err != nil {
-				return x, err
-			}
-			dims = append(dims, i)
-		}
-	} else {
-		for i := range x.rank() {
-			dims = append(dims, i-1)
-		}
-	}
-	if len(pads) != 2*len(dims) {
-		return x, fmt.Errorf("%w: %d pads for %d axes", ErrInvalid, len(pads), len(dims))
-	}
-	op := graph.Pad{Value: value}
-	before := []*int{&op.Before.C, &op.Before.H, &op.Before.W}
-	after := []*int{&op.After.C, &op.After.H, &op.After.W}
-	seen := map[int]bool{}
-	for k, i := range dims {
-		from, to := pads[k], pads[k+len(dims)]
-		switch {
-		case seen[i]:
-			return x, fmt.Errorf("%w: an axis twice", ErrInvalid)
-		case from == 0 && to == 0:
-		case i < 0:
-			return x, p.refuse(n, "across samples")
-		case from < 0 || to < 0:
-			return x, p.refuse(n, "negative pads")
-		case from > math.MaxInt32 || to > math.MaxInt32:
-			return x, fmt.Errorf("%w: padding of %d, %d", ErrInvalid, from, to)
-		default:
-			*before[x.axes[i]], *after[x.axes[i]] = int(from), int(to)
-		}
-		seen[i] = true
-	}
-	if op.Before == (graph.Shape{}) && op.After == (graph.Shape{}) {
-		return x, nil
-	}
-	return p.apply(op, x.axes, x)
 }
 
 // blocks reads DepthToSpace and SpaceToDepth.

@@ -153,6 +153,28 @@ func evaluate(op graph.Op, shape graph.Shape, in []sample) sample {
 		each(func(p, q, c int) float64 { return *x.at(p, q, c) * in[1].wide(p, q, c) })
 	case graph.Div:
 		each(func(p, q, c int) float64 { return *x.at(p, q, c) / in[1].wide(p, q, c) })
+	case graph.Max:
+		each(func(p, q, c int) float64 { return math.Max(*x.at(p, q, c), in[1].wide(p, q, c)) })
+	case graph.Min:
+		each(func(p, q, c int) float64 { return math.Min(*x.at(p, q, c), in[1].wide(p, q, c)) })
+	case *graph.Gather:
+		each(func(p, q, c int) float64 {
+			i := map[string]*int{"H": &p, "W": &q, "C": &c}[op.Along]
+			*i = op.From[*i]
+			return *x.at(p, q, c)
+		})
+	case graph.Resize:
+		each(func(p, q, c int) float64 {
+			sum := 0.0
+			rows := interpolated(op, p, x.H, y.H, op.ScaleH)
+			cols := interpolated(op, q, x.W, y.W, op.ScaleW)
+			for r, v := range rows {
+				for s, w := range cols {
+					sum += v * w * *x.at(r, s, c)
+				}
+			}
+			return sum
+		})
 	case graph.ELU:
 		pointwise(func(v float64) float64 {
 			if v < 0 {
@@ -254,6 +276,51 @@ func evaluate(op graph.Op, shape graph.Shape, in []sample) sample {
 		panic(fmt.Sprintf("graphtest: no definition of %s", op.Name()))
 	}
 	return y
+}
+
+// interpolated returns how much each of n elements counts in element i of m.
+func interpolated(op graph.Resize, i, n, m int, scale float32) []float64 {
+	var at float64
+	switch op.Places {
+	case "asymmetric":
+		at = float64(i) / float64(scale)
+	case "align_corners":
+		if m > 1 {
+			at = float64(i*(n-1)) / float64(m-1)
+		}
+	default:
+		if at = (float64(i)+0.5)/float64(scale) - 0.5; op.Places == "pytorch_half_pixel" && m == 1 {
+			at = 0
+		}
+	}
+	// A number is not told from what it is but for rounding.
+	if whole := math.Round(2*at) / 2; math.Abs(at-whole) < 1e-5 {
+		at = whole
+	}
+	counts := make([]float64, n)
+	add := func(i int, v float64) { counts[max(0, min(i, n-1))] += v }
+	switch down := int(math.Floor(at)); op.Mode {
+	case "nearest":
+		add(int(map[string]float64{
+			"floor": math.Floor(at), "ceil": math.Ceil(at),
+			"round_prefer_floor": math.Ceil(at - 0.5), "round_prefer_ceil": math.Floor(at + 0.5),
+		}[op.Rounding]), 1)
+	case "linear":
+		for k := range 2 {
+			add(down+k, 1-math.Abs(at-float64(down+k)))
+		}
+	default: // Keys' kernel
+		for k := -1; k <= 2; k++ {
+			const a = -0.75
+			switch d := math.Abs(at - float64(down+k)); {
+			case d <= 1:
+				add(down+k, (a+2)*d*d*d-(a+3)*d*d+1)
+			case d < 2:
+				add(down+k, a*d*d*d-5*a*d*d+8*a*d-4*a)
+			}
+		}
+	}
+	return counts
 }
 
 func bias(l graph.Linear, row int) float64 {
@@ -390,7 +457,7 @@ func Random(r *rand.Rand, nodes int) *graph.Graph {
 			}
 		}
 		switch op.(type) {
-		case graph.Add, graph.Sub, graph.Mul:
+		case graph.Add, graph.Sub, graph.Mul, graph.Max, graph.Min:
 			like(8, func(s graph.Shape) bool { return len(inputs) < 2 && s.Suits(shapes[x]) })
 			if len(inputs) < 2 {
 				inputs = append(inputs, x)
@@ -430,7 +497,7 @@ func Op(r *rand.Rand, s graph.Shape) graph.Op {
 		KH: kh, KW: kw, SH: 1 + r.IntN(3), SW: 1 + r.IntN(3),
 		Top: r.IntN(kh), Left: r.IntN(kw), Bot: r.IntN(kh), Right: r.IntN(kw),
 	}
-	switch r.IntN(34) {
+	switch r.IntN(40) {
 	case 0:
 		return graph.ReLU{}
 	case 1:
@@ -524,6 +591,21 @@ func Op(r *rand.Rand, s graph.Shape) graph.Op {
 		return graph.Abs{}
 	case 30:
 		return graph.Reciprocal{}
+	case 31:
+		return graph.Max{}
+	case 32:
+		return graph.Min{}
+	case 33:
+		op := &graph.Gather{Along: string("HWC"[r.IntN(3)])}
+		for range 2 + r.IntN(5) {
+			op.From = append(op.From, r.IntN(map[string]int{"H": s.H, "W": s.W, "C": s.C}[op.Along]))
+		}
+		if graph.InOrder(op.From) {
+			return graph.Erf{}
+		}
+		return op
+	case 34, 35, 36:
+		return resize(r, s)
 	}
 	bias := r.IntN(3) > 0
 	if s == graph.Vector(s.C) && r.IntN(2) == 0 {
@@ -545,6 +627,26 @@ func Op(r *rand.Rand, s graph.Shape) graph.Op {
 		c.B = nil
 	}
 	return c
+}
+
+// resize returns a random Resize, or another operator where that would change nothing.
+func resize(r *rand.Rand, s graph.Shape) graph.Op {
+	pick := func(of []string) string { return of[r.IntN(len(of))] }
+	op := graph.Resize{Mode: pick(graph.ResizeModes), Places: pick(graph.ResizePlaces)}
+	if op.Mode == "nearest" {
+		op.Rounding = pick(graph.ResizeRoundings)
+	}
+	op.H, op.W = 1+r.IntN(9), 1+r.IntN(9)
+	op.ScaleH, op.ScaleW = float32(op.H)/float32(s.H), float32(op.W)/float32(s.W)
+	if r.IntN(2) == 0 {
+		scales := []float32{1, 2, 3, 1.5, 1.25, 2.5}
+		op.ScaleH, op.ScaleW = scales[r.IntN(len(scales))], scales[r.IntN(len(scales))]
+		op.H, op.W = graph.Scaled(s.H, op.ScaleH), graph.Scaled(s.W, op.ScaleW)
+	}
+	if _, err := op.OutShape(s); err != nil {
+		return graph.Abs{}
+	}
+	return op
 }
 
 // transpose returns a random Transpose or Reshape of a sample: of its axes, divided at random.

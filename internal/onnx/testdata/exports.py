@@ -105,5 +105,16 @@ case("attention over space", (4, 5, 5), lambda x, a: x * torch.sigmoid(a(torch.c
 case("sequence", (3, 16), lambda x, a, n, b: F.log_softmax(b(F.max_pool1d(F.softsign(n(a(x))), 2).flatten(1)), 1), nn.Conv1d(3, 4, 3, stride=2), nn.BatchNorm1d(4), nn.Linear(12, 5))
 case("embedding", (6,), lambda x, a, n, b: F.normalize(b(F.selu(n(a(x)))), dim=1), nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 4))
 
+case("U-Net, transposed", (3, 8, 8), lambda x, a, b, u, c: (lambda y: c(torch.cat([y, u(F.relu(b(F.max_pool2d(y, 2))))], 1)))(F.relu(a(x))),
+     conv(3, 4, 3, padding=1), conv(4, 6, 3, padding=1), nn.ConvTranspose2d(6, 4, 2, 2), nn.Conv2d(8, 2, 1))
+case("U-Net, bilinear", (3, 9, 8), lambda x, a, b, c: (lambda y: c(torch.cat([y, F.interpolate(F.relu(b(F.max_pool2d(y, 2))), size=y.shape[2:], mode="bilinear", align_corners=True)], 1)))(F.relu(a(x))),
+     conv(3, 4, 3, padding=1), conv(4, 6, 3, padding=1), nn.Conv2d(10, 2, 1), opsets=(11, 17))
+case("pyramid", (3, 8, 8), lambda x, a, b, c: F.interpolate(b(x) + F.interpolate(c(a(x)), scale_factor=2), x.shape[-2:], mode="bilinear"),
+     conv(3, 4, 3, stride=4, padding=1), conv(3, 4, 3, stride=2, padding=1), nn.Conv2d(4, 4, 1))
+case("decoder", (6,), lambda x, a, b, n, c: torch.sigmoid(c(F.relu(n(b(F.relu(a(x)).view(-1, 4, 2, 3)))))),
+     nn.Linear(6, 24), nn.ConvTranspose2d(4, 3, 4, 2, 1, bias=False), nn.BatchNorm2d(3), nn.ConvTranspose2d(3, 2, 3, 2, 1, 1))
+case("decoder of a sequence", (4, 5), lambda x, a, u, b: b(u(F.relu(a(x)))), nn.ConvTranspose1d(4, 6, 3, 2, 1, groups=2), nn.Upsample(scale_factor=2), nn.Conv1d(6, 2, 3))
+case("reflection", (3, 5, 6), lambda x, a, b: torch.maximum(a(x), b(F.pad(x, (2, 1, 0, 3), mode="reflect"))[:, :, 1:-2, :-3]), nn.Conv2d(3, 4, 3, padding=1, padding_mode="replicate"), nn.Conv2d(3, 4, 1))
+
 with open("exports.json", "w") as f:
     f.write("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")

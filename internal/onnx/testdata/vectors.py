@@ -492,5 +492,47 @@ case("norm by its parts", maps, 4, [
     make_node("Sqrt", ["w"], ["r"]), make_node("Div", ["d", "r"], ["n"]), make_node("Mul", ["n", "s"], ["y"]),
 ], two=np.array(2, dtype=np.float32), e=np.array(1e-5, dtype=np.float32), s=normal(3))
 
+for kernel, strides, dilations, more, pads, size in (
+    ([2, 2], [2, 2], [1, 1], [0, 0], [0, 0, 0, 0], [2, 3]), ([3, 3], [2, 2], [1, 1], [1, 1], [1, 1, 1, 1], [3, 2]), ([4, 4], [2, 2], [1, 1], [0, 0], [1, 1, 1, 1], [3, 4]),
+    ([5, 2], [3, 1], [1, 1], [2, 0], [0, 1, 3, 0], [2, 4]), ([3, 2], [2, 3], [2, 1], [0, 2], [1, 0, 2, 0], [3, 3]), ([1, 3], [3, 1], [1, 2], [2, 0], [0, 2, 0, 3], [2, 2]),
+    ([4, 3], [1, 1], [1, 1], [0, 0], [0, 0, 0, 0], [1, 1]), ([4, 3], [1, 2], [1, 1], [0, 0], [2, 1, 1, 0], [1, 3]), ([3], [2], [1], [1], [1, 0], [4]),
+):
+    for group in 1, 2:
+        case(f"ConvTranspose, {kernel}, {strides}, {dilations}, {more}, {pads}, {size}, groups of {4 // group}", [4, *size], len(size) + 2, [
+            make_node("ConvTranspose", ["x", "w"] + ["b"] * (group == 1), ["y"], strides=strides, dilations=dilations, output_padding=more, pads=pads, group=group)],
+             w=normal(4, 3, *kernel), b=normal(3))
+case("BatchNormalization after ConvTranspose", [3, 3, 2], 4, [
+    make_node("ConvTranspose", ["x", "w"], ["a"], strides=[2, 2], pads=[1, 1, 1, 1], group=3), make_node("BatchNormalization", ["a", "s", "b", "m", "v"], ["c"]), make_node("Relu", ["c"], ["y"])],
+     w=normal(3, 2, 4, 4), s=normal(6), b=normal(6), m=normal(6), v=positive(6))
+
+places = "half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners"
+for mode, roundings in ("nearest", ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")), ("linear", ("",)), ("cubic", ("",)):
+    for how in places:
+        for rounding in roundings:
+            named = {"mode": mode, "coordinate_transformation_mode": how, **({"nearest_mode": rounding} if rounding else {})}
+            case(f"Resize by scales, {mode}, {how}, {rounding}", [2, 4, 5], 4, [make_node("Resize", ["x", "", "s"], ["y"], **named)], s=np.array([1, 1, 2, 0.7], dtype=np.float32))
+            case(f"Resize to sizes, {mode}, {how}, {rounding}", [2, 7, 3], 4, [
+                make_node("Shape", ["x"], ["h"]), make_node("Slice", ["h", "z", "t"], ["k"]), make_node("Concat", ["k", "m"], ["s"], axis=0), make_node("Resize", ["x", "", "", "s"], ["y"], **named)],
+                 z=ints(0), t=ints(2), m=ints(8, 1))
+case("Resize of axes, opset 18", [2, 4, 5], 4, [make_node("Resize", ["x", "", "", "s"], ["y"], mode="linear", axes=[3, 2])], 18, s=ints(9, 3))
+case("Resize of a sequence", [2, 4], 3, [make_node("Resize", ["x", "", "s"], ["y"], mode="linear")], s=np.array([1, 1, 2.5], dtype=np.float32))
+case("Resize, opset 10", [2, 4, 5], 4, [make_node("Resize", ["x", "s"], ["y"], mode="linear")], 10, s=np.array([1, 1, 1.5, 3], dtype=np.float32))
+for opset, mode in (7, "nearest"), (7, "linear"), (9, "nearest"), (9, "linear"):
+    scales = [1.0, 1.0, 2.0, 1.5]
+    case(f"Upsample, {mode}, opset {opset}", [2, 4, 5], 4, [make_node("Upsample", ["x"] + ["s"] * (opset > 7), ["y"], mode=mode, **({"scales": scales} if opset == 7 else {}))],
+         opset, **({"s": np.array(scales, dtype=np.float32)} if opset > 7 else {}))
+
+for mode in "reflect", "edge", "wrap":
+    case(f"Pad, {mode}", maps, 4, [make_node("Pad", ["x", "p"], ["y"], mode=mode)], 19, p=ints(0, 1, 3, 2, 0, 0, 1, 3))
+case("Pad to less", maps, 4, [make_node("Pad", ["x", "p", "v"], ["y"])], p=ints(0, -1, 1, -2, 0, 1, -2, 0), v=np.array(2, dtype=np.float32))
+for op in "Max", "Min":
+    case(f"{op} of three", maps, 4, [make_node("Relu", ["x"], ["a"]), make_node("Neg", ["x"], ["b"]), make_node("GlobalAveragePool", ["x"], ["c"]), make_node(op, ["c", "b", "a"], ["y"])])
+    case(f"{op} of numbers and a value", maps, 4, [make_node(op, ["n", "x", "m"], ["y"])], n=np.array(0.1, dtype=np.float32), m=np.array([-0.2], dtype=np.float32))
+case("Slice backwards", maps, 4, [make_node("Slice", ["x", "a", "b", "c", "d"], ["y"])], a=ints(-1, 5, 9), b=ints(-9, 0, -5), c=ints(2, 3, 1), d=ints(-1, -2, -1))
+case("Slice of channels in steps", [7, 2, 2], 4, [make_node("Slice", ["x", "a", "b", "c", "d"], ["y"])], a=ints(1), b=ints(99), c=ints(1), d=ints(3))
+for axis in 1, 2, 3:
+    case(f"Gather of many along {axis}", maps, 4, [make_node("Gather", ["x", "i"], ["y"], axis=axis)], i=ints(2, -1, 0, 1, *[1, 2] * 8))
+case("Gather of channels of a vector", [5], 2, [make_node("Gather", ["x", "i"], ["y"], axis=1)], i=ints(4, 3, 2, 1, 0))
+
 with open("vectors.json", "w") as f:
     f.write("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")

@@ -1,0 +1,262 @@
+package onnx
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/securenets/securenets/internal/graph"
+)
+
+// places returns input i of n, integers, and their rank.
+func (p *parser) places(n *node, i int) ([]int64, int, error) {
+	o, err := p.operand(n, i)
+	if err != nil {
+		return nil, 0, err
+	}
+	if o.sizes == nil {
+		t, err := p.constant(n, i)
+		if err != nil {
+			return nil, 0, err
+		}
+		l, err := t.len()
+		if err == nil {
+			err = p.charge(l)
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		v, err := p.integers(n, t, l)
+		return v, len(t.dims), err
+	}
+	var v []int64
+	for _, d := range o.sizes.v {
+		if d.batch {
+			return nil, 0, p.refuse(n, "by the batch's size")
+		}
+		v = append(v, d.n)
+	}
+	return v, len(o.sizes.dims), nil
+}
+
+// gatherValue reads a Gather of places of a value, or of one, with or without its dimension.
+func (p *parser) gatherValue(n *node) (operand, error) {
+	x, err := p.variable(n, 0, 0)
+	if err != nil {
+		return x, err
+	}
+	list, rank, err := p.places(n, 1)
+	if err != nil {
+		return x, err
+	}
+	i, err := p.dimension(n, x, n.int("axis", 0))
+	if err != nil {
+		return x, err
+	}
+	l := x.dims()[i]
+	places := make([]int, len(list))
+	for j, v := range list {
+		if v < -l || v >= l {
+			return x, fmt.Errorf("%w: element %d of %d", ErrInvalid, v, l)
+		}
+		places[j] = int((v + l) % l)
+	}
+	if rank > 1 || len(places) == 0 {
+		return x, p.refuse(n, "by indices of rank %d", rank)
+	}
+	axes := x.axes
+	if x, err = p.gathered(x, i, places); err != nil || rank == 1 {
+		return x, err
+	}
+	if len(axes) == 1 {
+		return x, p.refuse(n, "to rank 1")
+	}
+	x.axes = append(append([]axis{}, axes[:i]...), axes[i+1:]...)
+	return x, nil
+}
+
+// gathered returns the given places, one or more, of x along dimension i after the batch.
+func (p *parser) gathered(x operand, i int, places []int) (operand, error) {
+	if graph.InOrder(places) {
+		part := newSlicing(x)
+		part.cut(i, int64(places[0]), int64(places[0]+len(places)))
+		return part.apply(p)
+	}
+	return p.apply(&graph.Gather{Along: [...]string{"C", "H", "W"}[x.axes[i]], From: places}, x.axes, x)
+}
+
+// pad reads a Pad. Before opset 11 its inputs are attributes.
+func (p *parser) pad(n *node) (operand, error) {
+	mode := "constant"
+	if a, given := n.attribute("mode"); given {
+		mode = string(a.s)
+	}
+	if mode != "constant" && mode != "reflect" && mode != "edge" && mode != "wrap" {
+		return operand{}, p.refuse(n, "mode=%s", clean(mode))
+	}
+	x, err := p.variable(n, 0, 0)
+	if err != nil {
+		return x, err
+	}
+	pads, err := p.list(n, "pads", 1)
+	if err != nil {
+		return x, err
+	}
+	value := n.float("value", 0)
+	if n.has(2) && mode == "constant" {
+		t, err := p.constant(n, 2)
+		if err != nil {
+			return x, err
+		}
+		v, err := p.floats32(n, t)
+		if err != nil {
+			return x, err
+		}
+		if len(v) != 1 {
+			return x, fmt.Errorf("%w: %d values to pad with", ErrInvalid, len(v))
+		}
+		value = v[0]
+	}
+	var dims []int // after the batch, or -1
+	if n.has(3) {
+		list, err := p.list(n, "axes", 3)
+		if err != nil {
+			return x, err
+		}
+		for _, a := range list {
+			i, err := p.dimension(n, x, a)
+			if err != nil {
+				return x, err
+			}
+			dims = append(dims, i)
+		}
+	} else {
+		for i := range x.rank() {
+			dims = append(dims, i-1)
+		}
+	}
+	if len(pads) != 2*len(dims) {
+		return x, fmt.Errorf("%w: %d pads for %d axes", ErrInvalid, len(pads), len(dims))
+	}
+	op := graph.Pad{Value: value}
+	before := []*int{&op.Before.C, &op.Before.H, &op.Before.W}
+	after := []*int{&op.After.C, &op.After.H, &op.After.W}
+	part, extents := newSlicing(x), x.dims()
+	seen := map[int]bool{}
+	for k, i := range dims {
+		from, to := pads[k], pads[k+len(dims)]
+		if seen[i] {
+			return x, fmt.Errorf("%w: an axis twice", ErrInvalid)
+		}
+		seen[i] = true
+		if from == 0 && to == 0 {
+			continue
+		}
+		if i < 0 {
+			return x, p.refuse(n, "across samples")
+		}
+		if max(from, to) > math.MaxInt32 || min(from, to) < -math.MaxInt32 {
+			return x, fmt.Errorf("%w: padding of %d, %d", ErrInvalid, from, to)
+		}
+		if mode != "constant" {
+			if x, err = p.mirrored(n, x, i, mode, from, to); err != nil {
+				return x, err
+			}
+			continue
+		}
+		// Where a pad is negative, so much of the value is left out.
+		left, right := max(-from, 0), extents[i]-max(-to, 0)
+		if left >= right {
+			return x, fmt.Errorf("%w: padding of %d, %d for %d elements", ErrInvalid, from, to, extents[i])
+		}
+		part.cut(i, left, right)
+		*before[x.axes[i]], *after[x.axes[i]] = int(max(from, 0)), int(max(to, 0))
+	}
+	if mode != "constant" {
+		return x, nil
+	}
+	if x, err = part.apply(p); err != nil || op.Before == (graph.Shape{}) && op.After == (graph.Shape{}) {
+		return x, err
+	}
+	return p.apply(op, x.axes, x)
+}
+
+// mirrored pads x along dimension i with elements of its own.
+func (p *parser) mirrored(n *node, x operand, i int, mode string, from, to int64) (operand, error) {
+	l := x.dims()[i]
+	if from < 0 || to < 0 {
+		return x, p.refuse(n, "negative pads, mode=%s", mode)
+	}
+	if mode == "reflect" && max(from, to) >= l || mode == "wrap" && max(from, to) > l {
+		return x, p.refuse(n, "more than there is, mode=%s", mode)
+	}
+	if err := p.charge(int(from + l + to)); err != nil {
+		return x, err
+	}
+	var places []int
+	for j := -from; j < l+to; j++ {
+		at := min(max(j, 0), l-1)
+		switch {
+		case mode == "reflect" && j != at:
+			at = 2*at - j
+		case mode == "wrap":
+			at = (j + l) % l
+		}
+		places = append(places, int(at))
+	}
+	return p.gathered(x, i, places)
+}
+
+// largest reads Max and Min of values and numbers.
+func (p *parser) largest(n *node) (operand, error) {
+	var x operand // of the values so far
+	var numbers []float32
+	for i := range n.inputs {
+		y, err := p.operand(n, i)
+		switch {
+		case err != nil:
+			return y, err
+		case y.known && !x.known:
+			x, err = p.variable(n, i, 0)
+		case y.known:
+			x, err = p.ofTwo(n, x, y)
+		default:
+			var t *tensor
+			if t, err = p.constant(n, i); err != nil {
+				break
+			}
+			if size, err := t.len(); err != nil || size != 1 {
+				return x, p.refuse(n, "constant of more than one number")
+			}
+			var v []float32
+			v, err = p.floats32(n, t)
+			numbers = append(numbers, v...)
+		}
+		if err != nil {
+			return x, err
+		}
+	}
+	if !x.known {
+		return x, p.refuse(n, "constant input 0")
+	}
+	for _, v := range numbers {
+		clip := graph.Clip{Min: v, Max: math.MaxFloat32}
+		if n.op == "Min" {
+			clip = graph.Clip{Min: -math.MaxFloat32, Max: v}
+		}
+		var err error
+		if x, err = p.apply(clip, x.axes, x); err != nil {
+			return x, err
+		}
+	}
+	return x, nil
+}
+
+// gather writes op of x.
+func (w *writer) gather(op *graph.Gather, x, name string) {
+	places := make([]int64, len(op.From))
+	for i, v := range op.From {
+		places[i] = int64(v)
+	}
+	axis := map[string]int{"C": 1, "H": 2, "W": 3}[op.Along]
+	w.emit("Gather", []string{x, w.ints(name+".places", places...)}, name, intAttribute("axis", axis))
+}
