@@ -65,7 +65,7 @@ func TestApplyAgainstDefinition(t *testing.T) {
 			t.Fatalf("seed %d: a batch differs from its samples", seed)
 		}
 	}
-	if len(seen) != 37 {
+	if len(seen) != 39 {
 		t.Fatalf("operators tried: %v", seen)
 	}
 }
@@ -109,6 +109,7 @@ func TestApplyByHand(t *testing.T) {
 			graph.Shape{H: 1, W: 2, C: 2}, []float32{1, 2, 3, 4}, []float32{2, 4}},
 		{"pad", graph.Pad{Before: graph.Shape{H: 1}, After: graph.Shape{W: 1, C: 1}, Value: 7}, graph.Shape{H: 1, W: 1, C: 1},
 			[]float32{5}, []float32{7, 7, 7, 7, 5, 7, 7, 7}},
+		{"step", graph.Step{}, graph.Vector(4), []float32{-1, 0, 1e-45, inf}, []float32{0, 0, 1, 1}},
 		{"gather of rows", &graph.Gather{Along: "H", From: []int{2, 0}}, square, ramp, []float32{7, 8, 9, 1, 2, 3}},
 		{"gather of columns", &graph.Gather{Along: "W", From: []int{1, 1, 0, 2}}, graph.Shape{H: 1, W: 3, C: 2}, []float32{1, 2, 3, 4, 5, 6}, []float32{3, 4, 3, 4, 1, 2, 5, 6}},
 		{"gather of channels", &graph.Gather{Along: "C", From: []int{2, 2, 0}}, graph.Shape{H: 1, W: 2, C: 3}, []float32{1, 2, 3, 4, 5, 6}, []float32{3, 3, 1, 6, 6, 4}},
@@ -261,6 +262,9 @@ func TestShapesRejects(t *testing.T) {
 		"NaN scale":           {chain(square, &graph.Affine{Scale: []float32{nan}}), graph.ErrNotFinite},
 		"infinite shift":      {chain(square, &graph.Affine{Shift: []float32{inf}}), graph.ErrNotFinite},
 		"NaN bound":           {chain(square, graph.Clip{Max: nan}), graph.ErrNotFinite},
+		"select of two":       {&graph.Graph{Input: square, Nodes: []graph.Node{node(graph.Select{}, 0, 0)}, Output: 1}, nil},
+		"select of unlike":    {&graph.Graph{Input: square, Nodes: []graph.Node{node(graph.MaxPool{Pool: pool(2, 1, 1, 1)}, 0), node(graph.Select{}, 0, 0, 1)}, Output: 2}, nil},
+		"select of too much":  {&graph.Graph{Input: graph.Shape{H: 1 << 16, W: 1, C: 1}, Nodes: []graph.Node{node(graph.Reshape{To: graph.Shape{H: 1, W: 1 << 16, C: 1}}, 0), node(graph.Select{}, 0, 1, 1)}, Output: 2}, nil},
 		"gather of nothing":   {chain(square, &graph.Gather{Along: "H"}), nil},
 		"gather past the end": {chain(square, &graph.Gather{Along: "H", From: []int{0, 4}}), nil},
 		"gather before":       {chain(square, &graph.Gather{Along: "W", From: []int{0, -1}}), nil},
@@ -269,6 +273,7 @@ func TestShapesRejects(t *testing.T) {
 		"resize to nothing":   {chain(square, graph.Resize{W: 4, ScaleW: 1, Mode: "linear", Places: "half_pixel"}), nil},
 		"resize to less":      {chain(square, graph.Resize{H: -8, W: 4, ScaleH: -2, ScaleW: 1, Mode: "linear", Places: "half_pixel"}), nil},
 		"resize to too much":  {chain(square, graph.Resize{H: 1 << 20, W: 1 << 20, ScaleH: 1 << 18, ScaleW: 1 << 18, Mode: "linear", Places: "half_pixel"}), nil},
+		"resize to a line":    {chain(graph.Vector(1), graph.Resize{H: 1<<22 + 1, W: 1, ScaleH: 1<<22 + 1, ScaleW: 1, Mode: "linear", Places: "half_pixel"}), nil},
 		"resize to itself":    {chain(square, graph.Resize{H: 4, W: 4, ScaleH: 1, ScaleW: 1, Mode: "linear", Places: "half_pixel"}), nil},
 		"resize by others":    {chain(square, graph.Resize{H: 8, W: 8, ScaleH: 2, ScaleW: 3, Mode: "linear", Places: "half_pixel"}), nil},
 		"resize by some":      {chain(square, graph.Resize{H: 8, W: 8, ScaleH: 2, ScaleW: 2, Mode: "some", Places: "half_pixel"}), nil},
@@ -337,6 +342,21 @@ func TestPairs(t *testing.T) {
 }
 
 // NewTranspose leaves as few axes as there can be, and what moves nothing is a Reshape.
+// Each element is of the first of two where a third is above 0, and one counts for all along an axis.
+func TestSelect(t *testing.T) {
+	shapes := []graph.Shape{{H: 2, W: 1, C: 2}, {H: 1, W: 2, C: 1}, {H: 2, W: 2, C: 2}}
+	test, a, b := []float32{1, -1, 0, 2}, []float32{10, 20}, []float32{1, 2, 3, 4, 5, 6, 7, 8}
+	out, err := graph.Select{}.OutShape(shapes...)
+	if err != nil || out != shapes[2] {
+		t.Fatal(out, err)
+	}
+	got := make([]float32, 8)
+	graph.Select{}.Apply(got, 1, shapes, test, a, b)
+	if want := []float32{10, 2, 20, 4, 5, 10, 7, 20}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
 func TestNewTranspose(t *testing.T) {
 	to := graph.Vector(24)
 	for _, c := range []struct {

@@ -35,6 +35,9 @@ var (
 	ResizeRoundings = []string{"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"}
 )
 
+// maxResized bounds the rows and the columns of the result, for each of which there are weights.
+const maxResized = 1 << 22
+
 func (Resize) Name() string  { return "resize" }
 func (Resize) InPlace() bool { return false }
 
@@ -64,6 +67,9 @@ func (r Resize) OutShape(in ...Shape) (Shape, error) {
 	if err := out.check(); err != nil {
 		return Shape{}, err
 	}
+	if max(r.H, r.W) > maxResized {
+		return Shape{}, fmt.Errorf("%w: resized to %v", ErrInvalid, out)
+	}
 	if !r.bySizes(s) && (r.H != Scaled(s.H, r.ScaleH) || r.W != Scaled(s.W, r.ScaleW)) {
 		return Shape{}, fmt.Errorf("%w: %v to %v by %v, %v", ErrInvalid, s, out, r.ScaleH, r.ScaleW)
 	}
@@ -90,18 +96,20 @@ func (r Resize) place(i, n, m int, scale float32) float32 {
 	return 0
 }
 
-// taps are, for each element of an axis, the elements that it is the weighted sum of, and how
-// many: as many for each.
+// taps are, for each element of an axis, the elements that it is the weighted sum of, as many for
+// each.
 type taps struct {
 	n      int
-	at     []int
+	at     []int32
 	weight []float32
 }
 
+// taps returns those of m elements that are made of n.
 func (r Resize) taps(n, m int, scale float32) taps {
 	t := taps{n: map[string]int{"nearest": 1, "linear": 2, "cubic": 4}[r.Mode]}
+	t.at, t.weight = make([]int32, 0, t.n*m), make([]float32, 0, t.n*m)
 	add := func(at int, weight float32) {
-		t.at, t.weight = append(t.at, min(max(at, 0), n-1)), append(t.weight, weight)
+		t.at, t.weight = append(t.at, int32(min(max(at, 0), n-1))), append(t.weight, weight)
 	}
 	for i := range m {
 		x := min(max(r.place(i, n, m, scale), -float32(n)), 2*float32(n)) // far enough past the ends
@@ -109,9 +117,7 @@ func (r Resize) taps(n, m int, scale float32) taps {
 		at, f := int(down), float32(float64(x)-down)
 		switch r.Mode {
 		case "nearest":
-			const middle = 1e-6 // off it by less, a place is in the middle, as it is to onnxruntime
-			up := map[string]bool{"floor": false, "ceil": f > 0, "round_prefer_floor": f > 0.5+middle, "round_prefer_ceil": f >= 0.5-middle}
-			if up[r.Rounding] {
+			if r.up(f) {
 				at++
 			}
 			add(at, 1)
@@ -122,12 +128,27 @@ func (r Resize) taps(n, m int, scale float32) taps {
 			const a = -0.75
 			near := func(d float32) float32 { return ((a+2)*d-(a+3))*d*d + 1 }
 			far := func(d float32) float32 { return ((a*d-5*a)*d+8*a)*d - 4*a }
-			for k, w := range []float32{far(1 + f), near(f), near(1 - f), far(2 - f)} {
-				add(at-1+k, w)
-			}
+			add(at-1, far(1+f))
+			add(at, near(f))
+			add(at+1, near(1-f))
+			add(at+2, far(2-f))
 		}
 	}
 	return t
+}
+
+// up reports whether an element is nearest from f after one, and before the next.
+func (r Resize) up(f float32) bool {
+	const middle = 1e-6 // off it by less, a place is in the middle, as it is to onnxruntime
+	switch r.Rounding {
+	case "ceil":
+		return f > 0
+	case "round_prefer_floor":
+		return f > 0.5+middle
+	case "round_prefer_ceil":
+		return f >= 0.5-middle
+	}
+	return false
 }
 
 // Apply makes a row of the map's columns first, of the rows that one of the result is of.
@@ -153,7 +174,7 @@ func (r Resize) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
 // sum returns element i, each being size floats: those of src where it is one of them, or
 // else dst.
 func (t taps) sum(dst, src []float32, i, size int) []float32 {
-	part := func(k int) []float32 { return src[t.at[i*t.n+k]*size:][:size] }
+	part := func(k int) []float32 { return src[int(t.at[i*t.n+k])*size:][:size] }
 	if t.n == 1 {
 		return part(0)
 	}

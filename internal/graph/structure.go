@@ -74,6 +74,8 @@ var decoders = map[string]func(json.RawMessage) (Op, error){
 	Slice{}.Name():       decodeValue[Slice],
 	Pad{}.Name():         decodeValue[Pad],
 	Resize{}.Name():      decodeValue[Resize],
+	Step{}.Name():        decodeValue[Step],
+	Select{}.Name():      decodeValue[Select],
 	Max{}.Name():         decodeValue[Max],
 	Min{}.Name():         decodeValue[Min],
 }

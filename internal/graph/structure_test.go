@@ -26,7 +26,7 @@ func everyOperator() *graph.Graph {
 		graph.AvgPool{Pool: pool(1, 1, 1, 1)}, graph.SumPool{Pool: pool(1, 1, 1, 1)}, graph.Reshape{To: graph.Vector(16)},
 		graphtest.Dense(r, 16, 12), graph.LeakyReLU{Alpha: 0.1}, graph.Clip{Min: -math.MaxFloat32, Max: 6},
 		graph.Sigmoid{}, graph.Add{}, graph.Tanh{}, graph.Concat{}, graph.Reshape{To: graph.Vector(24)},
-		graphtest.Dense(r, 24, 12), dense, graph.Softmax{}, graph.Sub{}, graph.Mul{}, graph.Div{}, graph.Max{}, graph.Min{},
+		graphtest.Dense(r, 24, 12), dense, graph.Softmax{}, graph.Sub{}, graph.Mul{}, graph.Div{}, graph.Max{}, graph.Min{}, graph.Step{}, graph.Select{},
 		graph.ELU{Alpha: 0.5}, graph.Softplus{}, graph.Erf{}, graph.Exp{}, graph.Log{}, graph.Abs{}, graph.Reciprocal{}, graph.Sqrt{}, &graph.PReLU{Slope: graphtest.Normal(r, 3, 1)}, graph.LogSoftmax{},
 		graph.Pad{Before: graph.Shape{H: 1}, After: graph.Shape{W: 1}, Value: 0.25}, &graph.Transpose{Dims: []int{3, 4}, Perm: []int{1, 0}, To: graph.Shape{H: 2, W: 2, C: 3}},
 		graph.Slice{H: graph.Range{To: 2}, W: graph.Range{From: 1, To: 2}, C: graph.Range{To: 3}}, graph.ChannelMean{},
@@ -35,6 +35,8 @@ func everyOperator() *graph.Graph {
 		switch n.Op.(type) {
 		case graph.Add, graph.Sub, graph.Mul, graph.Div, graph.Concat, graph.Max, graph.Min:
 			g.Nodes[i].Inputs = []graph.Value{graph.Value(i), graph.Value(i - 1)}
+		case graph.Select:
+			g.Nodes[i].Inputs = []graph.Value{graph.Value(i), graph.Value(i - 1), graph.Value(i)}
 		}
 	}
 	return g
@@ -65,7 +67,7 @@ func TestStructure(t *testing.T) {
 	for _, n := range everyOperator().Nodes {
 		seen[n.Op.Name()] = true
 	}
-	if len(seen) != 37 {
+	if len(seen) != 39 {
 		t.Fatalf("%d operators", len(seen))
 	}
 	for _, g := range []*graph.Graph{everyOperator(), graphtest.MNIST(source(2))} {

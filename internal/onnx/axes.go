@@ -217,8 +217,15 @@ func (p *parser) transpose(n *node) (operand, error) {
 		t, err := p.transposed(n, x.constant, perm)
 		return operand{constant: t}, err
 	}
-	if perm[0] != 0 {
-		return x, p.refuse(n, "across samples")
+	// Where the batch goes elsewhere, what follows takes it back, or is refused.
+	if x.turned != nil {
+		for i, v := range perm {
+			perm[i] = x.turned[v]
+		}
+	}
+	if x.turned = nil; perm[0] != 0 {
+		x.turned = perm
+		return x, nil
 	}
 	if x.split != nil {
 		s := &split{dims: x.split.dims}

@@ -3,6 +3,7 @@ package onnx
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/securenets/securenets/internal/graph"
 )
@@ -72,6 +73,110 @@ func (p *parser) gatherValue(n *node) (operand, error) {
 	}
 	x.axes = append(append([]axis{}, axes[:i]...), axes[i+1:]...)
 	return x, nil
+}
+
+// gatherND reads a GatherND of a grid of places, along the first dimensions of a value that was
+// transposed so that these are not the batch, as exporters write an index by lists.
+func (p *parser) gatherND(n *node) (operand, error) {
+	if d := n.int("batch_dims", 0); d != 0 {
+		return operand{}, p.refuse(n, "batch_dims=%d", d)
+	}
+	x, err := p.operand(n, 0)
+	if err != nil {
+		return x, err
+	}
+	t, err := p.constant(n, 1)
+	if err != nil {
+		return x, err
+	}
+	if x.turned == nil || x.split != nil || x.whole || x.wide != nil {
+		return x, p.refuse(n, "across samples")
+	}
+	last := len(t.dims) - 1
+	if last < 1 || t.dims[last] > 2 || t.dims[last] > int64(len(x.axes)) {
+		return x, p.refuse(n, "by indices of shape %d", t.dims)
+	}
+	list, _, err := p.places(n, 1)
+	if err != nil {
+		return x, err
+	}
+	by := int(t.dims[last]) // dimensions
+	lists, ends, ok := grid(list, t.dims[:last], by)
+	if !ok {
+		return x, p.refuse(n, "of no grid")
+	}
+	turned := x.turned
+	x.turned = nil
+	from := x.dims()
+	parts := make([][]int64, len(from)) // that each dimension becomes
+	for i, d := range from {
+		parts[i] = []int64{d}
+	}
+	for k, list := range lists {
+		i := turned[k] - 1 // after the batch
+		if i < 0 {
+			return x, p.refuse(n, "across samples")
+		}
+		places := make([]int, len(list))
+		for j, v := range list {
+			if v < -from[i] || v >= from[i] {
+				return x, fmt.Errorf("%w: element %d of %d", ErrInvalid, v, from[i])
+			}
+			places[j] = int((v + from[i]) % from[i])
+		}
+		if x, err = p.gathered(x, i, places); err != nil {
+			return x, err
+		}
+		parts[i] = t.dims[ends[k]:ends[k+1]]
+	}
+	if dims := slices.Concat(parts...); len(dims) != len(from) {
+		if x, err = p.reshaped(n, x, dims); err != nil {
+			return x, err
+		}
+	}
+	// Those of the indices come first, then the batch and the others as they were.
+	starts, next := []int{0}, 1 // of the batch's and each dimension's parts
+	for _, part := range parts {
+		starts = append(starts, next)
+		next += len(part)
+	}
+	for _, d := range turned {
+		count := 1
+		if d > 0 {
+			count = len(parts[d-1])
+		}
+		for k := range count {
+			x.turned = append(x.turned, starts[d]+k)
+		}
+	}
+	return x, nil
+}
+
+// grid returns the lists of which indices of the given shape, each of one or two places, are all
+// the pairs, and which of the shape's dimensions each list's are: from one end to the next.
+func grid(indices, shape []int64, places int) (lists [][]int64, ends []int, ok bool) {
+	if places == 1 {
+		return [][]int64{indices}, []int{0, len(shape)}, true
+	}
+	cols := len(indices) / 2
+	for k := 1; k < len(shape); k++ {
+		cols /= int(shape[k-1])
+		lists = make([][]int64, 2)
+		for i := 0; i < len(indices); i += 2 * cols {
+			lists[0] = append(lists[0], indices[i])
+		}
+		for i := range cols {
+			lists[1] = append(lists[1], indices[2*i+1])
+		}
+		ok := true
+		for i := range len(indices) / 2 {
+			ok = ok && indices[2*i] == lists[0][i/cols] && indices[2*i+1] == lists[1][i%cols]
+		}
+		if ok {
+			return lists, []int{0, k, len(shape)}, true
+		}
+	}
+	return nil, nil, false
 }
 
 // gathered returns the given places, one or more, of x along dimension i after the batch.
@@ -249,6 +354,65 @@ func (p *parser) largest(n *node) (operand, error) {
 		}
 	}
 	return x, nil
+}
+
+// reduceSplit reads a reduction of a value of more dimensions than a map has.
+func (p *parser) reduceSplit(n *node, x operand) (operand, error) {
+	if n.op == "ReduceL2" || x.whole || x.wide != nil {
+		return x, p.refuse(n, "input of rank %d", x.rank())
+	}
+	list, err := p.list(n, "axes", 1)
+	if err != nil {
+		return x, err
+	}
+	if len(list) == 0 {
+		return x, p.refuse(n, "across samples")
+	}
+	dims := x.dims()
+	over := make([]bool, len(dims))
+	for _, a := range list {
+		i, err := p.dimension(n, x, a)
+		if err != nil {
+			return x, err
+		}
+		over[i] = true
+	}
+	product := func(v []int64) int64 {
+		all, _ := extent(v) // a part of a value's
+		return int64(all)
+	}
+	for i := 0; i < len(dims); i++ {
+		j := i
+		for j < len(dims) && over[j] {
+			j++
+		}
+		if size := product(dims[i:j]); size > 1 {
+			// Dimensions side by side are the rows of a map.
+			if x, err = p.reshaped(n, x, []int64{product(dims[:i]), size, product(dims[j:])}); err == nil {
+				x, err = p.reduced(n.op, x, map[axis]bool{axisH: true})
+			}
+			for k := range dims[i:j] {
+				dims[i+k] = 1
+			}
+			if err == nil {
+				x, err = p.reshaped(n, x, dims)
+			}
+			if err != nil {
+				return x, err
+			}
+		}
+		i = max(i, j-1)
+	}
+	if n.int("keepdims", 1) != 0 {
+		return x, nil
+	}
+	var rest []int64
+	for i, d := range dims {
+		if !over[i] {
+			rest = append(rest, d)
+		}
+	}
+	return p.reshaped(n, x, rest)
 }
 
 // gather writes op of x.

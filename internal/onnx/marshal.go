@@ -186,6 +186,19 @@ func (w *writer) node(n graph.Node, shapes []graph.Shape, name string) error {
 		w.average(graph.AvgPool{Pool: op.Pool, CountPad: true}, w.ranked(x, from, 4, name+".input"), name+".mean")
 		size := slices.Repeat([]float32{float32(op.KH * op.KW)}, from.C)
 		w.affine(&graph.Affine{Scale: size}, value{name + ".mean", 4}, name)
+	case graph.Step:
+		w.emit("Greater", []string{w.values[x].name, w.floats(name+".zero", []float32{0})}, name+".above")
+		w.emit("Cast", []string{name + ".above"}, name, intAttribute("to", typeFloat))
+	case graph.Select:
+		var of []string
+		for _, v := range n.Inputs {
+			out.rank = max(out.rank, w.values[v].rank)
+		}
+		for i, v := range n.Inputs {
+			of = append(of, w.ranked(v, shapes[v], out.rank, fmt.Sprint(name, ".input", i)))
+		}
+		w.emit("Greater", []string{of[0], w.floats(name+".zero", []float32{0})}, name+".above")
+		w.emit("Where", []string{name + ".above", of[1], of[2]}, name)
 	case graph.Max:
 		w.emit("Max", w.alike(n, shapes, name), name)
 	case graph.Min:

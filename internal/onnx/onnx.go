@@ -8,14 +8,16 @@
 //	Gemm, MatMul, Conv and ConvTranspose with constant weights,
 //	Relu, LeakyRelu, PRelu, Elu, Selu, Celu, Clip, Sigmoid, HardSigmoid, Tanh,
 //	HardSwish, Swish, Mish, Gelu, Softplus, Erf, Exp, Log, Sqrt, Abs, Neg, Reciprocal,
-//	Pow by 0.5, 1, 2 and 3,
-//	MaxPool, AveragePool, GlobalMaxPool, GlobalAveragePool, with ceil_mode,
-//	ReduceMax, ReduceMean, ReduceSum and ReduceL2 of any axes but the batch,
+//	Sign, Pow by 0.5, 1, 2 and 3,
+//	MaxPool, AveragePool, GlobalMaxPool, GlobalAveragePool, with ceil_mode; MaxPool dilated,
+//	ReduceMax, ReduceMean, ReduceSum and ReduceL2 of any axes but the batch, LRN,
 //	BatchNormalization; LayerNormalization, InstanceNormalization and
 //	GroupNormalization with scales a channel,
 //	Add, Sub, Mul and Div with a constant of one value along an axis, or of two
 //	values, one of which may broadcast to the other, Max and Min of values and numbers,
-//	Concat, Split, Slice and Gather of any axis but the batch, Pad in all modes,
+//	Greater, Less, GreaterOrEqual and LessOrEqual, And, Or and Not of these, and Where by them,
+//	Concat, Split, Slice and Gather of any axis but the batch, GatherND of grids of places,
+//	Pad in all modes,
 //	Resize and Upsample of rows and columns: nearest, linear and cubic, without antialias,
 //	Transpose, DepthToSpace, SpaceToDepth, Expand where arithmetic reads it,
 //	Softmax and LogSoftmax over any axis but the batch,
@@ -25,7 +27,7 @@
 // are read, on vectors (N x C), sequences (N x C x L) and maps (N x C x H x W), which
 // become NHWC, sequences as maps of one row. The batch N may be symbolic or fixed: what
 // is read takes any. A shape may be computed, from constants and from Shape, by Gather,
-// Slice, Concat, Squeeze, Unsqueeze, Cast, Add, Sub, Mul and Div, and pads by
+// Slice, Concat, Squeeze, Unsqueeze, Cast, Add, Sub, Mul, Div and Mod, and pads by
 // ConstantOfShape, Reshape and Transpose too, as exporters write them.
 //
 // Of several outputs the one of floats is read, if it is one alone: of a classifier its

@@ -52,25 +52,38 @@ var operators = map[string]operator{
 	"BatchNormalization": {5, map[string]int64{
 		"epsilon": attributeFloat, "momentum": attributeFloat, "spatial": attributeInt, "training_mode": attributeInt,
 	}, (*parser).batchNorm},
-	"Add":         {2, nil, (*parser).arithmetic},
-	"Sub":         {2, nil, (*parser).arithmetic},
-	"Mul":         {2, nil, (*parser).arithmetic},
-	"Div":         {2, nil, (*parser).arithmetic},
-	"Max":         {math.MaxInt, nil, (*parser).largest},
-	"Min":         {math.MaxInt, nil, (*parser).largest},
-	"Pow":         {2, nil, (*parser).pow},
-	"Relu":        {1, nil, elementary(graph.ReLU{})},
-	"LeakyRelu":   {1, map[string]int64{"alpha": attributeFloat}, (*parser).leakyReLU},
-	"Clip":        {3, map[string]int64{"min": attributeFloat, "max": attributeFloat}, (*parser).clip},
-	"Sigmoid":     {1, nil, elementary(graph.Sigmoid{})},
-	"HardSigmoid": {1, map[string]int64{"alpha": attributeFloat, "beta": attributeFloat}, (*parser).hardSigmoid},
-	"Tanh":        {1, nil, elementary(graph.Tanh{})},
+	"Add":            {2, nil, (*parser).arithmetic},
+	"Sub":            {2, nil, (*parser).arithmetic},
+	"Mul":            {2, nil, (*parser).arithmetic},
+	"Div":            {2, nil, (*parser).arithmetic},
+	"Greater":        {2, nil, (*parser).compare},
+	"GreaterOrEqual": {2, nil, (*parser).compare},
+	"Less":           {2, nil, (*parser).compare},
+	"LessOrEqual":    {2, nil, (*parser).compare},
+	"And":            {2, nil, (*parser).logic},
+	"Or":             {2, nil, (*parser).logic},
+	"Not":            {1, nil, (*parser).logic},
+	"Where":          {3, nil, (*parser).where},
+	"Sign":           {1, nil, (*parser).sign},
+	"Mod":            {2, map[string]int64{"fmod": attributeInt}, (*parser).calculate},
+	"Max":            {math.MaxInt, nil, (*parser).largest},
+	"Min":            {math.MaxInt, nil, (*parser).largest},
+	"Pow":            {2, nil, (*parser).pow},
+	"Relu":           {1, nil, elementary(graph.ReLU{})},
+	"LeakyRelu":      {1, map[string]int64{"alpha": attributeFloat}, (*parser).leakyReLU},
+	"Clip":           {3, map[string]int64{"min": attributeFloat, "max": attributeFloat}, (*parser).clip},
+	"Sigmoid":        {1, nil, elementary(graph.Sigmoid{})},
+	"HardSigmoid":    {1, map[string]int64{"alpha": attributeFloat, "beta": attributeFloat}, (*parser).hardSigmoid},
+	"Tanh":           {1, nil, elementary(graph.Tanh{})},
 	"MaxPool": {1, with(windowAttributes, map[string]int64{
 		"ceil_mode": attributeInt, "storage_order": attributeInt,
 	}), (*parser).pool},
 	"AveragePool": {1, with(windowAttributes, map[string]int64{
 		"ceil_mode": attributeInt, "count_include_pad": attributeInt,
 	}), (*parser).pool},
+	"LRN": {1, map[string]int64{
+		"alpha": attributeFloat, "beta": attributeFloat, "bias": attributeFloat, "size": attributeInt,
+	}, (*parser).lrn},
 	"GlobalMaxPool":     {1, nil, (*parser).globalPool},
 	"GlobalAveragePool": {1, nil, (*parser).globalPool},
 	"ReduceMax":         {2, reduceAttributes, (*parser).reduce},
@@ -91,6 +104,7 @@ var operators = map[string]operator{
 	"Unsqueeze":         {2, map[string]int64{"axes": attributeInts}, (*parser).squeeze},
 	"Shape":             {1, map[string]int64{"start": attributeInt, "end": attributeInt}, (*parser).shape},
 	"Gather":            {2, map[string]int64{"axis": attributeInt}, (*parser).gather},
+	"GatherND":          {2, map[string]int64{"batch_dims": attributeInt}, (*parser).gatherND},
 	"Slice": {5, map[string]int64{
 		"starts": attributeInts, "ends": attributeInts, "axes": attributeInts,
 	}, (*parser).slice},
@@ -369,9 +383,10 @@ func (p *parser) ofTwo(n *node, a, b operand) (operand, error) {
 	if !b.shape.Suits(a.shape) || swapped && n.op == "Div" {
 		return a, p.refuse(n, "values of unlike shapes")
 	}
-	op := map[string]graph.Op{"Add": graph.Add{}, "Sub": graph.Sub{}, "Mul": graph.Mul{}, "Div": graph.Div{}, "Max": graph.Max{}, "Min": graph.Min{}}[n.op]
+	op := map[string]graph.Op{"Add": graph.Add{}, "Sub": graph.Sub{}, "Mul": graph.Mul{}, "Div": graph.Div{}, "Max": graph.Max{}, "Min": graph.Min{},
+		"And": graph.Min{}, "Or": graph.Max{}, "Greater": graph.Sub{}, "Less": graph.Sub{}, "GreaterOrEqual": graph.Sub{}, "LessOrEqual": graph.Sub{}}[n.op]
 	y, err := p.apply(op, a.axes, a, b)
-	if err != nil || !swapped || n.op != "Sub" {
+	if err != nil || !swapped || op != (graph.Sub{}) {
 		return y, err
 	}
 	return p.scaled(y, -1, 0)
@@ -676,7 +691,8 @@ func (p *parser) pool(n *node) (operand, error) {
 	if err != nil {
 		return operand{}, err
 	}
-	if slices.Max(w.dilations) > 1 {
+	dilated := slices.Max(w.dilations) > 1
+	if dilated && (n.op != "MaxPool" || n.int("ceil_mode", 0) != 0 || slices.Max(w.kernel) > maxDilated) {
 		return operand{}, p.refuse(n, "dilations")
 	}
 	x, err := p.variable(n, 0, w.rank)
@@ -684,6 +700,9 @@ func (p *parser) pool(n *node) (operand, error) {
 		return x, err
 	}
 	w.pad(x.shape)
+	if dilated {
+		return p.dilated(w, x)
+	}
 	count := n.int("count_include_pad", 0) != 0
 	if n.int("ceil_mode", 0) != 0 && (w.autoPad == "NOTSET" || w.autoPad == "VALID") {
 		given := slices.Clone(w.pads)
@@ -701,6 +720,102 @@ func (p *parser) pool(n *node) (operand, error) {
 		return p.apply(graph.MaxPool{Pool: pool}, x.axes, x)
 	}
 	return p.apply(graph.AvgPool{Pool: pool, CountPad: count}, x.axes, x)
+}
+
+// maxDilated bounds the rows and columns of a dilated window, each of which is an operator.
+const maxDilated = 7
+
+// dilated returns the largest elements under dilated windows: of parts of the map that are as far
+// apart as the windows' elements.
+func (p *parser) dilated(w *window, x operand) (operand, error) {
+	pad := graph.Pad{Value: -math.MaxFloat32} // never more than what is on the map
+	pad.Before.H, pad.Before.W, pad.After.H, pad.After.W = int(w.pads[0]), int(w.pads[1]), int(w.pads[2]), int(w.pads[3])
+	if err := p.charge(16 * int(w.kernel[0]+w.kernel[1])); err != nil { // about a node's bytes
+		return x, err
+	}
+	var err error
+	if pad.Before != (graph.Shape{}) || pad.After != (graph.Shape{}) {
+		if x, err = p.apply(pad, x.axes, x); err != nil {
+			return x, err
+		}
+	}
+	for i, a := range []axis{axisH, axisW} {
+		at := slices.Index(x.axes, a) // -1 where a sequence has no rows
+		if w.kernel[i] == 1 {
+			continue
+		}
+		l := x.dims()[at] - (w.kernel[i]-1)*w.dilations[i]
+		if l <= 0 {
+			return x, fmt.Errorf("%w: a window larger than the map", ErrInvalid)
+		}
+		var y operand
+		for k := range w.kernel[i] {
+			part := newSlicing(x)
+			part.cut(at, k*w.dilations[i], k*w.dilations[i]+l)
+			z, err := part.apply(p)
+			if err == nil && k > 0 {
+				z, err = p.apply(graph.Max{}, x.axes, y, z)
+			}
+			if y = z; err != nil {
+				return x, err
+			}
+		}
+		x = y
+	}
+	if w.strides[0] == 1 && w.strides[1] == 1 {
+		return x, nil
+	}
+	every := graph.Pool{KH: 1, KW: 1, SH: int(w.strides[0]), SW: int(w.strides[1])}
+	return p.apply(graph.MaxPool{Pool: every}, x.axes, x)
+}
+
+// lrn reads x / (bias + alpha/size Σ x²)^beta, the sum going over channels around.
+func (p *parser) lrn(n *node) (operand, error) {
+	x, err := p.variable(n, 0, 0)
+	if err != nil {
+		return x, err
+	}
+	size, bias := n.int("size", 0), n.float("bias", 1)
+	if size <= 0 || size > math.MaxInt32 {
+		return x, fmt.Errorf("%w: a window of %d channels", ErrInvalid, size)
+	}
+	if size%2 == 0 { // runtimes differ in what is around, if they read it at all
+		return x, p.refuse(n, "size=%d", size)
+	}
+	if !(bias > 0) || !(n.float("alpha", 1e-4) >= 0) { // what is below 0 has no power
+		return x, p.refuse(n, "bias=%v", bias)
+	}
+	axes := slices.Clone(x.axes)
+	y, err := p.apply(graph.Square{}, axes, x)
+	if err != nil {
+		return x, err
+	}
+	// Channels are pooled as columns.
+	turned := slices.Clone(axes)
+	for i, a := range axes {
+		turned[i] = map[axis]axis{axisC: axisW, axisH: axisH, axisW: axisC}[a]
+	}
+	if y, err = p.reordered(y, turned); err == nil {
+		y, err = p.apply(graph.AvgPool{CountPad: true, Pool: graph.Pool{
+			KH: 1, KW: int(size), SH: 1, SW: 1, Left: int(size / 2), Right: int(size / 2),
+		}}, turned, y)
+	}
+	if err == nil {
+		y, err = p.reordered(y, axes)
+	}
+	if err == nil {
+		y, err = p.scaled(y, n.float("alpha", 1e-4), bias)
+	}
+	if err == nil {
+		y, err = p.apply(graph.Log{}, axes, y)
+	}
+	if err == nil {
+		y, err = p.scaled(y, -n.float("beta", 0.75), 0)
+	}
+	if err == nil {
+		y, err = p.apply(graph.Exp{}, axes, y)
+	}
+	return p.times(x, y, err)
 }
 
 // ceil adds the padding at the end with which the number of windows, rounded down, is
@@ -749,8 +864,11 @@ func global(s graph.Shape) graph.Pool { return graph.Pool{KH: s.H, KW: s.W, SH: 
 
 // reduce reads ReduceMax, ReduceMean, ReduceSum and ReduceL2 of one or more axes.
 func (p *parser) reduce(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
-	if err != nil {
+	x, err := p.operand(n, 0)
+	if err == nil && x.split != nil {
+		return p.reduceSplit(n, x)
+	}
+	if x, err = p.variable(n, 0, 0); err != nil {
 		return x, err
 	}
 	list, err := p.list(n, "axes", 1)

@@ -61,6 +61,10 @@ func Parse(b []byte) (*graph.Graph, error) {
 	switch {
 	case out.split != nil:
 		return nil, &UnsupportedError{[]string{fmt.Sprintf("output of rank %d", out.rank())}}
+	case out.turned != nil:
+		return nil, &UnsupportedError{[]string{"output across samples"}}
+	case out.truth != nil:
+		return nil, &UnsupportedError{[]string{"output of a comparison"}}
 	case out.whole:
 		return nil, &UnsupportedError{[]string{"output of integers"}}
 	case out.wide != nil:
@@ -106,6 +110,8 @@ type operand struct {
 	axes     []axis // of the dimensions after the batch, nil in a split
 	split    *split
 	wide     *graph.Shape // what an Expand makes of the shape, or nil
+	truth    *truth       // where the value is or is not above 0, as a comparison gives; or nil
+	turned   []int        // for each dimension which of the batch and dims it is; nil for these in order
 	whole    bool         // integers, of which nothing is computed before they are floats
 }
 
@@ -346,6 +352,12 @@ func (p *parser) operand(n *node, i int) (operand, error) {
 	if !o.known && o.constant == nil && o.sizes == nil {
 		return o, errSkip
 	}
+	if o.truth != nil && !slices.Contains([]string{"And", "Or", "Not", "Where", "Cast", "Identity"}, n.op) {
+		return o, p.refuse(n, "of a comparison")
+	}
+	if o.turned != nil && n.op != "Transpose" && n.op != "GatherND" {
+		return o, p.refuse(n, "across samples")
+	}
 	return o, nil
 }
 
@@ -360,6 +372,8 @@ func (p *parser) variable(n *node, i, rank int) (operand, error) {
 		return o, p.refuse(n, "constant input %d", i)
 	case o.whole:
 		return o, p.refuse(n, "of integers")
+	case o.truth != nil:
+		return o, p.refuse(n, "of a comparison")
 	case o.wide != nil:
 		return o, p.refuse(n, "of what is expanded")
 	case rank != 0 && o.rank() != rank:

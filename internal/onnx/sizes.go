@@ -98,11 +98,17 @@ func (p *parser) shape(n *node) (operand, error) {
 	if err != nil {
 		return x, err
 	}
-	if !x.known {
-		return x, p.refuse(n, "constant input 0")
+	var dims []size
+	var of []int64
+	switch {
+	case x.known:
+		dims, of = []size{{batch: true}}, x.dims()
+	case x.sizes != nil:
+		of = x.sizes.dims
+	default:
+		of = x.constant.dims
 	}
-	dims := []size{{batch: true}}
-	for _, d := range x.dims() {
+	for _, d := range of {
 		dims = append(dims, size{n: d})
 	}
 	return operand{sizes: row(cut(dims, n.int("start", 0), n.int("end", math.MaxInt64)))}, nil
@@ -334,6 +340,14 @@ func (p *parser) cast(n *node) (operand, error) {
 		return x, err
 	}
 	to := n.int("to", 0)
+	if is := x.truth; is != nil && to == typeBool {
+		return x, nil
+	} else if is != nil && (to == typeFloat || to == typeDouble) {
+		x.truth = nil
+		return p.bits(x, *is)
+	} else if is != nil {
+		return x, p.refuse(n, "to=%d", to)
+	}
 	if x.known && (to == typeFloat || to == typeDouble) {
 		x.whole = false
 		return x, nil
@@ -361,6 +375,9 @@ func (p *parser) calculate(n *node) (operand, error) {
 	if a.batch() >= 0 || b.batch() >= 0 {
 		return operand{}, p.refuse(n, "of the batch's size")
 	}
+	if n.int("fmod", 0) != 0 {
+		return operand{}, p.refuse(n, "fmod=1")
+	}
 	few, many := min(len(a.v), len(b.v)), max(len(a.v), len(b.v))
 	if few != 1 && few != many {
 		return operand{}, fmt.Errorf("%w: %d sizes with %d", ErrInvalid, len(a.v), len(b.v))
@@ -371,7 +388,7 @@ func (p *parser) calculate(n *node) (operand, error) {
 	c := &sizes{make([]size, many), []int64{int64(many)}[:max(len(a.dims), len(b.dims))]}
 	for i := range c.v {
 		x, y := a.v[i%len(a.v)].n, b.v[i%len(b.v)].n
-		if max(x, y) > math.MaxInt32 || min(x, y) < -math.MaxInt32 || n.op == "Div" && y == 0 {
+		if max(x, y) > math.MaxInt32 || min(x, y) < -math.MaxInt32 || (n.op == "Div" || n.op == "Mod") && y == 0 {
 			return operand{}, fmt.Errorf("%w: %s of %d and %d", ErrInvalid, n.op, x, y)
 		}
 		switch n.op {
@@ -383,6 +400,10 @@ func (p *parser) calculate(n *node) (operand, error) {
 			x *= y
 		case "Div":
 			x /= y
+		case "Mod": // of the divisor's sign
+			if x %= y; x != 0 && (x < 0) != (y < 0) {
+				x += y
+			}
 		}
 		c.v[i].n = x
 	}

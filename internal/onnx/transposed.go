@@ -31,6 +31,8 @@ func (f phases) at(a, s, d, before int) (phase, tap int) {
 
 // newPhases returns the fewest multiply-adds, and of those the fewest words: shifts differ in how
 // many taps have all phases in reach, and in how many places begin or end outside of the output.
+// (A kernel of 4 with stride 2 and padding 1 has two taps over n + 1 places, or three over n. A row
+// and a column more cost less than more than twice the weights, and the pads' products with them.)
 func newPhases(n, k, s, d, before, out int) phases {
 	var best phases
 	for shift := range s {

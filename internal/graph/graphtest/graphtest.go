@@ -153,6 +153,20 @@ func evaluate(op graph.Op, shape graph.Shape, in []sample) sample {
 		each(func(p, q, c int) float64 { return *x.at(p, q, c) * in[1].wide(p, q, c) })
 	case graph.Div:
 		each(func(p, q, c int) float64 { return *x.at(p, q, c) / in[1].wide(p, q, c) })
+	case graph.Step:
+		pointwise(func(v float64) float64 {
+			if v > 0 {
+				return 1
+			}
+			return 0
+		})
+	case graph.Select:
+		each(func(p, q, c int) float64 {
+			if x.wide(p, q, c) > 0 {
+				return in[1].wide(p, q, c)
+			}
+			return in[2].wide(p, q, c)
+		})
 	case graph.Max:
 		each(func(p, q, c int) float64 { return math.Max(*x.at(p, q, c), in[1].wide(p, q, c)) })
 	case graph.Min:
@@ -466,6 +480,13 @@ func Random(r *rand.Rand, nodes int) *graph.Graph {
 				op = graph.Square{}
 				inputs = inputs[:1]
 			}
+		case graph.Select:
+			inputs = slices.Repeat(inputs, 3)
+			for i := range inputs {
+				if v := r.IntN(len(shapes)); shapes[v].Suits(shapes[x]) {
+					inputs[i] = graph.Value(v)
+				}
+			}
 		case graph.Div: // by what is not near 0
 			by := graph.Value(r.IntN(len(shapes)))
 			if !shapes[by].Suits(shapes[x]) {
@@ -497,7 +518,7 @@ func Op(r *rand.Rand, s graph.Shape) graph.Op {
 		KH: kh, KW: kw, SH: 1 + r.IntN(3), SW: 1 + r.IntN(3),
 		Top: r.IntN(kh), Left: r.IntN(kw), Bot: r.IntN(kh), Right: r.IntN(kw),
 	}
-	switch r.IntN(40) {
+	switch r.IntN(42) {
 	case 0:
 		return graph.ReLU{}
 	case 1:
@@ -606,6 +627,10 @@ func Op(r *rand.Rand, s graph.Shape) graph.Op {
 		return op
 	case 34, 35, 36:
 		return resize(r, s)
+	case 37:
+		return graph.Step{}
+	case 38:
+		return graph.Select{}
 	}
 	bias := r.IntN(3) > 0
 	if s == graph.Vector(s.C) && r.IntN(2) == 0 {

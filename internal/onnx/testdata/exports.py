@@ -115,6 +115,7 @@ case("decoder", (6,), lambda x, a, b, n, c: torch.sigmoid(c(F.relu(n(b(F.relu(a(
      nn.Linear(6, 24), nn.ConvTranspose2d(4, 3, 4, 2, 1, bias=False), nn.BatchNorm2d(3), nn.ConvTranspose2d(3, 2, 3, 2, 1, 1))
 case("decoder of a sequence", (4, 5), lambda x, a, u, b: b(u(F.relu(a(x)))), nn.ConvTranspose1d(4, 6, 3, 2, 1, groups=2), nn.Upsample(scale_factor=2), nn.Conv1d(6, 2, 3))
 case("reflection", (3, 5, 6), lambda x, a, b: torch.maximum(a(x), b(F.pad(x, (2, 1, 0, 3), mode="reflect"))[:, :, 1:-2, :-3]), nn.Conv2d(3, 4, 3, padding=1, padding_mode="replicate"), nn.Conv2d(3, 4, 1))
+case("lists and thresholds", (3, 5, 6), lambda x, a: F.softplus(F.hardshrink(F.max_pool2d(a(x[:, [2, 1, 0]]), 2, dilation=2))), nn.Conv2d(3, 4, 3, padding=1))
 
 with open("exports.json", "w") as f:
     f.write("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")

@@ -534,5 +534,38 @@ for axis in 1, 2, 3:
     case(f"Gather of many along {axis}", maps, 4, [make_node("Gather", ["x", "i"], ["y"], axis=axis)], i=ints(2, -1, 0, 1, *[1, 2] * 8))
 case("Gather of channels of a vector", [5], 2, [make_node("Gather", ["x", "i"], ["y"], axis=1)], i=ints(4, 3, 2, 1, 0))
 
+case("sizes by Mod and a shape's shape", [6], 3, [
+    make_node("Mod", ["a", "b"], ["m"]), make_node("Shape", ["x"], ["s"]), make_node("Shape", ["s"], ["t"]), make_node("Concat", ["z", "m", "t"], ["u"], axis=0), make_node("Reshape", ["x", "u"], ["y"])],
+     a=ints(-7), b=ints(5), z=ints(0))
+
+for op in "Greater", "GreaterOrEqual", "Less", "LessOrEqual":
+    case(f"{op} of two", maps, 4, [make_node("Neg", ["x"], ["a"]), make_node(op, ["x", "a"], ["c"]), make_node("Where", ["c", "x", "n"], ["y"])], 16, n=np.array(0.5, dtype=np.float32))
+    case(f"{op} of a mean", maps, 4, [make_node("GlobalAveragePool", ["x"], ["a"]), make_node(op, ["a", "x"], ["c"]), make_node("Where", ["c", "a", "x"], ["y"])], 16)
+    case(f"{op} of a number", maps, 4, [make_node(op, ["n", "x"], ["c"]), make_node("Cast", ["c"], ["y"], to=TensorProto.FLOAT)], 16, n=np.array(0.5, dtype=np.float32))
+    case(f"{op} of numbers a channel", maps, 4, [make_node(op, ["x", "n"], ["c"]), make_node("Cast", ["c"], ["y"], to=TensorProto.FLOAT)], 16, n=normal(3, 1, 1))
+for op in "And", "Or":
+    for first in "Greater", "LessOrEqual":
+        for second in "Less", "GreaterOrEqual":
+            case(f"{op} of {first} and {second}", maps, 4, [make_node(first, ["x", "m"], ["a"]), make_node(second, ["x", "n"], ["b"]), make_node(op, ["a", "b"], ["c"]), make_node("Not", ["c"], ["d"]),
+                 make_node("Where", ["d", "n", "x"], ["y"])], 16, m=np.array(-0.3, dtype=np.float32), n=np.array(0.4, dtype=np.float32))
+case("Sign", maps, 4, [make_node("Relu", ["x"], ["a"]), make_node("Add", ["a", "x"], ["b"]), make_node("Sign", ["b"], ["c"]), make_node("Sign", ["a"], ["d"]), make_node("Sub", ["c", "d"], ["y"])])
+for kernel, dilations, strides, pads in ([3, 2], [2, 3], [1, 1], [1, 0, 2, 1]), ([2, 1], [2, 1], [2, 3], [0, 0, 0, 0]), ([1, 3], [1, 2], [1, 2], [0, 2, 0, 2]):
+    case(f"MaxPool, {kernel}, {dilations}, {strides}, {pads}", [2, 6, 7], 4, [make_node("MaxPool", ["x"], ["y"], kernel_shape=kernel, dilations=dilations, strides=strides, pads=pads)])
+case("MaxPool of a sequence, dilated", [2, 6], 3, [make_node("MaxPool", ["x"], ["y"], kernel_shape=[2], dilations=[3])])
+for size in 3, 5:
+    case(f"LRN of {size}", [7, 3, 2], 4, [make_node("LRN", ["x"], ["y"], size=size, alpha=0.3, beta=0.6, bias=1.5)])
+case("GatherND of channels", [3, 2, 4], 4, [
+    make_node("Transpose", ["x"], ["a"], perm=[1, 0, 2, 3]), make_node("GatherND", ["a", "i"], ["b"]), make_node("Transpose", ["b"], ["y"], perm=[1, 0, 2, 3])], i=np.array([[2], [-2], [0], [0]]))
+case("GatherND of a grid", [2, 3, 4], 4, [
+    make_node("Transpose", ["x"], ["a"], perm=[2, 3, 0, 1]), make_node("GatherND", ["a", "i"], ["b"]), make_node("Transpose", ["b"], ["y"], perm=[2, 3, 0, 1])],
+     i=np.stack(np.meshgrid([2, 0, 1, 1], [3, -1, 0], indexing="ij"), -1))
+case("GatherND of windows", [2, 3, 4], 4, [
+    make_node("Transpose", ["x"], ["a"], perm=[2, 3, 0, 1]), make_node("GatherND", ["a", "i"], ["b"]), make_node("Transpose", ["b"], ["c"], perm=[4, 5, 0, 1, 2, 3]), make_node("ReduceMean", ["c"], ["y"], axes=[-3, -1], keepdims=0)],
+     i=np.stack(np.meshgrid([0, 1, 1, 2], [0, 1, 1, 2, 2, 3], indexing="ij"), -1).reshape(2, 2, 3, 2, 2))
+for op in "ReduceMax", "ReduceMean", "ReduceSum":
+    for keep in 0, 1:
+        case(f"{op} of a split, {keep}", [4, 3, 4], 3 - keep, [make_node("Reshape", ["x", "s"], ["a"])] + [make_node(op, ["a"] + ["i"] * (op == "ReduceSum"), ["b"], keepdims=keep, **({} if op == "ReduceSum" else {"axes": [2, 3, -1]}))] +
+             ([make_node("Flatten", ["b"], ["y"])] if keep else [make_node("Reshape", ["b", "t"], ["y"])]), s=ints(0, 2, 2, 3, 2, 2), t=ints(0, 2, 2), i=ints(2, 3, -1))
+
 with open("vectors.json", "w") as f:
     f.write("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")
