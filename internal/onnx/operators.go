@@ -45,7 +45,7 @@ var operators = map[string]operator{
 	"MatMul": {2, nil, (*parser).matMul},
 	"Conv":   {3, with(windowAttributes, map[string]int64{"group": attributeInt}), (*parser).conv},
 	"ConvTranspose": {3, with(windowAttributes, map[string]int64{
-		"group": attributeInt, "output_padding": attributeInts,
+		"group": attributeInt, "output_padding": attributeInts, "output_shape": attributeInts,
 	}), (*parser).convTranspose},
 	"Resize":   {4, resizeAttributes, (*parser).resize},
 	"Upsample": {2, map[string]int64{"mode": attributeString, "scales": attributeFloats}, (*parser).resize},

@@ -67,32 +67,50 @@ func (p *parser) convTranspose(n *node) (operand, error) {
 	if err != nil {
 		return operand{}, err
 	}
-	if w.autoPad != "NOTSET" && w.autoPad != "VALID" {
-		return operand{}, p.refuse(n, "auto_pad=%s", w.autoPad)
-	}
 	x, err := p.variable(n, 0, w.rank)
 	if err != nil {
 		return x, err
 	}
-	more := []int64{0, 0}
-	if a, given := n.attribute("output_padding"); given {
-		if more = a.ints; w.rank == 3 {
-			more = slices.Insert(slices.Clone(more), 0, 0)
+	more, wanted := []int64{0, 0}, []int64(nil) // rows and columns past the last, and in all
+	for name, v := range map[string]*[]int64{"output_padding": &more, "output_shape": &wanted} {
+		if a, given := n.attribute(name); given {
+			*v = a.ints
+			if w.rank == 3 {
+				*v = slices.Insert(slices.Clone(a.ints), 0, map[string]int64{"output_shape": 1}[name])
+			}
 		}
 	}
 	group := n.int("group", 1)
 	c, per := int64(x.shape.C), t.dims[1]
-	if group <= 0 || group > c || c%group != 0 || t.dims[0] != c || per <= 0 || len(more) != 2 {
+	if group <= 0 || group > c || c%group != 0 || t.dims[0] != c || per <= 0 || len(more) != 2 || wanted != nil && len(wanted) != 2 {
 		return x, fmt.Errorf("%w: weights of %d for %d channels in %d groups", ErrInvalid, t.dims, c, group)
 	}
 	size, s := [2]int{x.shape.H, x.shape.W}, slices.Clone(w.strides)
 	var out [2]int
 	for i, from := range size {
 		reach := w.dilations[i] * (w.kernel[i] - 1) // < 2^62
+		if wanted != nil && (wanted[i] <= 0 || wanted[i] > plan.MaxExtent) {
+			return x, fmt.Errorf("%w: output of %d", ErrInvalid, wanted[i])
+		}
 		if reach > plan.MaxExtent || more[i] < 0 || more[i] > math.MaxInt32 {
 			return x, fmt.Errorf("%w: kernel over %d elements, and %d more", ErrInvalid, reach, more[i])
 		}
-		l := s[i]*int64(from-1) + reach + 1 + more[i] - w.pads[i] - w.pads[i+2]
+		l := s[i]*int64(from-1) + reach + 1 + more[i]
+		same := w.autoPad == "SAME_UPPER" || w.autoPad == "SAME_LOWER"
+		if same || wanted != nil {
+			over := l - s[i]*int64(from) // is cut off
+			if wanted != nil {
+				over = l - wanted[i]
+			}
+			if over < 0 {
+				return x, p.refuse(n, "to more than the kernel reaches")
+			}
+			w.pads[i], w.pads[i+2] = over-over/2, over/2
+			if w.autoPad == "SAME_UPPER" {
+				w.pads[i], w.pads[i+2] = over/2, over-over/2
+			}
+		}
+		l -= w.pads[i] + w.pads[i+2]
 		if l <= 0 || l > plan.MaxExtent {
 			return x, fmt.Errorf("%w: output of %d", ErrInvalid, l)
 		}

@@ -567,5 +567,9 @@ for op in "ReduceMax", "ReduceMean", "ReduceSum":
         case(f"{op} of a split, {keep}", [4, 3, 4], 3 - keep, [make_node("Reshape", ["x", "s"], ["a"])] + [make_node(op, ["a"] + ["i"] * (op == "ReduceSum"), ["b"], keepdims=keep, **({} if op == "ReduceSum" else {"axes": [2, 3, -1]}))] +
              ([make_node("Flatten", ["b"], ["y"])] if keep else [make_node("Reshape", ["b", "t"], ["y"])]), s=ints(0, 2, 2, 3, 2, 2), t=ints(0, 2, 2), i=ints(2, 3, -1))
 
+for how in {"auto_pad": "SAME_UPPER"}, {"auto_pad": "SAME_LOWER"}, {"output_shape": [5, 3]}, {"output_shape": [4, 6], "auto_pad": "SAME_UPPER"}:
+    case(f"ConvTranspose, {how}", [2, 3, 2], 4, [make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 3], **how)], w=normal(2, 3, 3, 4))
+case("ConvTranspose of a sequence to a length", [2, 3], 3, [make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2], output_shape=[5])], w=normal(2, 3, 4))
+
 with open("vectors.json", "w") as f:
     f.write("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")
