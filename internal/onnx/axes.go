@@ -294,6 +294,15 @@ func (p *parser) squeeze(n *node) (operand, error) {
 		}
 		return operand{constant: &c}, err
 	}
+	if x.known && !x.whole && x.wide == nil {
+		dims, err := squeezed(p, n, x.dims(), 1, func(d int64) bool { return d == 1 }, 1)
+		if err != nil {
+			return x, err
+		}
+		if x.split != nil || len(dims) > len(axesCHW) {
+			return p.reshaped(n, x, dims)
+		}
+	}
 	if x, err = p.variable(n, 0, 0); err != nil {
 		return x, err
 	}

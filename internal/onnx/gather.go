@@ -356,6 +356,62 @@ func (p *parser) largest(n *node) (operand, error) {
 	return x, nil
 }
 
+// tile reads a Tile that keeps samples apart.
+func (p *parser) tile(n *node) (operand, error) {
+	x, err := p.operand(n, 0)
+	if err != nil {
+		return x, err
+	}
+	if !x.known || x.split == nil || x.whole || x.wide != nil {
+		if x, err = p.variable(n, 0, 0); err != nil {
+			return x, err
+		}
+	}
+	times, err := p.list(n, "", 1)
+	if err != nil {
+		return x, err
+	}
+	dims := x.dims()
+	if len(times) != x.rank() {
+		return x, fmt.Errorf("%w: %d repeats of rank %d", ErrInvalid, len(times), x.rank())
+	}
+	if times[0] != 1 {
+		return x, p.refuse(n, "across samples")
+	}
+	for i, r := range times[1:] {
+		if r < 1 || r > math.MaxInt32 {
+			return x, fmt.Errorf("%w: repeated %d times", ErrInvalid, r)
+		}
+		if r == 1 {
+			continue
+		}
+		if err := p.charge(int(dims[i] * r)); err != nil {
+			return x, err
+		}
+		var places []int
+		for j := range dims[i] * r {
+			places = append(places, int(j%dims[i]))
+		}
+		at, splits := i, x.split != nil
+		if splits { // the dimension is the rows of a map
+			before, _ := extent(dims[:i])
+			after, _ := extent(dims[i+1:])
+			if x, err = p.reshaped(n, x, []int64{int64(before), dims[i], int64(after)}); err != nil {
+				return x, err
+			}
+			at = 1
+		}
+		x, err = p.gathered(x, at, places)
+		if dims[i] *= r; err == nil && splits {
+			x, err = p.reshaped(n, x, dims)
+		}
+		if err != nil {
+			return x, err
+		}
+	}
+	return x, nil
+}
+
 // reduceSplit reads a reduction of a value of more dimensions than a map has.
 func (p *parser) reduceSplit(n *node, x operand) (operand, error) {
 	if n.op == "ReduceL2" || x.whole || x.wide != nil {

@@ -16,7 +16,7 @@
 //	Add, Sub, Mul and Div with a constant of one value along an axis, or of two
 //	values, one of which may broadcast to the other, Max and Min of values and numbers,
 //	Greater, Less, GreaterOrEqual and LessOrEqual, And, Or and Not of these, and Where by them,
-//	Concat, Split, Slice and Gather of any axis but the batch, GatherND of grids of places,
+//	Concat, Split, Slice and Gather of any axis but the batch, GatherND of grids of places, Tile,
 //	Pad in all modes,
 //	Resize and Upsample of rows and columns: nearest, linear and cubic, without antialias,
 //	Transpose, DepthToSpace, SpaceToDepth, Expand where arithmetic reads it,

@@ -104,6 +104,7 @@ var operators = map[string]operator{
 	"Unsqueeze":         {2, map[string]int64{"axes": attributeInts}, (*parser).squeeze},
 	"Shape":             {1, map[string]int64{"start": attributeInt, "end": attributeInt}, (*parser).shape},
 	"Gather":            {2, map[string]int64{"axis": attributeInt}, (*parser).gather},
+	"Tile":              {2, nil, (*parser).tile},
 	"GatherND":          {2, map[string]int64{"batch_dims": attributeInt}, (*parser).gatherND},
 	"Slice": {5, map[string]int64{
 		"starts": attributeInts, "ends": attributeInts, "axes": attributeInts,

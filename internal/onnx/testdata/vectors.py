@@ -571,5 +571,11 @@ for how in {"auto_pad": "SAME_UPPER"}, {"auto_pad": "SAME_LOWER"}, {"output_shap
     case(f"ConvTranspose, {how}", [2, 3, 2], 4, [make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 3], **how)], w=normal(2, 3, 3, 4))
 case("ConvTranspose of a sequence to a length", [2, 3], 3, [make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2], output_shape=[5])], w=normal(2, 3, 4))
 
+case("Tile", maps, 4, [make_node("Tile", ["x", "r"], ["y"])], r=ints(1, 2, 1, 3))
+case("Tile of what is split", [4, 3, 2], 4, [make_node("Reshape", ["x", "s"], ["a"]), make_node("Tile", ["a", "r"], ["b"]), make_node("Reshape", ["b", "t"], ["y"])],
+     s=ints(0, 2, 2, 3, 2), r=ints(1, 2, 1, 1, 3), t=ints(0, 4, 6, 6))
+case("elements repeated", [2, 3, 4], 4, [
+    make_node("Unsqueeze", ["x", "i"], ["a"]), make_node("Tile", ["a", "r"], ["b"]), make_node("Squeeze", ["b", "j"], ["c"]), make_node("Reshape", ["c", "t"], ["y"])], i=ints(3, 5), j=ints(5), r=ints(1, 1, 1, 2, 1, 1), t=ints(0, 2, 6, 4))
+
 with open("vectors.json", "w") as f:
     f.write("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")
