@@ -37,7 +37,7 @@ func polled(c syscall.Conn, states int16) bool {
 	if err := raw.Control(func(fd uintptr) {
 		p := []unix.PollFd{{Fd: int32(fd), Events: states}}
 		n, err := unix.Poll(p, 0)
-		is = n != 0 || err != nil
+		is = n != 0 && err != unix.EINTR // by a signal, where it is in none
 	}); err != nil {
 		return true
 	}

@@ -5,6 +5,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -68,6 +70,32 @@ func TestEnded(t *testing.T) {
 			t.Errorf("%s: not ended when closed", network)
 		}
 	}
+}
+
+// TestEndedInterrupted: no signal, such as the runtime sends to preempt, makes an end of a
+// connection that has none.
+func TestEndedInterrupted(t *testing.T) {
+	host, _ := pair(t, "unix")
+	stop := make(chan struct{})
+	var signals sync.WaitGroup
+	signals.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = syscall.Kill(os.Getpid(), syscall.SIGURG)
+			}
+		}
+	})
+	for i := range 200_000 {
+		if Ended(host) || Gone(host) {
+			t.Errorf("ended, at try %d", i)
+			break
+		}
+	}
+	close(stop)
+	signals.Wait()
 }
 
 // TestWatch: that the other end has gone is told once, whoever reads, and nothing else is.
