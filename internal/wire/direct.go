@@ -421,7 +421,8 @@ func (d *DirectServer) linger() {
 	if d.conn.CloseWrite() != nil || d.socket.CloseWrite() != nil {
 		return
 	}
-	d.socket.SetReadDeadline(time.Now().Add(lingering))
+	// Not by a deadline: gRPC, which has just given the connection away, may still take that off.
+	defer time.AfterFunc(lingering, func() { d.socket.Close() }).Stop()
 	_, _ = io.Copy(io.Discard, d.socket)
 }
 

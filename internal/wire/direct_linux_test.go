@@ -356,6 +356,44 @@ func testDirectEnds(t *testing.T, over link) {
 	}
 }
 
+// TestDirectLingers: a host that does not close its connection when told how its stream ended
+// holds up a server for no longer than that lingers, also where someone else takes away the
+// deadlines of the connection: gRPC does, of one that it has just given away.
+func TestDirectLingers(t *testing.T) {
+	l := overTLS.listen(t)
+	ended := make(chan time.Duration, 1)
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		c, _, err := l.accept()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		accepted <- c.(*tls.Conn).NetConn()
+		s, _ := wire.ServeDirect(t.Context(), c, nil)
+		begun := time.Now()
+		s.End(nil)
+		ended <- time.Since(begun)
+	}()
+	host, err := l.raw(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	if b, err := io.ReadAll(host); string(b) != "\x80\x00\x00\x00\x00" || err != nil {
+		t.Errorf("it reads %q, %v", b, err)
+	}
+	(<-accepted).SetDeadline(time.Time{})
+	select {
+	case after := <-ended:
+		if after < 500*time.Millisecond {
+			t.Errorf("it ends after %v", after)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it does not end")
+	}
+}
+
 // TestDirectHosts: a server is told of what a host sends badly, and when it has gone.
 func TestDirectHosts(t *testing.T) { overAll(t, testDirectHosts) }
 
