@@ -17,6 +17,7 @@ import (
 	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/tlstest"
+	"github.com/securenets/securenets/internal/wire"
 )
 
 // soon is much less than a connection may take for its handshake while the daemon serves.
@@ -53,6 +54,8 @@ func (d *certified) silent() map[string]net.Conn {
 		t.Fatal(err)
 	}
 	config := &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: d.ca.Pool(), ServerName: "127.0.0.1", NextProtos: []string{"h2"}}
+	direct := config.Clone()
+	direct.NextProtos = []string{wire.DirectProtocol}
 	before, _ := opened(t)
 	conns := map[string]net.Conn{}
 	open := func(name, network, addr string, say func(net.Conn) error) {
@@ -85,11 +88,11 @@ func (d *certified) silent() map[string]net.Conn {
 	path, port := strings.TrimPrefix(d.cfg.Listen, "unix:"), strings.TrimPrefix(d.addr, "tls:")
 	open("unix, nothing", "unix", path, nil)
 	open("unix, half of an offer of memory", "unix", path, says(magic+"\x00\x00\x01\x00"))
-	open("unix, an offer of no memory", "unix", path, func(c net.Conn) error {
+	open("unix, a direct stream", "unix", path, func(c net.Conn) error {
 		if err := says(magic + "\x00\x00\x01\x00\x00\x00\x00\x00" + strings.Repeat("\x00", 8))(c); err != nil {
 			return err
 		}
-		_, err := c.Read(make([]byte, 16)) // it is refused, and HTTP/2 may begin
+		_, err := c.Read(make([]byte, 16)) // the memory, which does not come, is refused
 		return err
 	})
 	open("unix, half of HTTP/2's preface", "unix", path, says(preface[:12]))
@@ -106,7 +109,8 @@ func (d *certified) silent() map[string]net.Conn {
 	})
 	open("TLS and nothing", "tcp", port, shake(""))
 	open("TLS and half of HTTP/2's preface", "tcp", port, shake(preface[:12]))
-	waitForAccepted(t, before+2*len(conns))
+	open("TLS, a direct stream", "tcp", port, func(c net.Conn) error { return tls.Client(c, direct).Handshake() })
+	waitForAccepted(t, before+2*len(conns)+2) // direct streams have one more each
 	return conns
 }
 

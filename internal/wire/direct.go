@@ -353,20 +353,20 @@ func Protocols() []string { return []string{DirectProtocol, http2} }
 const http2 = "h2"
 
 // Handshake is a server's part of TLS, with a configuration that names Protocols, up to where
-// a direct stream begins, or HTTP/2. After an error the connection is closed.
+// a direct stream begins, or HTTP/2. The caller has set a deadline. After an error the
+// connection is closed.
 func Handshake(c net.Conn, config *tls.Config) (secured *tls.Conn, direct bool, err error) {
 	secured = tls.Server(c, config)
 	err = secured.Handshake()
-	if p := secured.ConnectionState().NegotiatedProtocol; err == nil && p == "" {
+	p := secured.ConnectionState().NegotiatedProtocol
+	if err == nil && p == "" {
 		err = errors.New("wire: the client names no protocol")
-	} else {
-		direct = p == DirectProtocol
 	}
 	if err != nil {
 		secured.Close()
 		return nil, false, err
 	}
-	return secured, direct, nil
+	return secured, p == DirectProtocol, nil
 }
 
 // ServeDirect returns the stream of a connection on which lane.Accept, or a handshake of TLS,
