@@ -1,10 +1,12 @@
 package hostclient_test
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"math/rand/v2"
 	"net"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -106,5 +108,94 @@ func TestSilentCloud(t *testing.T) {
 	}
 	if accepted != 1 {
 		t.Errorf("%d attempts", accepted)
+	}
+}
+
+// TestSilentClouds: a cloud that says nothing, however far it has come, holds up neither who
+// gives up nor who closes the client.
+func TestSilentClouds(t *testing.T) {
+	r := newRig(t, nets()["mlp"], permutePad)
+	honest := r.clients[0]
+	ca, err := tlstest.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := ca.KeyPair(tlstest.Leaf{Server: true, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secure := &tls.Config{Certificates: []tls.Certificate{own}, NextProtos: wire.Protocols()}
+	for name, c := range map[string]struct {
+		network string
+		greet   func(net.Conn) error // all that the cloud says
+	}{
+		"TCP":      {"tcp", nil},
+		"TLS":      {"tcp", func(c net.Conn) error { return tls.Server(c, secure).Handshake() }},
+		"a socket": {"unix", nil},
+		"a direct stream": {"unix", func(c net.Conn) error {
+			_, err := c.Write([]byte("snlane3\n\x01\x00\x00\x00\x00\x00\x00\x00"))
+			return err
+		}},
+	} {
+		for end, want := range map[string]error{"closes": hostclient.ErrUnavailable, "gives up": context.Canceled, "waits": hostclient.ErrTimeout} {
+			addr := "127.0.0.1:0"
+			if c.network == "unix" {
+				addr = filepath.Join(t.TempDir(), "s")
+			}
+			l, err := net.Listen(c.network, addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			silent := make(chan net.Conn, 1)
+			go func() {
+				conn, err := l.Accept()
+				if err == nil && c.greet != nil {
+					err = c.greet(conn)
+				}
+				if err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+				silent <- conn
+			}()
+			var client *hostclient.Client
+			if c.network == "unix" {
+				client, err = hostclient.DialProvider("unix:"+addr, honest.Provider())
+			} else {
+				client, err = hostclient.DialTLS("tls:"+l.Addr().String(), honest.Provider(), &tls.Config{RootCAs: ca.Pool()})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.clients[0] = client
+			o := hostclient.Options{Multiplier: kernel, Timeout: time.Minute}
+			if end == "waits" {
+				o.Timeout = 100 * time.Millisecond
+			}
+			s := r.open(t, o)
+			ctx, cancel := context.WithCancel(t.Context())
+			got := make(chan error, 1)
+			begun := time.Now()
+			go func() {
+				_, err := s.Infer(ctx, make([]float32, 7), 1)
+				got <- err
+			}()
+			conn := <-silent
+			switch end {
+			case "closes":
+				client.Close()
+			case "gives up":
+				cancel()
+			}
+			if err := <-got; !errors.Is(err, want) {
+				t.Errorf("%s, %s: %v, want %v", name, end, err, want)
+			}
+			client.Close()
+			if took := time.Since(begun); took > 4*time.Second { // an attempt to connect takes five
+				t.Errorf("%s, %s: %v", name, end, took)
+			}
+			cancel()
+			l.Close()
+			conn.Close()
+		}
 	}
 }
