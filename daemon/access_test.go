@@ -21,6 +21,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/daemon"
@@ -146,20 +147,46 @@ func TestTLSRefused(t *testing.T) {
 		"a common name besides": pair(d.ca, tlstest.Leaf{DNS: []string{"other.example"}, CommonName: "alice"}),
 		"no name":               pair(d.ca, tlstest.Leaf{}),
 	} {
-		cc := d.with(&tls.Config{Certificates: certs, RootCAs: d.ca.Pool()})
-		if _, err := pb.NewSecureNetsClient(cc).List(d.ctx(), &pb.ListRequest{}); err == nil {
+		by := &tls.Config{Certificates: certs, RootCAs: d.ca.Pool()}
+		if _, err := pb.NewSecureNetsClient(d.with(by)).List(d.ctx(), &pb.ListRequest{}); err == nil {
 			t.Errorf("%s: served", name)
 		}
-		n++
+		// A caller's part of the handshake is over before its certificate is looked at.
+		if direct, err := wire.DialDirectTLS(d.ctx(), d.addr, by); err == nil {
+			_ = direct.SendMsg(new(wire.Request))
+			if err := direct.RecvMsg(new(wire.Response)); status.Code(err) != codes.Unavailable {
+				t.Errorf("%s: a direct stream: %v", name, err)
+			}
+			direct.Close()
+		}
+		n += 2
 	}
-	if got := d.scrape().value("securenets_refusals_total", "reason", "STRANGER"); got < n {
-		t.Errorf("%v connections refused, of %v and more", got, n)
+	refused := func() float64 { return d.scrape().value("securenets_refusals_total", "reason", "STRANGER") }
+	for ctx := d.ctx(); refused() < n; time.Sleep(time.Millisecond) {
+		if ctx.Err() != nil {
+			t.Fatalf("%v connections refused, of %v and more", refused(), n)
+		}
 	}
-	// Not TLS 1.3; not TLS.
-	raw, err := tls.Dial("tcp", strings.TrimPrefix(d.addr, "tls:"), &tls.Config{Certificates: alice, RootCAs: d.ca.Pool(), MaxVersion: tls.VersionTLS12, NextProtos: []string{"h2"}})
-	if err == nil {
+	if calls := d.scrape().value("securenets_calls_total", "method", "Evaluate"); calls > 0 {
+		t.Errorf("%v calls of strangers", calls)
+	}
+	// Not TLS 1.3; no protocol that is spoken; not TLS.
+	for _, c := range []*tls.Config{
+		{MaxVersion: tls.VersionTLS12, NextProtos: []string{"h2"}},
+		{MaxVersion: tls.VersionTLS12, NextProtos: []string{wire.DirectProtocol}},
+		{NextProtos: []string{"securenets-direct/2"}},
+		{NextProtos: []string{"http/1.1"}},
+		{},
+	} {
+		c.Certificates, c.RootCAs = alice, d.ca.Pool()
+		raw, err := tls.Dial("tcp", strings.TrimPrefix(d.addr, "tls:"), c)
+		if err != nil {
+			continue
+		}
+		if b, err := io.ReadAll(raw); len(b) > 0 || err != nil {
+			t.Errorf("%v of version %x: it reads %x, %v", c.NextProtos, c.MaxVersion, b, err)
+		}
 		raw.Close()
-		t.Error("TLS 1.2 is spoken")
 	}
 	plain, err := net.Dial("tcp", strings.TrimPrefix(d.addr, "tls:"))
 	if err != nil {
@@ -219,29 +246,42 @@ func TestCallersSeeTheirOwn(t *testing.T) {
 	d := startTLS(t, nil, nil)
 	m := smallModel(t)
 	unfinished := newModel(t, ring.Q4(), plan.Dense(5, 6))
-	alice := d.by(d.as(tlstest.Leaf{CommonName: "alice"}))
+	as := func(name string) *running {
+		secure := callerOf(t, d.ca, tlstest.Leaf{CommonName: name})
+		r := d.by(d.with(secure))
+		r.secure = secure
+		return r
+	}
+	alice := as("alice")
 	alice.push(m)
 	if _, err := send(d.ctx(), alice.cc, unfinished.digest, len(unfinished.bytes), 0, unfinished.bytes[:50]); err != nil {
 		t.Fatal(err)
 	}
-	for name, other := range map[string]*running{"bob": d.by(d.as(tlstest.Leaf{CommonName: "bob"})), "a user": d.running} {
+	for name, other := range map[string]*running{"bob": as("bob"), "a user": d.running} {
 		// The answers are those about a model that no one has.
 		nobodys := newModel(t, ring.Q4(), plan.Dense(7, 8))
 		list, err := other.client().List(d.ctx(), &pb.ListRequest{})
 		if err != nil || len(list.Models) != 0 {
 			t.Errorf("%s: list %v, %v", name, list, err)
 		}
-		e := evaluate(t, d.ctx(), other.cc)
+		streams := []*evaluation{evaluate(t, d.ctx(), other.cc)}
+		if other.secure != nil {
+			direct, _ := other.direct(d.ctx())
+			streams = append(streams, direct)
+		}
 		var told []string
 		for _, digest := range [][]byte{m.digest[:], unfinished.digest[:], nobodys.digest[:]} {
-			r := m.request(1, 1, 1)
-			r.Model = digest
-			e.send(r)
-			resp, err := e.receive()
-			if err != nil {
-				t.Fatal(err)
+			text := ""
+			for _, e := range streams {
+				r := m.request(1, 1, 1)
+				r.Model = digest
+				e.send(r)
+				resp, err := e.receive()
+				if err != nil {
+					t.Fatal(err)
+				}
+				text += strings.ReplaceAll(fmt.Sprint(wire.FromProto(resp.Err)), fmt.Sprintf("%x", digest), "X")
 			}
-			text := strings.ReplaceAll(fmt.Sprint(wire.FromProto(resp.Err)), fmt.Sprintf("%x", digest), "X")
 			_, err = other.client().Remove(d.ctx(), &pb.RemoveRequest{Digest: digest})
 			text += strings.ReplaceAll(fmt.Sprint(wire.FromStatus(err)), fmt.Sprintf("%x", digest), "X")
 			told = append(told, text)
@@ -261,6 +301,8 @@ func TestCallersSeeTheirOwn(t *testing.T) {
 			t.Error(err)
 		}
 		alice.works(m)
+		direct, _ := alice.direct(d.ctx())
+		direct.works(m)
 	}
 	resp, err := send(d.ctx(), alice.cc, unfinished.digest, len(unfinished.bytes), 50, unfinished.bytes[50:])
 	if err != nil || !resp.Complete {
