@@ -58,10 +58,10 @@ else
 endif
 
 .PHONY: check-clients
-check-clients: ## Ask the gateway by Triton's own clients, from PyPI
+check-clients: ## Ask the gateway by Triton's own clients, from PyPI, and the daemon by one in Python
 	python3 -m venv .cache/clients-venv
 	.cache/clients-venv/bin/pip install -q --disable-pip-version-check -r cmd/securenets/internal/gateway/testdata/requirements.txt
-	PYTHON_CLIENTS=$(CURDIR)/.cache/clients-venv/bin/python $(GO) test -count=1 -v -run TestClients ./cmd/securenets/internal/gateway
+	PYTHON_CLIENTS=$(CURDIR)/.cache/clients-venv/bin/python $(GO) test -count=1 -v -run '^TestClients$$' ./cmd/securenets/internal/gateway ./daemon
 
 .PHONY: gpu-check
 gpu-check: gpu-build ## On a machine with a GPU: check the CUDA backend on it, then measure it

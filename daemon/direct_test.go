@@ -3,10 +3,13 @@ package daemon_test
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -26,6 +29,7 @@ import (
 	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/internal/tlstest"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/kernels"
 )
@@ -570,5 +574,43 @@ func (d *running) waitForReceived(requests int) {
 		if ctx.Err() != nil {
 			d.t.Fatalf("%d messages were received, want %d and the model's %d", got, requests, uploaded)
 		}
+	}
+}
+
+// TestClients: a client in another language, which was written from the spec, is served, where
+// PYTHON_CLIENTS names a Python: see "make check-clients".
+func TestClients(t *testing.T) {
+	python := os.Getenv("PYTHON_CLIENTS")
+	if python == "" {
+		t.Skip("PYTHON_CLIENTS is not set")
+	}
+	d := startTLS(t, nil, nil)
+	m := smallModel(t)
+	d.push(m)
+	alice := tlstest.Leaf{CommonName: "alice"}
+	d.by(d.as(alice)).push(m)
+	dir := t.TempDir()
+	ca, err := d.ca.WriteCA(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key, err := d.ca.Write(dir, "alice", alice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	given, err := json.Marshal(map[string]any{
+		"socket": strings.TrimPrefix(d.cfg.Listen, "unix:"), "tls": strings.TrimPrefix(d.addr, "tls:"), "ca": ca, "certificate": cert, "key": key,
+		"digest": m.digest.String(), "modulus": m.Plan.Ring.Modulus(), "weights": m.Weights[1].Data, "columns": m.Weights[1].Cols,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "given.json")
+	if err := os.WriteFile(file, given, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(d.ctx(), python, "testdata/direct.py", file).CombinedOutput()
+	if want := "socket: 10 products\nTLS: 10 products\nTLS, either: 10 products\n"; err != nil || string(out) != want {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
