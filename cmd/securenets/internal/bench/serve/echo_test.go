@@ -49,7 +49,7 @@ func TestEcho(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Kernel <= 0 || r.Echo <= 0 || r.EchoDirect <= r.Echo {
+	if r.Kernel <= 0 || r.Echo <= 0 || r.EchoDirect <= 0 || r.EchoDirect == r.Echo {
 		t.Errorf("%+v", r)
 	}
 	for name, l := range map[string]EchoLoad{"socket": r.Socket, "shared": r.Shared, "gRPC": r.GRPC} {
