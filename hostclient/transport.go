@@ -189,12 +189,6 @@ type echo struct {
 	pb.UnimplementedSecureNetsServer
 }
 
-// echoStream is an Evaluate stream: gRPC's, or a direct one.
-type echoStream interface {
-	SendMsg(m any) error
-	RecvMsg(m any) error
-}
-
 // echoLayer names a ring to an echo.
 func echoLayer(r ring.Ring) int { return len(r.Primes()) }
 
@@ -211,7 +205,7 @@ func (echo) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.Eval
 	return serveEcho(stream)
 }
 
-func serveEcho(stream echoStream) error {
+func serveEcho(stream wire.ServerStream) error {
 	for {
 		req := new(wire.Request)
 		if err := stream.RecvMsg(req); err == io.EOF {
@@ -234,7 +228,7 @@ func serveEcho(stream echoStream) error {
 
 // echoOf returns the answer to a request, which may be in the memory that a direct stream
 // shares.
-func echoOf(req *wire.Request, stream echoStream) (*wire.Response, error) {
+func echoOf(req *wire.Request, stream wire.ServerStream) (*wire.Response, error) {
 	r, err := echoRing(req.Layer)
 	if err != nil {
 		return nil, err
@@ -270,7 +264,7 @@ func echoOf(req *wire.Request, stream echoStream) (*wire.Response, error) {
 }
 
 // sharedPart returns a part of the memory that a stream shares, nil for none.
-func sharedPart(stream echoStream, s *wire.Span) ([]byte, error) {
+func sharedPart(stream wire.ServerStream, s *wire.Span) ([]byte, error) {
 	if s == nil {
 		return nil, nil
 	}

@@ -11,9 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Supported says whether this system can share memory.
-const Supported = true
-
 // seals are what a region is offered with: it can neither shrink, which is what makes a
 // mapping safe to read, nor grow, and no more seals can be set, which would keep a daemon
 // from writing, and from taking pages out.

@@ -7,9 +7,6 @@ import (
 	"os"
 )
 
-// Supported says whether this system can share memory.
-const Supported = false
-
 func create(int64) (*os.File, *Region, error) { return nil, nil, ErrUnsupported }
 
 func rightsOf(*os.File) []byte { return nil }

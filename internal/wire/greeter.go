@@ -65,6 +65,12 @@ func (g *Greeter) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, e
 	return nil, nil, credentials.ErrConnDispatched
 }
 
+// ServerStream is a server's end of an Evaluate stream: a grpc.ServerStream, or DirectStream.
+type ServerStream interface {
+	SendMsg(m any) error
+	RecvMsg(m any) error
+}
+
 // DirectStream is a server's end of a direct stream, to be used as one of gRPC's.
 type DirectStream struct {
 	*DirectServer

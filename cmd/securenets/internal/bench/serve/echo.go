@@ -257,10 +257,7 @@ func (f frames) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.
 }
 
 // serve serves a stream of gRPC's, or a direct one.
-func (f frames) serve(stream interface {
-	SendMsg(m any) error
-	RecvMsg(m any) error
-}) error {
+func (f frames) serve(stream wire.ServerStream) error {
 	answers := make([][]uint32, len(f.ops)) // zeros, which nobody changes
 	for {
 		r := new(wire.Request)

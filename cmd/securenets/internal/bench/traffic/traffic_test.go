@@ -33,10 +33,7 @@ func (f *fakeDaemon) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest
 	return f.serve(stream)
 }
 
-func (f *fakeDaemon) serve(stream interface {
-	SendMsg(m any) error
-	RecvMsg(m any) error
-}) error {
+func (f *fakeDaemon) serve(stream wire.ServerStream) error {
 	for {
 		var r wire.Request
 		if err := stream.RecvMsg(&r); err != nil {
