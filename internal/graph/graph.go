@@ -5,7 +5,8 @@
 // 1 x 1 x C. A batch is sample-major. See docs/spec.md, section 3.
 //
 // The time of the operators here depends on shapes alone, but for those that take
-// exponentials, logarithms and the like of the standard library, and for ELU.
+// exponentials, logarithms and the like of the standard library, for ELU, and for Product,
+// which passes over zeros of the first.
 package graph
 
 import (

@@ -65,7 +65,7 @@ func TestApplyAgainstDefinition(t *testing.T) {
 			t.Fatalf("seed %d: a batch differs from its samples", seed)
 		}
 	}
-	if len(seen) != 39 {
+	if len(seen) != 41 {
 		t.Fatalf("operators tried: %v", seen)
 	}
 }
@@ -135,6 +135,10 @@ func TestApplyByHand(t *testing.T) {
 		{"tanh", graph.Tanh{}, graph.Vector(3), []float32{0, 1e30, -1e30}, []float32{0, 1, -1}},
 		{"affine", &graph.Affine{Scale: []float32{2, 3}, Shift: []float32{1, -1}}, graph.Shape{H: 1, W: 2, C: 2},
 			[]float32{1, 2, 3, 4}, []float32{3, 5, 7, 11}},
+		{"affine of each element", &graph.ElementAffine{Extent: graph.Shape{H: 2, W: 1, C: 1}, Scale: []float32{2, 3}, Shift: []float32{1, -1}}, graph.Shape{H: 2, W: 1, C: 2},
+			[]float32{1, 2, 3, 4}, []float32{3, 5, 8, 11}},
+		{"affine repeated", &graph.ElementAffine{Extent: graph.Shape{H: 2, W: 1, C: 1}, Shift: []float32{10, 20}}, graph.Shape{H: 4, W: 1, C: 1},
+			[]float32{1, 2, 3, 4}, []float32{11, 22, 13, 24}},
 		{"flatten", graph.Reshape{To: graph.Vector(8)}, graph.Shape{H: 2, W: 2, C: 2},
 			[]float32{1, 5, 2, 6, 3, 7, 4, 8}, []float32{1, 2, 3, 4, 5, 6, 7, 8}},
 		{"unflatten", graph.Reshape{To: graph.Shape{H: 2, W: 2, C: 2}}, graph.Vector(8),
@@ -161,6 +165,30 @@ func TestApplyByHand(t *testing.T) {
 // resize returns a Resize to h x w by the extents of any map whose quotients are exact.
 func resize(h, w int, mode, places, rounding string) graph.Elementary {
 	return graph.Resize{H: h, W: w, Mode: mode, Places: places, Rounding: rounding}
+}
+
+// A product of two values, for each of two rows of the map.
+func TestProductByHand(t *testing.T) {
+	a := []float32{1, 2, 3, 4, 5, 6, 1, 0, 0, 0, 0, 1} // 2 x 2 x 3
+	for _, c := range []struct {
+		op   graph.Product
+		b    graph.Shape
+		want []float32
+	}{
+		{graph.Product{}, graph.Shape{H: 2, W: 3, C: 2}, []float32{22, 28, 49, 64, 7, 8, 11, 12}},
+		{graph.Product{Transposed: true}, graph.Shape{H: 2, W: 2, C: 3}, []float32{14, 32, 32, 77, 7, 10, 9, 12}},
+	} {
+		shapes := []graph.Shape{{H: 2, W: 2, C: 3}, c.b}
+		out, err := c.op.OutShape(shapes...)
+		if want := (graph.Shape{H: 2, W: 2, C: 2}); err != nil || out != want {
+			t.Fatalf("%+v: %v, %v", c.op, out, err)
+		}
+		got := make([]float32, out.Len())
+		c.op.Apply(got, 1, shapes, a, []float32{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12})
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%+v: %v, want %v", c.op, got, c.want)
+		}
+	}
 }
 
 func TestLayout(t *testing.T) {
@@ -261,6 +289,15 @@ func TestShapesRejects(t *testing.T) {
 		"affine shift":        {chain(square, &graph.Affine{Scale: make([]float32, 1), Shift: []float32{}}), nil},
 		"NaN scale":           {chain(square, &graph.Affine{Scale: []float32{nan}}), graph.ErrNotFinite},
 		"infinite shift":      {chain(square, &graph.Affine{Shift: []float32{inf}}), graph.ErrNotFinite},
+		"product of 1 value":  {chain(square, graph.Product{}), nil},
+		"product of unlikes":  {&graph.Graph{Input: square, Nodes: []graph.Node{node(graph.Product{}, 0, 0)}, Output: 1}, nil},
+		"product of rows":     {&graph.Graph{Input: square, Nodes: []graph.Node{node(graph.Reshape{To: graph.Shape{H: 2, W: 8, C: 1}}, 0), node(graph.Product{Transposed: true}, 0, 1)}, Output: 2}, nil},
+		"product too large":   {&graph.Graph{Input: graph.Shape{H: 1, W: 1 << 17, C: 1}, Nodes: []graph.Node{node(graph.Product{Transposed: true}, 0, 0)}, Output: 1}, nil},
+		"elements of nothing": {chain(square, &graph.ElementAffine{Extent: square}), nil},
+		"elements of 0":       {chain(square, &graph.ElementAffine{Extent: graph.Shape{H: 4, W: 4}, Shift: []float32{}}), nil},
+		"elements of thirds":  {chain(square, &graph.ElementAffine{Extent: graph.Shape{H: 3, W: 1, C: 1}, Shift: make([]float32, 3)}), nil},
+		"few elements":        {chain(square, &graph.ElementAffine{Extent: square, Scale: make([]float32, 15)}), nil},
+		"NaN element":         {chain(square, &graph.ElementAffine{Extent: graph.Vector(1), Scale: []float32{nan}}), graph.ErrNotFinite},
 		"NaN bound":           {chain(square, graph.Clip{Max: nan}), graph.ErrNotFinite},
 		"select of two":       {&graph.Graph{Input: square, Nodes: []graph.Node{node(graph.Select{}, 0, 0)}, Output: 1}, nil},
 		"select of unlike":    {&graph.Graph{Input: square, Nodes: []graph.Node{node(graph.MaxPool{Pool: pool(2, 1, 1, 1)}, 0), node(graph.Select{}, 0, 0, 1)}, Output: 2}, nil},

@@ -196,11 +196,11 @@ func (Concat) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
 	}
 }
 
-// Apply moves nothing where both shapes have one position or one channel: C, H,
-// W order and H, W, C order are then the same.
+// Apply moves nothing where both shapes have one position or one channel, as C, H, W
+// order and H, W, C order are then the same, nor where the channels stay.
 func (r Reshape) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
 	from, src := shapes[0], in[0]
-	if from == r.To || from.flat() && r.To.flat() {
+	if from.C == r.To.C || from.flat() && r.To.flat() {
 		copy(dst, src)
 		return
 	}

@@ -16,6 +16,10 @@ import (
 //
 // An Affine goes into a convolution before it also where no more than a few Transposes and Slices
 // that keep channels together lie between, as behind the convolution that a transposed one is read as.
+//
+// An ElementAffine that gives all positions the same is an Affine, and one that follows
+// another of its extent joins it.
+//
 // A Pad with zeros around a map goes into the padding of a convolution that reads it.
 // A MaxPool that alone reads a ReLU or Clip goes before it: these keep the order of
 // values, so that results are the same, of fewer of them.
@@ -23,7 +27,7 @@ import (
 // g must be valid but for values that nothing reads, and is left as it is.
 func Simplify(g *Graph) *Graph {
 	// First among themselves, so that each linear operator is changed once.
-	return poolFirst(throughMoves(fold(fold(padInto(g), combine), absorb)))
+	return poolFirst(throughMoves(fold(fold(alikeEverywhere(padInto(g)), combine), absorb)))
 }
 
 // padInto returns g with convolutions that do the padding that a Pad before them does.
@@ -49,6 +53,31 @@ func padInto(g *Graph) *Graph {
 		}
 	}
 	return out
+}
+
+// alikeEverywhere makes Affines of what gives all positions the same, in place.
+func alikeEverywhere(g *Graph) *Graph {
+	shapes := make([]Shape, 1, len(g.Nodes)+1)
+	shapes[0] = g.Input
+	for i, n := range g.Nodes {
+		in := make([]Shape, len(n.Inputs))
+		for j, v := range n.Inputs {
+			in[j] = shapes[v]
+		}
+		out, _ := n.Op.OutShape(in...) // which is valid
+		shapes = append(shapes, out)
+		if e, ok := n.Op.(*ElementAffine); ok && e.Extent.H == 1 && e.Extent.W == 1 {
+			a := new(Affine)
+			if e.Scale != nil {
+				a.Scale = slices.Repeat(e.Scale, out.C/e.Extent.C)
+			}
+			if e.Shift != nil {
+				a.Shift = slices.Repeat(e.Shift, out.C/e.Extent.C)
+			}
+			g.Nodes[i].Op = a
+		}
+	}
+	return g
 }
 
 // poolFirst moves each MaxPool before those of ReLU and Clip that it alone reads, in place.
@@ -108,6 +137,14 @@ func fold(g *Graph, j join) *Graph {
 					continue
 				}
 				n.Op = rest
+			}
+		}
+		if e, ok := n.Op.(*ElementAffine); ok && n.Inputs[0] > 0 && readers[n.Inputs[0]] == 1 {
+			before := &out.Nodes[to[n.Inputs[0]]-1]
+			if d, ok := before.Op.(*ElementAffine); ok && d.Extent == e.Extent {
+				scale, shift := (&Affine{e.Scale, e.Shift}).after(d.Scale, d.Shift)
+				before.Op, to[i+1] = &ElementAffine{e.Extent, scale, shift}, to[n.Inputs[0]]
+				continue
 			}
 		}
 		inputs := make([]Value, len(n.Inputs))

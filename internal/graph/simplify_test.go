@@ -64,6 +64,10 @@ func TestSimplifyByHand(t *testing.T) {
 	largest := graph.MaxPool{Pool: pool(1, 2, 1, 1)}
 	clip := graph.Clip{Min: -1, Max: 6}
 	counted := graph.AvgPool{Pool: padded.Pool, CountPad: true}
+	rows := func(scale, shift []float32) graph.Op {
+		return &graph.ElementAffine{Extent: graph.Shape{H: 2, W: 1, C: 1}, Scale: scale, Shift: shift}
+	}
+	columns := &graph.ElementAffine{Extent: graph.Shape{H: 1, W: 2, C: 1}, Shift: []float32{1, 2}}
 	for name, c := range map[string]struct{ ops, want []graph.Op }{
 		"scale into weights":     {[]graph.Op{dense(nil, 1, 2, 3, 4), scale}, []graph.Op{dense(nil, 2, 4, 9, 12)}},
 		"shift into no bias":     {[]graph.Op{dense(nil, 1, 2, 3, 4), shift}, []graph.Op{dense([]float32{1, -1}, 1, 2, 3, 4)}},
@@ -83,6 +87,9 @@ func TestSimplifyByHand(t *testing.T) {
 		"mean to sum, shifted":   {[]graph.Op{mean, &graph.Affine{Scale: four.Scale, Shift: shift.Shift}}, []graph.Op{graph.SumPool{Pool: mean.Pool}, shift}},
 		"mean to sum, and on":    {[]graph.Op{mean, four, both}, []graph.Op{graph.SumPool{Pool: mean.Pool}, both}},
 		"mean and a shift":       {[]graph.Op{mean, shift}, []graph.Op{mean, shift}},
+		"elements alike":         {[]graph.Op{dense(nil, 1, 2, 3, 4), &graph.ElementAffine{Extent: graph.Vector(1), Scale: []float32{2}}}, []graph.Op{dense(nil, 2, 4, 6, 8)}},
+		"elements of rows":       {[]graph.Op{mean, rows([]float32{2, 3}, nil), rows([]float32{4, 5}, []float32{6, 7})}, []graph.Op{mean, rows([]float32{8, 15}, []float32{6, 7})}},
+		"elements of two kinds":  {[]graph.Op{mean, rows([]float32{2, 3}, nil), columns}, []graph.Op{mean, rows([]float32{2, 3}, nil), columns}},
 		"largest before ReLU":    {[]graph.Op{largest, graph.ReLU{}, largest}, []graph.Op{largest, largest, graph.ReLU{}}},
 		"largest before both":    {[]graph.Op{mean, clip, graph.ReLU{}, largest}, []graph.Op{mean, largest, clip, graph.ReLU{}}},
 		"largest behind others":  {[]graph.Op{mean, graph.LeakyReLU{Alpha: -1}, largest}, []graph.Op{mean, graph.LeakyReLU{Alpha: -1}, largest}},

@@ -45,6 +45,10 @@ var decoders = map[string]func(json.RawMessage) (Op, error){
 		op := new(Gather)
 		return op, unmarshal(p, op)
 	},
+	(*ElementAffine)(nil).Name(): func(p json.RawMessage) (Op, error) {
+		op := new(ElementAffine)
+		return op, unmarshal(p, op)
+	},
 	ReLU{}.Name():        decodeValue[ReLU],
 	LeakyReLU{}.Name():   decodeValue[LeakyReLU],
 	Clip{}.Name():        decodeValue[Clip],
@@ -78,6 +82,7 @@ var decoders = map[string]func(json.RawMessage) (Op, error){
 	Select{}.Name():      decodeValue[Select],
 	Max{}.Name():         decodeValue[Max],
 	Min{}.Name():         decodeValue[Min],
+	Product{}.Name():     decodeValue[Product],
 }
 
 // decodeValue decodes an operator that is a plain value.

@@ -30,13 +30,16 @@ func everyOperator() *graph.Graph {
 		graph.ELU{Alpha: 0.5}, graph.Softplus{}, graph.Erf{}, graph.Exp{}, graph.Log{}, graph.Abs{}, graph.Reciprocal{}, graph.Sqrt{}, &graph.PReLU{Slope: graphtest.Normal(r, 3, 1)}, graph.LogSoftmax{},
 		graph.Pad{Before: graph.Shape{H: 1}, After: graph.Shape{W: 1}, Value: 0.25}, &graph.Transpose{Dims: []int{3, 4}, Perm: []int{1, 0}, To: graph.Shape{H: 2, W: 2, C: 3}},
 		graph.Slice{H: graph.Range{To: 2}, W: graph.Range{From: 1, To: 2}, C: graph.Range{To: 3}}, graph.ChannelMean{},
-		&graph.Gather{Along: "H", From: []int{1, 0, 1}}, graph.Resize{H: 4, W: 2, ScaleH: 4. / 3, ScaleW: 2, Mode: "nearest", Places: "half_pixel", Rounding: "floor"})
+		&graph.Gather{Along: "H", From: []int{1, 0, 1}}, graph.Resize{H: 4, W: 2, ScaleH: 4. / 3, ScaleW: 2, Mode: "nearest", Places: "half_pixel", Rounding: "floor"},
+		graph.Product{Transposed: true}, &graph.ElementAffine{Extent: graph.Shape{H: 2, W: 1, C: 1}, Shift: graphtest.Normal(r, 2, 1)})
 	for i, n := range g.Nodes {
 		switch n.Op.(type) {
 		case graph.Add, graph.Sub, graph.Mul, graph.Div, graph.Concat, graph.Max, graph.Min:
 			g.Nodes[i].Inputs = []graph.Value{graph.Value(i), graph.Value(i - 1)}
 		case graph.Select:
 			g.Nodes[i].Inputs = []graph.Value{graph.Value(i), graph.Value(i - 1), graph.Value(i)}
+		case graph.Product:
+			g.Nodes[i].Inputs = []graph.Value{graph.Value(i), graph.Value(i)}
 		}
 	}
 	return g
@@ -67,7 +70,7 @@ func TestStructure(t *testing.T) {
 	for _, n := range everyOperator().Nodes {
 		seen[n.Op.Name()] = true
 	}
-	if len(seen) != 39 {
+	if len(seen) != 41 {
 		t.Fatalf("%d operators", len(seen))
 	}
 	for _, g := range []*graph.Graph{everyOperator(), graphtest.MNIST(source(2))} {

@@ -95,7 +95,7 @@ var only = map[string][]string{
 // confined: only packages below these reach the module or package of the key.
 var confined = map[string][]string{
 	"gorgonia.org/gorgonia":            {"internal/reference", "models/train", "cmd/securenets"},
-	"gonum.org/v1/gonum":               {"kernels/gonum", "kernels/cuda", "internal/attack", "internal/reference", "models/train", "cmd/securenets", "cmd/securenetsd"},
+	"gonum.org/v1/gonum":               {"kernels/gonum", "kernels/cuda", "internal/graph", "internal/onnx", "internal/attack", "internal/adversary", "internal/reference", "hostclient", "models/train", "cmd/securenets", "cmd/securenetsd"},
 	"gonum.org/v1/plot":                {"cmd/securenets"},
 	"gorgonia.org/cu":                  {"kernels/cuda", "cmd/securenets", "cmd/securenetsd"},
 	"github.com/NVIDIA/go-nvml":        {"kernels/cuda", "cmd/securenets", "cmd/securenetsd"},

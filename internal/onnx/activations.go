@@ -9,7 +9,7 @@ import (
 )
 
 func (p *parser) neg(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
+	x, err := p.viewed(n, 0)
 	if err != nil {
 		return x, err
 	}
@@ -22,7 +22,7 @@ func (p *parser) elu(n *node) (operand, error) {
 
 // celu reads max(0, x) + min(0, alpha (exp(x/alpha) - 1)).
 func (p *parser) celu(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
+	x, err := p.viewed(n, 0)
 	if err != nil {
 		return x, err
 	}
@@ -41,7 +41,7 @@ func (p *parser) celu(n *node) (operand, error) {
 
 // selu reads gamma x where x > 0, and gamma alpha (exp(x) - 1) elsewhere.
 func (p *parser) selu(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
+	x, err := p.viewed(n, 0)
 	if err != nil {
 		return x, err
 	}
@@ -78,7 +78,7 @@ func (p *parser) times(x, y operand, err error) (operand, error) {
 
 // hardSwish reads x max(0, min(1, x/6 + 1/2)).
 func (p *parser) hardSwish(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
+	x, err := p.viewed(n, 0)
 	if err != nil {
 		return x, err
 	}
@@ -88,7 +88,7 @@ func (p *parser) hardSwish(n *node) (operand, error) {
 
 // swish reads x / (1 + exp(-alpha x)).
 func (p *parser) swish(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
+	x, err := p.viewed(n, 0)
 	if err != nil {
 		return x, err
 	}
@@ -101,7 +101,7 @@ func (p *parser) swish(n *node) (operand, error) {
 
 // mish reads x tanh(log(1 + exp(x))).
 func (p *parser) mish(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
+	x, err := p.viewed(n, 0)
 	if err != nil {
 		return x, err
 	}
@@ -114,7 +114,7 @@ func (p *parser) mish(n *node) (operand, error) {
 
 // gelu reads x (1 + erf(x/√2)) / 2, or x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2.
 func (p *parser) gelu(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
+	x, err := p.viewed(n, 0)
 	if err != nil {
 		return x, err
 	}
@@ -168,44 +168,65 @@ func (p *parser) normalised(x operand, over map[axis]bool, epsilon float32) (ope
 	return p.apply(graph.Div{}, x.axes, d, y)
 }
 
-// layerNorm reads a LayerNormalization whose scale and bias have one value a channel.
+// layerNorm reads a LayerNormalization.
 func (p *parser) layerNorm(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
+	x, err := p.viewed(n, 0)
 	if err != nil {
 		return x, err
 	}
-	from, err := p.dimension(n, x, n.int("axis", -1))
+	s := x.view()
+	from, err := p.index(n, s, n.int("axis", -1))
 	if err != nil {
 		return x, err
 	}
-	last := len(x.axes) - 1
-	if from == last {
-		if x, err = p.channelsAt(x, last); err != nil {
-			return x, err
+	for i := from + 1; i < len(s.dims); i++ {
+		if s.size(i).batch {
+			return x, p.refuse(n, "across samples")
 		}
 	}
 	over := map[axis]bool{}
-	for _, a := range x.axes[from:] {
-		over[a] = true
+	if last := len(s.dims) - 1; x.split == nil && from < last {
+		for _, a := range x.axes[from-1:] {
+			over[a] = true
+		}
+	} else {
+		if from == last {
+			x, _, err = p.lastAlongC(n, x)
+		} else {
+			var all []int
+			for i := range last + 1 - from {
+				all = append(all, from+i)
+			}
+			x, err = p.placed(x, all, nil, s.others(all...))
+		}
+		if err != nil {
+			return x, err
+		}
+		over[axisC] = true
 	}
 	y, err := p.normalised(x, over, n.float("epsilon", 1e-5))
 	if err != nil {
 		return x, err
 	}
-	a := new(graph.Affine)
-	for i, v := range []*[]float32{&a.Scale, &a.Shift} {
-		if i == 1 && !n.has(2) {
-			break
-		}
-		t, err := p.constant(n, i+1)
+	// Scales and shifts, each of its own extent.
+	for i := 1; i < 3 && (i == 1 || n.has(2)); i++ {
+		t, err := p.constant(n, i)
 		if err != nil {
 			return x, err
 		}
-		if *v, err = p.channels(n, t, y.shape, y.axes); err != nil {
+		y2, v, extent, err := p.spread(n, t, y)
+		if err != nil {
+			return x, err
+		}
+		a := &graph.Affine{Scale: v}
+		if i == 2 {
+			a = &graph.Affine{Shift: v}
+		}
+		if y, err = p.apply(elementAffine(extent, a, y2), y2.axes, y2); err != nil {
 			return x, err
 		}
 	}
-	return p.apply(a, y.axes, y)
+	return y, nil
 }
 
 // instanceNorm reads an InstanceNormalization: of each channel, over its map.
@@ -265,10 +286,16 @@ func (p *parser) groupNorm(n *node) (operand, error) {
 	}
 	y, err := p.reshaped(n, x, []int64{groups, int64(x.shape.Len()) / groups})
 	if err == nil {
+		y, _, err = p.settled(y) // which is no more than N x C x L
+	}
+	if err == nil {
 		y, err = p.normalised(y, map[axis]bool{axisW: true}, n.float("epsilon", 1e-5))
 	}
 	if err == nil {
 		y, err = p.reshaped(n, y, dims)
+	}
+	if err == nil {
+		y, _, err = p.settled(y)
 	}
 	if err != nil {
 		return x, err

@@ -36,32 +36,16 @@ func shaped(axes []axis, dims []int64) graph.Shape {
 	return graph.Shape{C: e[axisC], H: e[axisH], W: e[axisW]}
 }
 
-// A split is a tensor of more dimensions than a graph's shape has: a value, taken in C, H, W
-// order as one of dims, transposed by perm. Only a Reshape makes a value of it again.
-type split struct {
-	dims []int64
-	perm []int
-}
-
-// maxSplit bounds the dimensions of a split.
-const maxSplit = 7
-
 // rank returns the dimensions of x, with the batch.
 func (x operand) rank() int {
 	if x.split != nil {
-		return 1 + len(x.split.dims)
+		return len(x.split.dims)
 	}
 	return 1 + len(x.axes)
 }
 
-// dims returns the extents of x after the batch.
+// dims returns the extents of x after the batch, which is no split.
 func (x operand) dims() (dims []int64) {
-	if x.split != nil {
-		for _, i := range x.split.perm {
-			dims = append(dims, x.split.dims[i])
-		}
-		return dims
-	}
 	if x.wide != nil {
 		return shapedDims(*x.wide, x.axes)
 	}
@@ -77,14 +61,8 @@ func shapedDims(s graph.Shape, axes []axis) (dims []int64) {
 }
 
 // order returns how a sample in C, H, W order becomes x's elements in order: as a
-// tensor of dims, transposed by perm.
+// tensor of dims, transposed by perm. x is no split.
 func (x operand) order() (dims, perm []int) {
-	if x.split != nil {
-		for _, d := range x.split.dims {
-			dims = append(dims, int(d))
-		}
-		return dims, x.split.perm
-	}
 	for _, a := range x.axes {
 		perm = append(perm, int(a))
 	}
@@ -148,37 +126,7 @@ func (p *parser) dimension(n *node, x operand, i int64) (int, error) {
 	return int(i - 1), nil
 }
 
-// reshaped gives x the sizes dims after the batch.
-func (p *parser) reshaped(n *node, x operand, dims []int64) (operand, error) {
-	if len(dims) == 0 || len(dims) > maxSplit {
-		return x, p.refuse(n, "to rank %d", 1+len(dims))
-	}
-	if len(dims) < len(canonical) {
-		from, perm := x.order()
-		axes := canonical[len(dims)]
-		to := shaped(axes, dims)
-		op := graph.NewTranspose(from, perm, to)
-		if op == (graph.Reshape{To: x.shape}) && !slices.Equal(x.axes, axes) {
-			// N x C against N x C x 1 x 1: one and the same to the graph.
-			x.axes, x.split = axes, nil
-			return x, nil
-		}
-		return p.apply(op, axes, x)
-	}
-	if from, perm := x.order(); x.split != nil || !slices.IsSorted(perm) {
-		var err error
-		if x, err = p.apply(graph.NewTranspose(from, perm, graph.Vector(x.shape.Len())), axesC, x); err != nil {
-			return x, err
-		}
-	}
-	x.split = &split{dims: dims}
-	for i := range dims {
-		x.split.perm = append(x.split.perm, i)
-	}
-	return x, nil
-}
-
-// transpose reads a Transpose that keeps samples apart, or one of a constant.
+// transpose reads a Transpose of a value or of a constant.
 func (p *parser) transpose(n *node) (operand, error) {
 	x, err := p.operand(n, 0)
 	if err != nil {
@@ -217,23 +165,8 @@ func (p *parser) transpose(n *node) (operand, error) {
 		t, err := p.transposed(n, x.constant, perm)
 		return operand{constant: t}, err
 	}
-	// Where the batch goes elsewhere, what follows takes it back, or is refused.
-	if x.turned != nil {
-		for i, v := range perm {
-			perm[i] = x.turned[v]
-		}
-	}
-	if x.turned = nil; perm[0] != 0 {
-		x.turned = perm
-		return x, nil
-	}
-	if x.split != nil {
-		s := &split{dims: x.split.dims}
-		for _, v := range perm[1:] {
-			s.perm = append(s.perm, x.split.perm[v-1])
-		}
-		x.split = s
-		return x, nil
+	if perm[0] != 0 || x.split != nil {
+		return p.turned(x, perm), nil
 	}
 	axes := make([]axis, len(x.axes))
 	for i, v := range perm[1:] {
@@ -294,17 +227,26 @@ func (p *parser) squeeze(n *node) (operand, error) {
 		}
 		return operand{constant: &c}, err
 	}
-	if x.known && !x.whole && x.wide == nil {
-		dims, err := squeezed(p, n, x.dims(), 1, func(d int64) bool { return d == 1 }, 1)
-		if err != nil {
-			return x, err
-		}
-		if x.split != nil || len(dims) > len(axesCHW) {
-			return p.reshaped(n, x, dims)
-		}
-	}
-	if x, err = p.variable(n, 0, 0); err != nil {
+	if x, err = p.viewed(n, 0); err != nil {
 		return x, err
+	}
+	if list, err := p.list(n, "axes", 1); err != nil || x.split != nil || n.op == "Unsqueeze" && (len(list)+x.rank() > len(canonical) || slices.Contains(list, 0)) || p.batch == 1 && slices.Contains(list, 0) {
+		s := x.view()
+		if p.batch == 1 { // of one sample any dimension of 1 may be
+			t := &split{parts: s.parts}
+			for i := range s.dims {
+				t.dims = append(t.dims, s.own(i))
+			}
+			s = t
+		}
+		dims, err := squeezed(p, n, s.dims, 0, func(d []int) bool { return len(d) == 0 }, nil)
+		if err == nil && (len(dims) == 0 || len(dims) > 1+maxSplit) {
+			err = p.refuse(n, "to rank %d", len(dims))
+		}
+		if p.batch == 1 && err == nil {
+			dims[0] = append([]int{batch}, dims[0]...)
+		}
+		return p.seen(x, &split{s.parts, dims}), err
 	}
 	of := extents(x.shape)
 	axes, err := squeezed(p, n, x.axes, 1, func(a axis) bool { return of[a] == 1 }, -1)

@@ -39,9 +39,21 @@ func (p *parser) places(n *node, i int) ([]int64, int, error) {
 	return v, len(o.sizes.dims), nil
 }
 
+// elements returns the numbers of a list counted from the start, of l elements.
+func elements(list []int64, l int64) ([]int, error) {
+	places := make([]int, len(list))
+	for j, v := range list {
+		if v < -l || v >= l {
+			return nil, fmt.Errorf("%w: element %d of %d", ErrInvalid, v, l)
+		}
+		places[j] = int((v + l) % l)
+	}
+	return places, nil
+}
+
 // gatherValue reads a Gather of places of a value, or of one, with or without its dimension.
 func (p *parser) gatherValue(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
+	x, err := p.viewed(n, 0)
 	if err != nil {
 		return x, err
 	}
@@ -49,30 +61,33 @@ func (p *parser) gatherValue(n *node) (operand, error) {
 	if err != nil {
 		return x, err
 	}
-	i, err := p.dimension(n, x, n.int("axis", 0))
+	i, err := p.index(n, x.view(), n.int("axis", 0))
 	if err != nil {
 		return x, err
 	}
-	l := x.dims()[i]
-	places := make([]int, len(list))
-	for j, v := range list {
-		if v < -l || v >= l {
-			return x, fmt.Errorf("%w: element %d of %d", ErrInvalid, v, l)
-		}
-		places[j] = int((v + l) % l)
+	places, err := elements(list, x.view().size(i).n)
+	if err != nil {
+		return x, err
 	}
 	if rank > 1 || len(places) == 0 {
 		return x, p.refuse(n, "by indices of rank %d", rank)
 	}
-	axes := x.axes
 	if x, err = p.gathered(x, i, places); err != nil || rank == 1 {
 		return x, err
 	}
-	if len(axes) == 1 {
+	s := x.view()
+	if len(s.dims) < 3 {
 		return x, p.refuse(n, "to rank 1")
 	}
-	x.axes = append(append([]axis{}, axes[:i]...), axes[i+1:]...)
-	return x, nil
+	if x.split == nil && i > 0 {
+		x.axes = slices.Delete(slices.Clone(x.axes), i-1, i)
+		return x, nil
+	}
+	dims := slices.Delete(slices.Clone(s.dims), i, i+1)
+	if s.size(i).batch { // of one sample
+		dims[0] = append([]int{batch}, dims[0]...)
+	}
+	return p.seen(x, &split{s.parts, dims}), nil
 }
 
 // gatherND reads a GatherND of a grid of places, along the first dimensions of a value that was
@@ -81,7 +96,7 @@ func (p *parser) gatherND(n *node) (operand, error) {
 	if d := n.int("batch_dims", 0); d != 0 {
 		return operand{}, p.refuse(n, "batch_dims=%d", d)
 	}
-	x, err := p.operand(n, 0)
+	x, err := p.viewed(n, 0)
 	if err != nil {
 		return x, err
 	}
@@ -89,79 +104,53 @@ func (p *parser) gatherND(n *node) (operand, error) {
 	if err != nil {
 		return x, err
 	}
-	if x.turned == nil || x.split != nil || x.whole || x.wide != nil {
-		return x, p.refuse(n, "across samples")
-	}
 	last := len(t.dims) - 1
-	if last < 1 || t.dims[last] > 2 || t.dims[last] > int64(len(x.axes)) {
+	if last < 1 || t.dims[last] > 2 || t.dims[last] >= int64(x.rank()) {
 		return x, p.refuse(n, "by indices of shape %d", t.dims)
 	}
 	list, _, err := p.places(n, 1)
 	if err != nil {
 		return x, err
 	}
-	by := int(t.dims[last]) // dimensions
-	lists, ends, ok := grid(list, t.dims[:last], by)
+	lists, ok := grid(list, t.dims[:last], int(t.dims[last]))
 	if !ok {
 		return x, p.refuse(n, "of no grid")
 	}
-	turned := x.turned
-	x.turned = nil
-	from := x.dims()
-	parts := make([][]int64, len(from)) // that each dimension becomes
-	for i, d := range from {
-		parts[i] = []int64{d}
-	}
-	for k, list := range lists {
-		i := turned[k] - 1 // after the batch
-		if i < 0 {
-			return x, p.refuse(n, "across samples")
+	for i, list := range lists {
+		if _, err := p.index(n, x.view(), int64(i)); err != nil {
+			return x, err
 		}
-		places := make([]int, len(list))
-		for j, v := range list {
-			if v < -from[i] || v >= from[i] {
-				return x, fmt.Errorf("%w: element %d of %d", ErrInvalid, v, from[i])
-			}
-			places[j] = int((v + from[i]) % from[i])
+		places, err := elements(list, x.view().size(i).n)
+		if err != nil {
+			return x, err
 		}
 		if x, err = p.gathered(x, i, places); err != nil {
 			return x, err
 		}
-		parts[i] = t.dims[ends[k]:ends[k+1]]
 	}
-	if dims := slices.Concat(parts...); len(dims) != len(from) {
-		if x, err = p.reshaped(n, x, dims); err != nil {
-			return x, err
-		}
+	// The dimensions of the indices, then those of which nothing was taken.
+	var to []size
+	for _, d := range t.dims[:last] {
+		to = append(to, size{n: d})
 	}
-	// Those of the indices come first, then the batch and the others as they were.
-	starts, next := []int{0}, 1 // of the batch's and each dimension's parts
-	for _, part := range parts {
-		starts = append(starts, next)
-		next += len(part)
+	to = append(to, x.view().sizes()[len(lists):]...)
+	y, ok := p.regrouped(x, to)
+	if !ok || len(to) > 1+maxSplit {
+		return x, p.refuse(n, "to rank %d", len(to))
 	}
-	for _, d := range turned {
-		count := 1
-		if d > 0 {
-			count = len(parts[d-1])
-		}
-		for k := range count {
-			x.turned = append(x.turned, starts[d]+k)
-		}
-	}
-	return x, nil
+	return y, nil
 }
 
 // grid returns the lists of which indices of the given shape, each of one or two places, are all
-// the pairs, and which of the shape's dimensions each list's are: from one end to the next.
-func grid(indices, shape []int64, places int) (lists [][]int64, ends []int, ok bool) {
+// the pairs.
+func grid(indices, shape []int64, places int) ([][]int64, bool) {
 	if places == 1 {
-		return [][]int64{indices}, []int{0, len(shape)}, true
+		return [][]int64{indices}, true
 	}
 	cols := len(indices) / 2
 	for k := 1; k < len(shape); k++ {
 		cols /= int(shape[k-1])
-		lists = make([][]int64, 2)
+		lists := make([][]int64, 2)
 		for i := 0; i < len(indices); i += 2 * cols {
 			lists[0] = append(lists[0], indices[i])
 		}
@@ -173,20 +162,22 @@ func grid(indices, shape []int64, places int) (lists [][]int64, ends []int, ok b
 			ok = ok && indices[2*i] == lists[0][i/cols] && indices[2*i+1] == lists[1][i%cols]
 		}
 		if ok {
-			return lists, []int{0, k, len(shape)}, true
+			return lists, true
 		}
 	}
-	return nil, nil, false
+	return nil, false
 }
 
-// gathered returns the given places, one or more, of x along dimension i after the batch.
+// gathered returns the given places, one or more, of x along dimension i.
 func (p *parser) gathered(x operand, i int, places []int) (operand, error) {
 	if graph.InOrder(places) {
-		part := newSlicing(x)
-		part.cut(i, int64(places[0]), int64(places[0]+len(places)))
-		return part.apply(p)
+		return p.cutOff(x, i, int64(places[0]), int64(places[0]+len(places)))
 	}
-	return p.apply(&graph.Gather{Along: [...]string{"C", "H", "W"}[x.axes[i]], From: places}, x.axes, x)
+	x, a, err := p.alone(x, i)
+	if err != nil {
+		return x, err
+	}
+	return p.along(&graph.Gather{Along: [...]string{"C", "H", "W"}[a], From: places}, x, i, a)
 }
 
 // pad reads a Pad. Before opset 11 its inputs are attributes.
@@ -308,7 +299,7 @@ func (p *parser) mirrored(n *node, x operand, i int, mode string, from, to int64
 		}
 		places = append(places, int(at))
 	}
-	return p.gathered(x, i, places)
+	return p.gathered(x, 1+i, places)
 }
 
 // largest reads Max and Min of values and numbers.
@@ -325,16 +316,11 @@ func (p *parser) largest(n *node) (operand, error) {
 		case y.known:
 			x, err = p.ofTwo(n, x, y)
 		default:
-			var t *tensor
-			if t, err = p.constant(n, i); err != nil {
-				break
+			v, single, wrong := p.number(n, i, math.MaxInt)
+			if wrong == nil && !single {
+				wrong = p.refuse(n, "constant of more than one number")
 			}
-			if size, err := t.len(); err != nil || size != 1 {
-				return x, p.refuse(n, "constant of more than one number")
-			}
-			var v []float32
-			v, err = p.floats32(n, t)
-			numbers = append(numbers, v...)
+			numbers, err = append(numbers, v), wrong
 		}
 		if err != nil {
 			return x, err
@@ -358,117 +344,40 @@ func (p *parser) largest(n *node) (operand, error) {
 
 // tile reads a Tile that keeps samples apart.
 func (p *parser) tile(n *node) (operand, error) {
-	x, err := p.operand(n, 0)
+	x, err := p.viewed(n, 0)
 	if err != nil {
 		return x, err
-	}
-	if !x.known || x.split == nil || x.whole || x.wide != nil {
-		if x, err = p.variable(n, 0, 0); err != nil {
-			return x, err
-		}
 	}
 	times, err := p.list(n, "", 1)
 	if err != nil {
 		return x, err
 	}
-	dims := x.dims()
 	if len(times) != x.rank() {
 		return x, fmt.Errorf("%w: %d repeats of rank %d", ErrInvalid, len(times), x.rank())
 	}
-	if times[0] != 1 {
-		return x, p.refuse(n, "across samples")
-	}
-	for i, r := range times[1:] {
+	for i, r := range times {
 		if r < 1 || r > math.MaxInt32 {
 			return x, fmt.Errorf("%w: repeated %d times", ErrInvalid, r)
 		}
 		if r == 1 {
 			continue
 		}
-		if err := p.charge(int(dims[i] * r)); err != nil {
+		if _, err := p.index(n, x.view(), int64(i)); err != nil {
+			return x, err
+		}
+		l := x.view().size(i).n
+		if err := p.charge(int(l * r)); err != nil {
 			return x, err
 		}
 		var places []int
-		for j := range dims[i] * r {
-			places = append(places, int(j%dims[i]))
+		for j := range l * r {
+			places = append(places, int(j%l))
 		}
-		at, splits := i, x.split != nil
-		if splits { // the dimension is the rows of a map
-			before, _ := extent(dims[:i])
-			after, _ := extent(dims[i+1:])
-			if x, err = p.reshaped(n, x, []int64{int64(before), dims[i], int64(after)}); err != nil {
-				return x, err
-			}
-			at = 1
-		}
-		x, err = p.gathered(x, at, places)
-		if dims[i] *= r; err == nil && splits {
-			x, err = p.reshaped(n, x, dims)
-		}
-		if err != nil {
+		if x, err = p.gathered(x, i, places); err != nil {
 			return x, err
 		}
 	}
 	return x, nil
-}
-
-// reduceSplit reads a reduction of a value of more dimensions than a map has.
-func (p *parser) reduceSplit(n *node, x operand) (operand, error) {
-	if n.op == "ReduceL2" || x.whole || x.wide != nil {
-		return x, p.refuse(n, "input of rank %d", x.rank())
-	}
-	list, err := p.list(n, "axes", 1)
-	if err != nil {
-		return x, err
-	}
-	if len(list) == 0 {
-		return x, p.refuse(n, "across samples")
-	}
-	dims := x.dims()
-	over := make([]bool, len(dims))
-	for _, a := range list {
-		i, err := p.dimension(n, x, a)
-		if err != nil {
-			return x, err
-		}
-		over[i] = true
-	}
-	product := func(v []int64) int64 {
-		all, _ := extent(v) // a part of a value's
-		return int64(all)
-	}
-	for i := 0; i < len(dims); i++ {
-		j := i
-		for j < len(dims) && over[j] {
-			j++
-		}
-		if size := product(dims[i:j]); size > 1 {
-			// Dimensions side by side are the rows of a map.
-			if x, err = p.reshaped(n, x, []int64{product(dims[:i]), size, product(dims[j:])}); err == nil {
-				x, err = p.reduced(n.op, x, map[axis]bool{axisH: true})
-			}
-			for k := range dims[i:j] {
-				dims[i+k] = 1
-			}
-			if err == nil {
-				x, err = p.reshaped(n, x, dims)
-			}
-			if err != nil {
-				return x, err
-			}
-		}
-		i = max(i, j-1)
-	}
-	if n.int("keepdims", 1) != 0 {
-		return x, nil
-	}
-	var rest []int64
-	for i, d := range dims {
-		if !over[i] {
-			rest = append(rest, d)
-		}
-	}
-	return p.reshaped(n, x, rest)
 }
 
 // gather writes op of x.

@@ -164,6 +164,12 @@ func (w *writer) node(n graph.Node, shapes []graph.Shape, name string) error {
 	case *graph.Transpose:
 		out.rank = naturalRank(op.To)
 		w.transpose(op, w.values[x].name, name, out.rank)
+	case graph.Product:
+		out.rank = 4
+		w.product(op, n, shapes, name)
+	case *graph.ElementAffine:
+		out.rank = naturalRank(from)
+		w.elementAffine(op, w.values[x].name, from, name, out.rank)
 	case graph.Slice:
 		w.slice(op, w.values[x], name)
 	case graph.Pad:
@@ -296,6 +302,46 @@ func (w *writer) transpose(op *graph.Transpose, x, name string, rank int) {
 	w.emit("Transpose", []string{name + ".split"}, name+".transposed", intsAttribute("perm", perm...))
 	to := append([]int64{0}, dimsOf(op.To, rank)...)
 	w.emit("Reshape", []string{name + ".transposed", w.ints(name+".shape", to...)}, name)
+}
+
+// product writes op by way of tensors with channels last.
+func (w *writer) product(op graph.Product, n graph.Node, shapes []graph.Shape, name string) {
+	inputs := make([]string, 2)
+	for i, v := range n.Inputs {
+		perm := []int{0, 2, 3, 1}
+		if i == 1 && op.Transposed {
+			perm = []int{0, 2, 1, 3}
+		}
+		inputs[i] = fmt.Sprint(name, ".matrices", i)
+		w.emit("Transpose", []string{w.ranked(v, shapes[v], 4, fmt.Sprint(name, ".input", i))}, inputs[i], intsAttribute("perm", perm...))
+	}
+	w.emit("MatMul", inputs, name+".products")
+	w.emit("Transpose", []string{name + ".products"}, name, intsAttribute("perm", 0, 3, 1, 2))
+}
+
+// elementAffine writes op of x, of shape s, as Mul, Add or both, by way of a tensor that has
+// a dimension for what is repeated.
+func (w *writer) elementAffine(op *graph.ElementAffine, x string, s graph.Shape, name string, rank int) {
+	dims, constant := []int64{0}, []int{1}
+	for a, e := range extents(op.Extent) {
+		dims, constant = append(dims, int64(extents(s)[a]/e), int64(e)), append(constant, 1, e)
+	}
+	chw := func(v []float32) []float32 {
+		u := make([]float32, len(v))
+		graph.HWCToCHW(u, v, 1, op.Extent)
+		return u
+	}
+	w.emit("Reshape", []string{x, w.ints(name+".dims", dims...)}, name+".split")
+	x = name + ".split"
+	if op.Scale != nil {
+		w.emit("Mul", []string{x, w.floats(name+".scale", chw(op.Scale), constant...)}, name+".scaled")
+		x = name + ".scaled"
+	}
+	if op.Shift != nil {
+		w.emit("Add", []string{x, w.floats(name+".shift", chw(op.Shift), constant...)}, name+".shifted")
+		x = name + ".shifted"
+	}
+	w.reshape(x, name, s, rank)
 }
 
 // slice writes op of x.

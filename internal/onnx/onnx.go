@@ -5,21 +5,22 @@
 //
 // Opsets 7 to 28 of the operators
 //
-//	Gemm, MatMul, Conv and ConvTranspose with constant weights,
+//	Gemm, MatMul, Conv and ConvTranspose with constant weights, MatMul of two values,
 //	Relu, LeakyRelu, PRelu, Elu, Selu, Celu, Clip, Sigmoid, HardSigmoid, Tanh,
 //	HardSwish, Swish, Mish, Gelu, Softplus, Erf, Exp, Log, Sqrt, Abs, Neg, Reciprocal,
 //	Sign, Pow by 0.5, 1, 2 and 3,
 //	MaxPool, AveragePool, GlobalMaxPool, GlobalAveragePool, with ceil_mode; MaxPool dilated,
 //	ReduceMax, ReduceMean, ReduceSum and ReduceL2 of any axes but the batch, LRN,
-//	BatchNormalization; LayerNormalization, InstanceNormalization and
+//	BatchNormalization, LayerNormalization; InstanceNormalization and
 //	GroupNormalization with scales a channel,
-//	Add, Sub, Mul and Div with a constant of one value along an axis, or of two
+//	Add, Sub, Mul and Div with a constant that is the same for all samples, or of two
 //	values, one of which may broadcast to the other, Max and Min of values and numbers,
 //	Greater, Less, GreaterOrEqual and LessOrEqual, And, Or and Not of these, and Where by them,
 //	Concat, Split, Slice and Gather of any axis but the batch, GatherND of grids of places, Tile,
 //	Pad in all modes,
 //	Resize and Upsample of rows and columns: nearest, linear and cubic, without antialias,
-//	Transpose, DepthToSpace, SpaceToDepth, Expand where arithmetic reads it,
+//	Transpose, DepthToSpace, SpaceToDepth, Expand where arithmetic reads it, and of a
+//	constant to the batch where Concat reads it,
 //	Softmax and LogSoftmax over any axis but the batch,
 //	Flatten, Reshape, Squeeze and Unsqueeze,
 //	Constant, Identity, Dropout, Cast to float
@@ -27,16 +28,19 @@
 // are read, on vectors (N x C), sequences (N x C x L) and maps (N x C x H x W), which
 // become NHWC, sequences as maps of one row. The batch N may be symbolic or fixed: what
 // is read takes any. A shape may be computed, from constants and from Shape, by Gather,
-// Slice, Concat, Squeeze, Unsqueeze, Cast, Add, Sub, Mul, Div and Mod, and pads by
-// ConstantOfShape, Reshape and Transpose too, as exporters write them.
+// Slice, Concat, Squeeze, Unsqueeze, Cast, Add, Sub, Mul, Div, Mod, Equal and Where, and
+// pads by ConstantOfShape, Reshape and Transpose too, as exporters write them.
 //
 // Of several outputs the one of floats is read, if it is one alone: of a classifier its
 // probabilities, not its labels.
 //
 // Of a Transpose only the order of axes is noted, and what reads it asks for the order
-// that it needs: between NHWC and NCHW nothing is moved. A dense layer over the last axis
-// of more than a vector is a convolution of 1 x 1, a transposed convolution one of stride 1 whose
-// channels a Transpose makes pixels of. Other operators become several of
+// that it needs: between NHWC and NCHW nothing is moved. Between operators a value may have
+// more dimensions than a map, and its batch anywhere among them, as attention has it: Gemm,
+// MatMul, Softmax, LayerNormalization, elementwise operators, reductions, Concat, Slice, Gather,
+// Tile and Split take it as it is (see split), and others if it is a map once more. A dense
+// layer over the last axis of more than a vector is a convolution of 1 x 1, a transposed
+// convolution one of stride 1 whose channels a Transpose makes pixels of. Other operators become several of
 // package graph where they are sums and products of those.
 //
 // What is read is simplified as graph.Simplify does it: batch norms and the like

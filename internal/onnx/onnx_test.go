@@ -16,7 +16,8 @@ import (
 )
 
 // vector is a model and what onnxruntime computes from it; see testdata/vectors.py,
-// of single operators, and exports.py, of what exporters write.
+// of single operators, exports.py, of what exporters write, and views.py, of dimensions
+// divided, merged and permuted.
 type vector struct {
 	Name          string
 	Samples       int
@@ -26,7 +27,7 @@ type vector struct {
 
 func readVectors(t testing.TB) []vector {
 	var all []vector
-	for _, name := range []string{"vectors", "exports"} {
+	for _, name := range []string{"vectors", "exports", "views"} {
 		b, err := os.ReadFile("testdata/" + name + ".json")
 		if err != nil {
 			t.Fatal(err)
@@ -106,6 +107,14 @@ func TestParseSimplifies(t *testing.T) {
 		"scaled channels last":                   {"affine"},
 		"squeeze and excitation":                 {"avg_pool", "dense", "sigmoid", "mul"},
 		"shuffle of channels":                    {"transpose"},
+		"attention, written out, dynamo": {"transpose", "conv2d", "slice", "slice", "slice", "transpose", "transpose", "product", "affine", "softmax",
+			"transpose", "product", "transpose", "conv2d", "transpose"},
+		"attention in windows, dynamo": {"transpose", "conv2d", "slice", "slice", "slice", "transpose", "transpose", "product", "affine", "element_affine", "softmax",
+			"transpose", "product", "transpose", "conv2d", "transpose", "add"},
+		"vision transformer, dynamo": {"conv2d", "reshape", "pad", "element_affine", "channel_mean", "sub", "square", "channel_mean", "affine", "sqrt", "div", "affine",
+			"conv2d", "slice", "slice", "slice", "affine", "affine", "transpose", "transpose", "product", "softmax", "transpose", "product", "transpose", "conv2d", "add",
+			"channel_mean", "sub", "square", "channel_mean", "affine", "sqrt", "div", "affine", "conv2d", "affine", "erf", "affine", "mul", "conv2d", "add",
+			"channel_mean", "sub", "square", "channel_mean", "affine", "sqrt", "div", "affine", "slice", "dense"},
 	}
 	for _, v := range readVectors(t) {
 		g, err := Parse(v.Model)

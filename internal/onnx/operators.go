@@ -65,6 +65,7 @@ var operators = map[string]operator{
 	"Not":            {1, nil, (*parser).logic},
 	"Where":          {3, nil, (*parser).where},
 	"Sign":           {1, nil, (*parser).sign},
+	"Equal":          {2, nil, (*parser).calculate},
 	"Mod":            {2, map[string]int64{"fmod": attributeInt}, (*parser).calculate},
 	"Max":            {math.MaxInt, nil, (*parser).largest},
 	"Min":            {math.MaxInt, nil, (*parser).largest},
@@ -117,7 +118,7 @@ var operators = map[string]operator{
 		"mode": attributeString, "pads": attributeInts, "value": attributeFloat,
 	}, (*parser).pad},
 	"Neg":       {1, nil, (*parser).neg},
-	"Sqrt":      {1, nil, elementary(graph.Sqrt{})},
+	"Sqrt":      {1, nil, (*parser).sqrt},
 	"Erf":       {1, nil, elementary(graph.Erf{})},
 	"Softplus":  {1, nil, elementary(graph.Softplus{})},
 	"Elu":       {1, map[string]int64{"alpha": attributeFloat}, (*parser).elu},
@@ -148,7 +149,7 @@ var operators = map[string]operator{
 // elementary returns the reading of an operator of one input that keeps its rank.
 func elementary(op graph.Op) func(*parser, *node) (operand, error) {
 	return func(p *parser, n *node) (operand, error) {
-		x, err := p.variable(n, 0, 0)
+		x, err := p.viewed(n, 0)
 		if err != nil {
 			return x, err
 		}
@@ -187,9 +188,12 @@ func (p *parser) gemm(n *node) (operand, error) {
 	if n.int("transA", 0) != 0 {
 		return operand{}, p.refuse(n, "transA=1")
 	}
-	x, err := p.variable(n, 0, 2)
+	x, err := p.viewed(n, 0)
 	if err != nil {
 		return x, err
+	}
+	if x.rank() != 2 {
+		return x, fmt.Errorf("%w: input of rank %d, want 2", ErrInvalid, x.rank())
 	}
 	d, err := p.matrix(n, n.int("transB", 0) != 0)
 	if err != nil {
@@ -210,30 +214,49 @@ func (p *parser) gemm(n *node) (operand, error) {
 			d.B[i] *= beta
 		}
 	}
-	return p.apply(d, axesC, x)
+	return p.overLast(n, d, x)
 }
 
-// matMul reads X W over the last axis of X, which is a dense layer for vectors and a
-// convolution of 1 x 1 for what has more axes.
+// matMul reads X W over the last axis of X, or a product of two values.
 func (p *parser) matMul(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
+	x, err := p.operand(n, 0)
 	if err != nil {
+		return x, err
+	}
+	if y, err := p.operand(n, 1); err != nil || x.known && y.known {
+		if err != nil {
+			return x, err
+		}
+		return p.product(n)
+	}
+	if x, err = p.viewed(n, 0); err != nil {
 		return x, err
 	}
 	d, err := p.matrix(n, false)
 	if err != nil {
 		return x, err
 	}
-	if x, err = p.channelsAt(x, len(x.axes)-1); err != nil {
+	return p.overLast(n, d, x)
+}
+
+// overLast applies d over the last dimension of x: as a dense layer to vectors, and as a
+// convolution of 1 x 1 to what has more dimensions.
+func (p *parser) overLast(n *node, d *graph.Dense, x operand) (operand, error) {
+	x, last, err := p.lastAlongC(n, x)
+	if err != nil {
 		return x, err
 	}
-	s := x.shape
-	if s.H == 1 && s.W == 1 {
-		return p.apply(d, x.axes, x)
+	var op graph.Op = d
+	if s := x.shape; s.H != 1 || s.W != 1 {
+		op = &graph.Conv2D{W: d.W, B: d.B, Geometry: plan.Conv2D{
+			H: s.H, W: s.W, C: d.In, OutC: d.Out, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1,
+		}}
 	}
-	return p.apply(&graph.Conv2D{W: d.W, Geometry: plan.Conv2D{
-		H: s.H, W: s.W, C: d.In, OutC: d.Out, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1,
-	}}, x.axes, x)
+	y, err := p.apply(op, x.axes, x)
+	if err != nil || x.split == nil {
+		return y, err
+	}
+	return p.resized(y, x, last, axisC), nil
 }
 
 // channels returns a constant as one value a channel, if it broadcasts over
@@ -342,9 +365,12 @@ func (p *parser) arithmetic(n *node) (operand, error) {
 	case a.known && b.known:
 		return p.ofTwo(n, a, b)
 	case a.known:
-		return p.affine(n, 0)
+		return p.affine(n, n.op, 0)
 	case b.known:
-		return p.affine(n, 1)
+		return p.affine(n, n.op, 1)
+	}
+	if t := a.constant; t != nil && (t.kind == typeFloat || t.kind == typeDouble) {
+		return p.calculateFloats(n)
 	}
 	return p.calculate(n)
 }
@@ -355,8 +381,8 @@ func (p *parser) ofTwo(n *node, a, b operand) (operand, error) {
 	wide := []*graph.Shape{a.wide, b.wide}
 	a.wide, b.wide = nil, nil
 	for i, o := range []operand{a, b} {
-		if o.whole || o.split != nil || wide[i] != nil && wide[1-i] != nil {
-			_, err := p.variable(n, i, 0)
+		if o.whole || wide[i] != nil && (wide[1-i] != nil || o.split != nil || []operand{a, b}[1-i].split != nil) {
+			_, err := p.viewed(n, i)
 			return a, err
 		}
 	}
@@ -370,7 +396,12 @@ func (p *parser) ofTwo(n *node, a, b operand) (operand, error) {
 	if w := wide[0]; w != nil && !slices.Equal(shapedDims(*w, a.axes), b.dims()) {
 		return a, p.refuse(n, "of what is expanded")
 	}
-	b, err := p.reordered(b, a.axes)
+	var err error
+	if a.split != nil || b.split != nil {
+		a, b, err = p.together(n, a, b)
+	} else {
+		b, err = p.reordered(b, a.axes)
+	}
 	if err != nil {
 		return a, err
 	}
@@ -409,9 +440,9 @@ func (p *parser) scaled(x operand, scale, shift float32) (operand, error) {
 	return p.apply(a, x.axes, x)
 }
 
-// affine reads an arithmetic operator of input at, a value x, and of the other, a constant.
-func (p *parser) affine(n *node, at int) (operand, error) {
-	x, err := p.variable(n, at, 0)
+// affine returns what an arithmetic operator makes of n's input at, a value x, and of the other, a constant.
+func (p *parser) affine(n *node, op string, at int) (operand, error) {
+	x, err := p.viewed(n, at)
 	if err != nil {
 		return x, err
 	}
@@ -420,23 +451,23 @@ func (p *parser) affine(n *node, at int) (operand, error) {
 	if err != nil {
 		return x, err
 	}
-	if n.op == "Div" && i == 0 {
+	if op == "Div" && i == 0 {
 		if x, err = p.apply(graph.Reciprocal{}, x.axes, x); err != nil {
 			return x, err
 		}
 	}
-	x, v, err := p.perChannel(n, t, x)
+	x, v, extent, err := p.spread(n, t, x)
 	if err != nil {
 		return x, err
 	}
 	a := new(graph.Affine)
-	switch n.op {
+	switch op {
 	case "Add":
 		a.Shift = v
 	case "Sub":
 		a.Shift = v
 		if i == 0 {
-			if a.Scale, err = p.repeated(-1, x.shape.C); err != nil {
+			if a.Scale, err = p.repeated(-1, len(v)); err != nil {
 				return x, err
 			}
 		} else {
@@ -454,7 +485,7 @@ func (p *parser) affine(n *node, at int) (operand, error) {
 			}
 		}
 	}
-	return p.apply(a, x.axes, x)
+	return p.apply(elementAffine(extent, a, x), x.axes, x)
 }
 
 func (p *parser) leakyReLU(n *node) (operand, error) {
@@ -487,7 +518,7 @@ func (p *parser) clip(n *node) (operand, error) {
 
 // hardSigmoid reads max(0, min(1, alpha x + beta)).
 func (p *parser) hardSigmoid(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
+	x, err := p.viewed(n, 0)
 	if err != nil {
 		return x, err
 	}
@@ -504,8 +535,14 @@ func (p *parser) ramp(x operand, scale, shift float32) (operand, error) {
 }
 
 func (p *parser) pow(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
+	x, err := p.operand(n, 0)
 	if err != nil {
+		return x, err
+	}
+	if x.constant != nil {
+		return p.calculateFloats(n)
+	}
+	if x, err = p.viewed(n, 0); err != nil {
 		return x, err
 	}
 	t, err := p.constant(n, 1)
@@ -776,6 +813,9 @@ func (p *parser) lrn(n *node) (operand, error) {
 	if err != nil {
 		return x, err
 	}
+	if x, err = p.channelsAt(x, 0); err != nil {
+		return x, err
+	}
 	size, bias := n.int("size", 0), n.float("bias", 1)
 	if size <= 0 || size > math.MaxInt32 {
 		return x, fmt.Errorf("%w: a window of %d channels", ErrInvalid, size)
@@ -865,15 +905,18 @@ func global(s graph.Shape) graph.Pool { return graph.Pool{KH: s.H, KW: s.W, SH: 
 
 // reduce reads ReduceMax, ReduceMean, ReduceSum and ReduceL2 of one or more axes.
 func (p *parser) reduce(n *node) (operand, error) {
-	x, err := p.operand(n, 0)
-	if err == nil && x.split != nil {
-		return p.reduceSplit(n, x)
-	}
-	if x, err = p.variable(n, 0, 0); err != nil {
+	x, err := p.viewed(n, 0)
+	if err != nil {
 		return x, err
 	}
 	list, err := p.list(n, "axes", 1)
 	if err != nil {
+		return x, err
+	}
+	if x.split != nil && len(list) > 0 {
+		return p.reduceView(n, x, list)
+	}
+	if x, err = p.variable(n, 0, 0); err != nil {
 		return x, err
 	}
 	if len(list) == 0 && n.int("noop_with_empty_axes", 0) != 0 {
@@ -974,6 +1017,11 @@ func (p *parser) flatten(n *node) (operand, error) {
 	if axis := n.int("axis", 1); axis != 1 && axis != 1-int64(x.rank()) {
 		return x, p.refuse(n, "axis=%d", axis)
 	}
+	if s, ok := p.samplesFirst(x.view()); !ok {
+		return x, p.refuse(n, "across samples")
+	} else if x.split != nil {
+		x.split = s
+	}
 	return p.reshaped(n, x, []int64{int64(x.shape.Len())})
 }
 
@@ -987,6 +1035,9 @@ func (p *parser) reshape(n *node) (operand, error) {
 	}
 	dims := make([]int64, len(to.v))
 	for i, d := range to.v {
+		if d.batch && d.n != 1 { // only a value's may be
+			d.n = 0
+		}
 		dims[i] = d.n
 	}
 	x, err := p.operand(n, 0)
@@ -1015,24 +1066,10 @@ func (p *parser) reshape(n *node) (operand, error) {
 		return x, p.refuse(n, "of what is expanded")
 	}
 
-	// The batch's size must come first, and everything after it be of one sample.
-	from := x.dims()
 	if len(dims) == 0 {
 		return x, p.refuse(n, "to rank 0")
 	}
-	keeps := to.v[0].batch || dims[0] == 0 && !zeros || p.batch > 0 && dims[0] == p.batch
-	if dims[0] == -1 {
-		size, ok := extent(substitute(dims[1:], from, zeros))
-		keeps = ok && size == x.shape.Len()
-	}
-	if !keeps || (sizes{v: to.v[1:]}).batch() >= 0 {
-		return x, p.refuse(n, "across samples")
-	}
-	rest, err := resolve(dims[1:], from, x.shape.Len(), zeros)
-	if err != nil {
-		return x, err
-	}
-	return p.reshaped(n, x, rest)
+	return p.reshapeValue(n, x, to.v, zeros)
 }
 
 // substitute returns dims with each 0 replaced by the size in from, unless zeros says that 0 means 0.
@@ -1064,7 +1101,7 @@ func resolve(dims, from []int64, size int, zeros bool) ([]int64, error) {
 }
 
 func (p *parser) softmax(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
+	x, err := p.viewed(n, 0)
 	if err != nil {
 		return x, err
 	}
@@ -1073,6 +1110,19 @@ func (p *parser) softmax(n *node) (operand, error) {
 		otherwise = 1
 	}
 	axis := n.int("axis", otherwise)
+	if x.split != nil && p.opset >= 13 {
+		i, err := p.index(n, x.split, axis)
+		if err != nil {
+			return x, err
+		}
+		if x, err = p.alongC(x, i); err != nil {
+			return x, err
+		}
+		return p.overChannels(n, x)
+	}
+	if x, err = p.variable(n, 0, 0); err != nil {
+		return x, err
+	}
 	at, err := p.dimension(n, x, axis)
 	if err != nil {
 		return x, err
@@ -1086,6 +1136,11 @@ func (p *parser) softmax(n *node) (operand, error) {
 	if x, err = p.channelsAt(x, at); err != nil {
 		return x, err
 	}
+	return p.overChannels(n, x)
+}
+
+// overChannels applies Softmax or LogSoftmax.
+func (p *parser) overChannels(n *node, x operand) (operand, error) {
 	if n.op == "LogSoftmax" {
 		return p.apply(graph.LogSoftmax{}, x.axes, x)
 	}
@@ -1117,7 +1172,7 @@ func (p *parser) value(n *node) (operand, error) {
 	return operand{constant: t}, nil
 }
 
-func (p *parser) identity(n *node) (operand, error) { return p.operand(n, 0) }
+func (p *parser) identity(n *node) (operand, error) { return p.any(n, 0) }
 
 // dropout reads a Dropout that drops nothing, as in inference.
 func (p *parser) dropout(n *node) (operand, error) {

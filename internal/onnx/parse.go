@@ -22,6 +22,7 @@ func Parse(b []byte) (*graph.Graph, error) {
 	p := &parser{
 		words:       len(b),
 		operands:    map[string]operand{},
+		moves:       map[string]operand{},
 		uses:        map[string]int{},
 		unsupported: map[string]bool{},
 	}
@@ -58,10 +59,14 @@ func Parse(b []byte) (*graph.Graph, error) {
 	if !out.known {
 		return nil, fmt.Errorf("%w: output %s is constant", ErrInvalid, clean(output))
 	}
+	rank := out.rank()
+	out, ok, err = p.settled(out)
 	switch {
-	case out.split != nil:
-		return nil, &UnsupportedError{[]string{fmt.Sprintf("output of rank %d", out.rank())}}
-	case out.turned != nil:
+	case err != nil:
+		return nil, err
+	case !ok && (rank > len(canonical) || rank < 2):
+		return nil, &UnsupportedError{[]string{fmt.Sprintf("output of rank %d", rank)}}
+	case !ok:
 		return nil, &UnsupportedError{[]string{"output across samples"}}
 	case out.truth != nil:
 		return nil, &UnsupportedError{[]string{"output of a comparison"}}
@@ -95,7 +100,8 @@ type parser struct {
 	// stays within 4 bytes a byte of the file, and time with it.
 	words       int
 	operands    map[string]operand
-	uses        map[string]int // readers by name
+	moves       map[string]operand // values that were transposed, by what and how
+	uses        map[string]int     // readers by name
 	unsupported map[string]bool
 }
 
@@ -103,6 +109,7 @@ type parser struct {
 // the graph, or the zero operand, the result of a node that is not supported.
 type operand struct {
 	constant *tensor
+	shared   bool // a constant that has for its first dimension of 1 one of the batch's size
 	sizes    *sizes
 	known    bool // a value of the graph: the fields below are set
 	value    graph.Value
@@ -111,7 +118,6 @@ type operand struct {
 	split    *split
 	wide     *graph.Shape // what an Expand makes of the shape, or nil
 	truth    *truth       // where the value is or is not above 0, as a comparison gives; or nil
-	turned   []int        // for each dimension which of the batch and dims it is; nil for these in order
 	whole    bool         // integers, of which nothing is computed before they are floats
 }
 
@@ -345,6 +351,15 @@ func (n *node) has(i int) bool { return i < len(n.inputs) && n.inputs[i] != "" }
 
 // operand returns input i of n, which must be given.
 func (p *parser) operand(n *node, i int) (operand, error) {
+	o, err := p.any(n, i)
+	if err == nil && o.shared {
+		return o, p.refuse(n, "of what is expanded")
+	}
+	return o, err
+}
+
+// any returns what operand does, and what is shared by the samples too.
+func (p *parser) any(n *node, i int) (operand, error) {
 	if !n.has(i) {
 		return operand{}, fmt.Errorf("%w: no input %d", ErrInvalid, i)
 	}
@@ -355,35 +370,36 @@ func (p *parser) operand(n *node, i int) (operand, error) {
 	if o.truth != nil && !slices.Contains([]string{"And", "Or", "Not", "Where", "Cast", "Identity"}, n.op) {
 		return o, p.refuse(n, "of a comparison")
 	}
-	if o.turned != nil && n.op != "Transpose" && n.op != "GatherND" {
-		return o, p.refuse(n, "across samples")
-	}
 	return o, nil
 }
 
 // variable returns input i of n, which must be a value of the graph, of the
 // given rank unless that is 0. With a rank its dimensions are in ONNX's order.
 func (p *parser) variable(n *node, i, rank int) (operand, error) {
-	o, err := p.operand(n, i)
-	switch {
-	case err != nil:
+	o, err := p.viewed(n, i)
+	if err != nil {
 		return o, err
-	case !o.known:
-		return o, p.refuse(n, "constant input %d", i)
-	case o.whole:
-		return o, p.refuse(n, "of integers")
-	case o.truth != nil:
-		return o, p.refuse(n, "of a comparison")
-	case o.wide != nil:
-		return o, p.refuse(n, "of what is expanded")
-	case rank != 0 && o.rank() != rank:
-		return o, fmt.Errorf("%w: input of rank %d, want %d", ErrInvalid, o.rank(), rank)
-	case o.split != nil:
-		return o, p.refuse(n, "input of rank %d", o.rank())
-	case rank != 0:
-		return p.ordered(o)
 	}
-	return o, nil
+	if rank != 0 && o.rank() != rank {
+		return o, fmt.Errorf("%w: input of rank %d, want %d", ErrInvalid, o.rank(), rank)
+	}
+	if o, err = p.plain(n, o); err != nil || rank == 0 {
+		return o, err
+	}
+	return p.ordered(o)
+}
+
+// plain returns x, which n reads, with axes.
+func (p *parser) plain(n *node, x operand) (operand, error) {
+	r := x.rank()
+	x, ok, err := p.settled(x)
+	switch {
+	case err != nil || ok:
+		return x, err
+	case r > len(canonical) || r < 2:
+		return x, p.refuse(n, "input of rank %d", r)
+	}
+	return x, p.refuse(n, "across samples")
 }
 
 // constant returns input i of n, which must be a constant.
@@ -398,7 +414,8 @@ func (p *parser) constant(n *node, i int) (*tensor, error) {
 	return o.constant, nil
 }
 
-// apply appends a node that reads x to the graph. Its output has the given axes.
+// apply appends a node that reads x to the graph. Its output has the given axes, or the
+// dimensions of the first of x if that is a split of its shape.
 func (p *parser) apply(op graph.Op, axes []axis, x ...operand) (operand, error) {
 	values, shapes := make([]graph.Value, len(x)), make([]graph.Shape, len(x))
 	for i, o := range x {
@@ -409,7 +426,11 @@ func (p *parser) apply(op graph.Op, axes []axis, x ...operand) (operand, error) 
 		return operand{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	p.graph.Nodes = append(p.graph.Nodes, graph.Node{Op: op, Inputs: values})
-	return operand{known: true, value: graph.Value(len(p.graph.Nodes)), shape: shape, axes: axes}, nil
+	y := operand{known: true, value: graph.Value(len(p.graph.Nodes)), shape: shape, axes: axes}
+	if x[0].split != nil && shape == x[0].shape {
+		y.split = x[0].split
+	}
+	return y, nil
 }
 
 func (n *node) attribute(name string) (attribute, bool) {

@@ -3,6 +3,7 @@ package onnx
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/securenets/securenets/internal/graph"
 )
@@ -33,7 +34,7 @@ func (s *slicing) apply(p *parser) (operand, error) {
 
 // sliceValue reads a Slice of a value.
 func (p *parser) sliceValue(n *node, starts, ends, axes, steps []int64) (operand, error) {
-	x, err := p.variable(n, 0, 0)
+	x, err := p.viewed(n, 0)
 	if err != nil {
 		return x, err
 	}
@@ -44,6 +45,13 @@ func (p *parser) sliceValue(n *node, starts, ends, axes, steps []int64) (operand
 	}
 	if len(ends) != len(starts) || len(axes) != len(starts) || steps != nil && len(steps) != len(starts) {
 		return x, fmt.Errorf("%w: starts, ends, axes and steps of unlike lengths", ErrInvalid)
+	}
+	steady := !slices.ContainsFunc(steps, func(s int64) bool { return s != 1 })
+	if x.split != nil && steady {
+		return p.sliceView(n, x, starts, ends, axes)
+	}
+	if x, err = p.variable(n, 0, 0); err != nil {
+		return x, err
 	}
 	seen := map[int]bool{}
 	part, every := newSlicing(x), graph.Pool{KH: 1, KW: 1, SH: 1, SW: 1}
@@ -106,7 +114,7 @@ func (p *parser) sliceValue(n *node, starts, ends, axes, steps []int64) (operand
 	}
 	for i := range x.axes {
 		if places[i] != nil && err == nil {
-			x, err = p.gathered(x, i, places[i])
+			x, err = p.gathered(x, 1+i, places[i])
 		}
 	}
 	return x, err
@@ -114,11 +122,11 @@ func (p *parser) sliceValue(n *node, starts, ends, axes, steps []int64) (operand
 
 // parts reads a Split. Before opset 13 the sizes are an attribute.
 func (p *parser) parts(n *node) ([]operand, error) {
-	x, err := p.variable(n, 0, 0)
+	x, err := p.viewed(n, 0)
 	if err != nil {
 		return nil, err
 	}
-	i, err := p.dimension(n, x, n.int("axis", 0))
+	i, err := p.index(n, x.view(), n.int("axis", 0))
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +134,7 @@ func (p *parser) parts(n *node) ([]operand, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, k := x.dims()[i], int64(len(n.outputs))
+	l, k := x.view().size(i).n, int64(len(n.outputs))
 	if sizes == nil {
 		// Alike, but for a smaller last one.
 		if _, given := n.attribute("num_outputs"); given && n.int("num_outputs", 0) != k {
@@ -146,9 +154,7 @@ func (p *parser) parts(n *node) ([]operand, error) {
 		if size <= 0 || size > l-at {
 			return nil, fmt.Errorf("%w: parts of %d of %d", ErrInvalid, sizes, l)
 		}
-		part := newSlicing(x)
-		part.cut(i, at, at+size)
-		y, err := part.apply(p)
+		y, err := p.cutOff(x, i, at, at+size)
 		if err != nil {
 			return nil, err
 		}
@@ -192,19 +198,37 @@ func (p *parser) blocks(n *node) (operand, error) {
 		dims, perm = []int64{c, h / b, b, w / b, b}, []int{2, 4, 0, 1, 3}
 		to = []int64{c * b * b, h / b, w / b}
 	}
-	x.split = &split{dims, perm}
-	return p.reshaped(n, x, to)
+	first := []size{{n: 1, batch: true}}
+	for _, d := range dims {
+		first = append(first, size{n: d})
+	}
+	y, _ := p.regrouped(x, first) // of what divides the extents
+	perm = append([]int{0}, perm...)
+	for i := range perm[1:] {
+		perm[i+1]++
+	}
+	y, err = p.reshaped(n, p.turned(y, perm), to)
+	if err == nil {
+		y, _, err = p.settled(y)
+	}
+	return y, err
 }
 
 // expand reads an Expand of a value along H, W or C. What it makes is never made: it can
 // be read by arithmetic with a value of its shape alone, which broadcasts.
 func (p *parser) expand(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
+	x, err := p.operand(n, 0)
 	if err != nil {
 		return x, err
 	}
 	to, err := p.sizes(n, 1)
 	if err != nil {
+		return x, err
+	}
+	if x.constant != nil {
+		return p.expandConstant(n, x.constant, to)
+	}
+	if x, err = p.variable(n, 0, 0); err != nil {
 		return x, err
 	}
 	if len(to.dims) != 1 || len(to.v) != x.rank() {

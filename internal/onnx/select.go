@@ -19,21 +19,18 @@ func (p *parser) compare(n *node) (operand, error) {
 		return b, err
 	}
 	// a > b where a - b > 0, and a >= b where not b - a > 0.
-	least, most := 1, 0
-	if n.op == "Less" || n.op == "GreaterOrEqual" {
-		least, most = 0, 1
-	}
+	turned := n.op == "Less" || n.op == "GreaterOrEqual"
 	var y operand
 	switch {
 	case a.known && b.known:
-		if most == 1 {
+		if turned {
 			a, b = b, a
 		}
 		y, err = p.ofTwo(n, a, b)
 	case a.known:
-		y, err = p.less(n, 0, least == 1)
+		y, err = p.lessConstant(n, 0, turned)
 	case b.known:
-		y, err = p.less(n, 1, least == 0)
+		y, err = p.lessConstant(n, 1, turned)
 	default:
 		return a, p.refuse(n, "constant input 0")
 	}
@@ -41,40 +38,26 @@ func (p *parser) compare(n *node) (operand, error) {
 	return y, err
 }
 
-// less returns input at of n, a value, less the other, constants a channel; or, if not so, these
-// less the value.
-func (p *parser) less(n *node, at int, so bool) (operand, error) {
-	x, err := p.variable(n, at, 0)
+// lessConstant returns the difference of n's inputs, of which the one at is a value and the other
+// constant; or, turned, the second less the first.
+func (p *parser) lessConstant(n *node, at int, turned bool) (operand, error) {
+	x, err := p.viewed(n, at)
 	if err != nil {
 		return x, err
 	}
-	t, err := p.constant(n, 1-at)
-	if err != nil {
+	v, single, err := p.number(n, 1-at, x.rank())
+	switch {
+	case err != nil:
 		return x, err
+	case single && turned == (at == 1):
+		return p.scaled(x, 1, -v)
+	case single:
+		return p.scaled(x, -1, v)
 	}
-	if size, err := t.len(); err == nil && size == 1 && len(t.dims) <= x.rank() {
-		v, err := p.floats32(n, t)
-		if err != nil {
-			return x, err
-		}
-		if so {
-			return p.scaled(x, 1, -v[0])
-		}
-		return p.scaled(x, -1, v[0])
+	if x, err = p.affine(n, "Sub", at); err == nil && turned {
+		x, err = p.scaled(x, -1, 0)
 	}
-	x, v, err := p.perChannel(n, t, x)
-	if err != nil {
-		return x, err
-	}
-	a := &graph.Affine{Shift: v}
-	if so {
-		for i := range v {
-			v[i] = -v[i]
-		}
-	} else if a.Scale, err = p.repeated(-1, x.shape.C); err != nil {
-		return x, err
-	}
-	return p.apply(a, x.axes, x)
+	return x, err
 }
 
 // truths returns input i of n, what a comparison gave.
@@ -150,14 +133,20 @@ func (p *parser) sign(n *node) (operand, error) {
 	return p.apply(graph.Sub{}, x.axes, y, x)
 }
 
-// where reads a Where of a comparison, and of values or numbers.
+// where reads a Where of a comparison, and of values or numbers; or one of sizes.
 func (p *parser) where(n *node) (operand, error) {
+	if x, err := p.operand(n, 0); err != nil || !x.known {
+		if err != nil {
+			return x, err
+		}
+		return p.whereSizes(n)
+	}
 	x, is, err := p.truths(n, 0)
 	if err != nil {
 		return x, err
 	}
-	if x.split != nil || x.wide != nil {
-		return x, p.refuse(n, "input of rank %d", x.rank())
+	if x, err = p.plain(n, x); err != nil {
+		return x, err
 	}
 	three := []operand{x, {}, {}}
 	for i := 1; i < 3; i++ {
@@ -174,7 +163,14 @@ func (p *parser) where(n *node) (operand, error) {
 			}
 			o, err = p.reordered(o, x.axes)
 		} else {
-			o, err = p.number(n, i, x)
+			v, single, wrong := p.number(n, i, x.rank())
+			if wrong == nil && !single {
+				wrong = p.refuse(n, "constant of more than one number")
+			}
+			if wrong != nil {
+				return x, wrong
+			}
+			o, err = p.apply(graph.Clip{Min: v, Max: v}, x.axes, x)
 		}
 		if err != nil {
 			return o, err
@@ -191,18 +187,19 @@ func (p *parser) where(n *node) (operand, error) {
 	return p.apply(graph.Select{}, x.axes, three...)
 }
 
-// number returns input i of n, a single constant, in the shape of x.
-func (p *parser) number(n *node, i int, x operand) (operand, error) {
+// number returns input i of n, a constant, if that is a single number, of a rank that changes none of
+// the given one.
+func (p *parser) number(n *node, i, rank int) (float32, bool, error) {
 	t, err := p.constant(n, i)
 	if err != nil {
-		return x, err
+		return 0, false, err
 	}
-	if size, err := t.len(); err != nil || size != 1 || len(t.dims) > x.rank() {
-		return x, p.refuse(n, "constant of more than one number")
+	if size, err := t.len(); err != nil || size != 1 || len(t.dims) > rank {
+		return 0, false, nil
 	}
 	v, err := p.floats32(n, t)
 	if err != nil {
-		return x, err
+		return 0, false, err
 	}
-	return p.apply(graph.Clip{Min: v[0], Max: v[0]}, x.axes, x)
+	return v[0], true, nil
 }

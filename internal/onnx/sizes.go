@@ -18,9 +18,9 @@ type sizes struct {
 // row returns sizes of rank 1.
 func row(v []size) *sizes { return &sizes{v, []int64{int64(len(v))}} }
 
-// size is a number, or the batch's size, whatever that will be.
+// size is a number, or that many times the batch's size, whatever that will be.
 type size struct {
-	n     int64 // 0 for the batch's
+	n     int64
 	batch bool
 }
 
@@ -94,22 +94,27 @@ func (p *parser) axes(n *node, i, rank int) ([]int64, error) {
 
 // shape reads a Shape, all of it or a part.
 func (p *parser) shape(n *node) (operand, error) {
-	x, err := p.operand(n, 0)
+	x, err := p.any(n, 0)
 	if err != nil {
 		return x, err
 	}
 	var dims []size
 	var of []int64
 	switch {
+	case x.split != nil:
+		dims = x.split.sizes()
 	case x.known:
-		dims, of = []size{{batch: true}}, x.dims()
-	case x.sizes != nil:
-		of = x.sizes.dims
-	default:
+		dims, of = []size{{n: 1, batch: true}}, x.dims()
+	case x.constant != nil:
 		of = x.constant.dims
+	default:
+		of = x.sizes.dims
 	}
 	for _, d := range of {
 		dims = append(dims, size{n: d})
+	}
+	if x.shared {
+		dims[0].batch = true
 	}
 	return operand{sizes: row(cut(dims, n.int("start", 0), n.int("end", math.MaxInt64)))}, nil
 }
@@ -263,9 +268,13 @@ func (p *parser) concat(n *node) (operand, error) {
 	if !ok {
 		return operand{}, fmt.Errorf("%w: no axis", ErrInvalid)
 	}
-	x, err := p.operand(n, 0)
+	x, err := p.any(n, 0)
 	if err != nil {
 		return x, err
+	}
+	float := func(x operand) bool { return x.constant != nil && x.constant.kind == typeFloat }
+	if float(x) || x.known && slices.ContainsFunc(n.inputs, func(name string) bool { return float(p.operands[name]) }) {
+		return p.concatConstants(n, a.i)
 	}
 	if !x.known {
 		all := row(nil)
@@ -282,12 +291,15 @@ func (p *parser) concat(n *node) (operand, error) {
 	}
 	values := make([]operand, len(n.inputs))
 	for i := range values {
-		if values[i], err = p.variable(n, i, 0); err != nil {
+		if values[i], err = p.viewed(n, i); err != nil {
 			return x, err
 		}
 		if values[i].rank() != values[0].rank() {
 			return x, fmt.Errorf("%w: inputs of ranks %d and %d", ErrInvalid, values[0].rank(), values[i].rank())
 		}
+	}
+	if slices.ContainsFunc(values, func(v operand) bool { return v.split != nil }) {
+		return p.concatViews(n, a.i, values)
 	}
 	at, err := p.dimension(n, values[0], a.i)
 	if err != nil {
@@ -355,6 +367,9 @@ func (p *parser) cast(n *node) (operand, error) {
 	if t := x.constant; t != nil && t.kind == typeFloat && to == typeFloat {
 		return x, nil
 	}
+	if to == typeFloat && !x.known {
+		return p.castSizes(n)
+	}
 	if x.known || to != typeInt32 && to != typeInt64 {
 		return x, p.refuse(n, "to=%d", to)
 	}
@@ -372,9 +387,6 @@ func (p *parser) calculate(n *node) (operand, error) {
 	if err != nil {
 		return operand{}, err
 	}
-	if a.batch() >= 0 || b.batch() >= 0 {
-		return operand{}, p.refuse(n, "of the batch's size")
-	}
 	if n.int("fmod", 0) != 0 {
 		return operand{}, p.refuse(n, "fmod=1")
 	}
@@ -387,25 +399,105 @@ func (p *parser) calculate(n *node) (operand, error) {
 	}
 	c := &sizes{make([]size, many), []int64{int64(many)}[:max(len(a.dims), len(b.dims))]}
 	for i := range c.v {
-		x, y := a.v[i%len(a.v)].n, b.v[i%len(b.v)].n
-		if max(x, y) > math.MaxInt32 || min(x, y) < -math.MaxInt32 || (n.op == "Div" || n.op == "Mod") && y == 0 {
-			return operand{}, fmt.Errorf("%w: %s of %d and %d", ErrInvalid, n.op, x, y)
+		x, y := a.v[i%len(a.v)], b.v[i%len(b.v)]
+		var err error
+		if c.v[i], err = p.calculated(n, x, y); err != nil {
+			return operand{}, err
 		}
-		switch n.op {
-		case "Add":
-			x += y
-		case "Sub":
-			x -= y
-		case "Mul":
-			x *= y
-		case "Div":
-			x /= y
-		case "Mod": // of the divisor's sign
-			if x %= y; x != 0 && (x < 0) != (y < 0) {
-				x += y
-			}
-		}
-		c.v[i].n = x
 	}
 	return operand{sizes: c}, nil
+}
+
+// calculated returns what n computes of two sizes.
+func (p *parser) calculated(n *node, x, y size) (size, error) {
+	if max(x.n, y.n) > math.MaxInt32 || min(x.n, y.n) < -math.MaxInt32 || (n.op == "Div" || n.op == "Mod") && y.n == 0 {
+		return size{}, fmt.Errorf("%w: %s of %d and %d", ErrInvalid, n.op, x.n, y.n)
+	}
+	equal := func(is bool) (size, error) {
+		if is {
+			return size{n: 1}, nil
+		}
+		return size{}, nil
+	}
+	if x.batch || y.batch {
+		switch {
+		case n.op == "Mul" && x.batch != y.batch && min(x.n, y.n) > 0:
+			return size{x.n * y.n, true}, nil
+		case n.op == "Div" && !y.batch && y.n > 0 && x.n%y.n == 0:
+			return size{x.n / y.n, true}, nil
+		case n.op == "Mod" && !y.batch && y.n > 0 && x.n%y.n == 0:
+			return size{}, nil
+		case n.op == "Equal" && (x == y || x.batch != y.batch && min(x.n, y.n) <= 0):
+			return equal(x == y)
+		}
+		return size{}, p.refuse(n, "of the batch's size")
+	}
+	switch n.op {
+	case "Add":
+		x.n += y.n
+	case "Sub":
+		x.n -= y.n
+	case "Mul":
+		x.n *= y.n
+	case "Div":
+		x.n /= y.n
+	case "Mod": // of the divisor's sign
+		if x.n %= y.n; x.n != 0 && (x.n < 0) != (y.n < 0) {
+			x.n += y.n
+		}
+	case "Equal":
+		return equal(x.n == y.n)
+	}
+	return x, nil
+}
+
+// whereSizes reads a Where of sizes.
+func (p *parser) whereSizes(n *node) (operand, error) {
+	var v [3]*sizes
+	many := 1
+	for i := range v {
+		s, err := p.sizes(n, i)
+		if err != nil {
+			return operand{}, err
+		}
+		if len(s.dims) > 1 || len(s.v) == 0 {
+			return operand{}, p.refuse(n, "of sizes of rank %d", len(s.dims))
+		}
+		v[i], many = s, max(many, len(s.v))
+	}
+	to := &sizes{make([]size, many), []int64{int64(many)}[:max(len(v[0].dims), len(v[1].dims), len(v[2].dims))]}
+	for i := range to.v {
+		var of [3]size
+		for k, s := range v {
+			if len(s.v) != 1 && len(s.v) != many {
+				return operand{}, fmt.Errorf("%w: %d sizes with %d", ErrInvalid, len(s.v), many)
+			}
+			of[k] = s.v[i%len(s.v)]
+		}
+		switch {
+		case of[0].batch:
+			return operand{}, p.refuse(n, "of the batch's size")
+		case of[0].n != 0:
+			to.v[i] = of[1]
+		default:
+			to.v[i] = of[2]
+		}
+	}
+	return operand{sizes: to}, nil
+}
+
+// castSizes reads a Cast of sizes to floats.
+func (p *parser) castSizes(n *node) (operand, error) {
+	s, err := p.sizes(n, 0)
+	if err != nil {
+		return operand{}, err
+	}
+	t := &tensor{kind: typeFloat, dims: s.dims}
+	for _, d := range s.v {
+		if d.batch {
+			return operand{}, p.refuse(n, "of the batch's size")
+		}
+		t.floats = append(t.floats, float32(d.n))
+	}
+	return operand{constant: t}, p.charge(len(t.floats))
 }

@@ -242,6 +242,31 @@ func evaluate(op graph.Op, shape graph.Shape, in []sample) sample {
 			}
 			return v
 		})
+	case graph.Product:
+		each(func(p, q, c int) float64 {
+			sum := 0.0
+			for i := range x.C {
+				b := in[1].at
+				if op.Transposed {
+					sum += *x.at(p, q, i) * *b(p, c, i)
+				} else {
+					sum += *x.at(p, q, i) * *b(p, i, c)
+				}
+			}
+			return sum
+		})
+	case *graph.ElementAffine:
+		each(func(p, q, c int) float64 {
+			v, e := *x.at(p, q, c), op.Extent
+			i := (p%e.H*e.W+q%e.W)*e.C + c%e.C
+			if op.Scale != nil {
+				v *= float64(op.Scale[i])
+			}
+			if op.Shift != nil {
+				v += float64(op.Shift[i])
+			}
+			return v
+		})
 	case *graph.Transpose:
 		each(func(p, q, c int) float64 {
 			k := (c*y.H+p)*y.W + q // in C, H, W order
@@ -470,7 +495,16 @@ func Random(r *rand.Rand, nodes int) *graph.Graph {
 				}
 			}
 		}
-		switch op.(type) {
+		switch p := op.(type) {
+		case graph.Product: // of what is not large
+			by := graph.Value(r.IntN(len(shapes)))
+			if _, err := p.OutShape(shapes[x], shapes[by]); err != nil {
+				by, op = x, graph.Product{Transposed: true}
+			}
+			inputs = []graph.Value{add(graph.Clip{Min: -1, Max: 1}, x), by}
+			if by == x {
+				inputs[1] = inputs[0]
+			}
 		case graph.Add, graph.Sub, graph.Mul, graph.Max, graph.Min:
 			like(8, func(s graph.Shape) bool { return len(inputs) < 2 && s.Suits(shapes[x]) })
 			if len(inputs) < 2 {
@@ -518,7 +552,7 @@ func Op(r *rand.Rand, s graph.Shape) graph.Op {
 		KH: kh, KW: kw, SH: 1 + r.IntN(3), SW: 1 + r.IntN(3),
 		Top: r.IntN(kh), Left: r.IntN(kw), Bot: r.IntN(kh), Right: r.IntN(kw),
 	}
-	switch r.IntN(42) {
+	switch r.IntN(44) {
 	case 0:
 		return graph.ReLU{}
 	case 1:
@@ -631,6 +665,25 @@ func Op(r *rand.Rand, s graph.Shape) graph.Op {
 		return graph.Step{}
 	case 38:
 		return graph.Select{}
+	case 39:
+		return graph.Product{Transposed: r.IntN(2) == 0}
+	case 40:
+		divisor := func(n int) int {
+			d := 1 + r.IntN(n)
+			for n%d != 0 {
+				d--
+			}
+			return d
+		}
+		e := graph.Shape{H: divisor(s.H), W: divisor(s.W), C: divisor(s.C)}
+		a := &graph.ElementAffine{Extent: e, Scale: Normal(r, e.Len(), 1), Shift: Normal(r, e.Len(), 1)}
+		switch r.IntN(3) {
+		case 0:
+			a.Scale = nil
+		case 1:
+			a.Shift = nil
+		}
+		return a
 	}
 	bias := r.IntN(3) > 0
 	if s == graph.Vector(s.C) && r.IntN(2) == 0 {

@@ -10,6 +10,7 @@ import io
 import json
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,7 @@ class Net(nn.Module):
         return self.f(x, *self.layers)
 
 
-def case(name, shape, forward, *layers, opsets=(17,)):
+def case(name, shape, forward, *layers, opsets=(17,), bare=False):
     """Adds what each exporter writes of a network, with a batch of any size and of one."""
     net = Net(forward, layers)
     net.train()
@@ -45,11 +46,30 @@ def case(name, shape, forward, *layers, opsets=(17,)):
     x = torch.randn(2, *shape)
     for opset in opsets:
         add(f"{name}, TorchScript, opset {opset}", net, x if opset != 11 else x[:1], dynamo=False, opset_version=opset,
-            input_names=["x"], dynamic_axes={"x": {0: "N"}} if opset != 11 else None)
-    add(f"{name}, dynamo", net, x, dynamo=True, dynamic_shapes=({0: torch.export.Dim("N")},))
+            input_names=["x"], dynamic_axes={"x": {0: "N"}} if opset != 11 else None, bare=bare)
+    add(f"{name}, dynamo", net, x, dynamo=True, dynamic_shapes=({0: torch.export.Dim("N")},), bare=bare)
 
 
-def add(name, net, x, dynamic_axes=None, **how):
+def stripped(model):
+    """Returns a model without what is there for people, which is most of a large one."""
+    m = onnx.load_from_string(model)
+    short = {"": "", m.graph.input[0].name: "x"}
+    nodes = []
+    for n in m.graph.node:
+        names = [[short.setdefault(v, f"v{len(short)}") for v in list] for list in (n.input, n.output)]
+        nodes.append(onnx.helper.make_node(n.op_type, *names, domain=n.domain))
+        nodes[-1].attribute.extend(n.attribute)
+    weights = [onnx.TensorProto() for _ in m.graph.initializer]
+    for t, u in zip(m.graph.initializer, weights):
+        u.CopyFrom(t)
+        u.name, u.doc_string = short[t.name], ""
+        del u.metadata_props[:]
+    ends = [[onnx.helper.make_tensor_value_info(short[v.name], 1, [d.dim_value or d.dim_param for d in v.type.tensor_type.shape.dim]) for v in list]
+            for list in (m.graph.input, m.graph.output)]
+    return onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", *ends, weights), opset_imports=m.opset_import, ir_version=m.ir_version).SerializeToString()
+
+
+def add(name, net, x, dynamic_axes=None, bare=False, **how):
     if how["dynamo"]:
         program = torch.onnx.export(net, (x,), verbose=False, **how)
         model = program.model_proto.SerializeToString()
@@ -57,6 +77,8 @@ def add(name, net, x, dynamic_axes=None, **how):
         file = io.BytesIO()
         torch.onnx.export(net, (x,), file, dynamic_axes=dynamic_axes, **how)
         model = file.getvalue()
+    if bare:
+        model = stripped(model)
     session = onnxruntime.InferenceSession(model)
     (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     text = lambda b: base64.b64encode(b).decode()
@@ -116,6 +138,50 @@ case("decoder", (6,), lambda x, a, b, n, c: torch.sigmoid(c(F.relu(n(b(F.relu(a(
 case("decoder of a sequence", (4, 5), lambda x, a, u, b: b(u(F.relu(a(x)))), nn.ConvTranspose1d(4, 6, 3, 2, 1, groups=2), nn.Upsample(scale_factor=2), nn.Conv1d(6, 2, 3))
 case("reflection", (3, 5, 6), lambda x, a, b: torch.maximum(a(x), b(F.pad(x, (2, 1, 0, 3), mode="reflect"))[:, :, 1:-2, :-3]), nn.Conv2d(3, 4, 3, padding=1, padding_mode="replicate"), nn.Conv2d(3, 4, 1))
 case("lists and thresholds", (3, 5, 6), lambda x, a: F.softplus(F.hardshrink(F.max_pool2d(a(x[:, [2, 1, 0]]), 2, dilation=2))), nn.Conv2d(3, 4, 3, padding=1))
+
+
+token, position = torch.randn(1, 1, 4), torch.randn(1, 7, 4)
+
+
+class Attention(nn.Module):
+    """Two heads, of torch's own function or written out, with a mask."""
+
+    def __init__(self, width, own=True, mask=None):
+        super().__init__()
+        self.qkv, self.out, self.own, self.mask = nn.Linear(width, 3 * width), nn.Linear(width, width), own, mask
+
+    def forward(self, x):
+        n, l, c = x.shape
+        if self.own:
+            q, k, v = self.qkv(x).reshape(n, l, 3, 2, c // 2).permute(2, 0, 3, 1, 4).unbind(0)
+            x = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+        else:
+            q, k, v = (y.view(n, l, 2, -1).transpose(1, 2) for y in self.qkv(x).chunk(3, -1))
+            p = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5
+            x = (p if self.mask is None else p + self.mask).softmax(-1) @ v
+        return self.out(x.transpose(1, 2).reshape(n, l, c))
+
+
+def windows(x, attention):
+    n, h, w, c = x.shape
+    y = x.view(n, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, c)
+    return attention(y).view(n, h // 2, w // 2, 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(n, h, w, c)
+
+
+def encoder(first, activation, batch_first=True):
+    return nn.TransformerEncoderLayer(4, 2, 6, activation=activation, norm_first=first, batch_first=batch_first)
+
+
+case("attention", (5, 4), lambda x, a: a(x), Attention(4, mask=torch.randn(5, 5)), bare=True)
+case("attention, written out", (5, 4), lambda x, a: a(x), Attention(4, False), opsets=(11, 17), bare=True)
+case("multi-head attention, batch second", (5, 4), lambda x, a: a(*[x.transpose(0, 1)] * 3, need_weights=False)[0].transpose(0, 1), nn.MultiheadAttention(4, 2), bare=True)
+case("encoder layer", (5, 4), lambda x, a: a(x), encoder(False, "relu"), opsets=(14, 17), bare=True)
+case("encoder layer, norm first, batch second", (5, 4), lambda x, a: a(x.transpose(0, 1)).transpose(0, 1), encoder(True, "gelu", False), opsets=(14,), bare=True)
+case("vision transformer", (3, 6, 4), lambda x, a, e, n, b: (lambda y: b(n(e(y))[:, 0]))(
+     torch.cat([token.expand(x.shape[0], -1, -1), a(x).flatten(2).transpose(1, 2)], 1) + position),
+     nn.Conv2d(3, 4, 2, 2), encoder(True, "gelu"), nn.LayerNorm(4), nn.Linear(4, 3), bare=True)
+case("attention in windows", (4, 6, 4), lambda x, a: x + windows(x, a), Attention(4, False, torch.randn(1, 2, 4, 4)), bare=True)
+case("layer norm of maps", (3, 4, 5), lambda x, a, n, b: n(a(x)) + b(x), nn.Conv2d(3, 3, 1), nn.LayerNorm([3, 4, 5]), nn.LayerNorm([4, 5]), bare=True)
 
 with open("exports.json", "w") as f:
     f.write("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")

@@ -577,5 +577,9 @@ case("Tile of what is split", [4, 3, 2], 4, [make_node("Reshape", ["x", "s"], ["
 case("elements repeated", [2, 3, 4], 4, [
     make_node("Unsqueeze", ["x", "i"], ["a"]), make_node("Tile", ["a", "r"], ["b"]), make_node("Squeeze", ["b", "j"], ["c"]), make_node("Reshape", ["c", "t"], ["y"])], i=ints(3, 5), j=ints(5), r=ints(1, 1, 1, 2, 1, 1), t=ints(0, 2, 6, 4))
 
+case("LRN behind a softmax over rows", [5, 3, 2], 4, [make_node("Softmax", ["x"], ["a"], axis=2), make_node("LRN", ["a"], ["y"], size=3, alpha=3.0, beta=0.6)])
+case("ReduceL2 of a split", [4, 3, 4], 4, [make_node("Reshape", ["x", "s"], ["a"]), make_node("ReduceL2", ["a"], ["y"], axes=[2, -1], keepdims=0)], s=ints(0, 2, 2, 3, 2, 2))
+case("places of a split", [4, 3, 4], 2, [make_node("Reshape", ["x", "s"], ["a"]), make_node("Gather", ["a", "i"], ["b"], axis=3), make_node("Flatten", ["b"], ["y"])], s=ints(0, 2, 2, 3, 2, 2), i=ints(2, 0, -1, 0))
+
 with open("vectors.json", "w") as f:
     f.write("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")
