@@ -32,6 +32,12 @@ func DefaultField() Field { return Field{1<<52 - 47} }
 // P returns the field's prime.
 func (f Field) P() uint64 { return f.p }
 
+// add returns a+b mod P for a, b in [0, P).
+func (f Field) add(a, b uint64) uint64 {
+	s := a + b
+	return min(s, s-f.p) // s-P wraps to above 2^63 where s < P
+}
+
 // sub returns a-b mod P for a, b in [0, P).
 func (f Field) sub(a, b uint64) uint64 {
 	d := a - b
@@ -66,9 +72,9 @@ func (f Field) mul(a, b uint64) uint64 {
 
 // sum returns Σ a[i] mod P.
 func (f Field) sum(a []uint64) uint64 {
-	var s uint64 // < P + 2^52 < 2^53
+	var s uint64
 	for _, e := range a {
-		s = (s + e) % f.p
+		s = f.add(s, e)
 	}
 	return s
 }
@@ -139,33 +145,34 @@ func (s sum) mod(f Field, a uint64) uint64 {
 	return f.sub(bits.Rem64(s.hi, s.lo, f.p), f.mul(a, bias%f.p))
 }
 
-// wide is a vector of signed 128-bit sums, in two's complement.
+// wide is a vector of sums as sum is one.
 type wide struct{ hi, lo []uint64 }
 
 func newWide(n int) wide { return wide{make([]uint64, n), make([]uint64, n)} }
 
-// addScaled adds s·w[j] to element at+j, for an element s and any integers w.
-// Each product is below 2^52·2^31 in magnitude, so 2^44 of them fit an element.
+// add adds hi·2^64 + lo to element i.
+func (v wide) add(i int, hi, lo uint64) {
+	var c uint64
+	v.lo[i], c = bits.Add64(v.lo[i], lo, 0)
+	v.hi[i] += hi + c
+}
+
+// addScaled adds s·(w[j] + 2^31) to element at+j, for an element s and any integers w.
 func (v wide) addScaled(at int, s uint64, w []int32) {
 	hi, lo := v.hi[at:at+len(w)], v.lo[at:at+len(w)]
 	for j, e := range w {
-		h, l := bits.Mul64(s, uint64(int64(e)))
-		h -= s & uint64(int64(e)>>63) // a negative e was read as e + 2^64
+		h, l := bits.Mul64(s, uint64(uint32(e)^bias))
 		var c uint64
 		lo[j], c = bits.Add64(lo[j], l, 0)
-		hi[j], _ = bits.Add64(hi[j], h, c)
+		hi[j] += h + c
 	}
 }
 
-// reduce returns the elements mod P.
-func (v wide) reduce(f Field) []uint64 {
-	out := make([]uint64, len(v.hi))
+// reduce returns Σ a[i]·y[i] mod P of each element, given the sums of all its a. It
+// takes v's memory.
+func (v wide) reduce(f Field, a func(i int) uint64) []uint64 {
 	for i, hi := range v.hi {
-		lo, neg := v.lo[i], uint64(int64(hi)>>63)
-		lo, borrow := bits.Sub64(lo^neg, neg, 0) // the magnitude
-		hi, _ = bits.Sub64(hi^neg, neg, borrow)
-		r := bits.Rem64(hi, lo, f.p)
-		out[i] = f.sub(r&^neg, r&neg)
+		v.lo[i] = sum{hi, v.lo[i]}.mod(f, a(i))
 	}
-	return out
+	return v.lo
 }

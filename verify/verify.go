@@ -155,39 +155,102 @@ func (k *Key) Rekey(w []int32) (*Key, error) {
 // map. For a dense layer V[i] = Σ_o S[o]·W[o, i]; for a convolution it is the
 // transposed convolution of S, each output element giving its share to the
 // input elements that it was summed from.
+//
+// As in a check, biased integers are summed.
 func (f Field) adjoint(op plan.Op, s []uint64, w []int32) []uint64 {
-	v := newWide(op.InLen()) // no element takes more than op.OutLen() < 2^44 products
-	terms := op.Terms()
-	if op.Kind != plan.KindConv2D {
-		for o, e := range s {
-			v.addScaled(0, e, w[o*terms:(o+1)*terms])
-		}
-		return v.reduce(f)
-	}
 	c := op.Conv
+	if op.Kind != plan.KindConv2D {
+		c = plan.Conv2D{H: 1, W: 1, C: op.In, OutC: op.Out, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}
+	}
 	inG, outG := c.C/c.Groups, c.OutC/c.Groups // channels of a group
-	for p := range c.OutH() {
-		for q := range c.OutW() {
-			at := s[(p*c.OutW()+q)*c.OutC:][:c.OutC]
-			for a := range c.KH {
-				h := p*c.SH + a*c.DH - c.Top
-				if h < 0 || h >= c.H {
-					continue // padding
+	v := newWide(op.InLen())                   // no element takes more than op.OutLen() < 2^44 products
+	share, block := v.byRows, 4096
+	if c.Positions() >= 4 && outG >= 16 {
+		share, block = v.byColumns, 64 // columns at one place of the kernel: they stay in the second-level cache
+	}
+	blocks := (inG + block - 1) / block
+	workers(c.Groups*blocks, int(op.MulAdds()), func(first, end int) {
+		for i := first; i < end; i++ {
+			from := i % blocks * block
+			share(c, s, w, i/blocks, from, min(inG, from+block))
+		}
+	})
+
+	// What the bias adds is S summed over the same elements, alike for a group's channels.
+	sums, excess := make([]uint64, c.Positions()*c.Groups), make([]uint64, c.H*c.W*c.Groups)
+	for i := range sums {
+		sums[i] = f.sum(s[i*outG:][:outG])
+	}
+	for a := range c.KH {
+		for b := range c.KW {
+			reach(c, a, b, func(out, in int) {
+				for g, e := range sums[out*c.Groups:][:c.Groups] {
+					i := in*c.Groups + g
+					excess[i] = f.add(excess[i], e)
 				}
-				for b := range c.KW {
-					x := q*c.SW + b*c.DW - c.Left
-					if x < 0 || x >= c.W {
-						continue
-					}
-					for o, e := range at {
-						row := w[o*terms+(a*c.KW+b)*inG:][:inG]
-						v.addScaled((h*c.W+x)*c.C+o/outG*inG, e, row)
-					}
+			})
+		}
+	}
+	return v.reduce(f, func(i int) uint64 { return excess[i/inG] })
+}
+
+// byRows adds the shares of channels [from, to) of group g, an output element at a time:
+// S there times the part of W's row that it was summed with.
+func (v wide) byRows(c plan.Conv2D, s []uint64, w []int32, g, from, to int) {
+	inG, outG := c.C/c.Groups, c.OutC/c.Groups
+	for a := range c.KH {
+		for b := range c.KW {
+			reach(c, a, b, func(out, in int) {
+				for o := g * outG; o < (g+1)*outG; o++ {
+					row := w[((o*c.KH+a)*c.KW+b)*inG:][from:to]
+					v.addScaled(in*c.C+g*inG+from, s[out*c.OutC+o], row)
 				}
+			})
+		}
+	}
+}
+
+// byColumns is byRows a position of the output at a time: the sum over its channels, of
+// S, which lies together, with a column of W, which is copied to lie so. It is faster
+// where columns are long and serve many positions.
+func (v wide) byColumns(c plan.Conv2D, s []uint64, w []int32, g, from, to int) {
+	inG, outG := c.C/c.Groups, c.OutC/c.Groups
+	stride := outG + 16 // powers of two would share a few lines of a cache
+	columns := make([]int32, (to-from)*stride)
+	for a := range c.KH {
+		for b := range c.KW {
+			for o := range outG {
+				row := w[(((g*outG+o)*c.KH+a)*c.KW+b)*inG:][from:to]
+				for j, e := range row {
+					columns[j*stride+o] = e
+				}
+			}
+			reach(c, a, b, func(out, in int) {
+				at, first := s[out*c.OutC+g*outG:][:outG], in*c.C+g*inG+from
+				for j := range to - from {
+					hi, lo := tiers[0].sum(at, columns[j*stride:][:outG])
+					v.add(first+j, hi, lo)
+				}
+			})
+		}
+	}
+}
+
+// reach calls do for each position of c's output that reads the map, and not padding, at
+// place a, b of the kernel, with the position that it reads.
+func reach(c plan.Conv2D, a, b int, do func(out, in int)) {
+	rows, cols := c.OutH(), c.OutW()
+	for p := range rows {
+		h := p*c.SH + a*c.DH - c.Top
+		if h < 0 || h >= c.H {
+			continue
+		}
+		for q := range cols {
+			if x := q*c.SW + b*c.DW - c.Left; x >= 0 && x < c.W {
+				do(p*cols+q, h*c.W+x)
 			}
 		}
 	}
-	return v.reduce(f)
 }
 
 // Op returns the operator whose products k checks.

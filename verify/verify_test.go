@@ -21,12 +21,15 @@ var ops = []struct {
 	{"dense 1x1", plan.Dense(1, 1)},
 	{"dense 7->3", plan.Dense(7, 3)},
 	{"dense 65->129", plan.Dense(65, 129)},
+	{"dense 259->301", plan.Dense(259, 301)}, // several goroutines
 	{"conv 1x1", plan.Conv(plan.Conv2D{H: 3, W: 4, C: 5, OutC: 2, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1})},
 	{"conv stride", plan.Conv(plan.Conv2D{H: 7, W: 8, C: 3, OutC: 4, KH: 3, KW: 3, SH: 2, SW: 3, DH: 1, DW: 1, Groups: 1})},
 	{"conv one-sided padding", plan.Conv(plan.Conv2D{H: 6, W: 6, C: 2, OutC: 3, KH: 3, KW: 3, SH: 2, SW: 1, DH: 1, DW: 1, Top: 1, Left: 2, Right: 1, Groups: 1})},
 	{"conv dilation", plan.Conv(plan.Conv2D{H: 9, W: 9, C: 2, OutC: 2, KH: 3, KW: 2, SH: 1, SW: 2, DH: 2, DW: 3, Top: 2, Bot: 3, Left: 1, Right: 2, Groups: 1})},
 	{"conv groups", plan.Conv(plan.Conv2D{H: 5, W: 5, C: 6, OutC: 9, KH: 3, KW: 3, SH: 1, SW: 1, DH: 1, DW: 1, Top: 1, Left: 1, Bot: 1, Right: 1, Groups: 3})},
 	{"conv depthwise", plan.Conv(plan.Conv2D{H: 5, W: 4, C: 7, OutC: 7, KH: 3, KW: 3, SH: 1, SW: 1, DH: 1, DW: 1, Top: 1, Left: 1, Bot: 1, Right: 1, Groups: 7})},
+	{"conv of many channels", plan.Conv(plan.Conv2D{H: 5, W: 4, C: 70, OutC: 67, KH: 3, KW: 2, SH: 1, SW: 1, DH: 1, DW: 1, Top: 1, Right: 1, Groups: 1})},
+	{"conv of large groups", plan.Conv(plan.Conv2D{H: 3, W: 4, C: 130, OutC: 66, KH: 2, KW: 3, SH: 1, SW: 1, DH: 1, DW: 1, Left: 1, Groups: 2})},
 	{"conv stride past the map", plan.Conv(plan.Conv2D{H: 8, W: 8, C: 1, OutC: 2, KH: 3, KW: 3, SH: 4, SW: 4, DH: 1, DW: 1, Groups: 1})},
 }
 
@@ -159,6 +162,9 @@ func TestFieldArithmetic(t *testing.T) {
 			a, b := new(big.Int).SetUint64(e[0]), new(big.Int).SetUint64(e[1])
 			if got, want := f.sub(e[0], e[1]), new(big.Int).Sub(a, b); got != want.Mod(want, p).Uint64() {
 				t.Fatalf("%d - %d mod %d = %d", e[0], e[1], f.p, got)
+			}
+			if got, want := f.add(e[0], e[1]), new(big.Int).Add(a, b); got != want.Mod(want, p).Uint64() {
+				t.Fatalf("%d + %d mod %d = %d", e[0], e[1], f.p, got)
 			}
 			if got, want := f.mul(e[0], e[1]), new(big.Int).Mul(a, b); got != want.Mod(want, p).Uint64() {
 				t.Fatalf("%d · %d mod %d = %d", e[0], e[1], f.p, got)
@@ -571,12 +577,19 @@ func BenchmarkOpen(b *testing.B) {
 }
 
 func BenchmarkNewKey(b *testing.B) {
-	op := plan.Dense(1024, 1024)
-	w := make([]int32, op.In*op.Out)
-	for b.Loop() {
-		if _, err := NewKey(DefaultField(), op, w); err != nil {
-			b.Fatal(err)
-		}
+	for _, op := range []plan.Op{
+		plan.Dense(1024, 1024),
+		plan.Conv(plan.Conv2D{H: 28, W: 28, C: 128, OutC: 128, KH: 3, KW: 3, SH: 1, SW: 1, DH: 1, DW: 1, Top: 1, Left: 1, Bot: 1, Right: 1, Groups: 1}),
+		plan.Conv(plan.Conv2D{H: 28, W: 28, C: 128, OutC: 128, KH: 3, KW: 3, SH: 1, SW: 1, DH: 1, DW: 1, Top: 1, Left: 1, Bot: 1, Right: 1, Groups: 128}),
+	} {
+		b.Run(op.String(), func(b *testing.B) {
+			w := make([]int32, op.Rows()*op.Terms())
+			for b.Loop() {
+				if _, err := NewKey(DefaultField(), op, w); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(op.MulAdds()), "ns/muladd")
+		})
 	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(op.MulAdds()), "ns/muladd")
 }
