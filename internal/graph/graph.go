@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/securenets/securenets/internal/plan"
 )
@@ -93,10 +94,28 @@ type Linear interface {
 	// Plan returns the operator's shape.
 	Plan() plan.Op
 	// Weights returns the row-major weight matrix, Plan().Rows() x
-	// Plan().Terms(), or nil where they are left out (see DecodeStructure).
+	// Plan().Terms(), or nil where they are stored, or left out (see DecodeStructure).
 	Weights() []float32
+	// Stored returns what reads weights that are kept elsewhere, or nil.
+	Stored() Source
 	// Bias returns one value a row, or nil for none.
 	Bias() []float32
+}
+
+// Source sets dst, which is as long as the weights of a linear operator, to them. It may
+// be called by several goroutines at once.
+type Source func(dst []float32) error
+
+// ReadWeights sets dst, of l.Plan().Rows() x l.Plan().Terms() elements, to l's weights,
+// which it must have.
+func ReadWeights(dst []float32, l Linear) error {
+	if read := l.Stored(); read != nil {
+		return read(dst)
+	}
+	if n := copy(dst, l.Weights()); n != len(dst) {
+		return fmt.Errorf("%w: %d weights, want %d", ErrInvalid, n, len(dst))
+	}
+	return nil
 }
 
 // Elementary is an operator that the host computes itself, in the clear.
@@ -114,8 +133,8 @@ type Elementary interface {
 
 // Shapes returns the shape of every value (index 0 is the input) after checking
 // everything that the graph holds: order, parameters, shapes, lengths of weights
-// and biases, finiteness. Weights that are nil are left out and pass; Validate
-// refuses them. Its errors wrap ErrInvalid.
+// and biases, finiteness. Weights that are nil are stored or left out and pass; Validate
+// refuses those left out. Its errors wrap ErrInvalid.
 func (g *Graph) Shapes() ([]Shape, error) {
 	if err := g.Input.check(); err != nil {
 		return nil, fmt.Errorf("input: %w", err)
@@ -162,14 +181,37 @@ func (g *Graph) Shapes() ([]Shape, error) {
 	return shapes, nil
 }
 
-// Validate checks what Shapes checks, and that no weights are left out.
+// Validate checks what Shapes checks, and that no weights are left out. Those that are
+// stored are not read: see CheckStored.
 func (g *Graph) Validate() error {
 	if _, err := g.Shapes(); err != nil {
 		return err
 	}
 	for i, n := range g.Nodes {
-		if l, ok := n.Op.(Linear); ok && l.Weights() == nil {
+		if l, ok := n.Op.(Linear); ok && l.Weights() == nil && l.Stored() == nil {
 			return fmt.Errorf("%w: node %d (%s) has no weights", ErrInvalid, i, n.Op.Name())
+		}
+	}
+	return nil
+}
+
+// CheckStored reads all weights that are stored, of one operator at a time, and checks
+// that they are finite. The graph must be valid.
+func (g *Graph) CheckStored() error {
+	var w []float32
+	for i, n := range g.Nodes {
+		l, ok := n.Op.(Linear)
+		if !ok || l.Stored() == nil {
+			continue
+		}
+		p := l.Plan()
+		w = slices.Grow(w[:0], p.Rows()*p.Terms())[:p.Rows()*p.Terms()]
+		err := ReadWeights(w, l)
+		if j := notFinite(w); err == nil && j >= 0 {
+			err = fmt.Errorf("%w: weight %d", ErrNotFinite, j)
+		}
+		if err != nil {
+			return fmt.Errorf("node %d (%s): %w", i, n.Op.Name(), err)
 		}
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 type Dense struct {
 	In, Out int
 	W       []float32 `json:"-"` // Out x In, row-major
+	From    Source    `json:"-"` // what reads W where that is nil, or nil
 	B       []float32 // Out, or nil
 }
 
@@ -19,6 +20,7 @@ type Dense struct {
 type Conv2D struct {
 	Geometry plan.Conv2D
 	W        []float32 `json:"-"` // OutC x (KH·KW·C/Groups), row-major, columns as in package plan
+	From     Source    `json:"-"` // as Dense has it
 	B        []float32 // OutC, or nil
 }
 
@@ -58,10 +60,12 @@ func (Softmax) Name() string   { return "softmax" }
 
 func (d *Dense) Plan() plan.Op      { return plan.Dense(d.In, d.Out) }
 func (d *Dense) Weights() []float32 { return d.W }
+func (d *Dense) Stored() Source     { return d.From }
 func (d *Dense) Bias() []float32    { return d.B }
 
 func (c *Conv2D) Plan() plan.Op      { return plan.Conv(c.Geometry) }
 func (c *Conv2D) Weights() []float32 { return c.W }
+func (c *Conv2D) Stored() Source     { return c.From }
 func (c *Conv2D) Bias() []float32    { return c.B }
 
 func (d *Dense) OutShape(in ...Shape) (Shape, error) {

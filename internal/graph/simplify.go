@@ -47,7 +47,7 @@ func padInto(g *Graph) *Graph {
 			if plan.Conv(r).Validate() != nil { // for padding as large as the kernel, say
 				break
 			}
-			c = &Conv2D{r, c.W, c.B}
+			c = &Conv2D{r, c.W, c.From, c.B}
 			n = Node{c, before.Inputs}
 			out.Nodes[i] = n
 		}
@@ -183,10 +183,10 @@ func absorb(op Op, a *Affine) (Op, *Affine) {
 	switch op := op.(type) {
 	case *Dense:
 		_, b := a.after(nil, op.B)
-		return &Dense{op.In, op.Out, scaleRows(op.W, a.Scale), b}, nil
+		return &Dense{op.In, op.Out, scaleRows(op.W, a.Scale), scaleStored(op.From, a.Scale), b}, nil
 	case *Conv2D:
 		_, b := a.after(nil, op.B)
-		return &Conv2D{op.Geometry, scaleRows(op.W, a.Scale), b}, nil
+		return &Conv2D{op.Geometry, scaleRows(op.W, a.Scale), scaleStored(op.From, a.Scale), b}, nil
 	}
 	return combine(op, a)
 }
@@ -196,12 +196,31 @@ func scaleRows(w, scale []float32) []float32 {
 	if w == nil || scale == nil {
 		return w
 	}
-	u := make([]float32, len(w))
+	u := slices.Clone(w)
+	timesRows(u, scale)
+	return u
+}
+
+// scaleStored is scaleRows of what is read.
+func scaleStored(read Source, scale []float32) Source {
+	if read == nil || scale == nil {
+		return read
+	}
+	return func(dst []float32) error {
+		if err := read(dst); err != nil {
+			return err
+		}
+		timesRows(dst, scale)
+		return nil
+	}
+}
+
+// timesRows multiplies row i of w by scale[i].
+func timesRows(w, scale []float32) {
 	terms := len(w) / len(scale)
 	for i, s := range scale {
-		for j, v := range w[i*terms:][:terms] {
-			u[i*terms+j] = s * v
+		for j := range w[i*terms:][:terms] {
+			w[i*terms+j] *= s
 		}
 	}
-	return u
 }

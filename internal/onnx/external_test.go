@@ -3,7 +3,13 @@
 package onnx
 
 import (
+	gobytes "bytes"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -11,6 +17,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/graph/graphtest"
 )
 
 // external returns a float tensor of 4 x 3 whose data are elsewhere.
@@ -69,6 +78,17 @@ func TestReadFile(t *testing.T) {
 		if g, err := Parse(b); err != nil || !reflect.DeepEqual(g, want) {
 			t.Errorf("%s: %+v, %v", name, g, err)
 		}
+		f, err := Open(path)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if !reflect.DeepEqual(loaded(t, f.Graph), want) {
+			t.Errorf("%s: opened, it has other weights", name)
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 	for name, w := range map[string][]message{
 		"another folder's":  {external("location", "../"+filepath.Base(outside)+"/data")},
@@ -90,29 +110,231 @@ func TestReadFile(t *testing.T) {
 		if b, err := ReadFile(path); !errors.Is(err, ErrExternalData) {
 			t.Errorf("%s: %d bytes, %v", name, len(b), err)
 		}
+		if _, err := Open(path); !errors.Is(err, ErrExternalData) {
+			t.Errorf("%s: opened, %v", name, err)
+		}
 	}
 	if _, err := ReadFile(filepath.Join(dir, "no.onnx")); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
 }
 
-// What is no model is left for Parse to refuse.
-func FuzzEmbed(f *testing.F) {
+// loaded returns g with the weights that are stored in memory.
+func loaded(t testing.TB, g *graph.Graph) *graph.Graph {
+	t.Helper()
+	g = &graph.Graph{Input: g.Input, Nodes: slices.Clone(g.Nodes), Output: g.Output}
+	for i, n := range g.Nodes {
+		l, ok := n.Op.(graph.Linear)
+		if !ok {
+			continue
+		}
+		if l.Weights() != nil || l.Stored() == nil {
+			t.Fatalf("node %d holds its weights", i)
+		}
+		w := make([]float32, l.Plan().Rows()*l.Plan().Terms())
+		if err := graph.ReadWeights(w, l); err != nil {
+			t.Fatal(err)
+		}
+		switch op := l.(type) {
+		case *graph.Dense:
+			g.Nodes[i].Op = &graph.Dense{In: op.In, Out: op.Out, W: w, B: op.B}
+		case *graph.Conv2D:
+			g.Nodes[i].Op = &graph.Conv2D{Geometry: op.Geometry, W: w, B: op.B}
+		}
+	}
+	return g
+}
+
+// stored parses a model in memory as Open does a file, whose tensors of more than most
+// bytes stay there. A file beside it has 48 bytes of zeros.
+func stored(b []byte, most int64) (*graph.Graph, error) {
+	f := &files{
+		model:  section{gobytes.NewReader(b), 0, int64(len(b))},
+		beside: func(string) (section, error) { return section{gobytes.NewReader(make([]byte, 48)), 0, 48}, nil },
+	}
+	return f.parse(most)
+}
+
+// Weights that are stored are those that Parse holds, in whatever order and type they
+// stand in the file, and whatever is done to them.
+func TestStored(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	large := func(name string, kind int64, dims ...int64) message { // several pieces
+		n, m := int64(1), header(name, kind, dims...)
+		for _, d := range dims {
+			n *= d
+		}
+		var raw []byte
+		for range n {
+			if kind == typeDouble {
+				raw = binary.LittleEndian.AppendUint64(raw, math.Float64bits(r.NormFloat64()))
+			} else {
+				raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(float32(r.NormFloat64())))
+			}
+		}
+		return cat(m, sub(9, raw))
+	}
+	models := map[string][]byte{
+		"matrix":            nodes(op("MatMul", "x w", "y")).on("N", 300).with(large("w", typeFloat, 300, 401)).bytes(),
+		"matrix of doubles": nodes(op("MatMul", "x w", "y")).on("N", 300).with(large("w", typeDouble, 300, 401)).bytes(),
+		"transposed matrix": nodes(op("Gemm", "x w", "y", intAttribute("transB", 1), floatAttribute("alpha", 3))).on("N", 401).with(large("w", typeFloat, 300, 401)).bytes(),
+		"wide matrix":       nodes(op("MatMul", "x w", "y")).on("N", 2).with(large("w", typeFloat, 2, 70000)).bytes(),
+		"convolution":       nodes(op("Conv", "x w", "y")).on("N", 41, 5, 5).with(large("w", typeFloat, 67, 41, 3, 5)).bytes(),
+		"scaled":            nodes(op("Conv", "x w", "a"), op("Mul", "a s", "y")).on("N", 41, 5, 5).with(large("w", typeFloat, 67, 41, 3, 5), large("s", typeFloat, 67, 1, 1)).bytes(),
+		"two of one":        nodes(op("MatMul", "x w", "a"), op("Gemm", "a w", "y")).with(large("w", typeFloat, 4, 4)).bytes(),
+		"sequence":          nodes(op("MatMul", "x w", "y")).on("N", 5, 300).with(large("w", typeFloat, 300, 401)).bytes(),
+	}
+	for i := range 30 {
+		b, err := Marshal(graphtest.Random(r, 1+r.IntN(5)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		models[fmt.Sprint("random ", i)] = b
+	}
+	for name, b := range models {
+		want, err := Parse(b)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for _, most := range []int64{8 * maxRank, held, math.MaxInt64} {
+			if g, err := stored(b, most); err != nil || !reflect.DeepEqual(loaded(t, g), want) {
+				t.Errorf("%s: other than as it was held, %v", name, err)
+			}
+		}
+		if g, err := ParseStored(b); err != nil || !reflect.DeepEqual(loaded(t, g), want) {
+			t.Errorf("%s: other than as it was held, %v", name, err)
+		}
+	}
+}
+
+// A file that lost its weights after it was opened gives an error, and so does one that
+// is closed, or read in part.
+func TestOpenFails(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m.onnx")
+	w := cat(header("w", typeFloat, 4, 1000), sub(9, make([]byte, 16000)))
+	b := nodes(op("MatMul", "x w", "y")).with(w).bytes()
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, dst := f.Graph.Nodes[0].Op.(graph.Linear), make([]float32, 4000)
+	if err := graph.ReadWeights(dst, l); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, int64(len(b)-100)); err != nil {
+		t.Fatal(err)
+	}
+	if err := graph.ReadWeights(dst, l); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Error(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := graph.ReadWeights(dst, l); !errors.Is(err, os.ErrClosed) {
+		t.Error(err)
+	}
+	if _, err := Open(path); !errors.Is(err, ErrFormat) {
+		t.Error(err)
+	}
+	broken := errors.New("broken disk")
+	for at := range int64(len(b)) {
+		if at > 200 && at < int64(len(b))-200 && at%1000 != 0 {
+			continue
+		}
+		file := &files{model: section{&failing{gobytes.NewReader(b), at, broken}, 0, int64(len(b))}}
+		if _, err := file.parse(held); !errors.Is(err, broken) {
+			t.Fatalf("byte %d: %v", at, err)
+		}
+	}
+	// Of weights that are not finite, it is told before they are asked for.
+	w = cat(header("w", typeFloat, 4, 1000), sub(9, slices.Repeat([]byte{0xff}, 16000)))
+	if err := os.WriteFile(path, nodes(op("MatMul", "x w", "y")).with(w).bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(path); !errors.Is(err, graph.ErrNotFinite) || !errors.Is(err, ErrInvalid) {
+		t.Error(err)
+	}
+}
+
+// failing gives an error for whatever holds a byte.
+type failing struct {
+	io.ReaderAt
+	at  int64
+	err error
+}
+
+func (f *failing) ReadAt(b []byte, at int64) (int, error) {
+	if at <= f.at && f.at < at+int64(len(b)) {
+		return 0, f.err
+	}
+	return f.ReaderAt.ReadAt(b, at)
+}
+
+// A pipe is read once.
+func TestOpenPipe(t *testing.T) {
+	path, b := filepath.Join(t.TempDir(), "pipe"), dense().bytes()
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, read := range []func() error{
+		func() error { _, err := Open(path); return err },
+		func() error {
+			got, err := ReadFile(path)
+			if err == nil && !slices.Equal(got, b) {
+				err = errors.New("other bytes")
+			}
+			return err
+		},
+	} {
+		done := make(chan error)
+		go func() { done <- os.WriteFile(path, b, 0o600) }()
+		if err := errors.Join(read(), <-done); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Weights take memory as they are asked for, and no more than one piece beside them.
+func TestOpenMemory(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m.onnx")
+	const size = 32 << 20
+	w := cat(header("w", typeFloat, 1024, size/4096), sub(9, make([]byte, size)))
+	if err := os.WriteFile(path, nodes(op("MatMul", "x w", "y")).on("N", 1024).with(w).bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var f *File
+	var err error
+	// The check of what is stored takes one operator's weights.
+	if n := allocated(func() { f, err = Open(path) }); err != nil || n > size+2<<20 {
+		t.Errorf("%d bytes for %d of weights, %v", n, size, err)
+	}
+	defer f.Close()
+	dst := make([]float32, size/4)
+	if n := allocated(func() { err = graph.ReadWeights(dst, f.Graph.Nodes[0].Op.(graph.Linear)) }); err != nil || n > 2<<20 {
+		t.Errorf("%d bytes beside %d of weights, %v", n, size, err)
+	}
+}
+
+// Any bytes are read as Parse reads them.
+func FuzzStored(f *testing.F) {
 	f.Add(nodes(op("Gemm", "x w", "y")).with(external("location", "data", "offset", "0")).bytes())
 	f.Add(dense().bytes())
+	f.Add(conv().bytes())
 	f.Add([]byte{7<<3 | 2, 0x80})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		out, err := embed(b, func(string) ([]byte, error) { return make([]byte, 48), nil })
-		if err != nil {
-			if !errors.Is(err, ErrInvalid) {
-				t.Fatal(err)
-			}
-			return
-		}
-		if _, err := Parse(out); errors.Is(err, ErrFormat) {
-			if _, err := Parse(b); err == nil {
-				t.Fatalf("a model became none: %v", err)
-			}
+		want, err := Parse(b)
+		g, storedErr := stored(b, 8*maxRank)
+		switch {
+		case errors.Is(err, ErrExternalData) && storedErr == nil: // it was read
+		case (err == nil) != (storedErr == nil):
+			t.Fatalf("%v, and stored %v", err, storedErr)
+		case err == nil && !reflect.DeepEqual(loaded(t, g), want):
+			t.Fatal("stored weights are others")
+		case storedErr != nil:
+			checkTyped(t, "stored", storedErr)
 		}
 	})
 }

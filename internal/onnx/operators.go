@@ -167,19 +167,22 @@ func (p *parser) matrix(n *node, transposed bool) (*graph.Dense, error) {
 	if len(t.dims) != 2 {
 		return nil, p.refuse(n, "weights of rank %d", len(t.dims))
 	}
-	w, err := p.floats32(n, t)
-	if err != nil {
-		return nil, err
+	d := &graph.Dense{In: int(t.dims[0]), Out: int(t.dims[1])}
+	arrange := func(dst []float32, first int, lines []float32) { // lines are of an input each
+		n := len(lines) / d.Out
+		for o := range d.Out {
+			row := dst[o*d.In+first:][:n]
+			for i := range row {
+				row[i] = lines[i*d.Out+o]
+			}
+		}
 	}
-	d := &graph.Dense{In: int(t.dims[0]), Out: int(t.dims[1]), W: w}
 	if transposed {
 		d.In, d.Out = d.Out, d.In
-		return d, nil
+		arrange = func(dst []float32, first int, lines []float32) { copy(dst[first*d.In:], lines) }
 	}
-	// In x Out is a map of In positions and Out channels.
-	d.W = make([]float32, len(w))
-	graph.HWCToCHW(d.W, w, 1, graph.Shape{H: 1, W: d.In, C: d.Out})
-	return d, nil
+	d.From, err = p.weights(n, t, int(t.dims[1]), arrange)
+	return d, err
 }
 
 // gemm reads Y = alpha X W + beta C.
@@ -199,8 +202,14 @@ func (p *parser) gemm(n *node) (operand, error) {
 	if err != nil {
 		return x, err
 	}
-	for i := range d.W {
-		d.W[i] *= alpha
+	if read := d.From; alpha != 1 {
+		d.From = func(dst []float32) error {
+			err := read(dst)
+			for i := range dst {
+				dst[i] *= alpha
+			}
+			return err
+		}
 	}
 	if n.has(2) {
 		t, err := p.constant(n, 2)
@@ -248,7 +257,7 @@ func (p *parser) overLast(n *node, d *graph.Dense, x operand) (operand, error) {
 	}
 	var op graph.Op = d
 	if s := x.shape; s.H != 1 || s.W != 1 {
-		op = &graph.Conv2D{W: d.W, B: d.B, Geometry: plan.Conv2D{
+		op = &graph.Conv2D{From: d.From, B: d.B, Geometry: plan.Conv2D{
 			H: s.H, W: s.W, C: d.In, OutC: d.Out, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1,
 		}}
 	}
@@ -687,7 +696,10 @@ func (p *parser) conv(n *node) (operand, error) {
 	if err != nil {
 		return x, err
 	}
-	oihw, err := p.floats32(n, t)
+	kernel := graph.Shape{H: int(w.kernel[0]), W: int(w.kernel[1]), C: int(t.dims[1])}
+	read, err := p.weights(n, t, kernel.Len(), func(dst []float32, first int, lines []float32) { // of an output channel each
+		graph.CHWToHWC(dst[first*kernel.Len():][:len(lines)], lines, len(lines)/kernel.Len(), kernel)
+	})
 	if err != nil {
 		return x, err
 	}
@@ -697,6 +709,7 @@ func (p *parser) conv(n *node) (operand, error) {
 	}
 	w.pad(x.shape)
 	c := &graph.Conv2D{
+		From: read,
 		Geometry: plan.Conv2D{
 			H: x.shape.H, W: x.shape.W, C: x.shape.C, OutC: int(t.dims[0]),
 			KH: int(w.kernel[0]), KW: int(w.kernel[1]),
@@ -705,9 +718,7 @@ func (p *parser) conv(n *node) (operand, error) {
 			Top: int(w.pads[0]), Left: int(w.pads[1]), Bot: int(w.pads[2]), Right: int(w.pads[3]),
 			Groups: int(group),
 		},
-		W: make([]float32, len(oihw)),
 	}
-	graph.CHWToHWC(c.W, oihw, c.Geometry.OutC, graph.Shape{H: c.Geometry.KH, W: c.Geometry.KW, C: int(per)})
 	if n.has(2) {
 		t, err := p.constant(n, 2)
 		if err != nil {

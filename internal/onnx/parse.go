@@ -19,8 +19,60 @@ func Parse(b []byte) (*graph.Graph, error) {
 	if err != nil {
 		return nil, err
 	}
+	g, err := parse(m, len(b))
+	if err != nil {
+		return nil, err
+	}
+	for i, n := range g.Nodes {
+		l, ok := n.Op.(graph.Linear)
+		if !ok || l.Stored() == nil {
+			continue
+		}
+		w := make([]float32, l.Plan().Rows()*l.Plan().Terms())
+		if err := graph.ReadWeights(w, l); err != nil {
+			return nil, err
+		}
+		switch op := l.(type) {
+		case *graph.Dense:
+			g.Nodes[i].Op = &graph.Dense{In: op.In, Out: op.Out, W: w, B: op.B}
+		case *graph.Conv2D:
+			g.Nodes[i].Op = &graph.Conv2D{Geometry: op.Geometry, W: w, B: op.B}
+		}
+	}
+	return g, invalid(g.Validate())
+}
+
+// ParseStored is Parse, but for the weights of linear operators: the graph reads them
+// from b as they are asked for.
+func ParseStored(b []byte) (*graph.Graph, error) {
+	m, err := decodeModel(b)
+	if err != nil {
+		return nil, err
+	}
+	return parseStored(m, len(b))
+}
+
+// parseStored is parse, and reads the weights once, to check them.
+func parseStored(m *model, size int) (*graph.Graph, error) {
+	g, err := parse(m, size)
+	if err != nil {
+		return nil, err
+	}
+	return g, invalid(g.CheckStored())
+}
+
+// invalid returns an error of package graph as one of this package.
+func invalid(err error) error {
+	if errors.Is(err, graph.ErrInvalid) {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return err
+}
+
+// parse reads a model of size bytes. The weights of its linear operators stay stored.
+func parse(m *model, size int) (*graph.Graph, error) {
 	p := &parser{
-		words:       len(b),
+		words:       size,
 		operands:    map[string]operand{},
 		moves:       map[string]operand{},
 		uses:        map[string]int{},
@@ -80,10 +132,7 @@ func Parse(b []byte) (*graph.Graph, error) {
 	}
 	p.graph.Output = out.value
 	g := graph.Simplify(&p.graph)
-	if err := g.Validate(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	return g, nil
+	return g, invalid(g.Validate())
 }
 
 // errSkip is returned for a node that cannot be read because of something that
@@ -473,7 +522,11 @@ func (t *tensor) checkData(typed, width int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if typed != 0 && t.raw != nil || typed == 0 && len(t.raw) != n*width || typed != 0 && typed != n {
+	raw := int64(len(t.raw))
+	if t.stored != nil {
+		raw = t.stored.size
+	}
+	if typed != 0 && (t.raw != nil || t.stored != nil) || typed == 0 && raw != int64(n)*int64(width) || typed != 0 && typed != n {
 		return 0, fmt.Errorf("%w: tensor %s has data of another length than its shape", ErrInvalid, clean(t.name))
 	}
 	return n, nil
@@ -487,8 +540,9 @@ func (p *parser) charge(n int) error {
 	return nil
 }
 
-// floats32 returns a copy of the elements, rounded to float32.
-func (p *parser) floats32(n *node, t *tensor) ([]float32, error) {
+// floating checks that t holds as many floats as its shape says, charges for them, and
+// returns their number.
+func (p *parser) floating(n *node, t *tensor) (int, error) {
 	var typed, width int
 	switch t.kind {
 	case typeFloat:
@@ -496,33 +550,95 @@ func (p *parser) floats32(n *node, t *tensor) ([]float32, error) {
 	case typeDouble:
 		typed, width = len(t.doubles), 8
 	default:
-		return nil, p.refuse(n, "element type %d", t.kind)
+		return 0, p.refuse(n, "element type %d", t.kind)
 	}
 	size, err := t.checkData(typed, width)
 	if err == nil {
 		err = p.charge(size)
 	}
+	return size, err
+}
+
+// floats32 returns a copy of the elements, rounded to float32.
+func (p *parser) floats32(n *node, t *tensor) ([]float32, error) {
+	size, err := p.floating(n, t)
 	if err != nil {
 		return nil, err
 	}
 	v := make([]float32, size)
-	switch {
-	case t.kind == typeFloat && typed != 0:
-		copy(v, t.floats)
-	case t.kind == typeFloat:
-		for i := range v {
-			v[i] = math.Float32frombits(binary.LittleEndian.Uint32(t.raw[4*i:]))
-		}
-	case typed != 0:
-		for i := range v {
-			v[i] = float32(t.doubles[i])
-		}
-	default:
-		for i := range v {
-			v[i] = float32(math.Float64frombits(binary.LittleEndian.Uint64(t.raw[8*i:])))
-		}
+	return v, t.read(v, 0, t.piece())
+}
+
+// piece returns what read needs.
+func (t *tensor) piece() []byte {
+	if t.stored == nil {
+		return nil
 	}
-	return v, nil
+	return make([]byte, min(t.stored.size, pieceBytes))
+}
+
+// read sets dst to the elements from at on, of those that floating found, rounded to
+// float32. It uses piece.
+func (t *tensor) read(dst []float32, at int, piece []byte) error {
+	double := t.kind == typeDouble
+	switch {
+	case !double && t.floats != nil:
+		copy(dst, t.floats[at:])
+		return nil
+	case t.doubles != nil:
+		for i := range dst {
+			dst[i] = float32(t.doubles[at+i])
+		}
+		return nil
+	}
+	width := 4
+	if double {
+		width = 8
+	}
+	for len(dst) > 0 {
+		n := min(len(dst), pieceBytes/width)
+		b := t.raw
+		if t.stored != nil {
+			b = piece[:n*width]
+			if err := t.stored.read(b, int64(at)*int64(width)); err != nil {
+				return fmt.Errorf("tensor %s: %w", clean(t.name), err)
+			}
+		} else {
+			b = b[at*width:][:n*width]
+		}
+		for i := range n {
+			if double {
+				dst[i] = float32(math.Float64frombits(binary.LittleEndian.Uint64(b[8*i:])))
+			} else {
+				dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+			}
+		}
+		dst, at = dst[n:], at+n
+	}
+	return nil
+}
+
+// pieceBytes is how much of a tensor is read at once.
+const pieceBytes = 1 << 18
+
+// weights returns what reads t as weights. Those are t's lines of length elements each,
+// some at a time, where arrange puts them.
+func (p *parser) weights(n *node, t *tensor, length int, arrange func(dst []float32, first int, lines []float32)) (graph.Source, error) {
+	size, err := p.floating(n, t)
+	if err != nil {
+		return nil, err
+	}
+	return func(dst []float32) error {
+		lines, piece := make([]float32, min(size, max(length, pieceBytes/4/length*length))), t.piece()
+		for at := 0; at < size; at += len(lines) {
+			lines = lines[:min(len(lines), size-at)]
+			if err := t.read(lines, at, piece); err != nil {
+				return err
+			}
+			arrange(dst, at/length, lines)
+		}
+		return nil
+	}, nil
 }
 
 // ints returns the elements of a tensor of integers or bools that has no more
@@ -551,15 +667,22 @@ func (p *parser) integers(n *node, t *tensor, most int) ([]int64, error) {
 	if typed != nil {
 		return typed, nil
 	}
+	raw := t.raw
+	if t.stored != nil {
+		raw = make([]byte, t.stored.size)
+		if err := t.stored.read(raw, 0); err != nil {
+			return nil, fmt.Errorf("tensor %s: %w", clean(t.name), err)
+		}
+	}
 	v := make([]int64, size)
 	for i := range v {
 		switch width {
 		case 1:
-			v[i] = int64(t.raw[i])
+			v[i] = int64(raw[i])
 		case 4:
-			v[i] = int64(int32(binary.LittleEndian.Uint32(t.raw[4*i:])))
+			v[i] = int64(int32(binary.LittleEndian.Uint32(raw[4*i:])))
 		case 8:
-			v[i] = int64(binary.LittleEndian.Uint64(t.raw[8*i:]))
+			v[i] = int64(binary.LittleEndian.Uint64(raw[8*i:]))
 		}
 	}
 	return v, nil

@@ -83,6 +83,7 @@ type tensor struct {
 	int64s  []int64
 	doubles []float64
 	raw     []byte
+	stored  *section // instead of raw, where that is left in a file
 }
 
 type valueInfo struct {

@@ -125,10 +125,6 @@ func (p *parser) convTranspose(n *node) (operand, error) {
 	for i := range f {
 		f[i] = newPhases(size[i], int(w.kernel[i]), int(s[i]), int(w.dilations[i]), int(w.pads[i]), out[i])
 	}
-	v, err := p.floats32(n, t)
-	if err != nil {
-		return x, err
-	}
 	conv := &graph.Conv2D{Geometry: plan.Conv2D{
 		H: size[0], W: size[1], C: int(c), OutC: int(group*per*s[0]) * int(s[1]),
 		KH: f[0].taps, KW: f[1].taps, SH: 1, SW: 1, DH: 1, DW: 1,
@@ -144,18 +140,26 @@ func (p *parser) convTranspose(n *node) (operand, error) {
 		return x, err
 	}
 	// A group's channels are the phases in order, and those of a phase side by side.
-	conv.W = make([]float32, g.OutC*g.Patch())
-	cs := int(c / group) // of a group's input
-	for k, e := range v {
-		b := k % int(w.kernel[1])
-		k /= int(w.kernel[1])
-		a := k % int(w.kernel[0])
-		k /= int(w.kernel[0])
-		o, i := k%int(per), k/int(per)
-		row, tapH := f[0].at(a, int(s[0]), int(w.dilations[0]), int(w.pads[0]))
-		col, tapW := f[1].at(b, int(s[1]), int(w.dilations[1]), int(w.pads[1]))
-		o += (i/cs*int(s[0]*s[1]) + row*int(s[1]) + col) * int(per)
-		conv.W[((o*g.KH+tapH)*g.KW+tapW)*cs+i%cs] = e
+	cs := int(c / group)                   // of a group's input
+	line := int(w.kernel[0] * w.kernel[1]) // from one channel to one
+	read, err := p.weights(n, t, line, func(dst []float32, first int, lines []float32) {
+		for k, e := range lines {
+			b := k % int(w.kernel[1])
+			a := k / int(w.kernel[1]) % int(w.kernel[0])
+			k = first + k/line
+			o, i := k%int(per), k/int(per)
+			row, tapH := f[0].at(a, int(s[0]), int(w.dilations[0]), int(w.pads[0]))
+			col, tapW := f[1].at(b, int(s[1]), int(w.dilations[1]), int(w.pads[1]))
+			o += (i/cs*int(s[0]*s[1]) + row*int(s[1]) + col) * int(per)
+			dst[((o*g.KH+tapH)*g.KW+tapW)*cs+i%cs] = e
+		}
+	})
+	if err != nil {
+		return x, err
+	}
+	conv.From = func(dst []float32) error {
+		clear(dst) // where a phase has no tap
+		return read(dst)
 	}
 	if n.has(2) {
 		t, err := p.constant(n, 2)
