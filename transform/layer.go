@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/securenets/securenets/internal/parallel"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/prg"
 	"github.com/securenets/securenets/internal/ring"
@@ -239,17 +240,20 @@ func (l *Layer) CloudRows(n int) int {
 	return n
 }
 
-// cells calls do for every element of What: its place there, the place of the
-// element of W that it masks, and the row of W and input of What that its units are of.
-func (l *Layer) cells(do func(cloud, host, row, j int)) {
+// cells calls do for every element of rows [from, to) of What: its place there, the place
+// of the element of W that it masks, and the row of W and input of What that its units
+// are of.
+func (l *Layer) cells(from, to int, do func(cloud, host, row, j int)) {
 	_, rows, inputs := l.groups()
 	terms := l.op.Terms()
-	for k, row := range l.e {
-		first := k / rows * inputs // of the group's inputs
-		for t := range terms {
-			j := first + t%inputs
-			host := int(row)*terms + t - t%inputs + int(l.u[j])%inputs
-			do(k*terms+t, host, int(row), j)
+	for k := from; k < to; k++ {
+		row, first := int(l.e[k]), k/rows*inputs // of the group's inputs
+		moved := int(l.u[first]) / inputs * inputs
+		for t := 0; t < terms; t += inputs {
+			for i := range inputs {
+				j := first + i
+				do(k*terms+t+i, row*terms+t+int(l.u[j])-moved, row, j)
+			}
 		}
 	}
 }
@@ -259,39 +263,89 @@ func (l *Layer) cells(do func(cloud, host, row, j int)) {
 // matrix, drawn anew each time. Under other masks all roles hold the same What, and the
 // matrices share memory.
 func (l *Layer) Seal(w []int32) ([]ring.Matrix, error) {
-	if err := wantLen("weights", len(w), l.op.Rows(), l.op.Terms()); err != nil {
-		return nil, err
-	}
-	if err := inRange(l.ring, "weight", w); err != nil {
-		return nil, err
-	}
-	if l.scheme.Weights == WeightLagrange {
-		return l.share(w), nil
-	}
-	r, what := l.ring, ring.NewMatrix(l.op.Rows(), l.op.Terms())
-	l.cells(func(cloud, host, row, j int) {
-		unit := r.Mul(l.d[row], l.f[l.u[j]])
-		what.Data[cloud] = r.Mul(unit, r.FromSigned(w[host]))
+	whats := make([]ring.Matrix, l.scheme.Roles())
+	at := 0
+	err := l.SealRows(w, func(rows []ring.Matrix) error {
+		for role := range whats {
+			if role > 0 && l.scheme.Weights != WeightLagrange {
+				whats[role] = whats[0]
+				continue
+			}
+			if at == 0 {
+				whats[role] = ring.NewMatrix(l.op.Rows(), l.op.Terms())
+			}
+			copy(whats[role].Data[at:], rows[role].Data)
+		}
+		at += len(rows[0].Data)
+		return nil
 	})
-	return slices.Repeat([]ring.Matrix{what}, l.scheme.Roles()), nil
+	if err != nil {
+		return nil, err
+	}
+	return whats, nil
 }
 
-// share returns (W + R)/2, (W - R)/2 and R = PRG(seed, 0), row-major, for a seed that
-// nobody keeps.
-func (l *Layer) share(w []int32) []ring.Matrix {
-	r := l.ring
+// sealWords is how many words of a role's matrix SealRows makes at once, unless a row has
+// more.
+const sealWords = 1 << 18
+
+// SealRows is Seal some rows at a time: it calls use with the next ones of every role's
+// matrix, from the first on, and returns its error. Their memory is lent until use
+// returns. Under WeightLagrange it holds R as a whole.
+func (l *Layer) SealRows(w []int32, use func(rows []ring.Matrix) error) error {
+	if err := wantLen("weights", len(w), l.op.Rows(), l.op.Terms()); err != nil {
+		return err
+	}
+	if err := inRange(l.ring, "weight", w); err != nil {
+		return err
+	}
+	if l.scheme.Weights == WeightLagrange {
+		return l.share(w, use)
+	}
+	r, terms := l.ring, l.op.Terms()
+	what := ring.NewMatrix(l.sealed(), terms)
+	return l.blocks(func(k, n int) error {
+		parallel.Do(n, 4*n*terms, func(from, to int) { // a word is work for about 4
+			l.cells(k+from, k+to, func(cloud, host, row, j int) {
+				unit := r.Mul(l.d[row], l.f[l.u[j]])
+				what.Data[cloud-k*terms] = r.Mul(unit, r.FromSigned(w[host]))
+			})
+		})
+		return use(slices.Repeat([]ring.Matrix{what.RowRange(0, n)}, l.scheme.Roles()))
+	})
+}
+
+// sealed returns how many rows of a role's matrix SealRows makes at once.
+func (l *Layer) sealed() int { return min(l.op.Rows(), max(1, sealWords/l.op.Terms())) }
+
+// blocks calls do for all rows, n from k on at a time.
+func (l *Layer) blocks(do func(k, n int) error) error {
+	for k := 0; k < l.op.Rows(); k += l.sealed() {
+		if err := do(k, min(l.sealed(), l.op.Rows()-k)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// share is SealRows of (W + R)/2, (W - R)/2 and R = PRG(seed, 0), row-major, for a seed
+// that nobody keeps.
+func (l *Layer) share(w []int32, use func(rows []ring.Matrix) error) error {
+	r, terms := l.ring, l.op.Terms()
 	half := r.Modulus()/2 + 1 // 1/2: M is odd
-	whats := make([]ring.Matrix, l.scheme.Roles())
-	for role := range whats {
-		whats[role] = ring.NewMatrix(l.op.Rows(), l.op.Terms())
-	}
-	plus, minus, mask := whats[0].Data, whats[1].Data, whats[2].Data
-	prg.New(prg.NewSeed()).Fill(r, mask, 0)
-	for i, a := range w {
-		e := r.FromSigned(a)
-		plus[i], minus[i] = r.Mul(half, r.Add(e, mask[i])), r.Mul(half, r.Sub(e, mask[i]))
-	}
-	return whats
+	mask := ring.NewMatrix(l.op.Rows(), terms)
+	prg.New(prg.NewSeed()).Fill(r, mask.Data, 0)
+	plus, minus := ring.NewMatrix(l.sealed(), terms), ring.NewMatrix(l.sealed(), terms)
+	return l.blocks(func(k, n int) error {
+		w, mask := w[k*terms:], mask.RowRange(k, k+n)
+		parallel.Do(n, 4*n*terms, func(from, to int) {
+			for i := from * terms; i < to*terms; i++ {
+				e, m := r.FromSigned(w[i]), mask.Data[i]
+				plus.Data[i], minus.Data[i] = r.Mul(half, r.Add(e, m)), r.Mul(half, r.Sub(e, m))
+			}
+		})
+		return use([]ring.Matrix{plus.RowRange(0, n), minus.RowRange(0, n), mask})
+	})
 }
 
 // Unseal recovers the integer weights from the masked matrices of all roles, as Seal
@@ -326,7 +380,7 @@ func (l *Layer) Unseal(whats []ring.Matrix) ([]int32, error) {
 			return nil, fmt.Errorf("%w: the roles' weights are not of one sealing", ErrMasks)
 		}
 	}
-	l.cells(func(cloud, host, row, j int) {
+	l.cells(0, l.op.Rows(), func(cloud, host, row, j int) {
 		unit := r.Mul(l.out.unit[row], l.in.unit[j])
 		w[host] = r.Lift(r.Mul(unit, whats[0].Data[cloud]))
 	})

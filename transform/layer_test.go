@@ -562,3 +562,51 @@ func TestPrintsRedacted(t *testing.T) {
 		}
 	}
 }
+
+// TestSealRows: rows come some at a time, in order, and are those of the equation; they
+// are lent, and an error ends it.
+func TestSealRows(t *testing.T) {
+	rng := rand.New(rand.NewPCG(44, 1))
+	r, op := ring.Q4(), plan.Dense(601, 1001)
+	w := fill(rng, op.In*op.Out, r.Max())
+	for _, s := range transform.Schemes() {
+		l, err := transform.NewLayer(r, s, op)
+		if err != nil {
+			t.Fatal(err)
+		}
+		whats, calls := make([]ring.Matrix, s.Roles()), 0
+		err = l.SealRows(w, func(rows []ring.Matrix) error {
+			calls++
+			for role, m := range rows {
+				if m.Rows != rows[0].Rows || m.Want("rows", m.Rows, op.In) != nil {
+					t.Errorf("%v: role %d has %dx%d", s, role, m.Rows, m.Cols)
+				}
+				whats[role].Rows, whats[role].Cols = whats[role].Rows+m.Rows, op.In
+				whats[role].Data = append(whats[role].Data, m.Data...)
+			}
+			return nil
+		})
+		if err != nil || calls < 3 {
+			t.Fatalf("%v: %d calls, %v", s, calls, err)
+		}
+		if got, err := l.Unseal(whats); err != nil || !slices.Equal(got, w) {
+			t.Errorf("%v: Unseal of the rows is not w: %v", s, err)
+		}
+		if st := l.State(); st.D != nil {
+			for k := range op.Out {
+				for j := range op.In {
+					row, in := st.E[k], st.U[j]
+					want := r.Mul(r.Mul(st.D[row], st.F[in]), r.FromSigned(w[int(row)*op.In+int(in)]))
+					if whats[0].At(k, j) != want {
+						t.Fatalf("%v: What[%d, %d] is not of the equation", s, k, j)
+					}
+				}
+			}
+		}
+		full := errors.New("disk full")
+		calls = 0
+		if err := l.SealRows(w, func([]ring.Matrix) error { calls++; return full }); err != full || calls != 1 {
+			t.Errorf("%v: %d calls, %v", s, calls, err)
+		}
+	}
+}

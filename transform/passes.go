@@ -249,3 +249,8 @@ func lift(m, a uint32) int32 {
 func bits32[T int32 | float32](v []T) []uint32 {
 	return unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(v))), len(v))
 }
+
+// ints returns the memory of v for integers.
+func ints(v []float32) []int32 {
+	return unsafe.Slice((*int32)(unsafe.Pointer(unsafe.SliceData(v))), len(v))
+}

@@ -5,7 +5,9 @@ import (
 	"io"
 	"math"
 	"math/bits"
+	"slices"
 
+	"github.com/securenets/securenets/internal/parallel"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 )
@@ -32,6 +34,12 @@ func (Quantized) MarshalText() ([]byte, error) { return []byte(redactedQuantized
 // norm. A row that rounds to zero has scale 1. It refuses weights that are not
 // finite with a *NotFiniteError.
 func QuantizeWeights(r ring.Ring, op plan.Op, w []float32, xmax int32) (*Quantized, error) {
+	return QuantizeInPlace(r, op, slices.Clone(w), xmax)
+}
+
+// QuantizeInPlace is QuantizeWeights with the integers in the place of the weights: it
+// takes w's memory, which the caller must no longer use, unless there is an error.
+func QuantizeInPlace(r ring.Ring, op plan.Op, w []float32, xmax int32) (*Quantized, error) {
 	if err := op.Validate(); err != nil {
 		return nil, err
 	}
@@ -44,11 +52,15 @@ func QuantizeWeights(r ring.Ring, op plan.Op, w []float32, xmax int32) (*Quantiz
 	if i := notFinite(w, op.Terms()); i >= 0 {
 		return nil, &NotFiniteError{"weight row", i}
 	}
-	q := &Quantized{W: make([]int32, len(w)), Scale: make([]float32, op.Rows()), XMax: xmax}
+	q := &Quantized{W: ints(w), Scale: make([]float32, op.Rows()), XMax: xmax}
 	n := op.Terms()
-	for i := range q.Scale {
-		q.Scale[i] = quantizeRow(q.W[i*n:(i+1)*n], w[i*n:(i+1)*n], int64(r.Max()/xmax))
-	}
+	parallel.Do(op.Rows(), len(w), func(from, to int) {
+		row := make([]int32, n)
+		for i := from; i < to; i++ {
+			q.Scale[i] = quantizeRow(row, w[i*n:(i+1)*n], int64(r.Max()/xmax))
+			copy(q.W[i*n:(i+1)*n], row)
+		}
+	})
 	return q, nil
 }
 
@@ -215,16 +227,23 @@ func ChooseXMax(r ring.Ring, op plan.Op, w []float32, rho float64) int32 {
 		x := float64(int32(1)<<b-1) * rho
 		return 1 / (12 * x * x)
 	}
-	rounded := make([]int32, n)
+	errs := make([]float64, op.Rows()) // of rows: their sum is one for any number of processors
 	weights := func(b int) float64 {
-		var err2 float64
-		for i := range op.Rows() {
-			row := w[i*n : (i+1)*n]
-			scale := quantizeRow(rounded, row, int64(r.Max()/(1<<b-1)))
-			for j, e := range row {
-				d := float64(rounded[j])*float64(scale) - float64(e)
-				err2 += d * d
+		parallel.Do(op.Rows(), len(w), func(from, to int) {
+			rounded := make([]int32, n)
+			for i := from; i < to; i++ {
+				row := w[i*n : (i+1)*n]
+				scale := quantizeRow(rounded, row, int64(r.Max()/(1<<b-1)))
+				errs[i] = 0
+				for j, e := range row {
+					d := float64(rounded[j])*float64(scale) - float64(e)
+					errs[i] += d * d
+				}
 			}
+		})
+		var err2 float64
+		for _, e := range errs {
+			err2 += e
 		}
 		return err2 / norm2
 	}

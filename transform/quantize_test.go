@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
@@ -413,5 +416,44 @@ func TestChooseXMaxOfOddWeights(t *testing.T) {
 	}
 	if xmax := transform.ChooseXMax(ring.Q4(), plan.Op{}, nil, 0.2); xmax != 1 {
 		t.Errorf("XMax %d for no operator", xmax)
+	}
+}
+
+// TestQuantizeInPlace: the integers are those of QuantizeWeights, where the weights were,
+// for any number of processors; weights that are refused are left.
+func TestQuantizeInPlace(t *testing.T) {
+	rng := rand.New(rand.NewPCG(45, 1))
+	op := plan.Dense(513, 700)
+	w := make([]float32, op.In*op.Out)
+	for i := range w {
+		w[i] = float32(rng.NormFloat64())
+	}
+	xmax := transform.ChooseXMax(ring.Q4(), op, w, 0)
+	want, err := transform.QuantizeWeights(ring.Q4(), op, w, xmax)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	for _, n := range []int{1, 3, 8} {
+		runtime.GOMAXPROCS(n)
+		if got := transform.ChooseXMax(ring.Q4(), op, w, 0); got != xmax {
+			t.Errorf("%d processors: bound %d, want %d", n, got, xmax)
+		}
+		v := slices.Clone(w)
+		got, err := transform.QuantizeInPlace(ring.Q4(), op, v, xmax)
+		if err != nil || !slices.Equal(got.W, want.W) || !slices.Equal(got.Scale, want.Scale) || got.XMax != xmax {
+			t.Errorf("%d processors: other integers, %v", n, err)
+		}
+		if unsafe.Pointer(&got.W[0]) != unsafe.Pointer(&v[0]) {
+			t.Errorf("%d processors: other memory", n)
+		}
+	}
+	w[3] = float32(math.NaN())
+	v := slices.Clone(w)
+	if _, err := transform.QuantizeInPlace(ring.Q4(), op, v, xmax); err == nil {
+		t.Error("NaN")
+	}
+	if i := slices.IndexFunc(v, func(e float32) bool { return e != e }); i != 3 || v[4] != w[4] || v[len(v)-1] != w[len(v)-1] {
+		t.Error("weights that were refused have changed")
 	}
 }

@@ -25,10 +25,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"slices"
-	"sync"
 
+	"github.com/securenets/securenets/internal/parallel"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/pool"
 )
@@ -169,7 +168,7 @@ func (f Field) adjoint(op plan.Op, s []uint64, w []int32) []uint64 {
 		share, block = v.byColumns, 64 // columns at one place of the kernel: they stay in the second-level cache
 	}
 	blocks := (inG + block - 1) / block
-	workers(c.Groups*blocks, int(op.MulAdds()), func(first, end int) {
+	parallel.Do(c.Groups*blocks, int(op.MulAdds()), func(first, end int) {
 		for i := first; i < end; i++ {
 			from := i % blocks * block
 			share(c, s, w, i/blocks, from, min(inG, from+block))
@@ -414,7 +413,7 @@ func (k *Key) OpenFloats(dst []float32, c Candidate, expected Expected, sample [
 func (k *Key) check(c Candidate, expected Expected, use func(i, at int, tile []int32, paired bool)) error {
 	diff := make([]uint64, c.n)
 	out := len(k.s)
-	workers(c.n, c.n*(len(k.v)+out), func(from, to int) {
+	parallel.Do(c.n, c.n*(len(k.v)+out), func(from, to int) {
 		length := min(c.tile, out)
 		width := 1
 		if c.pairs != nil {
@@ -473,19 +472,3 @@ const near = 1024
 
 // tiles lends memory for products that are not checked yet. None of it leaves check.
 var tiles pool.Of[int32]
-
-// workers calls do for all of [0, n) in parts, on several goroutines where the words
-// of work are worth it.
-func workers(n, words int, do func(from, to int)) {
-	const worth = 1 << 16 // words for a goroutine: about 20 us
-	k := min(n, runtime.GOMAXPROCS(0), words/worth)
-	if k <= 1 {
-		do(0, n)
-		return
-	}
-	var wg sync.WaitGroup
-	for g := range k {
-		wg.Go(func() { do(g*n/k, (g+1)*n/k) })
-	}
-	wg.Wait()
-}
