@@ -1,6 +1,7 @@
 package hostclient
 
 import (
+	"bytes"
 	"context"
 	"time"
 
@@ -53,7 +54,11 @@ func (ss *Session) SetBlock(n int) { ss.block, ss.parts = n, 1 }
 func (ss *Session) SetParts(n int) { ss.parts = n }
 
 // Marshal returns the plaintext of a secret file, UnmarshalSecret reads it.
-func (s *Secret) Marshal() ([]byte, error) { return s.marshal(nil) }
+func (s *Secret) Marshal() ([]byte, error) {
+	var b bytes.Buffer
+	err := s.marshal(&b, nil)
+	return b.Bytes(), err
+}
 
 var UnmarshalSecret = unmarshalSecret
 

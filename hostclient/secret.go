@@ -135,11 +135,11 @@ type placedLayer struct {
 	LayerCost
 }
 
-// marshal returns the plaintext of a file that is encrypted to the recipients.
-func (s *Secret) marshal(to []age.Recipient) ([]byte, error) {
+// marshal writes the plaintext of a file that is encrypted to the recipients.
+func (s *Secret) marshal(w io.Writer, to []age.Recipient) error {
 	structure, err := graph.EncodeStructure(s.net.Graph)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	h := secretHeader{
 		Version: secretAll, Scheme: s.scheme.String(), Ring: s.ring.Primes(),
@@ -148,37 +148,63 @@ func (s *Secret) marshal(to []age.Recipient) ([]byte, error) {
 	for _, d := range s.digests {
 		h.Digests = append(h.Digests, d.String())
 	}
-	f := safetensors.File{Tensors: []safetensors.Tensor{safetensors.New("structure", structure, len(structure))}}
+	var f vectors
+	add(&f, "structure", structure)
 	if s.scheme.Inputs == transform.InputPad {
-		f.Tensors = append(f.Tensors, safetensors.New("stock", s.stock[:], len(s.stock)))
+		add(&f, "stock", s.stock[:])
 	}
 	for l, layer := range s.layers {
 		h.XMax = append(h.XMax, layer.xmax)
 		name := func(s string) string { return strconv.Itoa(l) + "." + s }
-		f.Tensors = append(f.Tensors, safetensors.New(name("scale"), layer.scale, len(layer.scale)))
+		add(&f, name("scale"), layer.scale)
 		if layer.cost != nil {
 			h.Version = secretPlaced
 			h.Placement = append(h.Placement, placedLayer{layer.kept(), *layer.cost})
 		}
 		if layer.kept() {
-			f.Tensors = append(f.Tensors, safetensors.New(name("W"), layer.weights.Data, len(layer.weights.Data)))
+			add(&f, name("W"), layer.weights.Data)
 			continue
 		}
 		if st := layer.masks.State(); s.scheme.Weights == transform.WeightPermute {
-			f.Tensors = append(f.Tensors,
-				safetensors.New(name("D"), st.D, len(st.D)), safetensors.New(name("F"), st.F, len(st.F)),
-				safetensors.New(name("E"), st.E, len(st.E)), safetensors.New(name("U"), st.U, len(st.U)))
+			add(&f, name("D"), st.D)
+			add(&f, name("F"), st.F)
+			add(&f, name("E"), st.E)
+			add(&f, name("U"), st.U)
 		}
 		vs, vv := layer.key.Vectors()
-		f.Tensors = append(f.Tensors,
-			safetensors.New(name("S"), vs, len(vs)), safetensors.New(name("V"), vv, len(vv)))
+		add(&f, name("S"), vs)
+		add(&f, name("V"), vv)
 	}
 	header, err := json.Marshal(h)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	f.Metadata = map[string]string{secretKey: string(header)}
-	return f.Marshal()
+	head, _, err := f.Head()
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(head); err != nil {
+		return err
+	}
+	for _, write := range f.write {
+		if err := write(w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// vectors are a file's tensors, whose elements are written from where they are.
+type vectors struct {
+	safetensors.File
+	write []func(io.Writer) error // one a tensor
+}
+
+// add appends a tensor.
+func add[T safetensors.Element](f *vectors, name string, v []T) {
+	f.Tensors = append(f.Tensors, safetensors.Bare[T](name, len(v)))
+	f.write = append(f.write, func(w io.Writer) error { return safetensors.Write(w, v) })
 }
 
 // tensors hands out a file's tensors in order. After the first error it hands
@@ -397,15 +423,11 @@ func publicKeys(to []age.Recipient) []string {
 
 // Encrypt writes the secret, encrypted to the recipients.
 func (s *Secret) Encrypt(w io.Writer, to ...age.Recipient) error {
-	b, err := s.marshal(to)
-	if err != nil {
-		return fmt.Errorf("hostclient: write secret: %w", err)
-	}
 	enc, err := age.Encrypt(w, to...)
 	if err != nil {
 		return fmt.Errorf("hostclient: encrypt secret: %w", err)
 	}
-	if _, err := enc.Write(b); err != nil {
+	if err := s.marshal(enc, to); err != nil {
 		return fmt.Errorf("hostclient: write secret: %w", err)
 	}
 	if err := enc.Close(); err != nil {

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"sort"
 	"strconv"
 	"unicode/utf8"
@@ -102,13 +103,37 @@ func dtypeOf[T Element]() DType {
 
 // New returns a tensor that holds a copy of v. Marshal checks the shape.
 func New[T Element](name string, v []T, shape ...int) Tensor {
-	d := dtypeOf[T]()
-	data := make([]byte, 0, len(v)*d.Size())
+	t := Bare[T](name, shape...)
+	data := make([]byte, 0, len(v)*t.DType.Size())
 	data, err := binary.Append(data, binary.LittleEndian, v)
 	if err != nil {
 		panic(err) // slices of fixed-size numbers are always encodable
 	}
-	return Tensor{Name: name, DType: d, Shape: shape, Data: data}
+	t.Data = data
+	return t
+}
+
+// Bare returns a tensor without Data, for Head.
+func Bare[T Element](name string, shape ...int) Tensor {
+	return Tensor{Name: name, DType: dtypeOf[T](), Shape: shape}
+}
+
+// Write writes elements as a file has them.
+func Write[T Element](w io.Writer, v []T) error {
+	const most = 1 << 13 // elements at a time
+	var buf []byte
+	for len(v) > 0 {
+		n := min(len(v), most)
+		var err error
+		if buf, err = binary.Append(buf[:0], binary.LittleEndian, v[:n]); err == nil {
+			_, err = w.Write(buf)
+		}
+		if err != nil {
+			return err
+		}
+		v = v[n:]
+	}
+	return nil
 }
 
 // Values returns a copy of the elements of t. Its errors wrap ErrFormat: the
@@ -146,6 +171,23 @@ func byteLen(d DType, shape []int) (int, bool) {
 // Marshal returns the file's bytes, a function of f alone. Its errors wrap
 // ErrFormat and say what Parse would not accept.
 func (f *File) Marshal() ([]byte, error) {
+	b, size, err := f.Head()
+	if err != nil {
+		return nil, err
+	}
+	b = slices.Grow(b, size)
+	for _, t := range f.Tensors {
+		if n, _ := byteLen(t.DType, t.Shape); n != len(t.Data) {
+			return nil, bad("tensor %.64q: %d bytes are not %s %v", t.Name, len(t.Data), t.DType, t.Shape)
+		}
+		b = append(b, t.Data...)
+	}
+	return b, nil
+}
+
+// Head returns what stands before the tensors' bytes, whose number is size; tensors need
+// no Data. Its errors are Marshal's.
+func (f *File) Head() (head []byte, size int, err error) {
 	var h bytes.Buffer
 	h.WriteByte('{')
 	field := func(name string) error {
@@ -166,12 +208,12 @@ func (f *File) Marshal() ([]byte, error) {
 		}
 		sort.Strings(keys)
 		if err := field(metadataKey); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		for i, k := range keys {
 			v := f.Metadata[k]
 			if !utf8.ValidString(k) || !utf8.ValidString(v) {
-				return nil, bad("metadata is not UTF-8")
+				return nil, 0, bad("metadata is not UTF-8")
 			}
 			h.WriteByte("{,"[min(i, 1)])
 			writeString(&h, k)
@@ -180,18 +222,18 @@ func (f *File) Marshal() ([]byte, error) {
 		}
 		h.WriteByte('}')
 	}
-	size := 0
 	seen := map[string]bool{metadataKey: true}
 	for _, t := range f.Tensors {
 		if seen[t.Name] {
-			return nil, bad("tensor name %.64q is taken", t.Name)
+			return nil, 0, bad("tensor name %.64q is taken", t.Name)
 		}
 		seen[t.Name] = true
-		if n, ok := byteLen(t.DType, t.Shape); !ok || n != len(t.Data) {
-			return nil, bad("tensor %.64q: %d bytes are not %s %v", t.Name, len(t.Data), t.DType, t.Shape)
+		n, ok := byteLen(t.DType, t.Shape)
+		if !ok || n > math.MaxInt-size {
+			return nil, 0, bad("tensor %.64q: no %s %v", t.Name, t.DType, t.Shape)
 		}
 		if err := field(t.Name); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		fmt.Fprintf(&h, `{"dtype":"%s","shape":[`, t.DType)
 		for i, s := range t.Shape {
@@ -200,23 +242,18 @@ func (f *File) Marshal() ([]byte, error) {
 			}
 			h.WriteString(strconv.Itoa(s))
 		}
-		fmt.Fprintf(&h, `],"data_offsets":[%d,%d]}`, size, size+len(t.Data))
-		size += len(t.Data)
+		fmt.Fprintf(&h, `],"data_offsets":[%d,%d]}`, size, size+n)
+		size += n
 	}
 	h.WriteByte('}')
 	for h.Len()%align != 0 {
 		h.WriteByte(' ')
 	}
 	if h.Len() > MaxHeader {
-		return nil, bad("header of %d bytes, at most %d", h.Len(), MaxHeader)
+		return nil, 0, bad("header of %d bytes, at most %d", h.Len(), MaxHeader)
 	}
-	b := make([]byte, 8, 8+h.Len()+size)
-	binary.LittleEndian.PutUint64(b, uint64(h.Len()))
-	b = append(b, h.Bytes()...)
-	for _, t := range f.Tensors {
-		b = append(b, t.Data...)
-	}
-	return b, nil
+	head = binary.LittleEndian.AppendUint64(nil, uint64(h.Len()))
+	return append(head, h.Bytes()...), size, nil
 }
 
 // writeString writes a valid UTF-8 string as JSON.

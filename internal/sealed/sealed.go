@@ -20,6 +20,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"slices"
 	"strconv"
@@ -152,22 +153,86 @@ func (m *Model) Marshal() ([]byte, error) {
 	if len(m.Weights) != len(m.Plan.Ops) {
 		return nil, fmt.Errorf("%w: %d matrices for %d operators", ErrInvalid, len(m.Weights), len(m.Plan.Ops))
 	}
-	p, err := encodePlan(m.Plan)
+	var b bytes.Buffer
+	w, err := NewWriter(&b, m.Plan)
 	if err != nil {
 		return nil, err
 	}
-	f := safetensors.File{Metadata: map[string]string{planKey: string(p)}}
-	for i, w := range m.Weights {
-		op := m.Plan.Ops[i]
-		if err := w.Want(fmt.Sprintf("weights of operator %d", i), op.Rows(), op.Terms()); err != nil {
+	b.Grow(int(w.Size()) - b.Len())
+	for i, op := range m.Plan.Ops {
+		if err := m.Weights[i].Want(fmt.Sprintf("weights of operator %d", i), op.Rows(), op.Terms()); err != nil {
 			return nil, err
 		}
-		if err := m.Plan.Ring.CheckCanonical(w.Data); err != nil {
-			return nil, fmt.Errorf("weights of operator %d: %w", i, err)
+		if err := w.Write(m.Weights[i]); err != nil {
+			return nil, err
 		}
-		f.Tensors = append(f.Tensors, safetensors.New(strconv.Itoa(i), w.Data, w.Rows, w.Cols))
 	}
-	return f.Marshal()
+	if _, err := w.Close(); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+// Writer writes a model some rows at a time.
+type Writer struct {
+	plan    plan.Plan
+	to      io.Writer // to the file, and to sum
+	sum     hash.Hash
+	size    int64
+	op, row int // that come next
+}
+
+// NewWriter writes the beginning of a model. Its errors are those of Marshal, or of w.
+func NewWriter(w io.Writer, p plan.Plan) (*Writer, error) {
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	text, err := encodePlan(p)
+	if err != nil {
+		return nil, err
+	}
+	f := safetensors.File{Metadata: map[string]string{planKey: string(text)}}
+	for i, op := range p.Ops {
+		f.Tensors = append(f.Tensors, safetensors.Bare[uint32](strconv.Itoa(i), op.Rows(), op.Terms()))
+	}
+	head, size, err := f.Head()
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.New()
+	m := &Writer{plan: p, to: io.MultiWriter(w, sum), sum: sum, size: int64(len(head)) + int64(size)}
+	_, err = m.to.Write(head)
+	return m, err
+}
+
+// Size returns how many bytes the model has.
+func (w *Writer) Size() int64 { return w.size }
+
+// Write writes the next rows: row-major, canonical, all of one operator. Its errors are
+// those of Marshal, or the writer's.
+func (w *Writer) Write(rows ring.Matrix) error {
+	if w.op == len(w.plan.Ops) || rows.Rows > w.plan.Ops[w.op].Rows()-w.row {
+		return fmt.Errorf("%w: more rows than the plan has", ErrInvalid)
+	}
+	op, what := w.plan.Ops[w.op], fmt.Sprintf("weights of operator %d", w.op)
+	if err := rows.Want(what, rows.Rows, op.Terms()); err != nil {
+		return err
+	}
+	if err := w.plan.Ring.CheckCanonical(rows.Data); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	if w.row += rows.Rows; w.row == op.Rows() {
+		w.op, w.row = w.op+1, 0
+	}
+	return safetensors.Write(w.to, rows.Data)
+}
+
+// Close returns the digest of the model, all of whose rows must be written.
+func (w *Writer) Close() (Digest, error) {
+	if w.op != len(w.plan.Ops) {
+		return Digest{}, fmt.Errorf("%w: it ends at row %d of operator %d", ErrInvalid, w.row, w.op)
+	}
+	return Digest(w.sum.Sum(nil)), nil
 }
 
 // Parse reads a model from untrusted bytes; it allocates about as much memory as they
