@@ -19,13 +19,18 @@ import (
 // sent, without sealing it. It refuses what Seal refuses because of its operators and
 // sizes.
 func Preview(model []byte, s transform.Scheme, in Ring) (Description, error) {
+	g, err := onnx.ParseStored(model)
+	if err != nil {
+		return Description{}, fmt.Errorf("hostclient: %w", err)
+	}
+	return preview(g, s, in)
+}
+
+// preview is Preview of a graph.
+func preview(g *graph.Graph, s transform.Scheme, in Ring) (Description, error) {
 	r, err := in.ring()
 	if err != nil {
 		return Description{}, err
-	}
-	g, err := onnx.Parse(model)
-	if err != nil {
-		return Description{}, fmt.Errorf("hostclient: %w", err)
 	}
 	nw, err := newNetwork(g)
 	if err != nil {
@@ -33,18 +38,23 @@ func Preview(model []byte, s transform.Scheme, in Ring) (Description, error) {
 	}
 	secret := &Secret{&content{scheme: s, ring: r, net: nw}}
 	sent := plan.Plan{Ring: r}
+	var weights []float32
 	for l, linear := range nw.layers {
 		op := linear.Plan()
 		masks, err := transform.NewLayer(secret.ring, s, op)
 		if err == nil {
 			err = checkSize(secret.ring, masks.CloudOp())
 		}
+		if err == nil {
+			weights, err = readWeights(weights, linear)
+		}
 		if err != nil {
 			return Description{}, fmt.Errorf("hostclient: layer %d: %w", l, err)
 		}
 		sent.Ops = append(sent.Ops, masks.CloudOp())
-		secret.add(layer{masks: masks, xmax: transform.ChooseXMax(secret.ring, op, linear.Weights(), 0)})
+		secret.layers = append(secret.layers, layer{masks: masks, xmax: transform.ChooseXMax(secret.ring, op, weights, 0)})
 	}
+	secret.number()
 	if err := sent.Validate(); err != nil {
 		return Description{}, fmt.Errorf("hostclient: %w", err)
 	}
@@ -69,10 +79,15 @@ func (*Emulator) Format(f fmt.State, _ rune) { io.WriteString(f, "hostclient.Emu
 // NewEmulator prepares an ONNX model with the options that Seal would be given. It always
 // needs their Multiplier.
 func NewEmulator(ctx context.Context, model []byte, o SealOptions) (*Emulator, error) {
-	g, err := onnx.Parse(model)
+	g, err := onnx.ParseStored(model)
 	if err != nil {
 		return nil, fmt.Errorf("hostclient: emulate: %w", err)
 	}
+	return emulate(ctx, g, o)
+}
+
+// emulate is NewEmulator of a graph.
+func emulate(ctx context.Context, g *graph.Graph, o SealOptions) (*Emulator, error) {
 	r, err := o.Ring.ring()
 	if err != nil {
 		return nil, err
@@ -94,11 +109,16 @@ func newEmulator(ctx context.Context, r ring.Ring, nw *network, rho []float64, m
 	if m == nil {
 		return nil, ErrMultiplier
 	}
-	e := &Emulator{net: nw, ring: r, block: blockRows(nw.widest())}
+	bare, err := nw.bare()
+	if err != nil {
+		return nil, err
+	}
+	e := &Emulator{net: bare, ring: r, block: blockRows(nw.widest())}
+	var weights []float32
 	for l, linear := range nw.layers {
-		op := linear.Plan()
-		xmax := transform.ChooseXMax(r, op, linear.Weights(), rho[l])
-		err := e.add(ctx, linear, xmax, m)
+		if weights, err = readWeights(weights, linear); err == nil {
+			err = e.add(ctx, linear, weights, rho[l], m)
+		}
 		if err != nil {
 			e.Close()
 			return nil, fmt.Errorf("layer %d: %w", l, err)
@@ -107,10 +127,11 @@ func newEmulator(ctx context.Context, r ring.Ring, nw *network, rho []float64, m
 	return e, nil
 }
 
-// add loads a layer.
-func (e *Emulator) add(ctx context.Context, linear graph.Linear, xmax int32, m plan.Multiplier) error {
+// add loads a layer of the given weights, which it overwrites.
+func (e *Emulator) add(ctx context.Context, linear graph.Linear, weights []float32, rho float64, m plan.Multiplier) error {
 	op := linear.Plan()
-	q, err := transform.QuantizeWeights(e.ring, op, linear.Weights(), xmax)
+	xmax := transform.ChooseXMax(e.ring, op, weights, rho)
+	q, err := transform.QuantizeInPlace(e.ring, op, weights, xmax)
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,19 @@ func newNetwork(g *graph.Graph) (*network, error) {
 	return nw, nw.checkMemory()
 }
 
+// bare returns nw without the weights of its layers.
+func (nw *network) bare() (*network, error) {
+	structure, err := graph.EncodeStructure(nw.Graph)
+	if err != nil {
+		return nil, err
+	}
+	g, err := graph.DecodeStructure(structure)
+	if err != nil {
+		return nil, err
+	}
+	return newNetwork(g)
+}
+
 // maxValue bounds the elements of one sample of a value: 256 MiB.
 const maxValue = 1 << 26
 

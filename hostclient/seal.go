@@ -1,9 +1,11 @@
 package hostclient
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"fmt"
+	"io"
 	"math"
 	"slices"
 
@@ -46,7 +48,7 @@ type SealOptions struct {
 	measure costs // for tests; nil: what is measured here
 }
 
-// costs measures what a layer costs here, given what sealLayer made of it.
+// costs measures what a layer costs here, given its integer weights and masked ones.
 type costs func(ctx context.Context, l layer, op plan.Op, w ring.Matrix, whats []ring.Matrix) (LayerCost, error)
 
 // SealedModel is the file for one role's cloud, and public to that cloud. Under lagrange
@@ -58,7 +60,8 @@ type SealedModel struct {
 }
 
 // ReadModel returns the bytes of an ONNX model's file for Seal, Preview and NewEmulator,
-// with the weights in them that the model keeps in files beside it.
+// with the weights in them that the model keeps in files beside it. OpenModel holds less
+// memory.
 func ReadModel(path string) ([]byte, error) {
 	b, err := onnx.ReadFile(path)
 	if err != nil {
@@ -69,9 +72,9 @@ func ReadModel(path string) ([]byte, error) {
 
 // Seal reads an ONNX model, quantises and masks its linear layers, and returns one sealed
 // model for each role and the secret that belongs to them. If PlaceAuto keeps every
-// layer, there is no sealed model.
+// layer, there is no sealed model. For a large model see Model.SealDir.
 func Seal(ctx context.Context, model []byte, o SealOptions) ([]SealedModel, *Secret, error) {
-	g, err := onnx.Parse(model)
+	g, err := onnx.ParseStored(model)
 	if err != nil {
 		return nil, nil, fmt.Errorf("hostclient: seal: %w", err)
 	}
@@ -82,10 +85,57 @@ func Seal(ctx context.Context, model []byte, o SealOptions) ([]SealedModel, *Sec
 	return models, secret, nil
 }
 
+// seal is Seal of a graph.
 func seal(ctx context.Context, g *graph.Graph, o SealOptions) ([]SealedModel, *Secret, error) {
-	r, err := o.Ring.ring()
+	var files []*bytes.Buffer // one a role
+	secret, err := sealTo(ctx, g, o, func(_ int, size int64) (io.Writer, error) {
+		b := new(bytes.Buffer)
+		b.Grow(int(size))
+		files = append(files, b)
+		return b, nil
+	})
 	if err != nil {
 		return nil, nil, err
+	}
+	models := make([]SealedModel, len(files))
+	for i, b := range files {
+		models[i] = SealedModel{Role: i, Digest: secret.digests[i], Bytes: b.Bytes()}
+	}
+	return models, secret, nil
+}
+
+// sealTo seals a graph layer by layer. It writes each role's sealed model, as it comes, to
+// what create returns for it and its size.
+func sealTo(ctx context.Context, g *graph.Graph, o SealOptions, create func(role int, size int64) (io.Writer, error)) (*Secret, error) {
+	s, err := newSealing(ctx, g, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.place(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.seal(ctx, create); err != nil {
+		return nil, err
+	}
+	return s.secret, nil
+}
+
+// sealing is a network that is being sealed. It holds the weights of one layer at a time.
+type sealing struct {
+	SealOptions
+	ring    ring.Ring
+	net     *network
+	rho     []float64 // one a layer
+	weights []float32 // memory of one layer's
+	secret  *Secret
+}
+
+// newSealing checks a graph and options, and calibrates. It draws all masks: they say
+// what clouds will evaluate, and are small.
+func newSealing(ctx context.Context, g *graph.Graph, o SealOptions) (*sealing, error) {
+	r, err := o.Ring.ring()
+	if err != nil {
+		return nil, err
 	}
 	if o.Scheme == (transform.Scheme{}) {
 		o.Scheme = transform.DefaultScheme()
@@ -94,87 +144,173 @@ func seal(ctx context.Context, g *graph.Graph, o SealOptions) ([]SealedModel, *S
 		o.Place = PlaceAll
 	}
 	if _, err := ParsePlace(string(o.Place)); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if o.Link == "" {
 		o.Link = LinkShared
 	}
 	if _, err := ParseLink(string(o.Link)); err != nil {
-		return nil, nil, err
+		return nil, err
+	}
+	if o.Progress == nil {
+		o.Progress = func(int, int) {}
 	}
 	nw, rho, err := prepare(ctx, r, g, o)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	var links []LinkCost
 	if o.Place == PlaceAuto && o.measure == nil {
 		m, err := newMeter(ctx, r, o, nw.layers)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		o.measure, links = m.cost, m.links
 	}
-	if o.Progress == nil {
-		o.Progress = func(int, int) {}
+	secret := &Secret{&content{scheme: o.Scheme, ring: r, links: links, layers: make([]layer, len(nw.layers))}}
+	if secret.net, err = nw.bare(); err != nil {
+		return nil, err
 	}
-
-	structure, err := graph.EncodeStructure(g)
-	if err != nil {
-		return nil, nil, err
+	for l, op := range nw.layers {
+		masks, err := transform.NewLayer(r, o.Scheme, op.Plan())
+		if err == nil {
+			err = checkSize(r, masks.CloudOp())
+		}
+		if err != nil {
+			return nil, fmt.Errorf("layer %d: %w", l, err)
+		}
+		secret.layers[l].masks = masks
 	}
-	bare, err := graph.DecodeStructure(structure) // without weights
-	if err != nil {
-		return nil, nil, err
-	}
-	secret := &Secret{&content{scheme: o.Scheme, ring: r, links: links}}
 	if o.Scheme.Inputs == transform.InputPad {
 		rand.Read(secret.stock[:]) // never fails: the process would end
 	}
-	if secret.net, err = newNetwork(bare); err != nil {
-		return nil, nil, err
+	return &sealing{SealOptions: o, ring: r, net: nw, rho: rho, secret: secret}, nil
+}
+
+// place decides which layers are kept, by what each costs, sealed in memory.
+func (s *sealing) place(ctx context.Context) error {
+	for l := range s.secret.layers {
+		if s.Place == PlaceAuto {
+			if err := s.placeLayer(ctx, l); err != nil {
+				return fmt.Errorf("layer %d: %w", l, err)
+			}
+			s.Progress(l+1, len(s.secret.layers))
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
 	}
-	roles := make([]sealed.Model, o.Scheme.Roles())
-	for i := range roles {
-		roles[i].Plan.Ring = r
+	s.secret.number()
+	return nil
+}
+
+func (s *sealing) placeLayer(ctx context.Context, l int) error {
+	layer, op := &s.secret.layers[l], s.net.layers[l].Plan()
+	w, err := s.quantise(l)
+	if err != nil {
+		return err
 	}
-	for l, op := range nw.layers {
-		layer, w, whats, err := sealLayer(r, o.Scheme, op, rho[l])
+	whats, err := layer.masks.Seal(w)
+	if err != nil {
+		return err
+	}
+	weights := words(s.ring, op.Rows(), op.Terms(), w)
+	c, err := s.measure(ctx, *layer, op, weights, whats)
+	if err != nil {
+		return fmt.Errorf("what it costs: %w", err)
+	}
+	layer.cost = &c
+	if c.Saving() > 0 {
+		layer.masks, layer.key, layer.weights = nil, nil, &weights
+	}
+	return nil
+}
+
+// quantise returns the integer weights of layer l, in s.weights. It completes what the
+// host keeps of the layer, unless an earlier call has.
+func (s *sealing) quantise(l int) ([]int32, error) {
+	layer, linear := &s.secret.layers[l], s.net.layers[l]
+	op := linear.Plan()
+	var err error
+	if s.weights, err = readWeights(s.weights, linear); err != nil {
+		return nil, err
+	}
+	first := layer.key == nil
+	if first {
+		layer.xmax = transform.ChooseXMax(s.ring, op, s.weights, s.rho[l])
+	}
+	q, err := transform.QuantizeInPlace(s.ring, op, s.weights, layer.xmax)
+	if err != nil {
+		return nil, err
+	}
+	if first {
+		layer.scale = q.Scale
+		layer.key, err = verify.NewKey(verify.DefaultField(), op, q.W)
+	}
+	return q.W, err
+}
+
+// readWeights returns the weights of a linear operator, in memory that is used again.
+func readWeights(memory []float32, l graph.Linear) ([]float32, error) {
+	n := l.Plan().Rows() * l.Plan().Terms()
+	if cap(memory) < n {
+		memory = make([]float32, n)
+	}
+	memory = memory[:n]
+	return memory, graph.ReadWeights(memory, l)
+}
+
+// seal writes the sealed models of the layers that are sent.
+func (s *sealing) seal(ctx context.Context, create func(role int, size int64) (io.Writer, error)) error {
+	sent := plan.Plan{Ring: s.ring}
+	for _, l := range s.secret.sent {
+		sent.Ops = append(sent.Ops, s.secret.layers[l].masks.CloudOp())
+	}
+	files := make([]*sealed.Writer, s.secret.Roles())
+	for role := range files {
+		f, err := sealed.NewWriter(sent)
 		if err != nil {
-			return nil, nil, fmt.Errorf("layer %d: %w", l, err)
+			return fmt.Errorf("role %d: %w", role, err)
 		}
-		if o.Place == PlaceAuto {
-			weights := words(r, op.Plan().Rows(), op.Plan().Terms(), w)
-			c, err := o.measure(ctx, layer, op.Plan(), weights, whats)
-			if err != nil {
-				return nil, nil, fmt.Errorf("layer %d: what it costs: %w", l, err)
-			}
-			layer.cost = &c
-			if c.Saving() > 0 {
-				layer.masks, layer.key, layer.weights = nil, nil, &weights
-			}
+		to, err := create(role, f.Size())
+		if err == nil {
+			err = f.Begin(to)
 		}
-		secret.add(layer)
-		for i := range roles {
-			if !layer.kept() {
-				roles[i].Plan.Ops = append(roles[i].Plan.Ops, layer.masks.CloudOp())
-				roles[i].Weights = append(roles[i].Weights, whats[i])
-			}
+		if err != nil {
+			return fmt.Errorf("role %d: %w", role, err)
 		}
-		o.Progress(l+1, len(nw.layers))
+		files[role] = f
+	}
+	for _, l := range s.secret.sent {
+		w, err := s.quantise(l)
+		if err == nil {
+			err = s.secret.layers[l].masks.SealRows(w, func(rows []ring.Matrix) error {
+				for role, m := range rows {
+					if err := files[role].Write(m); err != nil {
+						return fmt.Errorf("role %d: %w", role, err)
+					}
+				}
+				return ctx.Err()
+			})
+		}
+		if err != nil {
+			return fmt.Errorf("layer %d: %w", l, err)
+		}
+		if s.Place != PlaceAuto {
+			s.Progress(l+1, len(s.secret.layers))
+		}
 		if err := ctx.Err(); err != nil {
-			return nil, nil, err
+			return err
 		}
 	}
-	models := make([]SealedModel, secret.Roles())
-	for i := range models {
-		b, err := roles[i].Marshal()
+	for role, f := range files {
+		digest, err := f.Close()
 		if err != nil {
-			return nil, nil, fmt.Errorf("role %d: %w", i, err)
+			return fmt.Errorf("role %d: %w", role, err)
 		}
-		models[i] = SealedModel{Role: i, Digest: sealed.Sum(b), Bytes: b}
-		secret.digests = append(secret.digests, models[i].Digest)
+		s.secret.digests = append(s.secret.digests, digest)
 	}
-	return models, secret, nil
+	return nil
 }
 
 // prepare checks a graph, and returns for each layer the rms/peak of its inputs
@@ -194,32 +330,6 @@ func prepare(ctx context.Context, r ring.Ring, g *graph.Graph, o SealOptions) (*
 		}
 	}
 	return nw, rho, nil
-}
-
-// sealLayer returns what the host keeps of one layer that is sent, its integer
-// weights, and one masked weight matrix a role.
-func sealLayer(r ring.Ring, s transform.Scheme, linear graph.Linear, rho float64) (_ layer, w []int32, whats []ring.Matrix, err error) {
-	op := linear.Plan()
-	masks, err := transform.NewLayer(r, s, op)
-	if err != nil {
-		return layer{}, nil, nil, err
-	}
-	if err := checkSize(r, masks.CloudOp()); err != nil {
-		return layer{}, nil, nil, err
-	}
-	xmax := transform.ChooseXMax(r, op, linear.Weights(), rho)
-	q, err := transform.QuantizeWeights(r, op, linear.Weights(), xmax)
-	if err != nil {
-		return layer{}, nil, nil, err
-	}
-	key, err := verify.NewKey(verify.DefaultField(), op, q.W)
-	if err != nil {
-		return layer{}, nil, nil, err
-	}
-	if whats, err = masks.Seal(q.W); err != nil {
-		return layer{}, nil, nil, err
-	}
-	return layer{masks: masks, key: key, scale: q.Scale, xmax: xmax}, q.W, whats, nil
 }
 
 // calibrate runs samples through the quantised network in the clear and returns,

@@ -60,13 +60,15 @@ type layer struct {
 
 func (l *layer) kept() bool { return l.weights != nil }
 
-// add appends a layer.
-func (s *Secret) add(l layer) {
-	if !l.kept() {
-		l.at = len(s.sent)
-		s.sent = append(s.sent, len(s.layers))
+// number numbers the layers that are sent, once it is known of all where they are.
+func (s *Secret) number() {
+	s.sent = nil
+	for l := range s.layers {
+		if layer := &s.layers[l]; !layer.kept() {
+			layer.at = len(s.sent)
+			s.sent = append(s.sent, l)
+		}
 	}
-	s.layers = append(s.layers, l)
 }
 
 // Roles returns how many clouds the network needs, which is also how many sealed models
@@ -289,8 +291,9 @@ func unmarshalSecret(b []byte) (*Secret, error) {
 		if err != nil {
 			return nil, fmt.Errorf("layer %d: %w", l, err)
 		}
-		s.add(layer)
+		s.layers = append(s.layers, layer)
 	}
+	s.number()
 	if len(t.left) != 0 {
 		return nil, errors.New("more tensors than layers have")
 	}

@@ -153,12 +153,15 @@ func (m *Model) Marshal() ([]byte, error) {
 	if len(m.Weights) != len(m.Plan.Ops) {
 		return nil, fmt.Errorf("%w: %d matrices for %d operators", ErrInvalid, len(m.Weights), len(m.Plan.Ops))
 	}
-	var b bytes.Buffer
-	w, err := NewWriter(&b, m.Plan)
+	w, err := NewWriter(m.Plan)
 	if err != nil {
 		return nil, err
 	}
-	b.Grow(int(w.Size()) - b.Len())
+	var b bytes.Buffer
+	b.Grow(int(w.Size()))
+	if err := w.Begin(&b); err != nil {
+		return nil, err
+	}
 	for i, op := range m.Plan.Ops {
 		if err := m.Weights[i].Want(fmt.Sprintf("weights of operator %d", i), op.Rows(), op.Terms()); err != nil {
 			return nil, err
@@ -176,14 +179,15 @@ func (m *Model) Marshal() ([]byte, error) {
 // Writer writes a model some rows at a time.
 type Writer struct {
 	plan    plan.Plan
+	head    []byte
+	size    int64
 	to      io.Writer // to the file, and to sum
 	sum     hash.Hash
-	size    int64
 	op, row int // that come next
 }
 
-// NewWriter writes the beginning of a model. Its errors are those of Marshal, or of w.
-func NewWriter(w io.Writer, p plan.Plan) (*Writer, error) {
+// NewWriter returns what writes a model of the given plan. Its errors are those of Marshal.
+func NewWriter(p plan.Plan) (*Writer, error) {
 	if err := p.Validate(); err != nil {
 		return nil, err
 	}
@@ -199,17 +203,22 @@ func NewWriter(w io.Writer, p plan.Plan) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.New()
-	m := &Writer{plan: p, to: io.MultiWriter(w, sum), sum: sum, size: int64(len(head)) + int64(size)}
-	_, err = m.to.Write(head)
-	return m, err
+	return &Writer{plan: p, head: head, size: int64(len(head)) + int64(size)}, nil
 }
 
 // Size returns how many bytes the model has.
 func (w *Writer) Size() int64 { return w.size }
 
+// Begin writes what stands before the first row to a file, where the rows go too.
+func (w *Writer) Begin(file io.Writer) error {
+	w.sum = sha256.New()
+	w.to = io.MultiWriter(file, w.sum)
+	_, err := w.to.Write(w.head)
+	return err
+}
+
 // Write writes the next rows: row-major, canonical, all of one operator. Its errors are
-// those of Marshal, or the writer's.
+// those of Marshal, or the file's.
 func (w *Writer) Write(rows ring.Matrix) error {
 	if w.op == len(w.plan.Ops) || rows.Rows > w.plan.Ops[w.op].Rows()-w.row {
 		return fmt.Errorf("%w: more rows than the plan has", ErrInvalid)
