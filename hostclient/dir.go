@@ -17,6 +17,8 @@ import (
 
 const secretFile = "secret.age"
 
+var errNoRecipients = errors.New("nobody to encrypt the secret to")
+
 func roleFile(role int) string { return fmt.Sprintf("role-%d.safetensors", role) }
 
 // WriteDir writes a sealed network to the folder dir, made if it is missing:
@@ -24,14 +26,40 @@ func roleFile(role int) string { return fmt.Sprintf("role-%d.safetensors", role)
 //	DIR/secret.age           the secret, encrypted to the recipients
 //	DIR/role-N.safetensors   the sealed model of role N
 //
-// Every file is written anew with mode 0600 and renamed, the secret last, so that a
-// folder with a secret is complete. Sealed models of further roles that an earlier
+// Every file is written anew with mode 0600 and renamed once all are, the secret last, so
+// that a folder with a secret is complete. Sealed models of further roles that an earlier
 // network left there are removed. A folder that has a secret is left as it is, with an
 // error wrapping fs.ErrExist. One call at a time works on a folder.
 func WriteDir(dir string, s *Secret, models []SealedModel, to ...age.Recipient) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("hostclient: %w", err)
+	return fillDir(dir, to, func(create func(role int) (io.Writer, error)) (*Secret, error) {
+		for _, m := range models {
+			w, err := create(m.Role)
+			if err == nil {
+				_, err = w.Write(m.Bytes)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("hostclient: sealed model of role %d: %w", m.Role, err)
+			}
+		}
+		return s, nil
+	})
+}
+
+// fillDir writes a folder as WriteDir does: the sealed models that fill writes to what
+// create gives it for roles 0, 1, ... in order, and the secret that it returns. What fails
+// leaves no file of these, and no folder where there was none.
+func fillDir(dir string, to []age.Recipient, fill func(create func(role int) (io.Writer, error)) (*Secret, error)) (err error) {
+	made, err := makeDir(dir)
+	if err != nil {
+		return err
 	}
+	defer func() {
+		if err != nil {
+			for _, dir := range made {
+				os.Remove(dir) // if it is empty
+			}
+		}
+	}()
 	unlock, err := lockDir(dir)
 	if err != nil {
 		return err
@@ -40,23 +68,84 @@ func WriteDir(dir string, s *Secret, models []SealedModel, to ...age.Recipient) 
 	if err := Vacant(dir); err != nil {
 		return err
 	}
-	for _, m := range models {
-		err := writeFile(filepath.Join(dir, roleFile(m.Role)), func(w io.Writer) error {
-			_, err := w.Write(m.Bytes)
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("hostclient: sealed model of role %d: %w", m.Role, err)
+	if err := sweep(dir); err != nil {
+		return fmt.Errorf("hostclient: %w", err)
+	}
+	var files []*newFile
+	defer func() {
+		for _, f := range files {
+			f.discard()
+		}
+	}()
+	create := func(name string) (*newFile, error) {
+		f, err := createFile(filepath.Join(dir, name))
+		if err == nil {
+			files = append(files, f)
+		}
+		return f, err
+	}
+	s, err := fill(func(role int) (io.Writer, error) { return create(roleFile(role)) })
+	if err != nil {
+		return err
+	}
+	roles := len(files)
+	secret, err := create(secretFile)
+	if err == nil {
+		err = s.Encrypt(secret, to...)
+	}
+	if err != nil {
+		return err
+	}
+	for role, f := range files[:roles] {
+		if err := f.commit(); err != nil {
+			return fmt.Errorf("hostclient: sealed model of role %d: %w", role, err)
 		}
 	}
-	for role := len(models); ; role++ { // as ReadModels would find them
+	for role := roles; ; role++ { // as ReadModels would find them
 		if err := os.Remove(filepath.Join(dir, roleFile(role))); errors.Is(err, fs.ErrNotExist) {
 			break
 		} else if err != nil {
 			return fmt.Errorf("hostclient: sealed model of another network: %w", err)
 		}
 	}
-	return writeFile(filepath.Join(dir, secretFile), func(w io.Writer) error { return s.Encrypt(w, to...) })
+	return secret.commit()
+}
+
+// makeDir makes a folder and those above it, and returns the ones that were missing, the
+// innermost first.
+func makeDir(dir string) (made []string, err error) {
+	for at := filepath.Clean(dir); ; at = filepath.Dir(at) {
+		if _, err := os.Lstat(at); !errors.Is(err, fs.ErrNotExist) || at == filepath.Dir(at) {
+			break
+		}
+		made = append(made, at)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("hostclient: %w", err)
+	}
+	return made, nil
+}
+
+// sweep removes files that writing a folder left unfinished when its process was killed.
+// The folder must be locked.
+func sweep(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		var role, unique int
+		name := e.Name()
+		if _, err := fmt.Sscanf(name, "."+secretFile+".%d", &unique); err != nil {
+			if _, err := fmt.Sscanf(name, ".role-%d.safetensors.%d", &role, &unique); err != nil {
+				continue
+			}
+		}
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Vacant returns the error with which WriteDir would refuse a folder because of what is
@@ -116,7 +205,15 @@ func (s *Secret) recipientsOr(to []age.Recipient) ([]age.Recipient, error) {
 
 // rewrite writes the secret of a folder anew, in the place of the one that is there.
 func (s *Secret) rewrite(dir string, to []age.Recipient) error {
-	if err := writeFile(filepath.Join(dir, secretFile), func(w io.Writer) error { return s.Encrypt(w, to...) }); err != nil {
+	f, err := createFile(filepath.Join(dir, secretFile))
+	if err == nil {
+		defer f.discard()
+		err = s.Encrypt(f, to...)
+	}
+	if err == nil {
+		err = f.commit()
+	}
+	if err != nil {
 		return fmt.Errorf("hostclient: secret: %w", err)
 	}
 	return nil
@@ -136,37 +233,44 @@ func lockDir(dir string) (unlock func() error, err error) {
 	return f.Close, nil
 }
 
-// writeFile writes a file of mode 0600 that after a crash is there whole or not
-// at all, in place of one that was there before.
-func writeFile(path string, content func(io.Writer) error) (err error) {
+// newFile is a file of mode 0600 that after a crash is there whole or not at all, in
+// place of one that was there before.
+type newFile struct {
+	*os.File
+	path string
+}
+
+func createFile(path string) (*newFile, error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if err := content(f); err != nil {
-		return err
-	}
+	return &newFile{f, path}, nil
+}
+
+// commit puts the file in its place.
+func (f *newFile) commit() error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := os.Rename(f.Name(), f.path); err != nil {
 		return err
 	}
-	d, err := os.Open(filepath.Dir(path))
+	d, err := os.Open(filepath.Dir(f.path))
 	if err != nil {
 		return err
 	}
 	defer d.Close()
 	return d.Sync()
+}
+
+// discard removes the file, unless it is in its place.
+func (f *newFile) discard() {
+	f.Close()
+	os.Remove(f.Name())
 }
 
 // ReadModels reads the sealed models of a folder that WriteDir wrote, in the

@@ -38,15 +38,16 @@ func preview(g *graph.Graph, s transform.Scheme, in Ring) (Description, error) {
 	}
 	secret := &Secret{&content{scheme: s, ring: r, net: nw}}
 	sent := plan.Plan{Ring: r}
-	var weights []float32
+	memory := nw.oneLayer()
 	for l, linear := range nw.layers {
 		op := linear.Plan()
+		var weights []float32
 		masks, err := transform.NewLayer(secret.ring, s, op)
 		if err == nil {
 			err = checkSize(secret.ring, masks.CloudOp())
 		}
 		if err == nil {
-			weights, err = readWeights(weights, linear)
+			weights, err = memory.read(linear)
 		}
 		if err != nil {
 			return Description{}, fmt.Errorf("hostclient: layer %d: %w", l, err)
@@ -114,9 +115,10 @@ func newEmulator(ctx context.Context, r ring.Ring, nw *network, rho []float64, m
 		return nil, err
 	}
 	e := &Emulator{net: bare, ring: r, block: blockRows(nw.widest())}
-	var weights []float32
+	memory := nw.oneLayer()
 	for l, linear := range nw.layers {
-		if weights, err = readWeights(weights, linear); err == nil {
+		weights, err := memory.read(linear)
+		if err == nil {
 			err = e.add(ctx, linear, weights, rho[l], m)
 		}
 		if err != nil {

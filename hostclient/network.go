@@ -76,6 +76,24 @@ func (nw *network) widest() int {
 	return w
 }
 
+// oneLayer is memory for the weights of one layer at a time.
+type oneLayer []float32
+
+// oneLayer returns memory for any layer.
+func (nw *network) oneLayer() oneLayer {
+	n := 0
+	for _, l := range nw.layers {
+		n = max(n, l.Plan().Rows()*l.Plan().Terms())
+	}
+	return make(oneLayer, n)
+}
+
+// read returns the weights of a layer, in place of the one before.
+func (m oneLayer) read(l graph.Linear) ([]float32, error) {
+	w := m[:l.Plan().Rows()*l.Plan().Terms()]
+	return w, graph.ReadWeights(w, l)
+}
+
 // run takes n samples in C, H, W order through the network and returns its
 // outputs in that order. multiply computes layer l, bias included, to memory of
 // floats; it may not keep x. Values are computed in place where they may be, and

@@ -72,7 +72,7 @@ func ReadModel(path string) ([]byte, error) {
 
 // Seal reads an ONNX model, quantises and masks its linear layers, and returns one sealed
 // model for each role and the secret that belongs to them. If PlaceAuto keeps every
-// layer, there is no sealed model. For a large model see Model.SealDir.
+// layer, there is no sealed model. For a large model see ModelFile.SealDir.
 func Seal(ctx context.Context, model []byte, o SealOptions) ([]SealedModel, *Secret, error) {
 	g, err := onnx.ParseStored(model)
 	if err != nil {
@@ -126,7 +126,7 @@ type sealing struct {
 	ring    ring.Ring
 	net     *network
 	rho     []float64 // one a layer
-	weights []float32 // memory of one layer's
+	weights oneLayer
 	secret  *Secret
 }
 
@@ -181,10 +181,16 @@ func newSealing(ctx context.Context, g *graph.Graph, o SealOptions) (*sealing, e
 		}
 		secret.layers[l].masks = masks
 	}
+	weights := nw.oneLayer()
+	for l, op := range nw.layers { // that they are finite, before there is work
+		if _, err := weights.read(op); err != nil {
+			return nil, fmt.Errorf("layer %d: %w", l, err)
+		}
+	}
 	if o.Scheme.Inputs == transform.InputPad {
 		rand.Read(secret.stock[:]) // never fails: the process would end
 	}
-	return &sealing{SealOptions: o, ring: r, net: nw, rho: rho, secret: secret}, nil
+	return &sealing{SealOptions: o, ring: r, net: nw, rho: rho, weights: weights, secret: secret}, nil
 }
 
 // place decides which layers are kept, by what each costs, sealed in memory.
@@ -226,20 +232,20 @@ func (s *sealing) placeLayer(ctx context.Context, l int) error {
 	return nil
 }
 
-// quantise returns the integer weights of layer l, in s.weights. It completes what the
+// quantise returns the integer weights of layer l, until it is called again. It completes what the
 // host keeps of the layer, unless an earlier call has.
 func (s *sealing) quantise(l int) ([]int32, error) {
 	layer, linear := &s.secret.layers[l], s.net.layers[l]
 	op := linear.Plan()
-	var err error
-	if s.weights, err = readWeights(s.weights, linear); err != nil {
+	weights, err := s.weights.read(linear)
+	if err != nil {
 		return nil, err
 	}
 	first := layer.key == nil
 	if first {
-		layer.xmax = transform.ChooseXMax(s.ring, op, s.weights, s.rho[l])
+		layer.xmax = transform.ChooseXMax(s.ring, op, weights, s.rho[l])
 	}
-	q, err := transform.QuantizeInPlace(s.ring, op, s.weights, layer.xmax)
+	q, err := transform.QuantizeInPlace(s.ring, op, weights, layer.xmax)
 	if err != nil {
 		return nil, err
 	}
@@ -248,16 +254,6 @@ func (s *sealing) quantise(l int) ([]int32, error) {
 		layer.key, err = verify.NewKey(verify.DefaultField(), op, q.W)
 	}
 	return q.W, err
-}
-
-// readWeights returns the weights of a linear operator, in memory that is used again.
-func readWeights(memory []float32, l graph.Linear) ([]float32, error) {
-	n := l.Plan().Rows() * l.Plan().Terms()
-	if cap(memory) < n {
-		memory = make([]float32, n)
-	}
-	memory = memory[:n]
-	return memory, graph.ReadWeights(memory, l)
 }
 
 // seal writes the sealed models of the layers that are sent.

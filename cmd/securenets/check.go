@@ -73,13 +73,9 @@ With --place auto it measures what "seal" would with that flag, for a cloud reac
 		if *samples < 1 {
 			return usagef("check: --samples is %d, want 1 or more", *samples)
 		}
-		model, err := hostclient.ReadModel(args[0])
-		if err != nil {
-			return err
-		}
 		w := cmd.OutOrStdout()
 		result := checked{Model: args[0]}
-		d, err := hostclient.Preview(model, o.Scheme, o.Ring)
+		model, err := openModel(args[0])
 		var unsupported *onnx.UnsupportedError
 		if errors.As(err, &unsupported) && *asJSON {
 			result.Unsupported = unsupported.Ops
@@ -88,23 +84,25 @@ With --place auto it measures what "seal" would with that flag, for a cloud reac
 			}
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", args[0], err)
+			return err
 		}
-		if o.Place == hostclient.PlaceAuto {
-			// Sealed here and thrown away: that is what is measured.
-			_, secret, err := peer.Seal(cmd.Context(), model, o)
-			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
-			}
-			d = secret.Describe()
-			d.Digests = nil
+		defer model.Close()
+		d, err := model.Preview(o.Scheme, o.Ring)
+		if err == nil && o.Place == hostclient.PlaceAuto {
+			err = peer.WithEcho(cmd.Context(), o, func(o hostclient.SealOptions) error {
+				d, err = model.Place(cmd.Context(), o)
+				return err
+			})
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", args[0], err)
 		}
 		result.Description = &d
 		if *data != "" {
 			bar := newProgress(cmd)
 			defer bar.clear()
 			bar.step("samples", 0, 0)
-			if result.comparison, err = compare(cmd.Context(), model, o, d.Input, *data, *labels, *samples); err != nil {
+			if result.comparison, err = compare(cmd.Context(), model, args[0], o, d.Input, *data, *labels, *samples); err != nil {
 				return err
 			}
 			bar.clear()
@@ -137,7 +135,7 @@ func (c *comparison) print(w io.Writer) {
 }
 
 // compare runs the first samples of a file, at most n, in float32 and quantised.
-func compare(ctx context.Context, model []byte, o hostclient.SealOptions, input [3]int, data, labels string, n int) (*comparison, error) {
+func compare(ctx context.Context, model *hostclient.ModelFile, path string, o hostclient.SealOptions, input [3]int, data, labels string, n int) (*comparison, error) {
 	images, err := readSamples(data, input)
 	if err != nil {
 		return nil, err
@@ -153,7 +151,7 @@ func compare(ctx context.Context, model []byte, o hostclient.SealOptions, input 
 		}
 	}
 	x := images.Range(0, n)
-	e, err := hostclient.NewEmulator(ctx, model, o)
+	e, err := model.NewEmulator(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +160,11 @@ func compare(ctx context.Context, model []byte, o hostclient.SealOptions, input 
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", data, err)
 	}
-	float, err := inFloat(ctx, model, x, n)
+	held, err := hostclient.ReadModel(path)
+	if err != nil {
+		return nil, err
+	}
+	float, err := inFloat(ctx, held, x, n)
 	if err != nil {
 		return nil, err
 	}

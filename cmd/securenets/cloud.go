@@ -198,7 +198,7 @@ records in the secret which provider has which role, for good; it needs -i for t
 			if err := clients[i].Push(cmd.Context(), m, func(done, total int64) { bar.step(label, done, total) }); err != nil {
 				return err
 			}
-			roles = append(roles, sealedRole{m.Role, m.Digest.String(), len(m.Bytes)})
+			roles = append(roles, sealedRole{m.Role, m.Digest.String(), int64(len(m.Bytes))})
 		}
 		bar.clear()
 		w := cmd.OutOrStdout()

@@ -1,14 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/spf13/cobra"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/peer"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/hostclient"
-	"github.com/securenets/securenets/internal/onnx"
 	"github.com/securenets/securenets/kernels/cpu"
 )
 
@@ -53,20 +54,17 @@ a daemon on the same machine accepts it by default; TLS costs most.`,
 		if err := hostclient.Vacant(*out); err != nil {
 			return err
 		}
-		model, err := hostclient.ReadModel(args[0])
+		model, err := openModel(args[0])
 		if err != nil {
 			return err
 		}
+		defer model.Close()
 		bar := newProgress(cmd)
 		defer bar.clear()
 		o.Multiplier = cpu.New(cpu.Options{})
 		o.Progress = func(done, total int) { bar.step("sealing layers", int64(done), int64(total)) }
 		if *calibrate != "" {
-			g, err := onnx.Parse(model)
-			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
-			}
-			images, err := readSamples(*calibrate, [3]int{g.Input.C, g.Input.H, g.Input.W})
+			images, err := readSamples(*calibrate, model.Input())
 			if err != nil {
 				return err
 			}
@@ -76,15 +74,17 @@ a daemon on the same machine accepts it by default; TLS costs most.`,
 		if err != nil {
 			return err
 		}
-		models, secret, err := peer.Seal(cmd.Context(), model, o)
+		var secret *hostclient.Secret
+		var files []hostclient.SealedFile
+		err = peer.WithEcho(cmd.Context(), o, func(o hostclient.SealOptions) error {
+			secret, files, err = model.SealDir(cmd.Context(), *out, o, to...)
+			return err
+		})
 		if err != nil {
 			return fmt.Errorf("%s: %w", args[0], err)
 		}
-		if err := hostclient.WriteDir(*out, secret, models, to...); err != nil {
-			return err
-		}
 		bar.clear()
-		return printSealed(cmd, *out, secret.Describe(), models, *asJSON)
+		return printSealed(cmd, *out, secret.Describe(), files, *asJSON)
 	}
 	return cmd
 }
@@ -93,14 +93,24 @@ a daemon on the same machine accepts it by default; TLS costs most.`,
 type sealedRole struct {
 	Role   int    `json:"role"`
 	Digest string `json:"digest"`
-	Bytes  int    `json:"bytes"`
+	Bytes  int64  `json:"bytes"`
 }
 
-func printSealed(cmd *cobra.Command, dir string, d hostclient.Description, models []hostclient.SealedModel, asJSON bool) error {
+// openModel opens a model's file, whose errors name it once.
+func openModel(path string) (*hostclient.ModelFile, error) {
+	m, err := hostclient.OpenModel(path)
+	var at *fs.PathError
+	if err != nil && !errors.As(err, &at) {
+		err = fmt.Errorf("%s: %w", path, err)
+	}
+	return m, err
+}
+
+func printSealed(cmd *cobra.Command, dir string, d hostclient.Description, files []hostclient.SealedFile, asJSON bool) error {
 	w := cmd.OutOrStdout()
 	var roles []sealedRole
-	for _, m := range models {
-		roles = append(roles, sealedRole{m.Role, m.Digest.String(), len(m.Bytes)})
+	for _, f := range files {
+		roles = append(roles, sealedRole{f.Role, f.Digest.String(), f.Size})
 	}
 	if asJSON {
 		return render.JSON(w, struct {

@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/securenets/securenets/internal/plan"
 )
@@ -107,13 +106,17 @@ type Linear interface {
 type Source func(dst []float32) error
 
 // ReadWeights sets dst, of l.Plan().Rows() x l.Plan().Terms() elements, to l's weights,
-// which it must have.
+// which it must have, and checks that they are finite.
 func ReadWeights(dst []float32, l Linear) error {
 	if read := l.Stored(); read != nil {
-		return read(dst)
-	}
-	if n := copy(dst, l.Weights()); n != len(dst) {
+		if err := read(dst); err != nil {
+			return err
+		}
+	} else if n := copy(dst, l.Weights()); n != len(dst) {
 		return fmt.Errorf("%w: %d weights, want %d", ErrInvalid, n, len(dst))
+	}
+	if i := notFinite(dst); i >= 0 {
+		return fmt.Errorf("%w: weight %d", ErrNotFinite, i)
 	}
 	return nil
 }
@@ -182,7 +185,7 @@ func (g *Graph) Shapes() ([]Shape, error) {
 }
 
 // Validate checks what Shapes checks, and that no weights are left out. Those that are
-// stored are not read: see CheckStored.
+// stored are not read.
 func (g *Graph) Validate() error {
 	if _, err := g.Shapes(); err != nil {
 		return err
@@ -190,28 +193,6 @@ func (g *Graph) Validate() error {
 	for i, n := range g.Nodes {
 		if l, ok := n.Op.(Linear); ok && l.Weights() == nil && l.Stored() == nil {
 			return fmt.Errorf("%w: node %d (%s) has no weights", ErrInvalid, i, n.Op.Name())
-		}
-	}
-	return nil
-}
-
-// CheckStored reads all weights that are stored, of one operator at a time, and checks
-// that they are finite. The graph must be valid.
-func (g *Graph) CheckStored() error {
-	var w []float32
-	for i, n := range g.Nodes {
-		l, ok := n.Op.(Linear)
-		if !ok || l.Stored() == nil {
-			continue
-		}
-		p := l.Plan()
-		w = slices.Grow(w[:0], p.Rows()*p.Terms())[:p.Rows()*p.Terms()]
-		err := ReadWeights(w, l)
-		if j := notFinite(w); err == nil && j >= 0 {
-			err = fmt.Errorf("%w: weight %d", ErrNotFinite, j)
-		}
-		if err != nil {
-			return fmt.Errorf("node %d (%s): %w", i, n.Op.Name(), err)
 		}
 	}
 	return nil

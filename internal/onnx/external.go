@@ -163,7 +163,7 @@ func (f *files) parse(most int64) (*graph.Graph, error) {
 			size += t.stored.size
 		}
 	}
-	return parseStored(m, int(size))
+	return parse(m, int(size))
 }
 
 // outline is a model without the data of large initializers.

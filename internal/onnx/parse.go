@@ -30,7 +30,7 @@ func Parse(b []byte) (*graph.Graph, error) {
 		}
 		w := make([]float32, l.Plan().Rows()*l.Plan().Terms())
 		if err := graph.ReadWeights(w, l); err != nil {
-			return nil, err
+			return nil, invalid(fmt.Errorf("node %d (%s): %w", i, l.Name(), err))
 		}
 		switch op := l.(type) {
 		case *graph.Dense:
@@ -39,26 +39,17 @@ func Parse(b []byte) (*graph.Graph, error) {
 			g.Nodes[i].Op = &graph.Conv2D{Geometry: op.Geometry, W: w, B: op.B}
 		}
 	}
-	return g, invalid(g.Validate())
+	return g, nil
 }
 
 // ParseStored is Parse, but for the weights of linear operators: the graph reads them
-// from b as they are asked for.
+// from b as they are asked for, and they may be not finite.
 func ParseStored(b []byte) (*graph.Graph, error) {
 	m, err := decodeModel(b)
 	if err != nil {
 		return nil, err
 	}
-	return parseStored(m, len(b))
-}
-
-// parseStored is parse, and reads the weights once, to check them.
-func parseStored(m *model, size int) (*graph.Graph, error) {
-	g, err := parse(m, size)
-	if err != nil {
-		return nil, err
-	}
-	return g, invalid(g.CheckStored())
+	return parse(m, len(b))
 }
 
 // invalid returns an error of package graph as one of this package.

@@ -23,7 +23,16 @@ import (
 const EchoCommand = "echo"
 
 // Seal is hostclient.Seal with o.Echo set where it is of use.
-func Seal(ctx context.Context, model []byte, o hostclient.SealOptions) ([]hostclient.SealedModel, *hostclient.Secret, error) {
+func Seal(ctx context.Context, model []byte, o hostclient.SealOptions) (models []hostclient.SealedModel, secret *hostclient.Secret, err error) {
+	err = WithEcho(ctx, o, func(o hostclient.SealOptions) error {
+		models, secret, err = hostclient.Seal(ctx, model, o)
+		return err
+	})
+	return models, secret, err
+}
+
+// WithEcho calls do with o.Echo set where it is of use, until do returns.
+func WithEcho(ctx context.Context, o hostclient.SealOptions, do func(hostclient.SealOptions) error) error {
 	if o.Place == hostclient.PlaceAuto {
 		start := Start
 		if o.Link == hostclient.LinkTLS {
@@ -31,12 +40,12 @@ func Seal(ctx context.Context, model []byte, o hostclient.SealOptions) ([]hostcl
 		}
 		p, err := start(ctx, EchoCommand)
 		if err != nil {
-			return nil, nil, fmt.Errorf("echo: %w", err)
+			return fmt.Errorf("echo: %w", err)
 		}
 		defer p.Stop() // it has done what it is for
 		o.Echo = p.Addr
 	}
-	return hostclient.Seal(ctx, model, o)
+	return do(o)
 }
 
 // Process is a second process of this program, which serves at an address.
