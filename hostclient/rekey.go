@@ -8,7 +8,6 @@ import (
 	"filippo.io/age"
 
 	"github.com/securenets/securenets/internal/ring"
-	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/verify"
 )
 
@@ -25,15 +24,23 @@ import (
 // It repairs that S or V became known: whoever knows them can forge answers that pass. It
 // repairs nothing else: see docs/threat-model.md.
 func (s *Secret) Rekey(ctx context.Context, models []SealedModel, progress func(done, total int)) (*Secret, error) {
-	if len(models) != s.Roles() {
-		return nil, fmt.Errorf("%w: %d models for %d roles", ErrMismatch, len(models), s.Roles())
+	files, err := s.inMemory(models)
+	if err != nil {
+		return nil, err
 	}
-	roles := make([]*sealed.Model, len(models))
-	for i, m := range models {
-		var err error
-		if roles[i], err = s.match(i, m); err != nil {
+	return s.rekey(ctx, files, progress)
+}
+
+// rekey is Rekey with sealed models in files, which it reads layer by layer.
+func (s *Secret) rekey(ctx context.Context, files []modelFile, progress func(done, total int)) (*Secret, error) {
+	roles := make([]*modelReader, len(files))
+	for i, file := range files {
+		r, err := s.openModel(i, file)
+		if err != nil {
 			return nil, err
 		}
+		defer r.file.Close()
+		roles[i] = r
 	}
 	own := *s.content
 	again := Secret{&own}
@@ -41,10 +48,22 @@ func (s *Secret) Rekey(ctx context.Context, models []SealedModel, progress func(
 	for _, p := range s.providers {
 		again.providers = append(again.providers, slices.Clone(p))
 	}
+	var wrong error // the first layer's that is; it counts if the models are the secret's
 	for at, l := range s.sent {
-		key, err := s.layers[l].rekey(s.ring, roles)
+		whats := make([]ring.Matrix, len(roles))
+		for i, r := range roles {
+			var err error
+			if whats[i], err = r.next(); err != nil {
+				return nil, err
+			}
+		}
+		if wrong != nil {
+			continue
+		}
+		key, err := s.layers[l].rekey(s.ring, whats)
 		if err != nil {
-			return nil, fmt.Errorf("%w: layer %d: %w", ErrInconsistent, l, err)
+			wrong = fmt.Errorf("%w: layer %d: %w", ErrInconsistent, l, err)
+			continue
 		}
 		again.layers[l].key = key
 		if progress != nil {
@@ -54,15 +73,19 @@ func (s *Secret) Rekey(ctx context.Context, models []SealedModel, progress func(
 			return nil, err
 		}
 	}
+	for _, r := range roles {
+		if err := r.check(); err != nil {
+			return nil, err
+		}
+	}
+	if wrong != nil {
+		return nil, wrong
+	}
 	return &again, nil
 }
 
-// rekey returns another key of a layer that is sent, given the sealed models of all roles.
-func (l *layer) rekey(r ring.Ring, roles []*sealed.Model) (*verify.Key, error) {
-	whats := make([]ring.Matrix, len(roles))
-	for role, m := range roles {
-		whats[role] = m.Weights[l.at]
-	}
+// rekey returns another key of a layer that is sent, given the masked weights of all roles.
+func (l *layer) rekey(r ring.Ring, whats []ring.Matrix) (*verify.Key, error) {
 	w, err := l.masks.Unseal(whats)
 	if err != nil {
 		return nil, err
@@ -92,13 +115,7 @@ func RekeyDir(ctx context.Context, dir string, progress func(done, total int), w
 	if to, err = s.recipientsOr(to); err != nil {
 		return nil, err
 	}
-	models := make([]SealedModel, s.Roles())
-	for role := range models {
-		if models[role], err = readModel(dir, role); err != nil {
-			return nil, err
-		}
-	}
-	if s, err = s.Rekey(ctx, models, progress); err != nil {
+	if s, err = s.rekey(ctx, s.inDir(dir), progress); err != nil {
 		return nil, err
 	}
 	if err := s.rewrite(dir, to); err != nil {

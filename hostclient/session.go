@@ -17,7 +17,6 @@ import (
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/pool"
 	"github.com/securenets/securenets/internal/ring"
-	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/transform"
 	"github.com/securenets/securenets/verify"
 )
@@ -72,7 +71,7 @@ type Session struct {
 	clients  []*cloudsOf // one a role
 	options  Options
 	products []plan.Product // one a layer: with W where it is kept, with What where it needs pads, else nil
-	models   []SealedModel  // one a role
+	models   []modelFile    // one a role
 	scales   []verify.Scale // one a layer
 	block    int            // samples of a part of a batch
 	parts    int            // of a batch that are in work at once
@@ -95,9 +94,21 @@ func (*Session) Format(f fmt.State, _ rune) { io.WriteString(f, "hostclient.Sess
 // caller closes the clients. There must be Secret.Roles of both: none if every layer is
 // kept.
 func Open(ctx context.Context, s *Secret, models []SealedModel, clients []*Client, o Options) (*Session, error) {
-	if len(models) != s.Roles() {
-		return nil, fmt.Errorf("%w: %d models for %d roles", ErrMismatch, len(models), s.Roles())
+	files, err := s.inMemory(models)
+	if err != nil {
+		return nil, err
 	}
+	return open(ctx, s, files, clients, o)
+}
+
+// OpenDir is Open with the sealed models of a folder that WriteDir or SealDir wrote. It
+// reads them layer by layer, and holds no more of them than pads need. They must stay
+// there until Close.
+func OpenDir(ctx context.Context, dir string, s *Secret, clients []*Client, o Options) (*Session, error) {
+	return open(ctx, s, s.inDir(dir), clients, o)
+}
+
+func open(ctx context.Context, s *Secret, models []modelFile, clients []*Client, o Options) (*Session, error) {
 	if err := s.admit(clients); err != nil {
 		return nil, err
 	}
@@ -111,7 +122,7 @@ func Open(ctx context.Context, s *Secret, models []SealedModel, clients []*Clien
 	if err != nil {
 		return nil, err
 	}
-	ss := &Session{secret: s, clients: all, models: slices.Clone(models), options: o}
+	ss := &Session{secret: s, clients: all, models: models, options: o, stock: &memoryStock{}}
 	ss.closing, ss.close = context.WithCancel(context.Background())
 	widest := s.net.widest()
 	for i, l := range s.layers {
@@ -126,64 +137,51 @@ func Open(ctx context.Context, s *Secret, models []SealedModel, clients []*Clien
 		ss.scales = append(ss.scales, scale)
 	}
 	ss.block, ss.parts = blockRows(widest), o.Parts
-	roles := make([]*sealed.Model, len(models))
-	for i, m := range models {
-		var err error
-		if roles[i], err = s.match(i, m); err != nil {
-			return nil, err
-		}
-	}
-	if ss.stock, err = openStock(s, o.Stock); err != nil {
-		return nil, err
-	}
-	if err := ss.load(ctx, roles); err != nil {
+	if err := ss.load(ctx); err != nil {
 		ss.Close()
 		return nil, err
 	}
+	stock, err := openStock(s, o.Stock)
+	if err != nil {
+		ss.Close()
+		return nil, err
+	}
+	ss.stock = stock
 	ss.fill()
 	return ss, nil
 }
 
-// match reads a sealed model that must be the one of role i.
-func (s *Secret) match(i int, m SealedModel) (*sealed.Model, error) {
-	if m.Role != i || sealed.Sum(m.Bytes) != s.digests[i] {
-		return nil, fmt.Errorf("%w: role %d", ErrMismatch, i)
-	}
-	parsed, err := sealed.Parse(m.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("%w: role %d: %w", ErrMismatch, i, err)
-	}
-	same := parsed.Plan.Ring == s.ring && slices.EqualFunc(parsed.Plan.Ops, s.sent,
-		func(op plan.Op, l int) bool { return op == s.layers[l].masks.CloudOp() })
-	if !same {
-		return nil, fmt.Errorf("%w: role %d has another plan", ErrMismatch, i)
-	}
-	return parsed, nil
-}
-
-// load prepares the products of layers that are kept, and those that pads need.
-func (ss *Session) load(ctx context.Context, roles []*sealed.Model) error {
+// load checks the sealed models, and prepares the products that pads need and those of
+// layers that are kept.
+func (ss *Session) load(ctx context.Context) error {
 	s := ss.secret
 	ss.products = make([]plan.Product, len(s.layers))
-	for l, layer := range s.layers {
-		var op plan.Op
-		var w ring.Matrix
-		switch {
-		case layer.kept():
-			op, w = s.net.layers[l].Plan(), *layer.weights
-		case s.padded():
-			op, w = layer.masks.CloudOp(), roles[0].Weights[layer.at] // schemes with pads have one role
-		default:
-			continue
-		}
+	load := func(l int, op plan.Op, w ring.Matrix) (err error) {
 		if ss.options.Multiplier == nil {
 			return fmt.Errorf("%w for pads or layers that are kept", ErrMultiplier)
 		}
-		p, err := ss.options.Multiplier.Load(ctx, s.ring, op, w)
-		if err != nil {
+		if ss.products[l], err = ss.options.Multiplier.Load(ctx, s.ring, op, w); err != nil {
 			return fmt.Errorf("hostclient: layer %d: %w", l, err)
 		}
-		ss.products[l] = p
+		return nil
+	}
+	for role, file := range ss.models {
+		err := s.readModel(role, file, func(l int, what ring.Matrix) error {
+			if !s.padded() {
+				return nil
+			}
+			return load(l, s.layers[l].masks.CloudOp(), what) // schemes with pads have one role
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for l, layer := range s.layers {
+		if layer.kept() {
+			if err := load(l, s.net.layers[l].Plan(), *layer.weights); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -500,12 +498,17 @@ func (ss *Session) liars(ctx context.Context, l, sample int, call *transform.Cal
 	}
 	layer := &ss.secret.layers[l]
 	whats := make([]ring.Matrix, len(ss.models))
-	for role, model := range ss.models {
-		m, err := ss.secret.match(role, model)
+	for role, file := range ss.models {
+		err := ss.secret.readModel(role, file, func(at int, what ring.Matrix) error {
+			if at == l {
+				whats[role] = what
+				whats[role].Data = slices.Clone(what.Data)
+			}
+			return nil
+		})
 		if err != nil {
 			return nil
 		}
-		whats[role] = m.Weights[layer.at]
 	}
 	products, err := loadRoles(ctx, ss.options.Multiplier, ss.secret.ring, layer.masks.CloudOp(), whats)
 	if err != nil {

@@ -247,37 +247,73 @@ func (w *Writer) Close() (Digest, error) {
 // Parse reads a model from untrusted bytes; it allocates about as much memory as they
 // take. Every error wraps ErrInvalid.
 func Parse(b []byte) (*Model, error) {
-	m, err := parse(b)
+	r, err := NewReader(bytes.NewReader(b), int64(len(b)))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		return nil, err
+	}
+	m := &Model{Plan: r.Plan(), Weights: make([]ring.Matrix, len(r.Plan().Ops))}
+	for i := range m.Weights {
+		if m.Weights[i], err = r.Next(nil); err != nil {
+			return nil, err
+		}
 	}
 	return m, nil
 }
 
-func parse(b []byte) (*Model, error) {
-	f, err := safetensors.Parse(b)
-	if err != nil {
-		return nil, err
-	}
-	m := &Model{}
-	if m.Plan, err = planOf(f); err != nil {
-		return nil, err
-	}
-	// The shapes were held against the bytes that are there, so none of the
-	// plan's sizes is allocated before it is known to be real.
-	m.Weights = make([]ring.Matrix, len(f.Tensors))
-	for i, t := range f.Tensors {
-		w := ring.NewMatrix(m.Plan.Ops[i].Rows(), m.Plan.Ops[i].Terms())
-		for k := range w.Data {
-			w.Data[k] = binary.LittleEndian.Uint32(t.Data[wordBytes*k:])
-		}
-		if err := m.Plan.Ring.CheckCanonical(w.Data); err != nil {
-			return nil, fmt.Errorf("tensor %d: %w", i, err)
-		}
-		m.Weights[i] = w
-	}
-	return m, nil
+// Reader reads a model's matrices one after the other, from untrusted bytes. What the
+// bytes are shows at their end alone: see Sum.
+type Reader struct {
+	plan plan.Plan
+	from io.Reader // of the file, and to sum
+	sum  hash.Hash
+	op   int // that comes next
 }
+
+// NewReader reads the plan of a model of size bytes, as ReadPlan does.
+func NewReader(r io.Reader, size int64) (*Reader, error) {
+	sum := sha256.New()
+	m := &Reader{from: io.TeeReader(r, sum), sum: sum}
+	var err error
+	m.plan, err = ReadPlan(m.from, size)
+	return m, err
+}
+
+// Plan returns the model's plan.
+func (r *Reader) Plan() plan.Plan { return r.plan }
+
+// Next returns the matrix of the next operator, of which there must be one, in the given
+// memory if that is large enough. Errors wrap ErrInvalid, or are the file's.
+func (r *Reader) Next(memory []uint32) (ring.Matrix, error) {
+	// The plan's sizes were held against the bytes that are there, so that none is
+	// allocated before it is known to be real.
+	op := r.plan.Ops[r.op]
+	w := ring.Matrix{Rows: op.Rows(), Cols: op.Terms()}
+	if n := w.Rows * w.Cols; cap(memory) < n {
+		w.Data = make([]uint32, n)
+	} else {
+		w.Data = memory[:n]
+	}
+	const most = 1 << 14 // words at a time
+	b := make([]byte, wordBytes*min(most, len(w.Data)))
+	for left := w.Data; len(left) > 0; {
+		n := min(most, len(left))
+		if _, err := io.ReadFull(r.from, b[:wordBytes*n]); err != nil {
+			return ring.Matrix{}, cut(err)
+		}
+		for k := range n {
+			left[k] = binary.LittleEndian.Uint32(b[wordBytes*k:])
+		}
+		left = left[n:]
+	}
+	if err := r.plan.Ring.CheckCanonical(w.Data); err != nil {
+		return ring.Matrix{}, fmt.Errorf("%w: tensor %d: %w", ErrInvalid, r.op, err)
+	}
+	r.op++
+	return w, nil
+}
+
+// Sum returns the digest of the model, whose last matrix was read.
+func (r *Reader) Sum() Digest { return Digest(r.sum.Sum(nil)) }
 
 // ReadPlan reads the plan of a model of size bytes from its beginning, at most 1 MiB. It
 // checks everything that Parse checks, except the words. Neither checks the digest.
