@@ -303,5 +303,12 @@ func ReadSecret(dir string, with ...age.Identity) (*Secret, error) {
 		return nil, fmt.Errorf("hostclient: secret: %w", err)
 	}
 	defer f.Close()
-	return DecryptSecret(f, with...)
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("hostclient: secret: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return DecryptSecret(f, with...)
+	}
+	return decryptFile(f, info.Size(), with)
 }

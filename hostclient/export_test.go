@@ -5,6 +5,8 @@ import (
 	"context"
 	"time"
 
+	"filippo.io/age"
+
 	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
@@ -60,7 +62,14 @@ func (s *Secret) Marshal() ([]byte, error) {
 	return b.Bytes(), err
 }
 
-var UnmarshalSecret = unmarshalSecret
+func UnmarshalSecret(b []byte) (*Secret, error) {
+	return unmarshalSecret(bytes.NewReader(b), int64(len(b)))
+}
+
+// DecryptFile is what ReadSecret does with a file.
+func DecryptFile(b []byte, with ...age.Identity) (*Secret, error) {
+	return decryptFile(bytes.NewReader(b), int64(len(b)), with)
+}
 
 // SealGraph is Seal without ONNX.
 var SealGraph = seal

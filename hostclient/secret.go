@@ -209,10 +209,11 @@ func add[T safetensors.Element](f *vectors, name string, v []T) {
 	f.write = append(f.write, func(w io.Writer) error { return safetensors.Write(w, v) })
 }
 
-// tensors hands out a file's tensors in order. After the first error it hands
-// out nothing.
+// tensors hands out a file's tensors in order, as they are read. After the first error it
+// hands out nothing.
 type tensors struct {
 	left []safetensors.Tensor
+	file io.Reader
 	err  error
 }
 
@@ -225,16 +226,20 @@ func next[T safetensors.Element](t *tensors, name string) []T {
 		t.err = fmt.Errorf("no vector %s in its place", name)
 		return nil
 	}
-	v, err := safetensors.Values[T](t.left[0])
+	v, err := safetensors.Read[T](t.file, t.left[0])
 	t.left, t.err = t.left[1:], err
 	return v
 }
 
-// unmarshalSecret reads the plaintext of a secret file. It may come from
-// someone who knows the recipient alone, so nothing in it is trusted. Its errors
-// hold no content.
-func unmarshalSecret(b []byte) (*Secret, error) {
-	f, err := safetensors.Parse(b)
+// unmarshalSecret reads the plaintext of a secret file, at most most bytes, to its end. It
+// may come from someone who knows the recipient alone, so nothing in it is trusted. Its
+// errors hold no content.
+func unmarshalSecret(r io.Reader, most int64) (*Secret, error) {
+	head, err := safetensors.ReadHead(r)
+	var f *safetensors.File
+	if err == nil {
+		f, err = safetensors.ParseHeadOf(head, int(most))
+	}
 	if err != nil {
 		return nil, errors.New("content is not a safetensors file") // the error may quote it
 	}
@@ -256,7 +261,7 @@ func unmarshalSecret(b []byte) (*Secret, error) {
 	if s.ring, err = ring.New(h.Ring...); err != nil {
 		return nil, err
 	}
-	t := &tensors{left: f.Tensors}
+	t := &tensors{left: f.Tensors, file: r}
 	structure := next[uint8](t, "structure")
 	if t.err != nil {
 		return nil, t.err
@@ -296,6 +301,9 @@ func unmarshalSecret(b []byte) (*Secret, error) {
 	s.number()
 	if len(t.left) != 0 {
 		return nil, errors.New("more tensors than layers have")
+	}
+	if n, err := io.ReadFull(r, make([]byte, 1)); n != 0 || err != io.EOF { // age tells of damage up to here
+		return nil, errors.New("content does not end with the last tensor")
 	}
 	if len(h.Digests) != s.Roles() {
 		return nil, fmt.Errorf("%d digests for %d roles", len(h.Digests), s.Roles())
@@ -441,6 +449,60 @@ func (s *Secret) Encrypt(w io.Writer, to ...age.Recipient) error {
 
 // DecryptSecret reads what Encrypt wrote. Its errors wrap ErrSecret.
 func DecryptSecret(r io.Reader, with ...age.Identity) (*Secret, error) {
+	plain, err := decrypt(r, with)
+	if err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(io.LimitReader(plain, maxSecret+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: damaged: %w", ErrSecret, err)
+	case len(b) > maxSecret:
+		return nil, fmt.Errorf("%w: more than %d bytes", ErrSecret, int64(maxSecret))
+	}
+	return restored(unmarshalSecret(bytes.NewReader(b), int64(len(b))))
+}
+
+// decryptFile is DecryptSecret of a file of size bytes, no vector of which is in memory
+// twice.
+func decryptFile(r io.Reader, size int64, with []age.Identity) (*Secret, error) {
+	plain, err := decrypt(r, with)
+	if err != nil {
+		return nil, err
+	}
+	noting := &notingReader{Reader: plain}
+	s, err := unmarshalSecret(noting, min(size, maxSecret)) // the plaintext is shorter than the file
+	if noting.err != nil {
+		return nil, fmt.Errorf("%w: damaged: %w", ErrSecret, noting.err)
+	}
+	return restored(s, err)
+}
+
+// restored returns what unmarshalSecret did, with errors that wrap ErrSecret.
+func restored(s *Secret, err error) (*Secret, error) {
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSecret, err)
+	}
+	return s, nil
+}
+
+// notingReader notes the error that ended reading, unless that is the end.
+type notingReader struct {
+	io.Reader
+	err error
+}
+
+func (r *notingReader) Read(b []byte) (int, error) {
+	n, err := r.Reader.Read(b)
+	if err != nil && err != io.EOF {
+		r.err = err
+	}
+	return n, err
+}
+
+// decrypt returns the plaintext of a file. It is authentic as far as it can be read, and
+// whole if it can be to its end.
+func decrypt(r io.Reader, with []age.Identity) (io.Reader, error) {
 	file := bufio.NewReader(r)
 	// What age says of a file that is none may quote it.
 	if intro, _ := file.Peek(len(ageIntro)); string(intro) != ageIntro {
@@ -454,18 +516,7 @@ func DecryptSecret(r io.Reader, with ...age.Identity) (*Secret, error) {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrSecret, err)
 	}
-	b, err := io.ReadAll(io.LimitReader(plain, maxSecret+1))
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("%w: damaged: %w", ErrSecret, err)
-	case len(b) > maxSecret:
-		return nil, fmt.Errorf("%w: more than %d bytes", ErrSecret, int64(maxSecret))
-	}
-	s, err := unmarshalSecret(b)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrSecret, err)
-	}
-	return s, nil
+	return plain, nil
 }
 
 // Description is what a secret says of its network, for the host's eyes.

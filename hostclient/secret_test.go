@@ -118,16 +118,29 @@ func TestDecryptSecret(t *testing.T) {
 		{"truncated", file[:len(file)-1], id, "damaged"},
 		{"half", file[:len(file)/2], id, "damaged"},
 		{"a flipped bit", flipped, id, "damaged"},
+		{"more than its vectors", foreign(append(slices.Clone(plain), 0)), id, ""},
 		{"foreign content", foreign([]byte("my secret weights")), id, "not a safetensors file"},
 		{"no content", foreign(nil), id, "not a safetensors file"},
 	} {
-		s, err := hostclient.DecryptSecret(bytes.NewReader(bad.file), bad.with)
-		if s != nil || !errors.Is(err, hostclient.ErrSecret) || !strings.Contains(fmt.Sprint(err), bad.says) {
-			t.Errorf("%s: %v", bad.what, err)
+		for _, decrypt := range []func() (*hostclient.Secret, error){
+			func() (*hostclient.Secret, error) {
+				return hostclient.DecryptSecret(bytes.NewReader(bad.file), bad.with)
+			},
+			func() (*hostclient.Secret, error) { return hostclient.DecryptFile(bad.file, bad.with) },
+		} {
+			s, err := decrypt()
+			if s != nil || !errors.Is(err, hostclient.ErrSecret) || !strings.Contains(fmt.Sprint(err), bad.says) {
+				t.Errorf("%s: %v", bad.what, err)
+			}
+			if err != nil && strings.Contains(err.Error(), "weights") {
+				t.Errorf("%s: the error quotes content: %v", bad.what, err)
+			}
 		}
-		if err != nil && strings.Contains(err.Error(), "weights") {
-			t.Errorf("%s: the error quotes content: %v", bad.what, err)
-		}
+	}
+	if s, err := hostclient.DecryptFile(file, id); err != nil {
+		t.Error(err)
+	} else if again, err := s.Marshal(); err != nil || !bytes.Equal(again, plain) {
+		t.Errorf("read from a file it is another: %v", err)
 	}
 }
 

@@ -98,19 +98,19 @@ func (c cloud) use(f func(*hostclient.Client) error) error {
 
 // dial returns a client for every role of a sealed network, and what closes them.
 // Where there is none, it does not matter what the flags say.
-func (c clouds) dial(models []hostclient.SealedModel, options ...hostclient.DialOption) (clients []*hostclient.Client, closeAll func(), err error) {
-	if len(models) == 0 {
+func (c clouds) dial(roles int, options ...hostclient.DialOption) (clients []*hostclient.Client, closeAll func(), err error) {
+	if roles == 0 {
 		return nil, func() {}, nil
 	}
 	addrs, providers := *c.endpoints, *c.providers
-	if len(addrs) != len(models) {
-		return nil, nil, usagef("the scheme has %d roles and %d endpoints are given: give -e once for each role", len(models), len(addrs))
+	if len(addrs) != roles {
+		return nil, nil, usagef("the scheme has %d roles and %d endpoints are given: give -e once for each role", roles, len(addrs))
 	}
 	if len(providers) == 0 {
-		providers = make([]string, len(models))
+		providers = make([]string, roles)
 	}
-	if len(providers) != len(models) {
-		return nil, nil, usagef("the scheme has %d roles and %d providers are given: give --provider once for each role, or not at all", len(models), len(providers))
+	if len(providers) != roles {
+		return nil, nil, usagef("the scheme has %d roles and %d providers are given: give --provider once for each role, or not at all", roles, len(providers))
 	}
 	closeAll = func() {
 		for _, c := range clients {
@@ -180,7 +180,7 @@ records in the secret which provider has which role, for good; it needs -i for t
 		if err != nil {
 			return err
 		}
-		clients, closeAll, err := to.dial(models, unshared)
+		clients, closeAll, err := to.dial(len(models), unshared)
 		if err != nil {
 			return err
 		}

@@ -78,18 +78,13 @@ standard error. If "seal --place auto" kept every layer, no cloud is asked.`,
 	return cmd
 }
 
-// readSealed reads the secret of a folder and the sealed models that it has.
-func readSealed(ctx context.Context, dir, identity string) (*hostclient.Secret, []hostclient.SealedModel, error) {
+// readSecret reads the secret of a folder.
+func readSecret(ctx context.Context, dir, identity string) (*hostclient.Secret, error) {
 	ids, err := identities(ctx, identity)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	secret, err := hostclient.ReadSecret(dir, ids...)
-	if err != nil || secret.Roles() == 0 {
-		return secret, nil, err
-	}
-	models, err := hostclient.ReadModels(dir)
-	return secret, models, err
+	return hostclient.ReadSecret(dir, ids...)
 }
 
 // inference runs the samples of several files in batches.

@@ -66,31 +66,31 @@ func (f sessionFlags) open(cmd *cobra.Command, dir string) (_ *session, err erro
 	if err != nil {
 		return nil, err
 	}
-	secret, models, err := readSealed(cmd.Context(), dir, *f.identity)
+	secret, err := readSecret(cmd.Context(), dir, *f.identity)
 	if err != nil {
 		return nil, err
 	}
-	s := &session{secret: secret, models: secret.Describe().Digests, clouds: make([][]*hostclient.Client, len(models))}
+	s := &session{secret: secret, models: secret.Describe().Digests, clouds: make([][]*hostclient.Client, secret.Roles())}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	firsts, _, err := f.on.dial(models, local...)
+	firsts, _, err := f.on.dial(secret.Roles(), local...)
 	if err != nil {
 		return nil, err
 	}
 	for role, c := range firsts {
 		s.clouds[role] = []*hostclient.Client{c}
 	}
-	spares, _, err := f.on.dialSpares(*f.spares, len(models), local...)
+	spares, _, err := f.on.dialSpares(*f.spares, secret.Roles(), local...)
 	if err != nil {
 		return nil, err
 	}
 	for role := range spares {
 		s.clouds[role] = append(s.clouds[role], spares[role]...)
 	}
-	s.Session, err = hostclient.Open(cmd.Context(), secret, models, firsts, hostclient.Options{
+	s.Session, err = hostclient.OpenDir(cmd.Context(), dir, secret, firsts, hostclient.Options{
 		Multiplier: cpu.New(cpu.Options{}), RequireStock: *f.onlyStock, Stock: stock,
 		Retries: *f.retries, Spares: spares, PadMemory: *f.padMemory,
 	})

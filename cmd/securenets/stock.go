@@ -81,15 +81,15 @@ shows the difference of two inputs.`,
 		if stock == nil || *samples < 0 {
 			return usagef("pads: --stock and --journal are needed, and --samples (%d) is to be 0 or more", *samples)
 		}
-		secret, models, err := readSealed(cmd.Context(), args[0], *identity)
+		secret, err := readSecret(cmd.Context(), args[0], *identity)
 		if err != nil {
 			return err
 		}
-		if len(models) == 0 {
+		if secret.Roles() == 0 {
 			return usagef("pads: every layer of %s is kept on the host, and none needs pads", args[0])
 		}
-		if len(models) > 1 {
-			return usagef("pads: only schemes with one role have pads, and this one has %d roles", len(models))
+		if secret.Roles() > 1 {
+			return usagef("pads: only schemes with one role have pads, and this one has %d roles", secret.Roles())
 		}
 		if secret.PadBytes() == 0 {
 			return usagef("pads: scheme %s has no pads", secret.Describe().Scheme)
@@ -99,7 +99,7 @@ shows the difference of two inputs.`,
 			return err
 		}
 		defer client.Close()
-		session, err := hostclient.Open(cmd.Context(), secret, models, []*hostclient.Client{client},
+		session, err := hostclient.OpenDir(cmd.Context(), args[0], secret, []*hostclient.Client{client},
 			hostclient.Options{Multiplier: cpu.New(cpu.Options{}), Stock: stock})
 		if err != nil {
 			return err

@@ -152,6 +152,30 @@ func Values[T Element](t Tensor) ([]T, error) {
 	return v, nil
 }
 
+// Read reads the elements of t from a file. Its errors wrap ErrFormat, where the type is
+// another one, or are the file's.
+func Read[T Element](r io.Reader, t Tensor) ([]T, error) {
+	n, ok := byteLen(t.DType, t.Shape)
+	if d := dtypeOf[T](); t.DType != d || !ok {
+		return nil, bad("tensor %.64q holds %.8q, want %s", t.Name, string(t.DType), d)
+	}
+	v := make([]T, n/t.DType.Size())
+	const most = 1 << 13 // elements at a time
+	b := make([]byte, t.DType.Size()*min(most, len(v)))
+	for left := v; len(left) > 0; {
+		k := min(most, len(left))
+		b := b[:k*t.DType.Size()]
+		if _, err := io.ReadFull(r, b); err != nil {
+			return nil, err
+		}
+		if _, err := binary.Decode(b, binary.LittleEndian, left[:k]); err != nil {
+			return nil, bad("tensor %.64q: %v", t.Name, err)
+		}
+		left = left[k:]
+	}
+	return v, nil
+}
+
 // byteLen returns the bytes of a tensor, and false where its type is unknown, a
 // dimension is negative or the product overflows.
 func byteLen(d DType, shape []int) (int, bool) {
@@ -268,7 +292,7 @@ func writeString(h *bytes.Buffer, s string) {
 // Parse reads a file. The tensors' Data share b's memory. Every error wraps
 // ErrFormat.
 func Parse(b []byte) (*File, error) {
-	f, data, err := parse(b, len(b))
+	f, data, err := parse(b, len(b), len(b))
 	if err != nil {
 		return nil, err
 	}
@@ -286,14 +310,34 @@ func Parse(b []byte) (*File, error) {
 // bytes: the header's, and 8 more. Tensors have no Data. All is checked that Parse
 // checks. Every error wraps ErrFormat.
 func ParseHead(b []byte, size int) (*File, error) {
-	f, _, err := parse(b, size)
+	f, _, err := parse(b, size, size)
 	return f, err
 }
 
-// parse reads the header in b, the first bytes of size. Tensors are in the order of
-// their bytes, which fill those after the header, of which it returns what b has.
-func parse(b []byte, size int) (f *File, data []byte, err error) {
-	if len(b) < 8 || len(b) > size {
+// ParseHeadOf is ParseHead of a file whose size is not known: at most most bytes.
+func ParseHeadOf(b []byte, most int) (*File, error) {
+	f, _, err := parse(b, len(b), most)
+	return f, err
+}
+
+// ReadHead returns the first bytes of a file, for ParseHead: at most 8 more than
+// MaxHeader. Where the header is longer, they are cut, and ParseHead refuses them.
+func ReadHead(r io.Reader) ([]byte, error) {
+	b := make([]byte, 8, 8+4096)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return nil, err
+	}
+	n := min(binary.LittleEndian.Uint64(b), MaxHeader+1)
+	b = slices.Grow(b, int(n))[:8+n]
+	_, err := io.ReadFull(r, b[8:])
+	return b, err
+}
+
+// parse reads the header in b, the first bytes of a file of least to most. Tensors are in
+// the order of their bytes, which fill those after the header, of which it returns what b
+// has.
+func parse(b []byte, least, most int) (f *File, data []byte, err error) {
+	if len(b) < 8 || len(b) > most {
 		return nil, nil, bad("%d bytes", len(b))
 	}
 	n := binary.LittleEndian.Uint64(b)
@@ -308,7 +352,7 @@ func parse(b []byte, size int) (f *File, data []byte, err error) {
 	if !utf8.Valid(header) || !json.Valid(header) {
 		return nil, nil, bad("header is not JSON")
 	}
-	p := parser{dec: json.NewDecoder(bytes.NewReader(header)), size: size - 8 - len(header)}
+	p := parser{dec: json.NewDecoder(bytes.NewReader(header)), size: most - 8 - len(header)}
 	p.dec.UseNumber()
 	if f, err = p.file(); err != nil {
 		return nil, nil, err
@@ -325,8 +369,8 @@ func parse(b []byte, size int) (f *File, data []byte, err error) {
 		}
 		end = at[1]
 	}
-	if end != p.size {
-		return nil, nil, bad("%d bytes after the last tensor", p.size-end)
+	if left := least - 8 - len(header) - end; left > 0 {
+		return nil, nil, bad("%d bytes after the last tensor", left)
 	}
 	return f, b[n:], nil
 }

@@ -22,7 +22,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"slices"
 	"strconv"
 
 	"github.com/securenets/securenets/internal/plan"
@@ -319,13 +318,8 @@ func (r *Reader) Sum() Digest { return Digest(r.sum.Sum(nil)) }
 // checks everything that Parse checks, except the words. Neither checks the digest.
 // Errors wrap ErrInvalid, or are r's.
 func ReadPlan(r io.Reader, size int64) (plan.Plan, error) {
-	b := make([]byte, 8, 8+4096)
-	if _, err := io.ReadFull(r, b); err != nil {
-		return plan.Plan{}, cut(err)
-	}
-	n := min(binary.LittleEndian.Uint64(b), safetensors.MaxHeader+1)
-	b = slices.Grow(b, int(n))[:8+n]
-	if _, err := io.ReadFull(r, b[8:]); err != nil {
+	b, err := safetensors.ReadHead(r)
+	if err != nil {
 		return plan.Plan{}, cut(err)
 	}
 	f, err := safetensors.ParseHead(b, int(size))
