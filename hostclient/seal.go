@@ -196,14 +196,15 @@ func newSealing(ctx context.Context, g *graph.Graph, o SealOptions) (*sealing, e
 // place decides which layers are kept, by what each costs, sealed in memory.
 func (s *sealing) place(ctx context.Context) error {
 	for l := range s.secret.layers {
-		if s.Place == PlaceAuto {
-			if err := s.placeLayer(ctx, l); err != nil {
-				return fmt.Errorf("layer %d: %w", l, err)
-			}
-			s.Progress(l+1, len(s.secret.layers))
-			if err := ctx.Err(); err != nil {
-				return err
-			}
+		if s.Place == PlaceAll {
+			break
+		}
+		if err := s.placeLayer(ctx, l); err != nil {
+			return fmt.Errorf("layer %d: %w", l, err)
+		}
+		s.Progress(l+1, len(s.secret.layers))
+		if err := ctx.Err(); err != nil {
+			return err
 		}
 	}
 	s.secret.number()
@@ -232,8 +233,8 @@ func (s *sealing) placeLayer(ctx context.Context, l int) error {
 	return nil
 }
 
-// quantise returns the integer weights of layer l, until it is called again. It completes what the
-// host keeps of the layer, unless an earlier call has.
+// quantise returns the integer weights of layer l, until it is called again. It completes
+// what the host keeps of the layer, unless an earlier call has.
 func (s *sealing) quantise(l int) ([]int32, error) {
 	layer, linear := &s.secret.layers[l], s.net.layers[l]
 	op := linear.Plan()
@@ -292,7 +293,7 @@ func (s *sealing) seal(ctx context.Context, create func(role int, size int64) (i
 		if err != nil {
 			return fmt.Errorf("layer %d: %w", l, err)
 		}
-		if s.Place != PlaceAuto {
+		if s.Place == PlaceAll { // else it was told as the layer was placed
 			s.Progress(l+1, len(s.secret.layers))
 		}
 		if err := ctx.Err(); err != nil {
