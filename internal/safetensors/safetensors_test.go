@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"io"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -250,4 +252,54 @@ func FuzzParse(f *testing.F) {
 		}
 		again(t, b)
 	})
+}
+
+// TestPieces: a file that is written and read by pieces is the one of Marshal and Parse.
+func TestPieces(t *testing.T) {
+	long := make([]uint64, 20000) // several pieces
+	for i := range long {
+		long[i] = uint64(i) << 40
+	}
+	words := []uint32{1, 2, 3, 4, 5, 6}
+	f := safetensors.File{Metadata: map[string]string{"a": "b"}, Tensors: []safetensors.Tensor{
+		safetensors.New("long", long, len(long)), safetensors.New("words", words, 2, 3), safetensors.New[uint8]("none", nil, 0),
+	}}
+	want, err := f.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Tensors = []safetensors.Tensor{safetensors.Bare[uint64]("long", len(long)), safetensors.Bare[uint32]("words", 2, 3), safetensors.Bare[uint8]("none", 0)}
+	head, size, err := f.Head()
+	if err != nil || len(head)+size != len(want) {
+		t.Fatalf("%d and %d bytes, want %d, %v", len(head), size, len(want), err)
+	}
+	b := bytes.NewBuffer(head)
+	for _, err := range []error{safetensors.Write(b, long), safetensors.Write(b, words), safetensors.Write[uint8](b, nil)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(b.Bytes(), want) {
+		t.Error("other bytes")
+	}
+
+	head, err = safetensors.ReadHead(b)
+	if err != nil || !bytes.Equal(head, want[:len(head)]) || b.Len() != size {
+		t.Fatalf("%d bytes are left, want %d, %v", b.Len(), size, err)
+	}
+	for most, ok := range map[int]bool{len(want): true, len(want) + 1: true, math.MaxInt: true, len(want) - 1: false, len(head): false, 8: false} {
+		if got, err := safetensors.ParseHeadOf(head, most); (err == nil) != ok || ok && !reflect.DeepEqual(got, &f) || !ok && !errors.Is(err, safetensors.ErrFormat) {
+			t.Errorf("at most %d bytes: %+v, %v", most, got, err)
+		}
+	}
+	if _, err := safetensors.Read[uint32](b, f.Tensors[0]); !errors.Is(err, safetensors.ErrFormat) || b.Len() != size {
+		t.Errorf("another type: %v", err)
+	}
+	if v, err := safetensors.Read[uint64](b, f.Tensors[0]); err != nil || !slices.Equal(v, long) {
+		t.Errorf("other elements: %v", err)
+	}
+	b.Truncate(23)
+	if _, err := safetensors.Read[uint32](b, f.Tensors[1]); err != io.ErrUnexpectedEOF {
+		t.Error(err)
+	}
 }

@@ -277,3 +277,90 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// failing fails once so many bytes were written.
+type failing struct{ left int }
+
+var errFull = errors.New("full")
+
+func (f *failing) Write(b []byte) (int, error) {
+	if f.left -= len(b); f.left < 0 {
+		return 0, errFull
+	}
+	return len(b), nil
+}
+
+// TestWriter: a model that is written some rows at a time, and read matrix by matrix, is
+// the one that Marshal returns.
+func TestWriter(t *testing.T) {
+	m := model(ring.Q4())
+	want := marshal(t, m)
+	write := func(file io.Writer, weights []ring.Matrix, rows int) (sealed.Digest, error) {
+		w, err := sealed.NewWriter(m.Plan)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w.Size() != int64(len(want)) {
+			t.Errorf("size %d, want %d", w.Size(), len(want))
+		}
+		if err := w.Begin(file); err != nil {
+			return sealed.Digest{}, err
+		}
+		for _, m := range weights {
+			for i := 0; i < m.Rows; i += rows {
+				if err := w.Write(m.RowRange(i, min(i+rows, m.Rows))); err != nil {
+					return sealed.Digest{}, err
+				}
+			}
+		}
+		return w.Close()
+	}
+	for rows := 1; rows <= 5; rows++ {
+		var b bytes.Buffer
+		if d, err := write(&b, m.Weights, rows); err != nil || d != sealed.Sum(want) || !bytes.Equal(b.Bytes(), want) {
+			t.Errorf("%d rows at a time: digest %v, %v", rows, d, err)
+		}
+	}
+	for name, weights := range map[string][]ring.Matrix{
+		"too few":       m.Weights[:1],
+		"a row less":    {m.Weights[0], m.Weights[1].RowRange(0, 2)},
+		"too many":      {m.Weights[0], m.Weights[1], m.Weights[1]},
+		"across them":   {{Rows: 5, Cols: 6, Data: make([]uint32, 30)}, m.Weights[1]},
+		"another width": {m.Weights[1], m.Weights[0]},
+	} {
+		var shape *ring.ShapeError
+		if _, err := write(io.Discard, weights, 5); !errors.Is(err, sealed.ErrInvalid) && !errors.As(err, &shape) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for n := range want {
+		if _, err := write(&failing{n}, m.Weights, 1); err != errFull {
+			t.Fatalf("full after %d bytes: %v", n, err)
+		}
+	}
+
+	r, err := sealed.NewReader(bytes.NewReader(want), int64(len(want)))
+	if err != nil || !reflect.DeepEqual(r.Plan(), m.Plan) {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	memory := make([]uint32, len(m.Weights[0].Data))
+	for i, w := range m.Weights {
+		got, err := r.Next(memory)
+		if err != nil || !reflect.DeepEqual(got, w) || len(memory) >= len(w.Data) && &got.Data[0] != &memory[0] {
+			t.Errorf("matrix %d is another, or elsewhere: %v", i, err)
+		}
+	}
+	if r.Sum() != sealed.Sum(want) {
+		t.Error("another digest was read")
+	}
+	cut := want[:len(want)-1] // after it was opened
+	if r, err = sealed.NewReader(bytes.NewReader(cut), int64(len(want))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Next(nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Next(nil); !errors.Is(err, sealed.ErrInvalid) || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Error(err)
+	}
+}
