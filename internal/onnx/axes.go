@@ -161,6 +161,9 @@ func (p *parser) transpose(n *node) (operand, error) {
 	if len(perm) != rank {
 		return x, fmt.Errorf("%w: rank %d, transposed by %d", ErrInvalid, rank, a.ints)
 	}
+	if t := x.constant; !x.known && rank == 2 && perm[0] == 1 && (t.kind == typeFloat || t.kind == typeDouble) {
+		return operand{constant: &tensor{name: t.name, kind: t.kind, dims: []int64{t.dims[1], t.dims[0]}, of: t}}, nil
+	}
 	if !x.known {
 		t, err := p.transposed(n, x.constant, perm)
 		return operand{constant: t}, err

@@ -174,6 +174,8 @@ func TestStored(t *testing.T) {
 		}
 		return cat(m, sub(9, raw))
 	}
+	places := header("i", typeInt64, 3000)
+	places.bytes(9, slices.Repeat([]byte{1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0}, 1000))
 	models := map[string][]byte{
 		"matrix":            nodes(op("MatMul", "x w", "y")).on("N", 300).with(large("w", typeFloat, 300, 401)).bytes(),
 		"matrix of doubles": nodes(op("MatMul", "x w", "y")).on("N", 300).with(large("w", typeDouble, 300, 401)).bytes(),
@@ -182,6 +184,11 @@ func TestStored(t *testing.T) {
 		"convolution":       nodes(op("Conv", "x w", "y")).on("N", 41, 5, 5).with(large("w", typeFloat, 67, 41, 3, 5)).bytes(),
 		"scaled":            nodes(op("Conv", "x w", "a"), op("Mul", "a s", "y")).on("N", 41, 5, 5).with(large("w", typeFloat, 67, 41, 3, 5), large("s", typeFloat, 67, 1, 1)).bytes(),
 		"two of one":        nodes(op("MatMul", "x w", "a"), op("Gemm", "a w", "y")).with(large("w", typeFloat, 4, 4)).bytes(),
+		"transposed before": nodes(op("Transpose", "w", "v"), op("MatMul", "x v", "y")).on("N", 401).with(large("w", typeFloat, 300, 401)).bytes(),
+		"transposed twice":  nodes(op("Transpose", "w", "v"), op("Gemm", "x v", "y", intAttribute("transB", 1))).on("N", 300).with(large("w", typeFloat, 300, 401)).bytes(),
+		"phases":            nodes(op("ConvTranspose", "x w b", "y", intsAttribute("strides", 2, 3), intAttribute("group", 2))).on("N", 40, 5, 5).with(large("w", typeFloat, 40, 30, 3, 5), large("b", typeFloat, 60)).bytes(),
+		"scales in a file":  nodes(op("Transpose", "s", "a"), op("Mul", "x a", "b"), op("MatMul", "b w", "y")).on("N", 40, 40).with(large("s", typeFloat, 40, 40), large("w", typeFloat, 40, 3)).bytes(),
+		"list of places":    nodes(op("Gather", "x i", "a", intAttribute("axis", 1)), op("MatMul", "a w", "y")).on("N", 3).with(places, large("w", typeFloat, 3000, 3)).bytes(),
 		"sequence":          nodes(op("MatMul", "x w", "y")).on("N", 5, 300).with(large("w", typeFloat, 300, 401)).bytes(),
 	}
 	for i := range 30 {

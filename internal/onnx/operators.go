@@ -167,6 +167,9 @@ func (p *parser) matrix(n *node, transposed bool) (*graph.Dense, error) {
 	if len(t.dims) != 2 {
 		return nil, p.refuse(n, "weights of rank %d", len(t.dims))
 	}
+	if t.of != nil {
+		t, transposed = t.of, !transposed
+	}
 	d := &graph.Dense{In: int(t.dims[0]), Out: int(t.dims[1])}
 	arrange := func(dst []float32, first int, lines []float32) { // lines are of an input each
 		n := len(lines) / d.Out

@@ -407,6 +407,14 @@ func (p *parser) any(n *node, i int) (operand, error) {
 	if !o.known && o.constant == nil && o.sizes == nil {
 		return o, errSkip
 	}
+	if t := o.constant; t != nil && t.of != nil && n.op != "Identity" && (i != 1 || n.op != "MatMul" && n.op != "Gemm") {
+		// What is no matrix of weights is held in memory.
+		var err error
+		if o.constant, err = p.transposed(n, t.of, []int{1, 0}); err != nil {
+			return o, err
+		}
+		p.operands[n.inputs[i]] = o
+	}
 	if o.truth != nil && !slices.Contains([]string{"And", "Or", "Not", "Where", "Cast", "Identity"}, n.op) {
 		return o, p.refuse(n, "of a comparison")
 	}

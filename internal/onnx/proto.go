@@ -84,6 +84,7 @@ type tensor struct {
 	doubles []float64
 	raw     []byte
 	stored  *section // instead of raw, where that is left in a file
+	of      *tensor  // instead of all data: the matrix of which this is the transpose
 }
 
 type valueInfo struct {
