@@ -337,6 +337,9 @@ func allocated(f func()) int {
 
 // TestSealMemory: sealing and opening hold the weights of one layer, not those of all.
 func TestSealMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow under the race detector, with which pools lose what they hold")
+	}
 	const size, layers = 1280, 6
 	rnd := rand.New(rand.NewPCG(9, 9))
 	var ops []graph.Op
