@@ -40,7 +40,7 @@ run: build ## The main job: classify real images on a daemon of our own, every p
 # What `make lint` vets is not vetted again.
 .PHONY: test
 test: test-gpu ## Run all tests, then some again: without assembly, and under the race detector
-	@command -v python3 >/dev/null || echo 'python3 is missing: docs/vectors/check.py does not run'
+	@command -v python3 >/dev/null || echo 'python3 is missing: docs/vectors/check.py and the client of the spec do not run'
 	$(GO) test -vet=off -count=1 ./...
 	$(GO) test -count=1 -short -tags purego $(ASSEMBLY)
 	cd bench/peers && $(GO) test -vet=off -count=1 .
@@ -58,10 +58,10 @@ else
 endif
 
 .PHONY: check-clients
-check-clients: ## Ask the gateway by Triton's own clients, from PyPI, and the daemon by one in Python
+check-clients: ## Ask the gateway by Triton's own clients, from PyPI
 	python3 -m venv .cache/clients-venv
 	.cache/clients-venv/bin/pip install -q --disable-pip-version-check -r cmd/securenets/internal/gateway/testdata/requirements.txt
-	PYTHON_CLIENTS=$(CURDIR)/.cache/clients-venv/bin/python $(GO) test -count=1 -v -run '^TestClients$$' ./cmd/securenets/internal/gateway ./daemon
+	PYTHON_CLIENTS=$(CURDIR)/.cache/clients-venv/bin/python $(GO) test -count=1 -v -run '^TestClients$$' ./cmd/securenets/internal/gateway
 
 .PHONY: gpu-check
 gpu-check: gpu-build ## On a machine with a GPU: check the CUDA backend on it, then measure it

@@ -612,29 +612,36 @@ func TestSlowClose(t *testing.T) {
 	waitForHeld(t, before, &l)
 }
 
+// without begins a direct stream that is to have no region, and returns what is said of that.
+func (l *ledger) without(t *testing.T, size int64) lane.Verdict {
+	t.Helper()
+	host, daemon := pair(t)
+	defer host.Close()
+	defer daemon.Close()
+	done := make(chan error)
+	go func() {
+		r, direct, err := l.accept(daemon)
+		if r != nil || !direct {
+			err = fmt.Errorf("a region: %v, direct %v, %w", r != nil, direct, err)
+		}
+		done <- err
+	}()
+	r, v, err := lane.Offer(t.Context(), host, size)
+	if err := errors.Join(err, <-done); r != nil || err != nil {
+		t.Errorf("%v, %v", v, err)
+	}
+	return v
+}
+
 // TestRefusals: what a daemon does not admit is not mapped, the host is told why, and the
 // stream is direct all the same.
 func TestRefusals(t *testing.T) {
 	for _, v := range []lane.Verdict{lane.Off, lane.TooLarge, lane.NoRoom} {
 		before := settled(t)
-		host, daemon := pair(t)
 		l := ledger{verdict: v}
-		done := make(chan error)
-		go func() {
-			r, direct, err := l.accept(daemon)
-			if r != nil || !direct {
-				err = fmt.Errorf("a region: %v, direct %v, %w", r != nil, direct, err)
-			}
-			done <- err
-		}()
-		if r, got, err := lane.Offer(t.Context(), host, lane.Grain); r != nil || got != v || err != nil {
-			t.Errorf("%v: %v, %v", v, got, err)
+		if got := l.without(t, lane.Grain); got != v || l.told[0] != v {
+			t.Errorf("%v: %v, told %v", v, got, l.told)
 		}
-		if err := <-done; err != nil || l.told[0] != v {
-			t.Errorf("%v: %v, told %v", v, err, l.told)
-		}
-		host.Close()
-		daemon.Close()
 		waitForHeld(t, before, &l)
 	}
 }
@@ -643,24 +650,10 @@ func TestRefusals(t *testing.T) {
 func TestNothingOffered(t *testing.T) {
 	before := settled(t)
 	for _, v := range []lane.Verdict{lane.Off, lane.Accepted} {
-		host, daemon := pair(t)
 		l := ledger{verdict: v}
-		done := make(chan error)
-		go func() {
-			r, direct, err := l.accept(daemon)
-			if r != nil || !direct {
-				err = fmt.Errorf("a region: %v, direct %v, %w", r != nil, direct, err)
-			}
-			done <- err
-		}()
-		if r, v, err := lane.Offer(t.Context(), host, 0); r != nil || v != lane.Accepted || err != nil {
-			t.Errorf("%v, %v", v, err)
+		if got := l.without(t, 0); got != lane.Accepted || len(l.told) > 0 || l.left() != 0 {
+			t.Errorf("%v, told %v, %d bytes admitted", got, l.told, l.left())
 		}
-		if err := <-done; err != nil || len(l.told) > 0 || l.left() != 0 {
-			t.Errorf("%v, told %v, %d bytes admitted", err, l.told, l.left())
-		}
-		host.Close()
-		daemon.Close()
 	}
 	// A descriptor that comes with it all the same is closed.
 	fd := memfd(t, lane.Grain, 0, goodSeals)

@@ -126,6 +126,26 @@ func (p *parser) dimension(n *node, x operand, i int64) (int, error) {
 	return int(i - 1), nil
 }
 
+// dimensions returns those of x at so many axes, or all; -1 is the samples'.
+func (p *parser) dimensions(n *node, x operand, axes []int64, given bool) (dims []int, err error) {
+	if !given {
+		for i := range x.rank() {
+			dims = append(dims, i-1)
+		}
+		return dims, nil
+	}
+	for _, a := range axes {
+		i := -1
+		if a != 0 && a != -int64(x.rank()) {
+			if i, err = p.dimension(n, x, a); err != nil {
+				return nil, err
+			}
+		}
+		dims = append(dims, i)
+	}
+	return dims, nil
+}
+
 // transpose reads a Transpose of a value or of a constant.
 func (p *parser) transpose(n *node) (operand, error) {
 	x, err := p.operand(n, 0)

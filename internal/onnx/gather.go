@@ -212,23 +212,15 @@ func (p *parser) pad(n *node) (operand, error) {
 		}
 		value = v[0]
 	}
-	var dims []int // after the batch, or -1
+	var axes []int64
 	if n.has(3) {
-		list, err := p.list(n, "axes", 3)
-		if err != nil {
+		if axes, err = p.list(n, "axes", 3); err != nil {
 			return x, err
 		}
-		for _, a := range list {
-			i, err := p.dimension(n, x, a)
-			if err != nil {
-				return x, err
-			}
-			dims = append(dims, i)
-		}
-	} else {
-		for i := range x.rank() {
-			dims = append(dims, i-1)
-		}
+	}
+	dims, err := p.dimensions(n, x, axes, n.has(3))
+	if err != nil {
+		return x, err
 	}
 	if len(pads) != 2*len(dims) {
 		return x, fmt.Errorf("%w: %d pads for %d axes", ErrInvalid, len(pads), len(dims))

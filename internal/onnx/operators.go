@@ -683,19 +683,23 @@ func (w *window) pad(s graph.Shape) {
 	}
 }
 
-func (p *parser) conv(n *node) (operand, error) {
-	t, err := p.constant(n, 1)
-	if err != nil {
-		return operand{}, err
+// convolved returns the weights, the window and the input of a convolution, transposed or not.
+func (p *parser) convolved(n *node) (t *tensor, w *window, x operand, err error) {
+	if t, err = p.constant(n, 1); err != nil {
+		return
 	}
 	if len(t.dims) < 3 {
-		return operand{}, fmt.Errorf("%w: weights of rank %d", ErrInvalid, len(t.dims))
+		return t, w, x, fmt.Errorf("%w: weights of rank %d", ErrInvalid, len(t.dims))
 	}
-	w, err := p.window(n, t.dims[2:])
-	if err != nil {
-		return operand{}, err
+	if w, err = p.window(n, t.dims[2:]); err != nil {
+		return
 	}
-	x, err := p.variable(n, 0, w.rank)
+	x, err = p.variable(n, 0, w.rank)
+	return
+}
+
+func (p *parser) conv(n *node) (operand, error) {
+	t, w, x, err := p.convolved(n)
 	if err != nil {
 		return x, err
 	}

@@ -61,23 +61,10 @@ func (p *parser) resize(n *node) (operand, error) {
 	if err != nil {
 		return x, err
 	}
-	var dims []int // after the batch, or -1
-	if a, given := n.attribute("axes"); given {
-		for _, v := range a.ints {
-			if v == 0 || v == -int64(x.rank()) {
-				dims = append(dims, -1)
-				continue
-			}
-			i, err := p.dimension(n, x, v)
-			if err != nil {
-				return x, err
-			}
-			dims = append(dims, i)
-		}
-	} else {
-		for i := range x.rank() {
-			dims = append(dims, i-1)
-		}
+	a, given := n.attribute("axes")
+	dims, err := p.dimensions(n, x, a.ints, given)
+	if err != nil {
+		return x, err
 	}
 
 	by, err := p.scales(n, scales)

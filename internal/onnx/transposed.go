@@ -56,18 +56,7 @@ func newPhases(n, k, s, d, before, out int) phases {
 // comes back for each of the output and few more. Of a product with all of the kernel, whose
 // results would be added where they overlap, kernel²/stride² would come back for each.
 func (p *parser) convTranspose(n *node) (operand, error) {
-	t, err := p.constant(n, 1)
-	if err != nil {
-		return operand{}, err
-	}
-	if len(t.dims) < 3 {
-		return operand{}, fmt.Errorf("%w: weights of rank %d", ErrInvalid, len(t.dims))
-	}
-	w, err := p.window(n, t.dims[2:])
-	if err != nil {
-		return operand{}, err
-	}
-	x, err := p.variable(n, 0, w.rank)
+	t, w, x, err := p.convolved(n)
 	if err != nil {
 		return x, err
 	}
