@@ -480,6 +480,22 @@ func checkTyped(t testing.TB, name string, err error) {
 	}
 }
 
+// TestSamplesKept: axes that name the samples, of which nothing is done, are fine.
+func TestSamplesKept(t *testing.T) {
+	for _, axis := range []int64{0, -2} {
+		b := nodes(op("Pad", "x p _ a", "y")).with(int64s("p", 0, 1, 0, 2), int64s("a", axis, 1)).bytes()
+		g, err := Parse(b)
+		if err != nil {
+			t.Errorf("axis %d: %v", axis, err)
+			continue
+		}
+		shapes, err := g.Shapes()
+		if err != nil || shapes[len(shapes)-1].Len() != g.Input.Len()+3 {
+			t.Errorf("axis %d: %v, %v", axis, shapes, err)
+		}
+	}
+}
+
 func TestParseUnsupported(t *testing.T) {
 	x4 := []any{"N", 1, 5, 5}
 	relu := op("Relu", "x", "y")
@@ -606,45 +622,47 @@ func TestParseUnsupported(t *testing.T) {
 		"shape of a constant":       {nodes(op("Shape", "w", "s"), op("Reshape", "x s", "y")).with(floats("w", 4)), []string{"Reshape(across samples)"}},
 		"Dropout in training": {nodes(op("Dropout", "x _ t", "a"), op("Relu", "a", "y")).with(cat(header("t", typeBool), sub(9, []byte{1}))),
 			[]string{"Dropout(training_mode=1)"}},
-		"Reshape to rank 9":         {nodes(op("Reshape", "x s", "y")).with(int64s("s", 0, 4, 1, 1, 1, 1, 1, 1, 1)), []string{"Reshape(to rank 9)"}},
-		"output of rank 5":          {nodes(op("Relu", "x", "a"), op("Reshape", "a s", "y")).with(int64s("s", 0, 2, 2, 1, 1)), []string{"output of rank 5"}},
-		"a value of rank 5":         {nodes(op("Reshape", "x s", "a"), op("GlobalMaxPool", "a", "y")).with(int64s("s", 0, 2, 2, 1, 1)), []string{"GlobalMaxPool(input of rank 5)"}},
-		"integers":                  {file{nodes: []message{relu}, inputs: []message{declare("x", typeUint8, "N", 4)}}, []string{"Relu(of integers)"}},
-		"integers as output":        {file{nodes: []message{op("Identity", "x", "y")}, inputs: []message{declare("x", typeUint8, "N", 4)}}, []string{"output of integers"}},
-		"Transpose of samples":      {nodes(op("Transpose", "x", "y")), []string{"output across samples"}},
-		"Transpose of sizes":        {view(op("Transpose", "s", "v")), []string{"Transpose(of sizes)"}},
-		"mean to one number":        {nodes(op("ReduceMean", "x", "y", intsAttribute("axes", 1), intAttribute("keepdims", 0))), []string{"ReduceMean(to rank 1)"}},
-		"mean of samples":           {nodes(op("ReduceMean", "x", "y", intsAttribute("axes", 0))), []string{"ReduceMean(across samples)"}},
-		"Slice of samples":          {nodes(op("Slice", "x a b", "y")).with(int64s("a", 1), int64s("b", 2)), []string{"Slice(across samples)"}},
-		"Slice to the batch's size": {view(op("Gather", "s zero", "n"), op("Slice", "x zero n one", "v")), []string{"Slice(ends of the batch's size)"}},
-		"slice along axis 1":        {view(op("Slice", "s zero far one", "v")), []string{"Slice(axis 1 of sizes)"}},
-		"Gather in two dimensions":  {nodes(op("Gather", "x i", "y", intAttribute("axis", 1))).with(cat(header("i", typeInt64, 1, 2), num(7, 0), num(7, 1))), []string{"Gather(by indices of rank 2)"}},
-		"Expand and no arithmetic":  {nodes(op("GlobalMaxPool", "x", "a"), op("Expand", "a s", "b"), op("Relu", "b", "y")).with(int64s("s", 1, 1, 5, 5)).on(x4...), []string{"Relu(of what is expanded)"}},
-		"Expand as output":          {nodes(op("GlobalMaxPool", "x", "a"), op("Expand", "a s", "y")).with(int64s("s", 1, 1, 5, 5)).on(x4...), []string{"output of what is expanded"}},
-		"Expand beside another":     {nodes(op("GlobalMaxPool", "x", "a"), op("Expand", "a s", "b"), op("Mul", "x b", "y")).with(int64s("s", 1, 1, 5, 4)).on("N", 1, 5, 5), []string{"Mul(of what is expanded)"}},
-		"Expand of samples":         {nodes(op("Expand", "x s", "y")).with(int64s("s", 2, 4)), []string{"Expand(across samples)"}},
-		"Expand to more rank":       {nodes(op("Expand", "x s", "y")).with(int64s("s", 1, 1, 4)), []string{"Expand(to another rank)"}},
-		"zeros as floats":           {view(op("ConstantOfShape", "one", "v")), []string{"ConstantOfShape(not of integers)"}},
-		"many zeros":                {view(op("ConstantOfShape", "far", "v", tensorAttribute("value", int64s("", 0)))), []string{"ConstantOfShape(of shape [9223372036854775807])"}},
-		"Gather of one number":      {nodes(op("Gather", "x i", "y", intAttribute("axis", 1))).with(cat(header("i", typeInt64), num(7, 2))), []string{"Gather(to rank 1)"}},
-		"Split of samples":          {nodes(op("Split", "x", "y z")), []string{"Split(across samples)"}},
-		"Pad of samples":            {nodes(op("Pad", "x p", "y")).with(int64s("p", 1, 0, 0, 0)), []string{"Pad(across samples)"}},
-		"Celu of a negative alpha":  {nodes(op("Celu", "x", "y", floatAttribute("alpha", -1))), []string{"Celu(alpha=-1)"}},
-		"PRelu of a slope a column": {nodes(op("PRelu", "x s", "y")).with(floats("s", 5, 5)).on(x4...), []string{"PRelu(constant not of one value a channel)"}},
-		"scales of all elements":    {nodes(op("LayerNormalization", "x s", "y", intAttribute("axis", 1))).with(floats("s", 1, 5, 4)).on(x4...), []string{"LayerNormalization(constant of another shape)"}},
-		"ceil_mode past the map":    {nodes(op("MaxPool", "x", "y", intsAttribute("kernel_shape", 2, 2), intsAttribute("strides", 3, 3), intAttribute("ceil_mode", 1), intsAttribute("pads", 0, 0, 1, 1))).on(x4...), []string{"MaxPool(ceil_mode=1 with a window of padding)"}},
-		"ceil_mode counting":        {pool("AveragePool", intsAttribute("strides", 2, 2), intAttribute("ceil_mode", 1), intAttribute("count_include_pad", 1), intsAttribute("pads", 1, 0, 0, 0)), []string{"AveragePool(ceil_mode=1 with count_include_pad=1)"}},
-		"maps of unlike extents":    {nodes(op("MaxPool", "x", "a", intsAttribute("kernel_shape", 1, 5)), op("MaxPool", "x", "b", intsAttribute("kernel_shape", 5, 1)), op("Add", "a b", "y")).on(x4...), []string{"Add(values of unlike shapes)"}},
-		"Div of less by more":       {nodes(op("GlobalMaxPool", "x", "a"), op("Div", "a x", "y")).on(x4...), []string{"Div(values of unlike shapes)"}},
-		"Pad by some mode":          {nodes(op("Pad", "x p", "y", stringAttribute("mode", "some"))).with(int64s("p", 0, 1, 0, 1)), []string{"Pad(mode=some)"}},
-		"reflection of all":         {nodes(op("Pad", "x p", "y", stringAttribute("mode", "reflect"))).with(int64s("p", 0, 4, 0, 0)), []string{"Pad(more than there is, mode=reflect)"}},
-		"edges to less":             {nodes(op("Pad", "x p", "y", stringAttribute("mode", "edge"))).with(int64s("p", 0, -1, 0, 4)), []string{"Pad(negative pads, mode=edge)"}},
-		"Slice by 0":                {nodes(op("Slice", "x a b c d", "y")).with(int64s("a", 0), int64s("b", 4), int64s("c", 1), int64s("d", 0)), []string{"Slice(step 0)"}},
-		"Max of a number a channel": {nodes(op("Max", "x b", "y")).with(floats("b", 4)), []string{"Max(constant of more than one number)"}},
-		"Max of numbers":            {nodes(op("Max", "b b", "y")).with(floats("b", 1)), []string{"Max(constant input 0)"}},
-		"Resize of samples":         {resize("y", values("s", 2, 1, 1, 1)), []string{"Resize(across samples)"}},
-		"Resize of channels":        {resize("y", values("s", 1, 2, 1, 1)), []string{"Resize(of channels)"}},
-		"Resize to the same":        {resize("y", values("s", 1, 1, 1.1, 1)), []string{"Resize(scales that change no extent)"}},
+		"Reshape to rank 9":          {nodes(op("Reshape", "x s", "y")).with(int64s("s", 0, 4, 1, 1, 1, 1, 1, 1, 1)), []string{"Reshape(to rank 9)"}},
+		"output of rank 5":           {nodes(op("Relu", "x", "a"), op("Reshape", "a s", "y")).with(int64s("s", 0, 2, 2, 1, 1)), []string{"output of rank 5"}},
+		"a value of rank 5":          {nodes(op("Reshape", "x s", "a"), op("GlobalMaxPool", "a", "y")).with(int64s("s", 0, 2, 2, 1, 1)), []string{"GlobalMaxPool(input of rank 5)"}},
+		"integers":                   {file{nodes: []message{relu}, inputs: []message{declare("x", typeUint8, "N", 4)}}, []string{"Relu(of integers)"}},
+		"integers as output":         {file{nodes: []message{op("Identity", "x", "y")}, inputs: []message{declare("x", typeUint8, "N", 4)}}, []string{"output of integers"}},
+		"Transpose of samples":       {nodes(op("Transpose", "x", "y")), []string{"output across samples"}},
+		"Transpose of sizes":         {view(op("Transpose", "s", "v")), []string{"Transpose(of sizes)"}},
+		"mean to one number":         {nodes(op("ReduceMean", "x", "y", intsAttribute("axes", 1), intAttribute("keepdims", 0))), []string{"ReduceMean(to rank 1)"}},
+		"mean of samples":            {nodes(op("ReduceMean", "x", "y", intsAttribute("axes", 0))), []string{"ReduceMean(across samples)"}},
+		"Slice of samples":           {nodes(op("Slice", "x a b", "y")).with(int64s("a", 1), int64s("b", 2)), []string{"Slice(across samples)"}},
+		"Slice to the batch's size":  {view(op("Gather", "s zero", "n"), op("Slice", "x zero n one", "v")), []string{"Slice(ends of the batch's size)"}},
+		"slice along axis 1":         {view(op("Slice", "s zero far one", "v")), []string{"Slice(axis 1 of sizes)"}},
+		"Gather in two dimensions":   {nodes(op("Gather", "x i", "y", intAttribute("axis", 1))).with(cat(header("i", typeInt64, 1, 2), num(7, 0), num(7, 1))), []string{"Gather(by indices of rank 2)"}},
+		"Expand and no arithmetic":   {nodes(op("GlobalMaxPool", "x", "a"), op("Expand", "a s", "b"), op("Relu", "b", "y")).with(int64s("s", 1, 1, 5, 5)).on(x4...), []string{"Relu(of what is expanded)"}},
+		"Expand as output":           {nodes(op("GlobalMaxPool", "x", "a"), op("Expand", "a s", "y")).with(int64s("s", 1, 1, 5, 5)).on(x4...), []string{"output of what is expanded"}},
+		"Expand beside another":      {nodes(op("GlobalMaxPool", "x", "a"), op("Expand", "a s", "b"), op("Mul", "x b", "y")).with(int64s("s", 1, 1, 5, 4)).on("N", 1, 5, 5), []string{"Mul(of what is expanded)"}},
+		"Expand of samples":          {nodes(op("Expand", "x s", "y")).with(int64s("s", 2, 4)), []string{"Expand(across samples)"}},
+		"Expand to more rank":        {nodes(op("Expand", "x s", "y")).with(int64s("s", 1, 1, 4)), []string{"Expand(to another rank)"}},
+		"zeros as floats":            {view(op("ConstantOfShape", "one", "v")), []string{"ConstantOfShape(not of integers)"}},
+		"many zeros":                 {view(op("ConstantOfShape", "far", "v", tensorAttribute("value", int64s("", 0)))), []string{"ConstantOfShape(of shape [9223372036854775807])"}},
+		"Gather of one number":       {nodes(op("Gather", "x i", "y", intAttribute("axis", 1))).with(cat(header("i", typeInt64), num(7, 2))), []string{"Gather(to rank 1)"}},
+		"Split of samples":           {nodes(op("Split", "x", "y z")), []string{"Split(across samples)"}},
+		"Pad of samples":             {nodes(op("Pad", "x p", "y")).with(int64s("p", 1, 0, 0, 0)), []string{"Pad(across samples)"}},
+		"Pad of samples by axis":     {nodes(op("Pad", "x p _ a", "y")).with(int64s("p", 1, 0), int64s("a", 0)), []string{"Pad(across samples)"}},
+		"Pad of samples from behind": {nodes(op("Pad", "x p _ a", "y")).with(int64s("p", 0, 1), int64s("a", -2)), []string{"Pad(across samples)"}},
+		"Celu of a negative alpha":   {nodes(op("Celu", "x", "y", floatAttribute("alpha", -1))), []string{"Celu(alpha=-1)"}},
+		"PRelu of a slope a column":  {nodes(op("PRelu", "x s", "y")).with(floats("s", 5, 5)).on(x4...), []string{"PRelu(constant not of one value a channel)"}},
+		"scales of all elements":     {nodes(op("LayerNormalization", "x s", "y", intAttribute("axis", 1))).with(floats("s", 1, 5, 4)).on(x4...), []string{"LayerNormalization(constant of another shape)"}},
+		"ceil_mode past the map":     {nodes(op("MaxPool", "x", "y", intsAttribute("kernel_shape", 2, 2), intsAttribute("strides", 3, 3), intAttribute("ceil_mode", 1), intsAttribute("pads", 0, 0, 1, 1))).on(x4...), []string{"MaxPool(ceil_mode=1 with a window of padding)"}},
+		"ceil_mode counting":         {pool("AveragePool", intsAttribute("strides", 2, 2), intAttribute("ceil_mode", 1), intAttribute("count_include_pad", 1), intsAttribute("pads", 1, 0, 0, 0)), []string{"AveragePool(ceil_mode=1 with count_include_pad=1)"}},
+		"maps of unlike extents":     {nodes(op("MaxPool", "x", "a", intsAttribute("kernel_shape", 1, 5)), op("MaxPool", "x", "b", intsAttribute("kernel_shape", 5, 1)), op("Add", "a b", "y")).on(x4...), []string{"Add(values of unlike shapes)"}},
+		"Div of less by more":        {nodes(op("GlobalMaxPool", "x", "a"), op("Div", "a x", "y")).on(x4...), []string{"Div(values of unlike shapes)"}},
+		"Pad by some mode":           {nodes(op("Pad", "x p", "y", stringAttribute("mode", "some"))).with(int64s("p", 0, 1, 0, 1)), []string{"Pad(mode=some)"}},
+		"reflection of all":          {nodes(op("Pad", "x p", "y", stringAttribute("mode", "reflect"))).with(int64s("p", 0, 4, 0, 0)), []string{"Pad(more than there is, mode=reflect)"}},
+		"edges to less":              {nodes(op("Pad", "x p", "y", stringAttribute("mode", "edge"))).with(int64s("p", 0, -1, 0, 4)), []string{"Pad(negative pads, mode=edge)"}},
+		"Slice by 0":                 {nodes(op("Slice", "x a b c d", "y")).with(int64s("a", 0), int64s("b", 4), int64s("c", 1), int64s("d", 0)), []string{"Slice(step 0)"}},
+		"Max of a number a channel":  {nodes(op("Max", "x b", "y")).with(floats("b", 4)), []string{"Max(constant of more than one number)"}},
+		"Max of numbers":             {nodes(op("Max", "b b", "y")).with(floats("b", 1)), []string{"Max(constant input 0)"}},
+		"Resize of samples":          {resize("y", values("s", 2, 1, 1, 1)), []string{"Resize(across samples)"}},
+		"Resize of channels":         {resize("y", values("s", 1, 2, 1, 1)), []string{"Resize(of channels)"}},
+		"Resize to the same":         {resize("y", values("s", 1, 1, 1.1, 1)), []string{"Resize(scales that change no extent)"}},
 		"Resize by much at once": {resize("y", values("s", 1, 1, 2, 2), stringAttribute("mode", "some"), stringAttribute("coordinate_transformation_mode", "tf_crop_and_resize"), intAttribute("antialias", 1), intAttribute("exclude_outside", 1), stringAttribute("keep_aspect_ratio_policy", "not_larger")),
 			[]string{"Resize(antialias=1)", "Resize(coordinate_transformation_mode=tf_crop_and_resize)", "Resize(exclude_outside=1)", "Resize(keep_aspect_ratio_policy=not_larger)", "Resize(mode=some)"}},
 		"Resize by another cubic":    {resize("y", values("s", 1, 1, 2, 2), stringAttribute("mode", "cubic"), floatAttribute("cubic_coeff_a", -0.5)), []string{"Resize(cubic_coeff_a=-0.5)"}},
