@@ -1,6 +1,7 @@
 package hostclient
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -217,9 +218,24 @@ func (c *Client) fault(ctx context.Context, call string, err error) error {
 
 // Push uploads a sealed model, from where an earlier upload stopped. Under a scheme of
 // several roles, first give the role to the client's provider with Secret.Bind or
-// BindDir. Progress may be nil.
+// BindDir. Progress may be nil. For a large model see PushFile.
 func (c *Client) Push(ctx context.Context, m SealedModel, progress func(done, total int64)) error {
-	size := int64(len(m.Bytes))
+	return c.push(ctx, SealedFile{Role: m.Role, Digest: m.Digest, Size: int64(len(m.Bytes))}, bytes.NewReader(m.Bytes), progress)
+}
+
+// PushFile is Push for a sealed model in a file (see SealedFiles and ModelFile.SealDir),
+// which is read as it is sent.
+func (c *Client) PushFile(ctx context.Context, m SealedFile, progress func(done, total int64)) error {
+	f, err := os.Open(m.path)
+	if err != nil {
+		return modelError(m.Role, err)
+	}
+	defer f.Close()
+	return c.push(ctx, m, f, progress)
+}
+
+// push uploads a sealed model whose bytes are in from.
+func (c *Client) push(ctx context.Context, m SealedFile, from io.ReaderAt, progress func(done, total int64)) error {
 	if progress == nil {
 		progress = func(int64, int64) {}
 	}
@@ -228,22 +244,22 @@ func (c *Client) Push(ctx context.Context, m SealedModel, progress func(done, to
 		return err
 	}
 	if !held.Complete {
-		if held.Received > uint64(size) {
-			return fmt.Errorf("%w: push: %s holds %d bytes of a model of %d", ErrBadAnswer, c.addr, held.Received, size)
+		if held.Received > uint64(m.Size) {
+			return fmt.Errorf("%w: push: %s holds %d bytes of a model of %d", ErrBadAnswer, c.addr, held.Received, m.Size)
 		}
-		if held, err = c.upload(ctx, m, int64(held.Received), m.Bytes[held.Received:], progress); err != nil {
+		if held, err = c.upload(ctx, m, int64(held.Received), from, progress); err != nil {
 			return err
 		}
 		if !held.Complete {
-			return fmt.Errorf("%w: push: %s holds %d bytes of a model of %d, of which all were sent", ErrBadAnswer, c.addr, held.Received, size)
+			return fmt.Errorf("%w: push: %s holds %d bytes of a model of %d, of which all were sent", ErrBadAnswer, c.addr, held.Received, m.Size)
 		}
 	}
-	progress(size, size)
+	progress(m.Size, m.Size)
 	return nil
 }
 
-// upload sends data, which stands at an offset in the model, in one stream.
-func (c *Client) upload(ctx context.Context, m SealedModel, offset int64, data []byte, progress func(done, total int64)) (*pb.UploadResponse, error) {
+// upload sends what a model has from an offset on in one stream, nothing if from is nil.
+func (c *Client) upload(ctx context.Context, m SealedFile, offset int64, from io.ReaderAt, progress func(done, total int64)) (*pb.UploadResponse, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	// A cloud that takes no further step for so long hangs.
@@ -253,8 +269,7 @@ func (c *Client) upload(ctx context.Context, m SealedModel, offset int64, data [
 	if err != nil {
 		return nil, c.fault(ctx, "push", err)
 	}
-	size := int64(len(m.Bytes))
-	req := &pb.UploadRequest{Digest: m.Digest[:], Size: uint64(size), Offset: uint64(offset)}
+	req := &pb.UploadRequest{Digest: m.Digest[:], Size: uint64(m.Size), Offset: uint64(offset)}
 	for {
 		// On io.EOF the reason is with CloseAndRecv.
 		if err := stream.Send(req); err == io.EOF {
@@ -263,15 +278,21 @@ func (c *Client) upload(ctx context.Context, m SealedModel, offset int64, data [
 			return nil, c.fault(ctx, "push", err)
 		}
 		hung.Reset(c.timeout)
-		if len(data) == 0 {
+		if from == nil || offset == m.Size {
 			break
 		}
-		progress(size-int64(len(data)), size)
-		n := min(len(data), uploadChunk)
-		req = &pb.UploadRequest{Data: data[:n]}
-		data = data[n:]
+		progress(offset, m.Size)
+		data := make([]byte, min(m.Size-offset, uploadChunk)) // gRPC may keep a message
+		if n, err := from.ReadAt(data, offset); n < len(data) {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, modelError(m.Role, err)
+		}
+		offset += int64(len(data))
+		req = &pb.UploadRequest{Data: data}
 	}
-	hung.Reset(c.timeout + time.Duration(size/checkRate)*time.Second)
+	hung.Reset(c.timeout + time.Duration(m.Size/checkRate)*time.Second)
 	held, err := stream.CloseAndRecv()
 	if err != nil {
 		return nil, c.fault(ctx, "push", err)

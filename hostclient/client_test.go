@@ -4,8 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
+	"io/fs"
 	"net"
+	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -31,57 +35,150 @@ var big = sync.OnceValue(func() hostclient.SealedModel {
 	return models[0]
 })
 
-func TestPush(t *testing.T) {
-	ctx := t.Context()
-	c := newCloud(t)
-	client := dial(t, c)
-	m := big()
-	size := int64(len(m.Bytes))
-	var steps []int64
-	progress := func(done, total int64) {
-		if total != size {
-			t.Errorf("%d of %d", done, total)
-		}
-		steps = append(steps, done)
-	}
-	// An earlier upload stopped on the way.
-	c.partial[m.Digest] = slices.Clone(m.Bytes[:5000])
-	if err := client.Push(ctx, m, progress); err != nil {
+// bigFile returns big in a file.
+func bigFile(t *testing.T) hostclient.SealedFile {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "role-0.safetensors"), big().Bytes, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if want := []int64{5000, 5000 + 1<<20, 5000 + 2<<20, size}; !slices.Equal(steps, want) {
-		t.Errorf("progress %v, want %v", steps, want)
+	files, err := hostclient.SealedFiles(dir)
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
 	}
-	if sent := c.uploaded.Load(); sent != size-5000 {
-		t.Errorf("%d bytes sent", sent)
+	return files[0]
+}
+
+func TestPush(t *testing.T) {
+	m, f := big(), bigFile(t)
+	size := int64(len(m.Bytes))
+	if f.Role != m.Role || f.Digest != m.Digest || f.Size != size {
+		t.Errorf("%+v is not the model that was written", f)
 	}
-	// What is there is not sent again.
-	if err := client.Push(ctx, m, nil); err != nil || c.uploaded.Load() != size-5000 {
-		t.Errorf("%d bytes sent, %v", c.uploaded.Load(), err)
-	}
-	list, err := client.Models(ctx)
-	if want := (hostclient.Model{Digest: m.Digest.String(), Bytes: size, Layers: 1}); err != nil || !slices.Equal(list, []hostclient.Model{want}) {
-		t.Errorf("%+v, %v", list, err)
-	}
-	if err := client.Remove(ctx, m.Digest); err != nil {
-		t.Error(err)
-	}
-	var refused *hostclient.RefusedError
-	if err := client.Remove(ctx, m.Digest); !errors.As(err, &refused) || refused.Reason != "MODEL_NOT_FOUND" {
-		t.Error(err)
-	}
-	if list, err := client.Models(ctx); err != nil || len(list) != 0 {
-		t.Errorf("%+v, %v", list, err)
+	for what, push := range map[string]func(*hostclient.Client, func(done, total int64)) error{
+		"bytes": func(c *hostclient.Client, progress func(done, total int64)) error {
+			return c.Push(t.Context(), m, progress)
+		},
+		"file": func(c *hostclient.Client, progress func(done, total int64)) error {
+			return c.PushFile(t.Context(), f, progress)
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			ctx := t.Context()
+			c := newCloud(t)
+			client := dial(t, c)
+			var steps []int64
+			progress := func(done, total int64) {
+				if total != size {
+					t.Errorf("%d of %d", done, total)
+				}
+				steps = append(steps, done)
+			}
+			// An earlier upload stopped on the way.
+			c.partial[m.Digest] = slices.Clone(m.Bytes[:5000])
+			if err := push(client, progress); err != nil {
+				t.Fatal(err)
+			}
+			if want := []int64{5000, 5000 + 1<<20, 5000 + 2<<20, size}; !slices.Equal(steps, want) {
+				t.Errorf("progress %v, want %v", steps, want)
+			}
+			if sent := c.uploaded.Load(); sent != size-5000 {
+				t.Errorf("%d bytes sent", sent)
+			}
+			// What is there is not sent again.
+			if err := push(client, nil); err != nil || c.uploaded.Load() != size-5000 {
+				t.Errorf("%d bytes sent, %v", c.uploaded.Load(), err)
+			}
+			list, err := client.Models(ctx)
+			if want := (hostclient.Model{Digest: m.Digest.String(), Bytes: size, Layers: 1}); err != nil || !slices.Equal(list, []hostclient.Model{want}) {
+				t.Errorf("%+v, %v", list, err)
+			}
+			if err := client.Remove(ctx, m.Digest); err != nil {
+				t.Error(err)
+			}
+			var refused *hostclient.RefusedError
+			if err := client.Remove(ctx, m.Digest); !errors.As(err, &refused) || refused.Reason != "MODEL_NOT_FOUND" {
+				t.Error(err)
+			}
+			if list, err := client.Models(ctx); err != nil || len(list) != 0 {
+				t.Errorf("%+v, %v", list, err)
+			}
+		})
 	}
 }
 
 func TestPushRefused(t *testing.T) {
 	client := dial(t, newCloud(t))
-	m := big()
+	m, f := big(), bigFile(t)
 	m.Digest[0] ^= 1
-	var refused *hostclient.RefusedError
-	if err := client.Push(t.Context(), m, nil); !errors.As(err, &refused) || refused.Reason != wire.ReasonBadModel {
+	f.Digest[0] ^= 2
+	for _, err := range []error{client.Push(t.Context(), m, nil), client.PushFile(t.Context(), f, nil)} {
+		var refused *hostclient.RefusedError
+		if !errors.As(err, &refused) || refused.Reason != wire.ReasonBadModel {
+			t.Error(err)
+		}
+	}
+}
+
+// A file that cannot be read, or not to its end any more, is not the cloud's fault.
+func TestPushBrokenFile(t *testing.T) {
+	client := dial(t, newCloud(t))
+	f := bigFile(t)
+	longer := f
+	longer.Size++
+	if err := client.PushFile(t.Context(), longer, nil); !errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, hostclient.ErrUnavailable) {
 		t.Error(err)
+	}
+	if err := client.PushFile(t.Context(), hostclient.SealedFile{}, nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	if files, err := hostclient.SealedFiles(t.TempDir()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v, %v", files, err)
+	}
+}
+
+// TestPushMemory: of a file that is pushed, a few messages are in memory.
+func TestPushMemory(t *testing.T) {
+	const size = 48 << 20
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "role-0.safetensors"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(filepath.Join(dir, "role-0.safetensors"), size); err != nil {
+		t.Fatal(err)
+	}
+	client := dialOdd(t, func(s grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]) error {
+		resp := &pb.UploadResponse{}
+		for {
+			req, err := s.Recv()
+			if err != nil {
+				resp.Complete = resp.Received == size
+				return s.SendAndClose(resp)
+			}
+			resp.Received += uint64(len(req.Data))
+		}
+	})
+	held := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before, most := held(), uint64(0)
+	files, err := hostclient.SealedFiles(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps := 0
+	if err := client.PushFile(t.Context(), files[0], func(int64, int64) {
+		if steps++; steps%8 == 0 {
+			most = max(most, held())
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if want := before + size/2; most == 0 || most > want {
+		t.Errorf("%d bytes in use, want at most %d", most, want)
 	}
 }
 
@@ -109,6 +206,28 @@ func (c oddCloud) Upload(s grpc.ClientStreamingServer[pb.UploadRequest, pb.Uploa
 	return c.upload(s)
 }
 
+// dialOdd returns a client of an oddCloud, or of a server that is no cloud.
+func dialOdd(t *testing.T, upload func(grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]) error) *hostclient.Client {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer(wire.ServerOptions()...)
+	if upload != nil {
+		pb.RegisterSecureNetsServer(server, oddCloud{upload: upload})
+	}
+	go server.Serve(l)
+	t.Cleanup(server.Stop)
+	client, err := hostclient.Dial("unix:" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
 func TestPushToOddCloud(t *testing.T) {
 	type stream = grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]
 	answer := func(received uint64) func(stream) error {
@@ -130,29 +249,13 @@ func TestPushToOddCloud(t *testing.T) {
 		{"hangs", func(s stream) error { <-s.Context().Done(); return nil }, hostclient.ErrTimeout},
 		{"is none", nil, hostclient.ErrUnavailable},
 	} {
-		dir := t.TempDir()
-		path := filepath.Join(dir, "s")
-		l, err := net.Listen("unix", path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		server := grpc.NewServer(wire.ServerOptions()...)
-		if test.upload != nil {
-			pb.RegisterSecureNetsServer(server, oddCloud{upload: test.upload})
-		}
-		go server.Serve(l)
-		client, err := hostclient.Dial("unix:" + path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		client := dialOdd(t, test.upload)
 		if test.want == hostclient.ErrTimeout {
 			client.SetTimeout(200 * time.Millisecond)
 		}
 		if err := client.Push(t.Context(), big(), nil); !errors.Is(err, test.want) {
 			t.Errorf("%s: %v", test.what, err)
 		}
-		client.Close()
-		server.Stop()
 	}
 }
 

@@ -276,24 +276,49 @@ func (f *newFile) discard() {
 // ReadModels reads the sealed models of a folder that WriteDir wrote, in the
 // order of their roles. That they belong to the secret is checked by Open.
 func ReadModels(dir string) ([]SealedModel, error) {
-	var models []SealedModel
-	for {
-		m, err := readModel(dir, len(models))
-		if len(models) > 0 && errors.Is(err, fs.ErrNotExist) {
-			return models, nil
-		} else if err != nil {
-			return nil, err
-		}
-		models = append(models, m)
-	}
+	return perRole(func(role int) (SealedModel, error) { return readModel(dir, role) })
 }
 
 func readModel(dir string, role int) (SealedModel, error) {
 	b, err := os.ReadFile(filepath.Join(dir, roleFile(role)))
 	if err != nil {
-		return SealedModel{}, fmt.Errorf("hostclient: sealed model of role %d: %w", role, err)
+		return SealedModel{}, modelError(role, err)
 	}
 	return SealedModel{Role: role, Digest: sealed.Sum(b), Bytes: b}, nil
+}
+
+// SealedFiles is ReadModels for Client.PushFile: it reads the files through for their
+// digests, and keeps nothing of what they hold.
+func SealedFiles(dir string) ([]SealedFile, error) {
+	return perRole(func(role int) (SealedFile, error) { return sealedFile(dir, role) })
+}
+
+func sealedFile(dir string, role int) (SealedFile, error) {
+	m := SealedFile{Role: role, path: filepath.Join(dir, roleFile(role))}
+	f, err := os.Open(m.path)
+	if err == nil {
+		defer f.Close()
+		m.Digest, m.Size, err = sealed.SumOf(f)
+	}
+	if err != nil {
+		return SealedFile{}, modelError(role, err)
+	}
+	return m, nil
+}
+
+// perRole returns what read finds for roles 0, 1, ... up to one that has no file. The first
+// must have one.
+func perRole[M any](read func(role int) (M, error)) ([]M, error) {
+	var all []M
+	for {
+		m, err := read(len(all))
+		if len(all) > 0 && errors.Is(err, fs.ErrNotExist) {
+			return all, nil
+		} else if err != nil {
+			return nil, err
+		}
+		all = append(all, m)
+	}
 }
 
 // ReadSecret reads and decrypts the secret of a folder that WriteDir wrote.

@@ -9,8 +9,8 @@
 //	result, err := session.Infer(ctx, images, n)
 //
 // A large model is sealed from its file to a folder (OpenModel, ModelFile.SealDir), and
-// opened from there (ReadSecret, OpenDir), with the weights of one layer in memory at a
-// time.
+// pushed and opened from there (Client.PushFile, ReadSecret, OpenDir), with the weights of
+// one layer in memory at a time.
 //
 // A scheme of several roles has a sealed model and a client for each role; the clouds
 // must not collude. Before a model is pushed to a provider, the provider's role is

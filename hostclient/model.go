@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 
 	"filippo.io/age"
 
@@ -65,6 +66,8 @@ type SealedFile struct {
 	Role   int
 	Digest sealed.Digest
 	Size   int64 // bytes
+
+	path string
 }
 
 // SealDir is Seal and WriteDir at once. Of the weights it holds one layer's in memory, with
@@ -81,7 +84,7 @@ func (m *ModelFile) SealDir(ctx context.Context, dir string, o SealOptions, to .
 	)
 	err := fillDir(dir, to, func(create func(role int) (io.Writer, error)) (_ *Secret, err error) {
 		secret, err = sealTo(ctx, m.file.Graph, o, func(role int, size int64) (io.Writer, error) {
-			files = append(files, SealedFile{Role: role, Size: size})
+			files = append(files, SealedFile{Role: role, Size: size, path: filepath.Join(dir, roleFile(role))})
 			return create(role)
 		})
 		if err != nil {

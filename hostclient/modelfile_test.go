@@ -98,6 +98,9 @@ func TestSealDir(t *testing.T) {
 				if r.models, err = hostclient.ReadModels(dir); err != nil {
 					t.Fatalf("%s: %v", what, err)
 				}
+				if again, err := hostclient.SealedFiles(dir); err != nil || !reflect.DeepEqual(again, files) {
+					t.Errorf("%s: folder has %+v, want %+v, %v", what, again, files, err)
+				}
 			}
 			if len(files) != secret.Roles() || len(r.models) != len(files) || len(names(t, dir)) != len(files)+1 {
 				t.Fatalf("%s: %d roles, folder has %q", what, len(files), names(t, dir))

@@ -173,7 +173,7 @@ records in the secret which provider has which role, for good; it needs -i for t
 	identity := identityFlag(cmd)
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		models, err := hostclient.ReadModels(args[0])
+		models, err := hostclient.SealedFiles(args[0])
 		if errors.Is(err, fs.ErrNotExist) {
 			err = fmt.Errorf("%w (there is none where \"seal\" kept every layer)", err)
 		}
@@ -195,10 +195,10 @@ records in the secret which provider has which role, for good; it needs -i for t
 		var roles []sealedRole
 		for i, m := range models {
 			label := fmt.Sprintf("role %d, bytes", m.Role)
-			if err := clients[i].Push(cmd.Context(), m, func(done, total int64) { bar.step(label, done, total) }); err != nil {
+			if err := clients[i].PushFile(cmd.Context(), m, func(done, total int64) { bar.step(label, done, total) }); err != nil {
 				return err
 			}
-			roles = append(roles, sealedRole{m.Role, m.Digest.String(), int64(len(m.Bytes))})
+			roles = append(roles, sealedRole{m.Role, m.Digest.String(), m.Size})
 		}
 		bar.clear()
 		w := cmd.OutOrStdout()

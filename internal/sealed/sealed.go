@@ -50,6 +50,13 @@ func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 // Sum returns the digest of a model's bytes.
 func Sum(b []byte) Digest { return sha256.Sum256(b) }
 
+// SumOf returns the digest of a model that is read to its end, and its size in bytes.
+func SumOf(r io.Reader) (Digest, int64, error) {
+	sum := sha256.New()
+	size, err := io.Copy(sum, r)
+	return Digest(sum.Sum(nil)), size, err
+}
+
 // Model is a sealed model: one masked weight matrix per operator.
 type Model struct {
 	Plan    plan.Plan

@@ -91,6 +91,12 @@ func TestSum(t *testing.T) {
 	if d.String() != want || hex.EncodeToString(d[:]) != want {
 		t.Errorf("got %v", d)
 	}
+	if of, size, err := sealed.SumOf(iotest.HalfReader(strings.NewReader("abc"))); err != nil || of != d || size != 3 {
+		t.Errorf("got %v of %d bytes, %v", of, size, err)
+	}
+	if _, _, err := sealed.SumOf(iotest.TimeoutReader(strings.NewReader("abc"))); !errors.Is(err, iotest.ErrTimeout) {
+		t.Error(err)
+	}
 }
 
 func TestMarshalRefuses(t *testing.T) {
