@@ -149,7 +149,7 @@ func (a *attempts) again(ctx context.Context, err error) error {
 		if a.ss.clients[e.Role].next(e.cloud) {
 			continue
 		}
-		if e.cloud.Quarantined() {
+		if e.cloud.Quarantined() || errors.Is(e.Err, errDistrusted) {
 			return err
 		}
 		same = true

@@ -2,6 +2,7 @@ package hostclient
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -88,7 +89,10 @@ func (c *Client) send(s *stream) {
 	defer s.end()
 	conn, err := c.connect(s)
 	if err != nil {
-		s.fail(classify(s.ctx, err))
+		if !errors.Is(err, errDistrusted) {
+			err = classify(s.ctx, err)
+		}
+		s.fail(err)
 		return
 	}
 	close(s.opened)
@@ -114,12 +118,19 @@ func (c *Client) connect(s *stream) (wire.Stream, error) {
 		s.direct = d
 		return d, nil
 	}
+	if errors.As(err, new(*tls.CertificateVerificationError)) {
+		return nil, fmt.Errorf("%w: %.256q", errDistrusted, err)
+	}
 	if unreachable(err) {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
 	desc := &grpc.StreamDesc{StreamName: "Evaluate", ClientStreams: true, ServerStreams: true}
 	return c.conn.NewStream(s.ctx, desc, pb.SecureNets_Evaluate_FullMethodName)
 }
+
+// errDistrusted: the host does not accept the cloud's certificate. No other way there, and no
+// other try, would change that.
+var errDistrusted = fmt.Errorf("%w", ErrUnavailable)
 
 // unreachable reports whether a direct stream was not to be had of a cloud that answers
 // nobody: by gRPC it would be asked in vain, once more for as long.

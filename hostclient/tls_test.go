@@ -3,11 +3,14 @@ package hostclient_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -73,6 +76,49 @@ func TestTLS(t *testing.T) {
 			t.Errorf("old %v: it was asked", old)
 		}
 		r.clients[0] = honest
+	}
+}
+
+// TestDistrustedCloud: one handshake shows that another CA vouches for a cloud, however many
+// tries a call has; a spare is asked, once, in its place.
+func TestDistrustedCloud(t *testing.T) {
+	r := newRig(t, nets()["mlp"], permutePad)
+	honest := r.clients[0]
+	ca, err := tlstest.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := ca.KeyPair(tlstest.Leaf{Server: true, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := r.clouds[0]
+	c.stop()
+	c.addr, c.secure = "tls:127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{own}, NextProtos: wire.Protocols()}
+	var handshakes atomic.Int64
+	c.secure.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		handshakes.Add(1)
+		return nil, nil
+	}
+	if err := c.start(); err != nil {
+		t.Fatal(err)
+	}
+	if r.clients[0], err = hostclient.DialTLS(c.addr, honest.Provider(), &tls.Config{RootCAs: x509.NewCertPool()}); err != nil {
+		t.Fatal(err)
+	}
+	defer r.clients[0].Close()
+	x := make([]float32, 7)
+	_, err = r.open(t, hostclient.Options{Multiplier: kernel, Retries: 3}).Infer(t.Context(), x, 1)
+	if !errors.Is(err, hostclient.ErrUnavailable) || !strings.Contains(err.Error(), "certificate") {
+		t.Error(err)
+	}
+	if n := handshakes.Swap(0); n != 1 {
+		t.Errorf("%d handshakes", n)
+	}
+	_, spare := r.withSpare(t, 0)
+	infer(t, r.open(t, hostclient.Options{Multiplier: kernel, Retries: 1, Spares: [][]*hostclient.Client{{spare}}}), x, 1)
+	if n := handshakes.Load(); n != 1 {
+		t.Errorf("%d handshakes, with a spare", n)
 	}
 }
 
