@@ -54,9 +54,14 @@ func (d *directs) cut() {
 // wait waits for all streams to end.
 func (d *directs) wait() { d.work.Wait() }
 
+// silence is how long a host by TLS may be silent. It is at least as long as it may stall, which
+// to a system looks the same. Tests set it.
+var silence = wire.Silence
+
 // serveDirect has a goroutine serve the direct stream of a connection, to its end. The region,
 // which the caller holds, is released once the connection has ended; nil: it shares none.
 func (s *service) serveDirect(c wire.Conn, region *lane.Region, owner model.Owner, name batch.Caller) {
+	wire.GiveUpAfter(c, max(silence, s.limits.StallTimeout()))
 	stream, receiver := wire.ServeDirect(context.Background(), c, region)
 	if !s.directs.begin(stream) {
 		stream.HangUp()

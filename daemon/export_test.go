@@ -24,6 +24,13 @@ func SetLateTimeout(d time.Duration) (restore func()) {
 	return func() { lateTimeout = old }
 }
 
+// SetSilence sets how long a host may be silent.
+func SetSilence(d time.Duration) (restore func()) {
+	old := silence
+	silence = d
+	return func() { silence = old }
+}
+
 // Charge returns the bytes that a request is charged.
 func Charge(l config.Limits, r ring.Ring, op plan.Op, rows uint32, sharedIn, sharedOut bool) (int64, error) {
 	c, err := newService(l, slog.New(slog.DiscardHandler), "", context.Background()).chargeOf(r, op, rows, sharedIn, sharedOut)

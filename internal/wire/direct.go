@@ -242,6 +242,7 @@ func DialDirectTLS(ctx context.Context, addr string, config *tls.Config) (*Direc
 		conn.Close()
 		return nil, fmt.Errorf("%w: the server speaks %q", lane.ErrVersion, p)
 	}
+	GiveUpAfter(secured, Silence)
 	d := &Direct{direct: newDirect(ctx, secured, false)}
 	d.stop = context.AfterFunc(d.ctx, d.end)
 	return d, nil

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -85,4 +86,18 @@ func watch(c syscall.Conn, gone func()) (stop func(), err error) {
 		}
 	}()
 	return func() { f.Close() }, nil
+}
+
+// setUserTimeout has a connection end once what was sent by it was not acknowledged, or not
+// taken, for so long (TCP_USER_TIMEOUT, RFC 5482).
+func setUserTimeout(c *net.TCPConn, after time.Duration) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		failed = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(after.Milliseconds())))
+	})
+	return errors.Join(err, failed)
 }

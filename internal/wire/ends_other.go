@@ -2,7 +2,11 @@
 
 package wire
 
-import "syscall"
+import (
+	"net"
+	"syscall"
+	"time"
+)
 
 // Ended reports nothing here.
 func Ended(syscall.Conn) bool { return false }
@@ -11,3 +15,5 @@ func Ended(syscall.Conn) bool { return false }
 func Gone(syscall.Conn) bool { return false }
 
 func watch(syscall.Conn, func()) (stop func(), err error) { return func() {}, nil }
+
+func setUserTimeout(*net.TCPConn, time.Duration) error { return nil }
