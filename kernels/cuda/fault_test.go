@@ -3,11 +3,14 @@
 package cuda
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -245,6 +248,55 @@ func TestLostUnderLoad(t *testing.T) {
 		if d.State != Lost || d.Reason == "" {
 			t.Errorf("%+v", d)
 		}
+	}
+}
+
+// TestPanics: a panic on a device's thread fails what brought it about, and is logged without
+// its value. The device goes on if it can finish what was queued, and is lost otherwise.
+func TestPanics(t *testing.T) {
+	for _, stuck := range []bool{false, true} {
+		t.Run(fmt.Sprintf("stuck=%v", stuck), func(t *testing.T) {
+			machine(t, fake.Hopper(1))
+			var log bytes.Buffer
+			o := options(PathInt8)
+			o.Log = slog.New(slog.NewTextHandler(&log, nil))
+			b := mustOpen(t, o)
+			l := layers[0]
+			good, err := b.load(t.Context(), ring.Q4(), l.op, l.w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Weights and batches of these sizes come past Base, which checks them.
+			few := ring.Matrix{Rows: l.w.Rows, Cols: l.w.Cols, Data: l.w.Data[:l.w.Cols]}
+			if _, err := b.load(t.Context(), ring.Q4(), l.op, few); !errors.Is(err, errPanicked) {
+				t.Errorf("too few weights: %v", err)
+			}
+			if d := b.Devices()[0]; d.State != Ready || d.Weights != b.devices[0].residents[0].bytes() {
+				t.Errorf("%+v: other weights than one layer's are left", d)
+			}
+			y := ring.NewMatrix(len(l.want.Data)/l.op.OutLen(), l.op.OutLen())
+			y.Data = slices.Clip(y.Data[:y.Cols])
+			if stuck {
+				fake.Fail("cuStreamSynchronize", 1, fake.LaunchLost, fake.Any)
+			}
+			if err := good.Evaluate(t.Context(), y, l.x); !errors.Is(err, errPanicked) {
+				t.Errorf("too few words of an answer: %v", err)
+			}
+			if d := b.Devices()[0]; (d.State == Lost) != stuck {
+				t.Errorf("%+v", d)
+			}
+			if n := strings.Count(log.String(), "guard"); n < 2 || strings.Contains(log.String(), "out of range") {
+				t.Errorf("%d of two stacks logged, or values: %s", n, log.String())
+			}
+			if err := good.Free(); err != nil {
+				t.Error(err)
+			}
+			for _, l := range layers {
+				if err := l.evaluate(b); (err != nil) != stuck || stuck && !errors.Is(err, kernels.ErrDeviceLost) {
+					t.Errorf("after it: %v", err)
+				}
+			}
+		})
 	}
 }
 

@@ -223,8 +223,9 @@ func (w *worker) combine(r *resident, y, sums cu.DevicePtr, rows, pad int) error
 
 // load puts words on the device, evicting others for them. It runs on w's thread.
 func (r *resident) load(w *worker, words []uint32) (err error) {
+	loaded := false
 	defer func() {
-		if err != nil {
+		if !loaded { // but for an error, or a panic
 			w.stream.Synchronize() // what was queued uses what is freed
 			err = errors.Join(r.dev.check(err), r.free())
 		}
@@ -262,6 +263,7 @@ func (r *resident) load(w *worker, words []uint32) (err error) {
 			Base: r.weights.at, Bytes: r.ld, Rows: r.pad, Images: r.weightImages(), Stride: r.ld, Image: r.image(), Height: fusedOuts,
 		})
 	}
+	loaded = err == nil
 	return err
 }
 

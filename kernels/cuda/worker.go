@@ -4,7 +4,9 @@ package cuda
 
 import (
 	"errors"
+	"fmt"
 	"runtime"
+	"runtime/debug"
 	"time"
 	"unsafe"
 
@@ -71,8 +73,29 @@ func (w *worker) openBLAS() error {
 func (w *worker) run() {
 	runtime.LockOSThread() // a context is current for a thread, which ends with this
 	for t := range w.tasks {
-		t.done <- t.f()
+		t.done <- w.guard(t.f)
 	}
+}
+
+// errPanicked reports a panic on a worker's thread: a fault of this program's.
+var errPanicked = errors.New("cuda: panic")
+
+// guard runs f on the worker's thread. A panic of f, which would end the process, fails f
+// alone, as a panic of the processor's kernels does: who brings it about must not take the
+// device away from all others. What f has queued is waited for first, as it uses memory that
+// others get next; a device that cannot do even that is lost. The panic's value is not told,
+// as it may hold a caller's words.
+func (w *worker) guard(f func() error) (err error) {
+	defer func() {
+		v := recover()
+		if v == nil {
+			return
+		}
+		w.dev.log.Error("panic", "device", w.dev.info.String(), "type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
+		_ = w.dev.check(w.stream.Synchronize())
+		err = fmt.Errorf("%w: %T", errPanicked, v)
+	}()
+	return f()
 }
 
 // do runs f on the worker's thread.
