@@ -90,7 +90,8 @@ func (m Masked) Seed() (prg.Seed, bool) {
 // ErrUnmasked reports a call that was unmasked before.
 var ErrUnmasked = errors.New("transform: call unmasked before")
 
-// Call is the host's secret of one masked call. It prints redacted.
+// Call is the host's secret of one masked call. It prints redacted. The zero value masks
+// nothing, and takes no answers.
 type Call struct {
 	layer    *Layer
 	n        int
@@ -139,7 +140,7 @@ func (l *Layer) MaskFloats(x []float32, n int, xmax int32, key *verify.Key, pads
 	if xmax < 1 || xmax > l.ring.Max() {
 		return nil, fmt.Errorf("%w: largest input %d, want 1 to %d", ErrRange, xmax, l.ring.Max())
 	}
-	if key.Op() != l.op {
+	if key == nil || key.Op() != l.op {
 		return nil, fmt.Errorf("%w: a key of another layer", ErrShape)
 	}
 	c := &Call{layer: l, n: n, scale: make([]float32, n), expected: key.Expect(n)}
@@ -429,9 +430,10 @@ func (l *Layer) unpermute(n int, yhat ring.Matrix, uy, invY []uint32) verify.Can
 	})
 }
 
-// checkShapes refuses answers whose number or shape is not the call's.
+// checkShapes refuses answers whose number or shape is not the call's, and all of a call
+// that masks nothing.
 func (c *Call) checkShapes(answers []ring.Matrix) error {
-	if len(answers) != len(c.masked) {
+	if len(answers) != len(c.masked) || len(answers) == 0 {
 		return fmt.Errorf("%w: %d answers from %d roles", ErrShape, len(answers), len(c.masked))
 	}
 	for role, yhat := range answers {

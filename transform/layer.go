@@ -21,7 +21,8 @@ var (
 )
 
 // Layer is the host's secret for one masked linear layer. It prints redacted.
-// It may be used by several goroutines at once.
+// It may be used by several goroutines at once. The zero value is of no operator, and
+// masks nothing.
 //
 // With y = W x the layer's product,
 //

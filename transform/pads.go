@@ -18,8 +18,16 @@ var ErrPads = errors.New("transform: pads")
 
 // Pads are one-time pads for some samples of one layer: a fresh seed that r
 // comes from, and u = What·r. They print redacted. They may be used by several
-// goroutines at once, and copies of the value are the same pads.
+// goroutines at once, and copies of the value are the same pads. The zero value has none.
 type Pads struct{ s *sheet }
+
+// held returns the sheet of p: an empty one for the zero value.
+func (p *Pads) held() *sheet {
+	if p.s == nil {
+		return &sheet{}
+	}
+	return p.s
+}
 
 // sheet holds the pads: that of its sample i is PRG(seed, first+i) with u[i].
 // What Take or Mask took is gone from it.
@@ -85,10 +93,11 @@ func (PadsState) MarshalText() ([]byte, error) { return []byte(redactedPads), ni
 // State moves the remaining pads out of p: p has none from then on, and only the state
 // can restore them. The state's owner must make sure that this happens once.
 func (p *Pads) State() PadsState {
-	p.s.mu.Lock()
-	defer p.s.mu.Unlock()
-	s := p.s.take(len(p.s.u))
-	return PadsState{Seed: s.key, First: s.first, U: s.u}
+	s := p.held()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.take(len(s.u))
+	return PadsState{Seed: t.key, First: t.first, U: t.u}
 }
 
 // RestorePads restores pads of the layer from their state. Its errors wrap ErrPads: the
@@ -111,20 +120,22 @@ func (l *Layer) RestorePads(st PadsState) (*Pads, error) {
 
 // Len returns how many samples are left.
 func (p *Pads) Len() int {
-	p.s.mu.Lock()
-	defer p.s.mu.Unlock()
-	return len(p.s.u)
+	s := p.held()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.u)
 }
 
 // Take splits off the pads of the first n samples. p no longer has them, so none can
-// serve twice.
+// serve twice. The error wraps ErrPads: n is below 1, or more than are left.
 func (p *Pads) Take(n int) (*Pads, error) {
-	p.s.mu.Lock()
-	defer p.s.mu.Unlock()
-	if n < 1 || n > len(p.s.u) {
-		return nil, fmt.Errorf("%w: %d samples of %d left", ErrPads, n, len(p.s.u))
+	s := p.held()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n < 1 || n > len(s.u) {
+		return nil, fmt.Errorf("%w: %d samples of %d left", ErrPads, n, len(s.u))
 	}
-	return &Pads{p.s.take(n)}, nil
+	return &Pads{s.take(n)}, nil
 }
 
 // take moves the first n samples to a sheet of their own. The caller holds mu.
@@ -137,18 +148,19 @@ func (s *sheet) take(n int) *sheet {
 
 // claim takes all pads for a call of n samples of layer l, for good.
 func (p *Pads) claim(l *Layer, n int) (*sheet, error) {
-	if p == nil {
+	if p == nil || p.s == nil {
 		return nil, fmt.Errorf("%w: none given", ErrPads)
 	}
-	p.s.mu.Lock()
-	defer p.s.mu.Unlock()
+	s := p.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	switch {
-	case p.s.layer != l:
+	case s.layer != l:
 		return nil, fmt.Errorf("%w of another layer", ErrPads)
-	case len(p.s.u) == 0:
+	case len(s.u) == 0:
 		return nil, fmt.Errorf("%w used before", ErrPads)
-	case len(p.s.u) != n:
-		return nil, fmt.Errorf("%w of %d samples for %d", ErrPads, len(p.s.u), n)
+	case len(s.u) != n:
+		return nil, fmt.Errorf("%w of %d samples for %d", ErrPads, len(s.u), n)
 	}
-	return p.s.take(n), nil
+	return s.take(n), nil
 }

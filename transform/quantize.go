@@ -31,8 +31,9 @@ func (Quantized) MarshalText() ([]byte, error) { return []byte(redactedQuantized
 
 // QuantizeWeights returns the integer weights of a layer for inputs of at most
 // xmax in magnitude, in [1, Max(ring)]. Each row has its own scale, from its L1
-// norm. A row that rounds to zero has scale 1. It refuses weights that are not
-// finite with a *NotFiniteError.
+// norm. A row that rounds to zero has scale 1. It refuses weights that are not finite with
+// a *NotFiniteError, and otherwise with errors that wrap ring.ErrParameters,
+// plan.ErrInvalid, ErrShape or ErrRange.
 func QuantizeWeights(r ring.Ring, op plan.Op, w []float32, xmax int32) (*Quantized, error) {
 	return QuantizeInPlace(r, op, slices.Clone(w), xmax)
 }
@@ -40,6 +41,9 @@ func QuantizeWeights(r ring.Ring, op plan.Op, w []float32, xmax int32) (*Quantiz
 // QuantizeInPlace is QuantizeWeights with the integers in the place of the weights: it
 // takes w's memory, which the caller must no longer use, unless there is an error.
 func QuantizeInPlace(r ring.Ring, op plan.Op, w []float32, xmax int32) (*Quantized, error) {
+	if !r.Valid() {
+		return nil, ring.ErrParameters
+	}
 	if err := op.Validate(); err != nil {
 		return nil, err
 	}
@@ -202,7 +206,7 @@ const RhoReLU = 0.2
 // A rho outside (0, 1] counts as RhoReLU. For weights that QuantizeWeights refuses, the
 // result is 1.
 func ChooseXMax(r ring.Ring, op plan.Op, w []float32, rho float64) int32 {
-	if op.Validate() != nil || len(w) != op.Rows()*op.Terms() || notFinite(w, op.Terms()) >= 0 {
+	if !r.Valid() || op.Validate() != nil || len(w) != op.Rows()*op.Terms() || notFinite(w, op.Terms()) >= 0 {
 		return 1
 	}
 	if !(rho > 0 && rho <= 1) {

@@ -40,9 +40,9 @@ func (e *NotFiniteError) Error() string {
 	return fmt.Sprintf("transform: %s %d is not finite", e.What, e.Index)
 }
 
-// wantLen returns an error wrapping ErrShape unless got is n·each, for n, each > 0.
+// wantLen returns an error wrapping ErrShape unless got is n·each, with n, each > 0.
 func wantLen(what string, got, n, each int) error {
-	if n > 0 && got%each == 0 && got/each == n { // n·each may overflow
+	if n > 0 && each > 0 && got%each == 0 && got/each == n { // n·each may overflow
 		return nil
 	}
 	return fmt.Errorf("%w: %s of length %d, want %d times %d", ErrShape, what, got, n, each)

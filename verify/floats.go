@@ -7,7 +7,8 @@ import (
 )
 
 // Scale says how the products of a layer become floats: by a scale and a bias for each
-// row of the weight matrix. Rows are innermost in a product. It prints redacted.
+// row of the weight matrix. Rows are innermost in a product. It prints redacted. The zero
+// value is of no layer, and OpenFloats refuses it.
 type Scale struct {
 	rows      int
 	row, bias []float32 // repeated, so that loops over them are long
@@ -34,8 +35,12 @@ func NewScale(row, bias []float32) (Scale, error) {
 }
 
 // Floats sets dst to y·row·sample + bias for products that need no check, with one scale
-// per sample. y holds whole positions of each sample.
+// per sample. dst is as long as y, which holds whole positions of each sample. s must not
+// be the zero value.
 func (s Scale) Floats(dst []float32, y []int32, sample []float32) {
+	if len(sample) == 0 {
+		return
+	}
 	each := len(y) / len(sample)
 	for i, b := range sample {
 		s.set(dst[i*each:(i+1)*each], y[i*each:(i+1)*each], 0, b)

@@ -65,15 +65,16 @@ func (e *LengthError) Error() string {
 	return fmt.Sprintf("verify: %s of length %d, want %d times %d", e.What, e.Got, e.N, e.Each)
 }
 
-// wantLen returns a *LengthError unless got is n·each, for each > 0.
+// wantLen returns a *LengthError unless got is n·each, with each > 0.
 func wantLen(what string, got, n, each int) error {
-	if got%each == 0 && got/each == n { // n·each may overflow
+	if each > 0 && got%each == 0 && got/each == n { // n·each may overflow
 		return nil
 	}
 	return &LengthError{What: what, Got: got, Each: each, N: n}
 }
 
 // Key is the secret of one layer's check. It prints redacted and never leaves the host.
+// The zero value is no key: it opens nothing.
 type Key struct {
 	op    plan.Op
 	field Field
@@ -266,7 +267,8 @@ func (Key) GoString() string { return redactedKey }
 // Format prints a key redacted, whatever the verb.
 func (Key) Format(f fmt.State, _ rune) { io.WriteString(f, redactedKey) }
 
-// Candidate is the unmasked products of a batch, not yet checked. It prints redacted.
+// Candidate is the unmasked products of a batch, not yet checked. It prints redacted. No
+// key opens the zero value.
 type Candidate struct {
 	n, each int // samples, elements of one
 	tile    int
@@ -275,7 +277,8 @@ type Candidate struct {
 }
 
 // NewCandidate wraps y, n samples of signed integers with |y| <= (M-1)/2. It keeps y,
-// which the caller must no longer use.
+// which the caller must no longer use. If y is not n samples of one length, the result is
+// the zero value.
 func NewCandidate(y []int32, n int) Candidate {
 	if n < 1 || len(y)%n != 0 {
 		return Candidate{}
@@ -313,7 +316,7 @@ func (c Candidate) want(out int) error {
 }
 
 // Expected is V·x of the samples of a batch, which their products are checked
-// against. It prints redacted.
+// against. It prints redacted. Expect makes it; the zero value has no samples to add to.
 type Expected struct {
 	key  *Key
 	sums []sum
@@ -342,7 +345,8 @@ func (e Expected) AddPairs(i, at int, x []int32) {
 
 // Open checks every sample of c against its input x (n samples of op.InLen()
 // integers) and returns the products, n samples of op.OutLen() integers. If any
-// sample fails it returns a *RejectedError naming all that do, and no value.
+// sample fails it returns a *RejectedError naming all that do, and no value. What does not
+// fit the layer or the batch is a *LengthError.
 // All sums are finished before the first comparison, so the time taken does not
 // depend on where an answer is wrong.
 func (k *Key) Open(c Candidate, x []int32) ([]int32, error) {
@@ -366,9 +370,9 @@ func (k *Key) Open(c Candidate, x []int32) ([]int32, error) {
 }
 
 // OpenFloats is Open for products whose inputs were added to expected. It sets dst to
-// their floats, y·row·sample + bias, with one scale per sample. Until it returns, dst
-// holds unchecked values; on an error, or a panic of c's read in the calling goroutine,
-// it is zero.
+// their floats, y·row·sample + bias, with one scale per sample. Sums of another key are
+// refused with an error wrapping ErrKey. Until it returns, dst holds unchecked values; on
+// an error, or a panic of c's read in the calling goroutine, it is zero.
 func (k *Key) OpenFloats(dst []float32, c Candidate, expected Expected, sample []float32, to Scale) error {
 	right := false
 	defer func() {
