@@ -81,13 +81,7 @@ func choose(n, c int, source io.Reader) ([]int, error) {
 
 // entry returns output element e of op's product of w and one sample x.
 func entry(op plan.Op, w, x []int32, e int) (sum int64) {
-	if op.Kind == plan.KindDense {
-		for i, a := range w[e*op.In:][:op.In] {
-			sum += int64(a) * int64(x[i])
-		}
-		return sum
-	}
-	c := op.Conv
+	c := op.AsConv()
 	position, o := e/c.OutC, e%c.OutC
 	p, q := position/c.OutW(), position%c.OutW()
 	inG, outG := c.C/c.Groups, c.OutC/c.Groups // channels of a group

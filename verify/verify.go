@@ -158,10 +158,7 @@ func (k *Key) Rekey(w []int32) (*Key, error) {
 //
 // As in a check, biased integers are summed.
 func (f Field) adjoint(op plan.Op, s []uint64, w []int32) []uint64 {
-	c := op.Conv
-	if op.Kind != plan.KindConv2D {
-		c = plan.Conv2D{H: 1, W: 1, C: op.In, OutC: op.Out, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}
-	}
+	c := op.AsConv()
 	inG, outG := c.C/c.Groups, c.OutC/c.Groups // channels of a group
 	v := newWide(op.InLen())                   // no element takes more than op.OutLen() < 2^44 products
 	share, block := v.byRows, 4096
