@@ -54,12 +54,18 @@ to pinned memory; then products through a daemon.`,
 	path := flags.String("path", "auto", "path of products on the device: auto, fused, int8 or float64")
 	daemon := daemonFlag(cmd)
 	benchFlags(cmd, func(ctx context.Context, o measure.Options) (result, error) {
-		if *threads < 1 {
-			return nil, usagef("bench kernel: --threads is %d", *threads)
+		if err := atLeast(cmd, "threads", *threads, 1); err != nil {
+			return nil, err
 		}
 		switch *backend {
 		case "cpu":
+			if flags.Changed("path") || flags.Changed("daemon") {
+				return nil, usagef("bench kernel: --path and --daemon are for --backend cuda")
+			}
 		case "cuda":
+			if flags.Changed("tier") || flags.Changed("threads") {
+				return nil, usagef("bench kernel: --tier and --threads are for --backend cpu")
+			}
 			var err error
 			if o.Daemon, err = daemon(); err != nil {
 				return nil, err
@@ -251,21 +257,30 @@ func benchFlags(cmd *cobra.Command, run func(context.Context, measure.Options) (
 			return err
 		}
 		bar.clear()
-		err = r.Table(cmd.OutOrStdout())
-		for _, f := range []struct {
-			path  string
-			write func(io.Writer) error
-		}{
-			{*asJSON, func(w io.Writer) error { return render.JSON(w, r) }},
-			{*asCSV, r.CSV},
-		} {
-			if f.path != "" {
-				err = errors.Join(err, render.File(f.path, f.write))
-			}
-		}
+		err = errors.Join(r.Table(cmd.OutOrStdout()), writeForms(form{*asJSON, inJSON(r)}, form{*asCSV, r.CSV}))
 		if v, ok := r.(interface{ Verdict() error }); ok {
 			err = errors.Join(err, v.Verdict())
 		}
 		return err
 	}
+}
+
+// form is a file that figures are written to, besides the table.
+type form struct {
+	path  string // "" for none
+	write func(io.Writer) error
+}
+
+func inJSON(v any) func(io.Writer) error {
+	return func(w io.Writer) error { return render.JSON(w, v) }
+}
+
+// writeForms writes all files, those after one that fails too.
+func writeForms(forms ...form) (err error) {
+	for _, f := range forms {
+		if f.path != "" {
+			err = errors.Join(err, render.File(f.path, f.write))
+		}
+	}
+	return err
 }

@@ -2,11 +2,9 @@ package main
 
 import (
 	"errors"
-	"io"
 
 	"github.com/spf13/cobra"
 
-	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/cmd/securenets/internal/reports"
 )
 
@@ -40,11 +38,7 @@ differ, it warns.`,
 		if err != nil {
 			return err
 		}
-		err = c.Table(cmd.OutOrStdout())
-		if *asJSON != "" {
-			err = errors.Join(err, render.File(*asJSON, func(w io.Writer) error { return render.JSON(w, c) }))
-		}
-		return err
+		return errors.Join(c.Table(cmd.OutOrStdout()), writeForms(form{*asJSON, inJSON(c)}))
 	}
 	return cmd
 }

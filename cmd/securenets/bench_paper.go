@@ -14,7 +14,6 @@ import (
 
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/paper"
 	"github.com/securenets/securenets/cmd/securenets/internal/demo"
-	"github.com/securenets/securenets/cmd/securenets/internal/render"
 )
 
 // The files of bench paper --dir.
@@ -125,22 +124,12 @@ func (f *paperForms) figure(ctx context.Context, o paper.Options) error {
 
 // write writes all forms.
 func (f *paperForms) write(out io.Writer, r *paper.Result) error {
-	type form struct {
-		path  string
-		write func(io.Writer) error
-	}
-	asJSON := func(w io.Writer) error { return render.JSON(w, r) }
+	asJSON := inJSON(r)
 	forms := []form{{f.json, asJSON}, {f.csv, r.CSV}}
 	if f.dir != "" {
 		in := func(ext string) string { return filepath.Join(f.dir, paperName+ext) }
 		forms = append(forms, form{in(".json"), asJSON}, form{in(".csv"), r.CSV},
 			form{in(".md"), func(w io.Writer) error { return r.Markdown(w, f.command, figureName, f.caption) }})
 	}
-	err := r.Table(out)
-	for _, form := range forms {
-		if form.path != "" {
-			err = errors.Join(err, render.File(form.path, form.write))
-		}
-	}
-	return err
+	return errors.Join(r.Table(out), writeForms(forms...))
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"strings"
@@ -11,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/throughput"
-	"github.com/securenets/securenets/cmd/securenets/internal/render"
 )
 
 func newBenchThroughput() *cobra.Command {
@@ -68,18 +66,7 @@ either case. "bench compare" compares two reports.`,
 		o.Progress = func(label string, done, total int) { bar.step(label, int64(done), int64(total)) }
 		report, err := throughput.Run(cmd.Context(), o)
 		bar.clear()
-		wrote := report.Write(*dir)
-		for _, f := range []struct {
-			path  string
-			write func(io.Writer) error
-		}{
-			{*asJSON, func(w io.Writer) error { return render.JSON(w, report) }},
-			{*asCSV, report.CSV},
-		} {
-			if f.path != "" {
-				wrote = errors.Join(wrote, render.File(f.path, f.write))
-			}
-		}
+		wrote := errors.Join(report.Write(*dir), writeForms(form{*asJSON, inJSON(report)}, form{*asCSV, report.CSV}))
 		out := cmd.OutOrStdout()
 		told := report.Table(out)
 		if wrote == nil {

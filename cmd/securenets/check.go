@@ -70,8 +70,8 @@ With --place auto it measures what "seal" would with that flag, for a cloud reac
 		if *labels != "" && *data == "" {
 			return usagef("check: --labels needs --data")
 		}
-		if *samples < 1 {
-			return usagef("check: --samples is %d, want 1 or more", *samples)
+		if err := atLeast(cmd, "samples", *samples, 1); err != nil {
+			return err
 		}
 		w := cmd.OutOrStdout()
 		result := checked{Model: args[0]}

@@ -57,8 +57,8 @@ cost less here, even if that leaves no layer for a daemon.`,
 				return usagef("demo: --samples is %q, want \"all\", or 1 or more", *samples)
 			}
 		}
-		if o.Batch < 1 {
-			return usagef("demo: --batch is %d, want 1 or more", o.Batch)
+		if err := atLeast(cmd, "batch", o.Batch, 1); err != nil {
+			return err
 		}
 		if o.Daemon, err = daemon(); err != nil {
 			return err

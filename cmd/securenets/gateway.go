@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -43,11 +44,12 @@ and the log records.`,
 	batch := cmd.Flags().Int("batch", 256, "the most samples to run together, from requests that arrived while others ran")
 	concurrent := cmd.Flags().Int("concurrent", 64, "requests in progress at a time; others wait")
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		if err := cmp.Or(atLeast(cmd, "batch", *batch, 1), atLeast(cmd, "concurrent", *concurrent, 1)); err != nil {
+			return err
+		}
 		switch {
 		case *rest == "" && *grpcAt == "":
 			return usagef("gateway: give --http or --grpc, or both")
-		case *batch < 1 || *concurrent < 1:
-			return usagef("gateway: --batch is %d and --concurrent %d, want 1 or more", *batch, *concurrent)
 		case len(args) > 1 && *flags.stock.dir != "":
 			return usagef("gateway: a stock on disk is of one network only, and %d networks are given", len(args))
 		}

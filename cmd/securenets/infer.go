@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,8 +19,8 @@ func newInfer(endpoint string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "infer DIR INPUT...",
 		Short: "Run samples through a sealed network, every product checked",
-		Long: `Infer reads samples from files (npy, IDX, PNG) and writes one line of JSON for each
-sample: the file, the sample's index in it, the class with the highest score, and
+		Long: `Infer reads samples from files (npy, IDX, CIFAR-10, PNG) and writes one line of JSON for
+each sample: the file, the sample's index in it, the class with the highest score, and
 all scores.
 
 If a cloud answers wrongly, infer ends with exit status 3 and writes nothing of that batch.
@@ -31,8 +32,8 @@ standard error. If "seal --place auto" kept every layer, no cloud is asked.`,
 	pads := cmd.Flags().Int("pads", 0, "samples to make pads for beforehand; pads for further samples are made on the way")
 	flags := addSessionFlags(cmd, endpoint, 0)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
-		if *batch < 1 || *pads < 0 {
-			return usagef("infer: --batch is %d, want 1 or more, and --pads %d, want 0 or more", *batch, *pads)
+		if err := cmp.Or(atLeast(cmd, "batch", *batch, 1), atLeast(cmd, "pads", *pads, 0)); err != nil {
+			return err
 		}
 		session, err := flags.open(cmd, args[0])
 		if err != nil {

@@ -24,11 +24,7 @@ func newInspect() *cobra.Command {
 	identity := identityFlag(cmd)
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		ids, err := identities(cmd.Context(), *identity)
-		if err != nil {
-			return err
-		}
-		secret, err := hostclient.ReadSecret(args[0], ids...)
+		secret, err := readSecret(cmd.Context(), args[0], *identity)
 		if err != nil {
 			return err
 		}

@@ -60,6 +60,8 @@ func hint(err error) string {
 	switch {
 	case errors.As(err, &refused) && refused.Reason == wire.ReasonModelNotFound:
 		return ` ("securenets push" gives a cloud the sealed model)`
+	case errors.Is(err, hostclient.ErrNoPads):
+		return ` (make more: with --pads, or with "securenets pads" for the stock of --stock; or leave out --require-stock)`
 	case errors.Is(err, hostclient.ErrUnavailable):
 		return " (does securenetsd serve there? -e says where to ask)"
 	default:
@@ -150,7 +152,7 @@ func markUsage(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
 			if err := check(cmd, args); err != nil {
-				return usagef("%v (see %s --help)", err, cmd.CommandPath())
+				return usagef("%v (see %s --help)", wrongArguments(cmd, len(args), err), cmd.CommandPath())
 			}
 			return nil
 		}
@@ -158,4 +160,22 @@ func markUsage(cmd *cobra.Command) {
 	for _, c := range cmd.Commands() {
 		markUsage(c)
 	}
+}
+
+// wrongArguments says what the arguments of a command are to be, in place of err. Where
+// they are the name of a command, err says which one there is not.
+func wrongArguments(cmd *cobra.Command, given int, err error) error {
+	if cmd.HasSubCommands() || cmd.Name() == "help" {
+		return err
+	}
+	return fmt.Errorf("usage: %s%s; arguments given: %d", cmd.CommandPath(), strings.TrimPrefix(cmd.Use, cmd.Name()), given)
+}
+
+// atLeast refuses a flag's value that is below the least one that makes sense.
+func atLeast[N int | int64](cmd *cobra.Command, flag string, value, least N) error {
+	if value >= least {
+		return nil
+	}
+	command := strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
+	return usagef("%s: --%s is %d, want %d or more", command, flag, value, least)
 }

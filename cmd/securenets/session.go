@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,8 +49,8 @@ type session struct {
 
 // open opens a session of the network in a folder, which is to be closed.
 func (f sessionFlags) open(cmd *cobra.Command, dir string) (_ *session, err error) {
-	if *f.retries < 0 || *f.padMemory < 0 {
-		return nil, usagef("%s: --retries is %d and --pad-memory %d, want 0 or more", cmd.Name(), *f.retries, *f.padMemory)
+	if err := cmp.Or(atLeast(cmd, "retries", *f.retries, 0), atLeast(cmd, "pad-memory", *f.padMemory, 0)); err != nil {
+		return nil, err
 	}
 	if len(*f.spares) > 0 && *f.retries == 0 {
 		return nil, usagef("%s: --spare is only used when a layer is asked for again: give --retries, too", cmd.Name())

@@ -78,8 +78,11 @@ shows the difference of two inputs.`,
 		if err != nil {
 			return err
 		}
-		if stock == nil || *samples < 0 {
-			return usagef("pads: --stock and --journal are needed, and --samples (%d) is to be 0 or more", *samples)
+		if stock == nil {
+			return usagef("pads: give --stock and --journal, the folders for the stock and for its record of use")
+		}
+		if err := atLeast(cmd, "samples", *samples, 0); err != nil {
+			return err
 		}
 		secret, err := readSecret(cmd.Context(), args[0], *identity)
 		if err != nil {
