@@ -84,7 +84,9 @@ func Open(path string, channels int) (*Images, error) {
 	case bytes.HasPrefix(head, pngMagic):
 		m, err = ReadPNG(r, channels)
 	case len(head) > 0 && head[0] < cifarClasses:
-		m, _, err = ReadCIFAR10(r)
+		if m, _, err = ReadCIFAR10(r); errors.Is(err, ErrFormat) {
+			err = fmt.Errorf("%w; nor is it IDX, npy or PNG", err)
+		}
 	default:
 		err = fmt.Errorf("%w: not IDX, npy, PNG or CIFAR-10", ErrFormat)
 	}

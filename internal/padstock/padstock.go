@@ -43,7 +43,7 @@ var (
 	// ErrLocked: another process, or another session of this one, has the stock.
 	ErrLocked = errors.New("padstock: in use")
 	// ErrMachineID: the id of the machine is missing, or not 32 hexadecimal digits.
-	ErrMachineID = errors.New("padstock: no machine id")
+	ErrMachineID = errors.New("padstock: no machine id of 32 hexadecimal digits")
 	// ErrDirs: one of the folders is the other or inside it, so that one backup would
 	// hold both.
 	ErrDirs = errors.New("padstock: stock and burn journal need folders apart")
