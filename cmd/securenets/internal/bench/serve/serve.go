@@ -6,11 +6,9 @@ import (
 	"context"
 	"errors"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
-	"github.com/securenets/securenets/cmd/securenets/internal/bench/traffic"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/kernels/cpu"
 )
@@ -163,106 +161,11 @@ func (o Options) run(ctx context.Context, op plan.Op, rounds int, budget time.Du
 	}
 	defer func() { err = errors.Join(err, stop()) }()
 
-	result := &Result{CPU: measure.Processor(), Threads: o.Threads, Rows: o.Rows}
-	loads := map[string][]Row{}
-	step := 0
-	run := func(name string, callers []traffic.Caller) (Row, error) {
-		o.Progress(name, step, 8*rounds)
-		step++
-		row, err := s.load(ctx, name, callers)
-		if errors.Is(err, errNoAnswer) { // a machine full of other work may stand still for a second
-			row, err = s.load(ctx, name, callers)
-		}
-		loads[name] = append(loads[name], row)
-		return row, err
-	}
-	transports := make([]transportSeries, len(transportRows))
-	var alone, merged, overhead, overheadShared, batching, gain, gainCPU, overload, overloadCPU, jain, least, most measure.Series
+	all := series{Options: o, on: s, rounds: rounds, loads: map[string][]Row{}, transports: make([]transportSeries, len(transportRows))}
 	for range rounds {
-		k1, err := s.kernel(ctx, 1)
-		if err != nil {
+		if err := all.round(ctx); err != nil {
 			return nil, err
 		}
-		before, err := s.kernel(ctx, o.Callers)
-		if err != nil {
-			return nil, err
-		}
-		closed, err := run(loadClosed, same(o.Callers, 0, s.merged))
-		if err != nil {
-			return nil, err
-		}
-		after, err := s.kernel(ctx, o.Callers)
-		if err != nil {
-			return nil, err
-		}
-		single, err := run(loadUnbatched, same(o.Callers, 0, s.single))
-		if err != nil {
-			return nil, err
-		}
-		kn := (before + after) / 2
-		alone, merged = append(alone, k1), append(merged, kn)
-		overhead = append(overhead, closed.Daemon/kn)
-		batching = append(batching, closed.Goodput/single.Goodput)
-		gain = append(gain, closed.Goodput/single.Goodput/(k1/kn))
-		gainCPU = append(gainCPU, single.Daemon/closed.Daemon/(k1/kn))
-		if _, err := run(loadAlone, same(1, 0, s.merged)); err != nil {
-			return nil, err
-		}
-		through, err := run(loadShared, by(traffic.Shared, same(o.Callers, 0, s.merged)))
-		if err != nil {
-			return nil, err
-		}
-		overheadShared = append(overheadShared, through.Daemon/kn)
-		for i, n := range transportRows {
-			if err := s.ways(ctx, n, kn/float64(s.rows), &transports[i]); err != nil {
-				return nil, err
-			}
-		}
-		if _, err := run(loadMixed, s.spread(o.Callers)); err != nil {
-			return nil, err
-		}
-		peak := closed.Goodput
-		if _, err := run(loadHalf, same(o.Callers, peak/2/float64(o.Callers), s.merged)); err != nil {
-			return nil, err
-		}
-		twice, err := run(loadTwice, same(o.Callers, 2*peak/float64(o.Callers), s.merged))
-		if err != nil {
-			return nil, err
-		}
-		overload = append(overload, twice.Goodput/peak)
-		overloadCPU = append(overloadCPU, closed.Daemon/twice.Daemon)
-		// All have more waiting than a product takes of them: a tenth is their fair share.
-		const others = 9
-		unfair := same(others+1, 0, s.contended)
-		for i := range unfair {
-			unfair[i].Depth = contendedDepth
-		}
-		unfair[0].Depth *= 10
-		row, err := run(loadUnfair, unfair)
-		if err != nil {
-			return nil, err
-		}
-		fair, sum, squares := 0.0, 0.0, 0.0
-		for _, v := range row.shares {
-			fair += v / (others + 1)
-			sum, squares = sum+v, squares+v*v
-		}
-		jain = append(jain, sum*sum/((others+1)*squares))
-		least = append(least, slices.Min(row.shares[1:])/fair)
-		most = append(most, slices.Max(row.shares[1:])/fair)
 	}
-	for _, name := range []string{loadAlone, loadUnbatched, loadClosed, loadShared, loadMixed, loadHalf, loadTwice, loadUnfair} {
-		result.Loads = append(result.Loads, medianRow(loads[name]))
-	}
-	for i, n := range transportRows {
-		result.Transport = append(result.Transport, transports[i].row(n))
-	}
-	result.KernelAlone, result.KernelMerged = alone.Median(), merged.Median()
-	result.Overhead, result.overhead = overhead.Median(), overhead.Spread()
-	result.OverheadShared, result.overheadShared = overheadShared.Median(), overheadShared.Spread()
-	result.Batching, result.Gain, result.gain = batching.Median(), gain.Median(), gain.Spread()
-	result.Overload, result.overload = overload.Median(), overload.Spread()
-	result.GainCPU, result.OverloadCPU = gainCPU.Median(), overloadCPU.Median()
-	result.Jain, result.Least, result.Most = jain.Median(), least.Median(), most.Median()
-	return result, nil
+	return all.result(), nil
 }

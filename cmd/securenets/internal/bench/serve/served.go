@@ -216,7 +216,7 @@ func (s *served) bare(ctx context.Context, p plan.Product, x, y ring.Matrix) (fl
 	return measure.Micros(cputime.Self()-before) / float64(products), nil
 }
 
-// transportSeries are the rounds of a TransportRow.
+// transportSeries are the rounds of a Transport.
 type transportSeries struct {
 	kernel, falls        measure.Series
 	grpc, socket, shared pathSeries
