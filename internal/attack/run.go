@@ -423,36 +423,54 @@ type inputAttack struct {
 // images returns images [i, j).
 func (a *inputAttack) images(i, j int) []int32 { return a.x[i*len(a.x)/a.n : j*len(a.x)/a.n] }
 
+// fewImages is how many images attacks on whole calls look at.
+const fewImages = 8
+
 // run makes every attack and tells report of each.
 func (a *inputAttack) run(ctx context.Context, report func(attack, what string, s score)) error {
-	const few = 8
-	r := a.Ring
 	rng := rand.New(rand.NewPCG(11, uint64(len(a.x))))
-	seed := a.images(0, few)
+	trials := 256
+	if a.Quick {
+		trials = 64
+	}
+	if err := a.runPixels(report); err != nil {
+		return err
+	}
+	if err := a.runGames(ctx, rng, trials, report); err != nil {
+		return err
+	}
+	if err := a.runLinks(ctx, rng, trials, report); err != nil {
+		return err
+	}
+	return a.runStatistics(report)
+}
 
-	xhat, err := a.view(seed, few)
+// runPixels looks for zeros, and for pixels by what is known of the weights.
+func (a *inputAttack) runPixels(report func(attack, what string, s score)) error {
+	few := a.images(0, fewImages)
+	xhat, err := a.view(few, fewImages)
 	if err != nil {
 		return err
 	}
-	truth := received(a.layer, seed, few)
+	truth := received(a.layer, few, fewImages)
 	seen, of := zerosSeen(xhat, truth)
-	report("zeros", "inputs that are zero", score{right: seen, of: of, chance: 1 / float64(r.Modulus())})
+	report("zeros", "inputs that are zero", score{right: seen, of: of, chance: 1 / float64(a.Ring.Modulus())})
 
 	what := "whole images"
 	if a.layer.CloudOp() != a.layer.Op() {
 		what = "whole patches"
 	}
-	pixels := Pixels(r, xhat, a.column)
+	pixels := Pixels(a.Ring, xhat, a.column)
 	right, of := pixelsRight(pixels, a.known(truth))
 	report("pixels", what+" in another order, up to a factor each", score{right: right, of: of})
-	right, of = pixelsRight(placed(pixels, a.places), vectors(a.layer, seed, few))
+	right, of = pixelsRight(placed(pixels, a.places), vectors(a.layer, few, fewImages))
 	report("pixels in place", what+", with a base model with noise of 10 %, up to a factor each", score{right: right, of: of})
+	return nil
+}
 
-	trials := 256
-	if a.Quick {
-		trials = 64
-	}
-	games := []struct {
+// runGames plays games of two candidates.
+func (a *inputAttack) runGames(ctx context.Context, rng *rand.Rand, trials int, report func(attack, what string, s score)) error {
+	for _, g := range []struct {
 		name, what string
 		candidates [2][]int32
 		n          int
@@ -461,8 +479,7 @@ func (a *inputAttack) run(ctx context.Context, report func(attack, what string, 
 		{"zero pattern", "games: which of two images", [2][]int32{a.images(0, 1), a.images(1, 2)}, 1, zeroPattern},
 		{"change", "games: which of two images follows a third", [2][]int32{a.images(0, 1), a.images(1, 2)}, 1, changes},
 		{"rank", "games: is an image there twice", [2][]int32{a.images(0, 4), slices.Concat(a.images(0, 3), a.images(0, 1))}, 4, ranks},
-	}
-	for _, g := range games {
+	} {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -479,13 +496,17 @@ func (a *inputAttack) run(ctx context.Context, report func(attack, what string, 
 				return []ring.Matrix{before, call}, err
 			}
 		}
-		right, err := Distinguish(r, rng, trials, sees(a.own), sees(a.view), g.f)
+		right, err := Distinguish(a.Ring, rng, trials, sees(a.own), sees(a.view), g.f)
 		if err != nil {
 			return err
 		}
 		report(g.name, g.what, score{right: right, of: trials, chance: 0.5, game: true})
 	}
+	return nil
+}
 
+// runLinks looks for images that come again.
+func (a *inputAttack) runLinks(ctx context.Context, rng *rand.Rand, trials int, report func(attack, what string, s score)) error {
 	for _, g := range []struct {
 		name string
 		f    feature
@@ -494,30 +515,36 @@ func (a *inputAttack) run(ctx context.Context, report func(attack, what string, 
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		right, err := Link(r, rng, a.view, a.images(0, linked), linked, trials, g.f, g.d)
+		right, err := Link(a.Ring, rng, a.view, a.images(0, linked), linked, trials, g.f, g.d)
 		if err != nil {
 			return err
 		}
 		report(g.name, fmt.Sprintf("images seen again, of %d", linked), score{right: right, of: trials, chance: 1.0 / linked})
 	}
+	return nil
+}
 
+// runStatistics tests the words of several calls of the same images.
+func (a *inputAttack) runStatistics(report func(attack, what string, s score)) error {
+	few := a.images(0, fewImages)
 	calls := make([]ring.Matrix, 8)
 	for c := range calls {
-		if calls[c], err = a.view(seed, few); err != nil {
+		var err error
+		if calls[c], err = a.view(few, fewImages); err != nil {
 			return err
 		}
 	}
 	// Under permute rows are in another order each call: none is said to stand for a zero.
 	zero := make([]bool, len(calls[0].Data))
 	if a.scheme.Inputs != transform.InputPermute {
-		for i, row := range truth {
+		for i, row := range received(a.layer, few, fewImages) {
 			for j, e := range row {
 				zero[i*len(row)+j] = e == 0
 			}
 		}
 	}
 	alarms, least := 0, 1.0
-	all := Statistics(r, calls, zero)
+	all := Statistics(a.Ring, calls, zero)
 	for _, s := range all {
 		least = min(least, s.P)
 		if s.P < Alarm {
