@@ -18,7 +18,7 @@ ASSEMBLY := ./internal/graph ./internal/prg ./internal/wire ./kernels/... ./tran
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-20s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build bin/securenets (trusted host) and bin/securenetsd (cloud daemon), with CUDA where gcc is there

@@ -3,9 +3,10 @@
 // every product checked.
 //
 //	sealed, secret, err := hostclient.Seal(ctx, onnxBytes, hostclient.SealOptions{})
-//	client, err := hostclient.Dial("unix:/run/securenets.sock")
+//	client, err := hostclient.Dial("unix:/run/securenets/securenetsd.sock")
 //	err = client.Push(ctx, sealed[0], nil)
-//	session, err := hostclient.Open(ctx, secret, sealed, []*hostclient.Client{client}, hostclient.Options{...})
+//	session, err := hostclient.Open(ctx, secret, sealed, []*hostclient.Client{client},
+//		hostclient.Options{Multiplier: cpu.New(cpu.Options{})}) // of kernels/cpu: pads take products
 //	result, err := session.Infer(ctx, images, n)
 //
 // A large model is sealed from its file to a folder (OpenModel, ModelFile.SealDir), and
@@ -24,8 +25,16 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
 )
+
+// Multiplier computes products on the host itself. Package kernels/cpu has one: cpu.New.
+type Multiplier = plan.Multiplier
+
+// Digest names a sealed model: the SHA-256 of its bytes.
+type Digest = sealed.Digest
 
 // Errors that Infer, Push and the others return, to be told apart with
 // errors.Is. A wrong answer is a *verify.RejectedError; what a cloud refused is

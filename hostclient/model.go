@@ -9,7 +9,6 @@ import (
 	"filippo.io/age"
 
 	"github.com/securenets/securenets/internal/onnx"
-	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/transform"
 )
 
@@ -64,7 +63,7 @@ func (m *ModelFile) NewEmulator(ctx context.Context, o SealOptions) (*Emulator, 
 // SealedFile is a sealed model in a file.
 type SealedFile struct {
 	Role   int
-	Digest sealed.Digest
+	Digest Digest
 	Size   int64 // bytes
 
 	path string

@@ -32,7 +32,7 @@ type SealOptions struct {
 	Place Place
 	// Multiplier computes the calibration's products, and those that PlaceAuto measures;
 	// it is needed with either. PlaceAuto assumes that sessions will use the same one.
-	Multiplier plan.Multiplier
+	Multiplier Multiplier
 	// Link is how sessions will reach their clouds, so that PlaceAuto measures what
 	// sending costs that way. Zero: LinkShared, which is LinkSocket if no memory can be
 	// shared.
@@ -55,7 +55,7 @@ type costs func(ctx context.Context, l layer, op plan.Op, w ring.Matrix, whats [
 // no other cloud may see it: any two roles' files give away the weights.
 type SealedModel struct {
 	Role   int
-	Digest sealed.Digest
+	Digest Digest
 	Bytes  []byte
 }
 

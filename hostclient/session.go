@@ -26,7 +26,7 @@ type Options struct {
 	// Multiplier computes pads and the layers that are kept; it is needed if there are
 	// any. With several roles it also identifies the ones that lied: without it, all
 	// count as liars.
-	Multiplier plan.Multiplier
+	Multiplier Multiplier
 	// RequireStock makes Infer return ErrNoPads when the stock runs dry;
 	// otherwise it makes pads on the spot, and Stats counts them.
 	RequireStock bool

@@ -4,7 +4,7 @@ package cpuid
 
 import xcpu "golang.org/x/sys/cpu"
 
-// Its system must save the registers too, which x/sys/cpu asks for.
+// x/sys/cpu reports an instruction set only if the system saves its registers, too.
 var avx512 = func() bool {
 	x := &xcpu.X86
 	return x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL &&

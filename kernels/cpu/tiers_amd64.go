@@ -4,8 +4,8 @@ package cpu
 
 import xcpu "golang.org/x/sys/cpu"
 
-// tiers are those that this machine can run, the fastest first. Its system must
-// save their registers too, which x/sys/cpu asks for.
+// tiers are those that this machine can run, the fastest first. x/sys/cpu reports an
+// instruction set only if the system saves its registers, too.
 var tiers = func() (t []tier) {
 	for _, u := range vectorUnits() {
 		t = append(t, tier{u.name, loadResidues(u)})
