@@ -292,7 +292,7 @@ func (l *Layer) permute(x tiles, fy, uy []uint32) Masked {
 	for i, from := range uy {
 		vector, position := vectors[int(from)/each*size:], int(from)%each
 		if padded {
-			unroll(patch[:in], c, vector, position)
+			plan.Patch(patch[:in], &c, vector, position/width, position%width, 0)
 			vector = patch
 		} else if unrolls {
 			vector = vector[(position/width*c.SH*c.W+position%width*c.SW)*c.C:]
@@ -312,25 +312,6 @@ func (l *Layer) permute(x tiles, fy, uy []uint32) Masked {
 
 // padded reports whether patches hold zeros of padding.
 func padded(c plan.Conv2D) bool { return c.Top|c.Left|c.Bot|c.Right != 0 }
-
-// unroll sets dst to the patch that the output position (row-major) of a
-// convolution contracts: elements (a, b, i) of its KH x KW x C window over x,
-// zero outside of the map.
-func unroll(dst []int32, c plan.Conv2D, x []int32, position int) {
-	p, q := position/c.OutW(), position%c.OutW()
-	for a := range c.KH {
-		h := p*c.SH + a*c.DH - c.Top
-		for b := range c.KW {
-			w := q*c.SW + b*c.DW - c.Left
-			pixel := dst[(a*c.KW+b)*c.C:][:c.C]
-			if h < 0 || h >= c.H || w < 0 || w >= c.W {
-				clear(pixel)
-				continue
-			}
-			copy(pixel, x[(h*c.W+w)*c.C:])
-		}
-	}
-}
 
 // Masked returns what each role's cloud is to receive. A resend sends these same
 // words: nothing is ever masked again under one pad.

@@ -84,7 +84,7 @@ func (e *evaluation) check(rng *rand.Rand) error {
 		if c := &e.shape.op.Conv; e.shape.op.Kind == plan.KindDense {
 			copy(patch, e.x.Row(sample))
 		} else {
-			kernels.Patch(patch, c, e.x.Row(sample), at/c.OutW(), at%c.OutW(), 0)
+			plan.Patch(patch, c, e.x.Row(sample), at/c.OutW(), at%c.OutW(), 0)
 		}
 		want := uint32(0)
 		for k, w := range e.w.Row(row) {

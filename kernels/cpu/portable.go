@@ -6,7 +6,6 @@ import (
 
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
-	"github.com/securenets/securenets/kernels"
 )
 
 // portable is the tier in plain Go. A scalar processor multiplies 64 bits as
@@ -77,7 +76,7 @@ func (w *words) take(s *scratch, x ring.Matrix, i0, i1 int) {
 	for g := range w.groups {
 		for i := range n {
 			at := (i0 + i) % positions
-			kernels.Patch(s.words.Row(g*n+i), c, x.Row((i0+i)/positions), at/width, at%width, g)
+			plan.Patch(s.words.Row(g*n+i), c, x.Row((i0+i)/positions), at/width, at%width, g)
 		}
 	}
 }

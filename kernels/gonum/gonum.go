@@ -149,7 +149,7 @@ func (m *matrix) rows(buf []uint32, x ring.Matrix, i0, n, g int) []uint32 {
 	positions, outW := c.Positions(), c.OutW()
 	for i := range n {
 		at := (i0 + i) % positions
-		kernels.Patch(buf[i*terms:][:terms], c, x.Row((i0+i)/positions), at/outW, at%outW, g)
+		plan.Patch(buf[i*terms:][:terms], c, x.Row((i0+i)/positions), at/outW, at%outW, g)
 	}
 	return buf[:n*terms]
 }

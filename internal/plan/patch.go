@@ -1,6 +1,4 @@
-package kernels
-
-import "github.com/securenets/securenets/internal/plan"
+package plan
 
 // Patch sets dst to the c.Patch() words of one sample's map x that the outputs of group g
 // at position (p, q) are computed from, in the order of the weights' columns:
@@ -8,7 +6,7 @@ import "github.com/securenets/securenets/internal/plan"
 //	dst[(a·KW + b)·C/G + i] = x[p·SH + a·DH - Top, q·SW + b·DW - Left, g·C/G + i]
 //
 // with zeros outside of the map.
-func Patch(dst []uint32, c *plan.Conv2D, x []uint32, p, q, g int) {
+func Patch[T int32 | uint32](dst []T, c *Conv2D, x []T, p, q, g int) {
 	depth := c.C / c.Groups
 	left := q*c.SW - c.Left
 	// A kernel row inside of the map is one run of x where nothing is skipped.
