@@ -191,7 +191,8 @@ func BindDir(dir string, clients []*Client, with []age.Identity, to ...age.Recip
 	return s, nil
 }
 
-// recipientsOr returns the recipients given, or without any those of the secret's file.
+// recipientsOr returns the recipients given or, if there are none, the recipients of the
+// secret's file.
 func (s *Secret) recipientsOr(to []age.Recipient) ([]age.Recipient, error) {
 	if len(to) > 0 {
 		return to, nil

@@ -85,7 +85,8 @@ type roleProducts struct {
 	loaded []plan.Product // each once
 }
 
-// loadRoles loads what each role holds, once where that is what the role before holds.
+// loadRoles loads each role's masked weights, but only once for roles next to each other
+// that hold the same ones.
 func loadRoles(ctx context.Context, m plan.Multiplier, r ring.Ring, op plan.Op, whats []ring.Matrix) (roleProducts, error) {
 	var all roleProducts
 	for role, what := range whats {
@@ -109,7 +110,7 @@ func (p roleProducts) close() error {
 	return errors.Join(errs...)
 }
 
-// blame returns err as that of a role's cloud.
+// blame returns err as a CloudError of a role's cloud.
 func blame(asked []*Client, role int, err error) error {
 	return &CloudError{Role: role, Addr: asked[role].addr, Err: err, cloud: asked[role]}
 }

@@ -21,7 +21,7 @@ import (
 // weights must be within the bounds of s and have its old V (else ErrInconsistent).
 // Progress is called after each layer that is sent, and may be nil.
 //
-// It repairs that S or V became known: whoever knows them can forge answers that pass. It
+// Use it when S or V became known: whoever knows them can forge answers that pass. It
 // repairs nothing else: see docs/threat-model.md.
 func (s *Secret) Rekey(ctx context.Context, models []SealedModel, progress func(done, total int)) (*Secret, error) {
 	files, err := s.inMemory(models)

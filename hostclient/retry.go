@@ -40,8 +40,8 @@ func (c *cloudsOf) now() *Client {
 	return c.all[c.asked]
 }
 
-// next has another cloud asked in the place of one that failed, if another call has
-// not seen to it. It reports whether there is one: quarantined ones are none.
+// next moves on from a cloud that failed to one that is not quarantined, unless another
+// call has done so. It reports whether there is another cloud to ask.
 func (c *cloudsOf) next(failed *Client) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -85,7 +85,7 @@ func (s *Secret) withSpares(clients []*Client, spares [][]*Client) ([]*cloudsOf,
 		all[role] = &cloudsOf{all: []*Client{c}}
 		if role < len(spares) {
 			if slices.Contains(spares[role], nil) {
-				return nil, fmt.Errorf("%w: a spare of role %d is no client", ErrMismatch, role)
+				return nil, fmt.Errorf("%w: a spare of role %d is nil", ErrMismatch, role)
 			}
 			all[role].all = append(all[role].all, spares[role]...)
 		}

@@ -48,7 +48,7 @@ type layer struct {
 
 func (l *layer) kept() bool { return l.weights != nil }
 
-// number numbers the layers that are sent, once it is known of all where they are.
+// number numbers the layers that are sent, once every layer is placed.
 func (s *Secret) number() {
 	s.sent = nil
 	for l := range s.layers {

@@ -243,7 +243,7 @@ func unmarshalSecret(r io.Reader, most int64) (*Secret, error) {
 	for i, d := range h.Digests {
 		b, err := hex.DecodeString(d)
 		if err != nil || len(b) != len(s.digests[i]) {
-			return nil, fmt.Errorf("digest %d is none", i)
+			return nil, fmt.Errorf("digest %d is not 64 hexadecimal digits", i)
 		}
 		copy(s.digests[i][:], b)
 	}

@@ -26,8 +26,8 @@ type Masked struct {
 	seed       *prg.Seed // nil where there are words
 }
 
-// masks lends the memory of masked words. Nothing else is ever there once a call
-// was masked, so that what is left over from one is what its cloud has seen.
+// masks lends memory for masked words and nothing else: what a call leaves there is what
+// its cloud has seen.
 var masks pool.Of[uint32]
 
 // scratch lends memory for integers on their way to be masked. None of it leaves the
@@ -177,14 +177,14 @@ func (c *Call) Expected() verify.Expected { return c.expected }
 // tiles are the integers of samples, at most most in magnitude. Each is asked for once.
 type tiles struct {
 	most int32
-	// of gives those of sample i from at on, so many, until it is called again.
+	// of returns elements [at, at+count) of sample i, valid until the next call.
 	of func(i, at, count int) []int32
-	// pairs gives those of samples i and i+1 side by side, so many of each. It is nil
-	// where there are none.
+	// pairs returns elements [at, at+count) of samples i and i+1 side by side: 2·count
+	// integers, valid until the next call. It is nil where samples come one at a time.
 	pairs func(i, at, count int) []int32
 }
 
-// mask sets what c is to hold of samples of integers x.
+// mask masks the samples x for call c, and returns c.
 func (l *Layer) mask(c *Call, pads *Pads, x tiles) (*Call, error) {
 	if pads != nil && l.scheme.Inputs != InputPad {
 		return nil, fmt.Errorf("%w: scheme %v has none", ErrPads, l.scheme)

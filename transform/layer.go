@@ -150,7 +150,7 @@ func RestoreLayer(r ring.Ring, s Scheme, st LayerState) (*Layer, error) {
 			return nil, fmt.Errorf("%w: %s %d has no unit", ErrMasks, c.name, i)
 		}
 		if !isPermutation(c.places) {
-			return nil, fmt.Errorf("%w: places of %ss are no permutation", ErrMasks, c.name)
+			return nil, fmt.Errorf("%w: places of %ss are not a permutation", ErrMasks, c.name)
 		}
 	}
 	for g := range groups {
@@ -241,9 +241,9 @@ func (l *Layer) CloudRows(n int) int {
 	return n
 }
 
-// cells calls do for every element of rows [from, to) of What: its place there, the place
-// of the element of W that it masks, and the row of W and input of What that its units
-// are of.
+// cells calls do for every element of rows [from, to) of What, with its index in What
+// (cloud), the index in W of the element that it masks (host), the row of W, which has the
+// unit D[row], and the input (channel) j of What, which has the unit F[U[j]].
 func (l *Layer) cells(from, to int, do func(cloud, host, row, j int)) {
 	_, rows, inputs := l.groups()
 	terms := l.op.Terms()
@@ -316,10 +316,10 @@ func (l *Layer) SealRows(w []int32, use func(rows []ring.Matrix) error) error {
 	})
 }
 
-// sealed returns how many rows of a role's matrix SealRows makes at once.
+// sealed returns the rows of a role's matrix that SealRows makes at once.
 func (l *Layer) sealed() int { return min(l.op.Rows(), max(1, sealWords/l.op.Terms())) }
 
-// blocks calls do for all rows, n from k on at a time.
+// blocks calls do for all rows, a block at a time: n rows, of which the first is k.
 func (l *Layer) blocks(do func(k, n int) error) error {
 	for k := 0; k < l.op.Rows(); k += l.sealed() {
 		if err := do(k, min(l.sealed(), l.op.Rows()-k)); err != nil {
@@ -406,9 +406,9 @@ func within(v []int32, most int32) bool {
 // of one length: y[i] = unit[i] · x[from[i]]. Without WeightPermute it is y = x, and
 // its table is empty.
 //
-// Short vectors are repeated in the table, so that loops over them are long. That of
-// the mask of inputs has the units' negatives, as a pass that subtracts is shorter;
-// that of the mask of outputs has them in the places of x, where they are multiplied.
+// Short vectors are repeated in the table, so that loops over them are long. The table for
+// inputs holds the units' negatives, as a pass that subtracts is shorter; the table for
+// outputs holds unit[i] at place from[i], as it multiplies before it moves.
 type mask struct {
 	unit  []uint32
 	table table
@@ -428,8 +428,8 @@ func newMask(r ring.Ring, from, unit []uint32) mask {
 	return mask{unit, newTable(r, places, units)}
 }
 
-// tile returns how many elements, whole vectors, a tile has: all its steps find it
-// in the first-level cache, or the second where one vector is long.
+// tile returns the elements of a tile, a whole number of vectors: few enough to stay in the
+// first-level cache through all steps, or in the second if one vector is long.
 func (m mask) tile() int {
 	const words = 2048
 	n := len(m.table.from)

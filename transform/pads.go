@@ -29,8 +29,8 @@ func (p *Pads) held() *sheet {
 	return p.s
 }
 
-// sheet holds the pads: that of its sample i is PRG(seed, first+i) with u[i].
-// What Take or Mask took is gone from it.
+// sheet holds pads: sample i has r = PRG(seed, first+i) and u[i]. What Take or Mask took is
+// gone from it.
 type sheet struct {
 	layer *Layer
 	key   prg.Seed
@@ -108,11 +108,11 @@ func (l *Layer) RestorePads(st PadsState) (*Pads, error) {
 		return nil, fmt.Errorf("%w: scheme %v has none", ErrPads, l.scheme)
 	}
 	if len(st.U) == 0 || st.First+uint64(len(st.U)) < st.First {
-		return nil, fmt.Errorf("%w: a state of %d samples", ErrPads, len(st.U))
+		return nil, fmt.Errorf("%w: the state has %d samples", ErrPads, len(st.U))
 	}
 	for i, u := range st.U {
 		if len(u) != l.cloud.OutLen() || l.ring.CheckCanonical(u) != nil {
-			return nil, fmt.Errorf("%w: sample %d of a state is none of the layer", ErrPads, i)
+			return nil, fmt.Errorf("%w: sample %d of the state does not fit the layer", ErrPads, i)
 		}
 	}
 	return &Pads{&sheet{layer: l, key: st.Seed, seed: prg.New(st.Seed), first: st.First, u: slices.Clone(st.U)}}, nil

@@ -34,13 +34,13 @@ type passes struct {
 	round func(dst []int32, v []float32, inverse float64)
 
 	// These are round, subSmall and liftMasked for two samples at once, whose integers
-	// are side by side: element i of the first at 2i, that of the second at 2i+1. The
+	// are side by side: element i of the first is at 2i, of the second at 2i+1. The
 	// table is read once for both.
 	roundPairs func(dst []int32, v0, v1 []float32, inverse [2]float64)
 	subPairs   func(m uint32, dst0, dst1 []uint32, x []int32, t table, moved []int32)
 	liftPairs  func(m uint32, dst []int32, v0, w0, v1, w1 []uint32, t table, moved []int32)
-	pairs      bool // they take less time than two of those
-	near       bool // but not where tables are near
+	pairs      bool // whether they are faster than the passes for one sample, twice
+	near       bool // except with tables that are near
 }
 
 // moves is how many words, or pairs of them, are moved before they are multiplied: they are still in the
@@ -66,7 +66,7 @@ type table struct {
 	high, low []uint32
 	unit      []uint32 // a
 	ratio     []float32
-	near      bool // every 32 places, from the first on, are among themselves
+	near      bool // from[i] is in the same block of 32 as i, for all i
 }
 
 // small is the largest magnitude of integers that subSmall takes: the error of x·ratio,

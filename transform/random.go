@@ -14,8 +14,8 @@ type source struct {
 	left  []byte
 }
 
-// below returns a uniform integer of [0, n), n >= 1: words masked to the bits
-// of n-1, those of n and above skipped.
+// below returns a uniform integer of [0, n), n >= 1: it masks words to the bits of n-1,
+// and skips the ones that are not below n.
 func (s *source) below(n uint32) uint32 {
 	mask := uint32(1)<<bits.Len32(n-1) - 1 // all ones for 32 bits
 	for {
@@ -52,8 +52,9 @@ func (s *source) permutation(n int) []uint32 {
 	return v
 }
 
-// within returns a permutation that moves blocks of size elements as outer
-// does, and permutes each inside: element g·size + i goes to block outer[g].
+// within returns a permutation that moves blocks of size elements as outer does, and
+// permutes the elements inside each: places g·size to (g+1)·size - 1 take the elements of
+// block outer[g].
 func (s *source) within(outer []uint32, size int) []uint32 {
 	v := make([]uint32, 0, len(outer)*size)
 	for _, g := range outer {

@@ -44,8 +44,8 @@ func (f Field) sub(a, b uint64) uint64 {
 	return min(d, d+f.p) // d wraps to above 2^63 when a < b
 }
 
-// uniform fills dst with uniform elements: words of src, masked to the bits of
-// P, those of P and above skipped.
+// uniform fills dst with uniform elements: it masks words of src to the bits of P, and
+// skips the ones that are not below P.
 func (f Field) uniform(dst []uint64, src io.Reader) error {
 	mask := uint64(1)<<bits.Len64(f.p) - 1
 	var buf [4096]byte

@@ -65,8 +65,8 @@ func (s Scale) setPairs(dst0, dst1 []float32, y []int32, at int, sample [2]float
 	}
 }
 
-// floatsGeneric is the twin that others are compared with. The conversions keep products
-// from being fused: one result on every machine.
+// floatsGeneric is the twin that others are compared with. The conversions keep the
+// compiler from fusing multiply and add, so that every machine gives one result.
 func floatsGeneric(dst []float32, y []int32, row, bias []float32, sample float32) {
 	y, row, bias = y[:len(dst)], row[:len(dst)], bias[:len(dst)]
 	for i := range dst {

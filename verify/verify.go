@@ -173,7 +173,7 @@ func (f Field) adjoint(op plan.Op, s []uint64, w []int32) []uint64 {
 		}
 	})
 
-	// What the bias adds is S summed over the same elements, alike for a group's channels.
+	// The bias adds S summed over the same elements, equally for all channels of a group.
 	sums, excess := make([]uint64, c.Positions()*c.Groups), make([]uint64, c.H*c.W*c.Groups)
 	for i := range sums {
 		sums[i] = f.sum(s[i*outG:][:outG])
@@ -207,9 +207,9 @@ func (v wide) byRows(c plan.Conv2D, s []uint64, w []int32, g, from, to int) {
 	}
 }
 
-// byColumns is byRows a position of the output at a time: the sum over its channels, of
-// S, which lies together, with a column of W, which is copied to lie so. It is faster
-// where columns are long and serve many positions.
+// byColumns is byRows a position of the output at a time: it sums S over that position's
+// channels, which are contiguous, times a column of W, which is copied to be contiguous.
+// It is faster if columns are long and serve many positions.
 func (v wide) byColumns(c plan.Conv2D, s []uint64, w []int32, g, from, to int) {
 	inG, outG := c.C/c.Groups, c.OutC/c.Groups
 	stride := outG + 16 // powers of two would share a few lines of a cache
@@ -233,8 +233,8 @@ func (v wide) byColumns(c plan.Conv2D, s []uint64, w []int32, g, from, to int) {
 	}
 }
 
-// reach calls do for each position of c's output that reads the map, and not padding, at
-// place a, b of the kernel, with the position that it reads.
+// reach calls do for each position out of c's output that reads the map, not padding, with
+// element (a, b) of the kernel; in is the position of the map that it reads.
 func reach(c plan.Conv2D, a, b int, do func(out, in int)) {
 	rows, cols := c.OutH(), c.OutW()
 	for p := range rows {
@@ -467,8 +467,8 @@ func (k *Key) check(c Candidate, expected Expected, use func(i, at int, tile []i
 	return nil
 }
 
-// near is how many pairs are summed and then used: they are still in the first-level
-// cache then.
+// near is how many pairs are summed before they are used: few enough to be in the
+// first-level cache still.
 const near = 1024
 
 // tiles lends memory for products that are not checked yet. None of it leaves check.

@@ -234,8 +234,8 @@ no daemon, and its rates do not depend on the machine.`,
 	return cmd
 }
 
-// result is what a bench found, in its forms. Where it has a method Verdict() error, that
-// says what of it is not as it is to be.
+// result is what a bench found, in its forms. If it has a method Verdict() error, that
+// says which criteria were not met.
 type result interface {
 	Table(io.Writer) error
 	CSV(io.Writer) error

@@ -10,7 +10,7 @@ import (
 	"github.com/securenets/securenets/transform"
 )
 
-// choices are the flags that say how to seal; link is nil for who always uses the default.
+// choices are the flags that say how to seal; link is nil for commands without --link.
 type choices struct{ scheme, ring, place, link *string }
 
 // choice gives cmd a flag that is one of some texts, the first unless it is set.

@@ -20,14 +20,14 @@ func identityFlag(cmd *cobra.Command) *string {
 	return cmd.Flags().StringP("identity", "i", "", "age identity `file`, as age-keygen writes; without it a passphrase is asked for")
 }
 
-// identities returns what opens a secret: those of a file, or a passphrase.
+// identities returns what opens a secret: the identities of a file, or a passphrase.
 func identities(ctx context.Context, file string) ([]age.Identity, error) {
 	with, _, err := reopen(ctx, file)
 	return with, err
 }
 
 // reopen returns what opens a secret, as identities does, and whom to encrypt it to when it
-// is written again: nobody, for those of before, or who knows the passphrase.
+// is written again: nil, which keeps its recipients, or the passphrase's recipient.
 func reopen(ctx context.Context, file string) (with []age.Identity, to []age.Recipient, err error) {
 	if file != "" {
 		with, err = readIdentities(file)
@@ -57,13 +57,13 @@ func readIdentities(file string) ([]age.Identity, error) {
 	ids, err := age.ParseIdentities(io.LimitReader(f, 1<<20))
 	if err != nil {
 		// What age says of a bad line may quote it.
-		return nil, fmt.Errorf("identity: %s is no file of age identities", file)
+		return nil, fmt.Errorf("identity: %s is not a file of age identities", file)
 	}
 	return ids, nil
 }
 
-// recipients returns whom to encrypt a secret to: the public keys given and the
-// owner of an identity file, or who knows a new passphrase.
+// recipients returns whom to encrypt a secret to: the public keys given and the owner of an
+// identity file or, with neither, a new passphrase that it asks for.
 func recipients(ctx context.Context, keys []string, file string) ([]age.Recipient, error) {
 	to, err := parseRecipients(keys)
 	if err != nil {
@@ -100,7 +100,7 @@ func parseRecipients(keys []string) (to []age.Recipient, err error) {
 		r, err := parseRecipient(k)
 		if err != nil {
 			// It may be a secret key, by mistake.
-			return nil, usagef("recipient %d is no public key of age", i+1)
+			return nil, usagef("recipient %d is not an age public key", i+1)
 		}
 		to = append(to, r)
 	}

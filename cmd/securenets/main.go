@@ -54,7 +54,7 @@ func run() int {
 	return exitStatus(err)
 }
 
-// hint says what to look at first after an error, where that is nearly always the same.
+// hint says what to look at first after an error that nearly always has the same cause.
 func hint(err error) string {
 	var refused *hostclient.RefusedError
 	switch {
@@ -69,8 +69,8 @@ func hint(err error) string {
 	}
 }
 
-// output remembers that not all could be written, which who writes a table line by line
-// does not look at.
+// output remembers the first failed write: code that prints line by line does not check
+// each.
 type output struct {
 	w   io.Writer
 	err error // the first

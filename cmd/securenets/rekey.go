@@ -76,7 +76,7 @@ may have become known as well, change that too: with -r, for other keys only, or
 			fmt.Fprintln(w, "Every layer is kept on this host, and none has check vectors.")
 			return nil
 		}
-		fmt.Fprintf(w, "check vectors of %d layers drawn anew; what runs with the old ones is to be ended\n", layers)
+		fmt.Fprintf(w, "check vectors of %d layers drawn anew; end the processes that still use the old ones\n", layers)
 		return nil
 	}
 	return cmd

@@ -328,7 +328,7 @@ func (c Config) Validate() error {
 		bad(key, "is %q, want one of %q", v, want)
 	}
 	if _, err := wire.SocketPath(c.Listen); err != nil {
-		bad("listen", "is no address: %v", err)
+		bad("listen", "is not an address: %v", err)
 	}
 	among("socket_mode", c.SocketMode, "0600", "0660", "0666")
 	for i, u := range c.AllowedUIDs {
@@ -336,7 +336,7 @@ func (c Config) Validate() error {
 	}
 	if c.TLS.Listen != "" {
 		if _, _, err := wire.HostPort(c.TLS.Listen); err != nil {
-			bad("tls.listen", "is no address: %v", err)
+			bad("tls.listen", "is not an address: %v", err)
 		}
 		for key, file := range map[string]string{"certificate": c.TLS.Certificate, "key": c.TLS.Key, "client_ca": c.TLS.ClientCA} {
 			if file == "" {
@@ -380,7 +380,7 @@ func (c Config) Validate() error {
 	}
 	for i, model := range c.Residency.Pinned {
 		if !isDigest(model) {
-			bad(fmt.Sprintf("residency.pinned[%d]", i), "is no digest of a model: want 64 hexadecimal digits in lower case")
+			bad(fmt.Sprintf("residency.pinned[%d]", i), "is not the digest of a model: want 64 hexadecimal digits in lower case")
 		}
 	}
 	within("shared_memory.bytes", c.SharedMemory.Bytes, 0, lane.MaxSize)
@@ -400,13 +400,13 @@ func (c Config) Validate() error {
 	for _, model := range slices.Sorted(maps.Keys(c.Batching.Models)) {
 		table := "batching.models." + model
 		if !isDigest(model) {
-			bad(table, "is no digest of a model: want 64 hexadecimal digits in lower case")
+			bad(table, "is not the digest of a model: want 64 hexadecimal digits in lower case")
 			continue
 		}
 		policy(table, c.Batching.For(model))
 	}
 	if _, _, err := c.Metrics.Address(); err != nil {
-		bad("metrics.listen", "is no address: %v", err)
+		bad("metrics.listen", "is not an address: %v", err)
 	}
 	return errors.Join(wrong...)
 }

@@ -146,12 +146,12 @@ func npyText(text string) (descr string, shape []int, err error) {
 	}
 	descr, ok = strings.CutPrefix(entries["descr"], "'")
 	if !ok {
-		return bad("descr is no string")
+		return bad("descr is not a string")
 	}
 	descr = strings.TrimSuffix(descr, "'")
 	list, ok := strings.CutPrefix(entries["shape"], "(")
 	if !ok {
-		return bad("shape is no tuple")
+		return bad("shape is not a tuple")
 	}
 	list = strings.TrimSuffix(strings.TrimSpace(strings.TrimSuffix(list, ")")), ",")
 	if list == "" {
@@ -160,7 +160,7 @@ func npyText(text string) (descr string, shape []int, err error) {
 	for size := range strings.SplitSeq(list, ",") {
 		v, err := strconv.Atoi(strings.TrimSpace(size))
 		if err != nil {
-			return bad("a size in shape is no number")
+			return bad("a size in shape is not a number")
 		}
 		shape = append(shape, v)
 	}

@@ -96,7 +96,7 @@ func removeStale(path string) error {
 		return err
 	}
 	if info.Mode().Type() != fs.ModeSocket {
-		return &fs.PathError{Op: "listen", Path: path, Err: errors.New("is there and is no socket")}
+		return &fs.PathError{Op: "listen", Path: path, Err: errors.New("exists and is not a socket")}
 	}
 	c, err := net.Dial("unix", path)
 	switch {

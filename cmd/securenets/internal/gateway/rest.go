@@ -263,7 +263,7 @@ func parameter[T any](all map[string]json.RawMessage, name string) (value T, ok 
 // Text is valid JSON, or nothing.
 func numbers(n int, text string) ([]float32, error) {
 	if !strings.HasPrefix(text, "[") {
-		return nil, refusal(codes.InvalidArgument, "the data of input %q is no array", inputName)
+		return nil, refusal(codes.InvalidArgument, "the data of input %q is not an array", inputName)
 	}
 	x := make([]float32, 0, min(n, len(text)/2))
 	for i := 0; i < len(text); {
@@ -281,7 +281,7 @@ func numbers(n int, text string) ([]float32, error) {
 			}
 			x, i = append(x, float32(v)), end
 		default:
-			return nil, refusal(codes.InvalidArgument, "something else than numbers in the data of input %q", inputName)
+			return nil, refusal(codes.InvalidArgument, "the data of input %q holds something other than numbers", inputName)
 		}
 	}
 	return x, nil

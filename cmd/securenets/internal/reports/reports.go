@@ -178,7 +178,7 @@ func rowsOf(top map[string]any) ([]map[string]any, string, error) {
 		for i, v := range list {
 			row, ok := v.(map[string]any)
 			if !ok {
-				return nil, "", fmt.Errorf("%w: row %d is no object", ErrReport, i)
+				return nil, "", fmt.Errorf("%w: row %d is not an object", ErrReport, i)
 			}
 			rows = append(rows, row)
 		}
@@ -273,7 +273,7 @@ func number(v any) (float64, error) {
 	}
 	f, err := strconv.ParseFloat(n.String(), 64)
 	if err != nil {
-		return 0, fmt.Errorf("%.40q is no number of 64 bits", n.String())
+		return 0, fmt.Errorf("%.40q is not a number of 64 bits", n.String())
 	}
 	return f, nil
 }
