@@ -3,23 +3,16 @@
 package config
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"math"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/BurntSushi/toml"
 
-	"github.com/securenets/securenets/internal/lane"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/wire"
 )
 
@@ -305,114 +298,4 @@ func Parse(text string) (Config, error) {
 		return Config{}, err
 	}
 	return c, nil
-}
-
-// Validate returns an error that wraps ErrInvalid and names every key whose
-// value is out of range.
-func (c Config) Validate() error {
-	var wrong []error
-	bad := func(key, format string, a ...any) {
-		wrong = append(wrong, fmt.Errorf("%w: %s %s", ErrInvalid, key, fmt.Sprintf(format, a...)))
-	}
-	within := func(key string, v, lo, hi int64) {
-		if v < lo || v > hi {
-			bad(key, "is %d, want %d to %d", v, lo, hi)
-		}
-	}
-	among := func(key, v string, want ...string) {
-		for _, w := range want {
-			if v == w {
-				return
-			}
-		}
-		bad(key, "is %q, want one of %q", v, want)
-	}
-	if _, err := wire.SocketPath(c.Listen); err != nil {
-		bad("listen", "is not an address: %v", err)
-	}
-	among("socket_mode", c.SocketMode, "0600", "0660", "0666")
-	for i, u := range c.AllowedUIDs {
-		within(fmt.Sprintf("allowed_uids[%d]", i), int64(u), 0, math.MaxUint32-1)
-	}
-	if c.TLS.Listen != "" {
-		if _, _, err := wire.HostPort(c.TLS.Listen); err != nil {
-			bad("tls.listen", "is not an address: %v", err)
-		}
-		for key, file := range map[string]string{"certificate": c.TLS.Certificate, "key": c.TLS.Key, "client_ca": c.TLS.ClientCA} {
-			if file == "" {
-				bad("tls."+key, "is empty: over TCP both sides have a certificate")
-			}
-		}
-	}
-	for i, name := range c.TLS.AllowedNames {
-		if kind, rest, _ := strings.Cut(name, ":"); rest == "" || kind != "uri" && kind != "dns" && kind != "cn" {
-			bad(fmt.Sprintf("tls.allowed_names[%d]", i), "is %q, want uri:, dns: or cn: and a name", name)
-		}
-	}
-	if c.StateDir == "" {
-		bad("state_dir", "is empty")
-	}
-	among("backend", c.Backend, BackendAuto, BackendCUDA, BackendCPU, BackendGonum)
-	for i, d := range c.CUDA.Devices {
-		within(fmt.Sprintf("cuda.devices[%d]", i), int64(d), 0, 1023)
-	}
-	within("cuda.memory_bytes", c.CUDA.MemoryBytes, 0, 1<<50)
-	within("cuda.pinned_bytes", c.CUDA.PinnedBytes, 0, 1<<50)
-	within("cuda.streams", int64(c.CUDA.Streams), 1, 64)
-	among("cuda.path", c.CUDA.Path, PathAuto, PathFused, PathInt8, PathFloat64)
-	within("threads", int64(c.Threads), 0, 1024)
-	within("drain_timeout_seconds", int64(c.DrainTimeoutSeconds), 0, 3600)
-	among("log.format", c.Log.Format, LogText, LogJSON)
-	within("limits.max_models", int64(c.Limits.MaxModels), 1, 1<<16)
-	within("limits.max_model_bytes", c.Limits.MaxModelBytes, 1, plan.MaxExtent*4)
-	within("limits.max_models_per_caller", int64(c.Limits.MaxModelsPerCaller), 1, 1<<16)
-	within("limits.max_model_bytes_per_caller", c.Limits.MaxModelBytesPerCaller, 1, 1<<50)
-	if c.Limits.MaxUploadBytesPerSecond != 0 {
-		within("limits.max_upload_bytes_per_second", c.Limits.MaxUploadBytesPerSecond, minUploadRate, 1<<50)
-	}
-	within("limits.max_bytes_in_flight", c.Limits.MaxBytesInFlight, minBytesInFlight, 1<<50)
-	within("limits.max_loaded_bytes", c.Limits.MaxLoadedBytes, 1, 1<<50)
-	within("limits.max_multiply_adds", c.Limits.MaxMultiplyAdds, 1, 1<<50)
-	within("limits.max_calls", int64(c.Limits.MaxCalls), 1, 1<<20)
-	within("limits.stall_timeout_seconds", int64(c.Limits.StallTimeoutSeconds), 1, 3600)
-	if c.Limits.UploadExpirySeconds != 0 {
-		within("limits.upload_expiry_seconds", int64(c.Limits.UploadExpirySeconds), 3600, 1<<30)
-	}
-	for i, model := range c.Residency.Pinned {
-		if !isDigest(model) {
-			bad(fmt.Sprintf("residency.pinned[%d]", i), "is not the digest of a model: want 64 hexadecimal digits in lower case")
-		}
-	}
-	within("shared_memory.bytes", c.SharedMemory.Bytes, 0, lane.MaxSize)
-	within("shared_memory.bytes_per_connection", c.SharedMemory.BytesPerConnection, lane.Grain, lane.MaxSize)
-	if c.SharedMemory.Bytes > 0 && c.SharedMemory.BytesPerConnection > c.SharedMemory.Bytes {
-		bad("shared_memory.bytes_per_connection", "is %d, more than shared_memory.bytes", c.SharedMemory.BytesPerConnection)
-	}
-	policy := func(table string, p Policy) {
-		within(table+".max_batch_size", int64(p.MaxBatchSize), 1, 1<<20)
-		within(table+".max_queue_delay_microseconds", int64(p.MaxQueueDelayMicroseconds), 0, 10_000_000)
-		within(table+".max_queue_size", int64(p.MaxQueueSize), 1, 1<<16)
-		within(table+".default_timeout_microseconds", int64(p.DefaultTimeoutMicroseconds), 0, 3_600_000_000)
-		within(table+".priority_levels", int64(p.PriorityLevels), 0, 1<<16)
-		within(table+".default_priority_level", int64(p.DefaultPriorityLevel), min(1, int64(p.PriorityLevels)), max(0, int64(p.PriorityLevels)))
-	}
-	policy("batching", c.Batching.Policy)
-	for _, model := range slices.Sorted(maps.Keys(c.Batching.Models)) {
-		table := "batching.models." + model
-		if !isDigest(model) {
-			bad(table, "is not the digest of a model: want 64 hexadecimal digits in lower case")
-			continue
-		}
-		policy(table, c.Batching.For(model))
-	}
-	if _, _, err := c.Metrics.Address(); err != nil {
-		bad("metrics.listen", "is not an address: %v", err)
-	}
-	return errors.Join(wrong...)
-}
-
-// isDigest reports whether a text is a model's digest, as it is written here.
-func isDigest(s string) bool {
-	b, err := hex.DecodeString(s)
-	return err == nil && len(b) == sha256.Size && s == strings.ToLower(s)
 }
