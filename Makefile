@@ -6,8 +6,9 @@ BIN      := bin
 # The CUDA backend is built on linux/amd64 where there is gcc. It needs no CUDA to be
 # installed: its own headers, and archives with nothing in them for the linker.
 CUDA     := $(CURDIR)/kernels/cuda/internal/driver
-# The folder is no flag, which would have go build all that has C in it, the standard library's too,
-# anew in every checkout. The headers' sum is: go would not see that they changed.
+# The folder goes in by CPATH and LIBRARY_PATH: as a flag it would have go rebuild all C code, the
+# standard library's included, in every checkout. go does not see changes of headers found that way,
+# so their checksum is a flag.
 GPU_ENV  := CGO_ENABLED=1 CPATH=$(CUDA)/include LIBRARY_PATH=$(CUDA)/lib CGO_CFLAGS="-O2 -g -Wno-deprecated-declarations -DCUDA_HEADERS=$(shell cat $(CUDA)/include/*.h $(CUDA)/lib/*.a | cksum | cut -d ' ' -f 1)"
 HAS_GCC  := $(shell test "$$($(GO) env GOOS)/$$($(GO) env GOARCH)" = linux/amd64 && command -v gcc)
 CLANG    ?= clang-19
@@ -37,7 +38,7 @@ build-cpu: ## Build both without CUDA and without C
 run: build ## The main job: classify real images on a daemon of our own, every product checked
 	$(BIN)/securenets demo
 
-# What `make lint` vets is not vetted again.
+# -vet=off: `make lint` vets.
 .PHONY: test
 test: test-gpu ## Run all tests, then some again: without assembly, and under the race detector
 	@command -v python3 >/dev/null || echo 'python3 is missing: docs/vectors/check.py and the client of the spec do not run'
@@ -95,7 +96,7 @@ generate-check: ## Fail where generated files are not what their sources give
 	else echo '$(CLANG) is missing: the PTX of kernels/cuda is not compared with its source'; fi
 	@git diff --exit-code --stat -- '*.pb.go' '*_amd64.s' '*_amd64.S' kernels/cuda/internal/driver '*.ptx' || { echo "generated files differ: commit what go generate writes"; exit 1; }
 
-# A cluster of two blocks is what clang-19 has no attribute for.
+# clang-19 has no attribute for clusters of two blocks: sed adds the directives to the PTX.
 .PHONY: ptx
 ptx: ## Compile the CUDA kernels to PTX (Debian package clang-19)
 	cd kernels/cuda && for k in kernels:sm_70 hopper:sm_90a; do \
