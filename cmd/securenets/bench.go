@@ -124,7 +124,7 @@ them. In the same rounds it measures plain float32. The host uses one thread for
 	}
 	flags := cmd.Flags()
 	var o place.Options
-	flags.StringArrayVar(&o.Networks, "network", []string{"mnist-cnn", "cifar-cnn"}, "one of "+strings.Join(models.Names(), ", ")+" (repeatable)")
+	flags.StringArrayVar(&o.Networks, "network", []string{"mnist-cnn", "cifar-cnn"}, "`name` of a network: one of "+strings.Join(models.Names(), ", ")+" (repeatable)")
 	daemon := daemonFlag(cmd)
 	benchFlags(cmd, func(ctx context.Context, general measure.Options) (result, error) {
 		o.Options = general
@@ -229,7 +229,7 @@ often it was right, beside the rate by chance, of an attacker who sees nothing. 
 no daemon, and its rates do not depend on the machine.`,
 		Args: cobra.NoArgs,
 	}
-	networks := cmd.Flags().StringArray("network", models.Names(), "one of "+strings.Join(models.Names(), ", ")+" (repeatable)")
+	networks := cmd.Flags().StringArray("network", models.Names(), "`name` of a network: one of "+strings.Join(models.Names(), ", ")+" (repeatable)")
 	benchFlags(cmd, func(ctx context.Context, o measure.Options) (result, error) { return attacks.Run(ctx, *networks, o) })
 	return cmd
 }

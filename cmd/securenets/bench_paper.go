@@ -41,7 +41,7 @@ partial.`,
 	}
 	flags := cmd.Flags()
 	var o paper.Options
-	flags.StringArrayVar(&o.Networks, "network", paper.Networks, "one of "+strings.Join(paper.Networks, ", ")+" (repeatable)")
+	flags.StringArrayVar(&o.Networks, "network", paper.Networks, "`name` of a network: one of "+strings.Join(paper.Networks, ", ")+" (repeatable)")
 	daemon := daemonFlag(cmd)
 	flags.StringVar(&o.Python, "python", "", "`path` of a Python interpreter with onnxruntime and TenSEAL (default: what bench/peers/venv.sh made)")
 	flags.BoolVar(&o.Quick, "quick", false, "measure less, in a minute or two")

@@ -5,13 +5,17 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/transform"
 )
 
 // choices are the flags that say how to seal; link is nil for commands without --link.
-type choices struct{ scheme, ring, place, link *string }
+type choices struct {
+	scheme, ring, place, link *string
+	flags                     *pflag.FlagSet
+}
 
 // choice gives cmd a flag that is one of some texts, the first unless it is set.
 func choice(cmd *cobra.Command, name, usage string, of []string) *string {
@@ -31,6 +35,7 @@ func choiceFlags(cmd *cobra.Command) choices {
 	}
 	places := []string{string(hostclient.PlaceAll), string(hostclient.PlaceAuto)}
 	return choices{
+		flags:  cmd.Flags(),
 		scheme: choice(cmd, "scheme", "how to mask: "+strings.Join(schemes, ", ")+` (see "securenets help schemes")`, schemes),
 		ring: choice(cmd, "ring", "integers to compute in: q4, or q3 with three quarters of the bytes and of the cloud's work, and coarser quantisation "+
 			`(see "check --data")`, rings),
@@ -58,6 +63,9 @@ func (c choices) options() (o hostclient.SealOptions, err error) {
 	o.Place, bad[2] = hostclient.ParsePlace(*c.place)
 	if c.link != nil {
 		o.Link, bad[3] = hostclient.ParseLink(*c.link)
+		if bad[3] == nil && c.flags.Changed("link") && o.Place != hostclient.PlaceAuto {
+			bad[3] = errors.New("--link is used only with --place auto")
+		}
 	}
 	if err := errors.Join(bad[:]...); err != nil {
 		return o, usageError{err}

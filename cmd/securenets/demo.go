@@ -32,7 +32,7 @@ cost less here, even if that leaves no layer for a daemon.`,
 	}
 	o := demo.Options{}
 	flags := cmd.Flags()
-	flags.StringVar(&o.Network, "network", "mnist-cnn", "one of "+strings.Join(models.Names(), ", "))
+	flags.StringVar(&o.Network, "network", "mnist-cnn", "`name` of a network: one of "+strings.Join(models.Names(), ", "))
 	cmd.RegisterFlagCompletionFunc("network", cobra.FixedCompletions(models.Names(), cobra.ShellCompDirectiveNoFileComp))
 	choose := choiceFlags(cmd)
 	clouds := flags.Int("clouds", 1, "number of clouds; without --scheme, this selects the first scheme for that number")

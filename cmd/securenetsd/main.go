@@ -59,7 +59,12 @@ func newCommand(args []string) *cobra.Command {
 		Short: "Multiply masked matrices for SecureNets hosts",
 		Long: `securenetsd is the cloud's side of SecureNets: it stores sealed models and
 multiplies masked inputs with them, for hosts that it cannot look into.`,
-		Args:          cobra.NoArgs,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if err := cobra.NoArgs(cmd, args); err != nil {
+				return fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())
+			}
+			return nil
+		},
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
