@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -208,7 +209,17 @@ func classify(ctx context.Context, err error) error {
 		// that does not parse, or is larger than any may be.
 		kind = ErrBadAnswer
 	}
-	return fmt.Errorf("%w: %.256q", kind, s.Message())
+	return fmt.Errorf("%w: %.256q", kind, cause(s.Message()))
+}
+
+// cause returns what lies behind a failed connection, which gRPC quotes.
+func cause(message string) string {
+	if _, quoted, ok := strings.Cut(message, "connection error: desc = "); ok {
+		if s, err := strconv.Unquote(quoted); err == nil {
+			return strings.TrimPrefix(s, "transport: Error while dialing: ")
+		}
+	}
+	return message
 }
 
 // fault is classify for a call that is told by its name.

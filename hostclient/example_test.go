@@ -4,16 +4,20 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"os"
 
 	"github.com/securenets/securenets/hostclient"
-	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/kernels/cpu"
 	"github.com/securenets/securenets/transform"
 )
 
-// tinyONNX is a network of two inputs: y = (relu(a + b), relu(a - b)).
+// tinyONNX returns a network of two inputs: y = (relu(a + b), relu(a - b)).
 func tinyONNX() []byte {
-	return model(chain(graph.Vector(2), &graph.Dense{In: 2, Out: 2, W: []float32{1, 1, 1, -1}}, graph.ReLU{}))
+	b, err := os.ReadFile("testdata/tiny.onnx")
+	if err != nil {
+		log.Fatal(err)
+	}
+	return b
 }
 
 func ExampleSeal() {

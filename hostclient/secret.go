@@ -12,7 +12,8 @@ import (
 	"github.com/securenets/securenets/verify"
 )
 
-// Secret is what only the host knows of a sealed network. It prints redacted.
+// Secret is what only the host knows of a sealed network: Seal makes one, and ReadSecret and
+// DecryptSecret read it. Its zero value is of no use. It prints redacted.
 type Secret struct {
 	*content // also in fields of others that are not exported, where fmt calls no Format
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -104,13 +105,13 @@ func (c clouds) dial(roles int, options ...hostclient.DialOption) (clients []*ho
 	}
 	addrs, providers := *c.endpoints, *c.providers
 	if len(addrs) != roles {
-		return nil, nil, usagef("the scheme has %d roles and %d endpoints are given: give -e once for each role", roles, len(addrs))
+		return nil, nil, usagef("give -e once for each role of the scheme: roles: %d, endpoints given: %d", roles, len(addrs))
 	}
 	if len(providers) == 0 {
 		providers = make([]string, roles)
 	}
 	if len(providers) != roles {
-		return nil, nil, usagef("the scheme has %d roles and %d providers are given: give --provider once for each role, or not at all", roles, len(providers))
+		return nil, nil, usagef("give --provider once for each role of the scheme, or not at all: roles: %d, providers given: %d", roles, len(providers))
 	}
 	closeAll = func() {
 		for _, c := range clients {
@@ -146,7 +147,7 @@ func (c clouds) dialSpares(spares []string, roles int, options ...hostclient.Dia
 		}
 		if role < 0 || role >= roles {
 			closeAll()
-			return nil, nil, usagef("--spare %s: there are %d roles", s, roles)
+			return nil, nil, usagef("--spare %s: want a role from 0 to %d", s, roles-1)
 		}
 		client, err := c.tls.dial(addr, "", options...)
 		if err != nil {
@@ -174,7 +175,7 @@ records in the secret which provider has which role, for good; it needs -i for t
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		models, err := hostclient.SealedFiles(args[0])
-		if errors.Is(err, fs.ErrNotExist) {
+		if _, folder := os.Stat(args[0]); folder == nil && errors.Is(err, fs.ErrNotExist) {
 			err = fmt.Errorf("%w (there is none where \"seal\" kept every layer)", err)
 		}
 		if err != nil {
