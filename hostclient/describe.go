@@ -16,11 +16,32 @@ type Description struct {
 	Guarantee transform.Guarantee `json:"guarantee"`
 	Digests   []string            `json:"digests"`             // hex, one a role
 	Providers [][]string          `json:"providers,omitempty"` // by role; left out where none has one for good
-	Input     [3]int              `json:"input"`               // C, H, W
+	Input     [3]int              `json:"input"`               // C, H, W; of all inputs one after the other, where there are several
+	Inputs    []InputDescription  `json:"inputs,omitempty"`    // of several, or of one of integers; else left out
 	Output    int                 `json:"output"`
 	Layers    []LayerDescription  `json:"layers"`
 	// Placement sums up the costs of all layers; nil where they were not measured.
 	Placement *Placement `json:"placement,omitempty"`
+}
+
+// InputDescription describes one of a network's inputs.
+type InputDescription struct {
+	Name  string `json:"name"`
+	Shape [3]int `json:"shape"` // C, H, W
+	// Integers are the least and the largest that an element may be; nil for floats.
+	Integers *[2]int `json:"integers,omitempty"`
+}
+
+// describeInputs returns what the inputs of a graph are, if it is not one of floats.
+func describeInputs(g *graph.Graph) (inputs []InputDescription) {
+	for _, p := range g.Parts {
+		d := InputDescription{Name: p.Name, Shape: [3]int{p.Shape.C, p.Shape.H, p.Shape.W}}
+		if p.From != p.Below {
+			d.Integers = &[2]int{p.From, p.Below - 1}
+		}
+		inputs = append(inputs, d)
+	}
+	return inputs
 }
 
 // Placement is what the linear layers of a network cost the host per sample, as sealing
@@ -61,6 +82,7 @@ func (s *Secret) Describe() Description {
 		Providers: s.providers,
 		Input:     [3]int{in.C, in.H, in.W},
 		Output:    out.Len(),
+		Inputs:    describeInputs(s.net.Graph),
 	}
 	for _, digest := range s.digests {
 		d.Digests = append(d.Digests, digest.String())

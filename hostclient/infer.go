@@ -16,7 +16,8 @@ import (
 	"github.com/securenets/securenets/transform"
 )
 
-// samples returns how many samples x holds. It refuses values that are not finite.
+// samples returns how many samples x holds. It refuses values that are not finite, and what is no
+// integer that the network takes.
 func (nw *network) samples(x []float32) (int, error) {
 	in := nw.Input.Len()
 	if len(x) == 0 || len(x)%in != 0 {
@@ -24,6 +25,9 @@ func (nw *network) samples(x []float32) (int, error) {
 	}
 	if i := notFinite(x); i >= 0 {
 		return 0, fmt.Errorf("%w: value %d of sample %d is not finite", ErrInput, i%in, i/in)
+	}
+	if err := nw.CheckInput(x); err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrInput, err)
 	}
 	return len(x) / in, nil
 }
@@ -42,7 +46,8 @@ func checkOutputs(y []float32, n int) error {
 }
 
 // Infer runs n samples through the network. x holds them one after the other, in the
-// order of the model's ONNX input (C, H, W). The result has the network's outputs in that
+// order of the model's ONNX input (C, H, W), and each sample's inputs one after the other where
+// the model has several (Description.Inputs). The result has the network's outputs in that
 // order. On any error nothing of the batch is returned, and the pads that it took are
 // gone. It takes the pads of the whole batch before anything is sent, and none if ctx has
 // ended by then.

@@ -36,6 +36,10 @@ func (m *ModelFile) Input() [3]int {
 	return [3]int{in.C, in.H, in.W}
 }
 
+// Inputs describes the inputs of which a sample has the elements one after the other, if it is not
+// one of floats.
+func (m *ModelFile) Inputs() []InputDescription { return describeInputs(m.file.Graph) }
+
 // Preview is the function Preview.
 func (m *ModelFile) Preview(s transform.Scheme, in Ring) (Description, error) {
 	return preview(m.file.Graph, s, in)

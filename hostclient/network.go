@@ -33,7 +33,7 @@ func newNetwork(g *graph.Graph) (*network, error) {
 	return nw, nw.checkMemory()
 }
 
-// bare returns nw without the weights of its layers.
+// bare returns nw without the weights of its layers. The tables of embeddings are nw's.
 func (nw *network) bare() (*network, error) {
 	structure, err := graph.EncodeStructure(nw.Graph)
 	if err != nil {
@@ -43,6 +43,10 @@ func (nw *network) bare() (*network, error) {
 	if err != nil {
 		return nil, err
 	}
+	bare := g.Embeddings()
+	for i, e := range nw.Embeddings() {
+		bare[i].Table = e.Table // which stays with the host
+	}
 	return newNetwork(g)
 }
 
@@ -50,19 +54,23 @@ func (nw *network) bare() (*network, error) {
 const maxValue = 1 << 26
 
 // checkMemory returns ErrTooLarge where sizes that a model may name in few bytes would take
-// gigabytes: of a value, or of the keys of all layers, which a secret must have room for.
+// gigabytes: of a value, or of the keys of all layers and tables, which a secret must have
+// room for.
 func (nw *network) checkMemory() error {
 	for v, s := range nw.shapes {
 		if s.Len() > maxValue {
 			return fmt.Errorf("%w: value %d, %v", ErrTooLarge, v, s)
 		}
 	}
-	keys := int64(0) // bytes
+	keys := int64(0) // bytes, with tables
+	for _, e := range nw.Embeddings() {
+		keys += 4 * int64(e.Rows) * int64(e.Width)
+	}
 	for _, l := range nw.layers {
 		keys += 8 * int64(l.Plan().InLen()+l.Plan().OutLen())
 	}
 	if keys > maxSecret {
-		return fmt.Errorf("%w: keys of %d bytes for all layers", ErrTooLarge, keys)
+		return fmt.Errorf("%w: keys and tables of %d bytes", ErrTooLarge, keys)
 	}
 	return nil
 }

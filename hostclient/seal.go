@@ -310,7 +310,7 @@ func (s *sealing) seal(ctx context.Context, create func(role int, size int64) (i
 	return nil
 }
 
-// prepare checks a graph, and returns for each layer the rms/peak of its inputs
+// prepare checks a graph, loads the tables of its embeddings, and returns for each layer the rms/peak of its inputs
 // by o's samples: 0 without any.
 func prepare(ctx context.Context, r ring.Ring, g *graph.Graph, o SealOptions) (*network, []float64, error) {
 	if err := g.Validate(); err != nil {
@@ -319,6 +319,11 @@ func prepare(ctx context.Context, r ring.Ring, g *graph.Graph, o SealOptions) (*
 	nw, err := newNetwork(g)
 	if err != nil {
 		return nil, nil, err
+	}
+	for i, e := range nw.Embeddings() {
+		if err := e.Load(); err != nil {
+			return nil, nil, fmt.Errorf("embedding %d: %w", i, err)
+		}
 	}
 	rho := make([]float64, len(nw.layers))
 	if len(o.Calibration) > 0 {

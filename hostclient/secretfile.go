@@ -25,7 +25,8 @@ import (
 
 // A secret file is a safetensors file, encrypted by age. The metadata has
 // secretHeader as JSON under secretKey. The tensors, one-dimensional, are
-// "structure" (U8, graph.EncodeStructure's bytes), "stock" (U8, the key of durable
+// "structure" (U8, graph.EncodeStructure's bytes), "table.0", "table.1" and so on (F32, row-major,
+// those of embeddings in order), "stock" (U8, the key of durable
 // stocks; InputPad only) and, for layer l in order,
 //
 //	l.scale F32 · l.D l.F l.E l.U U32 (WeightPermute only) · l.S l.V U64
@@ -42,6 +43,9 @@ const (
 	maxSecret    = 1 << 32 // bytes, of plaintext
 	ageIntro     = "age-encryption.org/v1\n"
 )
+
+// tableName returns the name of the table of embedding i.
+func tableName(i int) string { return "table." + strconv.Itoa(i) }
 
 type secretHeader struct {
 	Version int      `json:"version"`
@@ -80,6 +84,9 @@ func (s *Secret) marshal(w io.Writer, to []age.Recipient) error {
 	}
 	var f vectors
 	add(&f, "structure", structure)
+	for i, e := range s.net.Embeddings() {
+		add(&f, tableName(i), e.Table)
+	}
 	if s.scheme.Inputs == transform.InputPad {
 		add(&f, "stock", s.stock[:])
 	}
@@ -200,6 +207,15 @@ func unmarshalSecret(r io.Reader, most int64) (*Secret, error) {
 	}
 	if s.net, err = newNetwork(g); err != nil {
 		return nil, err
+	}
+	for i, e := range s.net.Embeddings() {
+		e.Table = next[float32](t, tableName(i))
+		if t.err != nil || len(e.Table) != e.Rows*e.Width {
+			return nil, errors.New("a table is missing, or of another size")
+		}
+		if err := e.Load(); err != nil {
+			return nil, err
+		}
 	}
 	if s.scheme.Inputs == transform.InputPad {
 		if n := copy(s.stock[:], next[uint8](t, "stock")); n != len(s.stock) {

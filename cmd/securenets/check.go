@@ -57,7 +57,7 @@ With --place auto it measures what "seal" would with that flag, for a cloud reac
 		Args: cobra.ExactArgs(1),
 	}
 	choose := sealFlags(cmd)
-	data := cmd.Flags().String("data", "", "`file` of samples (npy, IDX, CIFAR-10, PNG)")
+	data := cmd.Flags().String("data", "", "`file` of samples (npy, npz, IDX, CIFAR-10, PNG)")
 	labels := cmd.Flags().String("labels", "", "`file` of their labels (IDX, CIFAR-10)")
 	samples := cmd.Flags().Int("samples", 256, "the most samples to run")
 	asJSON := jsonFlag(cmd)
@@ -102,7 +102,7 @@ With --place auto it measures what "seal" would with that flag, for a cloud reac
 			bar := newProgress(cmd)
 			defer bar.clear()
 			bar.step("samples", 0, 0)
-			if result.comparison, err = compare(cmd.Context(), model, args[0], o, d.Input, *data, *labels, *samples); err != nil {
+			if result.comparison, err = compare(cmd.Context(), model, args[0], o, takenBy(d), *data, *labels, *samples); err != nil {
 				return err
 			}
 			bar.clear()
@@ -135,8 +135,8 @@ func (c *comparison) print(w io.Writer) {
 }
 
 // compare runs the first samples of a file, at most n, in float32 and quantised.
-func compare(ctx context.Context, model *hostclient.ModelFile, path string, o hostclient.SealOptions, input [3]int, data, labels string, n int) (*comparison, error) {
-	images, err := readSamples(data, input)
+func compare(ctx context.Context, model *hostclient.ModelFile, path string, o hostclient.SealOptions, takes taken, data, labels string, n int) (*comparison, error) {
+	images, err := readSamples(data, takes)
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,10 @@ func newInfer(endpoint string) *cobra.Command {
 each sample: the file, the sample's index in it, the class with the highest score, and
 all scores.
 
+A network of text takes integers: ids of tokens, as an npy file, or, if it has several
+inputs, an npz file with an array for each by its name, as numpy.savez(FILE, **tokens)
+writes what a tokeniser returns. "inspect" shows the inputs.
+
 If a cloud answers wrongly, infer ends with exit status 3 and writes nothing of that batch.
 With --retries it asks again first, and if that succeeds only reports the wrong answer on
 standard error. If "seal --place auto" kept every layer, no cloud is asked.`,
@@ -47,7 +51,7 @@ standard error. If "seal --place auto" kept every layer, no cloud is asked.`,
 			ctx:     cmd.Context(),
 			session: session.Session,
 			out:     json.NewEncoder(cmd.OutOrStdout()),
-			input:   session.secret.Describe().Input,
+			takes:   takenBy(session.secret.Describe()),
 			size:    *batch,
 			bar:     bar,
 		}
@@ -93,7 +97,7 @@ type inference struct {
 	ctx     context.Context
 	session *hostclient.Session
 	out     *json.Encoder
-	input   [3]int // C, H, W
+	takes   taken
 	size    int    // samples a batch
 	bar     *progress
 
@@ -112,7 +116,7 @@ type prediction struct {
 
 // add reads a file, and runs what fills a batch.
 func (in *inference) add(file string) error {
-	images, err := readSamples(file, in.input)
+	images, err := readSamples(file, in.takes)
 	if err != nil {
 		return err
 	}
@@ -152,9 +156,25 @@ func (in *inference) flush() error {
 	return nil
 }
 
-// readSamples reads a file of samples for a network whose input is C, H, W. A
-// vector may stand for a map, and a map for a vector: their order is one.
-func readSamples(file string, input [3]int) (*dataset.Images, error) {
+// taken is what a network takes.
+type taken struct {
+	input  [3]int // C, H, W
+	inputs []hostclient.InputDescription
+}
+
+func takenBy(d hostclient.Description) taken { return taken{d.Input, d.Inputs} }
+
+// readSamples reads a file of samples for a network. A vector may stand for a map, and a map
+// for a vector: their order is one.
+func readSamples(file string, takes taken) (*dataset.Images, error) {
+	if len(takes.inputs) > 0 {
+		var inputs []dataset.Input
+		for _, in := range takes.inputs {
+			inputs = append(inputs, dataset.Input{Name: in.Name, Elements: in.Shape[0] * in.Shape[1] * in.Shape[2], Integers: in.Integers != nil})
+		}
+		return dataset.OpenInputs(file, inputs)
+	}
+	input := takes.input
 	channels, elements := input[0], input[0]*input[1]*input[2]
 	if input[1]*input[2] == 1 {
 		channels = 1 // of a PNG, or three where it has as many elements then

@@ -59,7 +59,19 @@ func printLayers(w io.Writer, d hostclient.Description) {
 	wordBytes := int64(d.WordBytes)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "layer\toutput\truns on\tlargest input\tmultiply-adds\tbytes up\tbytes down\t   the cloud sees")
-	fmt.Fprintf(t, "input\t%dx%dx%d\t\t\t\t\t\t\n", d.Input[1], d.Input[2], d.Input[0])
+	row := func(name string, shape [3]int) {
+		fmt.Fprintf(t, "%s\t%dx%dx%d\t\t\t\t\t\t\n", name, shape[1], shape[2], shape[0])
+	}
+	for _, in := range d.Inputs {
+		name := "input " + in.Name
+		if v := in.Integers; v != nil {
+			name += fmt.Sprintf(" (%d to %d)", v[0], v[1])
+		}
+		row(name, in.Shape)
+	}
+	if len(d.Inputs) == 0 {
+		row("input", d.Input)
+	}
 	var sum hostclient.LayerDescription
 	for _, l := range d.Layers {
 		sum.MulAdds += l.MulAdds

@@ -39,7 +39,7 @@ a daemon on the same machine accepts it by default; TLS costs most.`,
 	}
 	out := cmd.Flags().StringP("out", "o", "", "`folder` to write")
 	choose := sealFlags(cmd)
-	calibrate := cmd.Flags().String("calibrate", "", "`file` of samples (npy, IDX, CIFAR-10, PNG) to choose each layer's bits from")
+	calibrate := cmd.Flags().String("calibrate", "", "`file` of samples (npy, npz, IDX, CIFAR-10, PNG) to choose each layer's bits from")
 	keys := cmd.Flags().StringArrayP("recipient", "r", nil, "age public `key` that can open the secret (repeatable)")
 	identity := identityFlag(cmd)
 	asJSON := jsonFlag(cmd)
@@ -64,7 +64,7 @@ a daemon on the same machine accepts it by default; TLS costs most.`,
 		o.Multiplier = cpu.New(cpu.Options{})
 		o.Progress = func(done, total int) { bar.step("sealing layers", int64(done), int64(total)) }
 		if *calibrate != "" {
-			images, err := readSamples(*calibrate, model.Input())
+			images, err := readSamples(*calibrate, taken{model.Input(), model.Inputs()})
 			if err != nil {
 				return err
 			}

@@ -1,5 +1,6 @@
 // Package dataset reads images and labels from files: IDX (plain or gzipped), in which
-// MNIST comes, CIFAR-10's binary version, NumPy's .npy, and PNG. It treats them as
+// MNIST comes, CIFAR-10's binary version, NumPy's .npy, and PNG; and the inputs of networks of
+// text from .npy and .npz. It treats them as
 // hostile: the memory it takes depends on what a file delivers, not on what its header
 // declares, up to a fixed limit, and errors say what is wrong.
 package dataset

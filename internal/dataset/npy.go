@@ -57,6 +57,80 @@ func ReadNPY(r io.Reader) (*Images, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: npy elements of type %q, want uint8, float32 or float64", ErrFormat, descr)
 	}
+	m, n, err := npySizes(shape)
+	if err != nil {
+		return nil, err
+	}
+	if m.Data, err = readElements(r, n, t.size, t.decode); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// MaxInteger is the largest magnitude up to which float32 has all integers.
+const MaxInteger = 1 << 24
+
+// ReadIntegers reads an array of integers or bools, of the dimensions that ReadNPY takes, as they
+// are: a uint8 is not scaled. It refuses what is larger than MaxInteger in magnitude.
+func ReadIntegers(r io.Reader) (*Images, error) {
+	descr, shape, err := npyHeader(r)
+	if err != nil {
+		return nil, err
+	}
+	var order binary.ByteOrder = binary.LittleEndian
+	if strings.HasPrefix(descr, ">") {
+		order = binary.BigEndian
+	}
+	var size int
+	var value func(b []byte) int64
+	switch strings.TrimLeft(descr, "<>|") {
+	case "b1":
+		size, value = 1, func(b []byte) int64 { return min(int64(b[0]), 1) }
+	case "i1":
+		size, value = 1, func(b []byte) int64 { return int64(int8(b[0])) }
+	case "u1":
+		size, value = 1, func(b []byte) int64 { return int64(b[0]) }
+	case "i2":
+		size, value = 2, func(b []byte) int64 { return int64(int16(order.Uint16(b))) }
+	case "u2":
+		size, value = 2, func(b []byte) int64 { return int64(order.Uint16(b)) }
+	case "i4":
+		size, value = 4, func(b []byte) int64 { return int64(int32(order.Uint32(b))) }
+	case "u4":
+		size, value = 4, func(b []byte) int64 { return int64(order.Uint32(b)) }
+	case "i8":
+		size, value = 8, func(b []byte) int64 { return int64(order.Uint64(b)) }
+	case "u8":
+		size, value = 8, func(b []byte) int64 { return int64(min(order.Uint64(b), math.MaxInt64)) }
+	default:
+		return nil, fmt.Errorf("%w: npy elements of type %q, want integers or bools", ErrFormat, descr)
+	}
+	m, n, err := npySizes(shape)
+	if err != nil {
+		return nil, err
+	}
+	at, large := 0, -1 // the first that is too large
+	m.Data, err = readElements(r, n, size, func(dst []float32, src []byte) {
+		for i := range dst {
+			v := value(src[size*i:])
+			if (v > MaxInteger || v < -MaxInteger) && large < 0 {
+				large = at
+			}
+			dst[i] = float32(v)
+			at++
+		}
+	})
+	if err == nil && large >= 0 {
+		err = fmt.Errorf("%w: element %d is more than %d", ErrFormat, large, MaxInteger)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// npySizes returns samples of an array's dimensions, without their elements, and how many those are.
+func npySizes(shape []int) (*Images, int, error) {
 	m := &Images{C: 1, H: 1, W: 1}
 	switch len(shape) {
 	case 2:
@@ -66,16 +140,10 @@ func ReadNPY(r io.Reader) (*Images, error) {
 	case 4:
 		m.N, m.C, m.H, m.W = shape[0], shape[1], shape[2], shape[3]
 	default:
-		return nil, fmt.Errorf("%w: npy of %d dimensions, want 2 to 4", ErrFormat, len(shape))
+		return nil, 0, fmt.Errorf("%w: npy of %d dimensions, want 2 to 4", ErrFormat, len(shape))
 	}
 	n, err := elements(shape...)
-	if err != nil {
-		return nil, err
-	}
-	if m.Data, err = readElements(r, n, t.size, t.decode); err != nil {
-		return nil, err
-	}
-	return m, nil
+	return m, n, err
 }
 
 // npyHeader reads what stands before the elements: magic, version, the length

@@ -32,7 +32,7 @@ func (g *Gather) OutShape(in ...Shape) (Shape, error) {
 		return Shape{}, fmt.Errorf("%w: places in a row", ErrInvalid)
 	}
 	*along = len(g.From)
-	return out, out.check()
+	return out, out.Check()
 }
 
 // InOrder reports whether places follow one another.

@@ -5,8 +5,8 @@
 // 1 x 1 x C. A batch is sample-major. See docs/spec.md, section 3.
 //
 // The time of the operators here depends on shapes alone, but for those that take
-// exponentials, logarithms and the like of the standard library, for ELU, and for Product,
-// which passes over zeros of the first.
+// exponentials, logarithms and the like of the standard library, for ELU, for Product,
+// which passes over zeros of the first, and for Embedding, which reads memory where an id says.
 package graph
 
 import (
@@ -36,9 +36,9 @@ func (s Shape) Len() int { return s.H * s.W * s.C }
 // flat reports whether C, H, W order and H, W, C order are the same.
 func (s Shape) flat() bool { return s.C == 1 || s.H == 1 && s.W == 1 }
 
-// check returns an error unless every size is positive and the product is at
+// Check returns an error unless every size is positive and the product is at
 // most plan.MaxExtent.
-func (s Shape) check() error {
+func (s Shape) Check() error {
 	p := 1
 	for _, v := range []int{s.H, s.W, s.C} {
 		if v <= 0 || v > plan.MaxExtent/p {
@@ -68,7 +68,9 @@ type Node struct {
 // Graph is a network in topological order: a node reads only values before its
 // own. Every value is read by some node, or is the output.
 type Graph struct {
-	Input  Shape
+	Input Shape
+	// Parts are the inputs of which Input holds the elements, if it is not one of floats.
+	Parts  []Part
 	Nodes  []Node
 	Output Value
 }
@@ -139,8 +141,11 @@ type Elementary interface {
 // and biases, finiteness. Weights that are nil are stored or left out and pass; Validate
 // refuses those left out. Its errors wrap ErrInvalid.
 func (g *Graph) Shapes() ([]Shape, error) {
-	if err := g.Input.check(); err != nil {
+	if err := g.Input.Check(); err != nil {
 		return nil, fmt.Errorf("input: %w", err)
+	}
+	if err := g.checkParts(); err != nil {
+		return nil, err
 	}
 	if len(g.Nodes) == 0 {
 		return nil, fmt.Errorf("%w: no operators", ErrInvalid)
@@ -166,7 +171,7 @@ func (g *Graph) Shapes() ([]Shape, error) {
 		}
 		out, err := n.Op.OutShape(in...)
 		if err == nil {
-			err = out.check()
+			err = out.Check()
 		}
 		if l, ok := n.Op.(Linear); ok && err == nil {
 			err = checkParameters(l)
@@ -191,7 +196,9 @@ func (g *Graph) Validate() error {
 		return err
 	}
 	for i, n := range g.Nodes {
-		if l, ok := n.Op.(Linear); ok && l.Weights() == nil && l.Stored() == nil {
+		l, linear := n.Op.(Linear)
+		e, embedding := n.Op.(*Embedding)
+		if linear && l.Weights() == nil && l.Stored() == nil || embedding && e.Table == nil && e.From == nil {
 			return fmt.Errorf("%w: node %d (%s) has no weights", ErrInvalid, i, n.Op.Name())
 		}
 	}

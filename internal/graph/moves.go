@@ -154,7 +154,7 @@ func (p Pad) OutShape(in ...Shape) (Shape, error) {
 		return Shape{}, fmt.Errorf("%w: no padding", ErrInvalid)
 	}
 	out := Shape{p.Before.H + s.H + p.After.H, p.Before.W + s.W + p.After.W, p.Before.C + s.C + p.After.C}
-	return out, out.check()
+	return out, out.Check()
 }
 
 func (t *Transpose) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {

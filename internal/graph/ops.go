@@ -42,7 +42,8 @@ type (
 	// Reshape reads a sample in C, H, W order, as ONNX does, and gives it a
 	// new shape in that order. Flatten is a Reshape to a vector.
 	Reshape struct{ To Shape }
-	// Softmax is exp(x_i)/Σ exp(x_j) over the channels of every position.
+	// Softmax is exp(x_i)/Σ exp(x_j) over the channels of every position: exactly 0 where x_i is
+	// negative infinity, at a position where all are too.
 	Softmax struct{}
 )
 
@@ -130,7 +131,7 @@ func (Concat) OutShape(in ...Shape) (Shape, error) {
 			break // for check to refuse
 		}
 	}
-	return out, out.check()
+	return out, out.Check()
 }
 
 func (r Reshape) OutShape(in ...Shape) (Shape, error) {
@@ -138,7 +139,7 @@ func (r Reshape) OutShape(in ...Shape) (Shape, error) {
 	if err != nil {
 		return Shape{}, err
 	}
-	if err := r.To.check(); err != nil {
+	if err := r.To.Check(); err != nil {
 		return Shape{}, err
 	}
 	if s.Len() != r.To.Len() {
@@ -222,6 +223,10 @@ func (Softmax) Apply(dst []float32, _ int, shapes []Shape, in ...[]float32) {
 	c := shapes[0].C
 	for src := in[0][:len(dst)]; len(src) > 0; src, dst = src[c:], dst[c:] {
 		top := slices.Max(src[:c])
+		if negativeInfinity(top) {
+			clear(dst[:c])
+			continue
+		}
 		sum := 0.0 // in [1, c]
 		for i, v := range src[:c] {
 			e := math.Exp(float64(v) - float64(top))

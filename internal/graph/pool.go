@@ -51,7 +51,7 @@ func (p Pool) OutShape(in ...Shape) (Shape, error) {
 		return Shape{}, fmt.Errorf("%w: %dx%d window over %v", ErrInvalid, p.KH, p.KW, s)
 	}
 	out := Shape{h/p.SH + 1, w/p.SW + 1, s.C}
-	return out, out.check()
+	return out, out.Check()
 }
 
 // windows calls f for every output position of n samples, in order, with the

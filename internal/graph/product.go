@@ -1,7 +1,11 @@
 package graph
 
 import (
+	"encoding/json"
 	"fmt"
+	"math"
+	"slices"
+	"strconv"
 
 	"gonum.org/v1/gonum/blas"
 	"gonum.org/v1/gonum/blas/blas32"
@@ -22,8 +26,59 @@ type Product struct {
 type ElementAffine struct {
 	Extent Shape
 	Scale  []float32 // a; nil for 1
-	Shift  []float32 // b; nil for 0. One of the two is given.
+	Shift  Shifts    // b; nil for 0. One of the two is given.
 }
+
+// Shifts are finite, or negative infinity, as masks of attention have it where a softmax is to
+// give 0.
+type Shifts []float32
+
+// infinite stands for negative infinity in JSON, which has no number for it.
+const infinite = "-inf"
+
+// MarshalJSON writes them as numbers.
+func (s Shifts) MarshalJSON() ([]byte, error) {
+	if notFinite(s) < 0 {
+		return json.Marshal([]float32(s))
+	}
+	v := make([]any, len(s))
+	for i, x := range s {
+		if v[i] = x; negativeInfinity(x) {
+			v[i] = infinite
+		}
+	}
+	return json.Marshal(v)
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (s *Shifts) UnmarshalJSON(b []byte) error {
+	var v []shift
+	if err := json.Unmarshal(b, &v); err != nil || v == nil {
+		*s = nil
+		return err
+	}
+	*s = make(Shifts, len(v))
+	for i, x := range v {
+		(*s)[i] = float32(x)
+	}
+	return nil
+}
+
+// shift is one of Shifts.
+type shift float32
+
+func (s *shift) UnmarshalJSON(b []byte) error {
+	if string(b) == strconv.Quote(infinite) {
+		*s = shift(math.Inf(-1))
+		return nil
+	}
+	return json.Unmarshal(b, (*float32)(s))
+}
+
+func negativeInfinity(v float32) bool { return v < -math.MaxFloat32 }
+
+// masks reports whether a shift is infinite.
+func (a *ElementAffine) masks() bool { return notFinite(a.Shift) >= 0 }
 
 func (Product) Name() string        { return "product" }
 func (*ElementAffine) Name() string { return "element_affine" }
@@ -76,7 +131,7 @@ func (a *ElementAffine) OutShape(in ...Shape) (Shape, error) {
 		return Shape{}, err
 	}
 	e := a.Extent
-	if err := e.check(); err != nil {
+	if err := e.Check(); err != nil {
 		return Shape{}, err
 	}
 	if a.Scale == nil && a.Shift == nil {
@@ -89,9 +144,12 @@ func (a *ElementAffine) OutShape(in ...Shape) (Shape, error) {
 		if v != nil && len(v) != e.Len() {
 			return Shape{}, fmt.Errorf("%w: %d scales or shifts for %v", ErrInvalid, len(v), e)
 		}
-		if i := notFinite(v); i >= 0 {
-			return Shape{}, fmt.Errorf("%w: scale or shift %d", ErrNotFinite, i)
-		}
+	}
+	if i := notFinite(a.Scale); i >= 0 {
+		return Shape{}, fmt.Errorf("%w: scale %d", ErrNotFinite, i)
+	}
+	if i := slices.IndexFunc(a.Shift, func(v float32) bool { return v-v != 0 && !negativeInfinity(v) }); i >= 0 {
+		return Shape{}, fmt.Errorf("%w: shift %d", ErrNotFinite, i)
 	}
 	return s, nil
 }

@@ -64,7 +64,7 @@ func (r Resize) OutShape(in ...Shape) (Shape, error) {
 		return Shape{}, fmt.Errorf("%w: unknown interpolation", ErrInvalid)
 	}
 	out := Shape{r.H, r.W, s.C}
-	if err := out.check(); err != nil {
+	if err := out.Check(); err != nil {
 		return Shape{}, err
 	}
 	if max(r.H, r.W) > maxResized {

@@ -28,7 +28,7 @@ func (Select) OutShape(in ...Shape) (Shape, error) {
 			return Shape{}, fmt.Errorf("%w: inputs of %v, want three of one shape or of 1 along an axis", ErrInvalid, in)
 		}
 	}
-	return out, out.check()
+	return out, out.Check()
 }
 
 func (Step) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {

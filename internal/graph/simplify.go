@@ -32,7 +32,7 @@ func Simplify(g *Graph) *Graph {
 
 // padInto returns g with convolutions that do the padding that a Pad before them does.
 func padInto(g *Graph) *Graph {
-	out := &Graph{g.Input, slices.Clone(g.Nodes), g.Output}
+	out := &Graph{g.Input, g.Parts, slices.Clone(g.Nodes), g.Output}
 	for i, n := range out.Nodes {
 		c, ok := n.Op.(*Conv2D)
 		for ok && n.Inputs[0] > 0 {
@@ -66,7 +66,7 @@ func alikeEverywhere(g *Graph) *Graph {
 		}
 		out, _ := n.Op.OutShape(in...) // which is valid
 		shapes = append(shapes, out)
-		if e, ok := n.Op.(*ElementAffine); ok && e.Extent.H == 1 && e.Extent.W == 1 {
+		if e, ok := n.Op.(*ElementAffine); ok && e.Extent.H == 1 && e.Extent.W == 1 && !e.masks() {
 			a := new(Affine)
 			if e.Scale != nil {
 				a.Scale = slices.Repeat(e.Scale, out.C/e.Extent.C)
@@ -122,7 +122,7 @@ type join func(op Op, a *Affine) (Op, *Affine)
 // fold prunes g, and joins operators and the Affines behind them.
 func fold(g *Graph, j join) *Graph {
 	readers := g.readers()
-	out := &Graph{Input: g.Input}
+	out := &Graph{Input: g.Input, Parts: g.Parts}
 	to := make([]Value, len(g.Nodes)+1) // from a value of g to out's
 	for i, n := range g.Nodes {
 		if readers[i+1] == 0 {
@@ -141,7 +141,7 @@ func fold(g *Graph, j join) *Graph {
 		}
 		if e, ok := n.Op.(*ElementAffine); ok && n.Inputs[0] > 0 && readers[n.Inputs[0]] == 1 {
 			before := &out.Nodes[to[n.Inputs[0]]-1]
-			if d, ok := before.Op.(*ElementAffine); ok && d.Extent == e.Extent {
+			if d, ok := before.Op.(*ElementAffine); ok && d.Extent == e.Extent && !d.masks() && !e.masks() {
 				scale, shift := (&Affine{e.Scale, e.Shift}).after(d.Scale, d.Shift)
 				before.Op, to[i+1] = &ElementAffine{e.Extent, scale, shift}, to[n.Inputs[0]]
 				continue

@@ -6,9 +6,11 @@ import (
 	"fmt"
 )
 
-// A structure is a graph without the weights of its linear operators, as JSON.
+// A structure is a graph without the weights of its linear operators and the tables of
+// embeddings, as JSON.
 type structure struct {
 	Input  Shape
+	Parts  []Part `json:",omitempty"`
 	Nodes  []structureNode
 	Output Value
 }
@@ -39,6 +41,10 @@ var decoders = map[string]func(json.RawMessage) (Op, error){
 	},
 	(*Transpose)(nil).Name(): func(p json.RawMessage) (Op, error) {
 		op := new(Transpose)
+		return op, unmarshal(p, op)
+	},
+	(*Embedding)(nil).Name(): func(p json.RawMessage) (Op, error) {
+		op := new(Embedding)
 		return op, unmarshal(p, op)
 	},
 	(*Gather)(nil).Name(): func(p json.RawMessage) (Op, error) {
@@ -93,14 +99,15 @@ func decodeValue[T Elementary](p json.RawMessage) (Op, error) {
 }
 
 // EncodeStructure returns a valid graph as compact JSON: its order, the
-// operators' parameters and biases. The weights of linear operators are left out.
+// operators' parameters and biases. The weights of linear operators and the tables of
+// embeddings are left out.
 // The bytes are a function of the graph alone. Biases, scales and shifts make
 // them secret.
 func EncodeStructure(g *Graph) ([]byte, error) {
 	if _, err := g.Shapes(); err != nil {
 		return nil, err
 	}
-	s := structure{Input: g.Input, Nodes: make([]structureNode, len(g.Nodes)), Output: g.Output}
+	s := structure{Input: g.Input, Parts: g.Parts, Nodes: make([]structureNode, len(g.Nodes)), Output: g.Output}
 	for i, n := range g.Nodes {
 		name := n.Op.Name()
 		if decoders[name] == nil {
@@ -117,14 +124,14 @@ func EncodeStructure(g *Graph) ([]byte, error) {
 
 // DecodeStructure reads what EncodeStructure writes, but for white space between
 // tokens, and nothing else: unknown, repeated and missing fields are refused. In
-// the graph that it returns every check of Shapes holds and linear operators
-// have nil weights. Its errors wrap ErrInvalid and hold no parameters but sizes.
+// the graph that it returns every check of Shapes holds, and linear operators
+// have nil weights and embeddings nil tables. Its errors wrap ErrInvalid and hold no parameters but sizes.
 func DecodeStructure(b []byte) (*Graph, error) {
 	var s structure
 	if err := unmarshal(b, &s); err != nil {
 		return nil, err
 	}
-	g := &Graph{Input: s.Input, Nodes: make([]Node, len(s.Nodes)), Output: s.Output}
+	g := &Graph{Input: s.Input, Parts: s.Parts, Nodes: make([]Node, len(s.Nodes)), Output: s.Output}
 	for i, n := range s.Nodes {
 		decode := decoders[n.Op]
 		if decode == nil {

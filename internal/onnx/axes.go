@@ -155,8 +155,10 @@ func (p *parser) transpose(n *node) (operand, error) {
 	if t := x.constant; x.sizes != nil || t != nil && (t.kind == typeInt32 || t.kind == typeInt64) {
 		return p.transposeSizes(n)
 	}
-	if x.wide != nil {
-		return x, p.refuse(n, "of what is expanded")
+	if x.known {
+		if x, err = p.viewed(n, 0); err != nil {
+			return x, err
+		}
 	}
 	rank := x.rank()
 	if !x.known {

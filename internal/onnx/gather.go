@@ -39,6 +39,15 @@ func (p *parser) places(n *node, i int) ([]int64, int, error) {
 	return v, len(o.sizes.dims), nil
 }
 
+// dimsOf returns the dimensions of integers that places returned.
+func (p *parser) dimsOf(name string) []int64 {
+	if o := p.operands[name]; o.sizes == nil {
+		return o.constant.dims
+	} else {
+		return o.sizes.dims
+	}
+}
+
 // elements returns the numbers of a list counted from the start, of l elements.
 func elements(list []int64, l int64) ([]int, error) {
 	places := make([]int, len(list))
@@ -57,6 +66,9 @@ func (p *parser) gatherValue(n *node) (operand, error) {
 	if err != nil {
 		return x, err
 	}
+	if p.operands[n.inputs[1]].shared {
+		return p.gatherOwn(n, x)
+	}
 	list, rank, err := p.places(n, 1)
 	if err != nil {
 		return x, err
@@ -69,13 +81,28 @@ func (p *parser) gatherValue(n *node) (operand, error) {
 	if err != nil {
 		return x, err
 	}
-	if rank > 1 || len(places) == 0 {
-		return x, p.refuse(n, "by indices of rank %d", rank)
+	if len(places) == 0 {
+		return x, p.refuse(n, "by no indices")
 	}
 	if x, err = p.gathered(x, i, places); err != nil || rank == 1 {
 		return x, err
 	}
 	s := x.view()
+	if rank > 1 { // a dimension is as many as the indices have
+		var of []size
+		for _, d := range p.dimsOf(n.inputs[1]) {
+			of = append(of, size{n: d})
+		}
+		to := slices.Concat(s.sizes()[:i], of, s.sizes()[i+1:])
+		if len(to) > 1+maxSplit {
+			return x, p.refuse(n, "to rank %d", len(to))
+		}
+		y, ok := p.regrouped(x, to)
+		if !ok {
+			return x, p.refuse(n, "across samples")
+		}
+		return y, nil
+	}
 	if len(s.dims) < 3 {
 		return x, p.refuse(n, "to rank 1")
 	}
@@ -99,6 +126,13 @@ func (p *parser) gatherND(n *node) (operand, error) {
 	x, err := p.viewed(n, 0)
 	if err != nil {
 		return x, err
+	}
+	o, err := p.any(n, 1)
+	if err != nil {
+		return x, err
+	}
+	if t := o.constant; t != nil && len(t.dims) > 0 && (o.shared || p.batch == 1 && t.dims[len(t.dims)-1] == 2 && slices.Equal(x.view().dims[0], []int{batch})) {
+		return p.gatherOwn(n, x)
 	}
 	t, err := p.constant(n, 1)
 	if err != nil {

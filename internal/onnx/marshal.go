@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -30,11 +31,17 @@ func Marshal(g *graph.Graph) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{values: []value{{"input", naturalRank(g.Input)}}}
+	w := &writer{parts: g.Parts, values: []value{{"input", naturalRank(g.Input)}}}
+	inputs := []message{valueInfoMessage(w.values[0], g.Input)}
+	if len(g.Parts) > 0 {
+		if inputs, err = w.partInputs(); err != nil {
+			return nil, err
+		}
+	}
 	for i, n := range g.Nodes {
-		name := fmt.Sprint("v", i+1)
+		name := fmt.Sprint(w.prefix, "v", i+1)
 		if graph.Value(i+1) == g.Output {
-			name = "output"
+			name = w.prefix + "output"
 		}
 		if err := w.node(n, shapes, name); err != nil {
 			return nil, err
@@ -49,7 +56,9 @@ func Marshal(g *graph.Graph) ([]byte, error) {
 	for _, t := range w.initializers {
 		gr.bytes(5, t)
 	}
-	gr.bytes(11, valueInfoMessage(w.values[0], g.Input))
+	for _, in := range inputs {
+		gr.bytes(11, in)
+	}
 	gr.bytes(12, valueInfoMessage(w.values[g.Output], shapes[g.Output]))
 
 	var opset message
@@ -90,6 +99,65 @@ type value struct {
 type writer struct {
 	nodes, initializers []message
 	values              []value // of the graph, so far
+	parts               []graph.Part
+	prefix              string // of names, so that they are no part's
+}
+
+// partInputs returns the inputs that the parts are, which are vectors. Integers are read as floats,
+// and those of several parts as the Slices of what holds all.
+func (w *writer) partInputs() ([]message, error) {
+	for slices.ContainsFunc(w.parts, func(p graph.Part) bool { return strings.HasPrefix(p.Name, w.prefix) }) {
+		w.prefix += "_"
+	}
+	var inputs []message
+	for _, p := range w.parts {
+		if p.Shape != graph.Vector(p.Shape.C) {
+			return nil, &UnsupportedError{[]string{"several inputs of maps"}}
+		}
+		kind := typeFloat
+		switch {
+		case p.From == 0 && p.Below == 2:
+			kind = typeBool
+		case p.From != p.Below:
+			kind = typeInt64
+		}
+		inputs = append(inputs, typedInfoMessage(p.Name, 2, p.Shape, kind))
+	}
+	if len(w.parts) == 1 {
+		w.values[0].name = w.partFloats(0)
+	}
+	return inputs, nil
+}
+
+// partFloats returns the name of a part's elements as floats.
+func (w *writer) partFloats(i int) string {
+	p := w.parts[i]
+	if p.From == p.Below {
+		return p.Name
+	}
+	name := w.prefix + p.Name + ".floats"
+	w.emit("Cast", []string{p.Name}, name, intAttribute("to", typeFloat))
+	return name
+}
+
+// embedding writes op of x, a vector of many elements.
+func (w *writer) embedding(op *graph.Embedding, x string, many int, name string) {
+	w.emit("Cast", []string{x}, name+".rows", intAttribute("to", typeInt64))
+	w.emit("Gather", []string{w.floats(name+".table", op.Table, op.Rows, op.Width), name + ".rows"}, name+".last", intAttribute("axis", 0))
+	w.emit("Transpose", []string{name + ".last"}, name+".first", intsAttribute("perm", 0, 2, 1))
+	w.reshape(name+".first", name, graph.Shape{H: 1, W: many, C: op.Width}, 4)
+}
+
+// part returns the number of the part that op takes of the input, or -1.
+func (w *writer) part(op graph.Slice) int {
+	at := 0
+	for i, p := range w.parts {
+		if len(w.parts) > 1 && op.C == (graph.Range{From: at, To: at + p.Shape.C}) {
+			return i
+		}
+		at += p.Shape.C
+	}
+	return -1
 }
 
 // node writes one node of the graph, whose output gets the given name.
@@ -170,7 +238,21 @@ func (w *writer) node(n graph.Node, shapes []graph.Shape, name string) error {
 	case *graph.ElementAffine:
 		out.rank = naturalRank(from)
 		w.elementAffine(op, w.values[x].name, from, name, out.rank)
+	case *graph.Embedding:
+		if from != graph.Vector(from.C) {
+			return &UnsupportedError{[]string{"embedding of a map"}}
+		}
+		out.rank = 4
+		w.embedding(op, w.ranked(x, from, 2, name+".input"), from.C, name)
 	case graph.Slice:
+		if len(w.parts) > 1 && x == 0 {
+			i := w.part(op)
+			if i < 0 {
+				return &UnsupportedError{[]string{"several inputs as one"}}
+			}
+			w.emit("Identity", []string{w.partFloats(i)}, name)
+			break
+		}
 		w.slice(op, w.values[x], name)
 	case graph.Pad:
 		out.rank = 4
@@ -439,19 +521,24 @@ func intsAttribute(name string, v ...int) (a message) {
 
 // valueInfoMessage returns the ValueInfoProto of v: float, with batch N.
 func valueInfoMessage(v value, s graph.Shape) message {
+	return typedInfoMessage(v.name, v.rank, s, typeFloat)
+}
+
+// typedInfoMessage is valueInfoMessage of elements of any type.
+func typedInfoMessage(name string, rank int, s graph.Shape, kind int) message {
 	var shape, batch message
 	batch.string(2, "N")
 	shape.bytes(1, batch)
-	for _, d := range dimsOf(s, v.rank) {
+	for _, d := range dimsOf(s, rank) {
 		var dim message
 		dim.int(1, d)
 		shape.bytes(1, dim)
 	}
 	var tensor, typ, info message
-	tensor.int(1, typeFloat)
+	tensor.int(1, int64(kind))
 	tensor.bytes(2, shape)
 	typ.bytes(1, tensor)
-	info.string(1, v.name)
+	info.string(1, name)
 	info.bytes(2, typ)
 	return info
 }

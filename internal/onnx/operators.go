@@ -65,7 +65,15 @@ var operators = map[string]operator{
 	"Not":            {1, nil, (*parser).logic},
 	"Where":          {3, nil, (*parser).where},
 	"Sign":           {1, nil, (*parser).sign},
-	"Equal":          {2, nil, (*parser).calculate},
+	"Equal":          {2, nil, (*parser).equal},
+	"IsNaN":          {1, nil, (*parser).isNaN},
+	"Range":          {3, nil, constantsOnly},
+	"Xor":            {2, nil, constantsOnly},
+	"Cos":            {1, nil, constantsOnly},
+	"Sin":            {1, nil, constantsOnly},
+	"Trilu":          {2, map[string]int64{"upper": attributeInt}, constantsOnly},
+	"CumSum":         {2, map[string]int64{"exclusive": attributeInt, "reverse": attributeInt}, constantsOnly},
+	"GatherElements": {2, map[string]int64{"axis": attributeInt}, constantsOnly},
 	"Mod":            {2, map[string]int64{"fmod": attributeInt}, (*parser).calculate},
 	"Max":            {math.MaxInt, nil, (*parser).largest},
 	"Min":            {math.MaxInt, nil, (*parser).largest},
@@ -144,6 +152,16 @@ var operators = map[string]operator{
 	}, (*parser).value},
 	"Identity": {1, nil, (*parser).identity},
 	"Dropout":  {3, map[string]int64{"ratio": attributeFloat, "seed": attributeInt}, (*parser).dropout},
+}
+
+// constantsOnly reads what is computed of constants, which these are not all.
+func constantsOnly(p *parser, n *node) (operand, error) {
+	for i := range n.inputs {
+		if _, err := p.any(n, i); err != nil {
+			return operand{}, err
+		}
+	}
+	return operand{}, p.refuse(n, "of what is no constant")
 }
 
 // elementary returns the reading of an operator of one input that keeps its rank.
@@ -365,11 +383,11 @@ func (p *parser) batchNorm(n *node) (operand, error) {
 
 // arithmetic reads Add, Sub, Mul and Div of values, of constants a channel, and of sizes.
 func (p *parser) arithmetic(n *node) (operand, error) {
-	a, err := p.operand(n, 0)
+	a, err := p.any(n, 0)
 	if err != nil {
 		return a, err
 	}
-	b, err := p.operand(n, 1)
+	b, err := p.any(n, 1)
 	if err != nil {
 		return b, err
 	}
@@ -393,7 +411,7 @@ func (p *parser) ofTwo(n *node, a, b operand) (operand, error) {
 	wide := []*graph.Shape{a.wide, b.wide}
 	a.wide, b.wide = nil, nil
 	for i, o := range []operand{a, b} {
-		if o.whole || wide[i] != nil && (wide[1-i] != nil || o.split != nil || []operand{a, b}[1-i].split != nil) {
+		if o.whole && !compares[n.op] || wide[i] != nil && (wide[1-i] != nil || o.split != nil || []operand{a, b}[1-i].split != nil) {
 			_, err := p.viewed(n, i)
 			return a, err
 		}
@@ -402,11 +420,16 @@ func (p *parser) ofTwo(n *node, a, b operand) (operand, error) {
 	if a.rank() != b.rank() {
 		return a, p.refuse(n, "values of unlike ranks")
 	}
-	if w := wide[1]; w != nil && !slices.Equal(shapedDims(*w, b.axes), a.dims()) {
-		return a, p.refuse(n, "of what is expanded")
-	}
-	if w := wide[0]; w != nil && !slices.Equal(shapedDims(*w, a.axes), b.dims()) {
-		return a, p.refuse(n, "of what is expanded")
+	for i, o := range []operand{a, b} {
+		if wide[i] == nil {
+			continue
+		}
+		own, of := o.dims(), []operand{a, b}[1-i].dims()
+		for k, d := range shapedDims(*wide[i], o.axes) {
+			if d != own[k] && d != of[k] {
+				return a, p.refuse(n, "of what is expanded")
+			}
+		}
 	}
 	var err error
 	if a.split != nil || b.split != nil {
@@ -428,7 +451,7 @@ func (p *parser) ofTwo(n *node, a, b operand) (operand, error) {
 		return a, p.refuse(n, "values of unlike shapes")
 	}
 	op := map[string]graph.Op{"Add": graph.Add{}, "Sub": graph.Sub{}, "Mul": graph.Mul{}, "Div": graph.Div{}, "Max": graph.Max{}, "Min": graph.Min{},
-		"And": graph.Min{}, "Or": graph.Max{}, "Greater": graph.Sub{}, "Less": graph.Sub{}, "GreaterOrEqual": graph.Sub{}, "LessOrEqual": graph.Sub{}}[n.op]
+		"Equal": graph.Sub{}, "And": graph.Min{}, "Or": graph.Max{}, "Greater": graph.Sub{}, "Less": graph.Sub{}, "GreaterOrEqual": graph.Sub{}, "LessOrEqual": graph.Sub{}}[n.op]
 	y, err := p.apply(op, a.axes, a, b)
 	if err != nil || !swapped || op != (graph.Sub{}) {
 		return y, err
@@ -459,7 +482,7 @@ func (p *parser) affine(n *node, op string, at int) (operand, error) {
 		return x, err
 	}
 	i := 1 - at
-	t, err := p.constant(n, i)
+	t, err := p.constantFor(n, i, x)
 	if err != nil {
 		return x, err
 	}
@@ -1029,11 +1052,23 @@ func (p *parser) flatten(n *node) (operand, error) {
 	if !x.known {
 		return x, p.refuse(n, "constant input 0")
 	}
-	if x.wide != nil {
-		return x, p.refuse(n, "of what is expanded")
+	if x, err = p.viewed(n, 0); err != nil {
+		return x, err
 	}
 	if axis := n.int("axis", 1); axis != 1 && axis != 1-int64(x.rank()) {
-		return x, p.refuse(n, "axis=%d", axis)
+		rank := int64(x.rank())
+		if axis < -rank || axis > rank {
+			return x, fmt.Errorf("%w: axis %d of rank %d", ErrInvalid, axis, rank)
+		}
+		if axis < 0 {
+			axis += rank
+		}
+		to := []size{{n: 1}, {n: 1}}
+		for i, d := range x.view().sizes() {
+			of := &to[truthOf(int64(i) >= axis)]
+			of.n, of.batch = of.n*d.n, of.batch || d.batch
+		}
+		return p.reshapeValue(n, x, to, true)
 	}
 	if s, ok := p.samplesFirst(x.view()); !ok {
 		return x, p.refuse(n, "across samples")
@@ -1080,10 +1115,9 @@ func (p *parser) reshape(n *node) (operand, error) {
 	if !x.known {
 		return x, p.refuse(n, "constant input 0")
 	}
-	if x.wide != nil {
-		return x, p.refuse(n, "of what is expanded")
+	if x, err = p.viewed(n, 0); err != nil {
+		return x, err
 	}
-
 	if len(dims) == 0 {
 		return x, p.refuse(n, "to rank 0")
 	}
@@ -1162,7 +1196,9 @@ func (p *parser) overChannels(n *node, x operand) (operand, error) {
 	if n.op == "LogSoftmax" {
 		return p.apply(graph.LogSoftmax{}, x.axes, x)
 	}
-	return p.apply(graph.Softmax{}, x.axes, x)
+	y, err := p.apply(graph.Softmax{}, x.axes, x)
+	y.softened = true
+	return y, err
 }
 
 // value reads a Constant.

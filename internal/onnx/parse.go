@@ -64,6 +64,7 @@ func invalid(err error) error {
 func parse(m *model, size int) (*graph.Graph, error) {
 	p := &parser{
 		words:       size,
+		computed:    size + foldedFrom,
 		operands:    map[string]operand{},
 		moves:       map[string]operand{},
 		uses:        map[string]int{},
@@ -138,7 +139,9 @@ type parser struct {
 	// words is how many more weights, biases and the like may be made. It starts
 	// at the file's size, so that a tensor may serve several nodes, but memory
 	// stays within 4 bytes a byte of the file, and time with it.
-	words       int
+	words int
+	// computed is how many more elements may be computed of constants.
+	computed    int
 	operands    map[string]operand
 	moves       map[string]operand // values that were transposed, by what and how
 	uses        map[string]int     // readers by name
@@ -149,7 +152,8 @@ type parser struct {
 // the graph, or the zero operand, the result of a node that is not supported.
 type operand struct {
 	constant *tensor
-	shared   bool // a constant that has for its first dimension of 1 one of the batch's size
+	shared   bool    // a constant that has for its first dimension of 1 one of the batch's size
+	steps    []int64 // by how much its elements change from sample to sample, or nil for not at all
 	sizes    *sizes
 	known    bool // a value of the graph: the fields below are set
 	value    graph.Value
@@ -159,6 +163,8 @@ type operand struct {
 	wide     *graph.Shape // what an Expand makes of the shape, or nil
 	truth    *truth       // where the value is or is not above 0, as a comparison gives; or nil
 	whole    bool         // integers, of which nothing is computed before they are floats
+	part     int          // 1 + the number of the graph's part that the elements are of, or 0; it is of integers
+	softened bool         // what a softmax gives, never NaN
 }
 
 // clean returns a name from the file for use in a message.
@@ -212,25 +218,17 @@ func (p *parser) readInterface(g *graphProto) (string, error) {
 			p.uses[name]++
 		}
 	}
-	var input *valueInfo
-	for i, v := range g.inputs {
-		if p.operands[v.name].constant != nil {
-			continue // files before IR version 4 list the weights here too
-		}
-		if input != nil {
-			p.unsupported["several inputs"] = true
-		}
-		input = &g.inputs[i]
-		o, err := p.input(v)
-		if err != nil {
-			return "", err
-		}
-		if err := p.define(v.name, o); err != nil {
-			return "", err
+	var inputs []valueInfo
+	for _, v := range g.inputs {
+		if p.operands[v.name].constant == nil { // files before IR version 4 list the weights here too
+			inputs = append(inputs, v)
 		}
 	}
-	if input == nil || len(g.outputs) == 0 {
+	if len(inputs) == 0 || len(g.outputs) == 0 {
 		return "", fmt.Errorf("%w: no input or no output", ErrInvalid)
+	}
+	if err := p.readInputs(inputs); err != nil {
+		return "", err
 	}
 	if len(g.outputs) > 1 {
 		p.unsupported["several outputs"] = true
@@ -262,29 +260,6 @@ func (g *graphProto) oneOutput() {
 	}
 	slices.Reverse(nodes)
 	g.nodes = nodes
-}
-
-// input returns the operand of the graph's input.
-func (p *parser) input(v valueInfo) (operand, error) {
-	rank := len(v.dims)
-	switch {
-	case v.kind != typeFloat && v.kind != typeDouble && v.kind != typeUint8:
-		p.unsupported[fmt.Sprintf("input of element type %d", v.kind)] = true
-		return operand{}, nil
-	case rank < 2 || rank > len(canonical):
-		p.unsupported[fmt.Sprintf("input of rank %d", rank)] = true
-		return operand{}, nil
-	case slices.Contains(v.dims[1:], 0):
-		p.unsupported["input of symbolic size"] = true
-		return operand{}, nil
-	}
-	if _, ok := extent(v.dims[1:]); !ok || v.dims[0] < 0 {
-		return operand{}, fmt.Errorf("%w: input of size %d", ErrInvalid, v.dims)
-	}
-	p.batch = v.dims[0]
-	axes := canonical[rank-1]
-	p.graph.Input = shaped(axes, v.dims[1:])
-	return operand{known: true, shape: p.graph.Input, axes: axes, whole: v.kind == typeUint8}, nil
 }
 
 // extent returns the product of sizes, if each is positive and it is at most plan.MaxExtent.
@@ -379,11 +354,40 @@ func (p *parser) results(n *node) ([]operand, error) {
 			}
 		}
 	}
-	if n.op == "Split" {
-		return p.parts(n)
+	if o, done, err := p.folded(n); done || err != nil {
+		return []operand{o}, err
 	}
-	o, err := op.read(p, n)
-	return []operand{o}, err
+	var results []operand
+	var err error
+	if n.op == "Split" {
+		results, err = p.parts(n)
+	} else {
+		results = []operand{{}}
+		results[0], err = op.read(p, n)
+	}
+	if err == nil && movement[n.op] {
+		p.sameElements(n, results)
+	}
+	return results, err
+}
+
+// movement are the operators that give elements of their first input as they are.
+var movement = map[string]bool{
+	"Reshape": true, "Flatten": true, "Squeeze": true, "Unsqueeze": true, "Transpose": true, "Slice": true,
+	"Gather": true, "GatherND": true, "Split": true, "Expand": true, "Tile": true, "Identity": true,
+}
+
+// sameElements notes of n's results what is known of its input's elements.
+func (p *parser) sameElements(n *node, results []operand) {
+	x := p.operands[n.inputs[0]]
+	if !x.known {
+		return // a table, of which an input had the places
+	}
+	for i := range results {
+		if o := &results[i]; o.known {
+			o.truth, o.whole, o.part, o.softened = x.truth, x.whole, x.part, x.softened
+		}
+	}
 }
 
 // has reports whether input i of n is given.
@@ -415,7 +419,7 @@ func (p *parser) any(n *node, i int) (operand, error) {
 		}
 		p.operands[n.inputs[i]] = o
 	}
-	if o.truth != nil && !slices.Contains([]string{"And", "Or", "Not", "Where", "Cast", "Identity"}, n.op) {
+	if o.truth != nil && !movement[n.op] && !slices.Contains([]string{"And", "Or", "Not", "Where", "Cast", "Shape"}, n.op) {
 		return o, p.refuse(n, "of a comparison")
 	}
 	return o, nil

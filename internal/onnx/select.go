@@ -1,12 +1,59 @@
 package onnx
 
 import (
+	"math"
+	"slices"
+
 	"github.com/securenets/securenets/internal/graph"
 )
 
 // A truth is what a comparison gives: where a value is above 0, or, negated, where it is not. It
 // becomes a value as something reads it.
-type truth struct{ negated bool }
+type truth struct {
+	negated bool
+	never   bool // nowhere, whatever the value is
+}
+
+// compares are the operators that also compare integers, which floats have as they are.
+var compares = map[string]bool{"Greater": true, "Less": true, "GreaterOrEqual": true, "LessOrEqual": true, "Equal": true}
+
+// equal reads an Equal of values and numbers, or of sizes.
+func (p *parser) equal(n *node) (operand, error) {
+	a, err := p.any(n, 0)
+	if err != nil {
+		return a, err
+	}
+	b, err := p.any(n, 1)
+	if err != nil || !a.known && !b.known {
+		if err != nil {
+			return b, err
+		}
+		return p.calculate(n)
+	}
+	y, err := p.compare(n)
+	if err != nil {
+		return y, err
+	}
+	// Where |a - b| is not above 0.
+	y.truth = nil
+	y, err = p.apply(graph.Abs{}, y.axes, y)
+	y.truth = &truth{negated: true}
+	return y, err
+}
+
+// isNaN reads an IsNaN of what a softmax gives, as torch guards rows of a mask that leave nothing:
+// here they are 0.
+func (p *parser) isNaN(n *node) (operand, error) {
+	x, err := p.viewed(n, 0)
+	if err != nil {
+		return x, err
+	}
+	if !x.softened {
+		return x, p.refuse(n, "of what is no softmax")
+	}
+	x.truth = &truth{never: true}
+	return x, nil
+}
 
 // compare reads Greater, Less and the same with OrEqual, of values and numbers.
 func (p *parser) compare(n *node) (operand, error) {
@@ -34,7 +81,7 @@ func (p *parser) compare(n *node) (operand, error) {
 	default:
 		return a, p.refuse(n, "constant input 0")
 	}
-	y.truth = &truth{n.op == "LessOrEqual" || n.op == "GreaterOrEqual"}
+	y.truth = &truth{negated: n.op == "LessOrEqual" || n.op == "GreaterOrEqual"}
 	return y, err
 }
 
@@ -49,6 +96,8 @@ func (p *parser) lessConstant(n *node, at int, turned bool) (operand, error) {
 	switch {
 	case err != nil:
 		return x, err
+	case single && v-v != 0:
+		return x, p.refuse(n, "with what is not finite")
 	case single && turned == (at == 1):
 		return p.scaled(x, 1, -v)
 	case single:
@@ -69,6 +118,9 @@ func (p *parser) truths(n *node, i int) (operand, truth, error) {
 	if o.truth == nil {
 		return o, truth{}, p.refuse(n, "of what is no comparison")
 	}
+	if o.truth.never {
+		return o, truth{}, p.refuse(n, "of IsNaN")
+	}
 	is := *o.truth
 	o.truth = nil
 	return o, is, nil
@@ -83,14 +135,23 @@ func (p *parser) bits(x operand, is truth) (operand, error) {
 	return y, err
 }
 
-// logic reads And, Or and Not of comparisons.
+// logic reads And, Or and Not of comparisons, and of constants.
 func (p *parser) logic(n *node) (operand, error) {
+	for i := range n.inputs {
+		o, err := p.any(n, i)
+		if err != nil {
+			return o, err
+		}
+		if o.constant != nil {
+			return p.withConstant(n, 1-i)
+		}
+	}
 	a, of, err := p.truths(n, 0)
 	if err != nil {
 		return a, err
 	}
 	if n.op == "Not" {
-		a.truth = &truth{!of.negated}
+		a.truth = &truth{negated: !of.negated}
 		return a, nil
 	}
 	b, and, err := p.truths(n, 1)
@@ -102,15 +163,105 @@ func (p *parser) logic(n *node) (operand, error) {
 	if of.negated && and.negated {
 		m.op = map[string]string{"And": "Or", "Or": "And"}[n.op]
 	} else if of.negated || and.negated {
-		if a, err = p.bits(a, of); err == nil {
-			b, err = p.bits(b, and)
+		if a, err = p.widenedBits(a, of); err == nil {
+			b, err = p.widenedBits(b, and)
 		}
 		if err != nil {
 			return a, err
 		}
 	}
 	y, err := p.ofTwo(&m, a, b)
-	y.truth = &truth{of.negated && and.negated}
+	y.truth = &truth{negated: of.negated && and.negated}
+	return y, err
+}
+
+// widenedBits is bits of what may be expanded.
+func (p *parser) widenedBits(x operand, is truth) (operand, error) {
+	if x.wide != nil {
+		var err error
+		if x, err = p.widened(x); err != nil {
+			return x, err
+		}
+	}
+	return p.bits(x, is)
+}
+
+// withConstant reads And and Or of n's input at, a comparison, and of the other, a constant.
+func (p *parser) withConstant(n *node, at int) (operand, error) {
+	if at < 0 || at >= len(n.inputs) {
+		return operand{}, p.refuse(n, "of what is no comparison")
+	}
+	x, is, err := p.truths(n, at)
+	if err != nil {
+		return x, err
+	}
+	if x.wide != nil {
+		if x, err = p.widened(x); err != nil {
+			return x, err
+		}
+	}
+	if _, err := p.constantFor(n, 1-at, x); err != nil {
+		return x, err
+	}
+	c, err := p.array(n, 1-at)
+	if err != nil {
+		return x, err
+	}
+	if c == nil || c.kind != typeBool || c.len() == 0 || len(c.dims) > x.rank() {
+		return x, p.refuse(n, "of a constant")
+	}
+	// Both may broadcast to the other.
+	s := x.view()
+	wide := x.shape
+	for i, d := range c.dims {
+		k := len(s.dims) - len(c.dims) + i
+		switch of := s.size(k); {
+		case d == 1 || of == size{n: d}:
+		case of == size{n: 1} && x.split == nil && k > 0:
+			*[]*int{&wide.C, &wide.H, &wide.W}[x.axes[k-1]] = int(d)
+		default:
+			return x, p.refuse(n, "values of unlike shapes")
+		}
+	}
+	if err := wide.Check(); err != nil {
+		return x, invalid(err)
+	}
+	if wide != x.shape {
+		x.wide = &wide
+	}
+	passing := truthOf(n.op == "And") // what leaves a comparison as it is
+	if !slices.Contains(c.ints, 1-passing) {
+		x.truth = &is
+		return x, nil
+	}
+	if x, err = p.widenedBits(x, is); err != nil {
+		return x, err
+	}
+	// 0 where the constant decides so, or 1.
+	if err := p.compute(2 * c.len()); err != nil {
+		return x, err
+	}
+	scale := &tensor{kind: typeFloat, dims: c.dims, floats: make([]float32, c.len())}
+	shift := &tensor{kind: typeFloat, dims: c.dims, floats: make([]float32, c.len())}
+	for i, v := range c.ints {
+		if v == passing {
+			scale.floats[i] = 1
+		} else {
+			shift.floats[i] = float32(v)
+		}
+	}
+	x, a, extent, err := p.spread(n, scale, x)
+	if err != nil {
+		return x, err
+	}
+	op := &graph.Affine{Scale: a}
+	if n.op == "Or" {
+		if x, op.Shift, extent, err = p.spread(n, shift, x); err != nil {
+			return x, err
+		}
+	}
+	y, err := p.apply(elementAffine(extent, op, x), x.axes, x)
+	y.truth = &truth{}
 	return y, err
 }
 
@@ -133,20 +284,47 @@ func (p *parser) sign(n *node) (operand, error) {
 	return p.apply(graph.Sub{}, x.axes, y, x)
 }
 
-// where reads a Where of a comparison, and of values or numbers; or one of sizes.
+// where reads a Where of a comparison, and of values or numbers; by a constant; or one of sizes.
 func (p *parser) where(n *node) (operand, error) {
-	if x, err := p.operand(n, 0); err != nil || !x.known {
-		if err != nil {
-			return x, err
+	for i := range 3 {
+		if _, err := p.any(n, i); err != nil {
+			return operand{}, err
+		}
+	}
+	x := p.operands[n.inputs[0]]
+	if !x.known {
+		if x.constant != nil && (p.operands[n.inputs[1]].known || p.operands[n.inputs[2]].known) {
+			return p.chosen(n)
 		}
 		return p.whereSizes(n)
+	}
+	if x.truth != nil && x.truth.never {
+		y, err := p.viewed(n, 2)
+		if err != nil {
+			return y, err
+		}
+		if _, single, err := p.number(n, 1, y.rank()); err != nil || !single || !p.fitsValue(x, y) {
+			if err != nil {
+				return y, err
+			}
+			return y, p.refuse(n, "by IsNaN")
+		}
+		return y, nil
 	}
 	x, is, err := p.truths(n, 0)
 	if err != nil {
 		return x, err
 	}
+	wide := x.wide
+	x.wide = nil
 	if x, err = p.plain(n, x); err != nil {
 		return x, err
+	}
+	if wide != nil && (p.operands[n.inputs[1]].known || p.operands[n.inputs[2]].known) {
+		x.wide, wide = wide, nil
+		if x, err = p.widened(x); err != nil {
+			return x, err
+		}
 	}
 	three := []operand{x, {}, {}}
 	for i := 1; i < 3; i++ {
@@ -170,7 +348,15 @@ func (p *parser) where(n *node) (operand, error) {
 			if wrong != nil {
 				return x, wrong
 			}
-			o, err = p.apply(graph.Clip{Min: v, Max: v}, x.axes, x)
+			var op graph.Op = graph.Clip{Min: v, Max: v}
+			if math.IsInf(float64(v), -1) {
+				shift, err := p.repeated(v, x.shape.C)
+				if err != nil {
+					return x, err
+				}
+				op = &graph.ElementAffine{Extent: graph.Vector(x.shape.C), Shift: shift}
+			}
+			o, err = p.apply(op, x.axes, x)
 		}
 		if err != nil {
 			return o, err
@@ -184,7 +370,9 @@ func (p *parser) where(n *node) (operand, error) {
 	if _, err := (graph.Select{}).OutShape(three[0].shape, three[1].shape, three[2].shape); err != nil {
 		return x, p.refuse(n, "values of unlike shapes")
 	}
-	return p.apply(graph.Select{}, x.axes, three...)
+	y, err := p.apply(graph.Select{}, x.axes, three...)
+	y.wide = wide
+	return y, err
 }
 
 // number returns input i of n, a constant, if that is a single number, of a rank that changes none of
@@ -196,6 +384,13 @@ func (p *parser) number(n *node, i, rank int) (float32, bool, error) {
 	}
 	if size, err := t.len(); err != nil || size != 1 || len(t.dims) > rank {
 		return 0, false, nil
+	}
+	if t.kind == typeInt32 || t.kind == typeInt64 {
+		v, err := p.ints(n, t)
+		if err != nil || max(v[0], -v[0]) > graph.MaxInteger {
+			return 0, false, err
+		}
+		return float32(v[0]), true, nil
 	}
 	v, err := p.floats32(n, t)
 	if err != nil {

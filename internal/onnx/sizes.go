@@ -135,6 +135,12 @@ func cut[T any](v []T, start, end int64) []T {
 
 // gather reads a Gather of sizes, or one of a single place of a value.
 func (p *parser) gather(n *node) (operand, error) {
+	if i, err := p.any(n, 1); err != nil || i.known {
+		if err != nil {
+			return i, err
+		}
+		return p.lookedUp(n)
+	}
 	if x, err := p.operand(n, 0); err != nil || x.known {
 		if err != nil {
 			return x, err
@@ -327,6 +333,9 @@ func (p *parser) squeezeSize(n *node) (operand, error) {
 	if err != nil {
 		return operand{}, err
 	}
+	if n.op == "Squeeze" && len(axes) == 0 {
+		axes = []int64{0} // all of 1
+	}
 	if !slices.Equal(axes, []int64{0}) {
 		return operand{}, p.refuse(n, "axes=%v", axes)
 	}
@@ -352,16 +361,40 @@ func (p *parser) cast(n *node) (operand, error) {
 		return x, err
 	}
 	to := n.int("to", 0)
-	if is := x.truth; is != nil && to == typeBool {
+	integer := to == typeInt32 || to == typeInt64
+	switch is := x.truth; {
+	case !x.known:
+	case is != nil && to == typeBool:
 		return x, nil
-	} else if is != nil && (to == typeFloat || to == typeDouble) {
+	case is != nil && *is == truth{} && x.part > 0 && (to == typeFloat || to == typeDouble || integer): // an input's, of 0 and 1
+		x.truth, x.whole = nil, integer
+		return x, nil
+	case is != nil && !is.never && (to == typeFloat || to == typeDouble || integer):
+		if x.wide != nil {
+			if x, err = p.widened(x); err != nil {
+				return x, err
+			}
+		}
 		x.truth = nil
-		return p.bits(x, *is)
-	} else if is != nil {
+		y, err := p.bits(x, *is)
+		y.whole = integer
+		return y, err
+	case is != nil:
 		return x, p.refuse(n, "to=%d", to)
-	}
-	if x.known && (to == typeFloat || to == typeDouble) {
+	case to == typeBool: // what is not 0
+		if x.wide != nil {
+			if x, err = p.widened(x); err != nil {
+				return x, err
+			}
+		}
+		y, err := p.apply(graph.Abs{}, x.axes, x)
+		y.truth = &truth{}
+		return y, err
+	case to == typeFloat || to == typeDouble:
 		x.whole = false
+		return x, nil
+	case integer && (x.whole || x.part > 0): // of as many bits as its elements have
+		x.whole = true
 		return x, nil
 	}
 	if t := x.constant; t != nil && t.kind == typeFloat && to == typeFloat {

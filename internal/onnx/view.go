@@ -318,12 +318,12 @@ func (p *parser) viewed(n *node, i int) (operand, error) {
 	case err != nil:
 	case !o.known:
 		err = p.refuse(n, "constant input %d", i)
-	case o.whole:
+	case o.whole && !movement[n.op] && !compares[n.op]:
 		err = p.refuse(n, "of integers")
-	case o.truth != nil:
+	case o.truth != nil && !movement[n.op]:
 		err = p.refuse(n, "of a comparison")
 	case o.wide != nil:
-		err = p.refuse(n, "of what is expanded")
+		return p.widened(o)
 	}
 	return o, err
 }

@@ -303,9 +303,16 @@ func evaluate(op graph.Op, shape graph.Shape, in []sample) sample {
 			k := (c*y.H+p)*y.W + q // in C, H, W order
 			return *x.at(k/x.W%x.H, k%x.W, k/x.W/x.H)
 		})
+	case *graph.Embedding:
+		each(func(p, q, c int) float64 {
+			return float64(op.Table[int(*x.at(p, q/x.C, q%x.C))*op.Width+c])
+		})
 	case graph.Softmax:
 		each(func(p, q, c int) float64 {
 			sum := 0.0
+			if math.IsInf(*x.at(p, q, c), -1) {
+				return 0
+			}
 			for i := range x.C {
 				sum += math.Exp(*x.at(p, q, i) - *x.at(p, q, c))
 			}

@@ -1,0 +1,156 @@
+package graph
+
+import (
+	"fmt"
+	"math"
+	"unicode/utf8"
+
+	"github.com/securenets/securenets/internal/plan"
+)
+
+// Embedding puts rows of a table in the place of their numbers, as a network of text begins: an
+// input of H x W x C numbers becomes H x (W·C) rows of Width channels. The table is a secret of
+// the model, as weights are, and so are the numbers: both stay on the host. A number that no row
+// has gives NaN, which no layer takes; Graph.CheckInput refuses it before.
+type Embedding struct {
+	Rows, Width int
+	Table       []float32 `json:"-"` // Rows x Width, row-major
+	From        Source    `json:"-"` // what reads Table where that is nil, or nil
+}
+
+// MaxInteger is the largest magnitude of integers up to which float32 has all of them.
+const MaxInteger = 1 << 24
+
+func (*Embedding) Name() string  { return "embedding" }
+func (*Embedding) InPlace() bool { return false }
+
+func (e *Embedding) OutShape(in ...Shape) (Shape, error) {
+	s, err := single(in)
+	if err != nil {
+		return Shape{}, err
+	}
+	if e.Rows <= 0 || e.Rows > MaxInteger || e.Width <= 0 || e.Width > plan.MaxExtent/e.Rows {
+		return Shape{}, fmt.Errorf("%w: a table of %d x %d", ErrInvalid, e.Rows, e.Width)
+	}
+	if e.Table != nil {
+		if len(e.Table) != e.Rows*e.Width {
+			return Shape{}, fmt.Errorf("%w: %d elements in a table of %d x %d", ErrInvalid, len(e.Table), e.Rows, e.Width)
+		}
+	}
+	if s.Len() > plan.MaxExtent/e.Width {
+		return Shape{}, fmt.Errorf("%w: %d rows of %d", ErrInvalid, s.Len(), e.Width)
+	}
+	return Shape{s.H, s.W * s.C, e.Width}, nil
+}
+
+// Embeddings returns the operators of the graph that have a table.
+func (g *Graph) Embeddings() (all []*Embedding) {
+	for _, n := range g.Nodes {
+		if e, ok := n.Op.(*Embedding); ok {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// Load reads the table if it is kept elsewhere, and checks that it is finite.
+func (e *Embedding) Load() error {
+	if e.Table == nil {
+		if e.From == nil {
+			return fmt.Errorf("%w: an embedding without its table", ErrInvalid)
+		}
+		table := make([]float32, e.Rows*e.Width)
+		if err := e.From(table); err != nil {
+			return err
+		}
+		e.Table = table
+	}
+	if i := notFinite(e.Table); i >= 0 {
+		return fmt.Errorf("%w: element %d of a table", ErrNotFinite, i)
+	}
+	return nil
+}
+
+func (e *Embedding) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
+	for _, v := range in[0][:n*shapes[0].Len()] {
+		row := dst[:e.Width]
+		dst = dst[e.Width:]
+		if i := int(v); v >= 0 && v < float32(e.Rows) && float32(i) == v {
+			copy(row, e.Table[i*e.Width:])
+			continue
+		}
+		for c := range row {
+			row[c] = float32(math.NaN())
+		}
+	}
+}
+
+// Part is one of several inputs, which a graph has one after the other, or the only one, if
+// it is of integers.
+type Part struct {
+	Name  string
+	Shape Shape
+	// Each element is an integer of From to Below-1; or a float, where both are 0.
+	From, Below int
+}
+
+// An IntegerError reports an element of an input that is not one of the integers that it may be.
+type IntegerError struct {
+	Sample  int
+	Part    string
+	Element int // in the part
+	From    int
+	Below   int
+}
+
+func (e *IntegerError) Error() string {
+	return fmt.Sprintf("element %d of input %q of sample %d is no integer of %d to %d", e.Element, e.Part, e.Sample, e.From, e.Below-1)
+}
+
+// CheckInput returns an *IntegerError unless the integers in x, samples in C, H, W order, are what
+// the parts say.
+func (g *Graph) CheckInput(x []float32) error {
+	if len(g.Parts) == 0 {
+		return nil
+	}
+	for sample := range len(x) / g.Input.Len() {
+		for _, p := range g.Parts {
+			own := x[:p.Shape.Len()]
+			x = x[len(own):]
+			if p.From == p.Below {
+				continue
+			}
+			for i, v := range own {
+				if !(v >= float32(p.From) && v < float32(p.Below) && float32(int(v)) == v) {
+					return &IntegerError{sample, p.Name, i, p.From, p.Below}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// checkParts returns an error unless the parts make up the input.
+func (g *Graph) checkParts() error {
+	total := 0
+	names := map[string]bool{}
+	for i, p := range g.Parts {
+		if err := p.Shape.Check(); err != nil {
+			return fmt.Errorf("input %d: %w", i, err)
+		}
+		if p.Name == "" || !utf8.ValidString(p.Name) || names[p.Name] {
+			return fmt.Errorf("%w: inputs without a name that is text, or two of one", ErrInvalid)
+		}
+		names[p.Name] = true
+		if p.From > p.Below || max(-p.From, p.Below-1) > MaxInteger {
+			return fmt.Errorf("%w: integers of %d to %d", ErrInvalid, p.From, p.Below-1)
+		}
+		if total += p.Shape.Len(); total > plan.MaxExtent {
+			break
+		}
+	}
+	if len(g.Parts) > 0 && total != g.Input.Len() || len(g.Parts) == 1 && g.Parts[0].Shape != g.Input {
+		return fmt.Errorf("%w: inputs of %d elements in all for %v", ErrInvalid, total, g.Input)
+	}
+	return nil
+}
