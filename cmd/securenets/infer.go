@@ -98,7 +98,7 @@ type inference struct {
 	session *hostclient.Session
 	out     *json.Encoder
 	takes   taken
-	size    int    // samples a batch
+	size    int // samples a batch
 	bar     *progress
 
 	batch []prediction // without their scores

@@ -22,12 +22,14 @@ import (
 //
 // A Pad with zeros around a map goes into the padding of a convolution that reads it.
 // A MaxPool that alone reads a ReLU or Clip goes before it: these keep the order of
-// values, so that results are the same, of fewer of them.
+// values, so that results are the same, of fewer of them. A Slice of rows and columns that alone
+// reads a convolution of 1 x 1 goes before it, too: of a decoder's logits, say, only those of the
+// last token are then computed.
 //
 // g must be valid but for values that nothing reads, and is left as it is.
 func Simplify(g *Graph) *Graph {
 	// First among themselves, so that each linear operator is changed once.
-	return poolFirst(throughMoves(fold(fold(alikeEverywhere(padInto(g)), combine), absorb)))
+	return slicesFirst(poolFirst(throughMoves(fold(fold(alikeEverywhere(padInto(g)), combine), absorb))))
 }
 
 // padInto returns g with convolutions that do the padding that a Pad before them does.
@@ -96,6 +98,32 @@ func poolFirst(g *Graph) *Graph {
 			}
 			n = before
 		}
+	}
+	return g
+}
+
+// slicesFirst moves each Slice of rows and columns before the convolution of 1 x 1 that it alone
+// reads, in place.
+func slicesFirst(g *Graph) *Graph {
+	readers := g.readers()
+	for i := range g.Nodes {
+		n := &g.Nodes[i]
+		s, slices := n.Op.(Slice)
+		if !slices || n.Inputs[0] == 0 || readers[n.Inputs[0]] > 1 {
+			continue
+		}
+		before := &g.Nodes[n.Inputs[0]-1]
+		c, ok := before.Op.(*Conv2D)
+		if !ok || s.C != (Range{To: c.Geometry.OutC}) {
+			continue
+		}
+		r := c.Geometry
+		if r.KH*r.KW*r.SH*r.SW != 1 || r.Top|r.Left|r.Bot|r.Right != 0 {
+			continue
+		}
+		before.Op = Slice{H: s.H, W: s.W, C: Range{To: r.C}}
+		r.H, r.W = s.H.To-s.H.From, s.W.To-s.W.From
+		n.Op = &Conv2D{r, c.W, c.From, c.B}
 	}
 	return g
 }

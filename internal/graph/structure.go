@@ -88,6 +88,7 @@ var decoders = map[string]func(json.RawMessage) (Op, error){
 	Select{}.Name():      decodeValue[Select],
 	Max{}.Name():         decodeValue[Max],
 	Min{}.Name():         decodeValue[Min],
+	CumSum{}.Name():      decodeValue[CumSum],
 	Product{}.Name():     decodeValue[Product],
 }
 

@@ -293,7 +293,7 @@ func (p *parser) spread(n *node, t *tensor, x operand) (operand, []float32, grap
 
 // elementAffine returns a, of scales and shifts of the given extent, as an operator of x.
 func elementAffine(extent graph.Shape, a *graph.Affine, x operand) graph.Op {
-	infinite := slices.ContainsFunc(a.Shift, func(v float32) bool { return math.IsInf(float64(v), -1) }) // as masks have it
+	infinite := slices.ContainsFunc(a.Shift, negativeInfinity) // as masks have it
 	if extent == graph.Vector(x.shape.C) && !infinite {
 		return a
 	}

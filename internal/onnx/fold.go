@@ -719,6 +719,9 @@ func (p *parser) foldReshape(n *node, in []*array) (*array, error) {
 	}
 	b := *a
 	if b.dims, err = resolve(dims, a.dims, a.len(), zeros); err != nil {
+		if a.shared { // which would have been across samples
+			return nil, nil
+		}
 		return nil, err
 	}
 	return &b, nil

@@ -93,15 +93,75 @@ func (p *parser) input(v valueInfo) (operand, graph.Part, error) {
 	part := graph.Part{Name: v.name, Shape: o.shape}
 	switch kind {
 	case typeUint8:
-		o.whole = true
+		o.whole, o.bounds = true, [2]int64{0, 255}
 	case typeInt32, typeInt64:
 		o.whole = true
 		part.From, part.Below = -graph.MaxInteger, graph.MaxInteger+1
+		o.bounds = [2]int64{-graph.MaxInteger, graph.MaxInteger}
 	case typeBool:
 		o.truth = &truth{}
 		part.From, part.Below = 0, 2
 	}
 	return o, part, nil
+}
+
+// chooses notes that x are numbers of so many rows, from 0 on. Those of an input will be checked;
+// others must be known to be.
+func (p *parser) chooses(n *node, x operand, rows int64) error {
+	switch {
+	case !x.whole:
+		return p.refuse(n, "by what are no integers")
+	case rows > graph.MaxInteger:
+		return p.refuse(n, "of %d rows", rows)
+	case x.part > 0: // no id may be past any of the tables
+		part := &p.graph.Parts[x.part-1]
+		part.From, part.Below = 0, min(part.Below, int(rows))
+	case x.bounds[0] < 0 || x.bounds[1] >= rows:
+		return p.refuse(n, "of %d rows by integers of %d to %d", rows, x.bounds[0], x.bounds[1])
+	}
+	return nil
+}
+
+// gatherElements reads a GatherElements of a constant that is the same everywhere, as of the types
+// of tokens that torch's networks have where none are given.
+func (p *parser) gatherElements(n *node) (operand, error) {
+	x, err := p.any(n, 1)
+	if err != nil {
+		return x, err
+	}
+	if _, err := p.any(n, 0); err != nil {
+		return x, err
+	}
+	a, err := p.array(n, 0)
+	if err != nil {
+		return x, err
+	}
+	axis := n.int("axis", 0)
+	dims, shared, ok := p.ofAllSamples(x.view().sizes())
+	if axis < 0 {
+		axis += int64(len(dims))
+	}
+	if !x.known || a == nil || a.len() == 0 || a.steps != nil || len(a.dims) != len(dims) || !ok || axis < 0 || axis >= int64(len(dims)) || shared && axis == 0 || x.wide != nil {
+		return x, p.refuse(n, "of what is no constant")
+	}
+	for i, d := range dims {
+		if int64(i) != axis && d > a.dims[i] || i == 0 && shared != a.shared {
+			return x, p.refuse(n, "of another shape")
+		}
+	}
+	for i := range a.len() {
+		if a.float() && a.floats[i] != a.floats[0] || !a.float() && a.ints[i] != a.ints[0] {
+			return x, p.refuse(n, "of a constant that is not the same everywhere")
+		}
+	}
+	if err := p.chooses(n, x, a.dims[axis]); err != nil {
+		return x, err
+	}
+	y, err := p.picked(a, dims, func([]int64) int { return 0 })
+	if err != nil {
+		return x, err
+	}
+	return y.operand(), nil
 }
 
 // lookedUp reads a Gather of a constant table's rows by integers of an input.
@@ -112,12 +172,11 @@ func (p *parser) lookedUp(n *node) (operand, error) {
 	}
 	x := p.operands[n.inputs[1]]
 	switch axis := n.int("axis", 0); {
-	case !x.whole || x.part == 0:
-		return x, p.refuse(n, "by integers that are no input's")
 	case len(t.dims) != 2 || axis != 0 && axis != -2:
 		return x, p.refuse(n, "by an input, of axis %d of rank %d", axis, len(t.dims))
-	case t.dims[0] > graph.MaxInteger:
-		return x, p.refuse(n, "of %d rows", t.dims[0])
+	}
+	if err := p.chooses(n, x, t.dims[0]); err != nil {
+		return x, err
 	}
 	if x.wide != nil {
 		if x, err = p.widened(x); err != nil {
@@ -129,9 +188,6 @@ func (p *parser) lookedUp(n *node) (operand, error) {
 	})
 	if err != nil {
 		return x, err
-	}
-	if part := &p.graph.Parts[x.part-1]; true { // no id may be past any of the tables
-		part.From, part.Below = 0, min(part.Below, int(t.dims[0]))
 	}
 	s := x.view()
 	if len(s.dims) > maxSplit {
@@ -168,6 +224,106 @@ func (p *parser) lookedUp(n *node) (operand, error) {
 	return p.seen(y, to), nil
 }
 
+// boundsOf returns the least and the largest of integers, values or constants.
+func (p *parser) boundsOf(n *node, i int) ([2]int64, error) {
+	if o := p.operands[n.inputs[i]]; o.known {
+		if !o.whole {
+			return o.bounds, p.refuse(n, "of integers and others")
+		}
+		return o.bounds, nil
+	}
+	a, err := p.array(n, i)
+	if err == nil && (a == nil || a.float() || a.kind == typeBool || a.len() == 0 || a.steps != nil) {
+		err = p.refuse(n, "of integers and others")
+	}
+	if err != nil {
+		return [2]int64{}, err
+	}
+	return [2]int64{slices.Min(a.ints), slices.Max(a.ints)}, nil
+}
+
+// ofIntegers reads Add, Sub and Mul of integers, of which one at least is a value: as of floats, of
+// which none may become too large for that.
+func (p *parser) ofIntegers(n *node, a, b operand) (operand, error) {
+	x, err := p.boundsOf(n, 0)
+	if err != nil {
+		return a, err
+	}
+	y, err := p.boundsOf(n, 1)
+	if err != nil {
+		return a, err
+	}
+	var of []int64
+	for _, v := range x {
+		for _, w := range y {
+			if max(v, -v, w, -w) > graph.MaxInteger {
+				return a, p.refuse(n, "of integers of more than %d", graph.MaxInteger)
+			}
+			switch n.op {
+			case "Add":
+				of = append(of, v+w)
+			case "Sub":
+				of = append(of, v-w)
+			case "Mul":
+				of = append(of, v*w)
+			default:
+				return a, p.refuse(n, "of integers")
+			}
+		}
+	}
+	bounds := [2]int64{slices.Min(of), slices.Max(of)}
+	if max(-bounds[0], bounds[1]) > graph.MaxInteger {
+		return a, p.refuse(n, "of integers of more than %d", graph.MaxInteger)
+	}
+	var z operand
+	switch {
+	case a.known && b.known:
+		z, err = p.ofTwo(n, a, b)
+	case a.known:
+		z, err = p.affine(n, n.op, 0)
+	default:
+		z, err = p.affine(n, n.op, 1)
+	}
+	z.whole, z.bounds = true, bounds
+	return z, err
+}
+
+// cumSum reads a CumSum of a value.
+func (p *parser) cumSum(n *node) (operand, error) {
+	x, err := p.viewed(n, 0)
+	if err != nil {
+		return x, err
+	}
+	list, err := p.list(n, "", 1)
+	if err != nil {
+		return x, err
+	}
+	if len(list) != 1 || n.int("exclusive", 0) != 0 || n.int("reverse", 0) != 0 {
+		return x, p.refuse(n, "exclusive, reverse or of several axes")
+	}
+	i, err := p.index(n, x.view(), list[0])
+	if err != nil {
+		return x, err
+	}
+	l := x.view().size(i).n
+	bounds := [2]int64{min(x.bounds[0], l*x.bounds[0]), max(x.bounds[1], l*x.bounds[1])}
+	if x.whole && max(-bounds[0], bounds[1]) > graph.MaxInteger {
+		return x, p.refuse(n, "of integers of more than %d", graph.MaxInteger)
+	}
+	whole := x.whole
+	if x.split == nil {
+		x, err = p.channelsAt(x, i-1)
+	} else {
+		x, err = p.alongC(x, i)
+	}
+	if err != nil {
+		return x, err
+	}
+	y, err := p.apply(graph.CumSum{}, x.axes, x)
+	y.whole, y.bounds = whole, bounds
+	return y, err
+}
+
 // widened returns what an Expand makes of x, made.
 func (p *parser) widened(x operand) (operand, error) {
 	to, from := shapedDims(*x.wide, x.axes), shapedDims(x.shape, x.axes)
@@ -183,7 +339,7 @@ func (p *parser) widened(x operand) (operand, error) {
 		if err != nil {
 			return x, err
 		}
-		y.truth, y.whole, y.part, y.softened = x.truth, x.whole, x.part, x.softened
+		y.alike(x)
 		x = y
 	}
 	return x, nil
@@ -286,7 +442,22 @@ func (p *parser) constantFor(n *node, i int, x operand) (*tensor, error) {
 		return nil, p.refuse(n, "input %d not constant", i)
 	case o.sizes != nil:
 		return p.constant(n, i)
-	case !o.shared:
+	}
+	if t := o.constant; x.whole && (t.kind == typeInt32 || t.kind == typeInt64) {
+		a, err := p.array(n, i) // of integers that floats have, see ofIntegers
+		if err != nil {
+			return nil, err
+		}
+		if err := p.compute(a.len()); err != nil {
+			return nil, err
+		}
+		u := &tensor{kind: typeFloat, dims: t.dims}
+		for _, v := range a.ints {
+			u.floats = append(u.floats, float32(v))
+		}
+		o.constant = u
+	}
+	if !o.shared {
 		return o.constant, nil
 	}
 	s := x.view()
@@ -368,7 +539,7 @@ func (p *parser) chosen(n *node) (operand, error) {
 		if take == int64(2-at) {
 			continue
 		}
-		if b.floats[i] = v.floats[i]; !math.IsInf(float64(v.floats[i]), -1) {
+		if b.floats[i] = v.floats[i]; !negativeInfinity(v.floats[i]) {
 			a.floats[i], scaled = 0, true
 		}
 	}
@@ -377,6 +548,10 @@ func (p *parser) chosen(n *node) (operand, error) {
 		return x, err
 	}
 	op := &graph.Affine{Shift: shift}
+	masked := x.masked || slices.ContainsFunc(shift, negativeInfinity)
+	if scaled && x.masked {
+		return x, p.refuse(n, "of infinities")
+	}
 	if scaled {
 		y, scale, other, err := p.spread(n, a, x)
 		if err != nil {
@@ -387,8 +562,12 @@ func (p *parser) chosen(n *node) (operand, error) {
 		}
 		op.Scale = scale
 	}
-	return p.apply(elementAffine(extent, op, x), x.axes, x)
+	y, err := p.apply(elementAffine(extent, op, x), x.axes, x)
+	y.masked = masked
+	return y, err
 }
+
+func negativeInfinity(v float32) bool { return math.IsInf(float64(v), -1) }
 
 // fits reports whether a broadcasts to x.
 func (p *parser) fits(a *array, x operand) bool {

@@ -31,7 +31,7 @@ func Marshal(g *graph.Graph) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{parts: g.Parts, values: []value{{"input", naturalRank(g.Input)}}}
+	w := &writer{graph: g.Nodes, parts: g.Parts, values: []value{{"input", naturalRank(g.Input)}}}
 	inputs := []message{valueInfoMessage(w.values[0], g.Input)}
 	if len(g.Parts) > 0 {
 		if inputs, err = w.partInputs(); err != nil {
@@ -99,6 +99,7 @@ type value struct {
 type writer struct {
 	nodes, initializers []message
 	values              []value // of the graph, so far
+	graph               []graph.Node
 	parts               []graph.Part
 	prefix              string // of names, so that they are no part's
 }
@@ -138,6 +139,19 @@ func (w *writer) partFloats(i int) string {
 	name := w.prefix + p.Name + ".floats"
 	w.emit("Cast", []string{p.Name}, name, intAttribute("to", typeFloat))
 	return name
+}
+
+// given reports whether a value has the elements of an input as they are.
+func (w *writer) given(v graph.Value) bool {
+	for v > 0 {
+		switch n := w.graph[v-1]; n.Op.(type) {
+		case graph.Slice, graph.Reshape:
+			v = n.Inputs[0]
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // embedding writes op of x, a vector of many elements.
@@ -222,6 +236,8 @@ func (w *writer) node(n graph.Node, shapes []graph.Shape, name string) error {
 		w.emit("Reciprocal", []string{w.values[x].name}, name)
 	case graph.Sqrt:
 		w.emit("Sqrt", []string{w.values[x].name}, name)
+	case graph.CumSum:
+		w.emit("CumSum", []string{w.values[x].name, w.ints(name+".axis", 1)}, name)
 	case graph.LogSoftmax:
 		w.emit("LogSoftmax", []string{w.values[x].name}, name, intAttribute("axis", 1))
 	case graph.ChannelMean:
@@ -239,8 +255,8 @@ func (w *writer) node(n graph.Node, shapes []graph.Shape, name string) error {
 		out.rank = naturalRank(from)
 		w.elementAffine(op, w.values[x].name, from, name, out.rank)
 	case *graph.Embedding:
-		if from != graph.Vector(from.C) {
-			return &UnsupportedError{[]string{"embedding of a map"}}
+		if from != graph.Vector(from.C) || !w.given(x) {
+			return &UnsupportedError{[]string{"embedding of a map, or of what no input gives"}}
 		}
 		out.rank = 4
 		w.embedding(op, w.ranked(x, from, 2, name+".input"), from.C, name)

@@ -72,8 +72,8 @@ var operators = map[string]operator{
 	"Cos":            {1, nil, constantsOnly},
 	"Sin":            {1, nil, constantsOnly},
 	"Trilu":          {2, map[string]int64{"upper": attributeInt}, constantsOnly},
-	"CumSum":         {2, map[string]int64{"exclusive": attributeInt, "reverse": attributeInt}, constantsOnly},
-	"GatherElements": {2, map[string]int64{"axis": attributeInt}, constantsOnly},
+	"CumSum":         {2, map[string]int64{"exclusive": attributeInt, "reverse": attributeInt}, (*parser).cumSum},
+	"GatherElements": {2, map[string]int64{"axis": attributeInt}, (*parser).gatherElements},
 	"Mod":            {2, map[string]int64{"fmod": attributeInt}, (*parser).calculate},
 	"Max":            {math.MaxInt, nil, (*parser).largest},
 	"Min":            {math.MaxInt, nil, (*parser).largest},
@@ -392,6 +392,8 @@ func (p *parser) arithmetic(n *node) (operand, error) {
 		return b, err
 	}
 	switch {
+	case a.known && a.whole || b.known && b.whole:
+		return p.ofIntegers(n, a, b)
 	case a.known && b.known:
 		return p.ofTwo(n, a, b)
 	case a.known:
@@ -408,10 +410,14 @@ func (p *parser) arithmetic(n *node) (operand, error) {
 // ofTwo reads an arithmetic operator of two values of the graph.
 func (p *parser) ofTwo(n *node, a, b operand) (operand, error) {
 	// What is expanded to the other's shape broadcasts as it is.
+	masked := a.masked || b.masked
+	if masked && n.op != "Add" {
+		return a, p.refuse(n, "of infinities")
+	}
 	wide := []*graph.Shape{a.wide, b.wide}
 	a.wide, b.wide = nil, nil
 	for i, o := range []operand{a, b} {
-		if o.whole && !compares[n.op] || wide[i] != nil && (wide[1-i] != nil || o.split != nil || []operand{a, b}[1-i].split != nil) {
+		if o.whole && !exact[n.op] || wide[i] != nil && (wide[1-i] != nil || o.split != nil || []operand{a, b}[1-i].split != nil) {
 			_, err := p.viewed(n, i)
 			return a, err
 		}
@@ -453,6 +459,7 @@ func (p *parser) ofTwo(n *node, a, b operand) (operand, error) {
 	op := map[string]graph.Op{"Add": graph.Add{}, "Sub": graph.Sub{}, "Mul": graph.Mul{}, "Div": graph.Div{}, "Max": graph.Max{}, "Min": graph.Min{},
 		"Equal": graph.Sub{}, "And": graph.Min{}, "Or": graph.Max{}, "Greater": graph.Sub{}, "Less": graph.Sub{}, "GreaterOrEqual": graph.Sub{}, "LessOrEqual": graph.Sub{}}[n.op]
 	y, err := p.apply(op, a.axes, a, b)
+	y.masked = masked
 	if err != nil || !swapped || op != (graph.Sub{}) {
 		return y, err
 	}
@@ -520,7 +527,9 @@ func (p *parser) affine(n *node, op string, at int) (operand, error) {
 			}
 		}
 	}
-	return p.apply(elementAffine(extent, a, x), x.axes, x)
+	y, err := p.apply(elementAffine(extent, a, x), x.axes, x)
+	y.masked = x.masked || slices.ContainsFunc(a.Shift, negativeInfinity)
+	return y, err
 }
 
 func (p *parser) leakyReLU(n *node) (operand, error) {

@@ -118,6 +118,8 @@ func parse(m *model, size int) (*graph.Graph, error) {
 		return nil, &UnsupportedError{[]string{"output of integers"}}
 	case out.wide != nil:
 		return nil, &UnsupportedError{[]string{"output of what is expanded"}}
+	case out.masked:
+		return nil, &UnsupportedError{[]string{"output of infinities"}}
 	}
 	if out, err = p.ordered(out); err != nil {
 		return nil, err
@@ -163,7 +165,9 @@ type operand struct {
 	wide     *graph.Shape // what an Expand makes of the shape, or nil
 	truth    *truth       // where the value is or is not above 0, as a comparison gives; or nil
 	whole    bool         // integers, of which nothing is computed before they are floats
+	bounds   [2]int64     // of integers: the least and the largest
 	part     int          // 1 + the number of the graph's part that the elements are of, or 0; it is of integers
+	masked   bool         // it may be negative infinity, see passes
 	softened bool         // what a softmax gives, never NaN
 }
 
@@ -377,6 +381,15 @@ var movement = map[string]bool{
 	"Gather": true, "GatherND": true, "Split": true, "Expand": true, "Tile": true, "Identity": true,
 }
 
+// alike notes that o's elements are x's.
+func (o *operand) alike(x operand) {
+	o.truth, o.whole, o.part, o.softened, o.bounds, o.masked = x.truth, x.whole, x.part, x.softened, x.bounds, x.masked
+}
+
+// passes are the operators, beside those of movement, that take a masked value: others would make
+// NaN of negative infinities.
+var passes = map[string]bool{"Add": true, "Where": true, "Softmax": true, "Dropout": true}
+
 // sameElements notes of n's results what is known of its input's elements.
 func (p *parser) sameElements(n *node, results []operand) {
 	x := p.operands[n.inputs[0]]
@@ -385,7 +398,7 @@ func (p *parser) sameElements(n *node, results []operand) {
 	}
 	for i := range results {
 		if o := &results[i]; o.known {
-			o.truth, o.whole, o.part, o.softened = x.truth, x.whole, x.part, x.softened
+			o.alike(x)
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package onnx
 
 import (
-	"math"
 	"slices"
 
 	"github.com/securenets/securenets/internal/graph"
@@ -14,8 +13,12 @@ type truth struct {
 	never   bool // nowhere, whatever the value is
 }
 
-// compares are the operators that also compare integers, which floats have as they are.
-var compares = map[string]bool{"Greater": true, "Less": true, "GreaterOrEqual": true, "LessOrEqual": true, "Equal": true}
+// exact are the operators of integers too, which floats have as they are: where they compute, as
+// long as results are no larger than graph.MaxInteger (see ofIntegers).
+var exact = map[string]bool{
+	"Greater": true, "Less": true, "GreaterOrEqual": true, "LessOrEqual": true, "Equal": true,
+	"Add": true, "Sub": true, "Mul": true, "CumSum": true,
+}
 
 // equal reads an Equal of values and numbers, or of sizes.
 func (p *parser) equal(n *node) (operand, error) {
@@ -326,7 +329,7 @@ func (p *parser) where(n *node) (operand, error) {
 			return x, err
 		}
 	}
-	three := []operand{x, {}, {}}
+	three, masked := []operand{x, {}, {}}, false
 	for i := 1; i < 3; i++ {
 		o, err := p.operand(n, i)
 		if err != nil {
@@ -339,6 +342,7 @@ func (p *parser) where(n *node) (operand, error) {
 			if o.rank() != x.rank() {
 				return o, p.refuse(n, "values of unlike ranks")
 			}
+			masked = masked || o.masked
 			o, err = p.reordered(o, x.axes)
 		} else {
 			v, single, wrong := p.number(n, i, x.rank())
@@ -349,7 +353,8 @@ func (p *parser) where(n *node) (operand, error) {
 				return x, wrong
 			}
 			var op graph.Op = graph.Clip{Min: v, Max: v}
-			if math.IsInf(float64(v), -1) {
+			if negativeInfinity(v) {
+				masked = true
 				shift, err := p.repeated(v, x.shape.C)
 				if err != nil {
 					return x, err
@@ -371,7 +376,7 @@ func (p *parser) where(n *node) (operand, error) {
 		return x, p.refuse(n, "values of unlike shapes")
 	}
 	y, err := p.apply(graph.Select{}, x.axes, three...)
-	y.wide = wide
+	y.wide, y.masked = wide, masked
 	return y, err
 }
 

@@ -367,7 +367,7 @@ func (p *parser) cast(n *node) (operand, error) {
 	case is != nil && to == typeBool:
 		return x, nil
 	case is != nil && *is == truth{} && x.part > 0 && (to == typeFloat || to == typeDouble || integer): // an input's, of 0 and 1
-		x.truth, x.whole = nil, integer
+		x.truth, x.whole, x.bounds = nil, integer, [2]int64{0, 1}
 		return x, nil
 	case is != nil && !is.never && (to == typeFloat || to == typeDouble || integer):
 		if x.wide != nil {
@@ -377,7 +377,7 @@ func (p *parser) cast(n *node) (operand, error) {
 		}
 		x.truth = nil
 		y, err := p.bits(x, *is)
-		y.whole = integer
+		y.whole, y.bounds = integer, [2]int64{0, 1}
 		return y, err
 	case is != nil:
 		return x, p.refuse(n, "to=%d", to)

@@ -318,10 +318,12 @@ func (p *parser) viewed(n *node, i int) (operand, error) {
 	case err != nil:
 	case !o.known:
 		err = p.refuse(n, "constant input %d", i)
-	case o.whole && !movement[n.op] && !compares[n.op]:
+	case o.whole && !movement[n.op] && !exact[n.op]:
 		err = p.refuse(n, "of integers")
 	case o.truth != nil && !movement[n.op]:
 		err = p.refuse(n, "of a comparison")
+	case o.masked && !movement[n.op] && !passes[n.op]:
+		err = p.refuse(n, "of infinities")
 	case o.wide != nil:
 		return p.widened(o)
 	}

@@ -307,6 +307,14 @@ func evaluate(op graph.Op, shape graph.Shape, in []sample) sample {
 		each(func(p, q, c int) float64 {
 			return float64(op.Table[int(*x.at(p, q/x.C, q%x.C))*op.Width+c])
 		})
+	case graph.CumSum:
+		each(func(p, q, c int) float64 {
+			sum := 0.0
+			for i := range c + 1 {
+				sum += *x.at(p, q, i)
+			}
+			return sum
+		})
 	case graph.Softmax:
 		each(func(p, q, c int) float64 {
 			sum := 0.0
