@@ -1,6 +1,7 @@
 package onnx
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -496,6 +497,17 @@ func TestSamplesKept(t *testing.T) {
 	}
 }
 
+// text returns a network of ids and of a mask of bools, with a table of 3 rows.
+func text(nodes ...message) file {
+	infinite := make([]byte, 16) // 2 x 2, of which one is infinite
+	binary.LittleEndian.PutUint32(infinite[4:], math.Float32bits(float32(math.Inf(-1))))
+	return file{
+		nodes:   nodes,
+		inputs:  []message{declare("ids", typeInt64, "N", 2), declare("mask", typeBool, "N", 2)},
+		tensors: []message{floats("table", 3, 2), int64s("two", 2), int64s("zero", 0), int64s("one", 1), cat(header("inf", typeFloat, 2, 2), sub(9, infinite))},
+	}
+}
+
 func TestParseUnsupported(t *testing.T) {
 	x4 := []any{"N", 1, 5, 5}
 	relu := op("Relu", "x", "y")
@@ -515,6 +527,18 @@ func TestParseUnsupported(t *testing.T) {
 		"channels around of -1":   {nodes(op("LRN", "x", "y", intAttribute("size", 3), floatAttribute("bias", -1))), []string{"LRN(bias=-1)"}},
 		"comparison as output":    {nodes(op("Greater", "x b", "y")).with(floats("b", 1)), []string{"output of a comparison"}},
 		"comparison computed":     {nodes(op("Greater", "x b", "a"), op("Flatten", "a", "b2"), op("Relu", "a", "y")).with(floats("b", 1)), []string{"Relu(of a comparison)"}},
+		"ids that are computed":   {text(op("Mul", "ids ids", "a"), op("Gather", "table a", "y")), []string{"Mul(of integers of more than 16777216)"}},
+		"ids past their table":    {text(op("Cast", "mask", "a", intAttribute("to", typeInt64)), op("Add", "a two", "b"), op("Gather", "table b", "y")), []string{"Gather(of 3 rows by integers of 2 to 3)"}},
+		"ids that are floats":     {text(op("Cast", "ids", "a", intAttribute("to", typeFloat)), op("Gather", "table a", "y")), []string{"Gather(by what are no integers)"}},
+		"columns of a table":      {text(op("Gather", "table ids", "y", intAttribute("axis", 1))), []string{"Gather(by an input, of axis 1 of rank 2)"}},
+		"infinities compared":     {text(op("Gather", "table ids", "a"), op("Add", "a inf", "b"), op("Less", "b a", "c"), op("Where", "c a a", "y")), []string{"Less(of infinities)"}},
+		"infinities multiplied":   {text(op("Gather", "table ids", "a"), op("Add", "a inf", "b"), op("Add", "b b", "d"), op("Mul", "d d", "y")), []string{"Mul(of infinities)"}},
+		"infinities in a layer":   {text(op("Gather", "table ids", "a"), op("Add", "a inf", "b"), op("MatMul", "b inf", "y")), []string{"MatMul(of infinities)"}},
+		"infinities as a result":  {text(op("Gather", "table ids", "a"), op("Add", "a inf", "y")), []string{"output of infinities"}},
+		"no softmax that is NaN":  {text(op("Gather", "table ids", "a"), op("IsNaN", "a", "b"), op("Where", "b a a", "y")), []string{"IsNaN(of what is no softmax)"}},
+		"numbers of samples":      {text(op("Shape", "ids", "s"), op("Gather", "s zero", "n"), op("Squeeze", "n", "m"), op("Range", "zero m one", "r"), op("Gather", "table r", "y")), []string{"Gather(element type 1)"}},
+		"another sample's mask":   {text(op("Shape", "ids", "s"), op("Gather", "s zero", "n"), op("Squeeze", "n", "m"), op("Range", "zero m one", "r"), op("Add", "r one", "q"), op("Gather", "mask q", "a"), op("Gather", "table ids", "b"), op("Where", "a b b", "y")), []string{"Gather(across samples)"}},
+		"inputs of two batches":   {file{nodes: []message{relu}, inputs: []message{declare("x", 1, 2, 4), declare("z", 1, 3, 4)}}, []string{"inputs of unlike batches"}},
 		"comparison to integers":  {nodes(op("Greater", "x b", "a"), op("Cast", "a", "y", intAttribute("to", typeInt64))).with(floats("b", 1)), []string{"output of integers"}},
 		"comparison of numbers":   {nodes(op("Greater", "b b", "a"), op("Where", "a x x", "y")).with(floats("b", 1)), []string{"Where(by a constant, of two values)"}},
 		"comparison of lengths":   {nodes(op("Gemm", "x w", "a"), op("Less", "a x", "b"), op("Where", "b x x", "y")).with(floats("w", 4, 3)), []string{"Less(values of unlike shapes)"}},
@@ -954,7 +978,9 @@ func checkParse(t testing.TB, b []byte) {
 	if err := g.Validate(); err != nil {
 		t.Fatalf("accepted a graph that is invalid: %v", err)
 	}
-	checkRoundTrip(t, g)
+	if len(g.Parts) == 0 { // of others not all can be written
+		checkRoundTrip(t, g)
+	}
 }
 
 func FuzzParse(f *testing.F) {

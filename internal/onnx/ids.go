@@ -397,7 +397,7 @@ func (p *parser) gatherOwn(n *node, x operand) (operand, error) {
 		}
 		each := y.view().size(1).n
 		for i, v := range a.ints {
-			if p.batch != 1 && (a.steps == nil || a.steps[i] != each || v < 0) {
+			if p.batch != 1 && (a.steps == nil || a.steps[i] != each || v < 0 || v >= each) {
 				return x, p.refuse(n, "across samples")
 			}
 			places = append(places, v)

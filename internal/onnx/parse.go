@@ -23,6 +23,12 @@ func Parse(b []byte) (*graph.Graph, error) {
 	if err != nil {
 		return nil, err
 	}
+	for i, e := range g.Embeddings() {
+		if err := e.Load(); err != nil {
+			return nil, invalid(fmt.Errorf("embedding %d: %w", i, err))
+		}
+		e.From = nil
+	}
 	for i, n := range g.Nodes {
 		l, ok := n.Op.(graph.Linear)
 		if !ok || l.Stored() == nil {
@@ -42,8 +48,8 @@ func Parse(b []byte) (*graph.Graph, error) {
 	return g, nil
 }
 
-// ParseStored is Parse, but for the weights of linear operators: the graph reads them
-// from b as they are asked for, and they may be not finite.
+// ParseStored is Parse, but for the weights of linear operators and the tables of embeddings:
+// the graph reads them from b as they are asked for, and they may be not finite.
 func ParseStored(b []byte) (*graph.Graph, error) {
 	m, err := decodeModel(b)
 	if err != nil {
