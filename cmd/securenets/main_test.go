@@ -1,6 +1,7 @@
 package main
 
 import (
+	"archive/zip"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -127,6 +128,10 @@ func setup(env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
+	text, tokens, err := textFiles()
+	if err != nil {
+		return err
+	}
 	if err := certificates(env.WorkDir); err != nil {
 		return err
 	}
@@ -139,6 +144,9 @@ func setup(env *testscript.Env) error {
 	files := map[string][]byte{
 		"one.json":       request,
 		"light.onnx":     light,
+		"text.onnx":      text,
+		"text.npz":       tokens,
+		"ids.npy":        append(npy("<i4", "(1, 2)"), 1, 0, 0, 0, 2, 0, 0, 0),
 		"mnist-cnn.onnx": model,
 		"truncated.onnx": model[:len(model)/2],
 		"unknown.onnx":   unknown,
@@ -172,6 +180,51 @@ func setup(env *testscript.Env) error {
 		}
 	}
 	return nil
+}
+
+// textFiles returns a network of two ids and a mask, whose output is the first id's row and the
+// second's times the mask, and three samples of it, the last of which has an id of no row.
+func textFiles() (model, samples []byte, err error) {
+	rows := func(from int) graph.Slice {
+		return graph.Slice{H: graph.Range{To: 1}, W: graph.Range{To: 1}, C: graph.Range{From: from, To: from + 2}}
+	}
+	model, err = onnx.Marshal(&graph.Graph{
+		Input: graph.Vector(4),
+		Parts: []graph.Part{
+			{Name: "input_ids", Shape: graph.Vector(2), Below: 3},
+			{Name: "attention_mask", Shape: graph.Vector(2), From: -graph.MaxInteger, Below: graph.MaxInteger + 1},
+		},
+		Nodes: []graph.Node{
+			{Op: rows(0), Inputs: []graph.Value{0}},
+			{Op: rows(2), Inputs: []graph.Value{0}},
+			{Op: &graph.Embedding{Rows: 3, Width: 1, Table: []float32{0.5, 1, -2}}, Inputs: []graph.Value{1}},
+			{Op: graph.Reshape{To: graph.Vector(2)}, Inputs: []graph.Value{3}},
+			{Op: graph.Mul{}, Inputs: []graph.Value{4, 2}},
+			{Op: &graph.Dense{In: 2, Out: 2, W: []float32{1, 0, 0, 1}}, Inputs: []graph.Value{5}},
+		},
+		Output: 6,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	for name, v := range map[string][]int64{"input_ids.npy": {2, 0, 0, 1, 1, 3}, "attention_mask.npy": {1, 1, 1, 0, 1, 1}} {
+		w, err := z.Create(name)
+		if err == nil {
+			_, err = w.Write(npy("<i8", "(3, 2)"))
+		}
+		if err == nil {
+			err = binary.Write(w, binary.LittleEndian, v)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := z.Close(); err != nil {
+		return nil, nil, err
+	}
+	return model, b.Bytes(), nil
 }
 
 // npy returns the header of a NumPy file.
