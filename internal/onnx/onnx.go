@@ -16,6 +16,9 @@
 //	Add, Sub, Mul and Div with a constant that is the same for all samples, or of two
 //	values, one of which may broadcast to the other, Max and Min of values and numbers,
 //	Greater, Less, GreaterOrEqual and LessOrEqual, And, Or and Not of these, and Where by them,
+//	Equal; IsNaN of a softmax, which never is,
+//	CumSum of any axis but the batch, forwards,
+//	Gather of a constant table's rows by integers of an input, or that are known to be rows,
 //	Concat, Split, Slice and Gather of any axis but the batch, GatherND of grids of places, Tile,
 //	Pad in all modes,
 //	Resize and Upsample of rows and columns: nearest, linear and cubic, without antialias,
@@ -23,13 +26,22 @@
 //	constant to the batch where Concat reads it,
 //	Softmax and LogSoftmax over any axis but the batch,
 //	Flatten, Reshape, Squeeze and Unsqueeze,
-//	Constant, Identity, Dropout, Cast to float
+//	Constant, Identity, Dropout, Cast to float, bool and, of integers and comparisons, integers
 //
 // are read, on vectors (N x C), sequences (N x C x L) and maps (N x C x H x W), which
 // become NHWC, sequences as maps of one row. The batch N may be symbolic or fixed: what
 // is read takes any. A shape may be computed, from constants and from Shape, by Gather,
 // Slice, Concat, Squeeze, Unsqueeze, Cast, Add, Sub, Mul, Div, Mod, Equal and Where, and
 // pads by ConstantOfShape, Reshape and Transpose too, as exporters write them.
+//
+// Inputs are of floats, bytes, integers or bools. Several are parts of the graph's input, one after
+// the other. Integers are floats in the graph, which has all of those up to 2^24; what may become
+// larger is refused. Values that may be minus infinity, as scores are that a mask is added to, are
+// taken by Add, Where, Softmax and what only moves elements, and refused by all else.
+//
+// What constants alone make (masks, positions) is computed as the model is read, see foldable: with
+// Range, Trilu, GatherElements, Xor, Cos and Sin beside operators from above. So is what is the same
+// for all samples, and what counts them, as where torch picks each sample's own mask.
 //
 // Of several outputs the one of floats is read, if it is one alone: of a classifier its
 // probabilities, not its labels.
