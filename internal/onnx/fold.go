@@ -202,6 +202,17 @@ func (p *parser) folded(n *node) (operand, bool, error) {
 // computed with.
 func (p *parser) array(n *node, i int) (*array, error) {
 	o := p.operands[n.inputs[i]]
+	if t := o.constant; t != nil && t.of != nil {
+		var err error
+		if o, err = p.any(n, i); err != nil || o.constant.of != nil {
+			return nil, err
+		}
+	}
+	return p.arrayOf(n, o)
+}
+
+// arrayOf is array of an operand.
+func (p *parser) arrayOf(n *node, o operand) (*array, error) {
 	if s := o.sizes; s != nil {
 		a := &array{kind: typeInt64, dims: s.dims}
 		for _, d := range s.v {
@@ -215,13 +226,6 @@ func (p *parser) array(n *node, i int) (*array, error) {
 	t := o.constant
 	if t == nil {
 		return nil, nil
-	}
-	if t.of != nil {
-		o, err := p.any(n, i)
-		if err != nil || o.constant.of != nil {
-			return nil, err
-		}
-		t = o.constant
 	}
 	a := &array{kind: t.kind, dims: t.dims, shared: o.shared, steps: o.steps}
 	size := 0
@@ -626,10 +630,7 @@ func (p *parser) foldFilled(n *node, _ []*array) (*array, error) {
 		if a.t == nil {
 			return nil, fmt.Errorf("%w: no value", ErrInvalid)
 		}
-		p.operands[""] = operand{constant: a.t} // no name that a node may give
-		like, err = p.array(&node{op: n.op, inputs: []string{""}}, 0)
-		delete(p.operands, "")
-		if like == nil || err != nil || like.len() != 1 {
+		if like, err = p.arrayOf(n, operand{constant: a.t}); like == nil || err != nil || like.len() != 1 {
 			return nil, err
 		}
 	}
