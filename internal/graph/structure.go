@@ -55,6 +55,10 @@ var decoders = map[string]func(json.RawMessage) (Op, error){
 		op := new(ElementAffine)
 		return op, unmarshal(p, op)
 	},
+	(*Recurrence)(nil).Name(): func(p json.RawMessage) (Op, error) {
+		op := new(Recurrence)
+		return op, unmarshal(p, op)
+	},
 	ReLU{}.Name():        decodeValue[ReLU],
 	LeakyReLU{}.Name():   decodeValue[LeakyReLU],
 	Clip{}.Name():        decodeValue[Clip],

@@ -31,6 +31,7 @@ func everyOperator() *graph.Graph {
 		graph.Pad{Before: graph.Shape{H: 1}, After: graph.Shape{W: 1}, Value: 0.25}, &graph.Transpose{Dims: []int{3, 4}, Perm: []int{1, 0}, To: graph.Shape{H: 2, W: 2, C: 3}},
 		graph.Slice{H: graph.Range{To: 2}, W: graph.Range{From: 1, To: 2}, C: graph.Range{To: 3}}, graph.ChannelMean{},
 		&graph.Gather{Along: "H", From: []int{1, 0, 1}}, graph.Resize{H: 4, W: 2, ScaleH: 4. / 3, ScaleW: 2, Mode: "nearest", Places: "half_pixel", Rounding: "floor"},
+		&graph.Recurrence{Cell: "rnn", Direction: "reverse", Functions: []string{"tanh"}, Hidden: 1, R: graphtest.Normal(r, 1, 1), H: graphtest.Normal(r, 1, 1)},
 		graph.Product{Transposed: true}, &graph.ElementAffine{Extent: graph.Shape{H: 2, W: 1, C: 1}, Shift: []float32{0.5, float32(math.Inf(-1))}},
 		graph.CumSum{}, &graph.Embedding{Rows: 2, Width: 3, Table: graphtest.Normal(r, 6, 1)})
 	for i, n := range g.Nodes {
@@ -75,7 +76,7 @@ func TestStructure(t *testing.T) {
 	for _, n := range everyOperator().Nodes {
 		seen[n.Op.Name()] = true
 	}
-	if len(seen) != 43 {
+	if len(seen) != 44 {
 		t.Fatalf("%d operators", len(seen))
 	}
 	for _, g := range []*graph.Graph{everyOperator(), graphtest.MNIST(source(2))} {

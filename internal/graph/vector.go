@@ -9,7 +9,12 @@ type vector struct {
 	maximum func(dst, a, b []float32, n, strideA, strideB int)
 	// rectify sets dst to max(v, 0). Dst may be v.
 	rectify func(dst, v []float32)
+	// accumulate adds to dst, of panel floats, row after row of m, as long, each times its element of h.
+	accumulate func(dst, h, m []float32)
 }
+
+// panel is how many columns of a matrix are summed at once.
+const panel = 32
 
 // vectors is the tier in use.
 var vectors = tiers[0]
@@ -29,6 +34,15 @@ var scalar = vector{
 		v = v[:len(dst)]
 		for i := range dst {
 			dst[i] = max(v[i], 0)
+		}
+	},
+	accumulate: func(dst, h, m []float32) {
+		dst = dst[:panel]
+		for k, v := range h {
+			row := m[k*panel:][:panel]
+			for i := range dst {
+				dst[i] += float32(v * row[i]) // rounded twice, by every tier
+			}
 		}
 	},
 }

@@ -29,6 +29,11 @@ var tiers = func() []vector {
 			}
 			scalar.rectify(dst[n:], v[n:])
 		},
+		accumulate: func(dst, h, m []float32) {
+			if n := len(h); n > 0 {
+				accumulateAVX2(&dst[:panel][0], &h[0], &m[:n*panel][0], n)
+			}
+		},
 	}, scalar}
 }()
 
@@ -41,3 +46,8 @@ func maximumAVX2(dst, a, b *float32, n, strideA, strideB, runs int)
 //
 //go:noescape
 func rectifyAVX2(dst, v *float32, n int)
+
+// accumulateAVX2 takes n rows, one or more.
+//
+//go:noescape
+func accumulateAVX2(dst, h, m *float32, n int)

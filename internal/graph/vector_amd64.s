@@ -63,3 +63,37 @@ loop:
 	JNZ loop
 	VZEROUPPER
 	RET
+
+// func accumulateAVX2(dst, h, m *float32, n int)
+//
+//	Y0 to Y3  sums    SI, BX  the next element of h and row of m    CX  rows left
+TEXT ·accumulateAVX2(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), DI
+	MOVQ h+8(FP), SI
+	MOVQ m+16(FP), BX
+	MOVQ n+24(FP), CX
+	VMOVUPS (DI), Y0
+	VMOVUPS 32(DI), Y1
+	VMOVUPS 64(DI), Y2
+	VMOVUPS 96(DI), Y3
+	PCALIGN $32
+row:
+	VBROADCASTSS (SI), Y8
+	VMULPS (BX), Y8, Y4
+	VMULPS 32(BX), Y8, Y5
+	VMULPS 64(BX), Y8, Y6
+	VMULPS 96(BX), Y8, Y7
+	VADDPS Y4, Y0, Y0
+	VADDPS Y5, Y1, Y1
+	VADDPS Y6, Y2, Y2
+	VADDPS Y7, Y3, Y3
+	ADDQ $4, SI
+	ADDQ $128, BX
+	DECQ CX
+	JNZ row
+	VMOVUPS Y0, (DI)
+	VMOVUPS Y1, 32(DI)
+	VMOVUPS Y2, 64(DI)
+	VMOVUPS Y3, 96(DI)
+	VZEROUPPER
+	RET

@@ -5,6 +5,7 @@ package graph
 import (
 	"math"
 	mathrand "math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/securenets/securenets/internal/fence"
@@ -38,6 +39,9 @@ func FuzzVector(f *testing.F) {
 		want, rectified := make([]float32, runs*n), make([]float32, len(v))
 		scalar.maximum(want, a, b, n, strideA, strideB)
 		scalar.rectify(rectified, v)
+		start, m := floats(rng, panel), fence.Of(t, floats(rng, panel*len(v)), atEnd)
+		accumulated := slices.Clone(start)
+		scalar.accumulate(accumulated, v, m)
 		for _, tier := range tiers {
 			check := func(what string, got, want []float32) {
 				t.Helper()
@@ -61,6 +65,9 @@ func FuzzVector(f *testing.F) {
 			copy(got, v)
 			tier.rectify(got, got)
 			check("rectify in place", got, rectified)
+			sums := fence.Of(t, start, atEnd)
+			tier.accumulate(sums, v, m)
+			check("accumulate", sums, accumulated)
 		}
 	})
 }

@@ -255,6 +255,8 @@ func evaluate(op graph.Op, shape graph.Shape, in []sample) sample {
 			}
 			return sum
 		})
+	case *graph.Recurrence:
+		recurrence(op, x, y)
 	case *graph.ElementAffine:
 		each(func(p, q, c int) float64 {
 			v, e := *x.at(p, q, c), op.Extent
