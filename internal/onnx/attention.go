@@ -551,7 +551,7 @@ func (p *parser) expandConstant(n *node, t *tensor, to *sizes) (operand, error) 
 	for i, d := range to.v {
 		samples := i == 0 && (d == size{1, true} || p.batch > 0 && d.n == p.batch)
 		if d.batch && !samples || !samples && d.n != 1 && d.n != c.dims[i] || samples && c.dims[i] != 1 {
-			return operand{}, p.refuse(n, "of a constant")
+			return p.commonOf(n, t, to)
 		}
 	}
 	return operand{constant: &c, shared: to.v[0].batch}, nil

@@ -237,12 +237,15 @@ func (p *parser) transposed(n *node, t *tensor, perm []int) (*tensor, error) {
 
 // squeeze reads Squeeze and Unsqueeze.
 func (p *parser) squeeze(n *node) (operand, error) {
-	x, err := p.operand(n, 0)
+	x, err := p.any(n, 0)
 	if err != nil {
 		return x, err
 	}
 	if t := x.constant; x.sizes != nil || t != nil && (t.kind == typeInt32 || t.kind == typeInt64) {
 		return p.squeezeSize(n)
+	}
+	if x.common != nil || x.shared {
+		return p.squeezeCommon(n, x)
 	}
 	if t := x.constant; t != nil {
 		c := *t

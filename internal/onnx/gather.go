@@ -73,6 +73,7 @@ func (p *parser) gatherValue(n *node) (operand, error) {
 	if err != nil {
 		return x, err
 	}
+	x = p.aside(x, n.int("axis", 0))
 	i, err := p.index(n, x.view(), n.int("axis", 0))
 	if err != nil {
 		return x, err

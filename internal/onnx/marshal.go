@@ -31,7 +31,7 @@ func Marshal(g *graph.Graph) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{graph: g.Nodes, parts: g.Parts, values: []value{{"input", naturalRank(g.Input)}}}
+	w := &writer{graph: g.Nodes, parts: g.Parts, values: []value{{"input", naturalRank(g.Input)}}, layers: inputLayers(g), cells: map[graph.Value]string{}}
 	inputs := []message{valueInfoMessage(w.values[0], g.Input)}
 	if len(g.Parts) > 0 {
 		if inputs, err = w.partInputs(); err != nil {
@@ -39,6 +39,10 @@ func Marshal(g *graph.Graph) ([]byte, error) {
 		}
 	}
 	for i, n := range g.Nodes {
+		if w.layers[graph.Value(i+1)] != nil {
+			w.values = append(w.values, value{}) // written with the recurrence behind it
+			continue
+		}
 		name := fmt.Sprint(w.prefix, "v", i+1)
 		if graph.Value(i+1) == g.Output {
 			name = w.prefix + "output"
@@ -102,6 +106,8 @@ type writer struct {
 	graph               []graph.Node
 	parts               []graph.Part
 	prefix              string // of names, so that they are no part's
+	layers              map[graph.Value]*graph.Node
+	cells               map[graph.Value]string
 }
 
 // partInputs returns the inputs that the parts are, which are vectors. Integers are read as floats,
@@ -178,6 +184,10 @@ func (w *writer) part(op graph.Slice) int {
 func (w *writer) node(n graph.Node, shapes []graph.Shape, name string) error {
 	x, from := n.Inputs[0], shapes[n.Inputs[0]]
 	out := value{name, w.values[x].rank}
+	if done, err := w.ofCells(n, shapes, name); done || err != nil {
+		w.values = append(w.values, out)
+		return err
+	}
 	switch op := n.Op.(type) {
 	case *graph.Dense:
 		inputs := []string{w.ranked(x, from, 2, name+".input"), w.floats(name+".weight", op.W, op.Out, op.In)}
@@ -251,6 +261,11 @@ func (w *writer) node(n graph.Node, shapes []graph.Shape, name string) error {
 	case graph.Product:
 		out.rank = 4
 		w.product(op, n, shapes, name)
+	case *graph.Recurrence:
+		out.rank = 4
+		if err := w.recurrence(op, n, shapes, name); err != nil {
+			return err
+		}
 	case *graph.ElementAffine:
 		out.rank = naturalRank(from)
 		w.elementAffine(op, w.values[x].name, from, name, out.rank)
@@ -484,12 +499,19 @@ func (w *writer) floats(name string, v []float32, dims ...int) string {
 }
 
 func (w *writer) emit(op string, inputs []string, output string, attributes ...message) {
+	w.emitAll(op, inputs, []string{output}, attributes...)
+}
+
+// emitAll is emit of a node of several outputs, some without a name.
+func (w *writer) emitAll(op string, inputs, outputs []string, attributes ...message) {
 	var n message
 	for _, in := range inputs {
 		n.string(1, in)
 	}
-	n.string(2, output)
-	n.string(3, output)
+	for _, out := range outputs {
+		n.string(2, out)
+	}
+	n.string(3, outputs[0])
 	n.string(4, op)
 	for _, a := range attributes {
 		n.bytes(5, a)

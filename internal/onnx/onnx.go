@@ -23,7 +23,10 @@
 //	Pad in all modes,
 //	Resize and Upsample of rows and columns: nearest, linear and cubic, without antialias,
 //	Transpose, DepthToSpace, SpaceToDepth, Expand where arithmetic reads it, and of a
-//	constant to the batch where Concat reads it,
+//	constant to the batch where Concat or a recurrent layer reads it,
+//	LSTM, GRU and RNN with Sigmoid, Tanh and Relu, alike for both directions, whose first states are
+//	zeros or constants that are the same for all samples; without lengths, peepholes, clip and
+//	coupled gates,
 //	Softmax and LogSoftmax over any axis but the batch,
 //	Flatten, Reshape, Squeeze and Unsqueeze,
 //	Constant, Identity, Dropout, Cast to float, bool and, of integers and comparisons, integers
@@ -52,8 +55,9 @@
 // MatMul, Softmax, LayerNormalization, elementwise operators, reductions, Concat, Slice, Gather,
 // Tile and Split take it as it is (see split), and others if it is a map once more. A dense
 // layer over the last axis of more than a vector is a convolution of 1 x 1, a transposed
-// convolution one of stride 1 whose channels a Transpose makes pixels of. Other operators become several of
-// package graph where they are sums and products of those.
+// convolution one of stride 1 whose channels a Transpose makes pixels of. A recurrent layer is
+// one such operator, of its inputs at all steps and for both directions, and a Recurrence. Other
+// operators become several of package graph where they are sums and products of those.
 //
 // What is read is simplified as graph.Simplify does it: batch norms and the like
 // go into the weights before them. ONNX has no sum pooling; it is written, and
@@ -88,7 +92,7 @@ var (
 // UnsupportedError reports a model that uses what this package cannot read.
 type UnsupportedError struct {
 	// Ops names each such thing once, in alphabetical order: an operator, as
-	// "LSTM", or a use of one, as "MaxPool(ceil_mode=1)".
+	// "Einsum", or a use of one, as "MaxPool(ceil_mode=1)".
 	Ops []string
 }
 

@@ -18,7 +18,8 @@ import (
 
 // vector is a model and what onnxruntime computes from it; see testdata/vectors.py,
 // of single operators, exports.py, of what exporters write, views.py, of dimensions
-// divided, merged and permuted, and text.py, of networks of text.
+// divided, merged and permuted, text.py, of networks of text, and recurrent.py, of recurrent
+// networks.
 type vector struct {
 	Name          string
 	Samples       int
@@ -28,7 +29,7 @@ type vector struct {
 
 func readVectors(t testing.TB) []vector {
 	var all []vector
-	for _, name := range []string{"vectors", "exports", "views", "text"} {
+	for _, name := range []string{"vectors", "exports", "views", "text", "recurrent"} {
 		b, err := os.ReadFile("testdata/" + name + ".json")
 		if err != nil {
 			t.Fatal(err)
@@ -113,6 +114,8 @@ func TestParseSimplifies(t *testing.T) {
 		"scaled channels last":                   {"affine"},
 		"squeeze and excitation":                 {"avg_pool", "dense", "sigmoid", "mul"},
 		"shuffle of channels":                    {"transpose"},
+		"LSTM, two layers, bidirectional, all steps, TorchScript, batch N": {"transpose", "conv2d", "recurrence", "conv2d", "recurrence", "conv2d", "transpose"},
+		"LSTM, last step, dynamo": {"transpose", "conv2d", "recurrence", "slice", "dense"},
 		"attention, written out, dynamo": {"transpose", "conv2d", "slice", "slice", "slice", "transpose", "transpose", "product", "affine", "softmax",
 			"transpose", "product", "transpose", "conv2d", "transpose"},
 		"attention in windows, dynamo": {"transpose", "conv2d", "slice", "slice", "slice", "transpose", "transpose", "product", "affine", "element_affine", "softmax",

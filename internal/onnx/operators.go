@@ -102,7 +102,7 @@ var operators = map[string]operator{
 	"DepthToSpace":      {1, map[string]int64{"blocksize": attributeInt, "mode": attributeString}, (*parser).blocks},
 	"SpaceToDepth":      {1, map[string]int64{"blocksize": attributeInt}, (*parser).blocks},
 	"Expand":            {2, nil, (*parser).expand},
-	"ConstantOfShape":   {1, map[string]int64{"value": attributeTensor}, (*parser).filled},
+	"ConstantOfShape":   {1, map[string]int64{"value": attributeTensor}, (*parser).constantOfShape},
 	"Abs":               {1, nil, elementary(graph.Abs{})},
 	"Exp":               {1, nil, elementary(graph.Exp{})},
 	"Log":               {1, nil, elementary(graph.Log{})},
@@ -146,6 +146,9 @@ var operators = map[string]operator{
 	}, (*parser).groupNorm},
 	"LogSoftmax": {1, map[string]int64{"axis": attributeInt}, (*parser).softmax},
 	"Softmax":    {1, map[string]int64{"axis": attributeInt}, (*parser).softmax},
+	"LSTM":       {8, with(recurrentAttributes, map[string]int64{"input_forget": attributeInt}), nil}, // see recurrent
+	"GRU":        {6, with(recurrentAttributes, map[string]int64{"linear_before_reset": attributeInt}), nil},
+	"RNN":        {6, recurrentAttributes, nil},
 	"Constant": {0, map[string]int64{
 		"value": attributeTensor, "value_float": attributeFloat, "value_floats": attributeFloats,
 		"value_int": attributeInt, "value_ints": attributeInts,

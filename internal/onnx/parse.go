@@ -156,13 +156,14 @@ type parser struct {
 	unsupported map[string]bool
 }
 
-// operand is what a name stands for: a constant, a part of a shape, a value of
+// operand is what a name stands for: a constant, one for each sample, a part of a shape, a value of
 // the graph, or the zero operand, the result of a node that is not supported.
 type operand struct {
 	constant *tensor
 	shared   bool    // a constant that has for its first dimension of 1 one of the batch's size
 	steps    []int64 // by how much its elements change from sample to sample, or nil for not at all
 	sizes    *sizes
+	common   *common
 	known    bool // a value of the graph: the fields below are set
 	value    graph.Value
 	shape    graph.Shape
@@ -324,7 +325,7 @@ func (p *parser) readNode(n *node) error {
 		return err
 	}
 	for i, name := range n.outputs {
-		if name == "" && (i > 0 || err != nil) {
+		if name == "" && (i > 0 || err != nil || len(results) > 1) {
 			continue
 		}
 		o := operand{}
@@ -341,7 +342,7 @@ func (p *parser) readNode(n *node) error {
 	return nil
 }
 
-// results returns what the first outputs of n stand for: one, but of a Split.
+// results returns what the first outputs of n stand for: one, but of a Split or a recurrent layer.
 func (p *parser) results(n *node) ([]operand, error) {
 	op, ok := operators[n.op]
 	if !ok || n.domain != "" && n.domain != "ai.onnx" {
@@ -369,9 +370,12 @@ func (p *parser) results(n *node) ([]operand, error) {
 	}
 	var results []operand
 	var err error
-	if n.op == "Split" {
+	switch n.op {
+	case "Split":
 		results, err = p.parts(n)
-	} else {
+	case "LSTM", "GRU", "RNN":
+		results, err = p.recurrent(n)
+	default:
 		results = []operand{{}}
 		results[0], err = op.read(p, n)
 	}
@@ -427,6 +431,12 @@ func (p *parser) any(n *node, i int) (operand, error) {
 		return operand{}, fmt.Errorf("%w: no input %d", ErrInvalid, i)
 	}
 	o := p.operands[n.inputs[i]]
+	if o.common != nil {
+		if !slices.Contains(readsCommon, n.op) {
+			return o, p.refuse(n, "of what is expanded")
+		}
+		return o, nil
+	}
 	if !o.known && o.constant == nil && o.sizes == nil {
 		return o, errSkip
 	}

@@ -42,23 +42,25 @@ type node struct {
 
 // Attribute types of AttributeProto.
 const (
-	attributeFloat  = 1
-	attributeInt    = 2
-	attributeString = 3
-	attributeTensor = 4
-	attributeFloats = 6
-	attributeInts   = 7
+	attributeFloat   = 1
+	attributeInt     = 2
+	attributeString  = 3
+	attributeTensor  = 4
+	attributeFloats  = 6
+	attributeInts    = 7
+	attributeStrings = 8
 )
 
 type attribute struct {
-	name   string
-	kind   int64
-	f      float32
-	i      int64
-	s      []byte
-	t      *tensor
-	floats []float32
-	ints   []int64
+	name    string
+	kind    int64
+	f       float32
+	i       int64
+	s       []byte
+	t       *tensor
+	floats  []float32
+	ints    []int64
+	strings [][]byte
 }
 
 // Element types of TensorProto.
@@ -266,6 +268,8 @@ func decodeAttribute(b []byte) (a attribute, err error) {
 			a.floats, err = appendFloats(a.floats, f)
 		case 8<<3 | varint, 8<<3 | bytes:
 			a.ints, err = appendInts(a.ints, f)
+		case 9<<3 | bytes:
+			a.strings = append(a.strings, f.b)
 		case 20<<3 | varint:
 			a.kind = int64(f.v)
 		case 21<<3 | bytes: // stands for a function's attribute

@@ -174,7 +174,7 @@ func (p *parser) gather(n *node) (operand, error) {
 
 // slice reads a Slice of sizes or of a value. Opsets before 10 have attributes for inputs.
 func (p *parser) slice(n *node) (operand, error) {
-	x, err := p.operand(n, 0)
+	x, err := p.any(n, 0)
 	if err != nil {
 		return x, err
 	}
@@ -187,6 +187,12 @@ func (p *parser) slice(n *node) (operand, error) {
 	starts, ends, axes, steps := lists[0], lists[1], lists[2], lists[3]
 	if x.known {
 		return p.sliceValue(n, starts, ends, axes, steps)
+	}
+	if c, err := p.asCommon(n, x); c != nil || err != nil {
+		if err != nil {
+			return x, err
+		}
+		return p.sliceCommon(n, c, starts, ends, axes, steps)
 	}
 	from, err := p.sizes(n, 0)
 	if err != nil {
@@ -303,6 +309,9 @@ func (p *parser) concat(n *node) (operand, error) {
 		if values[i].rank() != values[0].rank() {
 			return x, fmt.Errorf("%w: inputs of ranks %d and %d", ErrInvalid, values[0].rank(), values[i].rank())
 		}
+	}
+	for i, v := range values {
+		values[i] = p.aside(v, a.i)
 	}
 	if slices.ContainsFunc(values, func(v operand) bool { return v.split != nil }) {
 		return p.concatViews(n, a.i, values)
