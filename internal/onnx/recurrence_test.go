@@ -390,3 +390,63 @@ func TestRecurrentRefuses(t *testing.T) {
 		}
 	}
 }
+
+// First states may be constants that are expanded to the samples, and cut.
+func TestFirstStates(t *testing.T) {
+	of := func(more ...message) file {
+		n := []message{op("Transpose", "x", "a", intsAttribute("perm", 1, 0, 2)), op("Shape", "x", "all"), op("Slice", "all zero one", "n"),
+			op("Concat", "one n two", "sizes", intAttribute("axis", 0)), op("Expand", "h sizes", "e")}
+		n = append(append(n, more...), op("RNN", "a w r _ _ s", "Y Yh"), op("Transpose", "Yh", "t", intsAttribute("perm", 1, 0, 2)), op("Flatten", "t", "y"))
+		return nodes(n...).with(floats("w", 1, 2, 4), floats("r", 1, 2, 2), floats("h", 1, 1, 2), floats("h3", 1, 3, 2), int64s("zero", 0), int64s("one", 1), int64s("two", 2),
+			int64s("end", math.MaxInt32)).on("N", 3, 4)
+	}
+	for name, f := range map[string]file{
+		"as they are":           of(op("Identity", "e", "s")),
+		"a dimension more":      of(op("Unsqueeze", "e zero", "f"), op("Squeeze", "f zero", "s")),
+		"the first":             of(op("Slice", "e zero one zero", "s")),
+		"all samples":           of(op("Slice", "e zero end one", "s")),
+		"of all that are there": of(op("Slice", "e zero end two", "s")),
+		"a constant's second":   of(op("Slice", "h3 one two one", "p"), op("Expand", "p sizes", "s")),
+		"shape of floats":       of(op("ConstantOfShape", "sizes", "s", tensorAttribute("value", floats("v", 1)))),
+	} {
+		g, err := Parse(f.bytes())
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		want := graph.Floats{1, 2}
+		switch name {
+		case "a constant's second":
+			want = graph.Floats{3, 4}
+		case "shape of floats":
+			want = graph.Floats{1, 1}
+		}
+		for _, n := range g.Nodes {
+			if r, ok := n.Op.(*graph.Recurrence); ok && !slices.Equal(r.H, want) {
+				t.Errorf("%s: %v, want %v", name, r.H, want)
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		f    file
+		want string
+	}{
+		"one sample":       {of(op("Slice", "e zero one one", "s")), "Slice(across samples)"},
+		"every second":     {of(op("Slice", "e zero end two two", "s")), "Slice(step 2)"},
+		"computed":         {of(op("Tanh", "e", "s")), "Tanh(of what is expanded)"},
+		"three samples":    {of(op("Expand", "h3 sizes", "s")), "Expand(of a constant)"},
+		"integers":         {of(op("Expand", "i sizes", "s")).with(matrix("i", 2, 1, 2)), "Expand(of a constant)"},
+		"none":             {of(op("Slice", "e one one zero", "s")), ""},
+		"another axis":     {of(op("Slice", "e zero one end", "s")), ""},
+		"less of a state":  {of(op("Slice", "e zero one two", "s")), ""},
+		"squeezed":         {of(op("Squeeze", "e two", "s")), ""},
+		"without samples":  {of(op("Squeeze", "e one", "s")), ""},
+		"other dimensions": {of(op("Squeeze", "e zero", "s")), ""},
+	} {
+		_, err := Parse(c.f.bytes())
+		var u *UnsupportedError
+		if c.want == "" && (!errors.Is(err, ErrInvalid) || errors.As(err, &u)) || c.want != "" && (!errors.As(err, &u) || !slices.Equal(u.Ops, []string{c.want})) {
+			t.Errorf("%s: %v, want %s", name, err, c.want)
+		}
+	}
+}
