@@ -34,9 +34,9 @@ func TestRecurrenceAgainstDefinition(t *testing.T) {
 	}
 }
 
-// Large products are spread over cores and cut into blocks.
+// Of many columns and sequences too, with columns left over that are no whole panel.
 func TestRecurrenceOfManyIsThatOfOne(t *testing.T) {
-	const size, n = 96, 150
+	const size, n = 100, 50
 	r := source(8)
 	for _, op := range []*graph.Recurrence{
 		{Cell: "lstm", Functions: []string{"sigmoid", "tanh", "tanh"}},
