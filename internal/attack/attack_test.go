@@ -512,49 +512,6 @@ func TestShrink(t *testing.T) {
 	}
 }
 
-// Rows over a prime, with the columns that are no multiples there times it, are put right.
-func TestUnhalve(t *testing.T) {
-	r, op := ring.Q4(), plan.Dense(25, 16)
-	m, rng := r.Modulus(), mathrand.New(mathrand.NewPCG(27, 28))
-	unit := func() (a uint32) {
-		for !r.IsUnit(a) {
-			a = rng.Uint32N(m)
-		}
-		return a
-	}
-	for _, c := range []struct {
-		p    uint32
-		rows []int
-	}{{2, []int{15}}, {2, []int{3, 7}}, {3, []int{0}}, {5, []int{4, 5}}, {2, []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}}} {
-		what, want := ring.NewMatrix(op.Rows(), op.Terms()), make([]int32, op.Rows()*op.Terms())
-		g := newWeights(r, op, what)
-		for k := range g.Row {
-			g.Row[k] = unit()
-		}
-		for j := range g.Column {
-			g.Column[j] = unit()
-		}
-		for i := range want {
-			want[i] = rng.Int32N(4001) - 2000
-			what.Data[i] = r.Mul(r.FromSigned(want[i]), invert(m, r.Mul(g.Row[i/25], g.Column[i%25])))
-		}
-		for j := range g.Column {
-			if slices.ContainsFunc(c.rows, func(k int) bool { return want[k*25+j]%int32(c.p) != 0 }) {
-				g.Column[j] = r.Mul(g.Column[j], c.p)
-			}
-		}
-		for _, k := range c.rows {
-			g.Row[k] = r.Mul(g.Row[k], invert(m, c.p))
-		}
-		if g.integers(); slices.Contains(g.Known, false) || slices.Equal(g.W, want) {
-			t.Fatalf("%+v: begins with integers that are none, or right", c)
-		}
-		if g.unhalve(); !slices.Equal(g.W, want) {
-			t.Errorf("%+v: %v, want %v", c, g.W, want)
-		}
-	}
-}
-
 func TestRank(t *testing.T) {
 	const p = 251
 	rng := mathrand.New(mathrand.NewPCG(5, 6))
