@@ -45,8 +45,8 @@ func network(t *testing.T, name string, images int) Network {
 	return Network{Name: name, Graph: g, Images: x, Count: images}
 }
 
-// cut returns a network whose dense layers have so many rows at most. Each layer is attacked on its
-// own, so they do not have to fit together.
+// cut returns a network whose dense layers have at most the given number of rows. Each layer
+// is attacked on its own, so layers need not fit together.
 func cut(n Network, rows int) Network {
 	g := *n.Graph
 	g.Nodes = slices.Clone(g.Nodes)
@@ -96,11 +96,11 @@ func TestTrainedNetworks(t *testing.T) {
 			ok, least = r.Verdict == AtChance || r.Verdict == Few && (r.Of < 100 || r.Chance > 0.5), 0
 		case r.Target == OnWeights && r.Attack == "base model":
 			if strings.Contains(r.Op, "dense") && r.Of < 100 || strings.HasPrefix(r.Op, "conv2d 28x28") {
-				least = 0 // few rows: recovered up to more factors
+				least = 0 // few rows leave more common factors
 			}
 			ok = r.Verdict != AtChance
 		case r.Attack == "one ratio":
-			ok, least = true, 0 // a word is too short for most
+			ok, least = true, 0 // one word is too short for most fractions
 			if r.Of < 300 {
 				t.Error(about)
 			}
@@ -115,7 +115,7 @@ func TestTrainedNetworks(t *testing.T) {
 		case scheme.Inputs != transform.InputPermute:
 			ok, least = r.Verdict == AtChance, 0
 		case r.Attack == "link by words":
-			ok, least = true, 0 // units a row differ from call to call
+			ok, least = true, 0 // each call has other units of rows
 		case r.Attack == "statistics":
 			least = 0.5
 			ok = r.Verdict != AtChance
@@ -126,7 +126,7 @@ func TestTrainedNetworks(t *testing.T) {
 			t.Error(about)
 		}
 		if r.Of == 0 && !strings.Contains(r.What, "divides") {
-			t.Errorf("nothing was tried: %s", about)
+			t.Errorf("of nothing: %s", about)
 		}
 		seen[fmt.Sprintf("%s %s", r.Target, r.Attack)]++
 		if r.Scheme == "lagrange" && r.Role == 2 && r.Attack == "ratios" {
@@ -155,11 +155,11 @@ func TestTrainedNetworks(t *testing.T) {
 	}
 }
 
-// A first layer that is not recovered counts as such, and others are attacked all the same.
+// A first layer that is not recovered counts as such, and the others are attacked all the same.
 func TestUnrecovered(t *testing.T) {
 	other := cut(network(t, "mlp", 16), 64)
 	one := other
-	w := make([]float32, one.Graph.Input.Len()) // of one row, which is ratios of nothing
+	w := make([]float32, one.Graph.Input.Len()) // of one row: there are no ratios
 	for i := range w {
 		w[i] = float32(i%13) - 5.5
 	}
@@ -176,7 +176,7 @@ func TestUnrecovered(t *testing.T) {
 		about := fmt.Sprintf("%s: %s: %s, %d of %d by chance %g", r.Network, r.Attack, r.Verdict, r.Right, r.Of, r.Chance)
 		lost := r.Network == one.Name
 		switch r.Attack {
-		case "ratios": // any row is another one times a factor a column
+		case "ratios": // any row equals any other up to a factor for each column
 			if seen++; lost && (r.Right != 0 || r.Of != len(w) || r.Verdict != Few || r.Chance != 1) {
 				t.Error(about)
 			}
@@ -195,7 +195,7 @@ func TestUnrecovered(t *testing.T) {
 	}
 }
 
-// A network without the images that attacks need is refused, and a cancelled run ends.
+// A network with too few images or layers is refused, and a cancelled run ends.
 func TestRunRefuses(t *testing.T) {
 	n := network(t, "mnist-cnn", 16)
 	o := Options{Ring: ring.Q4(), Schemes: []transform.Scheme{{Weights: transform.WeightNone, Inputs: transform.InputPad}}, Progress: func(string, int, int) {}}
@@ -219,7 +219,7 @@ func TestRunRefuses(t *testing.T) {
 	}
 }
 
-// unpadded returns x' of samples: what is sent under a pad, without the pad.
+// unpadded returns x' of samples: the masked inputs without the pad.
 func unpadded(t *testing.T, r ring.Ring, l *transform.Layer, x []int32, n int) ring.Matrix {
 	t.Helper()
 	seed := prg.NewSeed()
@@ -247,7 +247,7 @@ func unpadded(t *testing.T, r ring.Ring, l *transform.Layer, x []int32, n int) r
 	return xhat
 }
 
-// What is found at chance is found out where pads are not what they should be.
+// Attacks that score at chance on correct pads detect faulty ones.
 func TestFaultyPadsAreFoundOut(t *testing.T) {
 	r := ring.Q4()
 	fresh := func() func(i int, row []uint32) {
@@ -267,8 +267,8 @@ func TestFaultyPadsAreFoundOut(t *testing.T) {
 	calls := uint32(0)
 	for _, c := range []struct {
 		name string
-		pad  func() func(i int, row []uint32) // of a call: sets that of sample i
-		by   []string                         // attacks that must find out
+		pad  func() func(i int, row []uint32) // for one call: sets row to the pad of sample i
+		by   []string                         // attacks that must detect the fault
 	}{
 		{"none", func() func(int, []uint32) { return func(_ int, row []uint32) { clear(row) } },
 			[]string{"zeros", "pixels", "pixels in place", "zero pattern", "change", "rank", "link by zeros", "link by words", "statistics"}},
@@ -286,7 +286,7 @@ func TestFaultyPadsAreFoundOut(t *testing.T) {
 				}
 			}
 		}, []string{"statistics"}},
-		{"of the call before, and one", func() func(int, []uint32) {
+		{"the call before's plus 1", func() func(int, []uint32) {
 			calls++
 			return func(i int, row []uint32) {
 				reused(i, row)
@@ -299,7 +299,7 @@ func TestFaultyPadsAreFoundOut(t *testing.T) {
 			[]string{"zero pattern", "rank", "link by zeros", "statistics"}},
 		{"modulo all primes but one", func() func(int, []uint32) { return times(fresh(), r.Combine([]uint8{1, 1, 1, 0})) },
 			[]string{"zero pattern", "rank", "link by zeros", "statistics"}},
-		{"of 31 bits", func() func(int, []uint32) {
+		{"31 bits", func() func(int, []uint32) {
 			pad := fresh()
 			return func(i int, row []uint32) {
 				pad(i, row)
@@ -308,7 +308,7 @@ func TestFaultyPadsAreFoundOut(t *testing.T) {
 				}
 			}
 		}, []string{"statistics"}},
-		{"as they should be", fresh, nil},
+		{"correct", fresh, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := network(t, "mlp", 16)
@@ -337,7 +337,7 @@ func TestFaultyPadsAreFoundOut(t *testing.T) {
 				Options: Options{Ring: r}, target: layers[0], layer: l, scheme: permutePad, x: x, n: n.Count,
 				column: make([]uint32, layers[0].op.In), places: make([]int, layers[0].op.In), own: view, view: view,
 			}
-			// The units and places that TestTrainedNetworks shows to be recovered.
+			// TestTrainedNetworks shows that these units and places are recovered.
 			st := l.State()
 			for j, i := range st.U {
 				a.column[j], a.places[j] = invert(r.Modulus(), st.F[i]), int(i)
@@ -354,14 +354,14 @@ func TestFaultyPadsAreFoundOut(t *testing.T) {
 			}
 			for attack, yes := range found {
 				if want := slices.Contains(c.by, attack); want && !yes || c.by == nil && yes {
-					t.Errorf("%s: found out is %v", attack, yes)
+					t.Errorf("%s: detected is %t", attack, yes)
 				}
 			}
 		})
 	}
 }
 
-// Masks that are not E D W F U give nothing: a unit a word, and no matrix at all.
+// Uniform words, which have no structure E D W F U, give nothing.
 func TestUniformWordsAreNotRecovered(t *testing.T) {
 	r := ring.Q4()
 	for _, op := range []plan.Op{
@@ -397,7 +397,7 @@ func TestUniformWordsAreNotRecovered(t *testing.T) {
 	}
 }
 
-// What stops a search: the caller, and what it may try.
+// A search ends when its caller cancels it or its tries are used up.
 func TestRecoverEnds(t *testing.T) {
 	r, op := ring.Q4(), plan.Dense(100, 2)
 	what := ring.NewMatrix(2, 100)
@@ -412,11 +412,11 @@ func TestRecoverEnds(t *testing.T) {
 	}
 	grouped := plan.Conv(plan.Conv2D{H: 8, W: 8, C: 4, OutC: 8, KH: 5, KW: 5, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 2})
 	if _, err := Recover(context.Background(), r, grouped, ring.NewMatrix(8, 50), 1); err == nil {
-		t.Error("groups were taken")
+		t.Error("a grouped convolution is accepted")
 	}
 }
 
-// The scale of a score is one number a row and one a column, and no more.
+// scaled allows one factor per row and one per column, and no more.
 func TestScaled(t *testing.T) {
 	want := []int32{3, -5, 7, 11, 13, 17, 0, 19, 23, -29, 31, 37}
 	got := []int32{6, -5, -7, 22, 39, 17, 0, 57, 46, -29, 0, 74} // rows by 1, 3, 1 and columns by 2, 1, -1, 2
@@ -431,7 +431,7 @@ func TestScaled(t *testing.T) {
 		t.Errorf("%d of 11", n)
 	}
 	got[7]--
-	got[6]++ // where a zero is
+	got[6]++ // where want is zero
 	if n := g.scaled(want); n != 11 {
 		t.Errorf("%d of 11 beside a zero", n)
 	}
@@ -480,7 +480,7 @@ func TestFraction(t *testing.T) {
 	}
 }
 
-// A vector under one unit is found with a third of its words under others.
+// The unit of a vector is found although a third of its words are uniform.
 func TestShrink(t *testing.T) {
 	r, rng := ring.Q4(), mathrand.New(mathrand.NewPCG(3, 4))
 	for range 50 {
@@ -508,7 +508,7 @@ func TestShrink(t *testing.T) {
 		}
 	}
 	if shrink(r, []uint32{1, 2}, exact) != 0 || shrink(r, make([]uint32, 50), exact) != 0 {
-		t.Error("a unit out of nothing")
+		t.Error("a unit is found for too few words")
 	}
 }
 
@@ -516,7 +516,7 @@ func TestRank(t *testing.T) {
 	const p = 251
 	rng := mathrand.New(mathrand.NewPCG(5, 6))
 	for want := range 9 {
-		// A product of 12 x want and want x 9 with units on diagonals below which are zeros.
+		// A product of a 12 x want and a want x 9 matrix, both triangular with nonzero diagonals.
 		m := ring.NewMatrix(12, 9)
 		for k := range want {
 			a, b := make([]uint32, 12), make([]uint32, 9)
@@ -543,8 +543,8 @@ func TestRank(t *testing.T) {
 	}
 }
 
-// Integers in an order that has nothing to do with theirs are scored at chance, which is one a
-// column or more, and those of the layer times any factors of rows and columns are above.
+// Integers in a random order score at chance, at least one per column; the layer's integers
+// times any factors of rows and columns score above it.
 func TestShuffledScaled(t *testing.T) {
 	rng := mathrand.New(mathrand.NewPCG(21, 22))
 	for _, op := range []plan.Op{
@@ -558,7 +558,7 @@ func TestShuffledScaled(t *testing.T) {
 		}
 		chance := shuffledScaled(op, want)
 		if least := float64(columns) / float64(n); chance < 0.9*least || chance > 4*least+0.02 {
-			t.Errorf("%v: chance %g, one a column is %g", op, chance, least)
+			t.Errorf("%v: chance %g, one integer per column is %g", op, chance, least)
 		}
 		guess := &Weights{Rows: op.Rows(), Terms: op.Terms(), Column: make([]uint32, columns), W: slices.Clone(want), Known: slices.Repeat([]bool{true}, n)}
 		var guessed [2]int
@@ -585,7 +585,7 @@ func TestShuffledScaled(t *testing.T) {
 	}
 }
 
-// atLeast against sums of exact terms.
+// p is compared with sums of the binomial distribution, and verdicts with given ones.
 func TestVerdict(t *testing.T) {
 	for _, c := range []struct {
 		right, of int
@@ -615,9 +615,9 @@ func TestVerdict(t *testing.T) {
 	for _, c := range []struct {
 		score
 		want       Verdict
-		detectable int // right, 0 for none
+		detectable int // as a count of right guesses, 0 for none
 	}{
-		// Least counts are from exact sums of binomial coefficients.
+		// The counts are from exact sums of binomial coefficients.
 		{score{64, 64, 0.5, true}, Broken, 60}, {score{0, 64, 0.5, true}, Leaks, 60}, {score{40, 64, 0.5, true}, AtChance, 60},
 		{score{60, 64, 0.5, true}, Broken, 60}, {score{59, 64, 0.5, true}, AtChance, 60}, {score{4, 64, 0.5, true}, Leaks, 60}, {score{5, 64, 0.5, true}, AtChance, 60},
 		{score{187, 256, 0.5, true}, Leaks, 187}, {score{186, 256, 0.5, true}, AtChance, 187},
@@ -634,7 +634,7 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-// Cross ratios with a weight of zero are zero, or none: they do not count.
+// Cross ratios with a weight of zero do not count.
 func TestCrossRatios(t *testing.T) {
 	r, op := ring.Q4(), plan.Dense(40, 8)
 	w, rng := make([]int32, 320), mathrand.New(mathrand.NewPCG(23, 24))
@@ -645,7 +645,7 @@ func TestCrossRatios(t *testing.T) {
 	}
 	what := ring.NewMatrix(8, 40)
 	for i := range what.Data {
-		what.Data[i] = r.Mul(r.FromSigned(w[i]), uint32(1+i%40)) // of few: all ratios are short
+		what.Data[i] = r.Mul(r.FromSigned(w[i]), uint32(1+i%40)) // few units, and small ones: all ratios are short
 	}
 	if right, of := (&target{}).crossRatios(r, op, what, w); right != of || of < 20 || of > 120 {
 		t.Errorf("%d of %d, want about a sixteenth of 850", right, of)
@@ -656,7 +656,7 @@ func TestCrossRatios(t *testing.T) {
 	}
 }
 
-// Uniform words pass all tests, and the quantiles of chi-squared are those of tables.
+// Uniform words pass all tests, and the quantiles of chi-squared agree with tables.
 func TestStatistics(t *testing.T) {
 	r := ring.Q4()
 	calls := make([]ring.Matrix, 4)
@@ -682,7 +682,7 @@ func TestStatistics(t *testing.T) {
 	if len(names) != 32 {
 		t.Errorf("%d tests", len(names))
 	}
-	// 3.841 and 18.307 are what chi-squared of 1 and of 10 degrees exceeds with 5 %.
+	// Chi-squared of 1 and of 10 degrees exceeds 3.841 and 18.307 with probability 5 %.
 	for cells, value := range map[int]float64{2: 3.841, 11: 18.307} {
 		share, counts := make([]float64, cells), make([]int, cells)
 		const n = 1_000_000
@@ -697,7 +697,7 @@ func TestStatistics(t *testing.T) {
 			t.Errorf("%d cells: %+v", cells, s)
 		}
 	}
-	// 3.940 is what chi-squared of 10 degrees is below with 5 %.
+	// Chi-squared of 10 degrees is below 3.940 with probability 5 %.
 	counts, d := slices.Repeat([]int{1_000_000}, 11), int(math.Round(math.Sqrt(3.940*1_000_000/2)))
 	counts[0] += d
 	counts[1] -= d
@@ -711,7 +711,7 @@ func TestStatistics(t *testing.T) {
 	}
 }
 
-// Words of a counter, all over the ring and in any order, are more even than uniform ones.
+// Evenly spaced words over the whole ring, in random order, are too even and fail.
 func TestEvenWordsFail(t *testing.T) {
 	r := ring.Q4()
 	calls := make([]ring.Matrix, 4)
@@ -740,7 +740,7 @@ func TestEvenWordsFail(t *testing.T) {
 	}
 }
 
-// Too few words that are those of the call before fail, as do too many.
+// Too few words equal to those of the call before fail, as do too many.
 func TestEqualWords(t *testing.T) {
 	r, err := ring.New(3, 5)
 	if err != nil {

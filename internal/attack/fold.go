@@ -3,16 +3,16 @@ package attack
 import "github.com/securenets/securenets/internal/ring"
 
 // The paper folds the bias into the product: a column of W, and a row of ones in Y. We
-// add biases on the host. Were they folded, one input would be the same in every
-// sample, and its masked words would show F_Y up to one constant: what Folded looks for.
+// add biases on the host. A folded bias makes one input the same in every sample, and its
+// masked words then show F_Y up to one constant: Folded looks for it.
 
-// Folded returns the column of a dense call that is most like one of ones, and the units
-// of rows, F_Y up to a constant, that it gives; or -1 where none is like one.
+// Folded returns the column of a dense call that looks most like a masked column of ones,
+// with its words, which are the units F_Y of rows up to a constant; or -1 if there is none.
 //
-// Over the right column, every other one is integers times one unit: f_j times those of
-// an input in all samples.
+// Divided by that column, every other column is one unit times the integers of an input in
+// all samples.
 func Folded(r ring.Ring, xhat ring.Matrix) (column int, units []uint32) {
-	const tried = 12 // other columns
+	const tried = 12 // other columns, to decide by
 	column, most := -1, tried/2
 	inverses, v := make([]uint32, xhat.Rows), make([]uint32, xhat.Rows)
 	for j := range xhat.Cols {

@@ -7,8 +7,8 @@ import (
 	"github.com/securenets/securenets/internal/ring"
 )
 
-// signature is what of a transcript does not change with its masks, so that an attacker
-// finds it the same with masks of its own.
+// signature is a property of a transcript that the masks do not change, so that an attacker
+// can compute it for a candidate with masks of its own.
 type signature []int
 
 type feature func(r ring.Ring, calls []ring.Matrix) signature
@@ -77,13 +77,13 @@ func rank(m ring.Matrix, p uint32) int {
 	return n
 }
 
-// see gives the transcript of one of two candidates, under masks of its own each time.
+// see returns a transcript of one of two candidates, with fresh masks each time.
 type see func(candidate int) ([]ring.Matrix, error)
 
-// Distinguish plays a game so many times: one of two candidates, which the attacker
-// knows, is drawn, and it is to say from the transcript which. It makes own transcripts of
-// both, and takes the one whose feature is nearer. It returns how often it is right: half
-// of the time by chance.
+// Distinguish plays a game the given number of times: one of two candidates, both known to
+// the attacker, is drawn, and the attacker guesses from the transcript which one. It makes
+// transcripts of both itself (own), and guesses the one whose feature is nearer. It returns
+// the number of right guesses: half of them by chance.
 func Distinguish(r ring.Ring, rng *rand.Rand, trials int, own, target see, f feature) (right int, err error) {
 	var references [2]signature
 	for c := range references {
@@ -117,8 +117,8 @@ func distance(a, b signature) (d int) {
 	return d
 }
 
-// columnZeros counts the zeros modulo each prime of each column of the last call. The place
-// of a column is the same in all calls of one sealed model.
+// columnZeros counts the zeros modulo each prime of each column of the last call. All calls
+// of one sealed model have their columns in the same order.
 func columnZeros(r ring.Ring, calls []ring.Matrix) (s signature) {
 	m := calls[len(calls)-1]
 	for _, p := range r.Primes() {
@@ -133,12 +133,12 @@ func columnZeros(r ring.Ring, calls []ring.Matrix) (s signature) {
 	return s
 }
 
-// apart says how far a signature is from that of another call.
+// apart returns the distance of two calls' signatures.
 type apart func(a, b signature) int
 
-// Link sees one call for each of n images, then some more of images drawn from the same,
-// and says for each which of the first its feature is nearest to. It returns how often it is
-// right: one of n times by chance.
+// Link sees one call for each of n images, then one for each of queries images drawn from
+// them, and guesses which of the first calls had the same image: the one whose feature is
+// nearest. It returns the number of right guesses: one in n by chance.
 func Link(r ring.Ring, rng *rand.Rand, view View, x []int32, n, queries int, f feature, d apart) (right int, err error) {
 	see := func(i int) (signature, error) {
 		call, err := view(x[i*len(x)/n:(i+1)*len(x)/n], 1)
@@ -192,21 +192,21 @@ func differing(a, b signature) (n int) {
 	return n
 }
 
-// Pixels recovers the magnitudes of inputs, up to a common factor a row that the
+// Pixels recovers the magnitudes of inputs, up to a common factor for each row that the
 // cloud receives: an image, or a patch of one that the host unrolled. column holds the
 // units of Weights.Column: What and xhat are masked by the same F, so that a row without
-// them is its integers times one unit. Rows of fewer than 8 words that are not zero are
-// left out, and rows without an answer nil: those with fewer than 8 such words whose units are
-// known, too.
+// them is its integers times one unit. Rows with fewer than 8 nonzero words are left out:
+// their result is empty. The result is nil for rows that are not recovered, also because
+// they have fewer than 8 nonzero words with known units.
 func Pixels(r ring.Ring, xhat ring.Matrix, column []uint32) [][]int32 {
 	const least = 8 // words
 	rows := make([][]int32, xhat.Rows)
 	f := make([]uint32, len(column))
 	for c, a := range column {
-		f[c] = invert(r.Modulus(), a) // 0 for 0: not known
+		f[c] = invert(r.Modulus(), a) // 0 if the unit is not known
 	}
 	if xhat.Rows >= 64 {
-		// Few rows of W leave common factors in columns, which many inputs tell.
+		// Columns of few rows of W leave common factors, which many inputs reveal.
 		x := &Weights{Rows: xhat.Rows, Terms: xhat.Cols, Row: make([]uint32, xhat.Rows), Column: f, ring: r, what: xhat}
 		x.rows(mixed)
 		x.columns(exact)
@@ -239,8 +239,8 @@ func Pixels(r ring.Ring, xhat ring.Matrix, column []uint32) [][]int32 {
 	return rows
 }
 
-// placed returns rows with their columns in the network's order, as far as places, those of
-// Weights.Match, are right.
+// placed returns rows with their columns in the network's order, by the inputs that
+// Weights.Match returned.
 func placed(rows [][]int32, places []int) [][]int32 {
 	moved := make([][]int32, len(rows))
 	for i, row := range rows {

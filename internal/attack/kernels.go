@@ -5,9 +5,9 @@ import (
 	"github.com/securenets/securenets/internal/ring"
 )
 
-// Kernels recovers each kernel of a convolution whose masks act on channels, alone: it
-// is its integers times one unit, so shrink finds them up to sign and common factor. It returns
-// them in the order of What's words, zeros where it finds none.
+// Kernels recovers each kernel of a convolution whose masks act on channels, on its own: a
+// kernel is its integers times one unit, so shrink finds them up to sign and common factor.
+// It returns the integers in the order of What's words, zeros for kernels not found.
 func Kernels(r ring.Ring, op plan.Op, what ring.Matrix) []int32 {
 	channels := op.AsConv().C
 	w := make([]int32, len(what.Data))
@@ -29,7 +29,7 @@ func Kernels(r ring.Ring, op plan.Op, what ring.Matrix) []int32 {
 }
 
 // Divisible marks the words that are zero modulo the prime p. Masks multiply by units, so
-// they are those of the weights that p divides.
+// these are the words of weights that p divides.
 func Divisible(what ring.Matrix, p uint32) []bool {
 	marks := make([]bool, len(what.Data))
 	for i, a := range what.Data {

@@ -6,14 +6,14 @@ import (
 	"github.com/securenets/securenets/internal/ring"
 )
 
-// The integers of a quantised layer have 8 to 15 bits. A multiple of a vector of such
-// integers by a secret unit of Z_M is a short vector of a lattice, and in two
-// dimensions Euclid's algorithm finds those: rational reconstruction (Wang, "A p-adic
-// algorithm for univariate partial fractions", 1981).
+// The integers of a quantised layer have 8 to 15 bits. A vector of them times a secret unit
+// of Z_M generates a lattice in which the integers are a short vector. In two dimensions
+// Euclid's algorithm finds it: rational reconstruction (Wang, "A p-adic algorithm for
+// univariate partial fractions", 1981).
 
 // small is the largest magnitude that counts as an integer of a layer. A uniform word
-// lifts to one with probability 2^-15.6 over q4. Two of them are the only fraction of
-// their ratio: 2·small² < M.
+// lifts to one with probability 2^-15.6 over q4. The ratio of two determines its reduced
+// fraction: 2·small² < M.
 const small = 1 << 15
 
 // log2 holds the logarithms of magnitudes that count as an integer.
@@ -24,14 +24,14 @@ var log2 = func() (of [small + 1]float64) {
 	return of
 }()
 
-// What a word costs in shrink that is not small, in bits.
+// The cost in shrink of a word that is not small, in bits.
 const (
-	mixed = 5  // where units of words differ by the common factors of few integers
-	exact = 20 // where they are one
+	mixed = 5  // if units of words may differ by common factors of few integers
+	exact = 20 // if all words have the same unit
 )
 
-// fraction returns the x and y > 0 of least max(|x|, y) with x = t·y mod m. It is the
-// one fraction of t with 2·|x|·y < m, where there is one.
+// fraction returns the x and y > 0 of least max(|x|, y) with x = t·y mod m. If t has a
+// fraction with 2·|x|·y < m, this is the only one.
 func fraction(m, t uint32) (x, y int64) {
 	r0, r1 := int64(m), int64(t)
 	s0, s1 := int64(0), int64(1) // r = t·s mod m
@@ -65,7 +65,7 @@ func isFraction(m, t, most uint32) bool {
 	return true
 }
 
-// invert returns a^-1 mod m, or 0 where a is not a unit.
+// invert returns a^-1 mod m, or 0 if a is not a unit.
 func invert(m, a uint32) uint32 {
 	r0, r1 := int64(m), int64(a)
 	s0, s1 := int64(0), int64(1)
@@ -83,17 +83,17 @@ func invert(m, a uint32) uint32 {
 	return uint32(s0)
 }
 
-// shrink returns the unit of the ring that makes the words of v shortest, or 0 where none
-// makes more than half of them small, and three. Of a vector of integers times a unit it is that
-// unit's inverse, up to sign and up to the integers' common factor, also where some
-// words are of another unit.
+// shrink returns the unit of the ring that makes the words of v shortest, or 0 if none makes
+// three of them and more than half small. For a vector of integers times a unit it is that
+// unit's inverse, up to sign and the integers' common factor, even if some words have
+// another unit.
 //
-// Shortest is by the mean number of bits of those that are small, plus lost times the
-// share of the others: a divisor of most words saves their bits, and loses the others;
-// a multiple saves words that are of a fraction of the unit, and costs bits of all.
+// The length is the mean number of bits of the small words, plus lost times the share of the
+// others. Dividing by a factor of most words shortens these and loses the rest; multiplying
+// by one gains words whose unit is a fraction of it, and lengthens all.
 func shrink(r ring.Ring, v []uint32, lost float64) uint32 {
-	// The units tried are those of words and the few before them, so many words in all:
-	// two words that share no factor are needed.
+	// Each of the first pairs words that are units is tried with the few before it: one pair
+	// whose integers share no factor is enough.
 	const pairs, before, sample = 32, 3, 256
 	m := r.Modulus()
 	var units, some []uint32
@@ -106,7 +106,7 @@ func shrink(r ring.Ring, v []uint32, lost float64) uint32 {
 		}
 	}
 	if len(some) < 3 {
-		return 0 // any two words are a fraction
+		return 0 // some unit makes any two words small
 	}
 	var best uint32
 	least := math.Inf(1)

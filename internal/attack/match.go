@@ -8,13 +8,13 @@ import (
 	"gonum.org/v1/gonum/mat"
 )
 
-// Match says which row of a base model, of floats rows x terms, each row of g is, and
-// which input (channel) each of its inputs. The base model is one that the network was
-// trained on from, so that its weights are near.
+// Match returns, for each row and input (channel) of g, its index in a base model of floats,
+// rows x terms. The base model is the one that the network was fine-tuned from, so that its
+// weights are close.
 //
-// Rows are compared by their magnitudes in sorted order, which no permutation of
-// inputs changes, over their sum, which no scale of rows does. Inputs are then compared
-// by their magnitudes in rows that were matched, and rows again by inputs.
+// Rows are first compared by their sorted magnitudes divided by their sum: no permutation of
+// inputs and no scale of rows changes these. Inputs are then compared by their magnitudes in
+// matched rows, and rows again by matched inputs.
 func (g *Weights) Match(base []float32) (rows, inputs []int) {
 	ours, theirs := g.magnitudes(nil), g.magnitudes(base)
 	sorted := func(m *mat.Dense) *mat.Dense {
@@ -36,7 +36,7 @@ func (g *Weights) Match(base []float32) (rows, inputs []int) {
 	return rows, inputs
 }
 
-// magnitudes returns |w| over the sum of its row, of base or else of g.
+// magnitudes returns |w| divided by its row's sum of them, for base, or for g if base is nil.
 func (g *Weights) magnitudes(base []float32) *mat.Dense {
 	m := mat.NewDense(g.Rows, g.Terms, nil)
 	for k := range g.Rows {
@@ -56,8 +56,8 @@ func (g *Weights) magnitudes(base []float32) *mat.Dense {
 	return m
 }
 
-// byInput returns a row an input (channel): the weights that it has, kernel by kernel,
-// in the rows of m that are named, or in all.
+// byInput returns one row per input (channel): its weights, kernel by kernel, in the given
+// rows of m, or in all of them in order if rows is nil.
 func (g *Weights) byInput(m *mat.Dense, rows []int) *mat.Dense {
 	inputs := len(g.Column)
 	each := g.Terms / inputs
@@ -74,7 +74,7 @@ func (g *Weights) byInput(m *mat.Dense, rows []int) *mat.Dense {
 	return v
 }
 
-// byTerm returns m with the inputs that are named, one after the other.
+// byTerm returns m with its inputs in the given order.
 func (g *Weights) byTerm(m *mat.Dense, inputs []int) *mat.Dense {
 	v := mat.NewDense(g.Rows, g.Terms, nil)
 	for k := range g.Rows {
@@ -85,7 +85,7 @@ func (g *Weights) byTerm(m *mat.Dense, inputs []int) *mat.Dense {
 	return v
 }
 
-// nearest returns for each row of a the row of b at the least Euclidean distance.
+// nearest returns, for each row of a, the index of the row of b at the least Euclidean distance.
 func nearest(a, b *mat.Dense) []int {
 	var products mat.Dense
 	products.Mul(a, b.T())

@@ -15,17 +15,17 @@ import (
 	"github.com/securenets/securenets/transform"
 )
 
-// linked is how many images are linked across calls: a network comes with as many at least.
+// linked is the number of images that are linked across calls. A network has at least as many.
 const linked = 16
 
-// searched is how many fractions Recover may try for a layer, and for a share of one,
-// where it finds nothing and would try them all.
+// The number of fractions that Recover may try for a layer, and for a share of one, where it
+// finds nothing and would try all.
 const (
 	searched      = 1 << 28
 	searchedShare = 1 << 20
 )
 
-// target is a linear layer of a trained network, quantised as sealing does.
+// target is a linear layer of a trained network, quantised as for sealing.
 type target struct {
 	network string
 	index   int
@@ -62,7 +62,7 @@ func targets(r ring.Ring, n Network) ([]*target, error) {
 	return all, nil
 }
 
-// result fills in a Result about t.
+// result completes a Result about t.
 func (t *target) result(a Result, s score) Result {
 	a.Network, a.Layer, a.Op = t.network, t.index, t.op.String()
 	return a.scored(s)
@@ -74,7 +74,7 @@ func (a Result) scored(s score) Result {
 	return a
 }
 
-// sealed returns new masks of a layer, and what a role's cloud holds of weights w.
+// sealed returns a layer with new masks, and the masked weights w of one role's cloud.
 func sealed(r ring.Ring, s transform.Scheme, op plan.Op, w []int32, role int) (*transform.Layer, ring.Matrix, error) {
 	l, err := transform.NewLayer(r, s, op)
 	if err != nil {
@@ -87,8 +87,8 @@ func sealed(r ring.Ring, s transform.Scheme, op plan.Op, w []int32, role int) (*
 	return l, whats[role], nil
 }
 
-// Run attacks the weights of every layer and the inputs of every first one, under each
-// scheme. It stops early with ctx's error.
+// Run attacks the weights of every layer and the inputs of each network's first one, under
+// each scheme. If ctx is done, it stops early with ctx's error.
 func Run(ctx context.Context, o Options) (*Report, error) {
 	report := &Report{}
 	for i, n := range o.Networks {
@@ -130,8 +130,9 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	return report, nil
 }
 
-// schemes returns the schemes with masked weights, in groups that mask t's in the same
-// way: all of them a dense layer, and a convolution those that let the cloud unroll it.
+// schemes returns the schemes with masked weights, in groups that mask t's weights in the
+// same way: one group for a dense layer, and for a convolution one for schemes that let the
+// cloud unroll it and one for the others.
 func (o Options) schemes(t *target) (groups [][]transform.Scheme) {
 	byOp := map[plan.Op]int{}
 	for _, s := range masked(o.Schemes) {
@@ -149,7 +150,7 @@ func (o Options) schemes(t *target) (groups [][]transform.Scheme) {
 	return groups
 }
 
-// masked returns the schemes that mask weights with units and permutations.
+// masked returns the schemes whose weights are masked with units and permutations.
 func masked(schemes []transform.Scheme) (all []transform.Scheme) {
 	for _, s := range schemes {
 		if s.Weights == transform.WeightPermute {
@@ -167,10 +168,11 @@ func names(schemes []transform.Scheme) string {
 	return strings.Join(names, ", ")
 }
 
-// add takes a result with its score.
+// add adds a result with its score to a report.
 type add func(a Result, s score)
 
-// weights attacks the weights of a layer, and adds those that primes divide to zeros.
+// weights attacks the weights of a layer, and adds its counts of weights divisible by primes to
+// zeros.
 func (o Options) weights(ctx context.Context, report *Report, t *target, zeros []divisible) error {
 	r := o.Ring
 	for _, group := range o.schemes(t) {
@@ -224,7 +226,7 @@ func (o Options) weights(ctx context.Context, report *Report, t *target, zeros [
 	return nil
 }
 
-// adds returns what adds results of one role.
+// adds returns a function that adds results of one role to the report.
 func (t *target) adds(report *Report, on Target, scheme string, role int) add {
 	return func(a Result, s score) {
 		a.Target, a.Scheme, a.Role = on, scheme, role
@@ -232,8 +234,8 @@ func (t *target) adds(report *Report, on Target, scheme string, role int) add {
 	}
 }
 
-// recover attacks What with all that needs no more than it. It returns the weights up to
-// factors, or nil.
+// recover makes the attacks that need What alone. It returns the weights up to factors, or
+// nil.
 func (t *target) recover(ctx context.Context, r ring.Ring, op plan.Op, what ring.Matrix, truth []int32, search int, add add) (*Weights, error) {
 	right, of := t.crossRatios(r, op, what, truth)
 	add(Result{Attack: "one ratio", What: "cross ratios of four weights that are not zero, exactly"}, score{right: right, of: of, chance: 1 / float64(r.Modulus())})
@@ -258,7 +260,7 @@ func (t *target) recover(ctx context.Context, r ring.Ring, op plan.Op, what ring
 	return weights, nil
 }
 
-// weightGames plays who tells two layers apart by what is sealed of them.
+// weightGames plays games of telling two layers apart by their sealed weights.
 func (o Options) weightGames(t *target, s transform.Scheme, role int, add add) error {
 	rng := rand.New(rand.NewPCG(5, uint64(t.index)))
 	tuned, err := transform.QuantizeWeights(o.Ring, t.op, noisy(rng, t.float, 0.01), t.xmax)
@@ -284,7 +286,7 @@ func (o Options) weightGames(t *target, s transform.Scheme, role int, add add) e
 			}
 			return []ring.Matrix{what}, err
 		}
-		const trials = 64 // right in all of them by chance with probability 2^-64
+		const trials = 64 // all right by chance with probability 2^-64
 		right, err := Distinguish(o.Ring, rng, trials, sees, sees, g.f)
 		if err != nil {
 			return err
@@ -294,7 +296,7 @@ func (o Options) weightGames(t *target, s transform.Scheme, role int, add add) e
 	return nil
 }
 
-// block returns the upper left n x n elements of m, or as many as there are.
+// block returns the upper left block of m, at most n x n.
 func block(m ring.Matrix, n int) ring.Matrix {
 	b := ring.NewMatrix(min(n, m.Rows), min(n, m.Cols))
 	for i := range b.Rows {
@@ -303,8 +305,8 @@ func block(m ring.Matrix, n int) ring.Matrix {
 	return b
 }
 
-// match attacks with base models: the network's weights plus ever more noise. It begins with
-// weights that were recovered, nil for not, and seals small layers more often.
+// match attacks with base models: the network's weights plus increasing noise. The first try
+// is on weights, as recovered from l's, or nil. Small layers are sealed and tried more often.
 func (o Options) match(ctx context.Context, t *target, s transform.Scheme, add add, l *transform.Layer, weights *Weights) error {
 	levels, tries := []float64{0, 0.01, 0.05, 0.1, 0.2}, max(1, 64/t.op.Rows())
 	if o.Quick {
@@ -342,7 +344,7 @@ func (o Options) match(ctx context.Context, t *target, s transform.Scheme, add a
 	return nil
 }
 
-// noisy returns w plus normal noise of so many times its root mean square.
+// noisy returns w plus normal noise with a deviation of noise times w's root mean square.
 func noisy(rng *rand.Rand, w []float32, noise float64) []float32 {
 	var sum float64
 	for _, e := range w {
@@ -356,7 +358,7 @@ func noisy(rng *rand.Rand, w []float32, noise float64) []float32 {
 	return v
 }
 
-// inputs attacks the inputs of a first layer, the images themselves, from each role.
+// inputs attacks the inputs of the first layer, which are the images, for each role.
 func (o Options) inputs(ctx context.Context, report *Report, n Network, t *target, s transform.Scheme) error {
 	r := o.Ring
 	x, err := quantized(n, t)
@@ -367,7 +369,7 @@ func (o Options) inputs(ctx context.Context, report *Report, n Network, t *targe
 	if err != nil {
 		return err
 	}
-	own, _, err := sealed(r, s, t.op, t.w, 0) // an attacker's, with masks of its own
+	own, _, err := sealed(r, s, t.op, t.w, 0) // the attacker's, with masks of its own
 	if err != nil {
 		return err
 	}
@@ -406,7 +408,7 @@ func quantized(n Network, t *target) ([]int32, error) {
 	return x, transform.QuantizeInputs(x, make([]float32, n.Count), n.Images, n.Count, t.xmax)
 }
 
-// inputAttack is what attacks one role's view of a layer's inputs.
+// inputAttack attacks one role's view of a layer's inputs.
 type inputAttack struct {
 	Options
 	*target
@@ -414,19 +416,19 @@ type inputAttack struct {
 	scheme transform.Scheme
 	x      []int32 // n images
 	n      int
-	column []uint32 // as Weights.Column, zeros where no weights were recovered
-	places []int    // where a base model with noise of 10 % says that these are
-	own    View     // the attacker's, of masks of its own
+	column []uint32 // Weights.Column, zeros if no weights were recovered
+	places []int    // the inputs by Weights.Match, for a base model with noise of 10 %
+	own    View     // the attacker's, with masks of its own
 	view   View
 }
 
 // images returns images [i, j).
 func (a *inputAttack) images(i, j int) []int32 { return a.x[i*len(a.x)/a.n : j*len(a.x)/a.n] }
 
-// fewImages is how many images attacks on whole calls look at.
+// fewImages is the number of images in attacks on whole calls.
 const fewImages = 8
 
-// run makes every attack and tells report of each.
+// run makes every attack and reports its score.
 func (a *inputAttack) run(ctx context.Context, report func(attack, what string, s score)) error {
 	rng := rand.New(rand.NewPCG(11, uint64(len(a.x))))
 	trials := 256
@@ -445,7 +447,7 @@ func (a *inputAttack) run(ctx context.Context, report func(attack, what string, 
 	return a.runStatistics(report)
 }
 
-// runPixels looks for zeros, and for pixels by what is known of the weights.
+// runPixels looks for zeros, and for pixels with the recovered units of the weights.
 func (a *inputAttack) runPixels(report func(attack, what string, s score)) error {
 	few := a.images(0, fewImages)
 	xhat, err := a.view(few, fewImages)
@@ -484,7 +486,7 @@ func (a *inputAttack) runGames(ctx context.Context, rng *rand.Rand, trials int, 
 			return err
 		}
 		if a.layer.CloudRows(g.n) > a.layer.CloudOp().InLen() && g.name == "rank" {
-			continue // patches have all columns' rank with and without
+			continue // the patches of 3 images have full rank already
 		}
 		sees := func(view View) see {
 			return func(candidate int) ([]ring.Matrix, error) {
@@ -505,7 +507,7 @@ func (a *inputAttack) runGames(ctx context.Context, rng *rand.Rand, trials int, 
 	return nil
 }
 
-// runLinks looks for images that come again.
+// runLinks looks for repeated images.
 func (a *inputAttack) runLinks(ctx context.Context, rng *rand.Rand, trials int, report func(attack, what string, s score)) error {
 	for _, g := range []struct {
 		name string
@@ -534,7 +536,7 @@ func (a *inputAttack) runStatistics(report func(attack, what string, s score)) e
 			return err
 		}
 	}
-	// Under permute rows are in another order each call: none is said to stand for a zero.
+	// Under permute each call has its rows in another order: no word is marked as a zero.
 	zero := make([]bool, len(calls[0].Data))
 	if a.scheme.Inputs != transform.InputPermute {
 		for i, row := range received(a.layer, few, fewImages) {
@@ -555,8 +557,8 @@ func (a *inputAttack) runStatistics(report func(attack, what string, s score)) e
 	return nil
 }
 
-// folding attacks inputs of a dense layer with the bias folded in as the paper has it, and
-// as they are sent.
+// folding attacks the inputs of a dense layer with the bias folded in as in the paper, and as
+// they are sent.
 func (o Options) folding(report *Report, t *target, s transform.Scheme, x []int32, n int) error {
 	r, in := o.Ring, t.op.In
 	n = min(n, linked)
@@ -567,7 +569,7 @@ func (o Options) folding(report *Report, t *target, s transform.Scheme, x []int3
 		w = append(append(w, t.w[k*in:(k+1)*in]...), max(-r.Max(), min(r.Max(), bias)))
 	}
 	for i := range n {
-		y = append(append(y, x[i*in:(i+1)*in]...), t.xmax) // one, in steps of an image's
+		y = append(append(y, x[i*in:(i+1)*in]...), t.xmax) // the 1 of the bias, in the scale of images
 	}
 	for _, c := range []struct {
 		scheme string

@@ -10,7 +10,7 @@ import (
 	"github.com/securenets/securenets/transform"
 )
 
-// What is here knows the secrets. It says what attacks got right, and is no part of them.
+// The code in this file knows the secrets. It scores attacks and is not part of any.
 
 // ordered returns the integers w in the order of What's words: E W U.
 func ordered(r ring.Ring, l *transform.Layer, s transform.Scheme, w []int32) ([]int32, error) {
@@ -35,7 +35,7 @@ func ordered(r ring.Ring, l *transform.Layer, s transform.Scheme, w []int32) ([]
 	return v, nil
 }
 
-// quotient is a reduced fraction; that of x and 0 is 0/0.
+// quotient is a reduced fraction; x/0 is 0/0.
 type quotient struct{ num, den int64 }
 
 func reduced(x, y int64) quotient {
@@ -62,8 +62,9 @@ func (t tally) mode() (best quotient) {
 	return best
 }
 
-// scaled returns how many of g's integers are those of want times one rational number a row
-// and one a column, the numbers that suit most of each. Both are in the order of What.
+// scaled returns how many of g's integers equal those of want times one rational number per
+// row and one per column: for each the one that fits most of its integers. Both are in the
+// order of What.
 func (g *Weights) scaled(want []int32) int {
 	at := func(k, t int) (got, truth int64) {
 		i := k*g.Terms + t
@@ -73,7 +74,7 @@ func (g *Weights) scaled(want []int32) int {
 		return int64(g.W[i]), int64(want[i])
 	}
 	columns := len(g.Column)
-	// Rows, against the first.
+	// The factor of each row, relative to the first row.
 	rows := make([]quotient, g.Rows)
 	for k := range rows {
 		seen := tally{}
@@ -101,17 +102,17 @@ func (g *Weights) scaled(want []int32) int {
 				}
 			}
 		}
-		delete(seen, quotient{0, 1}) // a column times 0 is not known
+		delete(seen, quotient{0, 1}) // a factor of 0 recovers nothing
 		right += zeros + seen[seen.mode()]
 	}
 	return right
 }
 
-// shuffledScaled returns the rate at which scaled finds right, of who has the integers want of the
-// operator and not their places: the mean of draws of their order. A factor a column that suits
-// a column best makes one integer right at least, whatever was guessed.
+// shuffledScaled returns the rate that scaled gives a guess with the operator's integers want
+// in a random order: the mean over several orders. It is above 0 for any guess, as the best
+// factor of a column makes at least one of its integers right.
 func shuffledScaled(op plan.Op, want []int32) float64 {
-	const least = 1 << 13 // integers, in draws together
+	const least = 1 << 13 // integers in all orders together
 	rng := rand.New(rand.NewPCG(17, uint64(len(want))))
 	guess := &Weights{
 		Rows: op.Rows(), Terms: op.Terms(), Column: make([]uint32, op.AsConv().C),
@@ -126,8 +127,8 @@ func shuffledScaled(op plan.Op, want []int32) float64 {
 	return float64(right) / float64(of)
 }
 
-// pixelsRight returns how many of the rows that were not left out are rows of want, which
-// has no negative integers, up to a common factor.
+// pixelsRight returns how many of the rows of got that were not left out equal a row of want
+// up to a common factor. want has no negative integers.
 func pixelsRight(got, want [][]int32) (right, of int) {
 	truth := map[string]bool{}
 	for _, row := range want {
@@ -145,7 +146,7 @@ func pixelsRight(got, want [][]int32) (right, of int) {
 	return right, of
 }
 
-// primitive returns v over its common factor, as text.
+// primitive returns v divided by its common factor, as text.
 func primitive(v []int32) string {
 	var d int64
 	for _, e := range v {
@@ -158,8 +159,8 @@ func primitive(v []int32) string {
 	return fmt.Sprint(w)
 }
 
-// vectors returns the integers that the cloud's operator is applied to for n samples, were
-// there no masks: samples, or patches where the host unrolls.
+// vectors returns the unmasked inputs of the cloud's operator for n samples: the samples, or
+// their patches if the host unrolls.
 func vectors(l *transform.Layer, x []int32, n int) (all [][]int32) {
 	op := l.Op()
 	for sample := range slices.Chunk(x, len(x)/n) {
@@ -174,7 +175,7 @@ func vectors(l *transform.Layer, x []int32, n int) (all [][]int32) {
 	return all
 }
 
-// received returns vectors with columns in the order of what the cloud receives: U^-1 X.
+// received returns vectors with columns in the order in which the cloud receives them: U^-1 X.
 func received(l *transform.Layer, x []int32, n int) [][]int32 {
 	all, u := vectors(l, x, n), l.State().U
 	if u == nil {
@@ -190,7 +191,7 @@ func received(l *transform.Layer, x []int32, n int) [][]int32 {
 	return all
 }
 
-// patch returns what output position p (row-major) of a convolution contracts.
+// patch returns the inputs of output position p (row-major) of a convolution.
 func patch(c plan.Conv2D, x []int32, p int) []int32 {
 	v := make([]int32, c.KH*c.KW*c.C)
 	for t := range v {
@@ -203,8 +204,8 @@ func patch(c plan.Conv2D, x []int32, p int) []int32 {
 	return v
 }
 
-// zerosSeen returns how many of the zeros behind a call show as zero words, a column at a
-// time, of how many.
+// zerosSeen returns how many of the zeros behind a call show as zero words, counted column by
+// column, and the number of zeros.
 func zerosSeen(xhat ring.Matrix, truth [][]int32) (seen, of int) {
 	zeros, words := make([]int, xhat.Cols), make([]int, xhat.Cols)
 	for i, row := range truth {
@@ -224,8 +225,8 @@ func zerosSeen(xhat ring.Matrix, truth [][]int32) (seen, of int) {
 	return seen, of
 }
 
-// kernelsRight returns how many kernels of got are those of want up to sign and
-// common factor.
+// kernelsRight returns how many kernels of got equal those of want up to sign and common
+// factor, and the number of kernels.
 func kernelsRight(op plan.Op, got, want []int32) (right, of int) {
 	channels, terms := op.AsConv().C, op.Terms()
 	for k := range op.Rows() {
@@ -252,9 +253,9 @@ func kernelsRight(op plan.Op, got, want []int32) (right, of int) {
 	return right, of
 }
 
-// foldedRight says of how many inputs Folded gives the integers in all samples, up to one
-// factor, of those that are not zero in 8 samples: truth has them in the order of columns.
-// The order of samples is permuted, so they are compared sorted.
+// foldedRight returns for how many inputs Folded gives the integers of all samples up to one
+// factor, out of the inputs that are nonzero in 8 samples or more. truth has its columns in
+// the order of xhat. The order of samples is permuted, so they are compared sorted.
 func foldedRight(r ring.Ring, xhat ring.Matrix, truth [][]int32) (right, of int) {
 	_, units := Folded(r, xhat)
 	v, got, want := make([]uint32, xhat.Rows), make([]int32, xhat.Rows), make([]int32, xhat.Rows)
@@ -292,8 +293,9 @@ func foldedRight(r ring.Ring, xhat ring.Matrix, truth [][]int32) (right, of int)
 	return right, of
 }
 
-// crossRatios says of how many cross ratios of four weights, drawn at random and none of them
-// zero, fraction gives the numerator and the denominator: where these are not too large for one word.
+// crossRatios draws cross ratios of four nonzero weights at random, and returns for how many
+// fraction gives the numerator and the denominator, and how many there are. It cannot if
+// these are too large for one word.
 func (t *target) crossRatios(r ring.Ring, op plan.Op, what ring.Matrix, truth []int32) (right, of int) {
 	rng := rand.New(rand.NewPCG(3, uint64(t.index)))
 	channels := op.AsConv().C
@@ -306,7 +308,7 @@ func (t *target) crossRatios(r ring.Ring, op plan.Op, what ring.Matrix, truth []
 		w := func(i, j int) int64 { return int64(truth[i*what.Cols+j]) }
 		num, den := w(i, j)*w(k, l), w(i, l)*w(k, j)
 		if num == 0 || den == 0 {
-			continue // a weight of zero shows: see zeros
+			continue // a weight of zero is visible: see divisible
 		}
 		inv := invert(r.Modulus(), r.Mul(what.At(i, l), what.At(k, j)))
 		if inv == 0 {
@@ -321,7 +323,7 @@ func (t *target) crossRatios(r ring.Ring, op plan.Op, what ring.Matrix, truth []
 	return right, of
 }
 
-// agree returns how many of guess are want.
+// agree returns how many of guess equal want.
 func agree(guess []int, want []uint32) (n int) {
 	for i, e := range want {
 		if guess[i] == int(e) {
@@ -331,7 +333,7 @@ func agree(guess []int, want []uint32) (n int) {
 	return n
 }
 
-// known returns rows with the columns left out whose units are not known, as Pixels does.
+// known returns rows with zeros in the columns whose units are not known, as in Pixels.
 func (a *inputAttack) known(rows [][]int32) [][]int32 {
 	v := make([][]int32, len(rows))
 	for i, row := range rows {
@@ -345,15 +347,15 @@ func (a *inputAttack) known(rows [][]int32) [][]int32 {
 	return v
 }
 
-// divisible counts weights that the prime p divides, or that were marked so.
+// divisible counts weights that the prime p divides, and words that are marked as such.
 type divisible struct {
 	p                         uint32
 	both, any, divided, words int
 }
 
-// adds tells add how many marks are right.
+// adds adds the result: how many marks are right.
 func (d *divisible) adds(add add) {
-	share := float64(d.divided) / float64(d.words) // of weights: how many of any marks are right by chance
+	share := float64(d.divided) / float64(d.words) // of weights; random marks are right as often
 	add(Result{Attack: "zeros", What: fmt.Sprintf("weights that %d divides, %.2f %% of all", d.p, 100*share)}, score{right: d.both, of: d.any, chance: share})
 }
 

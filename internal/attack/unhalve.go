@@ -5,7 +5,7 @@ package attack
 // rows and columns one by one, does not find such moves.
 func (g *Weights) unhalve() {
 	if g.Rows > 32 {
-		return // shrink shortens such a column: it may give up the word of one row
+		return // shrink finds such columns: the word of one row is a small loss to it
 	}
 	for range 32 {
 		shorter := false

@@ -9,8 +9,7 @@ import (
 	"github.com/securenets/securenets/internal/ring"
 )
 
-// Rows divided by a prime are recovered, with the columns that were multiplied by it because
-// they are no multiples of it there.
+// Rows divided by a prime, and the columns multiplied by it to stay integers, are corrected.
 func TestUnhalve(t *testing.T) {
 	r, op := ring.Q4(), plan.Dense(25, 16)
 	m, rng := r.Modulus(), mathrand.New(mathrand.NewPCG(27, 28))

@@ -11,8 +11,8 @@ import (
 	"github.com/securenets/securenets/internal/ring"
 )
 
-// Statistic is a test of whether words are uniform and independent. P is the probability
-// of a value as far off where they are, on either side: words that are too even fail, too.
+// Statistic is a test of whether words are uniform and independent. P is its two-sided
+// p-value: words that are too even fail, too.
 type Statistic struct {
 	Name  string  `json:"name"`
 	Value float64 `json:"value"`
@@ -20,18 +20,17 @@ type Statistic struct {
 }
 
 const (
-	cells    = 16 // that one of two words is counted in
-	expected = 16 // words in each cell, at least, for chi-squared to hold far out
+	cells    = 16 // for each word of a pair
+	expected = 16 // least expected count of a cell, for chi-squared to hold in its tails
 )
 
-// Statistics tests calls of the same samples: whether words are uniform modulo each prime and in
-// their high bits, and independent of their neighbours, of the samples before, of the
-// calls before and of the input: zero says which words stand for an input of zero. Calls are one after the
-// other, two at least, of one shape.
+// Statistics tests two or more successive calls of the same samples, of one shape: whether
+// words are uniform modulo each prime and in their high bits, and independent of their
+// neighbours, of the sample before, of the call before and of the input. zero marks the words
+// of inputs that are zero.
 //
-// Tests are chi-squared ones of counts, but for the correlation of two calls' words and
-// the number of equal words, of normal and of Poisson distribution. Those for which there are too
-// few words are left out.
+// Most tests are chi-squared tests of counts. The correlation of two calls' words is tested
+// as normal, and the number of equal words as Poisson. Tests with too few words are left out.
 func Statistics(r ring.Ring, calls []ring.Matrix, zero []bool) []Statistic {
 	var all []Statistic
 	m := r.Modulus()
@@ -51,7 +50,7 @@ func Statistics(r ring.Ring, calls []ring.Matrix, zero []bool) []Statistic {
 	}
 	all = append(all, single("high bits", calls, equal(256), high(256)))
 
-	// A place of a word is counted in few cells, alone or with another.
+	// A place maps words to few cells, which are counted for single words and for pairs.
 	type place struct {
 		name  string
 		cell  func(uint32) int
@@ -76,7 +75,7 @@ func Statistics(r ring.Ring, calls []ring.Matrix, zero []bool) []Statistic {
 		for c, call := range calls {
 			for i := range call.Rows {
 				row := call.Row(i)
-				for j := 0; j+1 < len(row); j += 2 { // no word stands in two pairs
+				for j := 0; j+1 < len(row); j += 2 { // no word is in two pairs
 					count(neighbours, row[j], row[j+1])
 				}
 				for j, a := range row {
@@ -115,7 +114,7 @@ func single(name string, calls []ring.Matrix, share []float64, cell func(uint32)
 	return chiSquared(name, counts, share)
 }
 
-// chiSquared tests counts of cells that have the given shares. P is NaN for too few of them.
+// chiSquared tests the counts of cells with the given probabilities. P is NaN for too few.
 func chiSquared(name string, counts []int, share []float64) Statistic {
 	total := 0
 	for _, n := range counts {
@@ -133,7 +132,7 @@ func chiSquared(name string, counts []int, share []float64) Statistic {
 	return Statistic{name, sum, twoSided(d.CDF(sum), d.Survival(sum))}
 }
 
-// correlation tests that of words with those of the call before.
+// correlation tests the correlation of words with those of the call before.
 func correlation(r ring.Ring, calls []ring.Matrix) Statistic {
 	// Uniform words have a mean of (M-1)/2 and a variance of (M²-1)/12.
 	mean, variance := float64(r.Modulus()-1)/2, (math.Pow(float64(r.Modulus()), 2)-1)/12
@@ -148,7 +147,7 @@ func correlation(r ring.Ring, calls []ring.Matrix) Statistic {
 	return Statistic{"correlation of calls", z, math.Erfc(math.Abs(z) / math.Sqrt2)}
 }
 
-// equalWords tests how many words are those of the call before at their place.
+// equalWords tests how many words equal the word at the same place in the call before.
 func equalWords(r ring.Ring, calls []ring.Matrix) Statistic {
 	equal, n := 0, 0
 	for c := 1; c < len(calls); c++ {

@@ -10,8 +10,8 @@ import (
 	"github.com/securenets/securenets/transform"
 )
 
-// View gives what one cloud receives of a call of n samples of integers x: the words of
-// the batch, expanded where it receives a seed. Each use is a call of its own.
+// View makes a call of n samples of integers x and returns what one cloud receives: the
+// words of the batch, expanded if it receives a seed.
 type View func(x []int32, n int) (ring.Matrix, error)
 
 // views returns the view of each role of l.
@@ -40,14 +40,14 @@ func mask(s transform.Scheme, l *transform.Layer, x []int32, n int) (*transform.
 	return l.Mask(x, n, pads)
 }
 
-// words returns what a role received, in memory of its own.
+// words returns the words that a role receives, expanding a seed.
 func words(r ring.Ring, m transform.Masked) (ring.Matrix, error) {
 	if w, ok := m.Words(); ok {
 		return w, nil
 	}
 	seed, ok := m.Seed()
 	if !ok {
-		return ring.Matrix{}, fmt.Errorf("attack: a role without words or a seed")
+		return ring.Matrix{}, fmt.Errorf("attack: a role has neither words nor a seed")
 	}
 	w, expander := ring.NewMatrix(m.Rows(), m.Cols()), prg.New(seed)
 	for i := range w.Rows {
@@ -56,8 +56,8 @@ func words(r ring.Ring, m transform.Masked) (ring.Matrix, error) {
 	return w, nil
 }
 
-// unanswered stands for What where pads are made: what the cloud receives does not depend
-// on u = What·r, and calls here are not answered.
+// unanswered stands for What when pads are made: calls here are never answered, and what
+// the cloud receives does not depend on u = What·r.
 type unanswered struct{}
 
 func (unanswered) Evaluate(context.Context, ring.Matrix, ring.Matrix) error { return nil }

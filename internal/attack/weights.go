@@ -9,14 +9,16 @@ import (
 	"github.com/securenets/securenets/internal/ring"
 )
 
-// Weights are the integers behind a masked weight matrix, as far as they were
-// recovered: What[k, t] times Row[k] times Column[g], where g is the input (channel)
-// that term t is of. They are those of W, permuted, up to a sign a row and an input and
-// to common factors.
+// Weights are the recovered integers behind a masked weight matrix:
+//
+//	W[k, t] = What[k, t] · Row[k] · Column[c],   c the input (channel) of term t
+//
+// They equal the weights, permuted, up to a sign and a common factor for each row and
+// input. Row and Column are 0 where a unit was not found.
 type Weights struct {
 	Rows, Terms int
 	W           []int32 // row-major
-	Known       []bool  // which of W
+	Known       []bool  // W[i] was found
 	Row, Column []uint32
 
 	ring ring.Ring
@@ -24,22 +26,22 @@ type Weights struct {
 }
 
 // Recover recovers the integers behind What = E D W F U of the operator that the cloud
-// evaluates, trying at most so many fractions in its search for the first unit. It
-// returns nil where it finds none.
+// evaluates. It tries at most search fractions for the first unit, and returns nil if it
+// finds none.
 //
-// A kernel of a convolution (3 words or more under one unit) is a multiple of its short
-// integers, and shrink finds them. In a matrix with a unit a column it takes two rows i
-// and k: the ratios of their words are
+// A kernel of a convolution, 3 words or more, is one unit times a vector of small integers,
+// and shrink finds these. If every column has a unit of its own, the search starts from two
+// rows i and k: the f_j cancel in the ratios of their words,
 //
 //	What[i, j] / What[k, j]  =  rho · W[i, j] / W[k, j],   rho = d_i / d_k
 //
-// where no f_j is left. Of one column j, rho is one of the few ratios of two small
-// integers; the right one makes those of all other columns ratios of small integers,
-// too. After that every row, then every column, is a vector under a single unit.
+// so the word of one column j leaves as many candidates for rho as there are ratios of two
+// small integers. The right one makes the ratios of all other columns ratios of small
+// integers, too. After that every row, then every column, is a vector under a single unit.
 //
-// More than one matrix of integers may do: a row over 2, say, with the columns where it is odd
-// times 2. Such rows are put right where that is shorter (see unhalve), and the shortest of a few
-// matrices, from different rows, is the best guess.
+// Several matrices of integers may fit: in one, a row may be half of what it should be, and
+// the columns where it is odd twice that. unhalve corrects such rows where that makes the
+// integers shorter. The result is the shortest of a few matrices, from different rows.
 func Recover(ctx context.Context, r ring.Ring, op plan.Op, what ring.Matrix, search int) (*Weights, error) {
 	if c := op.AsConv(); c.Groups != 1 {
 		return nil, fmt.Errorf("attack: a convolution of %d groups", c.Groups)
@@ -54,7 +56,7 @@ func Recover(ctx context.Context, r ring.Ring, op plan.Op, what ring.Matrix, sea
 	var best *Weights
 	starts := 4
 	if len(what.Data) > 1<<17 {
-		starts = 2 // which take longer, and differ less
+		starts = 2 // large matrices take longer, and their results differ less
 	}
 	for k := 0; k+1 < what.Rows && k < 2*starts; k += 2 {
 		rho, err := ratio(ctx, r, what.Row(k+1), what.Row(k), search)
@@ -68,7 +70,7 @@ func Recover(ctx context.Context, r ring.Ring, op plan.Op, what ring.Matrix, sea
 		m := r.Modulus()
 		for j := range g.Column {
 			a, b := what.At(k+1, j), what.At(k, j)
-			if inv := invert(m, r.Mul(rho, b)); inv != 0 { // a/(rho·b) = x/y, the weights
+			if inv := invert(m, r.Mul(rho, b)); inv != 0 { // a/(rho·b) = x/y, the ratio of the weights
 				_, y := fraction(m, r.Mul(a, inv))
 				g.Column[j] = r.Mul(uint32(y), invert(m, b))
 			}
@@ -92,8 +94,7 @@ func newWeights(r ring.Ring, op plan.Op, what ring.Matrix) *Weights {
 	}
 }
 
-// refine finds the units of rows and columns by those that are known, and the integers by
-// them.
+// refine computes the units of rows and columns anew from the known ones, then the integers.
 func (g *Weights) refine() {
 	g.rows(exact)
 	g.columns(exact)
@@ -101,7 +102,7 @@ func (g *Weights) refine() {
 	g.integers()
 }
 
-// integers finds the integers by the units of rows and columns.
+// integers computes the integers from the units of rows and columns.
 func (g *Weights) integers() {
 	clear(g.W)
 	clear(g.Known)
@@ -116,7 +117,7 @@ func (g *Weights) integers() {
 	}
 }
 
-// bits returns the length of the integers, those that are not known with a word's.
+// bits returns the total length of the integers in bits, 32 for each one not found.
 func (g *Weights) bits() (sum float64) {
 	for i, w := range g.W {
 		if g.Known[i] {
@@ -128,7 +129,7 @@ func (g *Weights) bits() (sum float64) {
 	return sum
 }
 
-// rows finds the units of rows by those of columns that are known.
+// rows computes the units of rows from the known units of columns.
 func (g *Weights) rows(lost float64) {
 	v := make([]uint32, g.Terms)
 	for k := range g.Row {
@@ -139,7 +140,7 @@ func (g *Weights) rows(lost float64) {
 	}
 }
 
-// columns finds the units of columns by those of rows that are known.
+// columns computes the units of columns from the known units of rows.
 func (g *Weights) columns(lost float64) {
 	var v []uint32
 	for c := range g.Column {
@@ -153,13 +154,13 @@ func (g *Weights) columns(lost float64) {
 	}
 }
 
-// ratio returns the rho with which a[j]/(rho·b[j]) is a ratio of small integers for
-// nearly all j, or 0 where it is not among the first so many that it tries.
+// ratio returns the rho for which a[j]/(rho·b[j]) is a ratio of small integers for
+// nearly all j, or 0 if it does not find one in the given number of tries.
 func ratio(ctx context.Context, r ring.Ring, a, b []uint32, tries int) (uint32, error) {
 	const (
-		most   = 1 << 14 // of such integers: two are a fraction of a uniform word with probability 0.1
-		checks = 40      // columns that a candidate is tried on
-		top    = 1 << 12 // of integers of candidates
+		most   = 1 << 14 // such integers: a uniform word is a ratio of two with probability 0.1
+		checks = 40      // columns that a candidate is checked on
+		top    = 1 << 12 // largest integer of a candidate
 	)
 	m := r.Modulus()
 	var t []uint32
@@ -175,8 +176,8 @@ func ratio(ctx context.Context, r ring.Ring, a, b []uint32, tries int) (uint32, 
 	for y := range inverses {
 		inverses[y] = invert(m, uint32(y))
 	}
-	others := make([]uint32, min(len(t), checks)) // t[l] in units of t[j]
-	// right reports whether t[l]/rho is a fraction for nearly all l, t[j]/rho being u.
+	others := make([]uint32, min(len(t), checks)) // t[l]/t[j]
+	// right reports whether t[l]/rho is a fraction for nearly all l, where u = t[j]/rho.
 	right := func(u uint32) bool {
 		passed, failed := 0, 0
 		for _, s := range others {
@@ -188,7 +189,7 @@ func ratio(ctx context.Context, r ring.Ring, a, b []uint32, tries int) (uint32, 
 		}
 		return true
 	}
-	for limit := 16; limit <= top; limit *= 2 { // the least integers of all columns first
+	for limit := 16; limit <= top; limit *= 2 { // small integers first, for all columns
 		for _, tj := range t {
 			inv := invert(m, tj)
 			for l := range others {
@@ -200,7 +201,7 @@ func ratio(ctx context.Context, r ring.Ring, a, b []uint32, tries int) (uint32, 
 				}
 				first := 1
 				if x <= limit/2 && limit > 16 {
-					first = limit/2 + 1 // the others were tried before
+					first = limit/2 + 1 // smaller ones were tried before
 				}
 				for y := first; y <= limit; y++ {
 					if x&1 == 0 && y&1 == 0 || inverses[y] == 0 {
@@ -222,8 +223,9 @@ func ratio(ctx context.Context, r ring.Ring, a, b []uint32, tries int) (uint32, 
 	return 0, nil
 }
 
-// best returns u times the ratio of two little integers that makes the fractions of u·s
-// shortest: integers of a layer stay small where they are multiplied by little ones.
+// best returns u times the ratio of two integers up to 32 that makes the fractions of u·s
+// shortest: a layer's integers stay small when multiplied by those, so right accepts
+// several u.
 func best(r ring.Ring, s []uint32, u uint32, inverses []uint32) (best uint32) {
 	const little = 32
 	least := math.Inf(1)
