@@ -17,14 +17,14 @@ var ErrClosed = errors.New("kernels: closed")
 
 // Loaded is one weight matrix on a device, as a backend's loader returns it.
 type Loaded struct {
-	Bytes int64 // that it holds
+	Bytes int64 // device memory that it holds
 	// Evaluate is plan.Product.Evaluate, for checked arguments of one row or more.
 	Evaluate func(ctx context.Context, y, x ring.Matrix) error
-	// Free releases what is held; nil if the garbage collector does.
+	// Free releases that memory; nil if the garbage collector does.
 	Free func() error
 }
 
-// A Loader prepares products with a checked weight matrix, keeping no reference to it.
+// A Loader prepares products with a checked weight matrix. It keeps no reference to w.
 type Loader func(ctx context.Context, r ring.Ring, op plan.Op, w ring.Matrix) (Loaded, error)
 
 // Base makes a Backend from a Loader: it checks arguments and keeps the counters.

@@ -1,6 +1,6 @@
-// Package kernels defines how a daemon multiplies: exact products of matrices over Z_M,
-// by several backends that give the same words. Each Backend must pass the conformance
-// suite in kernels/kerneltest.
+// Package kernels defines the interface of backends: exact products of matrices over Z_M,
+// with the same words from every backend. Each Backend must pass the conformance suite in
+// kernels/kerneltest.
 package kernels
 
 import (
@@ -10,12 +10,12 @@ import (
 	"github.com/securenets/securenets/internal/plan"
 )
 
-// Failures of a device, which a backend's own errors wrap.
+// Failures of a device. Backends wrap them in their own errors.
 var (
-	// ErrOutOfMemory reports weights or work that a device has no room for, even after
-	// evicting everything else.
+	// ErrOutOfMemory reports weights or work that do not fit on a device, even after
+	// everything else was evicted.
 	ErrOutOfMemory = errors.New("kernels: out of device memory")
-	// ErrDeviceLost reports a device that failed for good while no other could take over.
+	// ErrDeviceLost reports a device that failed for good when no other could take over.
 	ErrDeviceLost = errors.New("kernels: device lost")
 )
 
@@ -43,8 +43,7 @@ type Panic struct {
 
 func (p *Panic) Error() string { return fmt.Sprintf("%v\n\n%s", p.Value, p.Stack) }
 
-// A Lender is a Backend with memory of its own, which its devices copy from and to
-// directly.
+// A Lender is a Backend that lends memory which its devices read and write directly.
 type Lender interface {
 	// Lend returns n words of arbitrary content, or nil if it has no room for them.
 	Lend(n int) []uint32
@@ -52,10 +51,10 @@ type Lender interface {
 	Reclaim(words []uint32) bool
 }
 
-// Sized is a plan.Product that knows how much memory it holds. The products of a Base do.
+// Sized is a plan.Product that reports the memory it holds. Products of a Base are Sized.
 type Sized interface {
-	// Bytes returns the bytes that the backend's Stats counts for this product, until
-	// Close.
+	// Bytes returns the bytes that the backend's Stats counts for this product. They
+	// count until Close.
 	Bytes() int64
 }
 
@@ -78,20 +77,20 @@ type Reporter interface {
 // Device describes one device of a Backend.
 type Device struct {
 	Name   string // short and the same at every start, for example "cuda0"
-	ID     string // of the hardware, for example a UUID; "" where it has none
-	Ready  bool   // it takes work
+	ID     string // of the hardware, for example a UUID; "" if it has none
+	Ready  bool   // the device takes work
 	Budget int64  // bytes of its memory that the backend may hold
-	// Weights and Work are what the backend holds of it, in bytes.
+	// Weights and Work are the bytes that the backend holds for each.
 	Weights, Work int64
-	Evicted       int64 // times that weights made room for others
-	Memory        int64 // its bytes
-	// Usage counts everyone who uses the device; nil if it is not measured.
+	Evicted       int64 // number of evictions of weights
+	Memory        int64 // total bytes
+	// Usage covers all programs that use the device; nil if it is not measured.
 	Usage *Usage
 }
 
 // Usage is what a device's own sensors report.
 type Usage struct {
-	Utilisation float64 // of 1
+	Utilisation float64 // 0 to 1
 	UsedBytes   int64
 	PowerWatts  float64
 	Celsius     float64

@@ -11,7 +11,7 @@ import (
 	"github.com/securenets/securenets/kernels"
 )
 
-// fake is a backend that evaluates as it is told, and counts what it frees.
+// fake is a backend with given errors and wrong words, which counts calls of Free.
 type fake struct {
 	kernels.Base
 	load, evaluate, free error
@@ -37,7 +37,7 @@ func open(f *fake) *fake {
 	return f
 }
 
-// TestErrors: a device's errors come out, and nothing failed is counted.
+// TestErrors: a device's errors are returned, and failed calls are not counted.
 func TestErrors(t *testing.T) {
 	device := errors.New("device lost")
 	op, w := plan.Dense(2, 2), ring.NewMatrix(2, 2)

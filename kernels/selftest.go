@@ -26,7 +26,7 @@ func SelfTest(ctx context.Context, b Backend) error {
 			H: 11, W: 9, C: 6, OutC: 10, KH: 3, KW: 2, SH: 2, SW: 1, DH: 1, DW: 2,
 			Top: 1, Left: 0, Bot: 2, Right: 1, Groups: 2,
 		}),
-		plan.Conv(plan.Conv2D{ // of as many channels as vectors have bytes
+		plan.Conv(plan.Conv2D{ // with as many channels as vectors have bytes
 			H: 4, W: 5, C: 32, OutC: 6, KH: 2, KW: 3, SH: 1, SW: 1, DH: 1, DW: 1, Left: 1, Bot: 1, Groups: 2,
 		}),
 	} {
@@ -83,10 +83,11 @@ func Direct(r ring.Ring, op plan.Op, w, x ring.Matrix) ring.Matrix {
 	return y
 }
 
-// position returns one output, of the weights w and the channels from first on.
+// position returns the output at row p and column q for weights w, which read the channels
+// from first on.
 func position(r ring.Ring, c *plan.Conv2D, w, x []uint32, p, q, first int) uint32 {
 	depth := c.C / c.Groups
-	var hi, lo uint64 // of at most ring.MaxTerms terms below 2^64
+	var hi, lo uint64 // the sum of at most ring.MaxTerms terms below 2^64
 	for a := range c.KH {
 		h := p*c.SH + a*c.DH - c.Top
 		for b := range c.KW {

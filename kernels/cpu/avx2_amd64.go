@@ -2,11 +2,11 @@
 
 package cpu
 
-// avx2 multiplies with AVX2: 16 products of words of 16 bits an instruction. They
-// are residues modulo two primes at a time: bytes would be multiplied as words, too.
+// avx2 multiplies with AVX2: 16 products of 16-bit words per instruction. The words are
+// residues modulo products of two primes, as bytes would be multiplied as words, too.
 var avx2 = vectorUnit{name: "avx2", width: 2, ahead: 64 << 10, split: split2, multiply: multiply2}
 
-// split2 has the vector unit take whole blocks of words, and the tail as one more.
+// split2 splits whole blocks of words, and the tail as one more block in memory of its own.
 func split2(dst []uint8, plane int, src []uint32, c []splitting) {
 	const block = 16
 	n := len(src) &^ (block - 1)
@@ -25,8 +25,8 @@ func split2(dst []uint8, plane int, src []uint32, c []splitting) {
 	}
 }
 
-// sumsAVX2 are the loops for words of weights and 1 to 3 rows at a time, and those
-// for bytes and 1 to 6.
+// sumsAVX2 are the loops for byte weights and 1 to 6 rows at a time, then for 16-bit weights
+// and 1 to 3 rows.
 var sumsAVX2 = [2][]func(t *tile, w *int8, x *uint8, sums *uint32, times int){
 	{sums1AVX2, sums2AVX2, sums3AVX2, sums4AVX2, sums5AVX2, sums6AVX2},
 	{wide1AVX2, wide2AVX2, wide3AVX2},
@@ -37,7 +37,7 @@ func multiply2(t *tile) {
 	const lanes = 16
 	loops := sumsAVX2[t.weight-1]
 	high := len(loops)
-	step := 2 * t.weight // bytes of a lane
+	step := 2 * t.weight // bytes of a lane's weights in a step
 	most := (t.rows + high - 1) / high * (t.lanes / lanes)
 	p := &t.part
 	p.fetch, p.stride = t.ahead, (t.aheadStep+most-1)/most
@@ -71,13 +71,13 @@ func multiply2(t *tile) {
 	}
 }
 
-// splitAVX2 takes a multiple of 16 words, one or more.
+// splitAVX2 takes n words, a positive multiple of 16.
 //
 //go:noescape
 func splitAVX2(dst *uint8, plane int, src *uint32, n int, c *splitting, primes int)
 
-// sumsNAVX2 adds a part of the sums of N rows and 16 lanes modulo one modulus, for so
-// many times N rows; wideNAVX2 does for weights of 16 bits.
+// sumsNAVX2 adds a part to the sums of times·N rows and 16 lanes modulo one modulus.
+// wideNAVX2 does the same for weights of 16 bits.
 //
 //go:noescape
 func sums1AVX2(t *tile, w *int8, x *uint8, sums *uint32, times int)

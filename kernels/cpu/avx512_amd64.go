@@ -2,7 +2,7 @@
 
 package cpu
 
-// avx512 multiplies with AVX-512 VNNI: 64 products of bytes an instruction.
+// avx512 multiplies with AVX-512 VNNI: 64 products of bytes per instruction.
 var avx512 = vectorUnit{
 	name:  "avx512",
 	width: 1,

@@ -14,7 +14,7 @@ import (
 	"github.com/securenets/securenets/kernels/roofline"
 )
 
-// benches are the products that are measured.
+// benches are the measured products.
 var benches = []struct {
 	name string
 	op   plan.Op
@@ -44,7 +44,7 @@ func conv(size, in, out, kernel, pad, groups int) plan.Op {
 	})
 }
 
-// processTime returns the time that all threads of the process have run.
+// processTime returns the CPU time of all threads of the process.
 func processTime(b *testing.B) time.Duration {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &t); err != nil {
@@ -53,9 +53,9 @@ func processTime(b *testing.B) time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// BenchmarkRatio compares one thread's products with what its multiply-adds of bytes
-// allow, or of words of 16 bits for AVX2, and with what it can read, measured between
-// them. It prints medians over the rounds.
+// BenchmarkRatio compares one thread's products with the peak rates of its multiply-adds (of
+// bytes, or of 16-bit words for AVX2) and of reading, measured in the same rounds. It prints
+// medians over the rounds.
 func BenchmarkRatio(b *testing.B) {
 	if !roofline.Available() {
 		b.Skip("the limits are those of AVX-512 and AVX2")
@@ -114,9 +114,8 @@ func BenchmarkRatio(b *testing.B) {
 	}
 }
 
-// BenchmarkThreads compares two threads with one, in elapsed time and in the time
-// that all threads ran together: twice the inverse of the latter is what two idle
-// processors would give.
+// BenchmarkThreads compares two threads with one, in elapsed time and in total CPU time. If
+// two threads take c times the CPU time of one, two idle processors are 2/c times as fast.
 func BenchmarkThreads(b *testing.B) {
 	for _, bench := range benches {
 		b.Run(fmt.Sprintf("%s/batch=%d", bench.name, bench.rows), func(b *testing.B) {
@@ -131,7 +130,7 @@ func BenchmarkThreads(b *testing.B) {
 				products[i] = p
 			}
 			y := ring.NewMatrix(bench.rows, bench.op.OutLen())
-			var elapsed, running []float64 // of one thread over that of two
+			var elapsed, running []float64 // time of one thread divided by that of two
 			for b.Loop() {
 				var e, r [2]float64
 				for i, p := range products {

@@ -1,10 +1,10 @@
 // Package cpu is the backend that multiplies on the processor.
 //
-// A product is cut into units: some positions of x (rows, or places of a convolution's
-// kernel on its maps) by some panels. Panels are bands of weight rows, packed once at
-// Load for the inner loop. A goroutine stages positions for the inner loop, then
-// multiplies them by its panels. The tier, which is an instruction set, decides how
-// panels are laid out, positions staged, and both multiplied.
+// A product is cut into units: some positions of x (rows, or output positions of a
+// convolution) by some panels. A panel is a band of weight rows, packed at Load for the inner
+// loop. A goroutine stages positions for the inner loop, then multiplies them by its panels.
+// The tier, which stands for an instruction set, decides how panels are packed, how positions
+// are staged, and how both are multiplied.
 //
 // No branch and no address in Evaluate depends on the words that are multiplied.
 package cpu
@@ -35,7 +35,7 @@ type Options struct {
 	// products of the backend. 0 stands for GOMAXPROCS.
 	Threads int
 	// Tier forces the instruction set: "avx512", "avx2" or "portable". The zero
-	// value and "auto" stand for the fastest that the machine has.
+	// value and "auto" stand for the fastest one that the machine can run.
 	Tier string
 }
 
@@ -43,7 +43,7 @@ type Options struct {
 type Backend struct {
 	kernels.Base
 	tier    tier
-	slots   chan struct{} // one a goroutine that computes
+	slots   chan struct{} // holds one element per goroutine that computes
 	scratch sync.Pool     // of *scratch
 }
 
@@ -100,12 +100,12 @@ type tier struct {
 	load func(r ring.Ring, op plan.Op, w ring.Matrix) weights
 }
 
-// weights are those of one operator, packed in panels. Positions are numbered
+// weights are the weights of one operator, packed in panels. Positions are numbered
 // through a batch: sample by sample, line by line.
 type weights interface {
 	bytes() int64
 	panels() int
-	// high returns how many positions to stage at a time, at most.
+	// high returns the maximum number of positions to stage at a time.
 	high() int
 	// take stages positions [i0, i1) of the batch x.
 	take(s *scratch, x ring.Matrix, i0, i1 int)
@@ -115,15 +115,15 @@ type weights interface {
 	multiply(ctx context.Context, s *scratch, y []uint32, from, to int)
 }
 
-// scratch is what one goroutine works with.
+// scratch is the working memory of one goroutine.
 type scratch struct {
-	block   int         // of positions that are staged, -1 for none
-	stage   stage       // of a tier that multiplies residues
-	words   ring.Matrix // of the portable tier: one position a row
-	patches []uint32    // what words may lie in
+	block   int         // number of the staged block of positions, -1 for none
+	stage   stage       // for tiers that multiply residues
+	words   ring.Matrix // for the portable tier: one position per row
+	patches []uint32    // memory for words
 }
 
-// unitMulAdds is the least work that is worth another goroutine.
+// unitMulAdds is the least work, in multiply-adds, that is worth another goroutine.
 const unitMulAdds = 1 << 21
 
 // matrix is a loaded weight matrix.
@@ -144,8 +144,8 @@ func (m *matrix) evaluate(ctx context.Context, y, x ring.Matrix) error {
 	positions := x.Rows * (m.op.OutLen() / rows)
 	panels, high := m.weights.panels(), min(positions, m.weights.high())
 
-	// Two units a goroutine, so that those that are slowed down hold up less.
-	// Panels are shared out first: each should be read once.
+	// Two units per goroutine, so that a slow one delays the others less. Panels are
+	// shared out first, as each should be read once.
 	work := int64(x.Rows) * m.op.MulAdds()
 	units := int(min(2*int64(cap(m.backend.slots)), 1+work/unitMulAdds))
 	blocks := (positions + high - 1) / high
@@ -165,9 +165,8 @@ func (m *matrix) evaluate(ctx context.Context, y, x ring.Matrix) error {
 	})
 }
 
-// each calls work for every unit, on the calling goroutine and as many more as
-// there are free slots for, and returns when all have stopped. It stops early,
-// between units, when ctx is done.
+// each calls work for every unit, on the calling goroutine and one more for each free slot,
+// and returns when all have stopped. It stops early, between units, when ctx is done.
 func (b *Backend) each(ctx context.Context, units int, work func(s *scratch, unit int)) error {
 	select {
 	case b.slots <- struct{}{}:

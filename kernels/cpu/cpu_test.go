@@ -21,13 +21,13 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// opener returns what opens a backend of the given tier.
+// opener returns a function that opens a backend of the given tier.
 func opener(tier tier, threads int) func(testing.TB) kernels.Backend {
 	return func(testing.TB) kernels.Backend { return newBackend(tier, threads) }
 }
 
-// TestConformance runs the suite on every tier that this machine has, and on the
-// residues of the vector units with loops in Go.
+// TestConformance runs the suite on every tier that this machine has, and on the vector
+// units' twins in Go.
 func TestConformance(t *testing.T) {
 	for _, tier := range tiers {
 		for _, threads := range []int{1, 5} {
@@ -36,7 +36,7 @@ func TestConformance(t *testing.T) {
 			})
 		}
 	}
-	if !testing.Short() { // slow, above all under the race detector, which sees nothing new
+	if !testing.Short() { // slow, above all under the race detector, which has nothing new to check here
 		for _, twin := range twins {
 			t.Run(twin.name, func(t *testing.T) {
 				kerneltest.Run(t, opener(tier{twin.name, loadResidues(twin)}, 2))
@@ -78,8 +78,8 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// TestEach: every tile is worked on once, by at most as many goroutines as
-// there are slots, over calls that run at the same time.
+// TestEach: every unit is worked on once, and concurrent calls together run at most as many
+// goroutines as there are slots.
 func TestEach(t *testing.T) {
 	for _, threads := range []int{1, 2, 3, 8} {
 		b := New(Options{Threads: threads})
@@ -116,8 +116,8 @@ func TestEach(t *testing.T) {
 	}
 }
 
-// TestCancelBetweenTiles: a call that is cancelled while it runs stops before
-// it has worked through its tiles, and gives its slots back.
+// TestCancelBetweenTiles: a call that is cancelled while it runs stops before its last unit
+// and gives its slots back.
 func TestCancelBetweenTiles(t *testing.T) {
 	b := New(Options{Threads: 2})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -142,7 +142,7 @@ func TestCancelWaiting(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.slots <- struct{}{} // another call computes
+	b.slots <- struct{}{} // as if another call computed
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(10*time.Millisecond, cancel)
 	if err := p.Evaluate(ctx, ring.NewMatrix(1, 2), ring.NewMatrix(1, 3)); !errors.Is(err, context.Canceled) {
@@ -154,7 +154,7 @@ func TestCancelWaiting(t *testing.T) {
 	}
 }
 
-// TestPanic: a panic in a goroutine that helps is the caller's, once all have stopped.
+// TestPanic: a panic in a helping goroutine reaches the caller, once all have stopped.
 func TestPanic(t *testing.T) {
 	b := New(Options{Threads: 3})
 	for range 20 {
@@ -169,7 +169,7 @@ func TestPanic(t *testing.T) {
 			}()
 			b.each(t.Context(), 2, func(*scratch, int) {
 				both.Done()
-				both.Wait() // one of them helps
+				both.Wait() // until a helper runs, too
 				panic("unit")
 			})
 		}()

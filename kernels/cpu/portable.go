@@ -8,24 +8,24 @@ import (
 	"github.com/securenets/securenets/internal/ring"
 )
 
-// portable is the tier in plain Go. A scalar processor multiplies 64 bits as
-// fast as 8, so it takes whole words and not their residues: a product in the
-// ring is one multiply, where it would be one for each pair of residues, and a
-// sum is reduced once. On one core that is 2.6 against 1.2 GMAC/s for residues
-// modulo two primes at a time, or for two 8-bit lanes to a multiply.
+// portable is the tier in plain Go. A scalar processor multiplies 64 bits as fast as 8, so
+// this tier multiplies words and not residues: a product in the ring takes one instruction
+// in place of one per modulus, and a sum is reduced once. On one core that gives 2.6 GMAC/s,
+// against 1.2 for residues modulo two primes at a time, or for two 8-bit lanes in one
+// multiply.
 var portable = tier{"portable", packWords}
 
 const lanes = 4
 
-// Sizes of a block. It is read again for every panel and should stay in a cache
-// of 256 KiB.
+// The size of a block of staged positions. It is read again for every panel and should stay
+// in a cache of 256 KiB.
 const (
 	blockWords     = 1 << 15
 	blockPositions = 64
 )
 
-// words holds panels one after the other, those of a group together, k entries
-// each: entry (p, k) is column k of weight rows 4p to 4p + 3 of the group.
+// words holds panels of terms entries each, one after the other, group by group. Entry k of
+// panel p of a group is column k of the group's weight rows 4p to 4p + 3.
 type words struct {
 	r        ring.Ring
 	op       plan.Op

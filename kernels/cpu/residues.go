@@ -11,41 +11,41 @@ import (
 	"github.com/securenets/securenets/kernels/internal/pages"
 )
 
-// A vectorUnit multiplies residues of 8 or 16 bits: for each modulus a product of
-// integers, exact, and the words put together from the sums. The moduli are the
-// ring's primes, or products of two of them. Both of its routines have a twin in
-// Go, with the same bytes.
+// A vectorUnit multiplies residues of 8 or 16 bits: an exact integer product for each
+// modulus, then the words from these sums. The moduli are the ring's primes, or products of
+// two of them. Both routines have a twin in Go that gives the same bytes.
 type vectorUnit struct {
 	name  string
 	width int     // bytes of a residue: 1 modulo a prime, 2 modulo two primes
-	ahead uintptr // bytes that weights are fetched ahead of their use
-	// split sets element j from dst[i·plane] on to a residue of src[j] modulo
-	// modulus i, for each of c. Bytes are unsigned and at most the prime, words of
-	// 16 bits signed and at most maxWord in magnitude.
+	ahead uintptr // distance in bytes at which weights are prefetched
+	// split writes a residue of src[j] modulo modulus i to element j of the plane at
+	// dst[i·plane], for each modulus of c. Residues of 8 bits are unsigned and at most the
+	// prime; those of 16 bits are signed and at most maxWord in magnitude.
 	split func(dst []uint8, plane int, src []uint32, c []splitting)
 	// multiply computes a tile.
 	multiply func(t *tile)
 }
 
-// Tiles have at most maxRows rows of x and maxLanes weight rows; panels with at
-// most maxLanes/2 of them are half as wide.
+// A tile has at most maxRows rows of x and maxLanes weight rows. A panel with at most
+// maxLanes/2 weight rows is half as wide.
 const (
 	maxRows  = 12
 	maxLanes = 32
 	maxWord  = 31100 // magnitude of a residue of 16 bits: see splitting
 )
 
-// A tile is the argument of a vectorUnit: rows of x by one panel. Sums are taken
-// for some moduli; then, where crt is set, words are put together from all sums.
+// A tile is the argument of a vectorUnit: rows of x by one panel. It computes sums for
+// primes moduli from modulus prime on; then, if crt is set, the words from the sums of all
+// moduli.
 //
 //	sums[p][i][j]      = Σ_k w[j, k]·x[i, k] modulo modulus p, not reduced
 //	y[i·yStride/4 + j] = Σ_k w[j, k]·x[i, k] mod M, for the lanes j of mask
 //
-// Row i of x has its residues modulo the first modulus in runs of 4·steps bytes,
-// that begin at x[i·stride + runs[r]], modulo the next one plane bytes further on.
-// The panel has, a step and lane by lane, a weight for each of the step's elements,
-// modulo the next modulus image bytes further on. Those beyond a run's true length
-// are 0, so x may hold any there.
+// The residues of row i of x modulo the first modulus are runs of 4·steps bytes, which begin
+// at x[i·stride + runs[r]]; those modulo the next modulus lie plane bytes further on. The
+// panel holds, step by step and lane by lane, a weight for each of the step's elements; those
+// modulo the next modulus lie image bytes further on. Weights beyond a run's true length are
+// 0, so x may hold anything there.
 type tile struct {
 	sums      *tileSums
 	w         []int8
@@ -56,15 +56,15 @@ type tile struct {
 	steps     int // in a run
 	stride    int // bytes, row to row of x
 	plane     int // bytes, modulus to modulus of x
-	image     int // bytes, modulus to modulus of w; 0 where all share one
-	weight    int // bytes of a weight: 1, or 2 in residues of 16 bits
-	prime     int // modulus that w and x begin with
-	primes    int // moduli
+	image     int // bytes, modulus to modulus of w; 0 if all share one image
+	weight    int // bytes of a weight: 1, or 2 for residues of 16 bits
+	prime     int // number of the modulus that w and x begin with
+	primes    int // number of moduli
 	pitch     int // bytes, modulus to modulus of sums
 	rows      int // of x, 1 to maxRows
 	words     int // rows of y
 	lanes     int // maxLanes or half of it
-	yStride   int // bytes, row to row
+	yStride   int // bytes, row to row of y
 	mask      int // bit j: lane j exists
 	ahead     uintptr
 	aheadStep int // bytes to prefetch a step, from address ahead on
@@ -77,11 +77,11 @@ func (t *tile) sum(prime, row, lane int) *uint32 {
 	return &t.sums[at/maxRows][at%maxRows][lane]
 }
 
-// tileSums are those of a tile by prime, row and lane, each with 2^31 added, so
-// that it is an unsigned word.
+// tileSums are the sums of a tile by prime, row and lane, each plus 2^31, which makes it an
+// unsigned word.
 //
-// A product of two pairs of 16-bit residues is below 2^31 in magnitude, and a sum
-// of them needs two words: with what is summed in 32 bits cut in parts v,
+// Sums of products of 16-bit residues need two words. They are taken in parts v that are
+// below 2^31 in magnitude, such as the products of two pairs of residues:
 //
 //	low  = Σ v mod 2^32                in the first maxPairs of the primes' places
 //	high = 2^31 + Σ floor(v / 2^16)    in the others
@@ -91,13 +91,13 @@ func (t *tile) sum(prime, row, lane int) *uint32 {
 type tileSums [ring.MaxPrimes][maxRows][maxLanes]uint32
 
 const (
-	rowBytes = 4 * maxLanes       // of sums
-	maxPairs = ring.MaxPrimes / 2 // moduli of 16 bits
+	rowBytes = 4 * maxLanes       // of a row of sums
+	maxPairs = ring.MaxPrimes / 2 // number of 16-bit moduli
 )
 
-// partSteps is the most steps that are multiplied for all rows of a tile before
-// the steps that follow: what they need of a panel stays in the first-level cache.
-// It also keeps a sum of 16-bit residues times signed bytes below 2^31 in magnitude.
+// partSteps is the maximum number of steps in a part. A part is multiplied for all rows of a
+// tile before the next one, so that its share of the panel stays in the first-level cache.
+// The bound also keeps a sum of 16-bit residues times signed bytes below 2^31 in magnitude.
 const partSteps = 256
 
 // A part of a tile is some of its runs, or partSteps of one.
@@ -105,7 +105,7 @@ type part struct {
 	runs   *int
 	count  int // runs
 	steps  int // in a run
-	later  int // 0 for the first of a tile, where sums begin
+	later  int // 0 for the first part of a tile, which sets the sums
 	fetch  uintptr
 	stride int // bytes to prefetch a step, from address fetch on
 }
@@ -115,7 +115,7 @@ type part struct {
 //	v = 510·p + Σ_j (byte j of the word)·(256^j mod p, centred)   0 <= v <= 1020·p
 //	r = v - p·floor(v·inverse)                                    0 <= r <= p
 //
-// or of a modulus m of two, for words a < M: with every step in float32,
+// or of a modulus m of two primes, for words a < M, with every step in float32:
 //
 //	q = round((a - 2^31)·inverse + half)    off a/m by less than 1/2 + 768/m
 //	r = a - m·q                             |r| < m/2 + 768 < maxWord
@@ -130,13 +130,13 @@ type splitting struct {
 	half    float32 // 2^31/m
 }
 
-// reconstruction has the constants for the words of given sums: with e_i the
-// inverse of M/p_i modulo p_i, and a sum's bytes of s_i + 2^31,
+// reconstruction has the constants for computing words from sums s_i. With e_i the inverse
+// of M/p_i modulo p_i, and the bytes of s_i + 2^31,
 //
 //	c_i = bias_i + Σ_j (byte j)·(powers_i, byte j) ≡ e_i·s_i (mod p_i)
 //	y   = Σ_i c_i·M/p_i mod M
 //
-// Sums of 16-bit residues have, with f_j = e_i·256^j mod m_i, centred,
+// and for sums of 16-bit residues, with f_j = e_i·256^j mod m_i, centred,
 //
 //	c_i = bias_i + Σ_j (byte j of low - 2^16·high)·f_j + Σ_j (byte j of high)·f_{j+2}
 type reconstruction struct {
@@ -149,8 +149,8 @@ type reconstruction struct {
 	down    float32 // -2^-10
 }
 
-// moduli returns those of residues of so many bytes: r's primes, or what is left to
-// right the product of two of them.
+// moduli returns the moduli of residues of width bytes: r's primes, or the products of two
+// of them, in order.
 func moduli(r ring.Ring, width int) (m []uint32) {
 	for pair := range slices.Chunk(r.Primes(), width) {
 		product := uint32(1)
@@ -179,7 +179,7 @@ func centre(a, p uint32) int8 {
 	return int8(a)
 }
 
-// pairsOf returns two halves, (first·256^j mod m, centred) of j and j + 2.
+// pairsOf returns first·256^j and first·256^(j+2) mod m, centred, in the two halves of a word.
 func pairsOf(first, m uint32, j int) (pair uint32) {
 	for i := range 2 {
 		f := uint64(first) << (8 * (j + 2*i)) % uint64(m)
@@ -230,15 +230,15 @@ func newReconstruction(r ring.Ring, width int) *reconstruction {
 	return c
 }
 
-// residues is a weight matrix in panels of residues modulo each modulus. Weights that
-// all lift to 8 bits are congruent to themselves: they are one image, of bytes.
+// residues is a weight matrix in panels of residues modulo each modulus. If all weights lift
+// to 8 bits, one image of these bytes serves for all moduli.
 type residues struct {
 	unit   vectorUnit
 	op     plan.Conv2D
 	split  []splitting
 	crt    *reconstruction
-	line   int     // bytes of a row of the map and its padding
-	runs   [][]int // of each group, from the first byte of a position
+	line   int     // bytes of a row of the map with its padding
+	runs   [][]int // offsets in bytes from a position's first byte, for each group
 	steps  int     // in a run
 	images int
 	weight int // bytes of a weight
@@ -261,8 +261,8 @@ func newResidues(unit vectorUnit, r ring.Ring, op plan.Op) *residues {
 	line := (c.Left + c.W + c.Right) * c.C
 	p.line = line * unit.width
 
-	// A run is what lies side by side in the map as in the patch.
-	depth, along, down := c.C/c.Groups, 1, 1 // along and down: its kernel columns and rows
+	// A run is a part of a patch that is contiguous in the map, too.
+	depth, along, down := c.C/c.Groups, 1, 1 // along and down: kernel columns and rows of a run
 	if c.Groups == 1 && c.DW == 1 {
 		along = c.KW
 		if c.DH == 1 && line == c.KW*c.C {
@@ -282,7 +282,7 @@ func newResidues(unit vectorUnit, r ring.Ring, op plan.Op) *residues {
 	return p
 }
 
-// pack lays the weights out in panels.
+// pack packs the weights in panels.
 func (p *residues) pack(r ring.Ring, w ring.Matrix) {
 	p.images, p.weight = len(p.split), p.unit.width
 	if r.LiftsToInt8(w.Data) {
@@ -322,10 +322,10 @@ func (p *residues) pack(r ring.Ring, w ring.Matrix) {
 	}
 }
 
-// stepBytes returns the bytes of a step's weights in one row.
+// stepBytes returns the bytes of a step's weights in one lane.
 func (p *residues) stepBytes() int { return 4 / p.unit.width * p.weight }
 
-// imageSteps returns the steps of one modulus.
+// imageSteps returns the number of steps of one modulus.
 func (p *residues) imageSteps() int { return len(p.runs[0]) * p.steps }
 
 // groupBytes returns the bytes of the panels of one group.
@@ -358,22 +358,22 @@ func (p *residues) panels() int { return p.op.Groups * ((p.rows + maxLanes - 1) 
 
 // Sizes for a second-level cache of 1 MiB or more.
 const (
-	stageBytes     = 1 << 19 // of x, held split, to be read again for every panel
-	denseBytes     = 3 << 17 // of x with one position a sample: its panels need the rest
-	stagePositions = 96      // at least, as long as one plane fits
-	bandFrom       = 3 << 18 // of what is staged and a panel, from which on panels go in bands
-	bandBytes      = 1 << 18 // of the sums of a band
+	stageBytes     = 1 << 19 // residues of x that are staged, and read again for every panel
+	denseBytes     = 3 << 17 // the same with one position per sample: panels need more room
+	stagePositions = 96      // least number of positions, as long as one plane fits
+	bandFrom       = 3 << 18 // staged bytes and a panel, above which panels are taken in bands
+	bandBytes      = 1 << 18 // sums of a band
 )
 
-// high returns how many positions to stage: whole samples, or whole lines of one;
-// where positions are long, more than fit, as weights are read anew for each part.
+// high returns the number of positions to stage: whole samples, or whole lines of one. Long
+// positions may exceed the budget, as the weights are read again for every stage.
 func (p *residues) high() int {
 	c := &p.op
 	budget := stageBytes
 	if c.Positions() == 1 {
 		budget = denseBytes
 	}
-	rows := budget / len(p.split) / p.line // of maps
+	rows := budget / len(p.split) / p.line // rows of maps
 	kernel := (c.KH-1)*c.DH + 1
 	if sample := (c.OutH()-1)*c.SH + kernel; sample <= rows || c.Positions() == 1 {
 		least := min(stagePositions, budget/p.line/sample)
@@ -384,28 +384,28 @@ func (p *residues) high() int {
 
 // stage is a part of x as residues modulo each modulus.
 type stage struct {
-	bytes []uint8 // a plane of each modulus
+	bytes []uint8 // a plane for each modulus
 	plane int
-	at    []int // of each position, its first byte
+	at    []int // offset of each position's first byte
 	spans []span
-	sums  []tileSums // of each panel of a band and each span
+	sums  []tileSums // for each panel of a band and each span
 	tile  tile
 }
 
-// A span is rows of a tile, evenly spaced.
+// A span is a run of evenly spaced positions, the rows of a tile.
 type span struct{ first, rows, stride int }
 
-// take stages positions [i0, i1) of the batch x: each sample's map, as far as they
-// need it, with its padding.
+// take stages positions [i0, i1) of the batch x: the rows of each sample's map that they
+// need, with padding.
 func (p *residues) take(s *scratch, x ring.Matrix, i0, i1 int) {
 	c, st := &p.op, &s.stage
 	positions, width := c.Positions(), c.OutW()
-	top := func(line int) int { return line*c.SH - c.Top } // row of the map, or of its padding
+	top := func(line int) int { return line*c.SH - c.Top } // first row of the map, negative in the padding
 	height := func(lines int) int { return (lines-1)*c.SH + (c.KH-1)*c.DH + 1 }
 
-	// pitch returns the bytes that some lines of one sample need. Samples of one
-	// position lie an odd number of cache lines apart, so that those of a tile
-	// do not compete for the same places in a cache.
+	// pitch returns the bytes for some lines of one sample. Samples of one position lie an
+	// odd number of cache lines apart, so that the rows of a tile do not compete for the same
+	// cache sets.
 	pitch := func(lines int) int {
 		n := height(lines) * p.line
 		if positions == 1 {
@@ -413,7 +413,7 @@ func (p *residues) take(s *scratch, x ring.Matrix, i0, i1 int) {
 		}
 		return n
 	}
-	// lines returns the lines [p0, p1) of a sample that are wanted.
+	// lines returns the lines [p0, p1) of a sample that [i0, i1) covers.
 	lines := func(sample int) (p0, p1 int) {
 		from, to := max(i0, sample*positions), min(i1, (sample+1)*positions)
 		return (from - sample*positions) / width, (to - sample*positions + width - 1) / width
@@ -444,7 +444,7 @@ func (p *residues) take(s *scratch, x ring.Matrix, i0, i1 int) {
 	st.cut()
 }
 
-// splitRows splits rows of a sample's map, from row h on, with their padding.
+// splitRows splits rows of a sample's map, from row h on, and clears their padding.
 func (p *residues) splitRows(st *stage, base int, x []uint32, h, rows int) {
 	c := &p.op
 	words := c.W * c.C
@@ -453,7 +453,7 @@ func (p *residues) splitRows(st *stage, base int, x []uint32, h, rows int) {
 		n := 1
 		inside := h >= 0 && h < c.H
 		if inside && !padded {
-			n = min(end, c.H) - h // side by side
+			n = min(end, c.H) - h // contiguous rows
 		}
 		if !inside || padded {
 			for i := range p.split {
@@ -468,8 +468,7 @@ func (p *residues) splitRows(st *stage, base int, x []uint32, h, rows int) {
 	}
 }
 
-// cut groups the positions into spans: those that are evenly spaced, in equal
-// parts of at most maxRows.
+// cut groups evenly spaced positions into spans of at most maxRows, nearly equal in length.
 func (st *stage) cut() {
 	st.spans = st.spans[:0]
 	for i := 0; i < len(st.at); {
@@ -488,8 +487,8 @@ func (st *stage) cut() {
 	}
 }
 
-// multiply takes panels in bands of one group: where much is staged, as many
-// as the sums of all spans fit for.
+// multiply takes panels one by one, or if much is staged, in bands of one group, as large as
+// the sums of all spans fit in bandBytes.
 func (p *residues) multiply(ctx context.Context, s *scratch, y []uint32, from, to int) {
 	st := &s.stage
 	high := 1
@@ -506,20 +505,20 @@ func (p *residues) multiply(ctx context.Context, s *scratch, y []uint32, from, t
 	}
 }
 
-// band computes n panels of group g: all primes at once if n is 1, else one
-// prime after the other, so that of what is staged one plane is in use at a time.
+// band computes n panels of group g: all primes at once if n is 1, else one prime after the
+// other, so that only one plane of the stage is in use at a time.
 func (p *residues) band(st *stage, y []uint32, g, first, n int) {
 	t := &st.tile
 	t.runs, t.steps, t.weight, t.yStride = p.runs[g], p.steps, p.weight, 4*p.op.OutC
-	primes, sums := len(p.split), 1 // taken at once; tiles whose sums are kept
+	primes, sums := len(p.split), 1 // primes at once; tiles whose sums are kept
 	if n > 1 {
 		primes, sums = 1, n*len(st.spans)
 	}
 	if len(st.sums) < sums {
 		st.sums = make([]tileSums, sums)
 	}
-	// With one image, what a single row is modulo each prime are rows of a tile:
-	// weights are then read once and not once for each prime.
+	// With one image, the residues of a single row modulo each prime become the rows of a
+	// tile: weights are then read once and not once for each prime.
 	single := p.images == 1 && len(st.at) == 1
 	for t.prime = 0; t.prime < len(p.split); t.prime += primes {
 		t.crt = nil
@@ -536,9 +535,9 @@ func (p *residues) band(st *stage, y []uint32, g, first, n int) {
 			}
 			t.w = panel[t.prime*t.image:]
 
-			// Weights come from afar where they are met first. A single span that
-			// meets them once fetches them some way ahead; otherwise each span
-			// fetches its share of what follows.
+			// Weights that are used for the first time come from memory. A single span
+			// that uses them once prefetches them some way ahead; otherwise each span
+			// prefetches its share of the weights that follow.
 			ahead, chunk := uintptr(unsafe.Pointer(&t.w[0])), image
 			if n == 1 {
 				chunk = len(panel)

@@ -10,7 +10,7 @@ import (
 	"github.com/securenets/securenets/internal/ring"
 )
 
-// everyPrime returns the odd primes below 2^8, which are those of rings.
+// everyPrime returns the odd primes below 2^8: a ring's primes are among them.
 func everyPrime() (primes []uint32) {
 	for p := uint32(3); p < 1<<8; p += 2 {
 		if _, err := ring.New(p); err == nil {
@@ -29,8 +29,8 @@ func mustRing(t testing.TB, primes ...uint32) ring.Ring {
 	return r
 }
 
-// TestSplitBounds: the quotient is right for every prime and every value that
-// comes up, and bytes stay at or below the prime.
+// TestSplitBounds: for every prime and every possible v, the reduced byte is congruent to v
+// and at most the prime.
 func TestSplitBounds(t *testing.T) {
 	for _, p := range everyPrime() {
 		c := splittings(mustRing(t, p), 1)[0]
@@ -83,8 +83,8 @@ func TestPairBounds(t *testing.T) {
 	}
 }
 
-// TestReconstruction takes long sums that come out as given words: the ends of
-// the ring, where a quotient is off first.
+// TestReconstruction takes long sums whose words are at the ends of the ring, where an inexact
+// quotient shows first.
 func TestReconstruction(t *testing.T) {
 	const terms = 999
 	for _, r := range []ring.Ring{
@@ -130,8 +130,8 @@ func TestReconstruction(t *testing.T) {
 	}
 }
 
-// TestLongSums: sums do not overflow where all of their products are as large as
-// they get, with residues at both ends modulo each prime and modulo two of them.
+// TestLongSums: sums of the largest possible products do not overflow, with residues at both
+// ends of their range modulo each prime and modulo two of them.
 func TestLongSums(t *testing.T) {
 	const terms = ring.MaxTerms
 	r := ring.Q4()
@@ -176,8 +176,8 @@ func TestLongSums(t *testing.T) {
 	}
 }
 
-// TestSmall: weights that lift to 8 bits are packed as one image, others as one
-// for each prime, and both give the same words.
+// TestSmall: weights that lift to 8 bits are packed as one image, others as one per modulus,
+// and both give the right words.
 func TestSmall(t *testing.T) {
 	r, op := ring.Q4(), plan.Dense(70, 50)
 	rng := rand.New(rand.NewPCG(10, 0))
@@ -224,8 +224,8 @@ func TestSmall(t *testing.T) {
 	}
 }
 
-// TestCut: spans cover the positions in order, evenly spaced, and none is much
-// shorter than the others of its line.
+// TestCut: spans cover the positions in order and are evenly spaced, and those of a line have
+// nearly equal lengths.
 func TestCut(t *testing.T) {
 	for _, test := range []struct {
 		at   []int

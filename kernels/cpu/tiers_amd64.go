@@ -4,7 +4,7 @@ package cpu
 
 import xcpu "golang.org/x/sys/cpu"
 
-// tiers are those that this machine can run, the fastest first. x/sys/cpu reports an
+// tiers are the tiers that this machine can run, the fastest first. x/sys/cpu reports an
 // instruction set only if the system saves its registers, too.
 var tiers = func() (t []tier) {
 	for _, u := range vectorUnits() {
@@ -13,7 +13,7 @@ var tiers = func() (t []tier) {
 	return append(t, portable)
 }()
 
-// vectorUnits returns those that this machine has, the fastest first.
+// vectorUnits returns the vector units that this machine has, the fastest first.
 func vectorUnits() (u []vectorUnit) {
 	x := &xcpu.X86
 	if x.HasAVX512F && x.HasAVX512VNNI {

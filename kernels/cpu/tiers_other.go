@@ -2,5 +2,5 @@
 
 package cpu
 
-// tiers are those that this processor and its system can run, the fastest first.
+// tiers are the tiers that this machine can run, the fastest first.
 var tiers = []tier{portable}

@@ -5,8 +5,8 @@ import (
 	"math"
 )
 
-// twins are the vectorUnits that others are compared with, byte for byte, by the
-// bytes of a residue.
+// twins are vectorUnits in Go, by the bytes of a residue. The assembly must give the same
+// bytes.
 var twins = map[int]vectorUnit{
 	1: {name: "twin", width: 1, split: splitTwin, multiply: multiplyTwin},
 	2: {name: "twin of pairs", width: 2, split: splitPairsTwin, multiply: multiplyPairsTwin},
@@ -96,7 +96,7 @@ func multiplyPairsTwin(t *tile) {
 		for i := range t.rows {
 			for j := range t.lanes {
 				low, high := uint32(0), uint32(1<<31)
-				sum := int32(0) // of what is not cut yet
+				sum := int32(0) // of the part so far
 				for r, run := range t.runs {
 					x := t.x[prime*t.plane+i*t.stride+run:][:4*t.steps]
 					w := t.w[prime*t.image+(r*t.steps*t.lanes+j)*2*t.weight:]

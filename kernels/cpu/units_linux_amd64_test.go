@@ -15,7 +15,8 @@ import (
 // units are the vector units that this machine has.
 var units = vectorUnits()
 
-// fenced returns n bytes of b that end, or begin, where the process may not touch memory.
+// fenced returns n bytes of value b beside an inaccessible page: before it if atEnd, else
+// after it.
 func fenced(t testing.TB, n int, atEnd bool, b byte) []byte {
 	data := fence.Slice[byte](t, n, atEnd)
 	for i := range data {
@@ -24,7 +25,7 @@ func fenced(t testing.TB, n int, atEnd bool, b byte) []byte {
 	return data
 }
 
-// as returns the elements that b holds.
+// as returns b as elements of type T.
 func as[T any](b []byte) []T {
 	var t T
 	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/int(unsafe.Sizeof(t)))
@@ -32,7 +33,7 @@ func as[T any](b []byte) []T {
 
 var fuzzRings = [][]uint32{{251, 241, 239, 233}, {251, 241, 239}, {3, 5}, {251}, {3, 251, 127, 131}}
 
-// FuzzSplit compares with the twin, with words and bytes fenced on one side.
+// FuzzSplit compares split with the twin's, with words and bytes fenced on one side.
 func FuzzSplit(f *testing.F) {
 	for i := range fuzzRings {
 		for n := range 35 {
@@ -65,13 +66,13 @@ func FuzzSplit(f *testing.F) {
 	})
 }
 
-// FuzzMultiply compares tiles with the twin's: sums and words, with everything
-// that is read or written fenced on one side, and words between rows of y kept.
+// FuzzMultiply compares the sums and words of tiles with the twin's. All memory that is read or
+// written is fenced on one side, and words between rows of y must not change.
 func FuzzMultiply(f *testing.F) {
 	for rows := range uint8(maxRows) {
 		for _, lanes := range []uint8{1, 15, 16, 17, 31, 32} {
 			for steps := range uint8(10) {
-				if testing.Short() && steps%4 != 0 { // slow under the race detector, which does not see assembly
+				if testing.Short() && steps%4 != 0 { // slow under the race detector, which does not check assembly
 					continue
 				}
 				f.Add(uint64(rows), rows, lanes-1, steps, steps%3, rows%5, rows, steps%2 == 0, rows%2 == 0, rows%3 == 0)
@@ -104,7 +105,7 @@ func fuzzMultiply(t *testing.T, unit vectorUnit, seed uint64, rows, used, steps,
 	}
 	tl.pitch, tl.words = maxRows*rowBytes, tl.rows
 	crt := tl.prime+tl.primes == all
-	if shared && tl.prime == 0 && rng.IntN(2) == 0 { // a row's residues as rows
+	if shared && tl.prime == 0 && rng.IntN(2) == 0 { // the residues of one row as rows of the tile
 		tl.rows, tl.primes, tl.pitch, tl.words = all, 1, rowBytes, 1
 		crt = true
 	}
@@ -138,7 +139,7 @@ func fuzzMultiply(t *testing.T, unit vectorUnit, seed uint64, rows, used, steps,
 	}
 	tl.yStride = 4 * (lanes + int(gap)%5)
 
-	// fill draws bytes, or words of 16 bits at most maxWord in magnitude.
+	// fill draws bytes, or 16-bit words of at most maxWord in magnitude.
 	fill := func(b []byte, width int) []byte {
 		for i := range b {
 			b[i] = byte(rng.Uint32())
@@ -157,7 +158,7 @@ func fuzzMultiply(t *testing.T, unit vectorUnit, seed uint64, rows, used, steps,
 		}
 		return b
 	}
-	if unit.width == 2 { // words lie in even places
+	if unit.width == 2 { // 16-bit words lie at even offsets
 		tl.stride *= 2
 		for i := range tl.runs {
 			tl.runs[i] *= 2

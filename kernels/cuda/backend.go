@@ -39,8 +39,8 @@ var (
 	systemBLAS   = []string{"libcublas.so.13", "libcublas.so.12", "libcublas.so.11"}
 )
 
-// Open opens the devices and tests each. Those that fail are refused: Devices tells
-// why. Its error wraps ErrUnavailable where none is left.
+// Open opens the devices and tests each. Devices that fail are refused: Devices tells why. If
+// none is left, the error wraps ErrUnavailable.
 func Open(o Options) (*Backend, error) {
 	b, err := open(o)
 	if err != nil {
@@ -135,7 +135,7 @@ func parsePath(name string) ([]path, error) {
 
 // choose sets the device's path to the first that it has and that is exact.
 func (d *device) choose(paths []path) error {
-	best := d.path // as it is able to
+	best := d.path // the first that the device supports
 	var failed error
 	for _, p := range paths {
 		if p < best {
@@ -156,7 +156,8 @@ func (d *device) choose(paths []path) error {
 	return failed
 }
 
-// test computes exact products on the device alone, all by its path, then as it would.
+// test checks products of the device alone for exactness: all by its path, then by the path
+// that each would take.
 func (d *device) test() error {
 	alone := &Backend{devices: []*device{d}}
 	alone.Init("cuda", alone.load)
@@ -169,7 +170,7 @@ func (d *device) test() error {
 	return kernels.SelfTest(context.Background(), alone)
 }
 
-// Devices describes the devices, those that were refused last.
+// Devices describes the devices, the refused ones last.
 func (b *Backend) Devices() []Device {
 	var list []Device
 	for _, d := range b.devices {
@@ -180,7 +181,7 @@ func (b *Backend) Devices() []Device {
 	return list
 }
 
-// Close implements kernels.Backend. What Lend returned is not to be used any more.
+// Close implements kernels.Backend. It frees the memory that Lend returned.
 func (b *Backend) Close() error {
 	if err := b.Base.Close(); err != nil {
 		return err
@@ -198,17 +199,17 @@ type matrix struct {
 	b     *Backend
 	ring  ring.Ring
 	op    plan.Op
-	words []uint32 // of the weights, to be loaded again
+	words []uint32 // the weights, for loading them again
 	small bool
 
 	mu   sync.Mutex
 	home *resident
-	last plan.Product // on the processor, when no device is left
+	last plan.Product // of the fallback, when no device is left
 }
 
 func (b *Backend) load(ctx context.Context, r ring.Ring, op plan.Op, w ring.Matrix) (kernels.Loaded, error) {
 	m := &matrix{b: b, ring: r, op: op, words: slices.Clone(w.Data), small: r.LiftsToInt8(w.Data)}
-	// A first use, so that weights that no device takes are refused here.
+	// Load them on a device now, so that weights that do not fit are refused here.
 	use, err := m.acquire(ctx)
 	if err != nil {
 		return kernels.Loaded{}, errors.Join(err, m.free())
@@ -221,8 +222,8 @@ func (b *Backend) load(ctx context.Context, r ring.Ring, op plan.Op, w ring.Matr
 	return kernels.Loaded{Bytes: bytes, Evaluate: m.evaluate, Free: m.free}, nil
 }
 
-// acquire returns the weights on a device, loading them where they are on none, until
-// release. It returns nil where no device is left, with m.last set.
+// acquire returns the weights on a device, loading them if they are on none. They stay there
+// until release. If no device is left, it returns nil and m.last is set.
 func (m *matrix) acquire(ctx context.Context) (*resident, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -258,7 +259,7 @@ func (m *matrix) acquire(ctx context.Context) (*resident, error) {
 	return nil, nil
 }
 
-// roomiest returns the devices that work, the one with the most room first.
+// roomiest returns the ready devices, the one with the most room first.
 func (b *Backend) roomiest() []*device {
 	var list []*device
 	room := map[*device]int64{}
@@ -274,7 +275,7 @@ func (b *Backend) roomiest() []*device {
 	return list
 }
 
-// place loads the weights on a device, in use.
+// place loads the weights on a device, and acquires them.
 func (m *matrix) place(ctx context.Context, d *device) (*resident, error) {
 	w, err := d.take(ctx)
 	if err != nil {
@@ -295,13 +296,14 @@ func (m *matrix) place(ctx context.Context, d *device) (*resident, error) {
 	return r, nil
 }
 
-// tick returns the time of a use. d.mu is held.
+// tick advances the clock of uses and returns its time. The caller holds d.mu.
 func (d *device) tick() int64 {
 	d.clock++
 	return d.clock
 }
 
-// acquire keeps the weights from being evicted, unless they are gone.
+// acquire keeps the weights from being evicted until release. It returns false if they are
+// gone already.
 func (r *resident) acquire() bool {
 	r.dev.mu.Lock()
 	defer r.dev.mu.Unlock()
@@ -319,8 +321,7 @@ func (r *resident) release() {
 	r.dev.mu.Unlock()
 }
 
-// evaluate is plan.Product.Evaluate. When a device is lost on the way it begins again
-// elsewhere.
+// evaluate is plan.Product.Evaluate. If a device is lost meanwhile, it starts again elsewhere.
 func (m *matrix) evaluate(ctx context.Context, y, x ring.Matrix) error {
 	for {
 		r, err := m.acquire(ctx)
@@ -341,8 +342,8 @@ func (m *matrix) evaluate(ctx context.Context, y, x ring.Matrix) error {
 // run computes y on r's device, parts of it on several streams.
 func (b *Backend) run(ctx context.Context, r *resident, y, x ring.Matrix) error {
 	pinnedX, pinnedY := b.pinned.holds(x.Data), b.pinned.holds(y.Data)
-	// The first part and the last are halves: nothing overlaps with copying the first
-	// in and the last out.
+	// The first part has half the size, as nothing overlaps with copying it in; the same
+	// goes for copying out the last one.
 	each := r.samples()
 	parts, early := (x.Rows+each-1)/each, 0
 	if parts > 2 {
@@ -367,7 +368,7 @@ func (b *Backend) run(ctx context.Context, r *resident, y, x ring.Matrix) error 
 				}
 				i, j := max(0, part*each-early), min((part+1)*each-early, x.Rows)
 				if err := w.evaluate(r, y.RowRange(i, j), x.RowRange(i, j), pinnedY, pinnedX); err != nil {
-					next.Store(int64(parts)) // no more of it
+					next.Store(int64(parts)) // stops the other streams
 					return err
 				}
 			}
@@ -384,7 +385,7 @@ func (b *Backend) run(ctx context.Context, r *resident, y, x ring.Matrix) error 
 	return errors.Join(errs...)
 }
 
-// free frees the weights, which nobody uses.
+// free frees the weights, which are not in use.
 func (m *matrix) free() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -415,7 +416,7 @@ func (m *matrix) free() error {
 	return errors.Join(err, w.do(r.free))
 }
 
-// pinned lends words of one piece of pinned memory, in blocks of powers of two.
+// pinned lends words of one piece of pinned memory: a buddy allocator.
 type pinned struct {
 	dev  *device
 	all  []uint32
@@ -463,7 +464,7 @@ func (p *pinned) close() error {
 	p.all = nil
 	err := p.dev.workers[0].do(func() error { return cu.MemFreeHost(at) })
 	if !p.dev.usable() {
-		return nil // what a lost device says of it is of no interest
+		return nil // the error of a lost device does not matter
 	}
 	return err
 }
@@ -475,13 +476,13 @@ func (p *pinned) offset(v []uint32) int {
 	}
 	at := uintptr(unsafe.Pointer(unsafe.SliceData(v))) - uintptr(unsafe.Pointer(&p.all[0]))
 	if at >= uintptr(len(p.all))*wordBytes {
-		return -1 // before it wraps
+		return -1 // also for v before p.all, where at wraps around
 	}
 	return int(at / wordBytes)
 }
 
-// holds reports whether devices may copy v themselves: not any more once the device is
-// lost whose context has the memory.
+// holds reports whether devices may copy v directly: it is pinned, and the device whose
+// context owns the memory is not lost.
 func (p *pinned) holds(v []uint32) bool { return p.offset(v) >= 0 && p.dev.usable() }
 
 // Lend implements kernels.Lender.
@@ -525,7 +526,7 @@ func (p *pinned) reclaim(v []uint32) bool {
 		return false
 	}
 	delete(p.lent, at)
-	for ; i < len(p.free)-1; i++ { // with its buddy it is a larger block
+	for ; i < len(p.free)-1; i++ { // merge with its buddy to a larger block
 		buddy := slices.Index(p.free[i], at^1<<i)
 		if buddy < 0 {
 			break

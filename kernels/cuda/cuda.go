@@ -1,17 +1,17 @@
 // Package cuda is the backend that multiplies on CUDA devices, through cuBLAS and kernels
 // of its own. It exists in builds with tag gpu and cgo on linux/amd64; elsewhere Open
-// reports ErrUnavailable. Driver and cuBLAS are opened at run time, so a build with it
-// also starts where they are missing, and says what is missing.
+// reports ErrUnavailable. The driver and cuBLAS are opened at run time, so the program also
+// starts without them; Open's error then says what is missing.
 //
 // # Products
 //
-// A device holds the weights as residues: one matrix of bytes per prime, its image, each
-// byte centred. For a batch it splits positions of x (rows, or patches of a convolution's
+// A device holds the weights as residues: for each prime an image, which is a matrix of
+// centred bytes. For a batch it splits positions of x (rows, or patches of a convolution's
 // maps) in the same way, multiplies image by image, exactly in int32, and combines the
-// words by the Chinese remainder theorem. If all weights lift to 8 bits, one image serves
-// for all primes. There are three paths:
+// sums to words by the Chinese remainder theorem. If all weights lift to 8 bits, one image
+// serves for all primes. There are three paths:
 //
-//	fused    a kernel for Hopper's tensor cores that does the last two steps at once
+//	fused    one kernel for Hopper's tensor cores that does the last two steps
 //	int8     cuBLAS, a strided batch of int8 products, then a kernel for the words
 //	float64  cuBLAS, float64 products modulo pairs of primes: sums stay below 2^48
 //
@@ -20,10 +20,10 @@
 //
 // # Devices
 //
-// A device has a few streams, each with its own thread, buffers and pinned memory for
-// staging words: while one computes, others copy in and out. Rows are cut so that any
-// batch fits. Weights stay on a device until others need the room. The words they were
-// made from stay in the host's memory, and are loaded again when needed.
+// A device has a few streams, each with its own thread, buffers and pinned staging memory:
+// while one computes, others copy in and out. Batches are cut so that any batch fits.
+// Weights stay on a device until others need the room. Their words stay in the host's
+// memory, and are loaded again when needed.
 //
 // A device that fails for good is given up: its products move to another device or to the
 // processor, and calls in flight are repeated there.
@@ -55,32 +55,33 @@ type Options struct {
 	// Devices are ordinals of the devices to use, as the driver numbers them; nil
 	// stands for all.
 	Devices []int
-	// Memory bounds in bytes what is held of each device. 0 stands for nine tenths of
-	// what is free at the start.
+	// Memory is the maximum number of bytes held on each device. 0 stands for nine tenths
+	// of what is free at the start.
 	Memory int64
-	// Pinned are bytes of pinned memory for Lend.
+	// Pinned is the number of bytes of pinned memory for Lend.
 	Pinned int64
-	// Streams of a device: calls, or parts of one, in work at a time. 0 stands for 8.
+	// Streams is the number of streams of a device: calls, or parts of one, that run at a
+	// time. 0 stands for 8.
 	Streams int
-	// Path is the way that products take; "" and PathAuto stand for the first of
-	// fused, int8 and float64 that a device computes exactly.
+	// Path is the path of products; "" and PathAuto stand for the first of fused, int8
+	// and float64 that a device computes exactly.
 	Path string
-	// Fallback takes over the products when the last device is lost. Where it is nil
-	// they end with kernels.ErrDeviceLost.
+	// Fallback takes over the products when the last device is lost. If it is nil, they
+	// fail with kernels.ErrDeviceLost.
 	Fallback plan.Multiplier
-	// Log is told of devices that are refused or lost; nil stands for none.
+	// Log records devices that are refused or lost; nil stands for none.
 	Log *slog.Logger
 	// Driver and BLAS are paths of libraries to try in place of the system's.
 	Driver, BLAS []string
 }
 
-// State is that of a device.
+// State is the state of a device.
 type State string
 
 // States of a device.
 const (
 	Ready   State = "ready"
-	Refused State = "refused" // it failed its test, or does not have what is needed
+	Refused State = "refused" // it failed its test, or lacks something that is needed
 	Lost    State = "lost"    // it failed after it was ready
 )
 
@@ -91,20 +92,20 @@ type Device struct {
 	UUID       string   `json:"uuid"`
 	Capability string   `json:"compute_capability"`
 	Processors int      `json:"multiprocessors"`
-	CUDA       string   `json:"cuda"`   // that the driver has
-	BLAS       string   `json:"cublas"` // that was opened
+	CUDA       string   `json:"cuda"`   // version that the driver supports
+	BLAS       string   `json:"cublas"` // version that was opened
 	Memory     int64    `json:"memory_bytes"`
 	State      State    `json:"state"`
-	Reason     string   `json:"reason,omitempty"` // of a state that is not Ready
+	Reason     string   `json:"reason,omitempty"` // why the state is not Ready
 	Path       string   `json:"path,omitempty"`
 	Budget     int64    `json:"budget_bytes,omitempty"`
-	Weights    int64    `json:"weights_bytes"` // held
+	Weights    int64    `json:"weights_bytes"` // held on the device
 	Work       int64    `json:"work_bytes"`
-	Evicted    int64    `json:"evicted"`           // times that weights made room for others
-	Figures    *Figures `json:"figures,omitempty"` // nil where NVML is not there
+	Evicted    int64    `json:"evicted"`           // number of evictions of weights
+	Figures    *Figures `json:"figures,omitempty"` // nil without NVML
 }
 
-// Figures are what NVML says of a device.
+// Figures are NVML's readings of a device.
 type Figures struct {
 	Driver      string  `json:"driver"`
 	Utilisation int     `json:"utilisation_percent"`
@@ -117,7 +118,7 @@ func (d Device) String() string {
 	return fmt.Sprintf("device %d (%s)", d.Ordinal, d.Name)
 }
 
-// Kind is the element of a plain product that ring products are measured beside.
+// Kind is the element type of a plain product, which ring products are compared with.
 type Kind string
 
 // Kinds of plain products, all by cuBLAS.

@@ -16,8 +16,8 @@ import (
 	"github.com/securenets/securenets/kernels/kerneltest"
 )
 
-// With -card, the conformance suite runs on the machine's own devices and not on the
-// fake driver, and the tests that need the fake one are left out.
+// With -card, the conformance suite runs on the machine's devices and not on the fake driver,
+// and tests that need the fake driver are skipped.
 var card = flag.Bool("card", false, "test on this machine's CUDA devices")
 
 var library string
@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// options are those of a backend over the fake driver, or over the card.
+// options returns options for a backend on the fake driver, or on the card.
 func options(path string) Options {
 	o := Options{Path: path, Pinned: 1 << 20}
 	if !*card {
@@ -56,7 +56,7 @@ func options(path string) Options {
 	return o
 }
 
-// machine sets what the fake driver has, for one test.
+// machine sets the fake driver's machine for one test.
 func machine(t testing.TB, m fake.Machine) {
 	t.Helper()
 	if *card {
@@ -106,7 +106,7 @@ func TestConformance(t *testing.T) {
 						t.Fatalf("%+v", got)
 					}
 					for _, d := range b.devices {
-						d.eager = true // small as products are
+						d.eager = true // as the products are small
 					}
 					return b
 				})

@@ -25,8 +25,8 @@ import (
 	"github.com/securenets/securenets/kernels/cuda/internal/fake"
 )
 
-// TestDaemon: a daemon on devices answers rightly or with a typed error whatever call
-// fails, rightly once it has failed, and gives all back when it ends.
+// TestDaemon: whichever call of the driver fails, a daemon answers correctly or with a typed
+// error, answers correctly afterwards, and has freed everything when it ends.
 func TestDaemon(t *testing.T) {
 	machine(t, fake.Hopper(2))
 	step := 3
@@ -54,7 +54,7 @@ func TestDaemon(t *testing.T) {
 	}
 }
 
-// daemonWith runs a daemon in which call n after its start fails, and returns its name.
+// daemonWith runs a daemon in which call n after its start fails, and returns the call's name.
 func daemonWith(t *testing.T, model []byte, n, code int) string {
 	o := options(PathAuto)
 	o.Streams = 2
@@ -96,7 +96,7 @@ func daemonWith(t *testing.T, model []byte, n, code int) string {
 	}
 	err = uploadModel(ctx, conn, digest, model)
 	typed("upload", err)
-	if err != nil { // it was refused: the device works on, so the next one is not
+	if err != nil { // refused for lack of memory or moved off a lost device: the next upload succeeds
 		if err := uploadModel(ctx, conn, digest, model); err != nil {
 			t.Errorf("call %d, %s: second upload: %v", n, fake.Failed(), err)
 		}
@@ -127,12 +127,12 @@ func uploadModel(ctx context.Context, conn *grpc.ClientConn, digest sealed.Diges
 	if err != nil {
 		return wire.FromStatus(err)
 	}
-	_ = stream.Send(&pb.UploadRequest{Digest: digest[:], Size: uint64(len(b)), Data: b}) // CloseAndRecv has the reason
+	_ = stream.Send(&pb.UploadRequest{Digest: digest[:], Size: uint64(len(b)), Data: b}) // CloseAndRecv returns the error
 	_, err = stream.CloseAndRecv()
 	return wire.FromStatus(err)
 }
 
-// evaluateAll asks for every layer, several at a time, and compares the words.
+// evaluateAll evaluates every layer, several at a time, and compares the words.
 func evaluateAll(ctx context.Context, conn *grpc.ClientConn, digest sealed.Digest) error {
 	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, pb.SecureNets_Evaluate_FullMethodName)
 	if err != nil {

@@ -24,27 +24,27 @@ var hopperPTX string
 
 // device is an opened CUDA device.
 type device struct {
-	info Device // as it was opened; see describe
+	info Device // as opened; see describe
 	log  *slog.Logger
 	cu   cu.Device
 	ctx  cu.CUContext
 	path path
 	fns  functions
-	// eager has products take the device's path whether it pays or not, for its test.
+	// eager makes products take the device's path even if another is faster, for its test.
 	eager bool
 
 	workers []*worker
-	idle    chan *worker // those that nobody has taken
+	idle    chan *worker // workers that nobody has taken
 
 	mu        sync.Mutex
 	state     State
 	reason    string
 	budget    int64
-	tileBytes int64           // of residues and sums that a stream has at a time
-	partBytes int             // of words that go up or down at a time, where the rows allow
+	tileBytes int64           // residues and sums of a stream at a time
+	partBytes int             // bytes of words that a stream copies at a time, unless rows are longer
 	held      [purposes]int64 // bytes, by purpose
 	residents []*resident
-	clock     int64 // of uses
+	clock     int64 // counts uses of weights
 	evicted   int64
 }
 
@@ -104,7 +104,7 @@ func openDevice(ordinal int, o Options) (*device, error) {
 	if major < 7 {
 		return d, fmt.Errorf("%w: compute capability %s, want 7.0 or more", errRefused, d.info.Capability)
 	}
-	// Threads that wait sleep. It is of no use for a context that is active already.
+	// Let waiting threads sleep. The call fails if the context is active already.
 	_ = d.cu.SetPrimaryCtxFlags(cu.SchedBlockingSync)
 	if d.ctx, err = d.cu.RetainPrimaryCtx(); err != nil {
 		return d, err
@@ -178,7 +178,7 @@ func (d *device) loadFused() error {
 	return driver.SetShared(d.fns.fused, fusedShared)
 }
 
-// close ends the workers and lets go of the context. No worker may be in use.
+// close ends the workers and releases the context. No worker may be in use.
 func (d *device) close() error {
 	var err error
 	for _, w := range d.workers {
@@ -192,7 +192,7 @@ func (d *device) close() error {
 		err = errors.Join(err, e)
 	}
 	if !d.usable() {
-		return nil // what a lost device holds goes with its context
+		return nil // a lost device's memory is freed with its context
 	}
 	return err
 }
@@ -215,7 +215,7 @@ func (d *device) usable() bool {
 	return d.state == Ready
 }
 
-// lose gives the device up.
+// lose marks the device as lost.
 func (d *device) lose(why error) {
 	d.mu.Lock()
 	first := d.state == Ready
@@ -230,7 +230,8 @@ func (d *device) lose(why error) {
 	}
 }
 
-// check makes an error of the device's one that says what it means.
+// check wraps an error of the device in the sentinel that tells its kind. It gives up a
+// device that is lost.
 func (d *device) check(err error) error {
 	if err == nil {
 		return nil
@@ -251,14 +252,14 @@ func (d *device) check(err error) error {
 	return fmt.Errorf("cuda: %v: %w", d.info, err)
 }
 
-// memory is some of a device's. The zero value is none.
+// memory is an allocation on a device. The zero value is empty.
 type memory struct {
 	at    cu.DevicePtr
 	bytes int64
 	of    purpose
 }
 
-// alloc takes memory within the budget. It runs on a worker.
+// alloc allocates memory within the budget. It runs on a worker.
 func (d *device) alloc(of purpose, bytes int64) (memory, error) {
 	d.mu.Lock()
 	held := int64(0)
@@ -282,7 +283,7 @@ func (d *device) alloc(of purpose, bytes int64) (memory, error) {
 	return memory{at, bytes, of}, nil
 }
 
-// free gives memory back. It runs on a worker.
+// free frees memory. It runs on a worker.
 func (d *device) free(m *memory) error {
 	if m.bytes == 0 {
 		return nil
@@ -295,8 +296,8 @@ func (d *device) free(m *memory) error {
 	return d.check(err)
 }
 
-// evict frees the weights that were not used for longest, of those that nobody uses.
-// It reports whether there were any. It runs on a worker.
+// evict frees the least recently used weights that are not in use. It reports whether there
+// were any. It runs on a worker.
 func (d *device) evict() (bool, error) {
 	d.mu.Lock()
 	var oldest *resident
@@ -317,7 +318,7 @@ func (d *device) evict() (bool, error) {
 	return true, oldest.free()
 }
 
-// describe returns the device as it is now.
+// describe returns the device with its current state.
 func (d *device) describe() Device {
 	info := d.info
 	d.mu.Lock()

@@ -21,7 +21,7 @@ import (
 	"github.com/securenets/securenets/kernels/cuda/internal/fake"
 )
 
-// layer is an operator with operands and what is right.
+// layer is an operator with operands and the right product.
 type layer struct {
 	op         plan.Op
 	w, x, want ring.Matrix
@@ -45,7 +45,7 @@ var layers = []layer{
 	newLayer(plan.Conv(plan.Conv2D{H: 4, W: 5, C: 32, OutC: 6, KH: 3, KW: 2, SH: 2, SW: 1, DH: 1, DW: 2, Top: 1, Right: 1, Groups: 2}), 3),
 }
 
-// typed reports whether an error is one that callers can tell.
+// typed reports whether an error wraps a sentinel for callers.
 func typed(err error) bool {
 	for _, known := range []error{ErrUnavailable, kernels.ErrOutOfMemory, kernels.ErrDeviceLost} {
 		if errors.Is(err, known) {
@@ -55,8 +55,8 @@ func typed(err error) bool {
 	return false
 }
 
-// evaluate loads a layer, evaluates it on memory that is pinned and on memory that is
-// not, and wants the right words or a typed error.
+// evaluate loads a layer, evaluates it on pinned and on other memory, and returns an error if
+// a call fails or words are wrong.
 func (l layer) evaluate(b *Backend) error {
 	ctx := context.Background()
 	p, err := b.Load(ctx, ring.Q4(), l.op, l.w)
@@ -67,7 +67,7 @@ func (l layer) evaluate(b *Backend) error {
 		x, y := slices.Clone(l.x.Data), make([]uint32, len(l.want.Data))
 		if lent {
 			if x, y = b.Lend(len(l.x.Data)), b.Lend(len(l.want.Data)); x == nil || y == nil {
-				return errors.Join(errors.New("nothing is lent"), p.Close())
+				return errors.Join(errors.New("no memory is lent"), p.Close())
 			}
 			copy(x, l.x.Data)
 		}
@@ -76,15 +76,15 @@ func (l layer) evaluate(b *Backend) error {
 			e = fmt.Errorf("%v: wrong words", l.op)
 		}
 		if lent && !(b.Reclaim(x) && b.Reclaim(y)) {
-			e = errors.Join(e, errors.New("lent words are not taken back"))
+			e = errors.Join(e, errors.New("lent words are not reclaimed"))
 		}
 		err = errors.Join(err, e)
 	}
 	return errors.Join(err, p.Close())
 }
 
-// TestFaults: whatever call fails, and however, products are right or end with an
-// error that says what it is, and all that was taken is given back.
+// TestFaults: whichever call fails, and however, products are right or end with a typed error,
+// and all resources are freed.
 func TestFaults(t *testing.T) {
 	machine(t, fake.Hopper(1))
 	for _, path := range []string{PathFused, PathInt8, PathFloat64} {
@@ -114,8 +114,8 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// faulty has call n fail once the backend is open. It returns its name, "" where there
-// were not so many.
+// faulty makes call n after the opening of the backend fail. It returns the call's name, "" if
+// there were fewer calls.
 func faulty(t *testing.T, path string, n, code, devices int) string {
 	o := options(path)
 	o.Streams = 1
@@ -133,7 +133,7 @@ func faulty(t *testing.T, path string, n, code, devices int) string {
 			t.Errorf("call %d, %s: %v", n, fake.Failed(), err)
 		}
 	}
-	// After it: right, or, with the only device lost, an error that says so.
+	// Afterwards words are right, or the only device is lost and the error says so.
 	after := layers
 	if fake.Failed() == "" {
 		after = nil
@@ -157,8 +157,8 @@ func faulty(t *testing.T, path string, n, code, devices int) string {
 	return name
 }
 
-// TestFaultsAtOpen: whatever call fails while devices are opened and tested, the
-// backend opens without them and says why, or returns ErrUnavailable.
+// TestFaultsAtOpen: whichever call fails while devices are opened and tested, the backend
+// opens without the device and says why, or Open returns ErrUnavailable.
 func TestFaultsAtOpen(t *testing.T) {
 	machine(t, fake.Hopper(2))
 	for _, code := range []int{fake.OutOfMemory, fake.LaunchLost} {
@@ -198,8 +198,8 @@ func TestFaultsAtOpen(t *testing.T) {
 	}
 }
 
-// TestLostUnderLoad: devices are lost one after the other while many call; all answers
-// are right, from the devices that are left and from the processor in the end.
+// TestLostUnderLoad: devices are lost one after the other during concurrent calls. All answers
+// are right, first from the remaining devices and in the end from the fallback.
 func TestLostUnderLoad(t *testing.T) {
 	machine(t, fake.Hopper(3))
 	o := options(PathInt8)
@@ -230,7 +230,7 @@ func TestLostUnderLoad(t *testing.T) {
 			if t.Failed() {
 				break
 			}
-			// A device that nobody uses is not lost: have its products come to it.
+			// A device fails only when it is used.
 			if err := layers[0].evaluate(b); err != nil {
 				t.Error(err)
 				break
@@ -251,8 +251,8 @@ func TestLostUnderLoad(t *testing.T) {
 	}
 }
 
-// TestPanics: a panic on a device's thread fails what brought it about, and is logged without
-// its value. The device goes on if it can finish what was queued, and is lost otherwise.
+// TestPanics: a panic on a device's thread fails the call that caused it, and is logged without
+// its value. The device stays in use if it finishes the queued work, and is lost otherwise.
 func TestPanics(t *testing.T) {
 	for _, stuck := range []bool{false, true} {
 		t.Run(fmt.Sprintf("stuck=%v", stuck), func(t *testing.T) {
@@ -266,13 +266,13 @@ func TestPanics(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// Weights and batches of these sizes come past Base, which checks them.
+			// Base would refuse weights and batches of these sizes: call load without it.
 			few := ring.Matrix{Rows: l.w.Rows, Cols: l.w.Cols, Data: l.w.Data[:l.w.Cols]}
 			if _, err := b.load(t.Context(), ring.Q4(), l.op, few); !errors.Is(err, errPanicked) {
 				t.Errorf("too few weights: %v", err)
 			}
 			if d := b.Devices()[0]; d.State != Ready || d.Weights != b.devices[0].residents[0].bytes() {
-				t.Errorf("%+v: other weights than one layer's are left", d)
+				t.Errorf("%+v: want the weights of one layer", d)
 			}
 			y := ring.NewMatrix(len(l.want.Data)/l.op.OutLen(), l.op.OutLen())
 			y.Data = slices.Clip(y.Data[:y.Cols])
@@ -286,28 +286,28 @@ func TestPanics(t *testing.T) {
 				t.Errorf("%+v", d)
 			}
 			if n := strings.Count(log.String(), "guard"); n < 2 || strings.Contains(log.String(), "out of range") {
-				t.Errorf("%d of two stacks logged, or values: %s", n, log.String())
+				t.Errorf("%d stacks logged, want two, without values: %s", n, log.String())
 			}
 			if err := good.Free(); err != nil {
 				t.Error(err)
 			}
 			for _, l := range layers {
 				if err := l.evaluate(b); (err != nil) != stuck || stuck && !errors.Is(err, kernels.ErrDeviceLost) {
-					t.Errorf("after it: %v", err)
+					t.Errorf("after the panic: %v", err)
 				}
 			}
 		})
 	}
 }
 
-// TestEviction: with room for one of three products, each is loaded again when it is
-// its turn, and products in use are not evicted.
+// TestEviction: without room for all five products, each is loaded again when it is used, and
+// products in use are not evicted.
 func TestEviction(t *testing.T) {
 	machine(t, fake.Hopper(1))
 	o := options(PathInt8)
 	o.Streams = 1
 	l := newLayer(plan.Dense(600, 500), 4)
-	o.Memory = 5 << 20 // three have 1.2 MB each, and the work takes as much
+	o.Memory = 5 << 20 // weights of 1.2 MB each, and about as much for the work
 	b := mustOpen(t, o)
 	var products []plan.Product
 	for range 5 {
@@ -340,8 +340,8 @@ func TestEviction(t *testing.T) {
 	}
 }
 
-// TestTooLarge: weights that no device has room for are refused as such, and a batch
-// whose work has no room is cut until it fits.
+// TestTooLarge: weights that fit on no device are refused with ErrOutOfMemory, and a batch whose
+// work does not fit is cut until it does.
 func TestTooLarge(t *testing.T) {
 	machine(t, fake.Hopper(2))
 	o := options(PathInt8)
@@ -360,7 +360,7 @@ func TestTooLarge(t *testing.T) {
 			t.Error(err)
 		}
 		if fake.Alive().Launches-before < 4 {
-			t.Errorf("%v: it was not cut", op)
+			t.Errorf("%v: the batch is not cut", op)
 		}
 	}
 	if d := b.Devices()[0]; d.Weights+d.Work > o.Memory {
@@ -368,7 +368,7 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// TestParts: batches that go in parts, on several streams at once, whatever their rows.
+// TestParts: batches of any number of rows are cut into parts, on several streams at once.
 func TestParts(t *testing.T) {
 	machine(t, fake.Hopper(1))
 	o := options(PathInt8)
@@ -386,7 +386,7 @@ func TestParts(t *testing.T) {
 	}
 }
 
-// TestDevices: what devices are like, and why they are refused.
+// TestDevices: the descriptions of devices, and the reasons for refusing them.
 func TestDevices(t *testing.T) {
 	for name, test := range map[string]struct {
 		machine fake.Machine
@@ -436,7 +436,7 @@ func TestDevices(t *testing.T) {
 	}
 }
 
-// TestChosen: only the devices that are asked for are opened.
+// TestChosen: only the requested devices are opened.
 func TestChosen(t *testing.T) {
 	machine(t, fake.Hopper(3))
 	o := options(PathInt8)
@@ -455,7 +455,7 @@ func TestChosen(t *testing.T) {
 	}
 }
 
-// TestLend: words that are lent lie apart, and all of the memory can be lent again.
+// TestLend: lent words do not overlap, and all of the memory can be lent again.
 func TestLend(t *testing.T) {
 	machine(t, fake.Hopper(1))
 	o := options(PathInt8)
@@ -490,7 +490,7 @@ func TestLend(t *testing.T) {
 				t.Fatal("not taken back, or twice")
 			}
 		}
-		whole := b.Lend(1 << 20) // the largest power of two, whole again
+		whole := b.Lend(1 << 20) // the largest power of two, merged again
 		if whole == nil || !b.Reclaim(whole) {
 			t.Fatal("free blocks are not put together")
 		}

@@ -4,7 +4,7 @@ package cuda
 
 import "github.com/NVIDIA/go-nvml/pkg/nvml"
 
-// figures fills in what NVML says of the devices, where it is there.
+// figures fills in NVML's readings of the devices, if NVML is available.
 func figures(list []Device) {
 	if nvml.Init() != nvml.SUCCESS {
 		return

@@ -10,23 +10,23 @@ import (
 
 // Sizes of hopper.cu.
 const (
-	fusedRows    = 128 // positions of a block; a cluster of two has twice as many
+	fusedRows    = 128 // positions of a block; a cluster has two blocks
 	fusedWide    = 192 // weight rows of a block
 	fusedOuts    = fusedWide / 2
-	fusedBytes   = 128 // of a stage's rows
+	fusedBytes   = 128 // bytes of a row in a stage
 	fusedThreads = 384
 	fusedStages  = 5
-	fusedShared  = fusedStages*(fusedRows+fusedWide)*fusedBytes + fusedStages*2*8 + 1024 // and room to align
+	fusedShared  = fusedStages*(fusedRows+fusedWide)*fusedBytes + fusedStages*2*8 + 1024 // with room for alignment
 )
 
-// fusedPays reports whether a product has tiles for half of the device or more: with
-// fewer, cuBLAS, which cuts them smaller, is faster.
+// fusedPays reports whether a product has tiles for at least half of the device. With fewer,
+// cuBLAS is faster, as its tiles are smaller.
 func (w *worker) fusedPays(r *resident, rows int) bool {
 	high, wide := fusedTiles(rows, r.outs)
 	return w.dev.eager || 4*high*wide >= w.dev.info.Processors
 }
 
-// fusedTiles returns how many tiles of a cluster cover a product, down and across.
+// fusedTiles returns the number of clusters' tiles that cover a product, down and across.
 func fusedTiles(rows, outs int) (high, wide int) {
 	return (rows + 2*fusedRows - 1) / (2 * fusedRows), (outs + fusedWide - 1) / fusedWide
 }
@@ -42,7 +42,7 @@ type fused struct {
 	_          [16]byte // up to a multiple of 64
 }
 
-// multiplyFused queues the words of a tile of positions, residues to words in one kernel.
+// multiplyFused queues the kernel that computes the words of a tile of positions from residues.
 func (w *worker) multiplyFused(r *resident, y cu.DevicePtr, rows, pad int) error {
 	x, err := driver.NewTensorMap(driver.Rows{
 		Base: w.images.at, Bytes: r.ld, Rows: pad, Images: r.images, Stride: r.ld, Image: pad * r.ld, Height: fusedRows,

@@ -1,13 +1,13 @@
-// Fused products for compute capability 9.0: for each prime in turn a tile of sums on
-// the tensor cores, kept modulo the prime in a byte a sum, then the tile's words.
-// Sums never reach memory.
+// Fused products for compute capability 9.0. For each prime in turn the tensor cores compute a
+// tile of sums, which are reduced modulo the prime to one byte each; then follow the tile's
+// words. Sums never reach memory.
 //
 // A cluster of two blocks computes tiles of 256 positions by 192 weight rows, one tile
-// after the other. In a block one warp has the copy engine fill a ring of stages, each
-// 128 bytes of the block's 128 positions and of the 192 weight rows, half of which come
-// from the other block's copies. Two warpgroups multiply 64 positions each.
+// after the other. In a block one warp makes the copy engine fill a ring of stages. A stage is
+// 128 bytes of each of the block's 128 positions and of the 192 weight rows, half of which the
+// other block copies. Two warpgroups multiply 64 positions each.
 //
-// The images' rows are read through tensor maps: what lies outside counts as zeros.
+// The images' rows are read through tensor maps, which give zeros outside an image.
 
 #include "ring.cuh"
 
@@ -23,11 +23,11 @@ struct Fused {
 };
 
 enum {
-	ROWS = 128, OUTS = 192, BYTES = 128, // of a stage
+	ROWS = 128, OUTS = 192, BYTES = 128, // the size of a stage
 	STAGES = 5,
 	X_BYTES = ROWS * BYTES, W_BYTES = OUTS * BYTES, STAGE_BYTES = X_BYTES + W_BYTES,
-	SUMS = OUTS / 2, // of a thread
-	GROUP = 8,       // tiles high that are done before the next column of tiles
+	SUMS = OUTS / 2, // sums of a thread
+	GROUP = 8,       // rows of tiles in a group, which is computed column by column
 };
 
 extern __attribute__((shared)) char memory[];
@@ -67,8 +67,8 @@ DEVICE void expect(u32 barrier, u32 bytes)
 	asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
 
-// arrive arrives at a block's barrier at the same place as this block's. What it says is
-// that memory was read: nothing was written that a wider release would have to wait for.
+// arrive arrives at another block's barrier, at the address that it has in this block. It
+// signals that memory was read. Nothing was written, so no wider release is needed.
 DEVICE void arrive(u32 barrier, u32 block)
 {
 	asm volatile("{\n\t.reg .b32 remote;\n\t"
@@ -105,8 +105,8 @@ DEVICE void copyBoth(u32 to, u64 map, u32 byte, u32 row, u32 image, u32 barrier)
 	             ::"r"(to), "l"(map), "r"(byte), "r"(row), "r"(image), "r"(barrier), "h"(both) : "memory");
 }
 
-// descriptor says how rows of 128 bytes lie in shared memory: swizzled, in blocks of
-// eight rows.
+// descriptor describes the layout of rows of 128 bytes in shared memory: swizzled, in blocks
+// of eight rows.
 DEVICE u64 descriptor(u32 at)
 {
 	return (u64)(at >> 4 & 0x3fff) | (u64)1 << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
@@ -116,7 +116,7 @@ DEVICE u64 descriptor(u32 at)
 #define R16(d, i) R4(d, i), R4(d, i + 4), R4(d, i + 8), R4(d, i + 12)
 
 // multiply adds a 64 x 32 by 32 x 192 product of bytes to the warpgroup's sums, or sets
-// them where add is 0.
+// them if add is 0.
 DEVICE void multiply(int (&d)[SUMS], u64 x, u64 w, u32 add)
 {
 	asm volatile(
@@ -133,13 +133,13 @@ DEVICE void multiply(int (&d)[SUMS], u64 x, u64 w, u32 add)
 		: "l"(x), "l"(w), "r"(add));
 }
 
-// unit returns in its low byte e·sum mod p, centred. See kernels.cu.
+// unit returns e·sum mod p, centred, in its low byte. See kernels.cu.
 DEVICE u32 unit(u32 sum, u32 powers, u32 bias, float p, float inverse)
 {
 	return asBits(centred(asFloat(dot(sum ^ 0x80000000u, powers, bias)), p, inverse));
 }
 
-// word returns the word of four units' low bytes, 128 added to each.
+// word returns the word of four units, given as bytes plus 128.
 DEVICE u32 word(const Ring &r, u32 correction, u32 units)
 {
 	u32 y = correction;
@@ -169,7 +169,7 @@ DEVICE Tile tile(const Fused &s, u32 index)
 
 extern "C" __attribute__((global, launch_bounds(384, 1))) void fused(Fused s)
 {
-	u64 maps; // of the parameter itself: the copy engine wants no copy
+	u64 maps; // the parameter's own address, as the copy engine does not accept that of a copy
 	asm("{\n\t.reg .b64 at;\n\tmov.b64 at, fused_param_0;\n\tcvta.param.u64 %0, at;\n\t}" : "=l"(maps));
 	u32 rank = rankInCluster();
 	u32 base = (u32)(u64)(__attribute__((address_space(3))) char *)memory;
@@ -208,7 +208,7 @@ extern "C" __attribute__((global, launch_bounds(384, 1))) void fused(Fused s)
 	} else {
 		asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
 		u32 group = thread() / 128 - 1, lane = thread() % 32, warp = thread() % 128 / 32;
-		u32 block = thread() % 128; // 0 and 1 tell the blocks that a stage is read
+		u32 block = thread() % 128; // threads 0 and 1 signal the two blocks that a stage was read
 		u32 correction = s.r.correction;
 		for (u32 i = 0; i < primes; i++)
 			correction -= 128 * s.r.rest[i];
@@ -252,14 +252,14 @@ extern "C" __attribute__((global, launch_bounds(384, 1))) void fused(Fused s)
 				u32 powers = s.r.unitPowers[i], bias = s.r.unitBias[i];
 				float p = s.r.p[i], inverse = s.r.inverse[i];
 #pragma unroll
-				for (u32 j = 0; j < SUMS; j++) // the newest byte on top
+				for (u32 j = 0; j < SUMS; j++) // shift in the new byte at the top
 					asm("shf.r.wrap.b32 %0, %0, %1, 8;" : "+r"(units[j]) : "r"(unit(d[j], powers, bias, p, inverse)));
 			}
 			Tile at = tile(s, t);
 			u32 row = at.row + rank * ROWS + group * 64 + warp * 16 + lane / 4, out = at.out + lane % 4 * 2;
 			u32 down = 8 * (4 - primes);
 #pragma unroll
-			for (u32 j = 0; j < SUMS; j += 2) { // columns side by side
+			for (u32 j = 0; j < SUMS; j += 2) { // pairs of adjacent columns
 				u32 r = row + j % 4 / 2 * 8, o = out + j / 4 * 8;
 				if (r >= s.rows || o >= s.outs)
 					continue;

@@ -1,10 +1,9 @@
-// The kernels around cuBLAS: words into residues, patches of maps into residues, and
-// sums into words. product.go queues them; each has a twin in plain C,
-// in internal/fake/testdata.
+// The kernels around cuBLAS: words to residues, patches of maps to residues, and sums to
+// words. product.go queues them. Each has a twin in plain C, in internal/fake/testdata.
 //
 // Indices: image b = prime·groups + group, row j of an image (a weight row or a
-// position), column k of ld, which is terms filled up with zeros. A thread takes four
-// columns at a time of one row; 2^shift threads of a block share a row.
+// position), column k of ld, which is terms padded with zeros. A thread takes four
+// columns of one row at a time; 2^shift threads of a block share a row.
 
 #include "ring.cuh"
 
@@ -14,7 +13,7 @@ struct alignas(16) place { int offset, row, column, unused; };
 struct Split {
 	const u32 *x;
 	void *images;
-	s64 rows, pad;           // rows of an image, and those with zeros below
+	s64 rows, pad;           // rows of an image, and padded with zeros
 	u32 terms, ld, groups, shift;
 	Ring r;
 };
@@ -22,7 +21,7 @@ struct Split {
 struct Patch {
 	const u32 *x;
 	void *images;
-	const place *places; // of each term
+	const place *places; // one per term
 	s64 first, rows, pad;
 	u32 terms, ld, groups, shift;
 	int h, w, c, top, left, sh, sw;
@@ -34,7 +33,7 @@ struct Patch {
 struct Gather {
 	const s8 *maps;      // images of bytes, step apart
 	s8 *images;
-	const place *places; // of each 16 terms
+	const place *places; // one per 16 terms
 	s64 first, rows, pad, step;
 	u32 terms, ld, groups, shift;
 	int h, w, c, top, left, sh, sw;
@@ -47,7 +46,7 @@ struct Combine {
 	const void *sums;
 	u32 *y;
 	s64 rows, pad;
-	u32 outs, ld, groups, shift; // outs: of a group
+	u32 outs, ld, groups, shift; // outs: in a group
 	Ring r;
 };
 
@@ -65,8 +64,8 @@ DEVICE u32 residue(const Ring &r, u32 a, int i)
 	return asBits(centred(asFloat(dot(a, r.powers[i], MAGIC_BITS)), r.p[i], r.inverse[i])) & 0xff;
 }
 
-// store8 writes four columns of row j of each image: bytes modulo the primes, or,
-// where the weights are small, what they lift to.
+// store8 writes four columns of a row to each image: bytes modulo the primes, or with lift the
+// words' signed values to one image.
 DEVICE void store8(const Ring &r, s8 *images, s64 image, s64 at, const u32 a[4])
 {
 	if (r.lift) {
@@ -160,7 +159,7 @@ template <bool wide> DEVICE void patch(const Patch &s)
 			for (u32 i = 0; i < 4; i++) {
 				if (k + i < s.terms) {
 					place e = s.places[k + i];
-					u32 h = top + e.row, w = left + e.column; // those outside wrap
+					u32 h = top + e.row, w = left + e.column; // outside the map too large, also if negative
 					if (h < (u32)s.h && w < (u32)s.w)
 						a[i] = x[e.offset];
 				}
@@ -173,8 +172,8 @@ template <bool wide> DEVICE void patch(const Patch &s)
 KERNEL patch8(Patch s) { patch<false>(s); }
 KERNEL patch64(Patch s) { patch<true>(s); }
 
-// gather8 copies patches of maps that are residues already, 16 channels of a place at a
-// time: depth, and so terms, are multiples of 16.
+// gather8 copies patches from the residues of maps, 16 channels of a place at a time: depth,
+// and so terms, is a multiple of 16.
 KERNEL gather8(Gather s)
 {
 	s64 row = firstRow(s.shift);
@@ -192,11 +191,11 @@ KERNEL gather8(Gather s)
 	s64 image = s.groups * s.pad * s.ld;
 	for (u32 k = 4 * firstColumn(s.shift); k < s.ld; k += 16u << s.shift) {
 		place e = s.places[k / 16];
-		u32 h = top + e.row, w = left + e.column; // those outside wrap
+		u32 h = top + e.row, w = left + e.column; // outside the map too large, also if negative
 		bool inside = j < s.rows && h < (u32)s.h && w < (u32)s.w;
 		const s8 *from = s.maps + corner + e.offset;
 		s8 *to = s.images + row * s.ld + k;
-		// All are under way before the first is stored.
+		// Issue all loads before the first store.
 		quad a = 0, b = 0, c = 0, d = 0;
 		if (inside) {
 			a = *(const quad *)from;

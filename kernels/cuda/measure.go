@@ -17,8 +17,8 @@ import (
 	"github.com/securenets/securenets/kernels/cuda/internal/driver"
 )
 
-// Meter measures one device of a Backend, with operands that lie on it. It has the
-// device's streams to itself until Close.
+// Meter measures one device of a Backend, with operands in its memory. It has exclusive use of
+// the device's streams until Close.
 type Meter struct {
 	dev     *device
 	workers []*worker
@@ -47,8 +47,8 @@ func (m *Meter) Close() {
 	m.workers = nil
 }
 
-// timed runs queue once to warm up and then measures it, several times over where it
-// is short. It returns the time of one.
+// timed runs queue once to warm up, then measures one or more runs, at least about 1 ms of
+// them. It returns the time of one.
 func (w *worker) timed(queue func() error) (time.Duration, error) {
 	start, err := cu.MakeEvent(cu.DefaultEvent)
 	if err != nil {
@@ -85,13 +85,13 @@ func (w *worker) timed(queue func() error) (time.Duration, error) {
 		if took > 0 && (all >= enough/2 || times >= 1000) {
 			return all / time.Duration(times), nil
 		}
-		took = max(1, all/time.Duration(times)) // the first is warming up
+		took = max(1, all/time.Duration(times)) // not counted: the first run warms up
 		times = int(min(1000, 1+enough/took))
 	}
 }
 
-// A Product is the product of loaded random weights with random samples on the device,
-// words in and words out.
+// A Product is the product of loaded random weights with random samples, both words in the
+// device's memory.
 type Product struct {
 	m       *Meter
 	w       *worker
@@ -101,7 +101,7 @@ type Product struct {
 	tile    int
 }
 
-// NewProduct draws the operands. With small, weights are of 8 bits.
+// NewProduct draws the operands. If small is set, weights have 8 bits.
 func (m *Meter) NewProduct(r ring.Ring, op plan.Op, samples int, small bool) (*Product, error) {
 	p := &Product{m: m, w: m.workers[0], samples: samples}
 	rng := rand.New(rand.NewPCG(1, 0))
@@ -134,7 +134,7 @@ func (m *Meter) NewProduct(r ring.Ring, op plan.Op, samples int, small bool) (*P
 		p.Close()
 		return nil, err
 	}
-	// All at once where that leaves room for others.
+	// All positions at once, if that leaves room for others.
 	p.tile = samples * p.r.op.Positions()
 	if each := p.r.tile(); int64(p.tile)*m.dev.tileBytes/int64(each) > m.dev.budget/4 {
 		p.tile = each
@@ -142,7 +142,7 @@ func (m *Meter) NewProduct(r ring.Ring, op plan.Op, samples int, small bool) (*P
 	return p, nil
 }
 
-// fill repeats a block all over m. It runs on w's thread.
+// fill fills memory with copies of a block. It runs on w's thread.
 func (m *Meter) fill(w *worker, to memory, block []byte) error {
 	words := unsafe.Slice((*uint32)(unsafe.Pointer(&block[0])), len(block)/wordBytes)
 	for at := int64(0); at < to.bytes; at += int64(len(block)) {
@@ -275,7 +275,7 @@ func (p *Peer) Close() error {
 // bytes from it, both at once.
 func (m *Meter) Copies(up, down int64) (time.Duration, error) {
 	if len(m.workers) < 2 {
-		return 0, fmt.Errorf("cuda: copies both ways take two streams")
+		return 0, fmt.Errorf("cuda: copies both ways need two streams")
 	}
 	type way struct {
 		w     *worker
@@ -302,7 +302,7 @@ func (m *Meter) Copies(up, down int64) (time.Duration, error) {
 		}
 	}
 	var took time.Duration
-	for range 2 { // the first is warming up
+	for range 2 { // the first run warms up
 		start := time.Now()
 		for _, o := range ways {
 			if err := o.w.do(func() error { return o.queue(o.w) }); err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/securenets/securenets/kernels/cuda/internal/fake"
 )
 
-// TestMeter: everything is measured, and given back.
+// TestMeter: every kind of product is measured, and all memory is freed.
 func TestMeter(t *testing.T) {
 	if !*card {
 		machine(t, fake.Hopper(1))

@@ -16,7 +16,7 @@ import (
 	"github.com/securenets/securenets/kernels/cuda/internal/driver"
 )
 
-// path is a way that products take.
+// path is a way to compute products.
 type path int
 
 const (
@@ -30,31 +30,31 @@ func (p path) String() string { return [...]string{PathFused, PathInt8, PathFloa
 // wide reports whether residues are float64.
 func (p path) wide() bool { return p == pathFloat64 }
 
-// resident are weights on a device.
+// resident is a weight matrix on a device.
 type resident struct {
 	dev    *device
 	path   path
-	op     plan.Conv2D // a dense operator is that of a 1x1 map
+	op     plan.Conv2D // a dense operator as one of a 1x1 map
 	dense  bool
 	consts constants
-	lift   bool // weights are one image for all primes
+	lift   bool // one image of the weights serves for all primes
 
-	terms, ld  int   // of a row, and filled up
-	outs, pad  int   // weight rows of a group, and filled up
-	images     int   // of x and of sums: a prime's, or two primes'
+	terms, ld  int   // elements of a row, and padded
+	outs, pad  int   // weight rows of a group, and padded
+	images     int   // images of x and of sums: one per prime, or per two primes
 	element    int64 // bytes of a residue
 	weights    memory
-	places     memory           // of a convolution's terms
+	places     memory           // places of a convolution's terms
 	weightsMap driver.TensorMap // for the fused kernel
 
-	// Held by dev.mu.
+	// Guarded by dev.mu.
 	users int
 	used  int64
 	gone  bool
 }
 
-// Filling: cuBLAS wants bytes in fours, the copy engine rows in 16 bytes, combine8
-// sums in fours.
+// Padding: cuBLAS needs byte dimensions in multiples of 4, the copy engine rows of a multiple
+// of 16 bytes, combine8 sums in multiples of 4.
 const (
 	fillTerms = 16
 	fillRows  = 4
@@ -73,7 +73,7 @@ func (d *device) newResident(r ring.Ring, op plan.Op, lift bool) *resident {
 	if res.path.wide() {
 		res.images, res.element = (res.images+1)/2, 8
 	} else {
-		res.lift = lift && c.Groups == 1 // images of groups lie evenly only without
+		res.lift = lift && c.Groups == 1 // with groups, one image is not evenly spaced over the batch
 	}
 	if res.path == pathFused && c.Groups > 1 {
 		res.path = pathInt8
@@ -81,7 +81,7 @@ func (d *device) newResident(r ring.Ring, op plan.Op, lift bool) *resident {
 	return res
 }
 
-// weightImages returns how many images the weights have.
+// weightImages returns the number of images of the weights.
 func (r *resident) weightImages() int {
 	if r.lift {
 		return 1
@@ -89,10 +89,10 @@ func (r *resident) weightImages() int {
 	return r.images
 }
 
-// image returns the elements of an image of the weights.
+// image returns the number of elements in an image of the weights.
 func (r *resident) image() int { return r.op.Groups * r.pad * r.ld }
 
-// bytes returns what the weights take on the device.
+// bytes returns the device memory of the weights.
 func (r *resident) bytes() int64 {
 	n := int64(r.weightImages()) * int64(r.image()) * r.element
 	if !r.dense {
@@ -101,11 +101,11 @@ func (r *resident) bytes() int64 {
 	return n
 }
 
-// threads of a block of the kernels in kernels.cu.
+// threads is the number of threads in a block of the kernels in kernels.cu.
 const threads = 256
 
-// blocks returns how rows with so many groups of four columns are shared among
-// threads: 2^shift threads a row, and the blocks for all rows.
+// blocks returns how rows of the given number of quads (groups of four columns) are shared
+// among threads: 2^shift threads per row, and the grid for all rows.
 func blocks(rows int64, quads int) (shift uint32, grid driver.Grid) {
 	shift = uint32(min(bits.Len(uint(quads-1)), bits.Len(threads)-1))
 	perBlock := int64(threads >> shift)
@@ -120,7 +120,7 @@ type split struct {
 	r                        constants
 }
 
-// split queues the residues of a matrix of rows for each group.
+// split queues the kernel that computes the residues of a matrix, of rows for each group.
 func (w *worker) split(r *resident, images, x cu.DevicePtr, rows, pad, groups int, lift bool) error {
 	s := split{x: x, images: images, rows: int64(rows), pad: int64(pad),
 		terms: uint32(r.terms), ld: uint32(r.ld), groups: uint32(groups), r: r.consts}
@@ -145,7 +145,8 @@ type patch struct {
 	r                                                  constants
 }
 
-// patches queues the residues of the patches at positions [first, first+rows) of maps.
+// patches queues the kernel that computes the residues of the patches at positions
+// [first, first+rows) of maps.
 func (w *worker) patches(r *resident, images, x cu.DevicePtr, first, rows, pad int) error {
 	c := &r.op
 	s := patch{x: x, images: images, places: r.places.at, first: int64(first), rows: int64(rows), pad: int64(pad),
@@ -170,13 +171,13 @@ type gather struct {
 	count, _                                           uint32
 }
 
-// bytewise reports whether maps become residues first and patches are copied from
-// these, 16 channels at a time, and not made of words one by one.
+// bytewise reports whether maps are split first and patches gathered from their residues, 16
+// channels at a time. Otherwise patches are split word by word.
 func (r *resident) bytewise() bool {
 	return !r.dense && !r.path.wide() && r.op.C/r.op.Groups%16 == 0
 }
 
-// splitMaps queues the residues of samples' maps, in w.maps.
+// splitMaps queues the kernel that computes the residues of samples' maps, in w.maps.
 func (w *worker) splitMaps(r *resident, x cu.DevicePtr, samples int) error {
 	rows := int64(samples) * int64(r.op.H) * int64(r.op.W)
 	if err := w.grow(&w.maps, int64(r.images)*rows*int64(r.op.C)); err != nil {
@@ -188,7 +189,8 @@ func (w *worker) splitMaps(r *resident, x cu.DevicePtr, samples int) error {
 	return driver.Launch(w.dev.fns.split8, grid, w.stream, driver.Arg(&s))
 }
 
-// gather queues the patches at positions [first, first+rows) of the maps in w.maps.
+// gather queues the kernel that copies the patches at positions [first, first+rows) of the
+// maps in w.maps.
 func (w *worker) gather(r *resident, images cu.DevicePtr, first, rows, pad, samples int) error {
 	c := &r.op
 	s := gather{maps: w.maps.at, images: images, places: r.places.at, first: int64(first), rows: int64(rows), pad: int64(pad),
@@ -209,7 +211,7 @@ type combine struct {
 	r                       constants
 }
 
-// combine queues the words of sums.
+// combine queues the kernel that computes words from sums.
 func (w *worker) combine(r *resident, y, sums cu.DevicePtr, rows, pad int) error {
 	s := combine{sums: sums, y: y, rows: int64(rows), pad: int64(pad), outs: uint32(r.outs), ld: uint32(r.pad), groups: uint32(r.op.Groups), r: r.consts}
 	fn, quads := w.dev.fns.combine8, r.op.Groups*fill(r.outs, 4)/4
@@ -221,12 +223,12 @@ func (w *worker) combine(r *resident, y, sums cu.DevicePtr, rows, pad int) error
 	return driver.Launch(fn, grid, w.stream, driver.Arg(&s))
 }
 
-// load puts words on the device, evicting others for them. It runs on w's thread.
+// load loads the weights on the device, and evicts others if needed. It runs on w's thread.
 func (r *resident) load(w *worker, words []uint32) (err error) {
 	loaded := false
 	defer func() {
-		if !loaded { // but for an error, or a panic
-			w.stream.Synchronize() // what was queued uses what is freed
+		if !loaded { // after an error or a panic
+			w.stream.Synchronize() // queued work uses the memory to be freed
 			err = errors.Join(r.dev.check(err), r.free())
 		}
 	}()
@@ -239,7 +241,7 @@ func (r *resident) load(w *worker, words []uint32) (err error) {
 			return err
 		}
 	}
-	// Rows go up in parts, those of one group at a time where there are several.
+	// Rows are uploaded in parts; with several groups all rows at once.
 	part := min(max(1, stagedBytes/(wordBytes*r.terms)), r.outs)
 	if r.op.Groups > 1 {
 		part = r.outs
@@ -249,7 +251,7 @@ func (r *resident) load(w *worker, words []uint32) (err error) {
 			n := min(part, r.outs-from)
 			rows := n
 			if from+n == r.outs {
-				rows = r.pad - from // and zeros below
+				rows = r.pad - from // with rows of zeros as padding
 			}
 			if err := w.loadRows(r, words[from*r.terms:(from+n)*r.terms], from, n, rows); err != nil {
 				return err
@@ -267,10 +269,10 @@ func (r *resident) load(w *worker, words []uint32) (err error) {
 	return err
 }
 
-// stagedBytes is about what is staged at a time.
+// stagedBytes is roughly the number of bytes that are staged at a time.
 const stagedBytes = 8 << 20
 
-// loadRows splits n rows of weights, row from on, into rows of each image.
+// loadRows splits n rows of weights into each image, from row from on.
 func (w *worker) loadRows(r *resident, words []uint32, from, n, rows int) error {
 	if err := w.grow(&w.x, int64(len(words))*wordBytes); err != nil {
 		return err
@@ -278,8 +280,7 @@ func (w *worker) loadRows(r *resident, words []uint32, from, n, rows int) error 
 	if err := w.upload(w.x.at, words, false); err != nil {
 		return err
 	}
-	// Split fills images of its own rows: one part of the weights at a time, then each
-	// image's to its place.
+	// split makes images of this part alone. They are then copied into the whole images.
 	part := int64(rows*r.ld) * r.element
 	if err := w.grow(&w.images, int64(r.weightImages())*part); err != nil {
 		return err
@@ -293,10 +294,10 @@ func (w *worker) loadRows(r *resident, words []uint32, from, n, rows int) error 
 			return err
 		}
 	}
-	return w.stream.Synchronize() // before what is staged is overwritten
+	return w.stream.Synchronize() // before staging memory is overwritten
 }
 
-// loadGroups splits weights of several groups, which are small enough to go at once.
+// loadGroups splits weights of several groups, which are small enough to load at once.
 func (w *worker) loadGroups(r *resident, words []uint32) error {
 	if err := w.grow(&w.x, int64(len(words))*wordBytes); err != nil {
 		return err
@@ -310,8 +311,8 @@ func (w *worker) loadGroups(r *resident, words []uint32) error {
 	return w.stream.Synchronize()
 }
 
-// loadPlaces puts the places of the terms on the device, or of each 16 terms: struct
-// place of kernels.cu, where each lies from its patch's corner.
+// loadPlaces loads the places of the terms, or of every 16 terms, on the device: struct place
+// of kernels.cu, each relative to its patch's corner.
 func (r *resident) loadPlaces(w *worker) error {
 	c := &r.op
 	depth, step := c.C/c.Groups, 1
@@ -336,7 +337,7 @@ func (r *resident) loadPlaces(w *worker) error {
 	return w.stream.Synchronize()
 }
 
-// room takes memory for weights, evicting others for it.
+// room allocates memory for weights, and evicts others if needed.
 func (r *resident) room(m *memory, bytes int64) error {
 	for {
 		var err error
@@ -352,7 +353,7 @@ func (r *resident) room(m *memory, bytes int64) error {
 // free frees the weights. It runs on a worker.
 func (r *resident) free() error {
 	if !r.dev.usable() {
-		return nil // gone with their context
+		return nil // freed with their context
 	}
 	err := errors.Join(r.dev.free(&r.weights), r.dev.free(&r.places))
 	if errors.Is(err, kernels.ErrDeviceLost) {
@@ -363,13 +364,13 @@ func (r *resident) free() error {
 
 // Bounds of a part of a batch.
 const (
-	partBytes = 4 << 20   // of words that go up or down, where the rows allow
-	partRows  = 256       // that a part has at least, so that products are large enough
-	partMost  = 64 << 20  // bytes each way, that partRows may take it to
-	tileBytes = 128 << 20 // of residues and sums, on a device with memory enough
+	partBytes = 4 << 20   // bytes of words each way, unless rows are longer
+	partRows  = 256       // least number of positions, so that products are large enough
+	partMost  = 64 << 20  // bytes each way, a limit to partRows
+	tileBytes = 128 << 20 // bytes of residues and sums, on a device with enough memory
 )
 
-// samples returns how many samples of a batch go at a time.
+// samples returns the number of samples in a part of a batch.
 func (r *resident) samples() int {
 	words := max(r.op.H*r.op.W*r.op.C, r.op.Positions()*r.op.OutC)
 	n := max(1, r.dev.partBytes/(wordBytes*words))
@@ -379,16 +380,15 @@ func (r *resident) samples() int {
 	return n
 }
 
-// tile returns how many positions are multiplied at a time.
+// tile returns the number of positions that are multiplied at a time.
 func (r *resident) tile() int {
 	each := int64(r.images*r.op.Groups) * int64(r.ld) * r.element
-	each += int64(r.images*r.op.Groups*r.pad) * 4 * max(1, r.element/4) // fused products may still go the other way
+	each += int64(r.images*r.op.Groups*r.pad) * 4 * max(1, r.element/4) // also for fused: its small products take the int8 path
 	return max(fillRows, int(r.dev.tileBytes/each))
 }
 
-// evaluate computes rows of y from rows of x and waits for it. Where the device has no
-// room it evicts weights, then takes smaller tiles, then fewer rows at a time. It runs
-// on w's thread.
+// evaluate computes rows of y from rows of x and waits for them. If the device has no room, it
+// evicts weights, then takes smaller tiles, then fewer rows at a time. It runs on w's thread.
 func (w *worker) evaluate(r *resident, y, x ring.Matrix, pinnedY, pinnedX bool) error {
 	tile := r.tile()
 	for {
@@ -396,7 +396,7 @@ func (w *worker) evaluate(r *resident, y, x ring.Matrix, pinnedY, pinnedX bool) 
 		if err == nil {
 			return nil
 		}
-		// What was queued still uses the buffers, and y and x.
+		// Queued work still uses the buffers, and y and x.
 		if e := w.stream.Synchronize(); e != nil && !errors.Is(err, kernels.ErrDeviceLost) {
 			return errors.Join(w.dev.check(e), err)
 		}
@@ -486,7 +486,7 @@ func (w *worker) multiply(r *resident, y, x cu.DevicePtr, samples, tile int) err
 	return nil
 }
 
-// multiplyInt8 queues the product of a tile's residues, and the words of its sums.
+// multiplyInt8 queues the product of a tile's residues, then the words from its sums.
 func (w *worker) multiplyInt8(r *resident, y cu.DevicePtr, rows, pad int) error {
 	batch := r.images * r.op.Groups
 	if err := w.grow(&w.sums, 4*int64(batch)*int64(pad)*int64(r.pad)); err != nil {

@@ -1,4 +1,4 @@
-// What the kernels share: a ring's constants, and arithmetic modulo its primes.
+// Shared by the kernels: a ring's constants, and arithmetic modulo its primes.
 #pragma once
 
 #define KERNEL extern "C" __attribute__((global)) void
@@ -13,11 +13,11 @@ typedef unsigned long long u64;
 // Ring has the constants of up to four primes. See ring.go.
 struct Ring {
 	u32 primes, modulus, half, lift;
-	u32 powers[4];            // 256^j mod p, centred, one a byte
+	u32 powers[4];            // 256^j mod p, centred, one per byte
 	float p[4], inverse[4];   // and 1/p
 	u32 unitPowers[4];        // e·256^j mod p, centred, with e = (M/p)^-1 mod p
 	u32 unitBias[4];          // -e·2^31 mod p, and MAGIC's bits
-	u32 rest[4], correction;  // M/p; what the bits of MAGIC add up to
+	u32 rest[4], correction;  // M/p; minus the sum of MAGIC's bits times M/p
 	u32 modulus64[2], unused; // for float64: products of two primes, and
 	u64 idempotent[2];        // 1 modulo one of them, 0 modulo the other
 };

@@ -6,7 +6,8 @@ import (
 	"github.com/securenets/securenets/internal/ring"
 )
 
-// magic are the bits of a float32 that holds an integer in its low bits. See kernels.cu.
+// magic is the bit pattern of 1.5·2^23 in float32, which holds an integer in its low bits: see
+// kernels.cu.
 const magic = 0x4B400000
 
 // constants is struct Ring of kernels.cu.

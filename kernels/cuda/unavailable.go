@@ -13,7 +13,7 @@ import (
 	"github.com/securenets/securenets/kernels"
 )
 
-// Backend implements kernels.Backend. In this build there is none.
+// Backend implements kernels.Backend. This build has no way to open one.
 type Backend struct{ kernels.Base }
 
 var errBuild = fmt.Errorf("%w: this program was built without tag gpu", ErrUnavailable)
@@ -33,7 +33,7 @@ func (*Backend) Reclaim([]uint32) bool { return false }
 // List returns ErrUnavailable.
 func List(Options) ([]Device, error) { return nil, errBuild }
 
-// Meter measures a device. In this build there is none: its methods return ErrUnavailable.
+// Meter measures a device. In this build its methods return ErrUnavailable.
 type Meter struct{}
 
 // Product is a product that a Meter measures.

@@ -16,15 +16,15 @@ import (
 	"github.com/securenets/securenets/kernels/cuda/internal/driver"
 )
 
-// worker is a stream of a device and the thread that works on it. Who takes a worker
-// from its device has it to itself.
+// worker is a stream of a device with the thread that uses it. A caller that takes a worker
+// from its device has exclusive use of it.
 type worker struct {
 	dev    *device
 	tasks  chan task
 	stream cu.Stream
 	blas   *cublas.Standard
 
-	x, y, maps, images, sums memory // buffers on the device, as large as they had to be
+	x, y, maps, images, sums memory // buffers on the device, which grow as needed
 	in, out                  staging
 }
 
@@ -52,8 +52,8 @@ func (d *device) newWorker() (*worker, error) {
 	return w, nil
 }
 
-// openBLAS makes a handle for the stream, in the place of one that has failed:
-// cublas.Standard does nothing any more after an error.
+// openBLAS opens a handle for the stream, and replaces a failed one: after an error
+// cublas.Standard does nothing.
 func (w *worker) openBLAS() error {
 	if w.blas != nil {
 		err := w.blas.Close()
@@ -71,20 +71,20 @@ func (w *worker) openBLAS() error {
 }
 
 func (w *worker) run() {
-	runtime.LockOSThread() // a context is current for a thread, which ends with this
+	runtime.LockOSThread() // the context is current on this thread, which ends with the goroutine
 	for t := range w.tasks {
 		t.done <- w.guard(t.f)
 	}
 }
 
-// errPanicked reports a panic on a worker's thread: a fault of this program's.
+// errPanicked reports a panic on a worker's thread: a bug in this program.
 var errPanicked = errors.New("cuda: panic")
 
 // guard runs f on the worker's thread. A panic of f, which would end the process, fails f
-// alone, as a panic of the processor's kernels does: who brings it about must not take the
-// device away from all others. What f has queued is waited for first, as it uses memory that
-// others get next; a device that cannot do even that is lost. The panic's value is not told,
-// as it may hold a caller's words.
+// alone, as with the cpu backend: a caller that causes one must not take the device from all
+// others. guard first waits for the work that f has queued, as it uses memory that others get
+// next; a device that fails even then is lost. The error omits the panic's value, which may
+// hold a caller's words.
 func (w *worker) guard(f func() error) (err error) {
 	defer func() {
 		v := recover()
@@ -133,7 +133,7 @@ func (w *worker) release() error {
 	return err
 }
 
-// grow makes a buffer at least so large.
+// grow makes a buffer at least the given number of bytes large.
 func (w *worker) grow(m *memory, bytes int64) error {
 	if bytes <= m.bytes {
 		return nil
@@ -146,10 +146,10 @@ func (w *worker) grow(m *memory, bytes int64) error {
 	return err
 }
 
-// staging is pinned memory on the way to a device or from it.
+// staging is pinned memory for copies to a device or from it.
 type staging struct{ words []uint32 }
 
-// grow makes it at least n words long.
+// grow returns n words of it, and allocates more if needed.
 func (s *staging) grow(n int) ([]uint32, error) {
 	if n > len(s.words) {
 		if err := s.free(); err != nil {
@@ -175,8 +175,8 @@ func (s *staging) free() error {
 
 const wordBytes = 4
 
-// upload queues the copy of words to the device. Words that are not pinned are staged,
-// in memory that must not be in use.
+// upload queues the copy of words to the device. Words that are not pinned are staged in w.in,
+// which must not be in use.
 func (w *worker) upload(to cu.DevicePtr, words []uint32, pinned bool) error {
 	if !pinned {
 		staged, err := w.in.grow(len(words))
@@ -189,7 +189,7 @@ func (w *worker) upload(to cu.DevicePtr, words []uint32, pinned bool) error {
 	return cu.MemcpyHtoDAsync(to, unsafe.Pointer(&words[0]), int64(len(words))*wordBytes, w.stream)
 }
 
-// download copies words from the device and waits for them, and for all before.
+// download copies words from the device, and waits for all queued work.
 func (w *worker) download(words []uint32, from cu.DevicePtr, pinned bool) error {
 	to := words
 	if !pinned {
@@ -210,11 +210,11 @@ func (w *worker) download(words []uint32, from cu.DevicePtr, pinned bool) error 
 	return nil
 }
 
-// eager is how long a worker asks again and again whether its stream is done before it
-// sleeps: waking up takes about as long as a small product.
+// eager is how long a worker polls its stream before it sleeps: waking up takes about as long
+// as a small product.
 const eager = 100 * time.Microsecond
 
-// wait waits until all that was queued is done.
+// wait waits for all queued work.
 func (w *worker) wait() error {
 	for start := time.Now(); time.Since(start) < eager; {
 		if err := w.stream.Query(); err != error(cu.NotReady) {

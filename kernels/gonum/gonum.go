@@ -31,7 +31,7 @@ func New() *Backend {
 	return b
 }
 
-// A modulus is a divisor of M, and its complement in the Chinese remainder theorem.
+// A modulus is a divisor m of M, with its idempotent for the Chinese remainder theorem.
 type modulus struct {
 	m          uint32 // < 2^16
 	idempotent uint32 // 1 mod m, 0 mod M/m
@@ -88,15 +88,15 @@ func (m modulus) residues(dst []float64, v []uint32) {
 	}
 }
 
-// A chunk of a product has at most chunkWords residues and sums each, but for a
-// single row of more.
+// A chunk of a product has at most chunkWords residues and as many sums, unless it is a
+// single longer row.
 const (
 	chunkWords = 1 << 19
 	chunkOuts  = 1 << 12
 )
 
-// evaluate computes chunks of rows of the contraction (one a sample, or a
-// position of a sample) by weight rows of one group, and adds up the moduli.
+// evaluate computes y in chunks: some rows of the contraction (samples, or output positions
+// of samples) by some weight rows of one group. It adds up the parts of the moduli.
 func (m *matrix) evaluate(ctx context.Context, y, x ring.Matrix) error {
 	rows, outs, terms := x.Rows, m.op.Rows(), m.op.Terms()
 	if m.op.Kind == plan.KindConv2D {
@@ -138,8 +138,8 @@ func (m *matrix) evaluate(ctx context.Context, y, x ring.Matrix) error {
 	return nil
 }
 
-// rows returns rows [i0, i0 + n) of the contraction for group g, in buf where
-// x does not hold them.
+// rows returns rows [i0, i0 + n) of the contraction for group g: those of x, or patches made
+// in buf.
 func (m *matrix) rows(buf []uint32, x ring.Matrix, i0, n, g int) []uint32 {
 	terms := m.op.Terms()
 	if m.op.Kind == plan.KindDense {
@@ -154,8 +154,8 @@ func (m *matrix) rows(buf []uint32, x ring.Matrix, i0, n, g int) []uint32 {
 	return buf[:n*terms]
 }
 
-// add adds to y the part of mod in the Chinese remainder theorem: a sum,
-// known modulo mod, times the idempotent.
+// add adds to y the part of mod in the Chinese remainder theorem: the sums, known modulo
+// mod, times the idempotent.
 func (m *matrix) add(y []uint32, sums []float64, mod modulus) {
 	for i := range y {
 		part := m.r.Mul(m.r.Reduce(int64(sums[i])), mod.idempotent) // sum < 2^48

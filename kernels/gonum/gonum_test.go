@@ -21,8 +21,8 @@ func TestConformance(t *testing.T) { kerneltest.Run(t, open) }
 
 func BenchmarkEvaluate(b *testing.B) { kerneltest.Bench(b, open) }
 
-// TestModuli: the moduli are coprime divisors of M below 2^16 whose product is
-// M, and the idempotents are what they are called.
+// TestModuli: the moduli are coprime divisors of M below 2^16, their product is M, and the
+// idempotents are 1 modulo their own modulus and 0 modulo the others.
 func TestModuli(t *testing.T) {
 	for _, primes := range [][]uint32{{251, 241, 239, 233}, {251, 241, 239}, {3, 5}, {3}, {251}, {3, 5, 7, 11}} {
 		r, err := ring.New(primes...)
@@ -37,7 +37,7 @@ func TestModuli(t *testing.T) {
 				t.Errorf("%v: modulus %d", r, mod.m)
 			}
 			if e := mod.idempotent; e%mod.m != 1 || e%(r.Modulus()/mod.m) != 0 && mod.m != r.Modulus() {
-				t.Errorf("%v: %d is no idempotent of %d", r, e, mod.m)
+				t.Errorf("%v: %d is not the idempotent of %d", r, e, mod.m)
 			}
 			if top := float64(ring.MaxTerms) * float64(mod.m-1) * float64(mod.m-1); top >= 1<<53 {
 				t.Errorf("%v: a sum of %g", r, top)
@@ -49,7 +49,7 @@ func TestModuli(t *testing.T) {
 	}
 }
 
-// countdown is a context that is done after some looks at it.
+// countdown is a context that is done after a number of looks at it.
 type countdown struct {
 	context.Context
 	looks int

@@ -49,8 +49,8 @@ func product(ctx context.Context, b kernels.Backend, r ring.Ring, op plan.Op, w,
 	return y, errors.Join(p.Evaluate(ctx, y, x), p.Close())
 }
 
-// uniform returns a matrix of seeded words. It draws from the source alone,
-// whose stream is fixed for good.
+// uniform returns a matrix of seeded words. It uses rng.Uint64 alone, whose stream never
+// changes.
 func uniform(rng *rand.Rand, r ring.Ring, rows, cols int) ring.Matrix {
 	m := ring.NewMatrix(rows, cols)
 	for i := range m.Data {
@@ -71,7 +71,7 @@ func mustRing(primes ...uint32) ring.Ring {
 	return r
 }
 
-// operators holds every kind of geometry at small odd sizes.
+// operators has every kind of geometry at small odd sizes.
 var operators = []plan.Op{
 	plan.Dense(1, 1),
 	plan.Dense(1, 37),
@@ -91,7 +91,7 @@ var operators = []plan.Op{
 	conv(plan.Conv2D{H: 10, W: 9, C: 4, OutC: 6, KH: 3, KW: 3, SH: 2, DW: 2, Top: 1, Right: 3, Groups: 2}),
 	conv(plan.Conv2D{H: 6, W: 7, C: 9, OutC: 15, KH: 2, KW: 3, Groups: 3}),
 	conv(plan.Conv2D{H: 6, W: 6, C: 7, OutC: 7, KH: 3, KW: 3, Top: 1, Left: 1, Bot: 1, Right: 1, Groups: 7}), // depthwise
-	conv(plan.Conv2D{H: 6, W: 5, C: 5, OutC: 10, KH: 3, KW: 3, Groups: 5}),                                   // depthwise, two a channel
+	conv(plan.Conv2D{H: 6, W: 5, C: 5, OutC: 10, KH: 3, KW: 3, Groups: 5}),                                   // depthwise, two outputs per channel
 	conv(plan.Conv2D{H: 5, W: 6, C: 11, OutC: 7, KH: 1, KW: 1}),
 	conv(plan.Conv2D{H: 5, W: 7, C: 3, OutC: 4, KH: 1, KW: 1, SH: 2, SW: 2}),
 	conv(plan.Conv2D{H: 5, W: 4, C: 6, OutC: 11, KH: 5, KW: 4}), // kernel = map
@@ -100,8 +100,7 @@ var operators = []plan.Op{
 	conv(plan.Conv2D{H: 2, W: 2, C: 3, OutC: 2, KH: 4, KW: 4, Top: 3, Left: 3, Bot: 3, Right: 3}), // more padding than map
 }
 
-// conv returns the convolution with a stride, dilation and groups of 1 where
-// they are left out.
+// conv returns the convolution, with a stride, dilation or groups of 1 if left out.
 func conv(c plan.Conv2D) plan.Op {
 	for _, size := range []*int{&c.SH, &c.SW, &c.DH, &c.DW, &c.Groups} {
 		*size = max(*size, 1)

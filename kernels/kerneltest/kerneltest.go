@@ -57,15 +57,16 @@ func testDigest(t *testing.T, b kernels.Backend) {
 	}
 }
 
-// example is operands, and the product that is right.
+// example is a pair of operands with the right product.
 type example struct {
 	r          ring.Ring
 	op         plan.Op
 	w, x, want ring.Matrix
 }
 
-// examples returns a test of examples, which are made and worked out once for all backends of
-// a process: that takes longer than most backends do. testMemory sees who changes operands.
+// examples returns a test of the examples that list adds. They are computed once for all
+// backends of a process, as that takes longer than most backends do. All share the operands:
+// testMemory checks that backends do not change them.
 func examples(list func(add func(r ring.Ring, op plan.Op, w, x ring.Matrix))) func(*testing.T, kernels.Backend) {
 	all := sync.OnceValue(func() (all []example) {
 		list(func(r ring.Ring, op plan.Op, w, x ring.Matrix) {
@@ -91,8 +92,8 @@ var testOperators = examples(func(add func(ring.Ring, plan.Op, ring.Matrix, ring
 	}
 })
 
-// testExtremes takes operands of all zeros, of all M-1, and with a single one
-// (which picks a column of w, and shows where each word goes).
+// testExtremes takes operands of all zeros, of all M-1, and with a single 1, which picks
+// one column of w and so shows misplaced words.
 var testExtremes = examples(func(add func(ring.Ring, plan.Op, ring.Matrix, ring.Matrix)) {
 	for _, r := range rings {
 		rng := rand.New(rand.NewPCG(2, uint64(r.Modulus())))
@@ -110,7 +111,7 @@ var testExtremes = examples(func(add func(ring.Ring, plan.Op, ring.Matrix, ring.
 	}
 })
 
-// testTails takes sizes about the powers of two that kernels are blocked by.
+// testTails takes sizes around the powers of two that kernels use as block sizes.
 var testTails = examples(func(add func(ring.Ring, plan.Op, ring.Matrix, ring.Matrix)) {
 	sizes := []int{31, 32, 33, 47, 48, 49, 63, 64, 65, 127, 128, 129}
 	for n := 1; n <= 20; n++ {
@@ -132,7 +133,7 @@ var testTails = examples(func(add func(ring.Ring, plan.Op, ring.Matrix, ring.Mat
 	}
 })
 
-// testTiles takes products large enough to be cut in every direction.
+// testTiles takes products large enough to be cut into tiles in every direction.
 var testTiles = examples(func(add func(ring.Ring, plan.Op, ring.Matrix, ring.Matrix)) {
 	rng := rand.New(rand.NewPCG(4, 0))
 	for _, test := range []struct {
@@ -166,7 +167,7 @@ var testLongestSum = examples(func(add func(ring.Ring, plan.Op, ring.Matrix, rin
 	}
 })
 
-// testBatch: a batch is its rows, each on its own.
+// testBatch: a batch gives the same words as its rows one by one.
 func testBatch(t *testing.T, b kernels.Backend) {
 	r := ring.Q4()
 	rng := rand.New(rand.NewPCG(6, 0))
@@ -186,8 +187,8 @@ func testBatch(t *testing.T, b kernels.Backend) {
 	}
 }
 
-// testMemory: y is overwritten whatever it holds, nothing beside it is
-// touched, x and w stay as they are, and w may change after Load.
+// testMemory: y is overwritten whatever it holds, words beside it are not, x and w are
+// unchanged, and w may change after Load.
 func testMemory(t *testing.T, b kernels.Backend) {
 	r := ring.Q4()
 	rng := rand.New(rand.NewPCG(7, 0))
@@ -296,7 +297,7 @@ func testBadLoad(t *testing.T, b kernels.Backend) {
 		p, err := b.Load(t.Context(), test.ring, test.op, test.w)
 		wantError(t, "Load: "+test.name, err, test.is)
 		if p != nil {
-			t.Errorf("Load: %s: a product beside the error", test.name)
+			t.Errorf("Load: %s: both a product and an error", test.name)
 		}
 		if after := b.Stats(); after != before {
 			t.Errorf("Load: %s: counters go from %+v to %+v", test.name, before, after)
@@ -339,7 +340,7 @@ func testBadEvaluate(t *testing.T, b kernels.Backend) {
 	noError(t, p.Close())
 }
 
-// testContext: nothing is loaded or counted for a caller who has gone.
+// testContext: nothing is loaded or counted once the caller has cancelled.
 func testContext(t *testing.T, b kernels.Backend) {
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -360,7 +361,7 @@ func testContext(t *testing.T, b kernels.Backend) {
 	noError(t, p.Close())
 }
 
-// testLifecycle: counters, and what Close allows after it.
+// testLifecycle: the counters, and the calls that are allowed after Close.
 func testLifecycle(t *testing.T, b kernels.Backend) {
 	if b.Name() == "" {
 		t.Error("no name")
@@ -429,7 +430,7 @@ func noError(t *testing.T, err error) {
 	}
 }
 
-// wantError wants an error that is the given one, or a *ring.ShapeError for nil.
+// wantError wants an error that wraps is, or a *ring.ShapeError if is is nil.
 func wantError(t *testing.T, what string, err, is error) {
 	t.Helper()
 	if shape := (*ring.ShapeError)(nil); is == nil && !errors.As(err, &shape) {

@@ -22,11 +22,11 @@ import (
 
 var faultName = flag.String("fault", "", "the `name` of a fault for TestBig's backend")
 
-// TestBig runs the suite on math/big, so that the suite's own reference and
-// digest stand on it. With -fault it must fail.
+// TestBig runs the suite on a backend with math/big, an independent check of the suite's
+// own reference and digest. With -fault it must fail.
 func TestBig(t *testing.T) {
 	if testing.Short() {
-		t.Skip("the same in every build")
+		t.Skip("independent of build tags and of the race detector")
 	}
 	f, ok := faults[*faultName]
 	if *faultName != "" && !ok {
@@ -35,11 +35,11 @@ func TestBig(t *testing.T) {
 	kerneltest.Run(t, func(testing.TB) kernels.Backend { return openBig(f) })
 }
 
-// TestFaults runs one test of the suite for each fault, in a process of its own
-// (a test that must fail cannot be a subtest), and wants it to fail.
+// TestFaults runs one test of the suite for each fault and wants it to fail. It runs in a
+// process of its own, as a test that must fail cannot be a subtest.
 func TestFaults(t *testing.T) {
 	if testing.Short() {
-		t.Skip("the same in every build")
+		t.Skip("independent of build tags and of the race detector")
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -51,7 +51,7 @@ func TestFaults(t *testing.T) {
 			test := faults[name].caughtBy
 			out, err := exec.Command(self, "-test.run=^TestBig$/^"+test+"$", "-fault="+name).CombinedOutput()
 			if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || !strings.Contains(string(out), "--- FAIL: TestBig/"+test) {
-				t.Errorf("%s passes, or ends otherwise than by failing: %v\n%s", test, err, out)
+				t.Errorf("%s does not fail as a test: %v\n%s", test, err, out)
 			}
 		})
 	}
@@ -92,7 +92,7 @@ type call struct {
 	r       ring.Ring
 	op      plan.Op
 	w, x, y ring.Matrix
-	wrap    uint // where not 0, sums wrap at 2^wrap
+	wrap    uint // sums wrap at 2^wrap, if not 0
 }
 
 // multiply sets y by the definition of the operator.
@@ -138,14 +138,14 @@ func (c call) multiply() {
 	}
 }
 
-// A fault is a way for a backend to be wrong.
+// A fault is an error of a backend.
 type fault struct {
 	caughtBy     string // a test of the suite
 	evaluate     func(c call)
 	keepsWeights bool
 }
 
-// after spoils a right product.
+// after computes the right product, then spoils it.
 func after(spoil func(c call)) func(c call) {
 	return func(c call) {
 		c.multiply()
@@ -153,7 +153,7 @@ func after(spoil func(c call)) func(c call) {
 	}
 }
 
-// with multiplies for another operator or operands.
+// with multiplies with a changed operator or operands.
 func with(change func(c *call)) func(c call) {
 	return func(c call) {
 		c.w.Data, c.x.Data = slices.Clone(c.w.Data), slices.Clone(c.x.Data)
@@ -162,7 +162,7 @@ func with(change func(c *call)) func(c call) {
 	}
 }
 
-// last drops the last term of every sum.
+// last removes the last term of every sum.
 func last(c *call) {
 	for o := range c.w.Rows {
 		c.w.Row(o)[c.w.Cols-1] = 0
@@ -236,12 +236,12 @@ var faults = map[string]fault{
 	"one call at a time": {caughtBy: "Concurrent", evaluate: alone()},
 }
 
-// alone is right only for one call at a time.
+// alone gives a fault that shows only in concurrent calls.
 func alone() func(c call) {
 	var running atomic.Int32
 	return func(c call) {
 		busy := running.Add(1) > 1
-		time.Sleep(time.Millisecond) // in which the next call comes, on one processor too
+		time.Sleep(time.Millisecond) // so that another call comes in between, even on one processor
 		c.multiply()
 		busy = busy || running.Load() > 1
 		running.Add(-1)

@@ -8,17 +8,18 @@ import (
 	"github.com/securenets/securenets/kernels/internal/pages"
 )
 
-// Rates are what was done in one round per nanosecond: 1 is 10^9 per second.
+// Rates are the rates of one round, per nanosecond: 1 is 10^9 per second.
 type Rates struct {
-	Work        float64 // in units of the work's own
+	Work        float64 // in the work's own unit
 	VNNI        float64 // multiply-adds; 0 without AVX-512 VNNI or where AVX2 is measured
 	Words, Wide float64 // multiply-adds; 0 where AVX2 is not measured
 	FMA         float64 // multiply-adds; 0 where not Available
 	Read        float64 // bytes; 0 where not Available
 }
 
-// Products returns how many multiply-adds modulo M the rates allow: one takes four of
-// bytes, or two of 16-bit words, with wide sums if the weights are wide.
+// Products returns the rate of multiply-adds modulo M that the rates allow: one takes four
+// multiply-adds of bytes, or two of 16-bit words, with wide sums unless weights are signed
+// bytes.
 func (r Rates) Products(signedBytes bool) float64 {
 	if signedBytes {
 		return max(r.VNNI/4, r.Words/2)
@@ -38,7 +39,7 @@ type Meter struct {
 }
 
 // NewMeter returns a meter for work and limits of the given number of threads. Read is
-// measured over so many bytes, which should be more than the caches hold.
+// measured over the given number of bytes, which should be more than the caches hold.
 func NewMeter(threads, bytes int) *Meter {
 	m := &Meter{AVX2: avx2 && !avx512, threads: threads}
 	if avx2 {
@@ -47,10 +48,11 @@ func NewMeter(threads, bytes int) *Meter {
 	return m
 }
 
-// Memory returns so many bytes for Read, on large pages if the system grants them.
+// Memory returns the given number of bytes for Read, on large pages if the system grants
+// them.
 func Memory(bytes int) []byte {
 	b := pages.Zeros(bytes)
-	for i := range b { // pages that nobody wrote are all one
+	for i := range b { // unwritten pages share one page of zeros
 		b[i] = byte(i)
 	}
 	return b
@@ -63,7 +65,7 @@ func (m *Meter) Round(work func() float64) Rates {
 	var r Rates
 	each := len(m.memory) / m.threads
 	r.Read = m.limit(func(thread int) float64 { return Read(m.memory[thread*each:][:each]) })
-	work() // brings back what reading drove out of the caches
+	work() // refills the caches after reading
 	products := func() {
 		if m.AVX2 {
 			r.Words += m.limit(func(int) float64 { return Words(100) }) / 2
@@ -79,7 +81,7 @@ func (m *Meter) Round(work func() float64) Rates {
 	return r
 }
 
-// limit returns the rate of all threads, each doing its share.
+// limit returns the total rate of all threads, each of which calls share.
 func (m *Meter) limit(share func(thread int) float64) float64 {
 	if !avx2 {
 		return 0
@@ -112,5 +114,5 @@ func (m *Meter) rate(work func() float64) float64 {
 
 var began = time.Now()
 
-// elapsed returns the time since some moment.
+// elapsed returns the time since the program started.
 func elapsed() time.Duration { return time.Since(began) }

@@ -1,6 +1,6 @@
 // Package roofline measures the peak rates of one thread of this machine for the
 // operations that kernels consist of, so that kernels can be compared with them in the
-// same run. Its loops use AVX-512 and AVX2: without either they do and return nothing.
+// same run. Its loops use AVX-512 or AVX2: without both they do nothing and return 0.
 package roofline
 
 // Available reports whether there is something to measure.
@@ -9,7 +9,7 @@ func Available() bool { return avx2 }
 // HasVNNI reports whether the processor has AVX-512 VNNI.
 func HasVNNI() bool { return avx512 }
 
-// loop is about 10 microseconds of a loop of 12 instructions.
+// loop is the number of iterations of 12 instructions that take about 10 microseconds.
 const loop = 2000
 
 // VNNI does multiply-adds of bytes for about n times 10 microseconds and returns how
@@ -32,8 +32,8 @@ func Words(n int) float64 {
 	return float64(n) * loop * 6 * 16
 }
 
-// Wide is Words with sums of more than 32 bits: each sum of two products is added in full
-// to one sum, modulo 2^32, and without its low half to another one.
+// Wide is Words with sums of more than 32 bits: each sum of two products is added to one
+// sum modulo 2^32, and its high half to another sum.
 func Wide(n int) float64 {
 	if !avx2 || n <= 0 {
 		return 0

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ThreadTime returns the CPU time of the calling thread, on Linux. The goroutine should
-// be locked to the thread.
+// ThreadTime returns the CPU time of the calling thread. The goroutine should be locked to
+// the thread.
 func ThreadTime() time.Duration {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {

@@ -4,5 +4,5 @@ package roofline
 
 import "time"
 
-// ThreadTime returns elapsed time: how long a thread has run is known on Linux.
+// ThreadTime returns elapsed time: the CPU time of a thread is known on Linux only.
 func ThreadTime() time.Duration { return elapsed() }

@@ -2,9 +2,9 @@ package pages
 
 import "golang.org/x/sys/unix"
 
-// adviseLarge asks for large pages for b, which is made of whole ones: for those that
-// are new when they are first written, and to have those that the garbage collector
-// reuses put together. It is advice: without it all is the same but slower.
+// adviseLarge asks for large pages for b, which spans whole ones: new memory gets them when it
+// is first written, and memory that the garbage collector reuses is collapsed into them. If
+// the system refuses, reading is only slower.
 func adviseLarge(b []byte) {
 	_ = unix.Madvise(b, unix.MADV_HUGEPAGE)
 	for i := 0; i < len(b); i += large {

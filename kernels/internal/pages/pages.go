@@ -1,4 +1,4 @@
-// Package pages makes memory that is read through once, from its beginning on.
+// Package pages allocates memory for sequential reading.
 package pages
 
 import "unsafe"
@@ -6,9 +6,9 @@ import "unsafe"
 // large is the size of a large page of memory.
 const large = 2 << 20
 
-// Zeros returns n zeros from the beginning of a cache line on. Many begin with a
-// large page and, where the system grants it, lie on such pages: reading through
-// them then misses less in the cache of addresses.
+// Zeros returns n zeros, aligned to a cache line. From 2 MiB on they are aligned to a large
+// page and lie on large pages if the system grants them: reading them then has fewer TLB
+// misses.
 func Zeros(n int) []byte {
 	align := 64
 	if n >= large {

@@ -13,7 +13,7 @@ func TestZeros(t *testing.T) {
 			align = large
 		}
 		if at := uintptr(unsafe.Pointer(unsafe.SliceData(b))); len(b) != n || cap(b) != n || at%align != 0 {
-			t.Errorf("%d bytes: %d of them, at %#x", n, len(b), at)
+			t.Errorf("%d bytes: got %d, at %#x", n, len(b), at)
 		}
 		for i, a := range b {
 			if a != 0 {

@@ -15,7 +15,7 @@ func avx2() string {
 	return a.String()
 }
 
-// highSums is how far the high halves of sums lie behind the low ones.
+// highSums is the distance of the high halves of sums from the low ones, in bytes.
 const highSums = maxPrime / 2 * maxRows * rowBytes
 
 // split256 writes splitAVX2, 16 words at a time, with every step in float32:
@@ -77,8 +77,8 @@ func (a *asm) broadcast(word uint32, y int) {
 	a.i("VPBROADCASTD X%d, Y%d", y, y)
 }
 
-// loop256 writes a loop over the steps of a part's runs, for so many times so many
-// rows, between what sets sums up and what puts them away:
+// loop256 writes a loop over the steps of a part's runs, for some rows, repeated times times.
+// begin loads the sums of these rows, and end stores them:
 //
 //	AX  tile                        R8, R11  1 and 3 strides of x, and 5 in AX
 //	SI  weights, R9 bytes a step    R10      times left
@@ -137,7 +137,7 @@ func loop256(a *asm, name string, rows, weight int, begin, step, end func()) {
 	a.i("RET")
 }
 
-// row256 is the place of a row of x.
+// row256 returns the address of a row of x.
 func row256(row int) string {
 	return [6]string{"(DI)", "(DI)(R8*1)", "(DI)(R8*2)", "(DI)(R11*1)", "(DI)(R8*4)", "(DI)(AX*1)"}[row]
 }

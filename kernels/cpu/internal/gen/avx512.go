@@ -6,7 +6,7 @@ import "fmt"
 const (
 	maxRows  = 12      // rows of x in a tile
 	rowBytes = 4 * 32  // sums of one row
-	bias     = 1 << 31 // where a sum starts, so that it is an unsigned word
+	bias     = 1 << 31 // initial value of a sum, which makes it an unsigned word
 	maxPrime = 4       // primes in a ring
 )
 
@@ -235,7 +235,7 @@ func sums512(a *asm, vectors, rows int) {
 	a.i("JMP next")
 }
 
-// rowAt is the address of a row of x, at bytes past the current step.
+// rowAt returns the address of a row of x, at bytes past the current step.
 func rowAt(row, bytes int) string {
 	base := "DI"
 	if row >= 6 {
@@ -244,7 +244,7 @@ func rowAt(row, bytes int) string {
 	return fmt.Sprintf("%d(%s)", bytes, base) + [6]string{"", "(R8*1)", "(R8*2)", "(R9*1)", "(R8*4)", "(R10*1)"}[row%6]
 }
 
-// sumsOf has the places of the primes' sums, from a row of the first on.
+// sumsOf completes the address of a row of the first prime's sums to that of each prime's.
 var sumsOf = [maxPrime]string{"", "(R9*1)", "(R9*2)", "(R10*1)"}
 
 // crt512 writes the reconstruction of the words from their sums s_i, a row at a

@@ -21,10 +21,10 @@ import (
 	cublas "gorgonia.org/cu/blas"
 )
 
-// Error is a failed call that gorgonia.org/cu does not make.
+// Error is the failure of a call of this package.
 type Error struct {
 	Call string
-	Code int // CUresult, or cublasStatus_t where BLAS is set
+	Code int // CUresult, or cublasStatus_t if BLAS is set
 	BLAS bool
 }
 
@@ -49,18 +49,18 @@ func status(call string, r C.cublasStatus_t) error {
 	return &Error{Call: call, Code: int(r), BLAS: true}
 }
 
-// Kind is what a failure means to who made the call.
+// Kind is what a failure means for the caller.
 type Kind int
 
 const (
-	Failed      Kind = iota // the call was refused: the device works on
-	Unsupported             // the device or library does not have it
+	Failed      Kind = iota // the call failed; the device still works
+	Unsupported             // the device or library lacks the feature
 	OutOfMemory             // of the device or of pinned memory
-	Lost                    // the context is of no more use
+	Lost                    // the context is unusable
 )
 
-// KindOf sorts an error of this package, of gorgonia.org/cu or of its package blas, the
-// worst of several. What it does not know counts as a lost device.
+// KindOf returns the kind of an error of this package, of gorgonia.org/cu or of its package
+// blas, and the worst kind of joined errors. Unknown errors count as a lost device.
 func KindOf(err error) Kind {
 	switch e := err.(type) {
 	case *Error:
@@ -81,7 +81,7 @@ func KindOf(err error) Kind {
 		}
 		return worst
 	}
-	if reflect.TypeOf(err) == reflect.TypeOf(error(cu.OutOfMemory)) { // its type has no name outside
+	if reflect.TypeOf(err) == reflect.TypeOf(error(cu.OutOfMemory)) { // cu does not export its type
 		return cudaKind(int(reflect.ValueOf(err).Int()))
 	}
 	return Lost
@@ -117,8 +117,8 @@ var opened struct {
 	driver, blas string
 }
 
-// Open loads the first of the driver libraries that can be had, and of those of
-// cuBLAS, for the whole process. Opening again does nothing.
+// Open loads the first driver library that can be opened, and the first of cuBLAS, for the
+// whole process. Opening again does nothing.
 func Open(drivers, blas []string) error {
 	opened.Lock()
 	defer opened.Unlock()
@@ -157,8 +157,8 @@ func first(paths []string, open func(path, why *C.char, n C.int) C.int) (string,
 	return "", failed
 }
 
-// HostAlloc returns pinned memory, which every device copies from and to while its
-// caller goes on. It is C's: cu.MemFreeHost frees it.
+// HostAlloc returns pinned memory, for asynchronous copies with every device. The memory is
+// not Go's: cu.MemFreeHost frees it.
 func HostAlloc(bytes int64) (unsafe.Pointer, error) {
 	var p unsafe.Pointer
 	const portable = 1
@@ -166,19 +166,19 @@ func HostAlloc(bytes int64) (unsafe.Pointer, error) {
 	return p, err
 }
 
-// SetShared lets a function's blocks have so many bytes of shared memory.
+// SetShared sets the maximum bytes of dynamic shared memory of a function's blocks.
 func SetShared(fn cu.Function, bytes int) error {
 	f := *(*C.CUfunction)(unsafe.Pointer(&fn))
 	return result("cuFuncSetAttribute", C.cuFuncSetAttribute(f, C.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, C.int(bytes)))
 }
 
-// Grid is the shape of a launch: blocks, threads of each, and bytes of shared memory.
+// Grid is the shape of a launch: blocks, threads per block, and bytes of shared memory.
 type Grid struct {
 	X, Y, Z, Threads, Shared int
 }
 
-// Launch queues fn on a stream. cu.Function.Launch takes parameters of 8 bytes, this
-// one of any size: params are pointers to values without pointers of Go's.
+// Launch queues fn on a stream. Parameters have any size, unlike those of cu.Function.Launch,
+// which have 8 bytes. They must hold no Go pointers.
 func Launch(fn cu.Function, g Grid, stream cu.Stream, params ...Param) error {
 	size := 0
 	for _, p := range params {
@@ -197,39 +197,39 @@ func Launch(fn cu.Function, g Grid, stream cu.Stream, params ...Param) error {
 // Param is a kernel's parameter as bytes.
 type Param []byte
 
-// Arg returns *v as a parameter. T has C's layout of the kernel's.
+// Arg returns *v as a parameter. T must have the layout of the kernel's parameter in C.
 func Arg[T any](v *T) Param {
 	return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
 }
 
-// TensorMap is what a device's copy engine knows of a matrix. Its content is the driver's.
+// TensorMap describes a matrix to a device's copy engine. Its content is opaque.
 type TensorMap [128]byte
 
-// Rows describes images, image bytes apart, of rows, stride bytes apart, of so many
-// bytes, to be copied in boxes of height rows by 128 bytes.
+// Rows describes images that lie Image bytes apart. Their rows lie Stride bytes apart and have
+// Bytes bytes. They are copied in boxes of Height rows by 128 bytes.
 type Rows struct {
 	Base                                       cu.DevicePtr
 	Bytes, Rows, Images, Stride, Image, Height int
 }
 
-// NewTensorMap has the driver encode r.
+// NewTensorMap returns r as encoded by the driver.
 func NewTensorMap(r Rows) (m TensorMap, err error) {
 	err = result("cuTensorMapEncodeTiled", C.driver_tensor_map(unsafe.Pointer(&m), C.CUdeviceptr(r.Base),
 		C.uint64_t(r.Bytes), C.uint64_t(r.Rows), C.uint64_t(r.Images), C.uint64_t(r.Stride), C.uint64_t(r.Image), C.uint32_t(r.Height)))
 	return m, err
 }
 
-// handle returns the cuBLAS handle, which gorgonia.org/cu/blas has as the first field.
+// handle returns the cuBLAS handle, which is the first field of cublas.Standard.
 func handle(b *cublas.Standard) C.cublasHandle_t {
 	return *(*C.cublasHandle_t)(unsafe.Pointer(b))
 }
 
-// SetStream has b's products queued on a stream.
+// SetStream sets the stream that b queues products on.
 func SetStream(b *cublas.Standard, s cu.Stream) error {
 	return status("cublasSetStream", C.cublasSetStream(handle(b), C.cudaStream_t(unsafe.Pointer(s.C()))))
 }
 
-// Pedantic has b compute in the precision asked for, without emulation.
+// Pedantic makes b compute in the requested precision, without emulation.
 func Pedantic(b *cublas.Standard) error {
 	return status("cublasSetMathMode", C.cublasSetMathMode(handle(b), C.CUBLAS_PEDANTIC_MATH))
 }
@@ -240,13 +240,13 @@ func BLASVersion(b *cublas.Standard) (string, error) {
 	if err := status("cublasGetVersion", C.cublasGetVersion(handle(b), &v)); err != nil {
 		return "", err
 	}
-	if v < 100000 { // as it was numbered until 10
+	if v < 100000 { // the numbering until version 10
 		return fmt.Sprintf("%d.%d.%d", v/1000, v%1000/100, v%100), nil
 	}
 	return fmt.Sprintf("%d.%d.%d", v/10000, v%10000/100, v%100), nil
 }
 
-// Type is that of a product's elements.
+// Type is the type of a product's elements.
 type Type int
 
 const (
@@ -267,7 +267,7 @@ var gemmTypes = map[Type]struct {
 }
 
 // Gemm is a batch of products C = A B^T of row-major matrices: A is M x K, B N x K, C
-// M x N. LD are the elements from row to row, Step those from matrix to matrix.
+// M x N. LD is the number of elements from row to row, Step from matrix to matrix.
 type Gemm struct {
 	Type                Type
 	M, N, K, Batch      int
@@ -279,7 +279,7 @@ type Gemm struct {
 // Multiply queues g. For Int8, K and LDs must be multiples of 4.
 func Multiply(b *cublas.Standard, g Gemm) error {
 	t := gemmTypes[g.Type]
-	// In cuBLAS' column order, C^T = B A^T. One and zero in each type of scalar.
+	// In cuBLAS' column-major order, C^T = B A^T. The scalars' type depends on that of products.
 	var one, zero [8]byte
 	switch g.Type {
 	case Int8:
@@ -298,8 +298,8 @@ func Multiply(b *cublas.Standard, g Gemm) error {
 		C.int(g.Batch), t.compute, C.CUBLAS_GEMM_DEFAULT))
 }
 
-// Floats returns n float64 of a device's, to be handed to gorgonia.org/cu/blas and
-// never looked at.
+// Floats returns n float64 in device memory as a slice for gorgonia.org/cu/blas. Go code must
+// not read or write its elements.
 func Floats(p cu.DevicePtr, n int) []float64 {
 	return unsafe.Slice(*(**float64)(unsafe.Pointer(&p)), n)
 }

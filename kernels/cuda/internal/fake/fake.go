@@ -1,8 +1,8 @@
 //go:build gpu && cgo && linux && amd64
 
-// Package fake is a CUDA driver, a cuBLAS and an NVML for tests, over the host's memory
-// and with failures on demand. It shows that what is asked of a device is right; what a
-// real one computes, and how fast, it does not show.
+// Package fake is a CUDA driver, a cuBLAS and an NVML for tests, in the host's memory and with
+// failures on demand. It checks the calls that are made, not what a real device computes, nor
+// how fast.
 package fake
 
 /*
@@ -37,8 +37,8 @@ import (
 	"unsafe"
 )
 
-// Build compiles the library into a folder, with flags for the compiler, opens it for
-// the functions below, and returns its path.
+// Build compiles the library into dir, with flags for the compiler, opens it for the
+// functions below, and returns its path.
 func Build(dir string, flags ...string) (string, error) {
 	_, here, _, _ := runtime.Caller(0)
 	path := filepath.Join(dir, "libfake.so")
@@ -61,21 +61,21 @@ func Open(path string) error {
 	return nil
 }
 
-// Machine is what there is.
+// Machine describes the machine that the library presents.
 type Machine struct {
 	Devices      int
 	Major, Minor int   // compute capability
-	Memory       int64 // bytes, of each device
-	NoInt8       bool  // of cuBLAS
+	Memory       int64 // bytes of each device
+	NoInt8       bool  // cuBLAS has no int8 products
 	NoNVML       bool
 }
 
-// Hopper is a machine with so many devices of compute capability 9.0.
+// Hopper returns a machine with the given number of devices of compute capability 9.0.
 func Hopper(devices int) Machine {
 	return Machine{Devices: devices, Major: 9, Memory: 1 << 32}
 }
 
-// Set makes the machine this one.
+// Set sets the machine.
 func Set(m Machine) {
 	yes := func(b bool) C.long {
 		if b {
@@ -95,8 +95,8 @@ const (
 // Any is any device.
 const Any = -1
 
-// Fail has a call fail, with a code of the driver's: of those named so, or of all for
-// "", made on a device from now on, the one with this number, from 1. 0 takes it back.
+// Fail makes a call fail with a code of the driver: the call number at, counted from 1 and from
+// now on, of those with the given name ("" for any) on the given device. at 0 cancels it.
 func Fail(name string, at, code, device int) {
 	n := C.CString(name)
 	defer C.free(unsafe.Pointer(n))
@@ -110,13 +110,13 @@ func Failed() string {
 	return C.GoString(&name[0])
 }
 
-// Counts are what is alive, and how much was done.
+// Counts are the resources in use, and the numbers of calls and launches.
 type Counts struct {
 	Bytes, Pinned, Streams, Handles, Contexts, Modules, Events int
 	Calls, Launches                                            int
 }
 
-// Alive returns the counts now.
+// Alive returns the current counts.
 func Alive() Counts {
 	var c C.counts
 	C.alive(&c)
@@ -124,7 +124,7 @@ func Alive() Counts {
 		int(c.calls), int(c.launches)}
 }
 
-// Left are the counts of what should be gone when all is closed.
+// Left returns the counts that should be zero when all is closed.
 func (c Counts) Left() Counts {
 	c.Calls, c.Launches = 0, 0
 	return c

@@ -11,7 +11,7 @@ import (
 	"slices"
 )
 
-// own are functions that the package itself defines.
+// own are the functions that the package defines itself.
 var own = []string{"cuInit"}
 
 func main() {
