@@ -6,7 +6,7 @@
 //	host  ◀── lie ──────  Proxy  ◀── answer ───  honest daemon
 //
 // Everything except the answers of Evaluate passes unchanged, as bytes. An honest proxy
-// shows what a cloud sees: Record keeps the words that it receives.
+// also shows what a cloud sees: Record keeps the words that the proxy receives.
 package adversary
 
 import (
@@ -31,8 +31,8 @@ const (
 	Always   = -1
 )
 
-// Proxy forwards calls to an honest daemon and lies as it is told. It starts
-// honest, and may be used by several goroutines at once.
+// Proxy forwards calls to an honest daemon and lies as told. It starts honest, and may be used
+// by several goroutines at once.
 type Proxy struct {
 	addr     string
 	plan     plan.Plan
@@ -42,29 +42,29 @@ type Proxy struct {
 
 	mu      sync.Mutex
 	lie     Lie
-	layer   int // where to lie
-	left    int // lies to be told yet
+	layer   int // to lie about
+	left    int // lies still to be told
 	told    int
-	order   int                 // counts what it was told to do
-	wrong   [2]int              // words of the last lie that are not right, and all
-	answers map[place][]uint32  // the latest honest ones
-	latest  map[uint32][]uint32 // of them, by layer
+	order   int                 // number of calls of Tell
+	wrong   [2]int              // wrong words of the last lie, and all words
+	answers map[place][]uint32  // the latest honest answers
+	latest  map[uint32][]uint32 // the same by layer, of any model
 	peer    *Proxy
 
-	recorded uint32 // layer
-	wanted   int    // words of it
+	recorded uint32 // layer to record
+	wanted   int    // words to record
 	seen     []uint32
 }
 
-// place is where an answer comes from.
+// place identifies the product that an answer is of.
 type place struct {
 	model string // digest
 	layer uint32
 }
 
 // Start serves a proxy at addr for the daemon at upstream, both "unix:/path".
-// p is the plan of the model that is used through it; of others the ring is the
-// same. Without operators in p, lies that need to know one are not told.
+// p is the plan of the model that is used through it; other models must have the same ring.
+// If p has no operators, lies that depend on one are not told.
 func Start(addr, upstream string, p plan.Plan) (*Proxy, error) {
 	path, err := wire.SocketPath(addr)
 	if err != nil {
@@ -89,7 +89,7 @@ func Start(addr, upstream string, p plan.Plan) (*Proxy, error) {
 // Addr returns the address that the proxy serves.
 func (p *Proxy) Addr() string { return p.addr }
 
-// Conspire lets p use what another cloud answered that has another role.
+// Conspire lets p use the answers of another cloud, which has another role.
 func (p *Proxy) Conspire(with *Proxy) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -104,9 +104,9 @@ func (p *Proxy) Close() error {
 	return err
 }
 
-// Tell has the proxy lie the given number of times (or Always), in answers of
-// one layer (or AnyLayer) to requests that come from now on. An answer that the lie would leave as it is does not
-// count: the next one is tried. What an earlier Tell left is dropped.
+// Tell makes the proxy lie the given number of times (or Always), in answers of one layer (or
+// AnyLayer) to requests from now on. An answer that the lie would not change does not count:
+// the next one is tried. Lies left over from an earlier Tell are dropped.
 func (p *Proxy) Tell(l Lie, layer, times int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -117,40 +117,40 @@ func (p *Proxy) Tell(l Lie, layer, times int) {
 // BeHonest ends lying.
 func (p *Proxy) BeHonest() { p.Tell(Lie{}, AnyLayer, 0) }
 
-// Told returns how many lies were told since Tell.
+// Told returns the number of lies told since Tell.
 func (p *Proxy) Told() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.told
 }
 
-// Wrong returns how many words of the last lie were not those of the right
-// answer, and how many words that has.
+// Wrong returns the number of wrong words in the last lie, and the number of words in the
+// right answer.
 func (p *Proxy) Wrong() (wrong, all int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.wrong[0], p.wrong[1]
 }
 
-// Record has the proxy keep the next words that it is sent for a layer, or those that
-// seeds expand to, at most n.
+// Record makes the proxy keep the next words that it receives for a layer, or that seeds
+// expand to, at most n.
 func (p *Proxy) Record(layer uint32, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.recorded, p.wanted, p.seen = layer, n, nil
 }
 
-// Seen returns the words kept since Record, in the order in which they came.
+// Seen returns the words kept since Record, in order of arrival.
 func (p *Proxy) Seen() []uint32 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.seen)
 }
 
-// forward passes one call of any method on, message by message.
+// forward forwards one call of any method, message by message.
 func (p *Proxy) forward(_ any, host grpc.ServerStream) error {
 	method, _ := grpc.MethodFromServerStream(host)
-	// The daemon's stream ends with the host's context: gRPC ends that when forward returns.
+	// The daemon's stream ends with the host's context, which gRPC cancels when forward returns.
 	desc := &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}
 	daemon, err := p.upstream.NewStream(host.Context(), desc, method, grpc.ForceCodecV2(codec{}))
 	if err != nil {
@@ -166,17 +166,17 @@ func (p *Proxy) forward(_ any, host grpc.ServerStream) error {
 	return relay(host, daemon, pass)
 }
 
-// question is what the proxy remembers of a request.
+// question is the proxy's record of a request.
 type question struct {
 	place
 	rows     int
-	order    int    // of the proxy's, as it came
-	previous uint64 // id of the call that is answered before
+	order    int    // the proxy's order when it came
+	previous uint64 // id of the call answered before it
 }
 
 // evaluation is one Evaluate stream.
 type evaluation struct {
-	ctx   context.Context // ends as the host hangs up
+	ctx   context.Context // ends when the host hangs up
 	proxy *Proxy
 	mu    sync.Mutex
 	asked map[uint64]question // by id
@@ -197,14 +197,14 @@ func (e *evaluation) response(r *wire.Response) {
 	delete(e.asked, r.ID)
 	e.mu.Unlock()
 	if e.ctx.Err() != nil {
-		return // the host hung up, and hears no lie
+		return // the host hung up and receives no lie
 	}
 	if late := e.proxy.answer(q, r); late {
 		<-e.ctx.Done()
 	}
 }
 
-// record keeps the words of a request that are wanted. It returns the present order.
+// record keeps the words of a request as Record asked for. It returns the current order.
 func (p *Proxy) record(r *wire.Request) (order int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -220,15 +220,15 @@ func (p *Proxy) record(r *wire.Request) (order int) {
 	return p.order
 }
 
-// expand returns the words of a request's seed. Without one, or where it fits no row of
-// the layer, it reports false.
+// expand returns the words of a request's seed, or false if it has none or does not fit the
+// layer.
 func (p *Proxy) expand(r *wire.Request) ([]uint32, bool) {
 	if r.Seed == nil || len(r.Seed.Key) != len(prg.Seed{}) || int(r.Layer) >= len(p.plan.Ops) {
 		return nil, false
 	}
 	in, rows := p.plan.Ops[r.Layer].InLen(), uint64(r.Rows)
 	if rows > wire.MaxPayload/uint64(in) {
-		return nil, false // no daemon takes it
+		return nil, false // every daemon refuses it
 	}
 	words, seed := make([]uint32, int(rows)*in), prg.New(prg.Seed(r.Seed.Key))
 	for i := range rows {
@@ -237,8 +237,7 @@ func (p *Proxy) expand(r *wire.Request) ([]uint32, bool) {
 	return words, true
 }
 
-// answer puts a lie in the place of an answer, where one is due. It reports
-// whether that is to be sent late.
+// answer replaces an answer by a lie, if one is due. It reports whether to send it late.
 func (p *Proxy) answer(q question, r *wire.Response) (late bool) {
 	words, ok := p.decode(r.Words, q.rows)
 	if !ok {
@@ -280,8 +279,8 @@ func (p *Proxy) answer(q question, r *wire.Response) (late bool) {
 	return late
 }
 
-// peers returns what the peer's daemon answered last for a layer, or nil. Its model is
-// another one where roles hold different weights.
+// peers returns the last answer of the peer's daemon for a layer, or nil. It may be of another
+// model, as roles may hold different weights.
 func (p *Proxy) peers(layer uint32) []uint32 {
 	p.mu.Lock()
 	peer := p.peer
@@ -294,8 +293,8 @@ func (p *Proxy) peers(layer uint32) []uint32 {
 	return peer.latest[layer]
 }
 
-// decode returns the words of a batch of rows, and false for what is none: an
-// error, a seed, and what the other side is to refuse.
+// decode returns the words of a batch of rows, or false for messages without valid words: an
+// error, a seed, or bytes that the receiver will refuse.
 func (p *Proxy) decode(b mem.BufferSlice, rows int) ([]uint32, bool) {
 	words := make([]uint32, b.Len()/p.plan.Ring.WordBytes())
 	if rows == 0 || len(words) == 0 || len(words)%rows != 0 {

@@ -26,10 +26,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// cols is the words of a row that honest sends, whatever it is asked.
+// cols is the number of words in the rows that honest sends, whatever the request.
 const cols = 8
 
-// honest answers layer l with the first word of each row times l+2 and counted on.
+// honest answers each input word x of layer l with a row that counts up from x·(l+2)·1,000,003.
 type honest struct {
 	pb.UnimplementedSecureNetsServer
 	ring ring.Ring
@@ -135,7 +135,7 @@ func newCaller(t *testing.T, r ring.Ring, conn *grpc.ClientConn) *caller {
 	return &caller{T: t, ring: r, stream: stream}
 }
 
-// ask returns the words of one answer, which may be none of the ring's.
+// ask returns the words of one answer, which need not be canonical.
 func (c *caller) ask(layer uint32, x []uint32) []uint32 {
 	c.Helper()
 	id, y := c.askOf("a", layer, x)
@@ -145,7 +145,7 @@ func (c *caller) ask(layer uint32, x []uint32) []uint32 {
 	return y
 }
 
-// askOf asks a model. It returns the answer's id, too.
+// askOf is ask for a given model. It also returns the answer's id.
 func (c *caller) askOf(model string, layer uint32, x []uint32) (id uint64, y []uint32) {
 	c.Helper()
 	c.send(model, layer, x)
@@ -178,7 +178,7 @@ func (c *caller) send(model string, layer uint32, x []uint32) {
 	}
 }
 
-// TestForwards: what is no answer of Evaluate passes unchanged.
+// TestForwards: everything except answers of Evaluate passes unchanged.
 func TestForwards(t *testing.T) {
 	_, conn := start(t, ring.Q4())
 	rpc := pb.NewSecureNetsClient(conn)
@@ -225,7 +225,7 @@ func TestForwards(t *testing.T) {
 	}
 }
 
-// changed returns how many words of two answers differ.
+// changed returns the number of words in which two answers differ.
 func changed(a, b []uint32) (n int) {
 	for i := range a {
 		if a[i] != b[i] {
@@ -235,14 +235,14 @@ func changed(a, b []uint32) (n int) {
 	return n
 }
 
-// TestLies: each lie changes what its name says, is told as often as asked, in
-// the layer asked for, and leaves the answers around it as they are.
+// TestLies: each lie makes the change that its name says, is told as often and in the layer as
+// asked, and does not affect other answers.
 func TestLies(t *testing.T) {
 	x := []uint32{5, 6, 7, 8}
 	words := len(x) * cols
 	row := func(y []uint32, i int) []uint32 { return y[i*cols : (i+1)*cols] }
 	older, foreign, theirs := []uint32{9, 10, 11, 12}, []uint32{13, 14, 15, 16}, []uint32{17, 18}
-	// plusOne reports whether the words of which where says so, and no others, are 1 more.
+	// plusOne reports whether exactly the words for which where is true are 1 more.
 	plusOne := func(r ring.Ring, lie, right []uint32, where func(i int) bool) bool {
 		for i := range right {
 			want := right[i]
@@ -345,7 +345,7 @@ func TestLies(t *testing.T) {
 		c := newCaller(t, r, conn)
 		right := honest{ring: r}.want(1, x)
 		if _, y := c.askOf("b", 0, foreign); !slices.Equal(y, honest{ring: r}.want(0, foreign)) {
-			t.Fatal("an honest answer is none")
+			t.Fatal("an honest answer is wrong")
 		}
 		for _, lie := range adversary.Lies() {
 			if lie.Kind == adversary.Late {
@@ -353,7 +353,7 @@ func TestLies(t *testing.T) {
 			}
 			check := checks[lie.Name]
 			if check == nil {
-				t.Errorf("no check of %q", lie.Name)
+				t.Errorf("lie %q is not tested", lie.Name)
 				continue
 			}
 			p.Tell(lie, 1, 1)
@@ -380,7 +380,7 @@ func TestLies(t *testing.T) {
 	}
 }
 
-// TestLate: the right answer does not come while the host waits.
+// TestLate: a late answer does not arrive while the host waits.
 func TestLate(t *testing.T) {
 	p, conn := start(t, ring.Q4())
 	lies := adversary.Lies()
@@ -398,7 +398,7 @@ func TestLate(t *testing.T) {
 		for p.Told() == 0 && t.Context().Err() == nil {
 			time.Sleep(time.Millisecond)
 		}
-		time.Sleep(100 * time.Millisecond) // in which the answer is not to come
+		time.Sleep(100 * time.Millisecond) // the answer must not come in this time
 		hangUp()
 	}()
 	var resp wire.Response
@@ -419,7 +419,7 @@ func TestAlways(t *testing.T) {
 	}
 }
 
-// TestNoLie: a lie that would leave an answer as it is waits for the next.
+// TestNoLie: a lie that would not change an answer is kept for the next one.
 func TestNoLie(t *testing.T) {
 	p, conn := start(t, ring.Q4())
 	c := newCaller(t, ring.Q4(), conn)
@@ -431,7 +431,7 @@ func TestNoLie(t *testing.T) {
 		c.ask(0, []uint32{1})
 		c.ask(0, []uint32{1, 1})
 		if p.Told() != 0 {
-			t.Error("told where it is none")
+			t.Error("a lie is told that changes nothing")
 		}
 		if c.ask(0, []uint32{1, 2}); p.Told() != 1 {
 			t.Error("not told where it could be")
@@ -451,7 +451,7 @@ func TestRecord(t *testing.T) {
 		t.Errorf("saw %v, want %v", got, want)
 	}
 
-	// Of a seed it is what the daemon expands.
+	// For a seed, the words are those that the daemon expands.
 	seed := prg.Seed{1, 2, 3}
 	var want []uint32
 	for i := range uint64(2) {
@@ -490,8 +490,7 @@ func TestStart(t *testing.T) {
 	}
 }
 
-// TestUpstreamGone: a daemon that is not there is an error of the call, and
-// the proxy stays.
+// TestUpstreamGone: a call to a missing daemon fails, and the proxy keeps running.
 func TestUpstreamGone(t *testing.T) {
 	dir := t.TempDir()
 	p, err := adversary.Start("unix:"+filepath.Join(dir, "p"), "unix:"+filepath.Join(dir, "none"), plan.Plan{Ring: ring.Q4()})

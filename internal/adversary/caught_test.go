@@ -59,7 +59,7 @@ func dense(in, out int) *graph.Dense {
 	return &graph.Dense{In: in, Out: out, W: gaussian(in * out), B: gaussian(out)}
 }
 
-// startDaemons runs an honest daemon for each role that a scheme has.
+// startDaemons runs an honest daemon for each role of a scheme.
 func startDaemons(t *testing.T) (addrs []string) {
 	most := 0
 	for _, s := range transform.Schemes() {
@@ -102,8 +102,8 @@ func startDaemon(t *testing.T) (addr string) {
 	return ""
 }
 
-// victim is a host whose clouds are all behind proxies, one a role, which
-// conspire and have seen answers of another model.
+// victim is a host with every role's cloud behind a proxy. The proxies conspire and have seen
+// answers of another model.
 type victim struct {
 	*testing.T
 	host    *cpu.Backend
@@ -112,8 +112,7 @@ type victim struct {
 	secret  *hostclient.Secret
 }
 
-// newVictim seals a network for daemons, one a role, which are given it, and
-// answer n samples.
+// newVictim seals a network, uploads it to daemons, one per role, and infers n samples.
 func newVictim(t *testing.T, daemons []string, model []byte, scheme transform.Scheme, n int) *victim {
 	t.Helper()
 	v := &victim{T: t, host: cpu.New(cpu.Options{})}
@@ -164,7 +163,7 @@ func (v *victim) seal(model []byte, scheme transform.Scheme) {
 	}
 }
 
-// dial returns new clients, which no lie was told yet.
+// dial returns new clients, which have not received a lie yet.
 func (v *victim) dial() []*hostclient.Client {
 	clients := make([]*hostclient.Client, len(v.proxies))
 	for role, p := range v.proxies {
@@ -193,8 +192,8 @@ func (v *victim) infer(clients []*hostclient.Client, x []float32, n int, timeout
 	return y, s.Stats(), err
 }
 
-// deceived infers with new clients, of which a role's cloud tells a lie of a layer. Where that is
-// an answer that comes too late, and the machine was too late before it, the host waits for longer.
+// deceived infers with new clients while a role's cloud tells a lie about a layer. If the lie is
+// a late answer and the host timed out before it, deceived repeats with a longer timeout.
 func (v *victim) deceived(lie adversary.Lie, role, layer int, x []float32, n int) (clients []*hostclient.Client, y []float32, stats hostclient.Stats, err error) {
 	wait := time.Minute
 	if lie.Kind == adversary.Late {
@@ -212,14 +211,14 @@ func (v *victim) deceived(lie adversary.Lie, role, layer int, x []float32, n int
 	}
 }
 
-// caught returns what is wrong with how the host took a lie of a role's cloud:
-// nothing where it has the right type, names that cloud, and no value came out.
+// caught returns what is wrong with the host's reaction to a lie of a role's cloud. It returns
+// nil if the error has the right type and names that cloud, and no value was returned.
 func caught(lie adversary.Lie, role int, y []float32, stats hostclient.Stats, err error) error {
 	var wrong *verify.RejectedError
 	var liar *hostclient.CloudError
 	switch {
 	case y != nil || stats.Samples != 0:
-		return fmt.Errorf("gave %d values out", len(y))
+		return fmt.Errorf("%d values were returned", len(y))
 	case lie.Kind == adversary.Late && err != nil: // others may have been late, too
 		if !strings.Contains(err.Error(), fmt.Sprintf("role %d at", role)) {
 			return fmt.Errorf("role %d is not named: %w", role, err)
@@ -237,11 +236,11 @@ func caught(lie adversary.Lie, role int, y []float32, stats hostclient.Stats, er
 	return nil
 }
 
-// patience is how long a host waits for an answer that comes too late, at first.
+// patience is a host's first timeout for a late answer.
 const patience = 200 * time.Millisecond
 
-// TestEveryLieIsCaught: of every scheme, in every layer, the host names who told
-// it a lie, for what it is, and gives out nothing.
+// TestEveryLieIsCaught: for every scheme and layer, the host reports the right error, names the
+// lying cloud, and returns no values.
 func TestEveryLieIsCaught(t *testing.T) {
 	daemons := startDaemons(t)
 	const n, layers = 8, 3
@@ -296,8 +295,8 @@ func small(t *testing.T) (model []byte, input int) {
 	return chain(t, graph.Shape{H: 4, W: 4, C: 1}, conv(4), graph.ReLU{}, graph.Reshape{To: graph.Vector(12)}, dense(12, 5)), 16
 }
 
-// TestForgedAnswers: 10,000 forged answers of every kind, to every scheme, layer
-// and role in turn; each is found for what it is, and whose it is.
+// TestForgedAnswers: each of 10,000 forged answers of every kind, for every scheme, layer and
+// role in turn, gives the right error and names the right cloud.
 func TestForgedAnswers(t *testing.T) {
 	forged, workers := 10_000, 4
 	const n = 3 // samples in a call
@@ -337,7 +336,7 @@ func TestForgedAnswers(t *testing.T) {
 				v := victims[turn.scheme]
 				p := v.proxies[turn.role]
 				clients, y, stats, err := v.deceived(turn.lie, turn.role, turn.layer, gaussian(n*input), n)
-				for range 50 { // of few words none may have an alias: then none was sent
+				for range 50 { // with few words there may be none to alias; then no lie was told
 					if err != nil || p.Told() != 0 {
 						break
 					}
@@ -362,7 +361,7 @@ func TestForgedAnswers(t *testing.T) {
 	}
 }
 
-// TestHonestAnswers: of 102,000 honest answers, of every scheme, none is rejected.
+// TestHonestAnswers: none of 102,000 honest answers, over all schemes, is rejected.
 func TestHonestAnswers(t *testing.T) {
 	answers, n := 102_000, 500
 	if testing.Short() {

@@ -7,33 +7,33 @@ import (
 	"github.com/securenets/securenets/internal/ring"
 )
 
-// Kind is what is wrong with a lie, and so what a host may call it.
+// Kind is the way in which an answer is wrong, and so the error that a host may report.
 type Kind int
 
 const (
-	Wrong     Kind = iota // an answer like any other, but for its value
-	Malformed             // no answer to what was asked
-	Late                  // the right answer, when the host waits no more
+	Wrong     Kind = iota // a well-formed answer with wrong words
+	Malformed             // not an answer to the request
+	Late                  // the right answer, after the host has stopped waiting
 )
 
 // Lie is one way to answer wrongly.
 type Lie struct {
 	Name string // for people
 	Kind Kind
-	// tell changes an answer in place. It reports whether it could: some lies
-	// need what is not there. Changes do not count where it could not.
+	// tell changes an answer in place and reports whether it could: some lies need more
+	// than there is. If it could not, its changes are dropped.
 	tell func(*answer) bool
 }
 
-// answer is what the host will be sent: at first the honest answer.
+// answer is the answer that will be sent to the host: at first the honest one.
 type answer struct {
 	id    uint64
 	words []uint32 // rows of equal length, at least one
 	late  bool
 
-	// What else is known; not to be changed.
+	// Further knowledge, read-only.
 	ring     ring.Ring
-	op       plan.Op // zero where that is not known
+	op       plan.Op // zero if unknown
 	rows     int
 	previous uint64   // id of the call answered before on the stream, or 0
 	older    []uint32 // an earlier answer of the same layer, or nil
@@ -80,8 +80,8 @@ func offByOne(a *answer) bool {
 	return true
 }
 
-// cancelling adds 1 to one word of a row and takes 1 from another: a plain sum
-// over the sample does not see it.
+// cancelling adds 1 to one word of a row and subtracts 1 from another: a plain sum over the
+// sample does not detect it.
 func cancelling(a *answer) bool {
 	if a.cols() < 2 {
 		return false
@@ -94,8 +94,7 @@ func cancelling(a *answer) bool {
 	return true
 }
 
-// swapped exchanges the first row and the last: every word is a right one, of
-// another sample.
+// swapped exchanges the first row and the last: every word is right for another sample.
 func swapped(a *answer) bool {
 	first, last := a.row(0), a.row(a.rows-1)
 	for i := range first {
@@ -124,7 +123,7 @@ func noise(a *answer) bool {
 	return true
 }
 
-// rounded is what a cloud might give that saves on precision.
+// rounded imitates a cloud that saves on precision.
 func rounded(a *answer) bool {
 	for i := range a.words {
 		a.words[i] &^= 0xff
@@ -132,8 +131,8 @@ func rounded(a *answer) bool {
 	return true
 }
 
-// oneResidue changes a random word modulo one of the ring's primes alone, as if
-// one of the products that a word is put together from were wrong.
+// oneResidue changes a random word modulo one of the ring's primes alone, as if the product
+// modulo that prime were wrong.
 func oneResidue(a *answer) bool {
 	primes := a.ring.Primes()
 	p := primes[rand.IntN(len(primes))]
@@ -166,14 +165,14 @@ func onePosition(a *answer) bool {
 	return true
 }
 
-// lazy is what a cloud might give that computes one sample of a batch.
+// lazy imitates a cloud that computes only one sample of a batch.
 func lazy(a *answer) bool { return a.replace(a.row(0)) }
 
 func replayed(a *answer) bool {
 	return len(a.older) == len(a.words) && a.replace(a.older)
 }
 
-// replace repeats or cuts other words to the length of these.
+// replace sets the words to other, repeated or cut to their length.
 func (a *answer) replace(other []uint32) bool {
 	for n := 0; len(other) > 0 && n < len(a.words); {
 		n += copy(a.words[n:], other)
@@ -181,8 +180,7 @@ func (a *answer) replace(other []uint32) bool {
 	return other != nil
 }
 
-// alias writes one word as another integer of the same residue, where that fits
-// a word of the wire.
+// alias adds M to one word, if the sum fits a word on the wire.
 func alias(a *answer) bool {
 	top := uint64(1) << (8 * a.ring.WordBytes())
 	for i, y := range a.words {

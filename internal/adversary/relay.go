@@ -8,12 +8,12 @@ import (
 	"github.com/securenets/securenets/internal/wire"
 )
 
-// frame is a message of any kind as bytes.
+// frame is a message of any type as bytes.
 type frame struct{ bytes mem.BufferSlice }
 
 func (f *frame) Free() { f.bytes.Free() }
 
-// codec is wire.Codec, and passes frames as they are.
+// codec is wire.Codec, and passes frames unchanged.
 type codec struct{ wire.Codec }
 
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
@@ -33,9 +33,8 @@ func (c codec) Unmarshal(b mem.BufferSlice, v any) error {
 	return c.Codec.Unmarshal(b, v)
 }
 
-// relay receives from one stream and sends to another until one of them ends,
-// each message once seen (and maybe changed) by see. It returns nil at the end of
-// what there is to receive.
+// relay forwards messages from one stream to another until one of them ends. see may change
+// each message before it is sent. It returns nil at the end of the receiving stream.
 func relay[M any, P interface {
 	*M
 	Free()

@@ -12,10 +12,10 @@ var avx512 = func() bool {
 		x.HasAES && x.HasPOPCNT && x.HasBMI2
 }()
 
-// vaes is what x/sys/cpu does not tell without AVX-512.
+// x/sys/cpu reports VAES only together with AVX-512.
 var vaes = avx2 && xcpu.X86.HasAES && leaf7()&(1<<9) != 0
 
-// leaf7 returns ECX of CPUID's leaf 7, 0 where there is none.
+// leaf7 returns ECX of CPUID's leaf 7, or 0 if there is no such leaf.
 func leaf7() (ecx uint32)
 
 var avx2 = xcpu.X86.HasAVX2 && xcpu.X86.HasBMI2 && xcpu.X86.HasPOPCNT

@@ -18,7 +18,7 @@ const (
 // ReadCIFAR10 reads a file of CIFAR-10's binary version, such as
 // data_batch_1.bin or test_batch.bin: images of 32 x 32 x 3 and their labels,
 // each below 10. The format has no header: every record must be whole and begin
-// with a label, which CIFAR-100's records, a byte longer, do not.
+// with a label. CIFAR-100's records are a byte longer and are refused.
 func ReadCIFAR10(r io.Reader) (*Images, []uint8, error) {
 	m := &Images{C: cifarChannels, H: cifarSide, W: cifarSide}
 	var labels []uint8

@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// cifar10 builds a file of records with the given labels, whose pixels count on
-// from 0 through the whole file, modulo 256.
+// cifar10 builds a file of records with the given labels. Pixels count from 0 through the whole
+// file, modulo 256.
 func cifar10(labels ...byte) []byte {
 	var b []byte
 	for i, l := range labels {
@@ -46,7 +46,7 @@ func TestReadCIFAR10(t *testing.T) {
 	}
 }
 
-// Red, green and blue stand where a PNG of the same pixels has them.
+// Red, green and blue are at the places where a PNG of the same pixels has them.
 func TestCIFAR10ChannelsAreThoseOfPNG(t *testing.T) {
 	record := cifar10(5)
 	fromCIFAR, _, err := ReadCIFAR10(bytes.NewReader(record))
@@ -123,8 +123,7 @@ func FuzzCIFAR10(f *testing.F) {
 	})
 }
 
-// Every element of what Fit returns is the image's where the centred image has
-// one, and 0 elsewhere.
+// Every element that Fit returns is the image's inside the centred image, and 0 elsewhere.
 func TestFit(t *testing.T) {
 	for _, c := range []struct{ from, to [3]int }{
 		{[3]int{1, 28, 28}, [3]int{3, 32, 32}},

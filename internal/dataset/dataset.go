@@ -1,7 +1,7 @@
 // Package dataset reads images and labels from files: IDX (plain or gzipped), in which
 // MNIST comes, CIFAR-10's binary version, NumPy's .npy, and PNG; and the inputs of networks of
-// text from .npy and .npz. It treats them as
-// hostile: the memory it takes depends on what a file delivers, not on what its header
+// text from .npy and .npz. It treats them as hostile: memory grows with the bytes that a file
+// has, not with the sizes that its header
 // declares, up to a fixed limit, and errors say what is wrong.
 package dataset
 
@@ -14,7 +14,7 @@ import (
 	"os"
 )
 
-// ErrFormat reports a file that is not what its reader reads.
+// ErrFormat reports a file that is not of its reader's format.
 var ErrFormat = errors.New("dataset: bad file")
 
 // maxElements bounds the elements of one file: 1 GiB of float32.
@@ -27,16 +27,16 @@ type Images struct {
 	Data       []float32
 }
 
-// Range returns samples [i, j), sharing memory. It panics like a slice
-// expression where they are not among the N.
+// Range returns samples [i, j), sharing memory. It panics like a slice expression if they are
+// out of range.
 func (m *Images) Range(i, j int) []float32 {
 	n := m.C * m.H * m.W
 	return m.Data[i*n : j*n : j*n]
 }
 
-// Fit returns the images for a network of input c x h x w: centred on maps of
-// zeros, below and to the right by one more where that is odd, and a single
-// channel repeated c times. It shares memory where nothing changes.
+// Fit returns the images for a network of input c x h x w: centred on maps of zeros, with an
+// odd zero below and to the right, and a single channel repeated c times. If nothing changes,
+// it returns m.
 func (m *Images) Fit(c, h, w int) (*Images, error) {
 	if c == m.C && h == m.H && w == m.W {
 		return m, nil
@@ -60,11 +60,11 @@ func (m *Images) Fit(c, h, w int) (*Images, error) {
 	return out, nil
 }
 
-// Open reads the images of a file of any of these kinds, told apart by their
-// first bytes. channels (1 or 3) is what a PNG is converted to; the other kinds
-// state theirs. CIFAR-10's files have no magic number: what begins as no other
-// kind and with a label is read as one. A first image of label 0 whose first
-// pixels are 0 and 8 looks like IDX and is refused; ReadCIFAR10 reads it.
+// Open reads the images of a file of any of these formats, told apart by their first bytes. A
+// PNG is converted to the given channels, 1 or 3; other formats have their own. CIFAR-10's
+// files have no magic number: a file that begins with a label and has no other format's magic
+// is read as one. One that begins with label 0 and pixels 0 and 8 looks like IDX and is
+// refused; ReadCIFAR10 reads it.
 func Open(path string, channels int) (*Images, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -97,8 +97,8 @@ func Open(path string, channels int) (*Images, error) {
 	return m, nil
 }
 
-// elements returns the product of a header's sizes, or an error where one is
-// not positive or the product passes maxElements.
+// elements returns the product of a header's sizes, or an error if one is not positive or the
+// product exceeds maxElements.
 func elements(sizes ...int) (int, error) {
 	n := 1
 	for _, s := range sizes {
@@ -113,8 +113,8 @@ func elements(sizes ...int) (int, error) {
 	return n, nil
 }
 
-// readElements reads n elements of the given bytes each, and the file's end.
-// Memory grows with what r delivers: a header alone costs one chunk.
+// readElements reads n elements of size bytes each, and wants the file to end after them.
+// Memory grows with the bytes that r has: a header alone costs one chunk.
 func readElements[T any](r io.Reader, n, size int, decode func(dst []T, src []byte)) ([]T, error) {
 	const chunk = 1 << 14 // elements
 	buf := make([]byte, min(n, chunk)*size)
@@ -130,7 +130,7 @@ func readElements[T any](r io.Reader, n, size int, decode func(dst []T, src []by
 		out = out[:len(out)+m]
 		decode(out[len(out)-m:], buf[:m*size])
 	}
-	// At the end a gzip reader checks its sum.
+	// At its end a gzip reader checks the checksum.
 	switch k, err := io.ReadFull(r, buf[:1]); {
 	case k != 0:
 		return nil, fmt.Errorf("%w: bytes follow the %d elements that the header declares", ErrFormat, n)
@@ -140,12 +140,12 @@ func readElements[T any](r io.Reader, n, size int, decode func(dst []T, src []by
 	return out, nil
 }
 
-// malformed wraps ErrFormat and err, with which the reading of a part of a file failed.
+// malformed wraps ErrFormat and err, with which reading a part of a file failed.
 func malformed(err error, format string, a ...any) error {
 	return fmt.Errorf("%w: %s: %w", ErrFormat, fmt.Sprintf(format, a...), err)
 }
 
-// scale turns bytes into [0, 1].
+// scale maps bytes to [0, 1].
 func scale(dst []float32, src []byte) {
 	for i, b := range src {
 		dst[i] = float32(b) / 255

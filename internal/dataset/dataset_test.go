@@ -57,7 +57,7 @@ func encodePNG(m image.Image) []byte {
 	return out.Bytes()
 }
 
-// hugePNG is a well-formed header of w x h pixels without anything behind it.
+// hugePNG is a well-formed header of w x h pixels with nothing after it.
 func hugePNG(w, h uint32) []byte {
 	chunk := binary.BigEndian.AppendUint32([]byte("IHDR"), w)
 	chunk = append(binary.BigEndian.AppendUint32(chunk, h), 8, 0, 0, 0, 0)
@@ -74,7 +74,7 @@ func counting(n int) []byte {
 }
 
 func TestReadIDX(t *testing.T) {
-	// More than one chunk, so that growth and its seams are seen.
+	// More than one chunk, which covers growth and the seams between chunks.
 	const n, h, w = 70, 25, 31
 	raw := counting(n * h * w)
 	for name, file := range map[string][]byte{
@@ -105,8 +105,8 @@ func TestReadIDX(t *testing.T) {
 	}
 }
 
-// The files of testdata are NumPy's own; element i in C order is i - 3.5, or i
-// where elements are bytes.
+// The files of testdata were written by NumPy; element i in C order is i - 3.5, or i if
+// elements are bytes.
 func TestReadNPY(t *testing.T) {
 	for _, c := range []struct {
 		file       string
@@ -201,7 +201,7 @@ func TestReadPNG(t *testing.T) {
 			}
 		})
 	}
-	// A PNG of bytes gives exactly what an IDX file of the same bytes gives.
+	// A PNG of bytes gives exactly the values of an IDX file of the same bytes.
 	fromPNG, err := ReadPNG(bytes.NewReader(encodePNG(grey)), 1)
 	if err != nil {
 		t.Fatal(err)
@@ -258,8 +258,8 @@ func allocated(f func()) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
-// Each file is refused as one of bad format, with its reason named, and costs
-// little memory whatever it declares.
+// Each file is refused with ErrFormat and a reason, and takes little memory whatever sizes it
+// declares.
 func TestHostileFiles(t *testing.T) {
 	images := func(r io.Reader) error { _, err := ReadIDX(r); return err }
 	labels := func(r io.Reader) error { _, err := ReadIDXLabels(r); return err }
@@ -386,7 +386,7 @@ type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
-// fuzz checks what every reader promises of any bytes.
+// fuzz checks what every reader promises for arbitrary bytes.
 func fuzz(f *testing.F, read func(io.Reader) (*Images, error)) {
 	f.Fuzz(func(t *testing.T, file []byte) {
 		m, err := read(bytes.NewReader(file))

@@ -18,8 +18,8 @@ var (
 const idxBytes = 0x08
 
 // ReadIDX reads a file of unsigned bytes in 3 dimensions (count, rows,
-// columns), plain or gzipped, as images of one channel: the format of MNIST and
-// of the sets made in its likeness.
+// columns), plain or gzipped, as images of one channel: the format of MNIST and of data sets
+// modelled on it.
 func ReadIDX(r io.Reader) (*Images, error) {
 	r, sizes, err := idxHeader(r, 3)
 	if err != nil {
@@ -49,8 +49,8 @@ func ReadIDXLabels(r io.Reader) ([]uint8, error) {
 	return readElements(r, n, 1, func(dst, src []byte) { copy(dst, src) })
 }
 
-// idxHeader reads the magic number (0, 0, element type, dimensions) and the
-// sizes, each a big-endian 32-bit number. What it returns reads the elements.
+// idxHeader reads the magic number (0, 0, element type, dimensions) and the sizes, each a
+// big-endian 32-bit number. It returns a reader of the elements, and the sizes.
 func idxHeader(r io.Reader, dims int) (io.Reader, []int, error) {
 	br := bufio.NewReader(r)
 	if head, _ := br.Peek(len(gzipMagic)); bytes.Equal(head, gzipMagic) {

@@ -15,8 +15,8 @@ var npyMagic = []byte("\x93NUMPY")
 // maxNPYHeader bounds the text of a header, in bytes. NumPy writes under 200.
 const maxNPYHeader = 1 << 12
 
-// npyTypes are the elements that are read: how many bytes one has, and how a
-// chunk of them becomes float32.
+// npyTypes are the supported element types: their size in bytes, and the conversion of a chunk
+// to float32.
 var npyTypes = map[string]struct {
 	size   int
 	decode func(dst []float32, src []byte)
@@ -46,8 +46,8 @@ func float64s(order binary.ByteOrder) func([]float32, []byte) {
 
 // ReadNPY reads a uint8, float32 or float64 array of 2 (count, features), 3
 // (count, rows, columns) or 4 (count, channels, rows, columns) dimensions in C
-// order, of either byte order. A float64 is rounded to float32, to infinity
-// where it is too large.
+// order, of either byte order. A float64 is rounded to float32, to infinity if it is too
+// large.
 func ReadNPY(r io.Reader) (*Images, error) {
 	descr, shape, err := npyHeader(r)
 	if err != nil {
@@ -146,8 +146,8 @@ func npySizes(shape []int) (*Images, int, error) {
 	return m, n, err
 }
 
-// npyHeader reads what stands before the elements: magic, version, the length
-// of the text in 2 (version 1) or 4 bytes, and the text (NEP 1).
+// npyHeader reads the bytes before the elements: magic, version, the length of the text in 2
+// (version 1) or 4 bytes, and the text (NEP 1).
 func npyHeader(r io.Reader) (descr string, shape []int, err error) {
 	var head [12]byte
 	if _, err := io.ReadFull(r, head[:10]); err != nil {
@@ -176,8 +176,8 @@ func npyHeader(r io.Reader) (descr string, shape []int, err error) {
 	return npyText(string(text))
 }
 
-// npyEntry is one entry of the text, a Python dictionary of three of them in any
-// order, and what follows it: a comma, or the dictionary's end.
+// npyEntry matches one entry of the text, which is a Python dictionary of three entries in any
+// order, with the comma or the end of the dictionary after it.
 var npyEntry = regexp.MustCompile(
 	`^\s*'(descr|fortran_order|shape)'\s*:\s*('[^']*'|True|False|\([0-9, ]*\))\s*(,\s*}|,|})`)
 

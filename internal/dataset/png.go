@@ -11,19 +11,18 @@ import (
 
 var pngMagic = []byte("\x89PNG\r\n\x1a\n")
 
-// maxPixels bounds one PNG: the decoder takes up to 8 bytes a pixel, and what
-// is returned 12 more.
+// maxPixels bounds one PNG: the decoder takes up to 8 bytes per pixel, and the result 12 more.
 const maxPixels = 1 << 24
 
 // ReadPNG reads one image as the given number of channels, 1 (grey, with the
-// luma weights of ITU-R BT.601) or 3 (red, green, blue). Transparency is over
+// luma weights of ITU-R BT.601) or 3 (red, green, blue). Transparent pixels are blended with
 // black. Samples of 16 bits keep their precision.
 func ReadPNG(r io.Reader, channels int) (*Images, error) {
 	if channels != 1 && channels != 3 {
 		return nil, fmt.Errorf("dataset: a PNG of %d channels, want 1 or 3", channels)
 	}
-	// The sizes are the first thing in the file: length and type of the first
-	// chunk, then width and height. They are judged before anything is decoded.
+	// The file begins with the length and type of the first chunk, then width and height.
+	// These are checked before anything is decoded.
 	br := bufio.NewReader(r)
 	head, err := br.Peek(24)
 	if err != nil {
@@ -56,6 +55,6 @@ func ReadPNG(r io.Reader, channels int) (*Images, error) {
 	return m, nil
 }
 
-// unit scales 16 bits to [0, 1]. A sample of 8 bits arrives as 257 times its
-// value, which gives exactly what scale gives.
+// unit maps 16 bits to [0, 1]. A sample of 8 bits arrives multiplied by 257, so that the result
+// equals scale's.
 func unit(v uint32) float32 { return float32(v) / 0xffff }

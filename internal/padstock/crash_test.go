@@ -22,8 +22,8 @@ var config = padstock.Config{
 
 const seedText = "seen by nobody but the host"
 
-// host makes pads that can be told apart, and remembers which it was handed:
-// those that a cloud may have seen the use of.
+// host makes distinguishable pads, and records which it was given: a cloud may have seen them
+// used.
 type host struct {
 	t     testing.TB
 	fs    padstock.FS
@@ -42,8 +42,8 @@ func (h *host) open() (err error) {
 	return err
 }
 
-// block returns pads of n samples. Sample i of it is number made+i: that is in
-// its u, and its seed and index together say it again.
+// block returns pads of n samples. Sample i has the number made+i, which both its u and its
+// seed with its index encode.
 func (h *host) block(n int) []transform.PadsState {
 	pads := make([]transform.PadsState, len(h.c.Words))
 	for l := range pads {
@@ -66,7 +66,7 @@ func (h *host) block(n int) []transform.PadsState {
 
 func (h *host) add(n int) error { return h.stock.Add(h.block(n)) }
 
-// take uses pads and checks that none was used before and all are as they were.
+// take uses pads and checks that none was used before and all are unchanged.
 func (h *host) take(n int, all bool) (int, error) {
 	parts, err := h.stock.Take(n, all)
 	if err != nil && parts != nil {
@@ -99,13 +99,13 @@ func (h *host) take(n int, all bool) (int, error) {
 	return taken, err
 }
 
-// work is a life of a stock with every kind of step: parts of blocks, several
-// blocks at once, running dry, beginning anew.
+// work takes a stock through every kind of step: parts of blocks, several blocks at once,
+// running dry, and starting anew.
 func (h *host) work() error {
 	take := func(n int) error { _, err := h.take(n, false); return err }
 	for _, step := range []func() error{
 		h.open,
-		func() error { return take(1) }, // of nothing
+		func() error { return take(1) }, // none left
 		func() error { return h.add(3) },
 		func() error { return take(1) },
 		func() error { return h.add(2) },
@@ -125,8 +125,8 @@ func (h *host) work() error {
 	return nil
 }
 
-// TestEveryStepFails stops the process, or fails, at each change of the disk in
-// turn; then the power fails, too, and the work goes on.
+// TestEveryStepFails stops the process, or fails the operation, at each change of the disk in
+// turn; then the power fails, too, and work continues.
 func TestEveryStepFails(t *testing.T) {
 	disk := faultfs.New()
 	if err := newHost(t, disk, config).work(); err != nil {
@@ -156,7 +156,7 @@ func TestEveryStepFails(t *testing.T) {
 					}
 					failed := errors.Is(err, padstock.ErrFailed)
 					if h.stock != nil {
-						// A stock that may have burned pads or not serves nothing more.
+						// A stock that may or may not have burned pads serves no more.
 						if k, err := h.take(9, false); failed && (k != 0 || !errors.Is(err, padstock.ErrFailed)) {
 							t.Fatalf("%s: %d samples after a failure, %v", name, k, err)
 						}
@@ -171,13 +171,13 @@ func TestEveryStepFails(t *testing.T) {
 	}
 }
 
-// recover opens what is left and uses it up.
+// recover opens the remaining stock and uses it up.
 func (h *host) recover(name string) {
 	h.t.Helper()
 	if err := h.open(); err != nil {
 		h.t.Fatalf("%s: open: %v", name, err)
 	}
-	// Half a record at a journal's end is all that a crash may leave that does not fit.
+	// The only mismatch that a crash may leave is half a record at a journal's end.
 	if why := h.stock.Discarded(); why != nil && !errors.Is(why, padstock.ErrJournal) {
 		h.t.Fatalf("%s: discarded: %v", name, why)
 	}
@@ -199,7 +199,7 @@ func (h *host) recover(name string) {
 	}
 }
 
-// TestKilled: a process that is killed loses nothing but what it had burned.
+// TestKilled: a killed process loses only the pads that it had burned.
 func TestKilled(t *testing.T) {
 	for n := 0; ; n++ {
 		disk := faultfs.New()
@@ -230,14 +230,13 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// TestDurable: what was added is there after a power failure, but for what was
-// taken.
+// TestDurable: after a power failure all pads that were added and not taken are left.
 func TestDurable(t *testing.T) {
 	disk := faultfs.New()
 	h := newHost(t, disk, config)
 	for life, step := range []struct{ before, add, take, left int }{
 		{0, 8, 4, 4},
-		{4, 9, 2, 7}, // begins anew
+		{4, 9, 2, 7}, // starts anew
 		{0, 3, 0, 10},
 		{3, 0, 0, 7},
 	} {
@@ -258,7 +257,7 @@ func TestDurable(t *testing.T) {
 	}
 }
 
-// TestManyFailures: lives of one disk with failures at random.
+// TestManyFailures: many runs on one disk with random failures.
 func TestManyFailures(t *testing.T) {
 	for seed := range uint64(200) {
 		rnd := rand.New(rand.NewPCG(seed, 2))

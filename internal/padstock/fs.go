@@ -39,8 +39,8 @@ type File interface {
 	io.ReaderAt
 	io.Closer
 	Sync() error
-	// Stat returns the size in bytes and the inode, which no other file of the
-	// file system has while this one is there.
+	// Stat returns the size in bytes and the inode, which is unique in the file system while
+	// the file exists.
 	Stat() (size int64, inode uint64, err error)
 }
 
@@ -107,7 +107,7 @@ func (OS) SyncDir(dir string) error {
 	return d.Sync()
 }
 
-// file is an os.File that appends.
+// file is an os.File opened for appending.
 type file struct{ *os.File }
 
 func open(path string, flag int) (File, error) {

@@ -11,13 +11,14 @@ import (
 	"fmt"
 )
 
-// header is the content of the file that makes a folder a stock. It says whose
-// the stock is, without giving the machine's id or the key away, and holds the
-// stock's own key, sealed under the secret's with all before it authenticated.
+// header is the content of the file that makes a folder a stock. It binds the stock to its
+// secret, machine, place and shape by digests, which reveal neither the machine's id nor the
+// key. It holds the stock's own key, sealed under the secret's; all bytes before it are
+// authenticated.
 type header struct {
 	Magic   [8]byte
-	Stock   [16]byte // drawn with the stock
-	Secret  [16]byte // which key seals the stock's
+	Stock   [16]byte // random id of the stock
+	Secret  [16]byte // digest of the key that seals the stock's key
 	Machine [32]byte
 	Place   [32]byte
 	Shape   [32]byte
@@ -27,17 +28,17 @@ type header struct {
 const (
 	headerName    = "stock"
 	headerMagic   = "snpads1\n"
-	magicVersion  = 6 // where the magic's version stands
+	magicVersion  = 6 // offset of the version in the magic
 	headerSize    = 8 + 2*16 + 3*32 + 32 + sealing
 	headerBinding = headerSize - 32 - sealing // the bytes before Key
 )
 
-// sealing is what AES-256-GCM with a random nonce adds to a plaintext, in bytes:
-// the nonce before it and the tag behind.
+// sealing is the overhead of AES-256-GCM with a random nonce, in bytes: the nonce before the
+// ciphertext and the tag after it.
 const sealing = 12 + 16
 
-// gcm returns AES-256-GCM that draws a nonce a message. Under one key no more
-// than 2^32 are drawn: two are equal with probability below 2^-32.
+// gcm returns AES-256-GCM with a random nonce of 96 bits per message. Under one key at most
+// 2^32 are drawn, so that two are equal with probability below 2^-32.
 func gcm(key []byte) (cipher.AEAD, error) {
 	block, err := aes.NewCipher(key)
 	if err != nil {
@@ -46,7 +47,7 @@ func gcm(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
-// digest hashes a label and parts, each led by its length.
+// digest hashes a label and parts, each preceded by its length.
 func digest(label string, parts ...[]byte) [32]byte {
 	h := sha256.New()
 	for _, p := range append([][]byte{[]byte("securenets pad stock: " + label)}, parts...) {
@@ -66,7 +67,7 @@ func le64(v ...uint64) []byte {
 	return b
 }
 
-// newHeader returns the header of a stock but for its place and key.
+// newHeader returns the header of a stock, without place and key.
 func newHeader(stock [16]byte, c Config) header {
 	h := header{Stock: stock, Machine: digest("machine", stock[:], []byte(c.MachineID))}
 	copy(h.Magic[:], headerMagic)
@@ -80,8 +81,8 @@ func newHeader(stock [16]byte, c Config) header {
 	return h
 }
 
-// place returns the digest of where a stock is. A copy of its header or of its
-// burn journal is another file.
+// place returns the digest of a stock's place: its folders, and the inodes of its header and
+// burn journal, which copies do not share.
 func place(stock [16]byte, c Config, header, journal File) ([32]byte, error) {
 	_, h, err := header.Stat()
 	if err != nil {
@@ -102,7 +103,7 @@ func (h *header) encode() []byte {
 	return b
 }
 
-// seal draws the stock's key, seals it under the secret's and returns it.
+// seal draws the stock's key, stores it sealed under the secret's, and returns its cipher.
 func (h *header) seal(secret Key) (cipher.AEAD, error) {
 	var key [32]byte
 	rand.Read(key[:]) // never fails: the process would end
@@ -114,7 +115,7 @@ func (h *header) seal(secret Key) (cipher.AEAD, error) {
 	return gcm(key[:])
 }
 
-// readHeader reads a header, which must be of this secret, machine and network.
+// readHeader reads a header and checks that secret, machine and shape are c's.
 func readHeader(f File, c Config) (header, error) {
 	var h header
 	size, _, err := f.Stat()
@@ -146,7 +147,7 @@ func readHeader(f File, c Config) (header, error) {
 	return h, nil
 }
 
-// unseal returns the stock's key.
+// unseal returns the cipher of the stock's key.
 func (h *header) unseal(secret Key) (cipher.AEAD, error) {
 	outer, err := gcm(secret[:])
 	if err != nil {
@@ -159,7 +160,7 @@ func (h *header) unseal(secret Key) (cipher.AEAD, error) {
 	return gcm(key)
 }
 
-// checkMachine wants an id as in /etc/machine-id.
+// checkMachine checks that id has the form of /etc/machine-id.
 func checkMachine(id string) error {
 	if b, err := hex.DecodeString(id); err != nil || len(b) != 16 || bytes.Equal(b, make([]byte, 16)) {
 		return ErrMachineID

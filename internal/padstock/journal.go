@@ -10,16 +10,16 @@ import (
 	"path/filepath"
 )
 
-// burn is one record of a burn journal: a reservation of ids, which are then
-// used up for good, whether or not anything was sent.
+// burn is one record of a burn journal: a reservation of ids. They then count as used up for
+// good, whether or not anything was sent.
 type burn struct {
 	Stock      [16]byte
-	Generation uint64 // reservations before it, and the record's place in the journal
+	Generation uint64 // number of earlier reservations, and the record's index in the journal
 	Burned     uint64 // ids below are used up
 }
 
-// A record is 64 bytes, so that none crosses a sector: the magic, a burn, and
-// the first 24 bytes of the SHA-256 of both. Integers are little-endian.
+// A record has 64 bytes, so that none crosses a sector: the magic, a burn, and the first 24
+// bytes of the SHA-256 of both. Integers are little-endian.
 const (
 	burnMagic = "snburn1\n"
 	burnSize  = 64
@@ -42,8 +42,7 @@ func decodeBurn(rec []byte) (b burn, ok bool) {
 	return b, bytes.Equal(rec, b.encode())
 }
 
-// journal is a burn journal: a file of records that only grows. Each
-// reservation is a record more.
+// journal is a burn journal: an append-only file with a record for each reservation.
 type journal struct {
 	file File
 	last burn
@@ -51,7 +50,7 @@ type journal struct {
 
 const journalName = "burned"
 
-// createJournal begins a journal, in place of one that is there.
+// createJournal creates a journal, replacing an existing one.
 func createJournal(fsys FS, dir string, stock [16]byte) (*journal, error) {
 	first := burn{Stock: stock}
 	err := put(fsys, dir, journalName, func(f File) error {
@@ -68,9 +67,8 @@ func createJournal(fsys FS, dir string, stock [16]byte) (*journal, error) {
 	return &journal{file: f, last: first}, nil
 }
 
-// openJournal reads the last record of a stock's journal. Its error wraps
-// ErrJournal where there is none that can be relied on: of one that ends in half
-// a record nobody knows what was burned.
+// openJournal opens a stock's journal and reads its last record. Its error wraps ErrJournal if
+// there is no reliable one: after half a record at the end it is unknown what was burned.
 func openJournal(fsys FS, dir string, stock [16]byte) (*journal, error) {
 	f, err := fsys.Open(filepath.Join(dir, journalName))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -108,7 +106,7 @@ func (j *journal) read(stock [16]byte) error {
 	return nil
 }
 
-// append adds a record durably. After an error nobody knows whether it is there.
+// append adds a record durably. After an error the record may or may not be on disk.
 func (j *journal) append(b burn) error {
 	if _, err := j.file.Write(b.encode()); err != nil {
 		return fmt.Errorf("%w: %w", ErrFailed, err)
@@ -122,9 +120,8 @@ func (j *journal) append(b burn) error {
 
 const tempName = "new"
 
-// put writes a file that after a crash is there whole or not at all, in place of
-// one that was there. Its error wraps ErrFailed where the disk would not say that
-// the file is durable.
+// put writes a file atomically, replacing an existing one: after a crash it exists as a whole
+// or not at all. Its error wraps ErrFailed if the file may not be durable.
 func put(fsys FS, dir, name string, content func(File) error) error {
 	temp := filepath.Join(dir, tempName)
 	f, err := fsys.Create(temp)

@@ -2,7 +2,7 @@
 // the process is killed, the disk fills up, or files are copied or restored from a
 // backup. See docs/spec.md, section 7.
 //
-//	DIR/stock      whose stock it is, and its key, sealed under the secret's
+//	DIR/stock      the header: what the stock is bound to, and its key, sealed
 //	DIR/N.pads     a block of pads; sample i of it has the id N+i
 //	DIR/burned     the burn journal's twin
 //	JOURNAL/burned the burn journal: ids below its last record's are used up
@@ -11,12 +11,12 @@
 //
 //	read and decrypt  ->  append to the journal, fsync  ->  append to the twin, fsync  ->  hand out
 //
-// When a file is made, its directory is fsynced before the next file is made. A process
+// When a file is created, its directory is fsynced before the next file is created. A process
 // that stops between two steps has burned pads for nothing. The twin shows whether one of
-// the two folders was restored: both must record the same reservations, except that the
-// journal may have one more, which a stop between the two steps leaves. A stock that does
-// not match is discarded: its files are removed, and Discarded says why. No timing here
-// depends on secrets.
+// the two folders was restored: both must record the same reservations, except that a stop
+// between the two appends leaves one more in the journal. A stock that does not match is
+// discarded: its files are removed, and Discarded says why. No timing here depends on
+// secrets.
 package padstock
 
 import (
@@ -46,9 +46,9 @@ var (
 	ErrMachineID = errors.New("padstock: no machine id of 32 hexadecimal digits")
 	// ErrDirs: one of the folders is the other or inside it, so that one backup would
 	// hold both.
-	ErrDirs = errors.New("padstock: stock and burn journal need folders apart")
+	ErrDirs = errors.New("padstock: stock and burn journal must be in separate folders")
 	// ErrSecret: the stock was made with another secret.
-	ErrSecret = errors.New("padstock: of another secret")
+	ErrSecret = errors.New("padstock: stock of another secret")
 	// ErrVersion: the stock has a format that this version does not read.
 	ErrVersion = errors.New("padstock: unknown format version")
 )
@@ -56,14 +56,14 @@ var (
 // Reasons for which a stock was discarded.
 var (
 	// ErrMachine: the stock was made on another machine.
-	ErrMachine = errors.New("padstock: of another machine")
+	ErrMachine = errors.New("padstock: stock of another machine")
 	// ErrMoved: the stock or its burn journal was moved or copied.
 	ErrMoved = errors.New("padstock: moved or copied")
 	// ErrJournal: a burn journal is missing, damaged or of another stock.
 	ErrJournal = errors.New("padstock: no usable burn journal")
-	// ErrRollback: stock and burn journal are not from the same time.
+	// ErrRollback: stock and burn journal are in different states.
 	ErrRollback = errors.New("padstock: stock or burn journal restored")
-	// ErrDamaged: a file is not as it was written.
+	// ErrDamaged: a file was changed after it was written.
 	ErrDamaged = errors.New("padstock: damaged")
 )
 
@@ -80,8 +80,8 @@ var (
 	ErrShort = errors.New("padstock: not enough pads")
 	// ErrShape: the pads are of other layers.
 	ErrShape = errors.New("padstock: pads of the wrong shape")
-	// ErrFailed: a change may or may not be on disk. The stock serves nothing more until
-	// it is opened anew.
+	// ErrFailed: a change may or may not be on disk. The stock serves no more pads until it
+	// is reopened.
 	ErrFailed = errors.New("padstock: disk failed")
 	// ErrFull: the stock has given out all its ids.
 	ErrFull = errors.New("padstock: no ids left")
@@ -104,10 +104,10 @@ func (Key) MarshalText() ([]byte, error) { return []byte(redactedKey), nil }
 // Config says where a stock is, and what it is bound to.
 type Config struct {
 	Dir        string
-	JournalDir string // in no backup together with Dir, and of this stock alone
+	JournalDir string // never backed up together with Dir, and used by this stock alone
 	MachineID  string // 32 hexadecimal digits, as in /etc/machine-id
 	Key        Key
-	Words      []int // words of a sample's u, one entry a layer
+	Words      []int // words of a sample's u, one entry per layer
 }
 
 // Stock is an open stock. It may be used by several goroutines at once.
@@ -120,19 +120,19 @@ type Stock struct {
 	discarded error
 	failed    error // what every further use returns
 
-	// What is on disk: nothing before the first block.
+	// The state on disk: none before the first block.
 	id      [16]byte
 	aead    cipher.AEAD // of the stock's key
 	sum     [32]byte    // SHA-256 of the header
 	journal *journal
 	twin    *journal
-	blocks  []block // by id; the first may be burned in part
+	blocks  []block // in order of ids; the first may be partly burned
 }
 
 // Format prints s redacted, whatever the verb.
 func (*Stock) Format(f fmt.State, _ rune) { io.WriteString(f, "padstock.Stock(redacted)") }
 
-// block is a file of pads for n samples, with the ids first and up.
+// block is a file of pads for n samples, with the ids from first on.
 type block struct {
 	first uint64
 	n     int
@@ -144,10 +144,10 @@ const padsSuffix = ".pads"
 
 func (b block) name() string { return fmt.Sprintf("%016x%s", b.first, padsSuffix) }
 
-// A block file is its head, a seed and first index a layer, and then u of one
-// sample after the other, a layer's words after the other's; each of these is
-// sealed by itself. The associated data are the header's digest, the block's
-// first id, and 0 for the head or i+1 for sample i.
+// A block file has a head, which is a seed and a first index per layer, and then a record per
+// sample, which is u of all layers in order. Head and records are sealed one by one. The
+// associated data are the header's digest, the block's first id, and 0 for the head or i+1
+// for sample i.
 const headLayer = 32 + 8 // bytes
 
 func (s *Stock) headSize() int { return headLayer*len(s.c.Words) + sealing }
@@ -160,8 +160,8 @@ func (s *Stock) recordSize() int {
 	return 4*words + sealing
 }
 
-// maxID bounds the samples of a stock: with a head for each, fewer messages than
-// 2^32 are sealed under its key.
+// maxID bounds the samples of a stock: even with a head for each, at most 2^32 messages are
+// sealed under its key.
 const maxID = 1 << 31
 
 // Open opens the stock of c, which need not exist yet. It holds the stock until Close:
@@ -205,7 +205,7 @@ func Open(fsys FS, c Config) (_ *Stock, err error) {
 	return s, nil
 }
 
-// within reports whether a directory is dir or below it.
+// within reports whether path is dir or below it.
 func within(path, dir string) bool {
 	const slash = string(filepath.Separator)
 	return strings.HasPrefix(path+slash, strings.TrimSuffix(dir, slash)+slash)
@@ -218,7 +218,7 @@ func (s *Stock) Discarded() error {
 	return s.discarded
 }
 
-// Len returns for how many samples pads are left.
+// Len returns the number of samples for which pads are left.
 func (s *Stock) Len() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -262,11 +262,11 @@ func (s *Stock) forget() error {
 	return errors.Join(errs...)
 }
 
-// load reads what is on disk. Its error is a mismatch where that is to be discarded.
+// load reads the state on disk. If that is to be discarded, its error is a mismatch.
 func (s *Stock) load() error {
 	f, err := s.fs.Open(filepath.Join(s.c.Dir, headerName))
 	if errors.Is(err, fs.ErrNotExist) {
-		return s.clear() // of what a stop in begin or clear left
+		return s.clear() // removes what a stop in begin or clear left
 	} else if err != nil {
 		return err
 	}
@@ -302,7 +302,7 @@ func (s *Stock) load() error {
 	return s.loadBlocks()
 }
 
-// loadBlocks finds the blocks, and removes those that are burned.
+// loadBlocks finds the blocks, and removes the burned ones.
 func (s *Stock) loadBlocks() error {
 	blocks, err := s.names()
 	if err != nil {
@@ -331,7 +331,7 @@ func (s *Stock) loadBlocks() error {
 	return s.drop()
 }
 
-// names returns the blocks that have a file, by id, their lengths unknown.
+// names returns the blocks that have a file, in order of ids, without their lengths.
 func (s *Stock) names() ([]block, error) {
 	names, err := s.fs.List(s.c.Dir)
 	if err != nil {
@@ -349,8 +349,7 @@ func (s *Stock) names() ([]block, error) {
 	return blocks, nil
 }
 
-// drop removes the files of blocks that are burned. One that a crash brings back
-// is burned still.
+// drop removes the files of burned blocks. If a crash brings one back, it is still burned.
 func (s *Stock) drop() error {
 	for len(s.blocks) > 0 && s.blocks[0].end() <= s.journal.last.Burned {
 		if err := s.fs.Remove(filepath.Join(s.c.Dir, s.blocks[0].name())); err != nil {
@@ -367,9 +366,9 @@ func (s *Stock) discard(why error) error {
 	return s.clear()
 }
 
-// clear removes what is in the stock's folder, the header first: without it the
-// rest is nothing. The journal stays until another is begun in its place, so that
-// what a crash brings back is judged as before.
+// clear removes the content of the stock's folder, the header first: without it the rest is not
+// a stock. The journal stays until a new one replaces it, so that files that a crash brings
+// back are checked as before.
 func (s *Stock) clear() error {
 	if err := s.forget(); err != nil {
 		return err
@@ -396,8 +395,8 @@ func (s *Stock) clear() error {
 	return remove(journalName)
 }
 
-// begin begins a stock without pads, with a key and an id that were never used,
-// in place of one that is there. The header comes last.
+// begin creates a stock without pads, with a new key and id, replacing an existing one. The
+// header is written last.
 func (s *Stock) begin() (err error) {
 	if err := s.clear(); err != nil {
 		return err
@@ -425,8 +424,8 @@ func (s *Stock) begin() (err error) {
 }
 
 // Add writes a block of pads, one entry per layer, all of the same number of samples.
-// When it returns, they are durable. If it fails, they are lost; the stock stays as it
-// was, except after ErrFailed. Nobody else may hold the states.
+// When it returns, they are durable. If it fails, they are lost and the stock is unchanged,
+// except after ErrFailed. Nobody else may hold the states.
 func (s *Stock) Add(pads []transform.PadsState) error {
 	if err := s.checkShape(pads); err != nil {
 		return err
@@ -444,7 +443,7 @@ func (s *Stock) Add(pads []transform.PadsState) error {
 }
 
 func (s *Stock) add(pads []transform.PadsState) error {
-	if s.left() == 0 { // so journals do not grow for ever
+	if s.left() == 0 { // so that journals do not grow without bound
 		if err := s.begin(); err != nil {
 			s.forget()
 			return fmt.Errorf("padstock: begin: %w", err)
@@ -496,15 +495,14 @@ func (s *Stock) checkShape(pads []transform.PadsState) error {
 	return nil
 }
 
-// associated returns the associated data of part i of a block: 0 is the head.
+// associated returns the associated data of part i of a block; part 0 is the head.
 func (s *Stock) associated(b block, i int) []byte {
 	return append(slices.Clone(s.sum[:]), le64(b.first, uint64(i))...)
 }
 
-// Take burns the pads of n samples, or of as many as there are, and hands them out: one
-// entry per block that they come from, which has one entry per layer. With all set it
-// takes all n, or none and returns ErrShort. On any error they may be burned, and none is
-// handed out.
+// Take burns the pads of up to n samples and returns them: one entry per block that they come
+// from, which has one entry per layer. If all is set and fewer than n are left, it takes none
+// and returns ErrShort. On any other error pads may be burned, but none is returned.
 func (s *Stock) Take(n int, all bool) ([][]transform.PadsState, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -542,8 +540,7 @@ func (s *Stock) Take(n int, all bool) ([][]transform.PadsState, error) {
 	return parts, nil
 }
 
-// read returns the pads of the next n samples, or of as many as there are, and
-// the id after the last.
+// read returns the pads of the next up to n samples, and the id after the last.
 func (s *Stock) read(n int) (parts [][]transform.PadsState, burned uint64, err error) {
 	for _, b := range s.blocks {
 		if n <= 0 {
@@ -566,7 +563,7 @@ func (s *Stock) read(n int) (parts [][]transform.PadsState, burned uint64, err e
 func (s *Stock) readBlock(b block, i, n int) ([]transform.PadsState, error) {
 	f, err := s.fs.Open(filepath.Join(s.c.Dir, b.name()))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: gone", ErrDamaged)
+		return nil, fmt.Errorf("%w: the file is missing", ErrDamaged)
 	} else if err != nil {
 		return nil, err
 	}
@@ -575,7 +572,7 @@ func (s *Stock) readBlock(b block, i, n int) ([]transform.PadsState, error) {
 	part := func(i, size int, at int64) ([]byte, error) {
 		buf = slices.Grow(buf[:0], size)[:size]
 		if _, err := f.ReadAt(buf, at); errors.Is(err, io.EOF) {
-			return nil, fmt.Errorf("%w: it is shorter than it was", ErrDamaged)
+			return nil, fmt.Errorf("%w: the file was truncated", ErrDamaged)
 		} else if err != nil {
 			return nil, err
 		}

@@ -22,7 +22,7 @@ import (
 	"github.com/securenets/securenets/transform"
 )
 
-// made is a stock on the real file system: 10 samples in two blocks, 3 burned in
+// made returns a stock on the real file system: 10 samples in two blocks, 3 of them burned in
 // one reservation.
 func made(t testing.TB) *host {
 	t.Helper()
@@ -57,14 +57,14 @@ func (h *host) use(n int) {
 	check(h.t, h.stock.Close())
 }
 
-// replace puts a copy of the folder from in the place of to, as a restore does.
+// replace replaces folder to by a copy of from, as restoring a backup does.
 func replace(t testing.TB, to, from string) {
 	t.Helper()
-	check(t, os.Rename(to, to+".gone")) // removed, it may leave its inodes to what comes
+	check(t, os.Rename(to, to+".gone")) // if it were removed, the copy might get its inodes
 	check(t, os.CopyFS(to, os.DirFS(from)))
 }
 
-// change changes a file in its place.
+// change changes a file in place.
 func change(t testing.TB, path string, f func([]byte) []byte) {
 	t.Helper()
 	b, err := os.ReadFile(path)
@@ -79,14 +79,14 @@ func read(t testing.TB, path string) []byte {
 	return b
 }
 
-// overwrite gives a file another's content, in its place.
+// overwrite overwrites a file in place with another's content.
 func overwrite(t testing.TB, to, from string) {
 	t.Helper()
 	change(t, to, func([]byte) []byte { return read(t, from) })
 }
 
-// TestRestoredAndCopied: what is not the stock that was left, on the machine and
-// in the place where it was, is never served.
+// TestRestoredAndCopied: pads are served only from the latest state of a stock, on its machine
+// and in its place.
 func TestRestoredAndCopied(t *testing.T) {
 	const secondBlock = "0000000000000006.pads"
 	for name, c := range map[string]struct {
@@ -107,7 +107,7 @@ func TestRestoredAndCopied(t *testing.T) {
 			h.use(2)
 			overwrite(t, h.c.Dir+"/burned", h.c.Dir+".old/burned")
 		}, padstock.ErrRollback, 0},
-		// As a stop between the two journals leaves it. The burn journal's word holds.
+		// The state after a stop between the two appends. The burn journal decides.
 		"the stock is one reservation behind": {func(t *testing.T, h *host) {
 			check(t, os.CopyFS(h.c.Dir+".old", os.DirFS(h.c.Dir)))
 			h.use(1)
@@ -136,7 +136,7 @@ func TestRestoredAndCopied(t *testing.T) {
 			check(t, os.CopyFS(h.c.Dir+".old", os.DirFS(h.c.Dir)))
 			h.use(7)
 			check(t, h.open())
-			check(t, h.add(3)) // begins anew
+			check(t, h.add(3)) // starts anew
 			check(t, h.stock.Close())
 			replace(t, h.c.Dir, h.c.Dir+".old")
 		}, padstock.ErrJournal, 0},
@@ -259,8 +259,7 @@ func TestRestoredAndCopied(t *testing.T) {
 	}
 }
 
-// TestDamagedBlock: pads that cannot be read as they were written discard the
-// stock when they are taken, and nothing of the take is handed out.
+// TestDamagedBlock: taking damaged pads discards the stock and returns no pads.
 func TestDamagedBlock(t *testing.T) {
 	const first, second = "/0000000000000000.pads", "/0000000000000006.pads"
 	flip := func(at int) func([]byte) []byte { return func(b []byte) []byte { b[at] ^= 1; return b } }
@@ -302,7 +301,7 @@ func TestDamagedBlock(t *testing.T) {
 	}
 }
 
-// inMemory is a stock of two blocks with 2 samples each, of which 1 is burned.
+// inMemory returns a stock of two blocks with 2 samples each, one of which is burned.
 func inMemory(t testing.TB) (*host, *faultfs.Disk) {
 	t.Helper()
 	disk := faultfs.New()
@@ -316,7 +315,7 @@ func inMemory(t testing.TB) (*host, *faultfs.Disk) {
 	return h, disk
 }
 
-// TestHeader: no bit of the header can change unnoticed.
+// TestHeader: a change of any bit of the header is detected.
 func TestHeader(t *testing.T) {
 	for bit := range 8 * 196 {
 		h, disk := inMemory(t)
@@ -336,7 +335,7 @@ func TestHeader(t *testing.T) {
 		} else if !errors.Is(err, padstock.ErrSecret) && !errors.Is(err, padstock.ErrVersion) {
 			t.Errorf("bit %d changed: %v", bit, err)
 		}
-		disk.Tamper("/pads/stock", flip) // nothing else was touched
+		disk.Tamper("/pads/stock", flip) // restore the bit: nothing else was changed
 		check(t, h.open())
 		if h.stock.Len() != 3 {
 			t.Errorf("bit %d changed and changed back: %d samples", bit, h.stock.Len())
@@ -344,7 +343,7 @@ func TestHeader(t *testing.T) {
 	}
 }
 
-// TestRefused: what Open refuses stays as it is.
+// TestRefused: Open leaves stocks that it refuses unchanged.
 func TestRefused(t *testing.T) {
 	h := made(t)
 	before := read(t, h.c.Dir+"/stock")
@@ -380,7 +379,7 @@ func TestRefused(t *testing.T) {
 		}
 	}
 	check(t, os.WriteFile(h.c.Dir+"/stock", before, 0o600))
-	h.c.Dir = link // the same folder by another name is the same place
+	h.c.Dir = link // a link to the same folder is the same place
 	check(t, h.open())
 	if h.stock.Len() != 7 || h.stock.Discarded() != nil {
 		t.Errorf("%d samples, discarded: %v", h.stock.Len(), h.stock.Discarded())
@@ -424,7 +423,7 @@ func TestAddRefuses(t *testing.T) {
 	check(t, h.stock.Close())
 }
 
-// TestTakeAll: all or nothing, where that is asked for.
+// TestTakeAll: with all set, Take returns all pads or none.
 func TestTakeAll(t *testing.T) {
 	h := newHost(t, faultfs.New(), config)
 	check(t, h.open())
@@ -447,8 +446,8 @@ func TestTakeAll(t *testing.T) {
 	check(t, h.stock.Close())
 }
 
-// TestFilesAreAsTheSpecHasThem reads a stock by docs/spec.md, section 7, alone. What is
-// authenticated ties a part to its place in its block, and a block to its id and stock.
+// TestFilesAreAsTheSpecHasThem reads a stock by docs/spec.md, section 7, alone. The associated
+// data bind a part to its place in its block, and a block to its id and stock.
 func TestFilesAreAsTheSpecHasThem(t *testing.T) {
 	h := made(t)
 	unseal := func(key, sealed, associated []byte) []byte {
@@ -505,7 +504,7 @@ func TestFilesAreAsTheSpecHasThem(t *testing.T) {
 	}
 }
 
-// TestBegunAnew: every stock has an id and a key of its own.
+// TestBegunAnew: every stock has a new id and key.
 func TestBegunAnew(t *testing.T) {
 	h := made(t)
 	ids, keys := map[string]bool{}, map[string]bool{}
@@ -533,8 +532,8 @@ func TestBegunAnew(t *testing.T) {
 	}
 }
 
-// TestAtRest: nothing of a pad, a key or the machine's id is on disk in clear,
-// nothing can be read by others, and files do not pile up.
+// TestAtRest: no part of a pad, a key or the machine's id is on disk in clear, others cannot
+// read the files, and files do not accumulate.
 func TestAtRest(t *testing.T) {
 	h := made(t)
 	machine, err := hex.DecodeString(h.c.MachineID)
@@ -594,8 +593,8 @@ func TestAtRest(t *testing.T) {
 	check(t, h.stock.Close())
 }
 
-// FuzzStock reads files with any content: nothing that was burned is served,
-// and what is served is as it was.
+// FuzzStock opens files with arbitrary content: no burned pad is served, and served pads are
+// unchanged.
 func FuzzStock(f *testing.F) {
 	names := []string{"/pads/stock", "/pads/burned", "/burned/burned", "/pads/0000000000000000.pads", "/pads/0000000000000002.pads"}
 	_, disk := inMemory(f)
@@ -607,7 +606,7 @@ func FuzzStock(f *testing.F) {
 			return b
 		})
 	}
-	// content takes the place of a file's bytes from at on.
+	// content replaces a file's bytes from at on.
 	f.Fuzz(func(t *testing.T, file uint8, at uint16, content []byte) {
 		h, disk := inMemory(t)
 		disk.Tamper(names[int(file)%len(names)], func(b []byte) []byte {

@@ -6,10 +6,10 @@ import (
 	"sync"
 )
 
-// Do calls do for all of [0, n) in parts, on several goroutines where the words of work
-// are worth it.
+// Do calls do for consecutive parts of [0, n). It uses several goroutines if the given number
+// of words is enough work for them.
 func Do(n, words int, do func(from, to int)) {
-	const worth = 1 << 16 // words for a goroutine: about 20 us
+	const worth = 1 << 16 // least words per goroutine: about 20 us
 	k := min(n, runtime.GOMAXPROCS(0), words/worth)
 	if k <= 1 {
 		do(0, n)

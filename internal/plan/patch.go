@@ -1,15 +1,15 @@
 package plan
 
-// Patch sets dst to the c.Patch() words of one sample's map x that the outputs of group g
-// at position (p, q) are computed from, in the order of the weights' columns:
+// Patch sets dst to the inputs, c.Patch() words of one sample's map x, of the outputs of
+// group g at position (p, q), in the order of the weights' columns:
 //
 //	dst[(a·KW + b)·C/G + i] = x[p·SH + a·DH - Top, q·SW + b·DW - Left, g·C/G + i]
 //
-// with zeros outside of the map.
+// with zeros outside the map.
 func Patch[T int32 | uint32](dst []T, c *Conv2D, x []T, p, q, g int) {
 	depth := c.C / c.Groups
 	left := q*c.SW - c.Left
-	// A kernel row inside of the map is one run of x where nothing is skipped.
+	// A kernel row inside the map is contiguous in x unless dilation or groups skip words.
 	run := c.Groups == 1 && c.DW == 1 && left >= 0 && left+c.KW <= c.W
 	for a := range c.KH {
 		row := dst[a*c.KW*depth:][:c.KW*depth]

@@ -8,7 +8,7 @@ import (
 	"github.com/securenets/securenets/internal/plan"
 )
 
-// TestPatch compares with the formula, element by element.
+// TestPatch compares Patch with its formula, element by element.
 func TestPatch(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		size := func(name string, low, high int) int { return rapid.IntRange(low, high).Draw(t, name) }

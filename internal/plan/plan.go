@@ -1,5 +1,5 @@
-// Package plan describes the linear operators of a network: their shapes and their ring,
-// and nothing else of the network. It is all that the cloud's side knows.
+// Package plan describes the linear operators of a network: their shapes and their ring.
+// The cloud's side knows nothing else of a network.
 //
 // This notation is used everywhere: a feature map is H x W x C in NHWC order (channels
 // last), a batch is sample-major, a vector is 1 x 1 x C. A weight matrix has one row per
@@ -179,7 +179,7 @@ func (o Op) Validate() error {
 			return bad("padding reaches the kernel's size")
 		}
 		if !fits(c.H, c.W, c.C) || !fits(c.OutH(), c.OutW(), c.OutC) || !fits(c.KH, c.KW, c.C/c.Groups) {
-			return bad("a map or kernel of more than %d words", MaxExtent)
+			return bad("a map or kernel has more than %d words", MaxExtent)
 		}
 	default:
 		return fmt.Errorf("%w: unknown operator %.32q", ErrInvalid, string(o.Kind))
@@ -188,7 +188,7 @@ func (o Op) Validate() error {
 		return bad("contraction over %d terms, at most %d are exact", o.Terms(), ring.MaxTerms)
 	}
 	if !fits(o.Rows(), o.Terms()) {
-		return bad("a weight matrix of more than %d words", MaxExtent)
+		return bad("the weight matrix has more than %d words", MaxExtent)
 	}
 	return nil
 }
@@ -211,8 +211,8 @@ type Plan struct {
 	Ops  []Op
 }
 
-// Validate returns an error wrapping ErrInvalid unless the ring is one, there
-// are 1 to MaxLayers operators, and each is valid.
+// Validate returns an error wrapping ErrInvalid unless the ring is valid, there are 1 to
+// MaxLayers operators, and each is valid.
 func (p Plan) Validate() error {
 	if !p.Ring.Valid() {
 		return fmt.Errorf("%w: no ring", ErrInvalid)

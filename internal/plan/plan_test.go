@@ -36,8 +36,7 @@ func geometry(t *rapid.T) plan.Conv2D {
 	return c
 }
 
-// slide counts the places at which a dilated kernel lies inside of a padded
-// line, by trying each.
+// slide counts the places at which a dilated kernel lies inside a padded line, by trying each.
 func slide(line, before, after, kernel, stride, dilation int) int {
 	n := 0
 	for start := -before; ; start += stride {
@@ -89,7 +88,7 @@ func TestDense(t *testing.T) {
 	}
 }
 
-// TestAsConv: a dense operator is a convolution of the same sizes, which is its own.
+// TestAsConv: a dense operator becomes a convolution of the same sizes, which AsConv keeps.
 func TestAsConv(t *testing.T) {
 	op := plan.Dense(784, 10)
 	conv := plan.Conv(op.AsConv())
@@ -104,7 +103,7 @@ func TestAsConv(t *testing.T) {
 	}
 }
 
-// TestLimits takes the largest operators, in each direction, and one step beyond.
+// TestLimits takes the largest operators in each dimension, and one step beyond.
 func TestLimits(t *testing.T) {
 	line := func(c plan.Conv2D) plan.Op { // sizes left out are 1
 		for _, v := range []*int{&c.H, &c.W, &c.C, &c.OutC, &c.KH, &c.KW, &c.SH, &c.SW, &c.DH, &c.DW, &c.Groups} {
@@ -138,7 +137,7 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestHostileSizes sets each size to what overflows, and each pair of sizes.
+// TestHostileSizes sets each size, and each pair of sizes, to values that overflow.
 func TestHostileSizes(t *testing.T) {
 	fields := func(c *plan.Conv2D) []*int {
 		return []*int{&c.H, &c.W, &c.C, &c.OutC, &c.KH, &c.KW, &c.SH, &c.SW, &c.DH, &c.DW, &c.Top, &c.Left, &c.Bot, &c.Right, &c.Groups}
@@ -166,8 +165,8 @@ func TestHostileSizes(t *testing.T) {
 	}
 }
 
-// hold wants an operator to be refused with ErrInvalid, or to have sizes that
-// keep what Validate promises. Its text must be had in both cases.
+// hold wants an operator to be refused with ErrInvalid, or to have the sizes that Validate
+// promises. String must work in both cases.
 func hold(t *testing.T, op plan.Op) {
 	t.Helper()
 	_ = op.String()

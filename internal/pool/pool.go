@@ -1,6 +1,5 @@
-// Package pool reuses the memory of batches. These are large and come in few sizes;
-// without reuse the garbage collector would clear and collect as many bytes as there is
-// traffic.
+// Package pool reuses the memory of batches. Batches are large and come in few sizes; without
+// reuse the runtime would allocate, clear and collect memory for every byte of traffic.
 package pool
 
 import (
@@ -9,23 +8,23 @@ import (
 )
 
 // Of lends vectors. Its zero value is ready; it may be used by several goroutines
-// at once. What is not used for a while goes back to the garbage collector.
+// at once. Memory that is not used for a while is garbage collected.
 type Of[T any] struct {
 	classes [(bits.UintSize + 1) * perOctave]sync.Pool
 }
 
-// perOctave classes of sizes share a factor of two, so that a vector is at most
-// 1/perOctave larger than it was asked for.
+// perOctave is the number of size classes per factor of two: a vector is at most 1/perOctave
+// larger than requested.
 const perOctave = 8
 
 // class returns the number and the capacity of the smallest class for n elements.
 func class(n int) (number, capacity int) {
 	shift := max(0, bits.Len(uint(n-1))-bits.Len(perOctave))
-	steps := (n-1)>>shift + 1 // of 2^shift words; at most 2·perOctave
+	steps := (n-1)>>shift + 1 // of 2^shift elements; at most 2·perOctave
 	return shift*perOctave + steps, steps << shift
 }
 
-// Size returns the elements that Get(n) takes in memory, at most n + n/8.
+// Size returns the capacity, in elements, of what Get(n) returns: at most n + n/8.
 func Size(n int) int {
 	if n == 0 {
 		return 0
@@ -46,7 +45,7 @@ func (p *Of[T]) Get(n int) []T {
 	return make([]T, n, c)
 }
 
-// Put takes a vector from Get back. No one may use it any more.
+// Put takes back a vector from Get, which must no longer be used.
 func (p *Of[T]) Put(v []T) {
 	if cap(v) == 0 {
 		return

@@ -7,8 +7,8 @@ import (
 	"github.com/securenets/securenets/internal/pool"
 )
 
-// TestSizes: a vector is as long as asked, its capacity as told, at most an eighth
-// more, and vectors of one class serve one another.
+// TestSizes: a vector has the requested length and the capacity Size, at most an eighth more,
+// and Put vectors serve every size of their class.
 func TestSizes(t *testing.T) {
 	var p pool.Of[uint32]
 	check := func(n int) {
@@ -27,7 +27,7 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-// TestNotShared: no vector is lent twice at a time.
+// TestNotShared: no vector is lent to two at a time.
 func TestNotShared(t *testing.T) {
 	var p pool.Of[uint32]
 	var wg sync.WaitGroup

@@ -11,7 +11,7 @@ import (
 	"github.com/securenets/securenets/internal/ring"
 )
 
-// TestKeepReadsNoMoreThanIsSpare: behind a chunk there are as many bytes as are read.
+// TestKeepReadsNoMoreThanIsSpare: keepAVX2 reads at most spare bytes past a chunk.
 func TestKeepReadsNoMoreThanIsSpare(t *testing.T) {
 	if !cpuid.AVX2() {
 		t.Skip("no AVX2")

@@ -5,7 +5,7 @@
 //
 // The keystream is cut into little-endian words of WordBytes bytes, each masked to BitLen
 // bits; words >= M are skipped. A seed that any cloud receives serves no other purpose.
-// The time taken shows how many words were skipped, which tells nothing of the words
+// The time taken shows how many words were skipped, which is independent of the words
 // kept.
 package prg
 

@@ -34,8 +34,8 @@ func rings(t testing.TB) map[string]ring.Ring {
 	}
 }
 
-// slow is PRG(seed, i) by its definition: counter blocks encrypted one by one,
-// counted up byte by byte, and words read byte by byte.
+// slow is PRG(seed, i) by its definition: counter blocks are encrypted one by one and
+// incremented byte by byte, and words are read byte by byte.
 func slow(seed Seed, r ring.Ring, i uint64, n int) []uint32 {
 	block, _ := aes.NewCipher(seed[:])
 	var counter [16]byte
@@ -137,8 +137,8 @@ func TestFillGivesPrefixes(t *testing.T) {
 	}
 }
 
-// TestFillIsUniform compares counts of residues and of high bits with uniform
-// words, at 6 standard deviations of a fixed stream.
+// TestFillIsUniform compares counts of residues and of high bits with those expected of
+// uniform words, within 6 standard deviations, for a fixed stream.
 func TestFillIsUniform(t *testing.T) {
 	const n = 1 << 18
 	for name, r := range rings(t) {

@@ -15,7 +15,7 @@ type tier struct {
 	expand func(Seed) fill
 }
 
-// fill sets dst to the first words of sample i. Goroutines may call it at once.
+// fill sets dst to the first words of sample i. Several goroutines may call it at once.
 type fill func(dst []uint32, i uint64, w words)
 
 // words is how a ring cuts a keystream.
@@ -23,8 +23,8 @@ type words struct {
 	m      uint32
 	mask   uint32    // the bits of m
 	width  int       // bytes of a word, 1 to 4
-	turn   int       // 16 words at a time, how many are in turnBytes
-	spread *[64]byte // of a vector of 16 words: where each of their 4 bytes is
+	turn   int       // groups of 16 words in turnBytes
+	spread *[64]byte // for each of the 4 bytes of 16 words, its place in the keystream
 }
 
 func wordsOf(r ring.Ring) words {
@@ -35,12 +35,12 @@ func wordsOf(r ring.Ring) words {
 	}
 }
 
-// turnBytes are the bytes of keystream that are made at a time, or a multiple of them:
-// 16 words of every width fit a whole number of times.
+// turnBytes is the unit in which keystream is made, in bytes. It is a multiple of 16 words of
+// every width.
 const turnBytes = 6 * 64
 
-// spreads holds the spread of each width. What a word's mask cuts off comes from
-// the word after it.
+// spreads holds the spread of each width. Bytes beyond a word's width are those of the next
+// word, which the mask removes.
 var spreads = func() (s [5][64]byte) {
 	for width := range s {
 		for i := range s[width] {
@@ -50,16 +50,16 @@ var spreads = func() (s [5][64]byte) {
 	return
 }()
 
-// generic is the twin that others are compared with.
+// generic is the tier that others are compared with.
 var generic = tier{
 	name:   "generic",
 	expand: func(seed Seed) fill { return byLibrary(seed, words.keep) },
 }
 
-// keystream sets buf, of whole turns, to what follows in that of a sample.
+// keystream sets buf, of whole turns, to the next bytes of a sample's keystream.
 type keystream func(buf []byte)
 
-// byLibrary has the standard library make the keystream of a seed, and keep cut it.
+// byLibrary makes the keystream of a seed with the standard library, and cuts it with keep.
 func byLibrary(seed Seed, keep keep) fill {
 	block, err := aes.NewCipher(seed[:])
 	if err != nil {
@@ -73,14 +73,14 @@ func byLibrary(seed Seed, keep keep) fill {
 	}
 }
 
-// keep cuts src into words and writes those below M to the front of dst: see words.keep.
+// keep cuts src into words and writes the words below M to the front of dst: see words.keep.
 type keep func(w words, dst []uint32, src []byte) (kept int)
 
-// chunk is the most bytes of keystream that are made at a time: whole turns, and little
+// chunk is the maximum number of bytes of keystream that are made at a time: whole turns, few
 // enough to stay in the first-level cache.
 const chunk = 16 * turnBytes
 
-// spare bytes are behind a chunk, for keep to read.
+// spare is the number of bytes after a chunk that keep may read.
 const spare = 16
 
 var (
@@ -92,7 +92,7 @@ func fillByChunks(next keystream, keep keep, dst []uint32, w words) {
 	buf := chunks.Get().(*[chunk + spare]byte)
 	defer chunks.Put(buf)
 	for len(dst) > 0 {
-		// One more word in 4, and some: what is skipped rarely needs another turn.
+		// A quarter more words and 16: then skipped words rarely need another turn.
 		turns := ((len(dst)+len(dst)/4+16)*w.width + turnBytes - 1) / turnBytes
 		size := min(chunk, turns*turnBytes)
 		next(buf[:size])
@@ -104,9 +104,9 @@ func fillByChunks(next keystream, keep keep, dst []uint32, w words) {
 	}
 }
 
-// keep cuts src into words, masks them, writes those below m to the front of dst
-// and returns their number. len(src) is len(dst)·width. Every word is written
-// and the index moves on only past the kept ones: no branch to mispredict.
+// keep cuts src into words, masks them, writes the words below m to the front of dst and
+// returns their number. len(src) is len(dst)·width. Every word is written, and the index
+// advances past kept ones alone: no branch to mispredict.
 func (w words) keep(dst []uint32, src []byte) int {
 	kept, m, mask := 0, uint64(w.m), uint64(w.mask)
 	for len(src) >= 4 { // words may be shorter: the mask cuts off what follows

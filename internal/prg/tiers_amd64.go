@@ -8,7 +8,7 @@ import (
 	"github.com/securenets/securenets/internal/cpuid"
 )
 
-// tiers are those that this machine can run, the fastest first.
+// tiers are the tiers that this machine can run, the fastest first.
 var tiers = func() (t []tier) {
 	if cpuid.AVX512() {
 		t = append(t, avx512)
@@ -22,7 +22,7 @@ var tiers = func() (t []tier) {
 	return append(t, generic)
 }()
 
-// avx512 encrypts 4 blocks an instruction and keeps words of 16 at a time.
+// avx512 encrypts 4 blocks per instruction and filters 16 words at a time.
 var avx512 = tier{
 	name: "avx512",
 	expand: func(seed Seed) fill {
@@ -36,7 +36,7 @@ var avx512 = tier{
 	},
 }
 
-// vaes encrypts 2 blocks an instruction, and keeps words of 8 at a time.
+// vaes encrypts 2 blocks per instruction and filters 8 words at a time.
 var vaes = tier{
 	name: "vaes",
 	expand: func(seed Seed) fill {
@@ -52,13 +52,13 @@ var vaes = tier{
 	},
 }
 
-// avx2 has the standard library encrypt, and keeps words of 8 at a time.
+// avx2 encrypts with the standard library and filters 8 words at a time.
 var avx2 = tier{
 	name:   "avx2",
 	expand: func(seed Seed) fill { return byLibrary(seed, words.keepAVX2) },
 }
 
-// keepAVX2 is keep for src with spare bytes behind it.
+// keepAVX2 is keep for src with spare readable bytes after it.
 func (w words) keepAVX2(dst []uint32, src []byte) int {
 	n, kept := len(dst)&^7, 0
 	if n > 0 {
@@ -67,8 +67,8 @@ func (w words) keepAVX2(dst []uint32, src []byte) int {
 	return kept + w.keep(dst[kept:][:len(dst)-n], src[n*w.width:])
 }
 
-// squeezes has, for every set of 8 words that are skipped, the places of those kept, in
-// order, then any.
+// squeezes has, for every set of skipped words among 8, the places of the kept ones in order,
+// then arbitrary ones.
 var squeezes = func() (s [256][8]byte) {
 	for skipped := range s {
 		at := 0
@@ -82,19 +82,18 @@ var squeezes = func() (s [256][8]byte) {
 	return
 }()
 
-// keep8AVX2 is keep for n words, a multiple of 8 that is not 0. It reads up to 16 bytes
-// past src.
+// keep8AVX2 is keep for n words, a positive multiple of 8. It reads up to 16 bytes past src.
 //
 //go:noescape
 func keep8AVX2(dst *uint32, src *byte, n int, w *words, squeezes *[256][8]byte) (kept int)
 
-// roundKeys are those of AES-256.
+// roundKeys are the round keys of AES-256.
 type roundKeys [15 * 16]byte
 
 //go:noescape
 func expandKeyAES(keys *roundKeys, seed *Seed)
 
-// encryptVAES sets dst to turns, at least 1, of a sample's keystream, from a block on.
+// encryptVAES sets dst to one or more turns of sample i's keystream, from the given block on.
 //
 //go:noescape
 func encryptVAES(dst *byte, turns int, keys *roundKeys, i, block uint64)

@@ -2,5 +2,5 @@
 
 package prg
 
-// tiers are those that this machine can run, the fastest first.
+// tiers are the tiers that this machine can run, the fastest first.
 var tiers = []tier{generic}

@@ -10,13 +10,13 @@ import (
 	"github.com/securenets/securenets/internal/ring"
 )
 
-// FuzzFill compares every tier with the generic one, with words fenced on one side
-// and others beside them on the other.
+// FuzzFill compares every tier with the generic one. The words are fenced on one side, and
+// words beside them on the other must not change.
 func FuzzFill(f *testing.F) {
 	for n := range uint16(35) {
 		f.Add([]byte{byte(n)}, uint64(n), 37*n, uint8(n), n%2 == 0)
 	}
-	for n := range uint16(64) { // the last whole turns that fit, and those that do not
+	for n := range uint16(64) { // around whole turns
 		f.Add([]byte{byte(n)}, uint64(n), 64+n, uint8(0), true)
 	}
 	all := []ring.Ring{ring.Q4(), ring.Q3(), mustRing(f, 3, 5), mustRing(f, 251, 241), mustRing(f, 3), mustRing(f, 5, 13), mustRing(f, 251, 3, 89)}

@@ -29,11 +29,11 @@ type Expression struct {
 	// Params are the weights and biases, in the order of the network's nodes.
 	Params gorgonia.Nodes
 
-	store []func() // one a parameter: writes it back to the network
+	store []func() // one per parameter: writes it back to the network
 }
 
-// Express builds g for batches of n samples. The weights are copied: Store
-// brings back what a solver made of them.
+// Express builds g for batches of n samples. The weights are copied; Store writes a solver's
+// changes back.
 func Express(g *graph.Graph, n int) (*Expression, error) {
 	if n < 1 {
 		return nil, fmt.Errorf("reference: batch of %d", n)
@@ -64,7 +64,7 @@ func (e *Expression) Store() {
 	}
 }
 
-// apply returns operator i of x. out is the result's shape, a sample.
+// apply returns operator i of x. out is the shape of one sample of the result.
 func (e *Expression) apply(i int, op graph.Op, x *gorgonia.Node, out graph.Shape) (*gorgonia.Node, error) {
 	switch op := op.(type) {
 	case *graph.Dense:
@@ -84,7 +84,7 @@ func (e *Expression) apply(i int, op graph.Op, x *gorgonia.Node, out graph.Shape
 	case graph.Softmax:
 		return gorgonia.SoftMax(x, 1)
 	}
-	return nil, &UnsupportedError{Op: op.Name(), Reason: "not known"}
+	return nil, &UnsupportedError{Op: op.Name(), Reason: "unknown operator"}
 }
 
 func (e *Expression) dense(i int, op *graph.Dense, x *gorgonia.Node) (*gorgonia.Node, error) {
@@ -93,7 +93,7 @@ func (e *Expression) dense(i int, op *graph.Dense, x *gorgonia.Node) (*gorgonia.
 	if err != nil {
 		return nil, err
 	}
-	// The node holds the transpose of W, so that the product is x Wᵀ as it stands.
+	// The node holds the transpose of W, so that its product with x is x Wᵀ.
 	w := e.param(fmt.Sprintf("weights %d", i), tensor.Shape{op.In, op.Out}, op.W, func(j int) int {
 		return j%op.Out*op.In + j/op.Out
 	})
@@ -142,8 +142,8 @@ func (e *Expression) maxPool(i int, op graph.MaxPool, x *gorgonia.Node) (*gorgon
 	return gorgonia.MaxPool2D(x, tensor.Shape{op.KH, op.KW}, pad, []int{op.SH, op.SW})
 }
 
-// avgPool sums under the window by a convolution of each channel with ones, and
-// divides: gorgonia v0.9.18's own AveragePool2D divides by the map's width.
+// avgPool sums over the window by a convolution of each channel with ones, then divides:
+// gorgonia v0.9.18's AveragePool2D divides by the map's width.
 func (e *Expression) avgPool(i int, op graph.AvgPool, x *gorgonia.Node, out graph.Shape) (*gorgonia.Node, error) {
 	n, c, h, w := x.Shape()[0], x.Shape()[1], x.Shape()[2], x.Shape()[3]
 	x, err := gorgonia.Reshape(x, tensor.Shape{n * c, 1, h, w})
@@ -175,8 +175,8 @@ func (e *Expression) avgPool(i int, op graph.AvgPool, x *gorgonia.Node, out grap
 	return gorgonia.Reshape(mean, tensor.Shape{n, c, out.H, out.W})
 }
 
-// pad returns x and the padding that is left to an operator of gorgonia, which
-// is symmetric. What is not is put around x here.
+// pad returns x and the padding for an operator of gorgonia, which must be symmetric. If it is
+// not, x is padded here.
 func (e *Expression) pad(i int, x *gorgonia.Node, top, left, bot, right int, value float32) (*gorgonia.Node, []int, error) {
 	if top == bot && left == right {
 		return x, []int{top, left}, nil

@@ -22,8 +22,8 @@ type Model struct {
 	machine gorgonia.VM
 }
 
-// New compiles g for batches of n samples. It returns an *UnsupportedError where
-// g has an operator that gorgonia does not compute.
+// New compiles g for batches of n samples. It returns an *UnsupportedError if g has an operator
+// that gorgonia does not compute.
 func New(g *graph.Graph, n int) (*Model, error) {
 	shapes, err := g.Shapes()
 	if err != nil {
@@ -47,8 +47,8 @@ func New(g *graph.Graph, n int) (*Model, error) {
 }
 
 // Forward computes the outputs of 1 to n samples (NHWC, sample-major), which
-// are valid until the next call. Fewer than n cost as much as n: what an earlier
-// call left in the rest of the batch is computed again, and no sample depends on another.
+// are valid until the next call. Fewer than n take as long as n: the rest of the batch is left
+// over from earlier calls and computed again. No sample depends on another.
 func (m *Model) Forward(x []float32) ([]float32, error) {
 	k := len(x) / m.in.Len()
 	if k < 1 || k > m.n || k*m.in.Len() != len(x) {
@@ -68,5 +68,5 @@ func (m *Model) Forward(x []float32) ([]float32, error) {
 	return y, nil
 }
 
-// Close frees what the model holds. No Forward may follow.
+// Close frees the model. No Forward may follow.
 func (m *Model) Close() error { return m.machine.Close() }

@@ -26,7 +26,7 @@ func oracle(g *graph.Graph, x []float64) []float64 {
 	return values[g.Output]
 }
 
-// pixel returns x at a position that may lie outside of the map, and whether it lies inside.
+// pixel returns x at a position, and whether it lies inside the map.
 func pixel(x []float64, s graph.Shape, h, w, c int) (float64, bool) {
 	if h < 0 || h >= s.H || w < 0 || w >= s.W {
 		return 0, false
@@ -42,7 +42,7 @@ func oracleOp(op graph.Op, x []float64, s graph.Shape) ([]float64, graph.Shape) 
 		}
 		return y, s
 	}
-	// pool gives every window's elements that lie inside of the map to f.
+	// pool calls f with every window's elements inside the map.
 	pool := func(p graph.Pool, f func([]float64) float64) ([]float64, graph.Shape) {
 		out := graph.Shape{H: (s.H+p.Top+p.Bot-p.KH)/p.SH + 1, W: (s.W+p.Left+p.Right-p.KW)/p.SW + 1, C: s.C}
 		var y []float64
@@ -264,8 +264,8 @@ var networks = map[string]func(r *rand.Rand) *graph.Graph{
 	},
 }
 
-// Full batches, one that is not full, and a full one again agree with the
-// definitions: nothing of a batch is left for the next.
+// Full batches, a partial one and a full one again agree with the definitions: no batch affects
+// the next.
 func TestForward(t *testing.T) {
 	const n = 4
 	// Contractions here have at most 845 terms of size 1: float32 keeps 1e-5 of
@@ -316,8 +316,7 @@ func TestForward(t *testing.T) {
 	}
 }
 
-// The demonstration networks give test images the probabilities that follow from
-// the definitions.
+// The demonstration networks give test images the probabilities of the definitions.
 func TestDemonstrationNetworks(t *testing.T) {
 	const n = 4
 	images, _, err := models.TestSet()
@@ -365,7 +364,7 @@ func TestDemonstrationNetworks(t *testing.T) {
 	}
 }
 
-// Store brings every parameter back to its place.
+// Store writes every parameter back to its place.
 func TestStore(t *testing.T) {
 	g := mnistCNN(rand.New(rand.NewPCG(1, 2)))
 	e, err := Express(g, 2)
@@ -397,7 +396,7 @@ func TestStore(t *testing.T) {
 	}
 }
 
-// strange is an operator that nobody knows.
+// strange is an unknown operator.
 type strange struct{ graph.ReLU }
 
 func (strange) Name() string { return "strange" }

@@ -24,7 +24,7 @@ const MaxPrimes = 4
 
 // MaxTerms is the largest number of products in one sum, in any kernel: the sum of 65,536
 // products of an unsigned residue (at most 250) and a signed one (at most 125) stays
-// below 2^31, and that of products of two unsigned ones below 2^32.
+// below 2^31, and a sum of products of two unsigned ones below 2^32.
 const MaxTerms = 1 << 16
 
 // ErrParameters reports primes that do not make a ring.
@@ -44,7 +44,7 @@ func (e *NonCanonicalError) Error() string {
 // in registers. The zero value is not a ring: use New.
 type Ring struct {
 	m      uint32
-	primes uint32 // one a byte, the first lowest; 0 past the last
+	primes uint32 // one per byte, the first lowest; 0 past the last
 	crt    uint32 // in the same bytes, (M/p)^-1 mod p
 	mu     uint64 // floor(2^64 / M), for Barrett reduction
 }
@@ -74,7 +74,7 @@ func New(primes ...uint32) (Ring, error) {
 			return Ring{}, fmt.Errorf("%w: %d is not an odd prime below 256", ErrParameters, p)
 		}
 		if slices.Contains(primes[:i], p) {
-			return Ring{}, fmt.Errorf("%w: prime %d stands twice", ErrParameters, p)
+			return Ring{}, fmt.Errorf("%w: duplicate prime %d", ErrParameters, p)
 		}
 		r.primes |= p << (8 * i)
 		m *= uint64(p)
@@ -102,10 +102,10 @@ var (
 	q3 = mustNew(251, 241, 239)
 )
 
-// Q4 is the default ring, M = 251·241·239·233 = 3,368,562,317 (2^31.65): 4 bytes a word.
+// Q4 is the default ring, M = 251·241·239·233 = 3,368,562,317 (2^31.65): 4 bytes per word.
 func Q4() Ring { return q4 }
 
-// Q3 is the ring with M = 251·241·239 = 14,457,349 (2^23.8): 3 bytes a word.
+// Q3 is the ring with M = 251·241·239 = 14,457,349 (2^23.8): 3 bytes per word.
 func Q3() Ring { return q3 }
 
 // Valid reports whether r came from New.
@@ -206,7 +206,7 @@ func (r Ring) FromSigned(x int32) uint32 {
 
 // Lift returns the representative of canonical a in [-Max, Max].
 func (r Ring) Lift(a uint32) int32 {
-	over := uint32(int64(uint64(r.Max())-uint64(a)) >> 63) // all ones where a > Max
+	over := uint32(int64(uint64(r.Max())-uint64(a)) >> 63) // all ones if a > Max
 	return int32(a - r.m&over)
 }
 
@@ -251,8 +251,8 @@ func (r Ring) CheckCanonical(v []uint32) error {
 
 // canonical reports whether all of v are in [0, M).
 func (r Ring) canonical(v []uint32) bool {
-	// A word and up carry into bit 32 where the word is not below M. Two ORs at a
-	// time do not wait for each other.
+	// A word plus up carries into bit 32 unless the word is below M. The two chains of ORs
+	// run in parallel.
 	up := 1<<32 - uint64(r.m)
 	var a, b uint64
 	for ; len(v) >= 8; v = v[8:] {

@@ -36,7 +36,7 @@ func rings(t testing.TB) []ring.Ring {
 	}
 }
 
-// edges are canonical words at which reductions could go wrong.
+// edges are canonical words at which reductions are most likely to be wrong.
 func edges(r ring.Ring) []uint32 {
 	m := r.Modulus()
 	v := []uint32{0, 1, 2, m / 2, m/2 + 1, m - 2, m - 1, m / 3, 1 << 16 % m, math.MaxInt32 % m, 1 << 31 % m}
@@ -105,7 +105,7 @@ func TestParameters(t *testing.T) {
 	if ring.Q4().WordBytes() != 4 || ring.Q3().WordBytes() != 3 {
 		t.Error("bytes of a word")
 	}
-	// Sums of MaxTerms products of residues, signed and not.
+	// Sums of MaxTerms products of residues, signed and unsigned.
 	if s := int64(250 * 125 * ring.MaxTerms); s > math.MaxInt32 {
 		t.Errorf("%d passes an int32", s)
 	}
@@ -162,7 +162,7 @@ func TestInv(t *testing.T) {
 				t.Fatalf("%d·%d = %d", a, inv, r.Mul(a, inv))
 			}
 			if !ok && inv != 0 {
-				t.Fatalf("%d: no unit, inverse %d", a, inv)
+				t.Fatalf("%d is not a unit: inverse %d", a, inv)
 			}
 		})
 	})
@@ -181,7 +181,7 @@ func TestReduce(t *testing.T) {
 			math.MaxInt64 / m * m, math.MaxInt64/m*m - 1, math.MinInt64 / m * m, math.MinInt64/m*m + 1,
 		} {
 			for d := int64(-2); d <= 2; d++ {
-				one(t, x+d) // may wrap, to an extreme as well
+				one(t, x+d) // may wrap around, to another extreme
 				one(t, -x+d)
 			}
 		}
@@ -228,7 +228,7 @@ func TestSigned(t *testing.T) {
 		for _, x := range []int32{0, 1, -1, r.Max(), -r.Max(), r.Max() - 1, 1 - r.Max(), r.Max() / 2} {
 			one(t, x)
 		}
-		// Max and -Max are neighbours, and there is nothing between them.
+		// Max and -Max are neighbours modulo M.
 		if a, b := r.FromSigned(r.Max()), r.FromSigned(-r.Max()); a+1 != b {
 			t.Errorf("Max is %d, -Max is %d", a, b)
 		}
@@ -251,7 +251,7 @@ func TestLiftsToInt8(t *testing.T) {
 		}
 	}
 	if !r.LiftsToInt8(nil) {
-		t.Error("a word of none does not")
+		t.Error("the empty vector does not")
 	}
 }
 
@@ -270,7 +270,7 @@ func TestResidues(t *testing.T) {
 				t.Errorf("Combine(%d) = %d, want %d", res, back, a)
 			}
 		}
-		for _, p := range primes { // about multiples of a prime, up to 2^32 - 1
+		for _, p := range primes { // around multiples of a prime, up to 2^32 - 1
 			for k := uint32(0); k < 1000; k++ {
 				for _, a := range []uint32{k * p, k*p - 1, math.MaxUint32/p*p - k*p, math.MaxUint32/p*p - k*p - 1, math.MaxUint32 - k} {
 					one(t, a)
@@ -359,7 +359,7 @@ func TestCheckCanonical(t *testing.T) {
 	})
 }
 
-// encode is PutWords by math/big.
+// encode is PutWords with math/big.
 func encode(r ring.Ring, v []uint32) []byte {
 	var out []byte
 	for _, a := range v {
@@ -418,7 +418,7 @@ func TestWordsPanics(t *testing.T) {
 	}
 }
 
-// FuzzWords: bytes that Words takes are those that PutWords writes.
+// FuzzWords: Words accepts exactly the bytes that PutWords writes.
 func FuzzWords(f *testing.F) {
 	all := rings(f)
 	for i, r := range all {

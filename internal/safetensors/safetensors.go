@@ -1,13 +1,13 @@
-// Package safetensors reads and writes the safetensors format: eight bytes of
-// little-endian header length N, N bytes of JSON that name every tensor's type,
-// shape and place, then the tensors' bytes.
+// Package safetensors reads and writes the safetensors format: the header's length N in eight
+// little-endian bytes, N bytes of JSON with every tensor's type, shape and place, then the
+// tensors' bytes.
 //
 //	{"__metadata__": {"key": "text"},
 //	 "name": {"dtype": "U32", "shape": [2, 3], "data_offsets": [0, 24]}, ...}
 //
 // Tensors are row-major and little-endian. Reading is strict, because files come from
 // outside: holes, overlaps, trailing bytes, and duplicate or unknown keys are refused,
-// and no size is used before it is known to fit the bytes that are there. Writing is
+// and no size is used before it was compared with the size of the file. Writing is
 // deterministic.
 package safetensors
 
@@ -28,12 +28,12 @@ import (
 // MaxHeader is the largest header accepted, in bytes.
 const MaxHeader = 1 << 20
 
-// align is what the header's end is padded to, in bytes.
+// align is the alignment in bytes that the header is padded to.
 const align = 8
 
 const metadataKey = "__metadata__"
 
-// ErrFormat is what errors.Is finds in every error of this package.
+// ErrFormat is wrapped by every error of this package that is not a reader's or writer's.
 var ErrFormat = errors.New("safetensors: bad format")
 
 func bad(format string, a ...any) error {
@@ -52,7 +52,7 @@ const (
 	F64 DType = "F64"
 )
 
-// Size returns the bytes of an element, 0 for a type that this package lacks.
+// Size returns the bytes of an element, 0 for a type that this package does not support.
 func (d DType) Size() int {
 	switch d {
 	case U8:
@@ -118,7 +118,7 @@ func Bare[T Element](name string, shape ...int) Tensor {
 	return Tensor{Name: name, DType: dtypeOf[T](), Shape: shape}
 }
 
-// Write writes elements as a file has them.
+// Write writes elements in the encoding of the file.
 func Write[T Element](w io.Writer, v []T) error {
 	const most = 1 << 13 // elements at a time
 	var buf []byte
@@ -136,8 +136,8 @@ func Write[T Element](w io.Writer, v []T) error {
 	return nil
 }
 
-// Values returns a copy of the elements of t. Its errors wrap ErrFormat: the
-// type is another one, or Data is no whole number of elements.
+// Values returns a copy of the elements of t. Its errors wrap ErrFormat: t has another type, or
+// Data is not a whole number of elements.
 func Values[T Element](t Tensor) ([]T, error) {
 	if d := dtypeOf[T](); t.DType != d {
 		return nil, bad("tensor %.64q holds %.8q, want %s", t.Name, string(t.DType), d)
@@ -152,8 +152,8 @@ func Values[T Element](t Tensor) ([]T, error) {
 	return v, nil
 }
 
-// Read reads the elements of t from a file. Its errors wrap ErrFormat, where the type is
-// another one, or are the file's.
+// Read reads the elements of t from a file. Its errors wrap ErrFormat if t has another type,
+// or are the file's.
 func Read[T Element](r io.Reader, t Tensor) ([]T, error) {
 	n, ok := byteLen(t.DType, t.Shape)
 	if d := dtypeOf[T](); t.DType != d || !ok {
@@ -176,8 +176,8 @@ func Read[T Element](r io.Reader, t Tensor) ([]T, error) {
 	return v, nil
 }
 
-// byteLen returns the bytes of a tensor, and false where its type is unknown, a
-// dimension is negative or the product overflows.
+// byteLen returns the bytes of a tensor, or false if its type is unknown, a dimension is
+// negative or the product overflows.
 func byteLen(d DType, shape []int) (int, bool) {
 	n := d.Size()
 	if n == 0 {
@@ -192,8 +192,8 @@ func byteLen(d DType, shape []int) (int, bool) {
 	return n, true
 }
 
-// Marshal returns the file's bytes, a function of f alone. Its errors wrap
-// ErrFormat and say what Parse would not accept.
+// Marshal returns the file's bytes, a function of f alone. It refuses files that Parse would
+// not accept, with errors that wrap ErrFormat.
 func (f *File) Marshal() ([]byte, error) {
 	b, size, err := f.Head()
 	if err != nil {
@@ -209,8 +209,8 @@ func (f *File) Marshal() ([]byte, error) {
 	return b, nil
 }
 
-// Head returns what stands before the tensors' bytes, whose number is size; tensors need
-// no Data. Its errors are Marshal's.
+// Head returns the bytes before the tensors' bytes, and size, the number of the tensors'
+// bytes. Tensors need no Data. Its errors are Marshal's.
 func (f *File) Head() (head []byte, size int, err error) {
 	var h bytes.Buffer
 	h.WriteByte('{')
@@ -249,12 +249,12 @@ func (f *File) Head() (head []byte, size int, err error) {
 	seen := map[string]bool{metadataKey: true}
 	for _, t := range f.Tensors {
 		if seen[t.Name] {
-			return nil, 0, bad("tensor name %.64q is taken", t.Name)
+			return nil, 0, bad("duplicate tensor name %.64q", t.Name)
 		}
 		seen[t.Name] = true
 		n, ok := byteLen(t.DType, t.Shape)
 		if !ok || n > math.MaxInt-size {
-			return nil, 0, bad("tensor %.64q: no %s %v", t.Name, t.DType, t.Shape)
+			return nil, 0, bad("tensor %.64q: bad type or shape %s %v", t.Name, t.DType, t.Shape)
 		}
 		if err := field(t.Name); err != nil {
 			return nil, 0, err
@@ -299,29 +299,29 @@ func Parse(b []byte) (*File, error) {
 	end := 0
 	for i := range f.Tensors {
 		t := &f.Tensors[i]
-		n, _ := byteLen(t.DType, t.Shape) // as it was checked
+		n, _ := byteLen(t.DType, t.Shape) // checked by parse
 		t.Data = data[end : end+n : end+n]
 		end += n
 	}
 	return f, nil
 }
 
-// ParseHead reads what a file of size bytes says of its tensors, of its first
-// bytes: the header's, and 8 more. Tensors have no Data. All is checked that Parse
-// checks. Every error wraps ErrFormat.
+// ParseHead parses the header of a file of size bytes. b is the file's beginning: 8 bytes and
+// the header. Tensors have no Data. It checks everything that Parse checks. Every error wraps
+// ErrFormat.
 func ParseHead(b []byte, size int) (*File, error) {
 	f, _, err := parse(b, size, size)
 	return f, err
 }
 
-// ParseHeadOf is ParseHead of a file whose size is not known: at most most bytes.
+// ParseHeadOf is ParseHead for a file of unknown size, at most most bytes.
 func ParseHeadOf(b []byte, most int) (*File, error) {
 	f, _, err := parse(b, len(b), most)
 	return f, err
 }
 
-// ReadHead returns the first bytes of a file, for ParseHead: at most 8 more than
-// MaxHeader. Where the header is longer, they are cut, and ParseHead refuses them.
+// ReadHead returns the beginning of a file for ParseHead: 8 bytes and the header. A header
+// longer than MaxHeader is cut, and ParseHead refuses it.
 func ReadHead(r io.Reader) ([]byte, error) {
 	b := make([]byte, 8, 8+4096)
 	if _, err := io.ReadFull(r, b); err != nil {
@@ -333,9 +333,9 @@ func ReadHead(r io.Reader) ([]byte, error) {
 	return b, err
 }
 
-// parse reads the header in b, the first bytes of a file of least to most. Tensors are in
-// the order of their bytes, which fill those after the header, of which it returns what b
-// has.
+// parse parses the header in b, the beginning of a file of least to most bytes. It returns the
+// tensors in the order of their bytes, which must fill the rest of the file, and the bytes of
+// b after the header.
 func parse(b []byte, least, most int) (f *File, data []byte, err error) {
 	if len(b) < 8 || len(b) > most {
 		return nil, nil, bad("%d bytes", len(b))
@@ -375,8 +375,8 @@ func parse(b []byte, least, most int) (f *File, data []byte, err error) {
 	return f, b[n:], nil
 }
 
-// parser walks a header that is valid JSON token by token, as decoding to a
-// struct or map would let duplicate keys pass.
+// parser walks a header that is valid JSON token by token, as decoding to a struct or map would
+// accept duplicate keys.
 type parser struct {
 	dec    *json.Decoder
 	size   int               // bytes of all tensors
@@ -423,7 +423,7 @@ func (p *parser) object(field func(key string) error) error {
 			return err
 		}
 		if seen[key] {
-			return bad("header: key %.64q stands twice", key)
+			return bad("header: duplicate key %.64q", key)
 		}
 		seen[key] = true
 		if err := field(key); err != nil {
@@ -510,7 +510,7 @@ func (p *parser) tensor(name string) (t Tensor, at [2]int, err error) {
 		return t, at, bad("tensor %.64q: element type %.8q", name, string(t.DType))
 	}
 	if t.Shape == nil || len(offsets) != 2 {
-		return t, at, bad("tensor %.64q: no shape or place", name)
+		return t, at, bad("tensor %.64q: no shape or data_offsets", name)
 	}
 	at = [2]int{offsets[0], offsets[1]}
 	if at[0] > at[1] || at[1] > p.size {

@@ -16,7 +16,7 @@ import (
 	"github.com/securenets/securenets/internal/safetensors"
 )
 
-// file puts a file together by hand.
+// file builds a file by hand.
 func file(header string, data ...byte) []byte {
 	b := binary.LittleEndian.AppendUint64(nil, uint64(len(header)))
 	return append(append(b, header...), data...)
@@ -84,7 +84,7 @@ func TestMarshalRefuses(t *testing.T) {
 }
 
 func TestParseAccepts(t *testing.T) {
-	// Any order of keys and tensors, spaces after the header, no alignment.
+	// Keys and tensors in any order, spaces after the header, no alignment.
 	b := file(`{"b":{"shape":[1],"data_offsets":[3,7],"dtype":"I32"}, "a":{"dtype":"U8","shape":[3,1],"data_offsets":[0,3]}}   `,
 		1, 2, 3, 0xff, 0xff, 0xff, 0xff)
 	f, err := safetensors.Parse(b)
@@ -199,8 +199,8 @@ type fataler interface {
 	Fatalf(string, ...any)
 }
 
-// again checks that what Parse accepts survives writing and reading, and that
-// writing settles after one round.
+// again checks that a file that Parse accepts is unchanged by writing and reading, and that the
+// bytes no longer change after one round.
 func again(t fataler, b []byte) {
 	t.Helper()
 	f, err := safetensors.Parse(b)
@@ -254,7 +254,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// TestPieces: a file that is written and read by pieces is the one of Marshal and Parse.
+// TestPieces: writing and reading in pieces agrees with Marshal and Parse.
 func TestPieces(t *testing.T) {
 	long := make([]uint64, 20000) // several pieces
 	for i := range long {

@@ -50,7 +50,7 @@ func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 // Sum returns the digest of a model's bytes.
 func Sum(b []byte) Digest { return sha256.Sum256(b) }
 
-// SumOf returns the digest of a model that is read to its end, and its size in bytes.
+// SumOf reads a model to its end and returns its digest and its size in bytes.
 func SumOf(r io.Reader) (Digest, int64, error) {
 	sum := sha256.New()
 	size, err := io.Copy(sum, r)
@@ -136,16 +136,16 @@ func decodePlan(b []byte) (plan.Plan, error) {
 				Groups: c.Groups,
 			})
 		default:
-			return plan.Plan{}, fmt.Errorf("operator %d is not of one kind", i)
+			return plan.Plan{}, fmt.Errorf("operator %d does not have exactly one kind", i)
 		}
 	}
 	if err := p.Validate(); err != nil {
 		return plan.Plan{}, err
 	}
-	// One encoding a plan: duplicate keys, other spellings and short arrays,
-	// which decoding lets pass, end here.
+	// Decoding accepts duplicate keys, other spellings and short arrays. Comparing with the
+	// plan's only encoding refuses them.
 	if again, err := encodePlan(p); err != nil || !bytes.Equal(again, b) {
-		return plan.Plan{}, errors.New("plan is not in its one encoding")
+		return plan.Plan{}, errors.New("the plan is not in canonical encoding")
 	}
 	return p, nil
 }
@@ -187,12 +187,12 @@ type Writer struct {
 	plan    plan.Plan
 	head    []byte
 	size    int64
-	to      io.Writer // to the file, and to sum
+	to      io.Writer // the file and sum
 	sum     hash.Hash
-	op, row int // that come next
+	op, row int // next to be written
 }
 
-// NewWriter returns what writes a model of the given plan. Its errors are those of Marshal.
+// NewWriter returns a writer of a model with the given plan. Its errors are those of Marshal.
 func NewWriter(p plan.Plan) (*Writer, error) {
 	if err := p.Validate(); err != nil {
 		return nil, err
@@ -212,10 +212,10 @@ func NewWriter(p plan.Plan) (*Writer, error) {
 	return &Writer{plan: p, head: head, size: int64(len(head)) + int64(size)}, nil
 }
 
-// Size returns how many bytes the model has.
+// Size returns the size of the model in bytes.
 func (w *Writer) Size() int64 { return w.size }
 
-// Begin writes what stands before the first row to a file, where the rows go too.
+// Begin writes the header to a file, to which Write then writes the rows.
 func (w *Writer) Begin(file io.Writer) error {
 	w.sum = sha256.New()
 	w.to = io.MultiWriter(file, w.sum)
@@ -224,7 +224,7 @@ func (w *Writer) Begin(file io.Writer) error {
 }
 
 // Write writes the next rows: row-major, canonical, all of one operator. Its errors are
-// those of Marshal, or the file's.
+// Marshal's, or the file's.
 func (w *Writer) Write(rows ring.Matrix) error {
 	if w.op == len(w.plan.Ops) || rows.Rows > w.plan.Ops[w.op].Rows()-w.row {
 		return fmt.Errorf("%w: more rows than the plan has", ErrInvalid)
@@ -242,10 +242,10 @@ func (w *Writer) Write(rows ring.Matrix) error {
 	return safetensors.Write(w.to, rows.Data)
 }
 
-// Close returns the digest of the model, all of whose rows must be written.
+// Close returns the digest of the model, or an error if rows are missing.
 func (w *Writer) Close() (Digest, error) {
 	if w.op != len(w.plan.Ops) {
-		return Digest{}, fmt.Errorf("%w: it ends at row %d of operator %d", ErrInvalid, w.row, w.op)
+		return Digest{}, fmt.Errorf("%w: the rows end at row %d of operator %d", ErrInvalid, w.row, w.op)
 	}
 	return Digest(w.sum.Sum(nil)), nil
 }
@@ -266,13 +266,13 @@ func Parse(b []byte) (*Model, error) {
 	return m, nil
 }
 
-// Reader reads a model's matrices one after the other, from untrusted bytes. What the
-// bytes are shows at their end alone: see Sum.
+// Reader reads a model's matrices one after the other, from untrusted bytes. Their digest is
+// known only at the end: see Sum.
 type Reader struct {
 	plan plan.Plan
-	from io.Reader // of the file, and to sum
+	from io.Reader // reads the file, and feeds sum
 	sum  hash.Hash
-	op   int // that comes next
+	op   int // next to be read
 }
 
 // NewReader reads the plan of a model of size bytes, as ReadPlan does.
@@ -287,11 +287,11 @@ func NewReader(r io.Reader, size int64) (*Reader, error) {
 // Plan returns the model's plan.
 func (r *Reader) Plan() plan.Plan { return r.plan }
 
-// Next returns the matrix of the next operator, of which there must be one, in the given
-// memory if that is large enough. Errors wrap ErrInvalid, or are the file's.
+// Next returns the matrix of the next operator, in the given memory if that is large enough.
+// It must not be called after the last one. Errors wrap ErrInvalid, or are the file's.
 func (r *Reader) Next(memory []uint32) (ring.Matrix, error) {
-	// The plan's sizes were held against the bytes that are there, so that none is
-	// allocated before it is known to be real.
+	// ReadPlan has compared the plan's sizes with the size of the file, which bounds what is
+	// allocated here.
 	op := r.plan.Ops[r.op]
 	w := ring.Matrix{Rows: op.Rows(), Cols: op.Terms()}
 	if n := w.Rows * w.Cols; cap(memory) < n {
@@ -318,7 +318,7 @@ func (r *Reader) Next(memory []uint32) (ring.Matrix, error) {
 	return w, nil
 }
 
-// Sum returns the digest of the model, whose last matrix was read.
+// Sum returns the digest of the model, once the last matrix was read.
 func (r *Reader) Sum() Digest { return Digest(r.sum.Sum(nil)) }
 
 // ReadPlan reads the plan of a model of size bytes from its beginning, at most 1 MiB. It
@@ -339,7 +339,7 @@ func ReadPlan(r io.Reader, size int64) (plan.Plan, error) {
 	return plan.Plan{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 }
 
-// cut makes an ErrInvalid of the end of a file that is too early.
+// cut wraps ErrInvalid around an early end of a file.
 func cut(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("%w: %w", ErrInvalid, io.ErrUnexpectedEOF)
@@ -347,7 +347,7 @@ func cut(err error) error {
 	return err
 }
 
-// planOf returns the plan of a file whose tensors are those that the plan asks for.
+// planOf returns the plan of a file, after checking that the file's tensors match it.
 func planOf(f *safetensors.File) (plan.Plan, error) {
 	text, ok := f.Metadata[planKey]
 	if !ok || len(f.Metadata) != 1 {

@@ -65,7 +65,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// TestFile holds the file against the format as documented.
+// TestFile compares the file with the format as documented.
 func TestFile(t *testing.T) {
 	m := model(ring.Q4())
 	f, err := safetensors.Parse(marshal(t, m))
@@ -210,7 +210,7 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-// readPlan reads a plan, and checks that it is read from the header alone.
+// readPlan reads a plan, and checks that nothing after the header is read.
 func readPlan(b []byte) (plan.Plan, error) {
 	r := &counting{Reader: bytes.NewReader(b)}
 	p, err := sealed.ReadPlan(r, int64(len(b)))
@@ -231,8 +231,8 @@ func (c *counting) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestReadPlan: the plan is that of the model, no byte of weights is read, and what the
-// reader fails with is said.
+// TestReadPlan: the plan is the model's, no byte of weights is read, and the reader's error is
+// returned.
 func TestReadPlan(t *testing.T) {
 	m := model(ring.Q4())
 	b := marshal(t, m)
@@ -284,7 +284,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// failing fails once so many bytes were written.
+// failing is a writer that fails after the given number of bytes.
 type failing struct{ left int }
 
 var errFull = errors.New("full")
@@ -296,8 +296,8 @@ func (f *failing) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// TestWriter: a model that is written some rows at a time, and read matrix by matrix, is
-// the one that Marshal returns.
+// TestWriter: a model written some rows at a time has the bytes that Marshal returns, and is
+// the same when read matrix by matrix.
 func TestWriter(t *testing.T) {
 	m := model(ring.Q4())
 	want := marshal(t, m)

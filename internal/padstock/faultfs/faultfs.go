@@ -1,5 +1,5 @@
-// Package faultfs is a file system in memory that fails where it is told to, and
-// that loses in a crash what was not made durable. It is for tests of padstock.
+// Package faultfs is a file system in memory that fails on demand, and that loses in a crash
+// what was not made durable. It is for tests of padstock.
 package faultfs
 
 import (
@@ -16,21 +16,21 @@ import (
 	"github.com/securenets/securenets/internal/padstock"
 )
 
-// ErrCrash, returned by Disk.Fault, ends the process: the operation is done in
-// part, and all that follow fail.
+// ErrCrash, returned by Disk.Fault, ends the process: the operation is partly done, and all
+// later ones fail.
 var ErrCrash = errors.New("faultfs: crashed")
 
-// Op is an operation that changes something or makes it durable.
+// Op is an operation that changes the disk or makes changes durable.
 type Op struct {
-	N    int    // operations before it
+	N    int    // number of earlier operations
 	Name string // "create", "write", "sync", "rename", "remove" or "syncdir"
 	Path string
 }
 
 // Disk is a disk. It may be used by several goroutines at once.
 type Disk struct {
-	// Fault is asked before each operation, and makes it fail with the error it
-	// returns. A write that fails leaves half of its bytes. May be nil.
+	// Fault is called before each operation, which fails with the error that it returns. A
+	// failed write leaves half of its bytes. May be nil.
 	Fault func(Op) error
 
 	mu     sync.Mutex
@@ -38,22 +38,22 @@ type Disk struct {
 	dirs   map[string]*directory
 	locks  map[string]bool
 	inodes uint64
-	boot   int // files and locks of an earlier one are dead
+	boot   int // number of crashes; older files and locks are dead
 	dead   bool
 }
 
 type directory struct {
 	names   map[string]*inode
 	durable map[string]*inode
-	pending []map[string]*inode // changes, in order; nil: no such name
+	pending []map[string]*inode // changes, in order; a nil inode removes the name
 }
 
 type inode struct {
 	number  uint64
 	data    []byte
 	durable int // bytes
-	// What a sync that failed was to write, [from, to): the system takes it for
-	// written from then on, and shows it until the power fails.
+	// The bytes [from, to) of a failed sync: from then on the system considers them written,
+	// and reads return them until the power fails.
 	lost [][2]int
 }
 
@@ -67,16 +67,16 @@ func (d *Disk) Ops() []Op {
 	return slices.Clone(d.ops)
 }
 
-// Survival is what a crash leaves of changes that were not made durable.
+// Survival says which changes that were not made durable survive a crash.
 type Survival int
 
 const (
-	All  Survival = iota // as when the process alone is killed
-	None                 // as when nothing was written back
+	All  Survival = iota // as if the process alone was killed
+	None                 // as if nothing was written back
 	Some                 // any part: files cut anywhere, changes of a directory in any selection
 )
 
-// Survivals are all of them.
+// Survivals lists every Survival.
 var Survivals = []Survival{All, None, Some}
 
 func (s Survival) String() string { return [...]string{"all", "none", "some"}[s] }
@@ -86,7 +86,7 @@ func (d *Disk) Crash(s Survival, rnd *rand.Rand) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	kept := map[*inode]bool{}
-	for _, name := range slices.Sorted(maps.Keys(d.dirs)) { // in one order, for one seed
+	for _, name := range slices.Sorted(maps.Keys(d.dirs)) { // a fixed order, so that a seed determines the outcome
 		dir := d.dirs[name]
 		for _, change := range dir.pending {
 			if s == All || s == Some && rnd.IntN(2) == 0 {
@@ -129,8 +129,8 @@ func apply(names, change map[string]*inode) {
 	}
 }
 
-// do notes an operation and asks whether it fails. With partly set it fails
-// because the process ends, and may have been done.
+// do counts an operation and asks Fault whether it fails. With partly set it fails because the
+// process ends, and may have been done.
 func (d *Disk) do(name, path string) (partly bool, err error) {
 	if d.dead {
 		return false, ErrCrash
@@ -293,7 +293,7 @@ type file struct {
 	boot int
 }
 
-// dead reports whether the process that opened f ended.
+// dead reports whether the process that opened f has ended.
 func (f *file) dead() bool { return f.d.dead || f.boot != f.d.boot }
 
 func (f *file) Write(b []byte) (int, error) {
@@ -348,7 +348,7 @@ func (f *file) Stat() (int64, uint64, error) {
 	return int64(len(f.data)), f.number, nil
 }
 
-// Tamper changes the content of a file that is there, in its place.
+// Tamper changes the content of an existing file in place.
 func (d *Disk) Tamper(p string, change func([]byte) []byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
