@@ -130,7 +130,7 @@ func BenchmarkCall(b *testing.B) {
 					b.Fatal(err)
 				}
 				in, out := c.op.InLen(), c.op.OutLen()
-				// Of zeros, any answer passes.
+				// With zeros, any answer passes.
 				key, err := verify.RestoreKey(verify.DefaultField(), c.op, make([]uint64, out), make([]uint64, in))
 				if err != nil {
 					b.Fatal(err)

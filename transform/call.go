@@ -23,21 +23,20 @@ type Masked struct {
 	rows, cols int
 	words      ring.Matrix
 	memory     *memory   // of words
-	seed       *prg.Seed // nil where there are words
+	seed       *prg.Seed // nil if there are words
 }
 
 // masks lends memory for masked words and nothing else: what a call leaves there is what
 // its cloud has seen.
 var masks pool.Of[uint32]
 
-// scratch lends memory for integers on their way to be masked. None of it leaves the
-// package.
+// scratch lends memory for integers that are being masked. None of it leaves the package.
 var scratch pool.Of[int32]
 
-// memory is words that serve other calls when nobody holds them any more.
+// memory is a buffer of words that goes back to masks once nobody holds it.
 type memory struct {
 	words []uint32
-	held  atomic.Int32 // by how many
+	held  atomic.Int32 // number of holders
 }
 
 // newWords returns words of arbitrary content, held by their call.
@@ -56,9 +55,9 @@ func (m *memory) release() {
 	}
 }
 
-// Hold keeps the words unchanged past the end of their call, until release is called,
-// once, from any goroutine. If it never is, the garbage collector frees them. Hold must
-// be called before the call's Close.
+// Hold keeps the words unchanged past the end of their call until release is called, which must
+// happen at most once, from any goroutine. Without it the garbage collector frees them. Hold
+// must be called before the call's Close.
 func (m Masked) Hold() (release func()) {
 	if m.memory == nil {
 		return func() {}
@@ -97,10 +96,10 @@ type Call struct {
 	n        int
 	masked   []Masked
 	done     bool
-	scale    []float32 // of samples, where they were floats
+	scale    []float32 // of samples, for MaskFloats
 	expected verify.Expected
 
-	u    [][]uint32 // InputPad: What·r, one a sample
+	u    [][]uint32 // InputPad: What·r, one per sample
 	uy   []uint32   // InputPermute: row i of the batch is row uy[i] of the host's,
 	invY []uint32   // and was multiplied by the inverse of invY[i] (F_Y)
 }
@@ -111,8 +110,8 @@ const redactedCall = "transform.Call(redacted)"
 func (Call) Format(f fmt.State, _ rune) { io.WriteString(f, redactedCall) }
 
 // Mask masks n samples of integers, at most XMax in magnitude, with randomness drawn for
-// this call alone. Under InputPad it uses up pads: they must be this layer's, hold
-// exactly n samples, and be unused, or the error wraps ErrPads. Under other masks pads is
+// this call alone. Under InputPad it uses up pads, which must be this layer's, unused, and
+// for exactly n samples; otherwise the error wraps ErrPads. Under other masks pads is
 // nil. On any error nothing is masked and pads are unchanged.
 func (l *Layer) Mask(x []int32, n int, pads *Pads) (*Call, error) {
 	if err := wantLen("inputs", len(x), n, l.op.InLen()); err != nil {
@@ -128,10 +127,10 @@ func (l *Layer) Mask(x []int32, n int, pads *Pads) (*Call, error) {
 	return l.mask(&Call{layer: l, n: n}, pads, tiles{most: most, of: func(i, at, count int) []int32 { return x[i*in+at:][:count] }})
 }
 
-// MaskFloats is QuantizeInputs and Mask in one, a tile at a time: the integers are kept
-// nowhere. key is that of the layer's check. The sums that the products must have under
-// it, and the scales of the samples, are kept in the call. On any error nothing is masked
-// and pads are unchanged.
+// MaskFloats is QuantizeInputs and Mask in one, a tile at a time, without keeping the integers.
+// key is the key of the layer's check. The call keeps the sums that the products must have
+// under it, and the scales of the samples. On any error nothing is masked and pads are
+// unchanged.
 func (l *Layer) MaskFloats(x []float32, n int, xmax int32, key *verify.Key, pads *Pads) (*Call, error) {
 	in := l.op.InLen()
 	if err := wantLen("inputs", len(x), n, in); err != nil {
@@ -174,20 +173,20 @@ func (c *Call) Scales() []float32 { return c.scale }
 // Expected returns the sums that the products of MaskFloats' inputs must have.
 func (c *Call) Expected() verify.Expected { return c.expected }
 
-// tiles are the integers of samples, at most most in magnitude. Each is asked for once.
+// tiles gives the integers of samples, at most most in magnitude. Each is read once.
 type tiles struct {
 	most int32
 	// of returns elements [at, at+count) of sample i, valid until the next call.
 	of func(i, at, count int) []int32
-	// pairs returns elements [at, at+count) of samples i and i+1 side by side: 2·count
-	// integers, valid until the next call. It is nil where samples come one at a time.
+	// pairs returns elements [at, at+count) of samples i and i+1, interleaved: 2·count
+	// integers, valid until the next call. It is nil if samples come one at a time.
 	pairs func(i, at, count int) []int32
 }
 
 // mask masks the samples x for call c, and returns c.
 func (l *Layer) mask(c *Call, pads *Pads, x tiles) (*Call, error) {
 	if pads != nil && l.scheme.Inputs != InputPad {
-		return nil, fmt.Errorf("%w: scheme %v has none", ErrPads, l.scheme)
+		return nil, fmt.Errorf("%w: scheme %v uses none", ErrPads, l.scheme)
 	}
 	switch l.scheme.Inputs {
 	case InputPad:
@@ -217,7 +216,7 @@ func (l *Layer) mask(c *Call, pads *Pads, x tiles) (*Call, error) {
 	return c, nil
 }
 
-// add returns x' + r, n x InLen, the r of sample i being PRG(seed, first+i).
+// add returns x' + r, n x InLen, where the r of sample i is PRG(seed, first+i).
 func (l *Layer) add(x tiles, n int, seed *prg.Expander, first uint64) Masked {
 	in, tile := l.cloud.InLen(), l.in.tile()
 	xhat, moved := newWords(n, in), scratch.Get(2*moves)
@@ -245,7 +244,7 @@ func (l *Layer) add(x tiles, n int, seed *prg.Expander, first uint64) Masked {
 	return xhat
 }
 
-// around returns x + s and x - s, n x InLen, the s of sample i being PRG(seed, i).
+// around returns x + s and x - s, n x InLen, where the s of sample i is PRG(seed, i).
 func (l *Layer) around(x tiles, n int, seed *prg.Expander) (plus, minus Masked) {
 	in, m := l.cloud.InLen(), l.ring.Modulus()
 	tile := min(l.in.tile(), in)
@@ -264,14 +263,14 @@ func (l *Layer) around(x tiles, n int, seed *prg.Expander) (plus, minus Masked) 
 	return plus, minus
 }
 
-// permute returns xhat = U^-1 F^-1 X F_Y U_Y, a column of the paper's X being a
-// row here: row i is row uy[i] of X' multiplied by fy[i]. Rows are made in their order,
-// in memory of whole vectors of words, from the integers of all samples.
+// permute returns xhat = U^-1 F^-1 X F_Y U_Y, where a column of the paper's X is a row here:
+// row i is row uy[i] of X' multiplied by fy[i]. Rows are computed in order, in memory for
+// whole vectors of words, from the integers of all samples.
 func (l *Layer) permute(x tiles, fy, uy []uint32) Masked {
 	in, each, size := l.cloud.InLen(), l.CloudRows(1), l.op.InLen()
 	xhat := newWords(len(uy), in)
 	samples := len(uy) / each
-	vectors := scratch.Get(samples*size + len(l.patch.from)) // a pass may read past the last, and use nothing of it
+	vectors := scratch.Get(samples*size + len(l.patch.from)) // passes may read past the last vector, without using it
 	defer scratch.Put(vectors)
 	for i := range samples {
 		copy(vectors[i*size:], x.of(i, 0, size))
@@ -302,7 +301,7 @@ func (l *Layer) permute(x tiles, fy, uy []uint32) Masked {
 		high, low := k.factor(fy[i])
 		if row := xhat.words.Row(i); in == len(words) {
 			pass.scale(m, row, words, high, low)
-		} else { // to the end of a vector, which the row has no room for
+		} else { // the row has no room for a whole vector at its end
 			pass.scale(m, words, words, high, low)
 			copy(row, words)
 		}
@@ -313,13 +312,13 @@ func (l *Layer) permute(x tiles, fy, uy []uint32) Masked {
 // padded reports whether patches hold zeros of padding.
 func padded(c plan.Conv2D) bool { return c.Top|c.Left|c.Bot|c.Right != 0 }
 
-// Masked returns what each role's cloud is to receive. A resend sends these same
-// words: nothing is ever masked again under one pad.
+// Masked returns what each role's cloud receives. A resend sends the same words: nothing is
+// masked twice under one pad.
 func (c *Call) Masked() []Masked { return c.masked }
 
-// Close ends the call. Its words may then be reused by another call, once nobody holds
-// them, and nothing can be sent again. It must not run beside another method; a second
-// Close does nothing. Without it the garbage collector frees the words.
+// Close ends the call: its words cannot be sent again, and serve other calls once nobody holds
+// them. It must not run concurrently with another method; a second Close does nothing.
+// Without it the garbage collector frees the words.
 func (c *Call) Close() {
 	for _, m := range c.masked {
 		if m.memory != nil {
@@ -331,7 +330,7 @@ func (c *Call) Close() {
 }
 
 // Unmask takes one answer per role, CloudRows(n) x CloudOp().OutLen() canonical words,
-// and returns the signed products. They are unmasked as they are checked, so the answers
+// and returns the signed products. They are unmasked when they are checked, so the answers
 // must not change until then. Malformed answers are refused with an error wrapping
 // ErrShape, a *ring.ShapeError or a *ring.NonCanonicalError, and Unmask may be called
 // again with other answers. After a success it returns ErrUnmasked.
@@ -346,8 +345,8 @@ func (c *Call) Unmask(answers []ring.Matrix) (verify.Candidate, error) {
 }
 
 // UnmaskDecoded is Unmask for answers whose words are known to be canonical, as decoding
-// ensures: it does not read them all again to see that. A word that is not canonical
-// gives some integer, which is checked like any other.
+// ensures: it does not check them again. A word that is not canonical gives some integer,
+// which is checked like any other.
 func (c *Call) UnmaskDecoded(answers []ring.Matrix) (verify.Candidate, error) {
 	if c.done {
 		return verify.Candidate{}, ErrUnmasked
@@ -371,7 +370,7 @@ func (c *Call) UnmaskDecoded(answers []ring.Matrix) (verify.Candidate, error) {
 	return candidate, nil
 }
 
-// lazy returns the lifts of what masks leave of yhat - u, u(i) being row i of u.
+// lazy returns the lifts of yhat - u without its mask, where u(i) is row i of u.
 func (l *Layer) lazy(n int, yhat ring.Matrix, u func(i int) []uint32) verify.Candidate {
 	c := verify.LazyCandidate(n, yhat.Cols, l.out.tile(), func(dst, scratch []int32, i, at int) {
 		l.out.lift(l.ring, dst, yhat.Row(i)[at:][:len(dst)], u(i)[at:][:len(dst)], scratch)
@@ -395,8 +394,8 @@ func (l *Layer) combine(n int, y []ring.Matrix) verify.Candidate {
 	})
 }
 
-// unpermute returns the lifts of what masks leave of yhat, whose row i is row uy[i]
-// of the host's divided by the inverse invY[i] of its unit.
+// unpermute returns the lifts of yhat without its masks: its row i is row uy[i] of the host's
+// divided by invY[i], the inverse of its unit.
 func (l *Layer) unpermute(n int, yhat ring.Matrix, uy, invY []uint32) verify.Candidate {
 	m, k, each, cols := l.ring.Modulus(), newMontgomery(l.ring), l.CloudRows(1), yhat.Cols
 	tile := min(l.out.tile(), each*cols) // whole rows
@@ -411,8 +410,8 @@ func (l *Layer) unpermute(n int, yhat ring.Matrix, uy, invY []uint32) verify.Can
 	})
 }
 
-// checkShapes refuses answers whose number or shape is not the call's, and all of a call
-// that masks nothing.
+// checkShapes refuses answers whose number or shape is not the call's, and all answers to a
+// call without masked inputs.
 func (c *Call) checkShapes(answers []ring.Matrix) error {
 	if len(answers) != len(c.masked) || len(answers) == 0 {
 		return fmt.Errorf("%w: %d answers from %d roles", ErrShape, len(answers), len(c.masked))
@@ -425,7 +424,7 @@ func (c *Call) checkShapes(answers []ring.Matrix) error {
 	return nil
 }
 
-// checkAnswers is checkShapes, and refuses words that are not canonical.
+// checkAnswers is checkShapes that also refuses words that are not canonical.
 func (c *Call) checkAnswers(answers []ring.Matrix) error {
 	if err := c.checkShapes(answers); err != nil {
 		return err
@@ -441,10 +440,10 @@ func (c *Call) checkAnswers(answers []ring.Matrix) error {
 }
 
 // Liars returns the roles whose answer is wrong for one sample that the check rejected.
-// It computes What·xhat of that sample for every role with products, which must hold the
-// What of one role each. That takes Roles()·CloudRows(1)·CloudOp().MulAdds()
-// multiply-adds. It may be called before and after Unmask, until Close, and refuses
-// malformed answers with Unmask's errors.
+// It computes What·xhat of that sample for every role with products, which must hold each
+// role's What. That takes Roles()·CloudRows(1)·CloudOp().MulAdds() multiply-adds. It may be
+// called before and after Unmask, until Close, and refuses malformed answers with Unmask's
+// errors.
 func (c *Call) Liars(ctx context.Context, products []plan.Product, answers []ring.Matrix, sample int) ([]int, error) {
 	if sample < 0 || sample >= c.n {
 		return nil, fmt.Errorf("%w: sample %d of %d", ErrShape, sample, c.n)
@@ -490,7 +489,7 @@ func (c *Call) rowsOf(sample int) []int {
 	return rows
 }
 
-// row sets dst to row i, as the cloud has it.
+// row sets dst to row i as the cloud receives or expands it.
 func (m Masked) row(r ring.Ring, dst []uint32, i int) {
 	if m.seed != nil {
 		prg.New(*m.seed).Fill(r, dst, uint64(i))

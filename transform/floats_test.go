@@ -14,8 +14,8 @@ import (
 	"github.com/securenets/securenets/verify"
 )
 
-// tiled are operators whose inputs or products take more than one tile, or one longer
-// than others are.
+// tiled are operators whose inputs or products take more than one tile, or one unusually long
+// tile.
 var tiled = []struct {
 	name string
 	op   plan.Op
@@ -25,7 +25,7 @@ var tiled = []struct {
 	{"conv of tiles", plan.Conv(plan.Conv2D{H: 30, W: 45, C: 3, OutC: 4, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1})},
 }
 
-// within returns weights with sums over rows of at most budget in magnitude.
+// within returns weights with Σ |w| over each row of at most budget.
 func within(rng *rand.Rand, op plan.Op, budget int32) []int32 {
 	terms := op.Terms()
 	if each := min(budget/int32(terms), 1000); each > 0 {
@@ -38,8 +38,8 @@ func within(rng *rand.Rand, op plan.Op, budget int32) []int32 {
 	return w
 }
 
-// TestMaskFloats: products of floats that were masked are those of their integers,
-// for every scheme and operator, small integers and large ones.
+// TestMaskFloats: masked floats have the products of their integers, for every scheme and
+// operator, and for small and large integers.
 func TestMaskFloats(t *testing.T) {
 	rng := rand.New(rand.NewPCG(31, 1))
 	for _, s := range transform.Schemes() {
@@ -98,7 +98,7 @@ func TestMaskFloats(t *testing.T) {
 					if err := l.key.OpenFloats(got, candidate, call.Expected(), call.Scales(), to); err != nil || !slices.Equal(got, floats) {
 						t.Errorf("other floats: %v", err)
 					}
-					answers[0].Data[len(answers[0].Data)-1] ^= 1 // candidates read them as they are opened
+					answers[0].Data[len(answers[0].Data)-1] ^= 1 // candidates read the answers when they are opened
 					if err := l.key.OpenFloats(got, candidate, call.Expected(), call.Scales(), to); !errors.Is(err, verify.ErrRejected) {
 						t.Errorf("a wrong answer: %v", err)
 					}
@@ -108,7 +108,7 @@ func TestMaskFloats(t *testing.T) {
 	}
 }
 
-// TestMaskFloatsRefuses: nothing is masked, and pads stay as they were.
+// TestMaskFloatsRefuses: on an error nothing is masked, and pads are unchanged.
 func TestMaskFloatsRefuses(t *testing.T) {
 	op, s := plan.Dense(4, 2), transform.DefaultScheme()
 	l, other := seal(t, ring.Q4(), s, op, make([]int32, 8)), seal(t, ring.Q4(), s, plan.Dense(2, 4), make([]int32, 8))
@@ -145,8 +145,8 @@ func TestMaskFloatsRefuses(t *testing.T) {
 	}
 }
 
-// TestMaskedWordsLive: masked words stay as they are until their call is closed and
-// whoever holds them lets go; only then are they another call's.
+// TestMaskedWordsLive: masked words are unchanged until their call is closed and their holders
+// have released them. Only then can another call get them.
 func TestMaskedWordsLive(t *testing.T) {
 	const n = 40
 	op := plan.Dense(300, 5)
@@ -160,7 +160,7 @@ func TestMaskedWordsLive(t *testing.T) {
 		m, _ := call.Masked()[0].Words()
 		return call, m.Data
 	}
-	// others masks calls at once, enough for any memory that is free to be used.
+	// others masks several calls at once, enough to use any free memory.
 	others := func() (used map[*uint32]bool) {
 		used = map[*uint32]bool{}
 		var calls []*transform.Call

@@ -15,9 +15,9 @@ import (
 
 var lagrange = transform.Scheme{Weights: transform.WeightLagrange, Inputs: transform.InputLagrange}
 
-// TestLagrangeIsTheEquation: sealing draws a seed of 32 bytes, a call another, and
+// TestLagrangeIsTheEquation: sealing draws a seed of 32 bytes, and each call another, and
 // nothing else. Twice the weights of role 0 are W + R, of role 1 W - R, and role 2 has
-// R = PRG(seed, 0); role 0 gets x + s, role 1 x - s, and role 2 the seed of s.
+// R = PRG(seed, 0). Role 0 gets x + s, role 1 x - s, and role 2 the seed of s.
 func TestLagrangeIsTheEquation(t *testing.T) {
 	rng := mathrand.New(mathrand.NewPCG(43, 1))
 	const n = 3
@@ -80,9 +80,9 @@ func TestLagrangeIsTheEquation(t *testing.T) {
 	}
 }
 
-// TestLagrangeViews: what a role has of weights and of inputs is uniform for any of them.
-// Of two weights and two inputs as far apart as there are, counts of its words differ no
-// more than those of uniform words do.
+// TestLagrangeViews: each role's shares of weights and of inputs are uniform whatever these are.
+// For two weights and two inputs that are as different as possible, the counts of its words
+// differ no more than those of uniform words.
 func TestLagrangeViews(t *testing.T) {
 	const n, in, out = 32, 2048, 32
 	r := ring.Q4()
@@ -104,7 +104,7 @@ func TestLagrangeViews(t *testing.T) {
 				t.Errorf("role %d: equal inputs give equal words", role)
 			}
 			wantUniform(t, fmt.Sprintf("role %d, inputs of %d", role, value), r, x)
-			// Neither says anything of the other: R and s are apart.
+			// The shares are independent of each other, as R and s are.
 			mixed := ring.NewMatrix(n, in)
 			for i := range mixed.Data {
 				mixed.Data[i] = r.Sub(what.Data[i], x.Data[i])
@@ -126,8 +126,8 @@ func TestLagrangeViews(t *testing.T) {
 	}
 }
 
-// TestLagrangeTwoRoles: any two roles have the weights and the inputs, which is what the
-// scheme says of itself.
+// TestLagrangeTwoRoles: any two roles together have the weights and the inputs, as the scheme's
+// guarantee says.
 func TestLagrangeTwoRoles(t *testing.T) {
 	rng := mathrand.New(mathrand.NewPCG(44, 1))
 	r, op := ring.Q4(), plan.Dense(40, 3)
@@ -156,8 +156,8 @@ func TestLagrangeTwoRoles(t *testing.T) {
 	}
 }
 
-// TestLagrangeDrawsAnew: no mask of weights or inputs serves twice, also where a restored
-// layer seals the same weights.
+// TestLagrangeDrawsAnew: no mask of weights or inputs serves twice, even if a restored layer
+// seals the same weights.
 func TestLagrangeDrawsAnew(t *testing.T) {
 	op := plan.Dense(8, 4)
 	l := seal(t, ring.Q4(), lagrange, op, make([]int32, 32))
@@ -202,8 +202,8 @@ func TestLagrangeDrawsAnew(t *testing.T) {
 	}
 }
 
-// TestLagrangeRolesAreFixed: no answer stands for another role's, and the check covers
-// what two roles add that does not cancel out. What does is no wrong product.
+// TestLagrangeRolesAreFixed: no role's answer can replace another's, and the check detects
+// errors of two roles unless they cancel out, which gives the right product.
 func TestLagrangeRolesAreFixed(t *testing.T) {
 	rng := mathrand.New(mathrand.NewPCG(45, 1))
 	r, op := ring.Q4(), plan.Dense(8, 4)

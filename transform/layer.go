@@ -21,8 +21,8 @@ var (
 )
 
 // Layer is the host's secret for one masked linear layer. It prints redacted.
-// It may be used by several goroutines at once. The zero value is of no operator, and
-// masks nothing.
+// It may be used by several goroutines at once. The zero value has no operator and masks
+// nothing.
 //
 // With y = W x the layer's product,
 //
@@ -33,12 +33,11 @@ var (
 // E and U are index vectors: row k of a matrix permuted by E is row E[k] of the original.
 // The sizes of the masks depend on the layer:
 //
-//   - dense: F and U have an entry an input, D and E an entry an output.
-//   - convolution where the cloud unrolls: the same, by channels, alike at every
-//     position. With groups, both sides move the groups alike, and channels
-//     inside a group.
-//   - convolution under InputPermute: the host unrolls it, F and U have an entry
-//     an element of a patch.
+//   - dense: F and U have an entry per input, D and E an entry per output.
+//   - convolution that the cloud unrolls: the same per channel, for all positions. With
+//     groups, both sides permute the groups alike, and the channels inside each group.
+//   - convolution under InputPermute: the host unrolls it, and F and U have an entry per
+//     element of a patch.
 //
 // Under WeightLagrange there are no D, F, E and U: the roles hold (W + R)/2, (W - R)/2
 // and R, and x' is x.
@@ -46,7 +45,7 @@ type Layer struct {
 	ring       ring.Ring
 	scheme     Scheme
 	op, cloud  plan.Op
-	d, f, e, u []uint32 // ones and identities but under WeightPermute
+	d, f, e, u []uint32 // ones and identities unless under WeightPermute
 	in, out    mask
 	patch      table // InputPermute: the mask of inputs, for a row of the batch
 }
@@ -54,8 +53,8 @@ type Layer struct {
 // LayerState is a Layer's content, for the host's secret file alone. It prints redacted.
 type LayerState struct {
 	Op   plan.Op  // the host's operator
-	D, F []uint32 // units a row and an input (channel); nil but for WeightPermute
-	E, U []uint32 // permutations; nil but for WeightPermute
+	D, F []uint32 // units of rows and of inputs (channels); nil unless under WeightPermute
+	E, U []uint32 // permutations; nil unless under WeightPermute
 }
 
 const redactedLayer = "transform.Layer(redacted)"
@@ -69,7 +68,7 @@ func (LayerState) Format(f fmt.State, _ rune) { io.WriteString(f, redactedLayer)
 // MarshalText keeps st out of JSON and structured logs.
 func (LayerState) MarshalText() ([]byte, error) { return []byte(redactedLayer), nil }
 
-// newLayer returns a layer with everything but masks.
+// newLayer returns a layer without masks.
 func newLayer(r ring.Ring, s Scheme, op plan.Op) (*Layer, error) {
 	if err := s.check(); err != nil {
 		return nil, err
@@ -83,7 +82,7 @@ func newLayer(r ring.Ring, s Scheme, op plan.Op) (*Layer, error) {
 	l := &Layer{ring: r, scheme: s, op: op, cloud: op}
 	if l.unrolls() {
 		if op.Conv.Groups != 1 {
-			return nil, fmt.Errorf("%w %v: a convolution of %d groups", ErrUnsupported, s, op.Conv.Groups)
+			return nil, fmt.Errorf("%w %v: a convolution with %d groups", ErrUnsupported, s, op.Conv.Groups)
 		}
 		l.cloud = plan.Dense(op.Terms(), op.Rows())
 	}
@@ -95,8 +94,8 @@ func (l *Layer) unrolls() bool {
 	return l.scheme.Inputs == InputPermute && l.op.Kind == plan.KindConv2D
 }
 
-// groups returns the number of groups that rows and inputs fall into, and the
-// rows and inputs of each that masks have entries for.
+// groups returns the number of groups, and for each group the number of rows and of inputs that
+// have entries in the masks.
 func (l *Layer) groups() (n, rows, inputs int) {
 	if l.cloud.Kind == plan.KindConv2D {
 		c := l.cloud.Conv
@@ -133,7 +132,7 @@ func RestoreLayer(r ring.Ring, s Scheme, st LayerState) (*Layer, error) {
 	groups, rows, inputs := l.groups()
 	if s.Weights != WeightPermute {
 		if st.D != nil || st.F != nil || st.E != nil || st.U != nil {
-			return nil, fmt.Errorf("%w: masks for weights that have none", ErrMasks)
+			return nil, fmt.Errorf("%w: the scheme has none", ErrMasks)
 		}
 		l.prepare()
 		return l, nil
@@ -147,7 +146,7 @@ func RestoreLayer(r ring.Ring, s Scheme, st LayerState) (*Layer, error) {
 			return nil, fmt.Errorf("%w: %d units and %d places of %ss, want %d", ErrMasks, len(c.units), len(c.places), c.name, c.want)
 		}
 		if i := slices.IndexFunc(c.units, func(a uint32) bool { return a >= r.Modulus() || !r.IsUnit(a) }); i >= 0 {
-			return nil, fmt.Errorf("%w: %s %d has no unit", ErrMasks, c.name, i)
+			return nil, fmt.Errorf("%w: the factor of %s %d is not a unit", ErrMasks, c.name, i)
 		}
 		if !isPermutation(c.places) {
 			return nil, fmt.Errorf("%w: places of %ss are not a permutation", ErrMasks, c.name)
@@ -160,7 +159,7 @@ func RestoreLayer(r ring.Ring, s Scheme, st LayerState) (*Layer, error) {
 		}
 		if slices.ContainsFunc(st.E[g*rows:(g+1)*rows], moved(rows)) ||
 			slices.ContainsFunc(st.U[g*inputs:(g+1)*inputs], moved(inputs)) {
-			return nil, fmt.Errorf("%w: group %d is torn", ErrMasks, g)
+			return nil, fmt.Errorf("%w: group %d is split", ErrMasks, g)
 		}
 	}
 	l.d, l.f, l.e, l.u = slices.Clone(st.D), slices.Clone(st.F), slices.Clone(st.E), slices.Clone(st.U)
@@ -168,7 +167,7 @@ func RestoreLayer(r ring.Ring, s Scheme, st LayerState) (*Layer, error) {
 	return l, nil
 }
 
-// prepare sets what follows from d, f, e and u, which are nil but under WeightPermute.
+// prepare computes the tables from d, f, e and u, which are nil unless under WeightPermute.
 func (l *Layer) prepare() {
 	groups, rows, inputs := l.groups()
 	if l.scheme.Weights != WeightPermute {
@@ -199,9 +198,9 @@ func (l *Layer) prepare() {
 	l.out.unit = invD
 }
 
-// places returns where a row of the batch has its words from, x'[j] from x[u[j]]: in a
-// patch, or in the map, counted from the patch's first element, where that has all of
-// it. Places to whole vectors of words follow, for zeros.
+// places returns the places from which a row of the batch takes its words: x'[j] from x[u[j]].
+// They are places in a patch or, without padding, in the map, relative to the patch's first
+// element. Further places, for zeros, fill up whole vectors.
 func (l *Layer) places() []int32 {
 	const lanes = 16
 	places := make([]int32, (len(l.u)+lanes-1)/lanes*lanes)
@@ -233,7 +232,7 @@ func (l *Layer) Op() plan.Op { return l.op }
 // position.
 func (l *Layer) CloudOp() plan.Op { return l.cloud }
 
-// CloudRows returns how many rows n samples take in CloudOp's batch.
+// CloudRows returns the number of rows of n samples in CloudOp's batch.
 func (l *Layer) CloudRows(n int) int {
 	if l.unrolls() {
 		return n * l.op.Conv.Positions()
@@ -248,7 +247,7 @@ func (l *Layer) cells(from, to int, do func(cloud, host, row, j int)) {
 	_, rows, inputs := l.groups()
 	terms := l.op.Terms()
 	for k := from; k < to; k++ {
-		row, first := int(l.e[k]), k/rows*inputs // of the group's inputs
+		row, first := int(l.e[k]), k/rows*inputs // the group's first input
 		moved := int(l.u[first]) / inputs * inputs
 		for t := 0; t < terms; t += inputs {
 			for i := range inputs {
@@ -286,8 +285,8 @@ func (l *Layer) Seal(w []int32) ([]ring.Matrix, error) {
 	return whats, nil
 }
 
-// sealWords is how many words of a role's matrix SealRows makes at once, unless a row has
-// more.
+// sealWords is the number of words of a role's matrix that SealRows makes at once, unless a
+// row has more.
 const sealWords = 1 << 18
 
 // SealRows is Seal some rows at a time: it calls use with the next ones of every role's
@@ -306,7 +305,7 @@ func (l *Layer) SealRows(w []int32, use func(rows []ring.Matrix) error) error {
 	r, terms := l.ring, l.op.Terms()
 	what := ring.NewMatrix(l.sealed(), terms)
 	return l.blocks(func(k, n int) error {
-		parallel.Do(n, 4*n*terms, func(from, to int) { // a word is work for about 4
+		parallel.Do(n, 4*n*terms, func(from, to int) { // a word takes about as long as 4 words elsewhere
 			l.cells(k+from, k+to, func(cloud, host, row, j int) {
 				unit := r.Mul(l.d[row], l.f[l.u[j]])
 				what.Data[cloud-k*terms] = r.Mul(unit, r.FromSigned(w[host]))
@@ -316,7 +315,7 @@ func (l *Layer) SealRows(w []int32, use func(rows []ring.Matrix) error) error {
 	})
 }
 
-// sealed returns the rows of a role's matrix that SealRows makes at once.
+// sealed returns the number of rows of a role's matrix that SealRows makes at once.
 func (l *Layer) sealed() int { return min(l.op.Rows(), max(1, sealWords/l.op.Terms())) }
 
 // blocks calls do for all rows, a block at a time: n rows, of which the first is k.
@@ -329,8 +328,8 @@ func (l *Layer) blocks(do func(k, n int) error) error {
 	return nil
 }
 
-// share is SealRows of (W + R)/2, (W - R)/2 and R = PRG(seed, 0), row-major, for a seed
-// that nobody keeps.
+// share is SealRows for (W + R)/2, (W - R)/2 and R = PRG(seed, 0), row-major, where the seed is
+// not kept.
 func (l *Layer) share(w []int32, use func(rows []ring.Matrix) error) error {
 	r, terms := l.ring, l.op.Terms()
 	half := r.Modulus()/2 + 1 // 1/2: M is odd
@@ -370,7 +369,7 @@ func (l *Layer) Unseal(whats []ring.Matrix) ([]int32, error) {
 		plus, minus, mask := whats[0].Data, whats[1].Data, whats[2].Data
 		for i := range w {
 			if r.Sub(plus[i], minus[i]) != mask[i] {
-				return nil, fmt.Errorf("%w: the roles' weights are not of one sealing", ErrMasks)
+				return nil, fmt.Errorf("%w: the roles' weights do not belong together", ErrMasks)
 			}
 			w[i] = r.Lift(r.Add(plus[i], minus[i]))
 		}
@@ -378,7 +377,7 @@ func (l *Layer) Unseal(whats []ring.Matrix) ([]int32, error) {
 	}
 	for _, what := range whats[1:] {
 		if !slices.Equal(what.Data, whats[0].Data) {
-			return nil, fmt.Errorf("%w: the roles' weights are not of one sealing", ErrMasks)
+			return nil, fmt.Errorf("%w: the roles' weights do not belong together", ErrMasks)
 		}
 	}
 	l.cells(0, l.op.Rows(), func(cloud, host, row, j int) {
@@ -458,12 +457,11 @@ func (m mask) add(r ring.Ring, dst []uint32, x []int32, most int32, moved []int3
 	}
 }
 
-// pairs reports whether addPairs and liftPairs are to be used, where two samples are
-// at hand.
+// pairs reports whether to use addPairs and liftPairs for two samples.
 func (m mask) pairs() bool { return pass.pairs && m.table.from != nil && !(pass.near && m.table.near) }
 
-// addPairs is add for two samples at once, whose x are side by side and small. It uses
-// moved, which has twice as many elements.
+// addPairs is add for two samples at once, with x interleaved and at most small in magnitude.
+// It uses moved, which has 2·moves elements.
 func (m mask) addPairs(r ring.Ring, dst0, dst1 []uint32, x []int32, moved []int32) {
 	for len(dst0) > 0 {
 		n := min(len(dst0), len(m.table.from)) // whole vectors
@@ -472,7 +470,7 @@ func (m mask) addPairs(r ring.Ring, dst0, dst1 []uint32, x []int32, moved []int3
 	}
 }
 
-// liftPairs is lift for two samples at once, whose integers come side by side.
+// liftPairs is lift for two samples at once, with interleaved integers.
 func (m mask) liftPairs(r ring.Ring, dst []int32, v0, w0, v1, w1 []uint32, moved []int32) {
 	for len(dst) > 0 {
 		n := min(len(v0), len(m.table.from)) // whole vectors

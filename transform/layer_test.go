@@ -221,7 +221,7 @@ func TestRestoreLayerRefuses(t *testing.T) {
 		func(st *transform.LayerState) { st.E[0], st.E[3] = st.E[3], st.E[0] },
 		func(st *transform.LayerState) { st.E[1], st.E[3] = st.E[3], st.E[1] },
 		func(st *transform.LayerState) { st.U[0], st.U[5] = st.U[5], st.U[0] },
-		func(st *transform.LayerState) { // whole groups, but of one side only
+		func(st *transform.LayerState) { // whole groups, but on one side only
 			st.E = append(slices.Clone(st.E[2:]), st.E[:2]...)
 		},
 	} {
@@ -243,7 +243,8 @@ func TestRestoreLayerRefuses(t *testing.T) {
 	}
 }
 
-// TestGroupsMove: with groups, group and channel orders are all drawn, and alike on both sides.
+// TestGroupsMove: with groups, all orders of groups and channels occur, and both sides have the
+// same order of groups.
 func TestGroupsMove(t *testing.T) {
 	op := plan.Conv(plan.Conv2D{H: 1, W: 1, C: 6, OutC: 9, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 3})
 	orders, inside := map[string]int{}, map[string]int{}
@@ -275,7 +276,7 @@ func TestGroupsMove(t *testing.T) {
 	}
 }
 
-// TestExtremes: products of exactly ±Max(ring) come back.
+// TestExtremes: products of exactly ±Max(ring) are recovered.
 func TestExtremes(t *testing.T) {
 	toy, err := ring.New(3, 5)
 	if err != nil {
@@ -399,7 +400,7 @@ func TestMaskRefuses(t *testing.T) {
 				t.Errorf("%v, input %d: error %v, want ErrRange", s, bad, err)
 			}
 		}
-		// What was refused used nothing up.
+		// Refused answers do not use the call up.
 		l.run(t, make([]int32, 6), 2, pads)
 	}
 }
@@ -422,7 +423,7 @@ func TestUnmaskRefuses(t *testing.T) {
 			}
 		}
 		for role, answer := range good {
-			// with returns the answers with another one of the role.
+			// with returns the answers with the role's replaced.
 			with := func(a ring.Matrix) []ring.Matrix {
 				answers := slices.Clone(good)
 				answers[role] = a
@@ -455,7 +456,7 @@ func TestUnmaskRefuses(t *testing.T) {
 				}
 			}
 		}
-		// The right answers still serve, once.
+		// The right answers are still accepted, once.
 		c, err := call.Unmask(good)
 		if err != nil {
 			t.Fatal(err)
@@ -469,8 +470,8 @@ func TestUnmaskRefuses(t *testing.T) {
 	}
 }
 
-// TestPermuteIsFreshPerCall: F_Y and U_Y differ from call to call, and between
-// the rows of one.
+// TestPermuteIsFreshPerCall: F_Y and U_Y differ from call to call, and between the rows of a
+// call.
 func TestPermuteIsFreshPerCall(t *testing.T) {
 	s := transform.Scheme{Weights: transform.WeightPermute, Inputs: transform.InputPermute}
 	const n = 8
@@ -490,7 +491,7 @@ func TestPermuteIsFreshPerCall(t *testing.T) {
 	if len(seen) != 4*n {
 		t.Errorf("%d of %d masked rows of one input differ", len(seen), 4*n)
 	}
-	// Rows marked by where their zero is come in any order.
+	// Rows that are marked by the place of their zero come in any order.
 	orders := map[string]bool{}
 	for range 8 {
 		for i := range n {
@@ -563,8 +564,8 @@ func TestPrintsRedacted(t *testing.T) {
 	}
 }
 
-// TestSealRows: rows come some at a time, in order, and are those of the equation; they
-// are lent, and an error ends it.
+// TestSealRows: rows come in parts, in order, and satisfy the equation. Their memory is reused,
+// and an error ends the sealing.
 func TestSealRows(t *testing.T) {
 	rng := rand.New(rand.NewPCG(44, 1))
 	r, op := ring.Q4(), plan.Dense(601, 1001)

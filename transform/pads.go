@@ -16,9 +16,9 @@ import (
 // ErrPads reports pads that are missing, of another layer, too few, or used before.
 var ErrPads = errors.New("transform: pads")
 
-// Pads are one-time pads for some samples of one layer: a fresh seed that r
-// comes from, and u = What·r. They print redacted. They may be used by several
-// goroutines at once, and copies of the value are the same pads. The zero value has none.
+// Pads are one-time pads for some samples of one layer: a fresh seed, from which r is
+// expanded, and u = What·r. They print redacted. They may be used by several goroutines at
+// once, and copies of the value are the same pads. The zero value is empty.
 type Pads struct{ s *sheet }
 
 // held returns the sheet of p: an empty one for the zero value.
@@ -29,8 +29,8 @@ func (p *Pads) held() *sheet {
 	return p.s
 }
 
-// sheet holds pads: sample i has r = PRG(seed, first+i) and u[i]. What Take or Mask took is
-// gone from it.
+// sheet holds pads: sample i has r = PRG(seed, first+i) and u[i]. Take and Mask remove pads
+// from it.
 type sheet struct {
 	layer *Layer
 	key   prg.Seed
@@ -38,7 +38,7 @@ type sheet struct {
 
 	mu    sync.Mutex
 	first uint64
-	u     [][]uint32 // what is left; one a sample
+	u     [][]uint32 // the remaining ones, one per sample
 }
 
 const redactedPads = "transform.Pads(redacted)"
@@ -50,7 +50,7 @@ func (Pads) Format(f fmt.State, _ rune) { io.WriteString(f, redactedPads) }
 // hold the layer's What. It is offline work: n·CloudOp().MulAdds().
 func (l *Layer) NewPads(ctx context.Context, product plan.Product, n int) (*Pads, error) {
 	if l.scheme.Inputs != InputPad {
-		return nil, fmt.Errorf("%w: scheme %v has none", ErrPads, l.scheme)
+		return nil, fmt.Errorf("%w: scheme %v uses none", ErrPads, l.scheme)
 	}
 	if n < 1 {
 		return nil, fmt.Errorf("%w: pads of %d samples", ErrShape, n)
@@ -58,7 +58,7 @@ func (l *Layer) NewPads(ctx context.Context, product plan.Product, n int) (*Pads
 	key := prg.NewSeed()
 	s := &sheet{layer: l, key: key, seed: prg.New(key), u: make([][]uint32, 0, n)}
 	in, out := l.cloud.InLen(), l.cloud.OutLen()
-	const words = 1 << 20 // of one matrix at a time
+	const words = 1 << 20 // of a matrix at a time, about
 	r := ring.NewMatrix(min(n, max(1, words/max(in, out))), in)
 	for len(s.u) < n {
 		r = r.RowRange(0, min(r.Rows, n-len(s.u)))
@@ -81,7 +81,7 @@ func (l *Layer) NewPads(ctx context.Context, product plan.Product, n int) (*Pads
 type PadsState struct {
 	Seed  prg.Seed
 	First uint64     // the r of sample i is PRG(Seed, First+i)
-	U     [][]uint32 // What·r, one a sample
+	U     [][]uint32 // What·r, one per sample
 }
 
 // Format prints st redacted, whatever the verb.
@@ -90,8 +90,8 @@ func (PadsState) Format(f fmt.State, _ rune) { io.WriteString(f, redactedPads) }
 // MarshalText keeps st out of JSON and structured logs.
 func (PadsState) MarshalText() ([]byte, error) { return []byte(redactedPads), nil }
 
-// State moves the remaining pads out of p: p has none from then on, and only the state
-// can restore them. The state's owner must make sure that this happens once.
+// State moves the remaining pads out of p, which is empty from then on. Only the state can
+// restore them. The state's owner must make sure that this happens at most once.
 func (p *Pads) State() PadsState {
 	s := p.held()
 	s.mu.Lock()
@@ -102,10 +102,10 @@ func (p *Pads) State() PadsState {
 
 // RestorePads restores pads of the layer from their state. Its errors wrap ErrPads: the
 // scheme has no pads, or U is not rows of CloudOp().OutLen() canonical words. It cannot
-// see whether U is What·r; a wrong U fails the check.
+// tell whether U is What·r; with a wrong U the check of products fails.
 func (l *Layer) RestorePads(st PadsState) (*Pads, error) {
 	if l.scheme.Inputs != InputPad {
-		return nil, fmt.Errorf("%w: scheme %v has none", ErrPads, l.scheme)
+		return nil, fmt.Errorf("%w: scheme %v uses none", ErrPads, l.scheme)
 	}
 	if len(st.U) == 0 || st.First+uint64(len(st.U)) < st.First {
 		return nil, fmt.Errorf("%w: the state has %d samples", ErrPads, len(st.U))
@@ -118,7 +118,7 @@ func (l *Layer) RestorePads(st PadsState) (*Pads, error) {
 	return &Pads{&sheet{layer: l, key: st.Seed, seed: prg.New(st.Seed), first: st.First, u: slices.Clone(st.U)}}, nil
 }
 
-// Len returns how many samples are left.
+// Len returns the number of samples left.
 func (p *Pads) Len() int {
 	s := p.held()
 	s.mu.Lock()
@@ -141,7 +141,7 @@ func (p *Pads) Take(n int) (*Pads, error) {
 // take moves the first n samples to a sheet of their own. The caller holds mu.
 func (s *sheet) take(n int) *sheet {
 	t := &sheet{layer: s.layer, key: s.key, seed: s.seed, first: s.first, u: slices.Clone(s.u[:n])}
-	clear(s.u[:n]) // free them as t goes
+	clear(s.u[:n]) // so that they are freed with t
 	s.first, s.u = s.first+uint64(n), s.u[n:]
 	return t
 }

@@ -23,7 +23,7 @@ var padded = []transform.Scheme{
 	{Weights: transform.WeightNone, Inputs: transform.InputPad},
 }
 
-// TestPadsSplit: pads taken in any sizes serve, each once, and r never repeats.
+// TestPadsSplit: pads taken in any portions serve once each, and r never repeats.
 func TestPadsSplit(t *testing.T) {
 	rng := rand.New(rand.NewPCG(31, 1))
 	op := plan.Dense(9, 4)
@@ -41,7 +41,7 @@ func TestPadsSplit(t *testing.T) {
 			if part.Len() != n || pads.Len() != left {
 				t.Fatalf("%d taken and %d left, want %d and %d", part.Len(), pads.Len(), n, left)
 			}
-			// Pads taken from what was taken serve as well.
+			// Pads taken from taken pads serve, too.
 			first, err := part.Take(1)
 			if err != nil {
 				t.Fatal(err)
@@ -50,7 +50,7 @@ func TestPadsSplit(t *testing.T) {
 				if p.Len() == 0 {
 					continue
 				}
-				x := make([]int32, p.Len()*9) // zeros: masked, they are r
+				x := make([]int32, p.Len()*9) // masked zeros are r
 				call, err := l.layer.Mask(x, p.Len(), p)
 				if err != nil {
 					t.Fatal(err)
@@ -137,8 +137,7 @@ func TestPadsServeOnce(t *testing.T) {
 	}
 }
 
-// TestPadsState: pads brought back from their state are the same pads, and what
-// the state was taken from has none.
+// TestPadsState: pads restored from their state are the same pads, and the original is empty.
 func TestPadsState(t *testing.T) {
 	rng := rand.New(rand.NewPCG(31, 2))
 	for _, s := range padded {
@@ -271,8 +270,8 @@ func (p *countingProduct) Evaluate(ctx context.Context, y, x ring.Matrix) error 
 	return p.Product.Evaluate(ctx, y, x)
 }
 
-// TestPadsInChunks: large layers evaluate pads a bounded number of words at a
-// time, which does not show in the pads.
+// TestPadsInChunks: large layers evaluate pads a bounded number of words at a time, which does
+// not change the pads.
 func TestPadsInChunks(t *testing.T) {
 	s := transform.DefaultScheme()
 	op := plan.Conv(plan.Conv2D{H: 500, W: 800, C: 1, OutC: 1, KH: 1, KW: 1, SH: 100, SW: 100, DH: 1, DW: 1, Groups: 1})
@@ -301,9 +300,9 @@ func TestPadsInChunks(t *testing.T) {
 	}
 }
 
-// TestPaddedWordsAreUniform: what the cloud receives under pads does not depend
-// on the inputs: equal inputs give different words, uniform modulo each prime,
-// for the lowest and the highest inputs alike. The limit is 8 standard deviations.
+// TestPaddedWordsAreUniform: under pads, the words that the cloud receives do not depend on the
+// inputs: equal inputs give different words, uniform modulo each prime, for the lowest and the
+// highest inputs alike. The limit is 8 standard deviations.
 func TestPaddedWordsAreUniform(t *testing.T) {
 	const n, in = 32, 2048
 	r := ring.Q4()

@@ -7,10 +7,9 @@ import (
 	"github.com/securenets/securenets/internal/ring"
 )
 
-// passes are the loops over words that masking and unmasking are made of, in one
-// tier. All tiers give the same words. M is odd; words are canonical, integers at
-// most Max in magnitude, and slices have the length of dst, which may be the one
-// that is read at the same places.
+// passes are one tier's loops over words for masking and unmasking. All tiers give the same
+// words. M is odd; words are canonical, integers are at most Max in magnitude, and slices
+// have the length of dst. dst may be a slice that is read at the same places.
 type passes struct {
 	name string
 	// top returns max((v + bias mod 2^32) & mask), 0 for no words.
@@ -19,32 +18,32 @@ type passes struct {
 	add  func(m uint32, dst []uint32, x []int32)
 	sub  func(m uint32, dst, a, b []uint32)
 	lift func(m uint32, dst []int32, v []uint32)
-	// subMasked sets dst[i] -= a[i]·x[from[i]], a and from being those of the table.
-	// subSmall does so for x of at most small in magnitude. They may use moved, which
-	// has moves elements.
+	// subMasked sets dst[i] -= a[i]·x[from[i]], with the table's a and from. subSmall does
+	// the same for x of at most small in magnitude. They may use moved, which has moves
+	// elements.
 	subMasked func(m uint32, dst []uint32, x []int32, t table, moved []int32)
 	subSmall  func(m uint32, dst []uint32, x []int32, t table, moved []int32)
-	// liftMasked sets dst[i] to the signed lift of a[j]·(v[j] - w[j]), j being from[i].
+	// liftMasked sets dst[i] to the signed lift of a[j]·(v[j] - w[j]), where j = from[i].
 	// It may use moved, which is as long as dst. dst may be v or w.
 	liftMasked func(m uint32, dst []int32, v, w []uint32, t table, moved []int32)
-	// scale sets dst = a·v, (high, low) being the factor of a.
+	// scale sets dst = a·v, where (high, low) is the factor of a.
 	scale func(m uint32, dst, v []uint32, high, low uint32)
-	// round sets dst = v·inverse, the product rounded to float64 and that to the
-	// nearest integer, even where two are. It is below 2^31 - 1 in magnitude.
+	// round sets dst = v·inverse, rounded to float64 and then to the nearest integer, ties
+	// to even. It is below 2^31 - 1 in magnitude.
 	round func(dst []int32, v []float32, inverse float64)
 
-	// These are round, subSmall and liftMasked for two samples at once, whose integers
-	// are side by side: element i of the first is at 2i, of the second at 2i+1. The
-	// table is read once for both.
+	// These are round, subSmall and liftMasked for two samples at once, with interleaved
+	// integers: element i of the first at 2i, of the second at 2i+1. The table is read once
+	// for both.
 	roundPairs func(dst []int32, v0, v1 []float32, inverse [2]float64)
 	subPairs   func(m uint32, dst0, dst1 []uint32, x []int32, t table, moved []int32)
 	liftPairs  func(m uint32, dst []int32, v0, w0, v1, w1 []uint32, t table, moved []int32)
-	pairs      bool // whether they are faster than the passes for one sample, twice
-	near       bool // except with tables that are near
+	pairs      bool // the three are faster than passes over one sample after the other
+	near       bool // except with near tables
 }
 
-// moves is how many words, or pairs of them, are moved before they are multiplied: they are still in the
-// first-level cache then.
+// moves is the number of words, or pairs of words, that are moved before they are multiplied:
+// few enough to stay in the first-level cache.
 const moves = 1024
 
 // pass is the tier in use.
@@ -52,15 +51,15 @@ var pass = tiers[0]
 
 // table is a sequence of places to read from and of elements a to multiply by.
 //
-// These are in Montgomery's form: high = a·2^32 mod M and low = high·M^-1 mod
-// 2^32. For any x < 2^32 then x·high and (x·low mod 2^32)·M agree modulo 2^32, so
-// that the difference of their high halves is x·a modulo M, and it lies between
-// -M and M (Montgomery 1985; a second factor made beforehand is Shoup's).
+// Factors have Montgomery's form: high = a·2^32 mod M and low = high·M^-1 mod 2^32. For any
+// x < 2^32, x·high and (x·low mod 2^32)·M agree modulo 2^32, so that the difference of their
+// high halves is x·a modulo M, and lies between -M and M (Montgomery 1985; the precomputed
+// second factor is Shoup's).
 //
-// For x of at most small in magnitude there is a shorter way. With q = x·a/M, taken
-// from x·ratio in float32, where ratio is a/M, and rounded, x·a - q·M is congruent to
-// x·a and at most (1/2 + 2^-23·small)·M in magnitude: an int32, so that low halves of
-// products are all it takes.
+// For x of at most small in magnitude there is a shorter way. Let q be x·ratio in float32,
+// rounded, where ratio is a/M. Then x·a - q·M is congruent to x·a and at most
+// (1/2 + 2^-23·small)·M in magnitude: an int32, so that the low halves of the products
+// suffice.
 type table struct {
 	from      []int32
 	high, low []uint32
@@ -69,8 +68,8 @@ type table struct {
 	near      bool // from[i] is in the same block of 32 as i, for all i
 }
 
-// small is the largest magnitude of integers that subSmall takes: the error of x·ratio,
-// two roundings to 24 bits, is then below 1/8, and (1/2 + 1/8)·M below 2^31.
+// small is the largest magnitude of integers that subSmall takes: the error of x·ratio, from
+// two roundings to 24 bits, is then below 1/8, and (1/2 + 1/8)·M is below 2^31.
 const small = 1 << 20
 
 func newTable(r ring.Ring, from []int32, a []uint32) table {
@@ -85,12 +84,12 @@ func newTable(r ring.Ring, from []int32, a []uint32) table {
 	return t
 }
 
-// after returns t without its first n.
+// after returns t without its first n elements.
 func (t table) after(n int) table {
 	return table{from: t.from[n:], high: t.high[n:], low: t.low[n:], unit: t.unit[n:], ratio: t.ratio[n:]}
 }
 
-// montgomery makes factors for a modulus.
+// montgomery computes factors for a modulus.
 type montgomery struct {
 	r       ring.Ring
 	two32   uint32 // 2^32 mod M
@@ -99,7 +98,7 @@ type montgomery struct {
 
 func newMontgomery(r ring.Ring) montgomery {
 	m := r.Modulus()
-	inverse := m // right in 3 bits, as M is odd, then in twice as many each time (Newton)
+	inverse := m // correct in 3 bits, as M is odd; each Newton step doubles them
 	for range 4 {
 		inverse *= 2 - m*inverse
 	}
@@ -193,8 +192,8 @@ var generic = passes{
 
 // rounded returns v·inverse, rounded.
 //
-// At 1.5·2^52 floats are integers: the addition rounds, and leaves the result in the
-// low bits. The product is rounded to float64 first on every machine, with no fused
+// Around 1.5·2^52 floats are integers: the addition rounds, and leaves the result in the low
+// bits. The conversion rounds the product to float64 first on every machine, without a fused
 // multiply-add.
 func rounded(v float32, inverse float64) int32 {
 	return int32(math.Float64bits(float64(float64(v)*inverse) + 0x1.8p52))
@@ -207,7 +206,7 @@ func subMasked(m uint32, dst []uint32, x []int32, t table, _ []int32) {
 	}
 }
 
-// liftScaled sets dst to the signed lift of a·(v - w), a being that of the table.
+// liftScaled sets dst to the signed lift of a·(v - w), with the table's a.
 func liftScaled(m uint32, dst []int32, v, w []uint32, t table) {
 	v, w, high, low := v[:len(dst)], w[:len(dst)], t.high[:len(dst)], t.low[:len(dst)]
 	for i := range dst {
@@ -215,7 +214,7 @@ func liftScaled(m uint32, dst []int32, v, w []uint32, t table) {
 	}
 }
 
-// liftScaledPairs is liftScaled for two samples, side by side.
+// liftScaledPairs is liftScaled for two samples, interleaved in dst.
 func liftScaledPairs(m uint32, dst []int32, v0, w0, v1, w1 []uint32, t table) {
 	n := len(v0)
 	dst, w0, v1, w1, high, low := dst[:2*n], w0[:n], v1[:n], w1[:n], t.high[:n], t.low[:n]
@@ -225,8 +224,8 @@ func liftScaledPairs(m uint32, dst []int32, v0, w0, v1, w1 []uint32, t table) {
 	}
 }
 
-// sum, difference, canonical and lift are Add, Sub, FromSigned and Lift of package ring, on a
-// modulus that fits in a register.
+// sum, difference, canonical and lift are Add, Sub, FromSigned and Lift of package ring, with
+// the modulus in a register.
 
 func sum(m, a, b uint32) uint32 {
 	s := uint64(a) + uint64(b)         // < 2M < 2^33
@@ -245,12 +244,12 @@ func lift(m, a uint32) int32 {
 	return int32(a - m&over)
 }
 
-// bits32 returns the words that v is kept in.
+// bits32 returns the memory of v as words.
 func bits32[T int32 | float32](v []T) []uint32 {
 	return unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(v))), len(v))
 }
 
-// ints returns the memory of v for integers.
+// ints returns the memory of v as integers.
 func ints(v []float32) []int32 {
 	return unsafe.Slice((*int32)(unsafe.Pointer(unsafe.SliceData(v))), len(v))
 }

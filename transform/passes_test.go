@@ -108,11 +108,11 @@ func TestPassesByDefinition(t *testing.T) {
 	}
 }
 
-// TestSmallBound: integers as large as small is, times units of all sizes, leave no
-// remainder that an int32 does not hold. Of numbers a few times as large some would.
+// TestSmallBound: for integers of magnitude small and units of all sizes, all remainders fit an
+// int32. For integers a few times as large some would not.
 func TestSmallBound(t *testing.T) {
 	const n = 1 << 17
-	r := ring.Q4() // the largest there is
+	r := ring.Q4() // the largest ring
 	rng := rand.New(rand.NewPCG(2, 1))
 	units, from, x, dst := make([]uint32, n), make([]int32, n), make([]int32, n), make([]uint32, n)
 	for i := range n {
@@ -143,8 +143,8 @@ func TestSmallBound(t *testing.T) {
 	}
 }
 
-// FuzzPasses compares every tier with the generic one, with all that is read or
-// written fenced on one side, and words beside what is written on the other.
+// FuzzPasses compares every tier with the generic one. All memory is fenced on one side, and
+// words beside the result on the other must not change.
 func FuzzPasses(f *testing.F) {
 	for n := range uint16(35) {
 		f.Add(uint64(n), 5*n, uint8(n), n%2 == 0, n%4 < 2)
@@ -225,7 +225,7 @@ func FuzzPasses(f *testing.F) {
 		run("liftMasked", func(p passes, dst []uint32) {
 			p.liftMasked(m, signed(dst), a, b, places, fence.Slice[int32](t, size, atEnd))
 		})
-		// Of pairs, twins are those of one sample alone.
+		// Passes over pairs are compared with those over single samples.
 		sides := func(first, second []int32) []int32 {
 			v := fence.Slice[int32](t, 2*size, atEnd)
 			for i := range first {

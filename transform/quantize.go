@@ -13,11 +13,11 @@ import (
 )
 
 // Quantized are the integer weights of a layer, with Σ_j |W[i,j]|·XMax <= Max(ring)
-// for every row i: no product with inputs of at most XMax in magnitude leaves
-// the range of the signed lift. It prints redacted.
+// for every row i: products with inputs of at most XMax in magnitude stay in the range of the
+// signed lift. It prints redacted.
 type Quantized struct {
 	W     []int32   // op.Rows() x op.Terms(), row-major
-	Scale []float32 // one a row: w ≈ W·Scale
+	Scale []float32 // one per row: w ≈ W·Scale
 	XMax  int32     // largest magnitude of an input element
 }
 
@@ -38,8 +38,8 @@ func QuantizeWeights(r ring.Ring, op plan.Op, w []float32, xmax int32) (*Quantiz
 	return QuantizeInPlace(r, op, slices.Clone(w), xmax)
 }
 
-// QuantizeInPlace is QuantizeWeights with the integers in the place of the weights: it
-// takes w's memory, which the caller must no longer use, unless there is an error.
+// QuantizeInPlace is QuantizeWeights with the integers stored in w's memory, which the caller
+// must no longer use unless there is an error.
 func QuantizeInPlace(r ring.Ring, op plan.Op, w []float32, xmax int32) (*Quantized, error) {
 	if !r.Valid() {
 		return nil, ring.ErrParameters
@@ -76,9 +76,9 @@ func quantizeRow(dst []int32, w []float32, budget int64) (scale float32) {
 		clear(dst)
 		return 1
 	}
-	// Before rounding, a scale of norm/budget fits exactly; rounding adds up to
-	// len(w)/2 and breaks it in half the rows. Levels are then given up, twice as
-	// many each time, down to none: 14 turns at most.
+	// Before rounding, a scale of norm/budget meets the budget exactly. Rounding adds up to
+	// len(w)/2, which exceeds it in half the rows. Each turn then reduces the levels by
+	// twice the share of the turn before, to 0 in the end: 14 turns at most.
 	levels := float64(budget)
 	for cut := 0x1p-12; ; cut *= 2 {
 		scale = roundUp(norm / levels)
@@ -100,7 +100,7 @@ func l1(w []float32) float64 {
 	return norm
 }
 
-// roundUp returns the least float32 that is not below v, +Inf past the largest.
+// roundUp returns the least float32 that is not below v, +Inf above the largest.
 func roundUp(v float64) float32 {
 	s := float32(v)
 	if float64(s) < v {
@@ -125,9 +125,9 @@ func round(dst []int32, v []float32, scale float32) {
 	pass.round(dst, v, 1/float64(scale)) // at most 2^149
 }
 
-// peak returns max |v|, and false where v holds a NaN or an infinity.
+// peak returns max |v|, and false if v holds a NaN or an infinity.
 func peak(v []float32) (float32, bool) {
-	top := pass.top(bits32(v), 0, 1<<31-1) // without their signs, floats are in the order of their bits
+	top := pass.top(bits32(v), 0, 1<<31-1) // non-negative floats are ordered as their bits are
 	return math.Float32frombits(top), top < 0x7f800000
 }
 
@@ -143,9 +143,9 @@ func notFinite(v []float32, n int) int {
 }
 
 // QuantizeInputs sets dst to the integers of n samples of x, at most xmax in
-// magnitude, with one scale a sample: x ≈ dst·scale. A sample of zeros has scale
-// 1. It refuses values that are not finite with a *NotFiniteError naming the
-// sample; dst and scale are then not to be used.
+// magnitude, with one scale per sample: x ≈ dst·scale. A sample of zeros has scale 1. It
+// refuses values that are not finite with a *NotFiniteError naming the sample; dst and scale
+// must then not be used.
 func QuantizeInputs(dst []int32, scale, x []float32, n int, xmax int32) error {
 	if n < 1 || len(x)%n != 0 || len(scale) != n || len(dst) != len(x) {
 		return fmt.Errorf("%w: %d samples in %d values, for %d integers and %d scales", ErrShape, n, len(x), len(dst), len(scale))
@@ -163,7 +163,7 @@ func QuantizeInputs(dst []int32, scale, x []float32, n int, xmax int32) error {
 	return nil
 }
 
-// scales sets one scale a sample of x, or returns a *NotFiniteError.
+// scales sets the scale of each sample of x, or returns a *NotFiniteError.
 func scales(scale, x []float32, xmax int32) error {
 	each := len(x) / len(scale)
 	for i := range scale {
@@ -174,7 +174,7 @@ func scales(scale, x []float32, xmax int32) error {
 		case top == 0:
 			scale[i] = 1
 		default:
-			// top/scale is at most xmax before rounding, which rounding keeps.
+			// top/scale is at most xmax, before and so after rounding.
 			scale[i] = roundUp(float64(top) / float64(xmax))
 		}
 	}
@@ -190,18 +190,17 @@ const RhoReLU = 0.2
 // the root mean square to the peak of the layer's inputs within a sample:
 // calibrated, or RhoReLU.
 //
-// The model: products share out Max(ring) between weights and inputs. Let dw and
-// dx be the rounding errors of weights and inputs, independent of each other
-// and of mean zero. Then over a row the error Σ dw·x + w·dx has the variance
+// The model: Max(ring) bounds the product of the ranges of weights and inputs. Let dw and dx
+// be the rounding errors of weights and inputs, independent of each other and of mean zero. Then over a row the error Σ dw·x + w·dx has the variance
 // |dw|²·ms(x) + |w|²·ms(dx), where ms is the mean square, and the product
 // itself |w|²·ms(x) for uncorrelated inputs. So the squared relative error is
 //
 //	|dW|² / |W|²  +  1 / (12·XMax²·rho²)
 //
-// because dx is uniform over a step peak/XMax, of variance (peak/XMax)²/12 (less
-// with inputs of zero, which round to themselves), and ms(x) = (rho·peak)². The
-// first term, over all rows, is measured by rounding the rows at that XMax. It
-// grows as XMax², for the weights' steps grow as XMax; the second falls as XMax^-2.
+// because dx is uniform over a step of peak/XMax, with variance (peak/XMax)²/12 (less with
+// inputs of zero, whose error is 0), and ms(x) = (rho·peak)². The first term, over all rows,
+// is measured by rounding the rows at that XMax. It grows as XMax², as the weights' steps grow
+// as XMax; the second falls as XMax^-2.
 //
 // A rho outside (0, 1] counts as RhoReLU. For weights that QuantizeWeights refuses, the
 // result is 1.
@@ -231,7 +230,7 @@ func ChooseXMax(r ring.Ring, op plan.Op, w []float32, rho float64) int32 {
 		x := float64(int32(1)<<b-1) * rho
 		return 1 / (12 * x * x)
 	}
-	errs := make([]float64, op.Rows()) // of rows: their sum is one for any number of processors
+	errs := make([]float64, op.Rows()) // by row, so that the sum does not depend on the number of goroutines
 	weights := func(b int) float64 {
 		parallel.Do(op.Rows(), len(w), func(from, to int) {
 			rounded := make([]int32, n)
@@ -251,8 +250,9 @@ func ChooseXMax(r ring.Ring, op plan.Op, w []float32, rho float64) int32 {
 		}
 		return err2 / norm2
 	}
-	// Steps of variance step²/12 would have both terms equal at XMax^4 =
-	// |W|² / (steps2·rho²). From there each way, until one term alone is too much.
+	// If steps have the variance step²/12, both terms are equal at XMax^4 =
+	// |W|² / (steps2·rho²). Search from there each way, until one term alone exceeds the
+	// least sum.
 	start := int(math.Round(math.Log2(norm2/(steps2*rho*rho)) / 4))
 	start = min(max(start, 1), largest)
 	best := start

@@ -16,7 +16,7 @@ import (
 	"github.com/securenets/securenets/transform"
 )
 
-// hardRows are rows of n weights that are hard on a bound.
+// hardRows returns rows of n weights that strain the bound.
 func hardRows(rng *rand.Rand, n int) map[string][]float32 {
 	row := func(f func(i int) float64) []float32 {
 		v := make([]float32, n)
@@ -50,8 +50,8 @@ func hardRows(rng *rand.Rand, n int) map[string][]float32 {
 	}
 }
 
-// TestWeightsFitTheRing: Σ|W|·XMax <= Max(ring), rows are as fine as that
-// allows, and each weight is within half a step of W·Scale.
+// TestWeightsFitTheRing: Σ|W|·XMax <= Max(ring), rows are as fine as that allows, and each
+// weight is within half a step of W·Scale.
 func TestWeightsFitTheRing(t *testing.T) {
 	rng := rand.New(rand.NewPCG(11, 1))
 	toy, err := ring.New(3, 5)
@@ -94,7 +94,7 @@ func TestWeightsFitTheRing(t *testing.T) {
 							t.Fatalf("%s: weight %d is off by %g steps", id, j, d/scale)
 						}
 					}
-					// Of B levels rounding costs up to n/2, and lowering twice that.
+					// Rounding costs up to n/2 of B levels, and lowering twice that.
 					levels := float64(r.Max() / xmax)
 					if float64(sum) < levels-2*float64(n)-levels/1000-1 && norm1(w)/levels > 0x1p-126 {
 						t.Fatalf("%s: Σ|W| = %d of %.0f", id, sum, levels)
@@ -242,8 +242,8 @@ func TestQuantizeInputsRefuses(t *testing.T) {
 	}
 }
 
-// relativeError measures |ŷ - y| / |y| over a layer of rows x k weights and
-// samples of k inputs, where ŷ is what quantise gives.
+// relativeError measures |ŷ - y| / |y| over a layer of rows x k weights and samples of k inputs,
+// where ŷ is computed from the result of quantise.
 func relativeError(k, rows int, w, x []float32, quantise func() (qw, qx []int32, ws, xs []float32)) float64 {
 	qw, qx, ws, xs := quantise()
 	var err2, y2 float64
@@ -262,7 +262,7 @@ func relativeError(k, rows int, w, x []float32, quantise func() (qw, qx []int32,
 	return math.Sqrt(err2 / y2)
 }
 
-// layerData returns weights and inputs, with rms/peak of the inputs.
+// layerData returns weights and inputs, and rms/peak of the inputs.
 func layerData(rng *rand.Rand, k, rows, samples int, input, weight func(*rand.Rand) float64) (w, x []float32, rho float64) {
 	for range rows * k {
 		w = append(w, float32(weight(rng)))
@@ -313,7 +313,7 @@ func ours(t *testing.T, r ring.Ring, k, rows int, w, x []float32, xmax int32) fu
 	}
 }
 
-// TestChooseXMax compares the choice with the measured best of all.
+// TestChooseXMax compares the choice with the best by measurement.
 func TestChooseXMax(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the same in every build")
@@ -355,8 +355,8 @@ func TestChooseXMax(t *testing.T) {
 	}
 }
 
-// TestBetterThanInt8: at K = 4608 the error is about 1e-3, and at least 4 times
-// below that of 8 bits a weight and input.
+// TestBetterThanInt8: at K = 4608 the error is about 1e-3, and at least 4 times below that of
+// 8-bit weights and inputs.
 func TestBetterThanInt8(t *testing.T) {
 	rng := rand.New(rand.NewPCG(14, 1))
 	const k, rows, samples = 4608, 32, 8
@@ -419,8 +419,8 @@ func TestChooseXMaxOfOddWeights(t *testing.T) {
 	}
 }
 
-// TestQuantizeInPlace: the integers are those of QuantizeWeights, where the weights were,
-// for any number of processors; weights that are refused are left.
+// TestQuantizeInPlace: the integers are QuantizeWeights', in the memory of the weights, for any
+// number of processors. Refused weights are unchanged.
 func TestQuantizeInPlace(t *testing.T) {
 	rng := rand.New(rand.NewPCG(45, 1))
 	op := plan.Dense(513, 700)

@@ -14,8 +14,8 @@ type source struct {
 	left  []byte
 }
 
-// below returns a uniform integer of [0, n), n >= 1: it masks words to the bits of n-1,
-// and skips the ones that are not below n.
+// below returns a uniform integer of [0, n), n >= 1: it masks words to the bits of n-1, and
+// skips words that are not below n.
 func (s *source) below(n uint32) uint32 {
 	mask := uint32(1)<<bits.Len32(n-1) - 1 // all ones for 32 bits
 	for {
@@ -35,7 +35,7 @@ func (s *source) below(n uint32) uint32 {
 func (s *source) units(r ring.Ring, n int) []uint32 {
 	v := make([]uint32, n)
 	for i := range v {
-		for !r.IsUnit(v[i]) { // as 0 is not
+		for !r.IsUnit(v[i]) { // 0 is not a unit
 			v[i] = s.below(r.Modulus())
 		}
 	}
@@ -52,9 +52,8 @@ func (s *source) permutation(n int) []uint32 {
 	return v
 }
 
-// within returns a permutation that moves blocks of size elements as outer does, and
-// permutes the elements inside each: places g·size to (g+1)·size - 1 take the elements of
-// block outer[g].
+// within returns a permutation that permutes blocks of size elements by outer, and the elements
+// inside each block: places g·size to (g+1)·size - 1 take the elements of block outer[g].
 func (s *source) within(outer []uint32, size int) []uint32 {
 	v := make([]uint32, 0, len(outer)*size)
 	for _, g := range outer {
@@ -81,7 +80,7 @@ func ones(n int) []uint32 {
 	return v
 }
 
-// inverse returns the permutation that undoes v: place v[i] of it is i.
+// inverse returns the inverse permutation of v: its element v[i] is i.
 func inverse(v []uint32) []uint32 {
 	back := make([]uint32, len(v))
 	for i, j := range v {
@@ -102,13 +101,13 @@ func isPermutation(v []uint32) bool {
 	return true
 }
 
-// inverses returns the inverses of units, with one inversion for all: the inverse
-// of their product, from which one unit after the other is taken off (Montgomery).
+// inverses returns the inverses of units with a single inversion, that of their product, from
+// which one unit after the other is divided out (Montgomery's trick).
 func inverses(r ring.Ring, units []uint32) []uint32 {
 	inv := make([]uint32, len(units))
 	product := uint32(1)
 	for i, a := range units {
-		inv[i] = product // of those before i
+		inv[i] = product // of the units before i
 		product = r.Mul(product, a)
 	}
 	rest, ok := r.Inv(product)

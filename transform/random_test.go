@@ -10,7 +10,7 @@ import (
 	"github.com/securenets/securenets/internal/ring"
 )
 
-// uniform fails where counts of n draws over all of bins are not uniform. Chi-square of d
+// uniform fails if counts of n draws over bins are not uniform. Chi-square of d
 // degrees of freedom is d + 2√(dt) + 2t or more with probability e^-t at most (Laurent and
 // Massart, "Adaptive estimation of a quadratic functional by model selection", 2000, lemma 1),
 // here 1e-9.
@@ -85,8 +85,7 @@ func TestInverses(t *testing.T) {
 	}
 }
 
-// TestUsedPadsAreFreed: neither the pads that were taken from nor a call that
-// is over holds u.
+// TestUsedPadsAreFreed: neither the pads that were taken from nor a finished call holds u.
 func TestUsedPadsAreFreed(t *testing.T) {
 	l, err := NewLayer(ring.Q4(), DefaultScheme(), plan.Dense(2, 2))
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// WeightMask says how weights are masked, InputMask how inputs are.
+// WeightMask says how weights are masked, InputMask how inputs are masked.
 type (
 	WeightMask string
 	InputMask  string
@@ -23,9 +23,9 @@ const (
 	InputLagrange  InputMask  = "lagrange" // three roles: x + s, x - s and s (needs WeightLagrange)
 )
 
-// Scheme is a pair of masks. Its text is "WEIGHT+INPUT", for example "permute+pad". Where
-// both masks have the same name, the text is that name: "permute", the paper's scheme,
-// and "lagrange".
+// Scheme is a pair of masks. Its text is "WEIGHT+INPUT", for example "permute+pad". If both
+// masks have the same name, the text is that name: "permute", the paper's scheme, and
+// "lagrange".
 type Scheme struct {
 	Weights WeightMask
 	Inputs  InputMask
@@ -83,8 +83,8 @@ func (s Scheme) Roles() int {
 	return 1
 }
 
-// WordRoles returns how many roles are sent words for each call: the first ones. The
-// roles after them are sent a seed.
+// WordRoles returns the number of roles that are sent words for each call: the first ones. The
+// others are sent a seed.
 func (s Scheme) WordRoles() int {
 	if n := s.Roles(); n > 1 {
 		return n - 1
@@ -92,16 +92,16 @@ func (s Scheme) WordRoles() int {
 	return 1
 }
 
-// Guarantee is what a scheme promises, in plain sentences for people.
+// Guarantee states a scheme's promises in plain sentences.
 type Guarantee struct {
-	Inputs    string `json:"inputs"` // what protects inputs and results, under which assumption
+	Inputs    string `json:"inputs"` // how inputs and results are protected, and the assumption
 	Weights   string `json:"weights"`
 	Integrity string `json:"integrity"`
 	Leakage   string `json:"leakage"` // what the cloud sees in every case
-	Work      string `json:"work"`    // the host's work, against computing locally
+	Work      string `json:"work"`    // the host's work, compared with computing locally
 }
 
-// Guarantee returns what s promises, and no more.
+// Guarantee returns exactly what s promises.
 func (s Scheme) Guarantee() Guarantee {
 	cloud, first := "the cloud", "The cloud"
 	if s.Roles() > 1 {

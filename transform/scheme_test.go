@@ -48,8 +48,8 @@ func TestSchemes(t *testing.T) {
 	}
 }
 
-// TestGuarantees holds each scheme to what it may say: what is obfuscated is
-// never called hidden or safe, and what stands on an assumption names it.
+// TestGuarantees checks each scheme's guarantee: obfuscation is never called hidden or safe, and
+// a promise that rests on an assumption names it.
 func TestGuarantees(t *testing.T) {
 	for _, s := range transform.Schemes() {
 		g := s.Guarantee()
@@ -98,7 +98,7 @@ func TestGuarantees(t *testing.T) {
 			says(g.Weights, "Weights", "hidden as long as AES-256 is", "no two of the three clouds ever collude (share what they see)", "any two that do have them all")
 		}
 		all := g.Inputs + g.Weights + g.Integrity + g.Leakage + g.Work
-		// What "never" is for is the assumption of split, which is not the code's to keep.
+		// "Never" is for the assumption of split, which the code cannot enforce.
 		all = strings.ReplaceAll(all, "the two clouds never collude", "")
 		never(all, "the guarantee", "perfect", "impossible", "guarantee", "never", "private")
 	}

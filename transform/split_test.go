@@ -21,8 +21,8 @@ var split = []transform.Scheme{
 	{Weights: transform.WeightNone, Inputs: transform.InputSplit},
 }
 
-// dealing calls do with crypto/rand giving out the given bytes, all of which do
-// must draw. Drawing more ends the test's process.
+// dealing calls do with crypto/rand returning the given bytes, all of which do must draw.
+// Drawing more ends the test's process.
 func dealing(t *testing.T, b []byte, do func()) {
 	t.Helper()
 	defer func(before io.Reader) { rand.Reader = before }(rand.Reader)
@@ -34,8 +34,8 @@ func dealing(t *testing.T, b []byte, do func()) {
 	}
 }
 
-// TestSplitIsTheEquation: role 0 gets x' + s, role 1 the seed of s, 32 bytes
-// that are all that a call draws.
+// TestSplitIsTheEquation: role 0 gets x' + s, role 1 the seed of s, and a call draws no more than
+// these 32 bytes.
 func TestSplitIsTheEquation(t *testing.T) {
 	rng := mathrand.New(mathrand.NewPCG(41, 1))
 	const n = 3
@@ -63,7 +63,7 @@ func TestSplitIsTheEquation(t *testing.T) {
 					share := make([]uint32, c.op.InLen())
 					prg.New(seed).Fill(r, share, uint64(i))
 					for j, e := range share {
-						// The channel of element j, and where it came from.
+						// The channel of element j, and its channel in x.
 						from, unit := j, uint32(1)
 						if st.U != nil {
 							k := j % len(st.U)
@@ -81,8 +81,8 @@ func TestSplitIsTheEquation(t *testing.T) {
 	}
 }
 
-// TestSplitViews: what each cloud sees alone says nothing of the inputs. Role
-// 1's view is a seed, the same for any input; role 0's is uniform for any.
+// TestSplitViews: each cloud's view is independent of the inputs. Role 1's view is a seed, the
+// same for any input; role 0's is uniform for any input.
 func TestSplitViews(t *testing.T) {
 	const n, in = 32, 2048
 	r := ring.Q4()
@@ -132,8 +132,8 @@ func TestSplitViews(t *testing.T) {
 	}
 }
 
-// TestSplitRolesAreFixed: the answers of the two roles do not stand for each
-// other, and both lying alike is caught and both named.
+// TestSplitRolesAreFixed: exchanged answers are rejected. Liars names both roles, also for equal
+// errors, which cancel out.
 func TestSplitRolesAreFixed(t *testing.T) {
 	rng := mathrand.New(mathrand.NewPCG(42, 1))
 	op := plan.Dense(8, 4)
@@ -155,7 +155,7 @@ func TestSplitRolesAreFixed(t *testing.T) {
 			t.Errorf("%v: answers of turned roles pass", s)
 		}
 
-		// What both add cancels out: the product is right, and passes.
+		// With equal errors the product is right, and passes.
 		if call, err = l.layer.Mask(x, 2, nil); err != nil {
 			t.Fatal(err)
 		}

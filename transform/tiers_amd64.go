@@ -4,7 +4,7 @@ package transform
 
 import "github.com/securenets/securenets/internal/cpuid"
 
-// tiers are those that this machine can run, the fastest first.
+// tiers are the tiers that this machine can run, the fastest first.
 var tiers = func() (t []passes) {
 	if cpuid.AVX512() {
 		p := vector("avx512", routines{
@@ -23,14 +23,14 @@ var tiers = func() (t []passes) {
 	return append(t, generic)
 }()
 
-// routines take n words, a multiple of lanes that is not 0.
+// routines take n words, a positive multiple of lanes.
 type routines struct {
 	lanes int
 	top   func(v *uint32, n int, bias, mask uint32) uint32
 	add   func(m uint32, n int, dst *uint32, x *int32)
 	sub   func(m uint32, n int, dst, a, b *uint32)
 	lift  func(m uint32, n int, dst *int32, v *uint32)
-	// These are passes over what is in its place.
+	// These read their operands in order, without a table's places.
 	subScaled  func(m uint32, n int, dst *uint32, x *int32, high, low *uint32)
 	subSmall   func(m uint32, n int, dst *uint32, x *int32, unit *uint32, ratio *float32)
 	liftScaled func(m uint32, n int, dst *int32, v, w, high, low *uint32)
@@ -38,7 +38,7 @@ type routines struct {
 	round      func(n int, dst *int32, v *float32, inverse float64)
 }
 
-// vector returns the passes that leave to generic what routines do not take.
+// vector returns passes that use the routines for whole vectors and generic for the rest.
 func vector(name string, by routines) passes {
 	whole := func(n int) int { return n &^ (by.lanes - 1) }
 	return passes{
@@ -71,8 +71,8 @@ func vector(name string, by routines) passes {
 			}
 			generic.lift(m, dst[n:], v[n:])
 		},
-		// What is read from all over is moved first, word by word: that takes less
-		// time than instructions that gather.
+		// Words from a table's places are moved first, one by one: that is faster than gather
+		// instructions.
 		subMasked: func(m uint32, dst []uint32, x []int32, t table, moved []int32) {
 			for n := min(whole(len(dst)), moves); n > 0; n = min(whole(len(dst)), moves) {
 				move(n, &moved[:n][0], &x[0], &t.from[:n][0])
@@ -120,8 +120,8 @@ func vector(name string, by routines) passes {
 	}
 }
 
-// pairs are routines for two samples at once. They take n places, a multiple of lanes
-// that is not 0; sub uses 2n words of moved.
+// pairs are routines for two samples at once. They take n places, a positive multiple of
+// lanes; sub uses 2n words of moved.
 type pairs struct {
 	lanes int
 	round func(n int, dst *int32, v0, v1 *float32, inverse0, inverse1 float64)
@@ -163,13 +163,13 @@ func withPairs(p passes, by pairs) passes {
 	return p
 }
 
-// movedPairsAVX2 moves all pairs before any is multiplied.
+// movedPairsAVX2 moves all pairs before it multiplies them.
 func movedPairsAVX2(m uint32, n int, dst0, dst1 *uint32, x, from *int32, unit *uint32, ratio *float32, moved *int32) {
 	movePairs(n, moved, x, from)
 	subPairsAVX2(m, n, dst0, dst1, moved, unit, ratio)
 }
 
-// withNear returns p with routines of AVX-512 for tables whose places are near.
+// withNear returns p with AVX-512 routines for near tables.
 func withNear(p passes) passes {
 	far := p
 	p.near = true
@@ -212,7 +212,7 @@ func withNear(p passes) passes {
 	return p
 }
 
-// move sets dst[i] to src[from[i]], n being a multiple of 8 that is not 0.
+// move sets dst[i] to src[from[i]] for n words, a positive multiple of 8.
 //
 //go:noescape
 func move(n int, dst, src, from *int32)

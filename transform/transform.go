@@ -1,16 +1,16 @@
 // Package transform turns a network's linear layers into products over Z_M that
-// an untrusted cloud may compute, and its answers back: quantisation, masks,
-// pads and roles. See docs/spec.md, sections 3 to 5.
+// an untrusted cloud may compute, and turns its answers back: quantisation, masks, pads and
+// roles. See docs/spec.md, sections 3 to 5.
 //
-//	host                                cloud (one a role)
+//	host                                cloud (one per role)
 //	Seal    W        ->  What           keeps What
 //	Mask    x        ->  xhat           yhat = What·xhat
 //	Unmask  yhat     ->  Candidate
 //	verify.Key.Open  ->  y = W·x
 //
-// MaskFloats, UnmaskDecoded and verify.Key.OpenFloats go from floats to floats: a tile of
-// a sample goes through all steps at once, while the first- or second-level cache holds
-// it, and calls reuse memory.
+// MaskFloats, UnmaskDecoded and verify.Key.OpenFloats go from floats to floats: each tile of a
+// sample goes through all steps while the first- or second-level cache holds it, and calls
+// reuse memory.
 //
 // Everything random comes from crypto/rand. The time to draw and invert masks depends on
 // them. The time of masking and unmasking depends on shapes alone (Mask's also on whether

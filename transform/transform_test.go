@@ -55,7 +55,7 @@ func oracle(op plan.Op, w, x []int32) []*big.Int {
 	return y
 }
 
-// bigProduct is a plan.Product by the oracle, modulo M.
+// bigProduct is a plan.Product that uses the oracle, modulo M.
 type bigProduct struct {
 	r  ring.Ring
 	op plan.Op
@@ -115,7 +115,7 @@ func supported(s transform.Scheme, op plan.Op) bool {
 	return s.Inputs != transform.InputPermute || op.Kind == plan.KindDense || op.Conv.Groups == 1
 }
 
-// fill returns n integers of at most most in magnitude, its bounds among them.
+// fill returns n integers of at most most in magnitude, with the bounds among them.
 func fill(rng *rand.Rand, n int, most int32) []int32 {
 	v := make([]int32, n)
 	for i := range v {
@@ -132,16 +132,16 @@ func fill(rng *rand.Rand, n int, most int32) []int32 {
 	return v
 }
 
-// sealed is a layer with all that belongs to it.
+// sealed is a layer with its weights, masks, key and products.
 type sealed struct {
 	r     ring.Ring
 	op    plan.Op
 	layer *transform.Layer
 	w     []int32
-	whats []ring.Matrix  // one a role
-	prods []plan.Product // of them
+	whats []ring.Matrix  // one per role
+	prods []plan.Product // of whats
 	what  ring.Matrix    // role 0's
-	prod  plan.Product   // of it
+	prod  plan.Product   // of what
 	key   *verify.Key
 }
 
@@ -160,7 +160,7 @@ func seal(t testing.TB, r ring.Ring, s transform.Scheme, op plan.Op, w []int32) 
 	}
 	var prods []plan.Product
 	for _, what := range whats {
-		const enough = 16 // words that differ, of whichever ring
+		const enough = 16 // words, to differ in any ring
 		same, shares := slices.Equal(what.Data, whats[0].Data), s.Weights == transform.WeightLagrange
 		if len(prods) > 0 && same == shares && (!shares || len(what.Data) >= enough) {
 			t.Fatalf("%v: roles hold the same weights: %v", s, same)
@@ -186,7 +186,7 @@ func (l *sealed) pads(t testing.TB, s transform.Scheme, n int) *transform.Pads {
 	return pads
 }
 
-// received returns what a role's cloud multiplies: words, or those of a seed.
+// received returns the words that a role's cloud multiplies, expanding a seed.
 func (l *sealed) received(t testing.TB, m transform.Masked) ring.Matrix {
 	t.Helper()
 	x, ok := m.Words()
@@ -209,7 +209,7 @@ func (l *sealed) received(t testing.TB, m transform.Masked) ring.Matrix {
 	return x
 }
 
-// answers evaluates a call as honest clouds do.
+// answers returns honest clouds' answers to a call.
 func (l *sealed) answers(t testing.TB, call *transform.Call) []ring.Matrix {
 	t.Helper()
 	var answers []ring.Matrix
@@ -257,7 +257,7 @@ func TestMaskedIsPlain(t *testing.T) {
 					continue
 				}
 				t.Run(fmt.Sprintf("%v/%v/%s", r, s, c.name), func(t *testing.T) {
-					// The largest magnitudes that surely fit.
+					// The largest magnitudes that are sure to fit.
 					xmax := int32(1000)
 					wmax := min(r.Max()/xmax/int32(c.op.Terms()), 1<<20)
 					const n = 3

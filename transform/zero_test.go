@@ -11,7 +11,7 @@ import (
 	"github.com/securenets/securenets/verify"
 )
 
-// TestZeroValues: values that nobody made refuse with typed errors, and do not panic.
+// TestZeroValues: zero values return typed errors, and do not panic.
 func TestZeroValues(t *testing.T) {
 	var layer transform.Layer
 	var call transform.Call

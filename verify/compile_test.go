@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestUncheckedDoesNotCompile type-checks uses of a Candidate in another package:
-// its products come out of Key.Open, and nothing else compiles.
+// TestUncheckedDoesNotCompile type-checks uses of a Candidate in another package: only Key.Open
+// gives out its products, and nothing else compiles.
 func TestUncheckedDoesNotCompile(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the same in every build")

@@ -9,15 +9,15 @@ import (
 	"math/bits"
 )
 
-// ErrField reports a number that is not an odd prime below 2^52, or a zero Field.
+// ErrField reports a number that is not an odd prime below 2^52, or the zero Field.
 var ErrField = errors.New("verify: not a field")
 
 // Field is the prime field F_P of the check. It is a comparable value.
 type Field struct{ p uint64 }
 
 // NewField returns F_p for an odd prime p < 2^52. A wrong answer over a ring of
-// modulus M passes with probability at most 1/p if M < p, whatever p is: small
-// fields are for measuring that.
+// modulus M passes with probability at most 1/p if M < p. Small fields serve to measure
+// that.
 func NewField(p uint64) (Field, error) {
 	// ProbablyPrime is exact below 2^64.
 	if p < 3 || p >= 1<<52 || !new(big.Int).SetUint64(p).ProbablyPrime(0) {
@@ -35,7 +35,7 @@ func (f Field) P() uint64 { return f.p }
 // add returns a+b mod P for a, b in [0, P).
 func (f Field) add(a, b uint64) uint64 {
 	s := a + b
-	return min(s, s-f.p) // s-P wraps to above 2^63 where s < P
+	return min(s, s-f.p) // s-P wraps to above 2^63 when s < P
 }
 
 // sub returns a-b mod P for a, b in [0, P).
@@ -44,8 +44,8 @@ func (f Field) sub(a, b uint64) uint64 {
 	return min(d, d+f.p) // d wraps to above 2^63 when a < b
 }
 
-// uniform fills dst with uniform elements: it masks words of src to the bits of P, and
-// skips the ones that are not below P.
+// uniform fills dst with uniform elements: it masks words of src to the bits of P, and skips
+// words that are not below P.
 func (f Field) uniform(dst []uint64, src io.Reader) error {
 	mask := uint64(1)<<bits.Len64(f.p) - 1
 	var buf [4096]byte
@@ -79,26 +79,25 @@ func (f Field) sum(a []uint64) uint64 {
 	return s
 }
 
-// bias is added to integers, to make them unsigned.
+// bias is added to integers to make them unsigned.
 const bias = 1 << 31
 
-// tier is one way to do the loops over products. All give the same results.
+// tier is one implementation of the loops over products. All give the same results.
 type tier struct {
 	name string
-	// sum returns Σ a[i]·(y[i] + 2^31), in 128 bits, for elements a and any
-	// integers y of the same length. Each product is below 2^52·2^32, so 2^44 of
-	// them fit.
+	// sum returns Σ a[i]·(y[i] + 2^31), in 128 bits, for elements a and any integers y of
+	// the same length. Each product is below 2^52·2^32, so 2^44 of them fit.
 	sum func(a []uint64, y []int32) (hi, lo uint64)
 	// floats sets dst to y·(row·sample) + bias, each step rounded to float32. All
 	// have the length of dst or more.
 	floats func(dst []float32, y []int32, row, bias []float32, sample float32)
-	// sumPairs and floatsPairs are sum and floats for two samples at once, whose
-	// integers are side by side: y[2i] is of the first, y[2i+1] of the second.
+	// sumPairs and floatsPairs are sum and floats for two samples at once, with interleaved
+	// integers: y[2i] is of the first, y[2i+1] of the second.
 	sumPairs    func(a []uint64, y []int32) [2]sum
 	floatsPairs func(dst0, dst1 []float32, y []int32, row, bias []float32, sample [2]float32)
 }
 
-// generic is the twin that others are compared with.
+// generic is the tier that others are compared with.
 var generic = tier{"generic", sumGeneric, floatsGeneric, sumPairsGeneric, floatsPairsGeneric}
 
 func sumGeneric(a []uint64, y []int32) (hi, lo uint64) {
@@ -140,12 +139,12 @@ func (s *sum) addWide(hi, lo uint64) {
 	s.hi += hi + c
 }
 
-// mod returns Σ a[i]·y[i] mod P, given the sum of all a: 2^31 times that is taken off.
+// mod returns Σ a[i]·y[i] mod P. a is the sum of all a[i]: 2^31 times that is subtracted.
 func (s sum) mod(f Field, a uint64) uint64 {
 	return f.sub(bits.Rem64(s.hi, s.lo, f.p), f.mul(a, bias%f.p))
 }
 
-// wide is a vector of sums as sum is one.
+// wide is a vector of sums.
 type wide struct{ hi, lo []uint64 }
 
 func newWide(n int) wide { return wide{make([]uint64, n), make([]uint64, n)} }
@@ -168,8 +167,8 @@ func (v wide) addScaled(at int, s uint64, w []int32) {
 	}
 }
 
-// reduce returns Σ a[i]·y[i] mod P of each element, given the sums of all its a. It
-// takes v's memory.
+// reduce returns Σ a[i]·y[i] mod P for each element, given the sum of its a[i]. The result is
+// in v's memory.
 func (v wide) reduce(f Field, a func(i int) uint64) []uint64 {
 	for i, hi := range v.hi {
 		v.lo[i] = sum{hi, v.lo[i]}.mod(f, a(i))

@@ -6,9 +6,9 @@ import (
 	"slices"
 )
 
-// Scale says how the products of a layer become floats: by a scale and a bias for each
-// row of the weight matrix. Rows are innermost in a product. It prints redacted. The zero
-// value is of no layer, and OpenFloats refuses it.
+// Scale converts the products of a layer to floats, with a scale and a bias for each row of the
+// weight matrix. Rows are innermost in a product. It prints redacted. OpenFloats refuses the
+// zero value.
 type Scale struct {
 	rows      int
 	row, bias []float32 // repeated, so that loops over them are long
@@ -17,8 +17,8 @@ type Scale struct {
 // Format prints s redacted, whatever the verb.
 func (Scale) Format(f fmt.State, _ rune) { io.WriteString(f, "verify.Scale(redacted)") }
 
-// NewScale returns the scales and biases of a layer's rows, of which there is at least
-// one. bias is nil for none, or as long as row.
+// NewScale returns the scales and biases of a layer's rows, at least one. bias is nil, or as
+// long as row.
 func NewScale(row, bias []float32) (Scale, error) {
 	if bias == nil {
 		bias = make([]float32, len(row))
@@ -56,7 +56,7 @@ func (s Scale) set(dst []float32, y []int32, at int, sample float32) {
 	}
 }
 
-// setPairs is set for two samples at once, whose integers are side by side.
+// setPairs is set for two samples at once, with interleaved integers.
 func (s Scale) setPairs(dst0, dst1 []float32, y []int32, at int, sample [2]float32) {
 	for at %= s.rows; len(dst0) > 0; at = 0 {
 		n := min(len(dst0), len(s.row)-at)
@@ -65,8 +65,8 @@ func (s Scale) setPairs(dst0, dst1 []float32, y []int32, at int, sample [2]float
 	}
 }
 
-// floatsGeneric is the twin that others are compared with. The conversions keep the
-// compiler from fusing multiply and add, so that every machine gives one result.
+// floatsGeneric is the routine that others are compared with. The conversions keep the compiler
+// from fusing multiply and add, so that every machine gives the same result.
 func floatsGeneric(dst []float32, y []int32, row, bias []float32, sample float32) {
 	y, row, bias = y[:len(dst)], row[:len(dst)], bias[:len(dst)]
 	for i := range dst {

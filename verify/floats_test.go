@@ -12,7 +12,7 @@ import (
 	"github.com/securenets/securenets/internal/plan"
 )
 
-// lazily returns a candidate of y that is read tile by tile, and counts reads.
+// lazily returns a candidate that reads y tile by tile, and counts reads.
 func lazily(y []int32, n, tile int, reads *atomic.Int64) Candidate {
 	each := len(y) / n
 	return LazyCandidate(n, each, tile, func(dst, scratch []int32, i, at int) {
@@ -25,7 +25,7 @@ func lazily(y []int32, n, tile int, reads *atomic.Int64) Candidate {
 	})
 }
 
-// inPairs is lazily with samples read in pairs where there are two.
+// inPairs is lazily with samples read in pairs where possible.
 func inPairs(y []int32, n, tile int, reads *atomic.Int64) Candidate {
 	each := len(y) / n
 	return lazily(y, n, tile, reads).InPairs(func(dst, scratch []int32, i, at int) {
@@ -38,7 +38,7 @@ func inPairs(y []int32, n, tile int, reads *atomic.Int64) Candidate {
 	})
 }
 
-// sides returns the elements of two samples, as many as the first has, side by side.
+// sides interleaves the elements of two samples, as many as the first has.
 func sides(first, second []int32) []int32 {
 	var v []int32
 	for i, e := range first {
@@ -47,8 +47,8 @@ func sides(first, second []int32) []int32 {
 	return v
 }
 
-// TestOpenFloats: floats are those of the products that Open gives, whatever tiles
-// they are read by, and none comes out where any is wrong.
+// TestOpenFloats: for any tiles, floats are those of the products that Open returns, and none is
+// returned if any product is wrong.
 func TestOpenFloats(t *testing.T) {
 	rng := mathrand.New(mathrand.NewPCG(9, 1))
 	for _, c := range ops {
@@ -181,8 +181,8 @@ func TestOpenFloats(t *testing.T) {
 
 func isLength(err error) bool { return errors.As(err, new(*LengthError)) }
 
-// TestOpenFloatsInParallel has work enough for several goroutines, with wrong samples
-// in the parts of all.
+// TestOpenFloatsInParallel has enough work for several goroutines, with wrong samples in all of
+// their parts.
 func TestOpenFloatsInParallel(t *testing.T) {
 	rng := mathrand.New(mathrand.NewPCG(10, 1))
 	op, n := plan.Dense(3, 700), 401
@@ -220,13 +220,13 @@ func TestOpenFloatsInParallel(t *testing.T) {
 			t.Errorf("got %v, want samples %v", err, want)
 		}
 		if slices.ContainsFunc(dst, func(v float32) bool { return v != 0 }) {
-			t.Error("values come out")
+			t.Error("values are returned")
 		}
 	}
 }
 
-// one is a layer that repeats its one input, its right products of n samples of 1, and
-// what else OpenFloats takes.
+// one returns the key of a layer that repeats its one input, the right products of n samples of
+// 1, and the other arguments of OpenFloats.
 func one(t *testing.T, size, n int) (k *Key, y []int32, expected Expected, sample []float32, to Scale) {
 	t.Helper()
 	op := plan.Dense(1, size)
@@ -244,8 +244,8 @@ func one(t *testing.T, size, n int) (k *Key, y []int32, expected Expected, sampl
 	return k, slices.Repeat([]int32{1}, size*n), expected, slices.Repeat([]float32{1}, n), to
 }
 
-// TestOpenFloatsPanics: what was read before a candidate panics does not come out, and
-// samples of another length are none of the layer's.
+// TestOpenFloatsPanics: values read before a candidate panics are not returned, and samples of
+// another length are refused.
 func TestOpenFloatsPanics(t *testing.T) {
 	const size, n = 6, 2
 	k, y, expected, sample, to := one(t, size, n)
@@ -265,7 +265,7 @@ func TestOpenFloatsPanics(t *testing.T) {
 		k.OpenFloats(dst, c, expected, sample, to)
 	}()
 	if slices.ContainsFunc(dst, func(v float32) bool { return v != 0 }) {
-		t.Error("values come out")
+		t.Error("values are returned")
 	}
 	long := append(slices.Clone(y), y...)
 	if err := k.OpenFloats(dst, NewCandidate(long, n), expected, sample, to); !isLength(err) {
@@ -273,7 +273,7 @@ func TestOpenFloatsPanics(t *testing.T) {
 	}
 }
 
-// TestTilesAreLentOnce: a tile is no other check's before its own is done with it.
+// TestTilesAreLentOnce: no other check gets a tile before its own is done with it.
 func TestTilesAreLentOnce(t *testing.T) {
 	const size, n = 64, 3
 	k, y, expected, sample, to := one(t, size, n)
@@ -288,7 +288,7 @@ func TestTilesAreLentOnce(t *testing.T) {
 	outer := LazyCandidate(n, size, 16, func(part, scratch []int32, i, at int) {
 		copy(part, y[i*size+at:])
 		copy(scratch, part)
-		// A pool lends first what it was given last.
+		// A pool lends the latest returned memory first.
 		if err := k.OpenFloats(inside, inner, expected, sample, to); !errors.Is(err, ErrRejected) {
 			t.Error(err)
 		}

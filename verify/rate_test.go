@@ -12,14 +12,14 @@ import (
 	"github.com/securenets/securenets/internal/ring"
 )
 
-// forge runs trials of a toy layer over r: a fresh key from source, random
-// weights and an input whose products the ring holds, and a random wrong answer.
-// It returns how many of the wrong answers pass. The right answer must pass always.
+// forge runs trials of a toy layer over r: a fresh key from source, random weights and inputs
+// whose products fit the ring, and a random wrong answer. It returns the number of wrong
+// answers that pass. The right answer must always pass.
 func forge(t *testing.T, r ring.Ring, f Field, op plan.Op, trials int, rng *mathrand.Rand, source func() io.Reader) int {
 	t.Helper()
 	passed := 0
 	for range trials {
-		// One weight a row and inputs of at most Max: |y| <= Max.
+		// One weight per row and inputs of at most Max: |y| <= Max.
 		w, x := make([]int32, op.Rows()*op.Terms()), make([]int32, op.InLen())
 		for o := range op.Rows() {
 			w[o*op.Terms()+rng.IntN(op.Terms())] = int32(rng.IntN(3)) - 1
@@ -49,10 +49,9 @@ func forge(t *testing.T, r ring.Ring, f Field, op plan.Op, trials int, rng *math
 	return passed
 }
 
-// TestFalseAcceptRate measures what package verify promises, over a ring and a
-// field small enough: of random wrong answers over Z_15, one in P = 17 passes,
-// within 3 standard deviations. The statistic must be able to fail: it does
-// where S is zero half of the time.
+// TestFalseAcceptRate measures the false-accept rate over a small ring and field: of random
+// wrong answers over Z_15, one in P = 17 passes, within 3 standard deviations. The statistic
+// must be able to fail: it does if S is zero half of the time.
 func TestFalseAcceptRate(t *testing.T) {
 	r, err := ring.New(3, 5)
 	if err != nil {
@@ -70,7 +69,7 @@ func TestFalseAcceptRate(t *testing.T) {
 		{"one output", plan.Dense(2, 1)},
 		{"conv", plan.Conv(plan.Conv2D{H: 3, W: 3, C: 1, OutC: 1, KH: 2, KW: 2, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1})},
 	}
-	// deviation returns how many standard deviations the measured rate is from 1/P.
+	// deviation returns the deviation of the measured rate from 1/P, in standard deviations.
 	deviation := func(op plan.Op, trials int, source func() io.Reader) float64 {
 		passed := forge(t, r, f, op, trials, mathrand.New(mathrand.NewPCG(7, 1)), source)
 		p := 1 / float64(f.P())
@@ -79,7 +78,7 @@ func TestFalseAcceptRate(t *testing.T) {
 		return (float64(passed)/float64(trials) - p) / sigma
 	}
 	sound, broken := 150_000, 20_000
-	if testing.Short() { // slow under the race detector, which sees nothing new
+	if testing.Short() { // slow under the race detector, which has nothing new to check here
 		sound, broken = 15_000, 5_000
 	}
 	// A fixed stream: the outcome does not depend on luck.

@@ -14,8 +14,8 @@ import (
 // right. If the candidate has fewer than c entries, it recomputes all. The paper has c =
 // 10 and 100, for a whole call.
 //
-// It is no substitute for Key.Open, and gives no values out. It detects one wrong entry
-// of N with probability c/N only, not 1 - 2^-c as the paper has it, and k wrong ones with
+// It is no substitute for Key.Open, and returns no values. It detects one wrong entry of N
+// with probability c/N only, not 1 - 2^-c as the paper states, and k wrong ones with
 // 1 - C(N-k, c)/C(N, c).
 //
 // w is op.Rows() x op.Terms() row-major and x holds the candidate's inputs, as for
@@ -25,7 +25,7 @@ func SpotCheck(op plan.Op, w, x []int32, candidate Candidate, c int) (passed boo
 	return spotCheck(op, w, x, candidate, c, rand.Reader)
 }
 
-// spotCheck chooses entries by the given source, which tests choose.
+// spotCheck is SpotCheck with a source of randomness for tests.
 func spotCheck(op plan.Op, w, x []int32, candidate Candidate, c int, source io.Reader) (passed bool, err error) {
 	if err := op.Validate(); err != nil {
 		return false, err
@@ -59,8 +59,8 @@ func spotCheck(op plan.Op, w, x []int32, candidate Candidate, c int, source io.R
 	return passed, nil
 }
 
-// choose returns min(c, n) distinct integers of [0, n), every set of as many
-// being equally likely (Floyd).
+// choose returns min(c, n) distinct integers of [0, n). All sets of that size are equally
+// likely (Floyd's algorithm).
 func choose(n, c int, source io.Reader) ([]int, error) {
 	c = min(c, n)
 	chosen, taken := make([]int, 0, c), make(map[int]bool, c)

@@ -11,7 +11,7 @@ import (
 	"github.com/securenets/securenets/internal/plan"
 )
 
-// TestSpotCheckSeesAll: with as many entries as there are, any wrong one is seen.
+// TestSpotCheckSeesAll: a spot check of all entries detects any wrong one.
 func TestSpotCheckSeesAll(t *testing.T) {
 	rng := mathrand.New(mathrand.NewPCG(9, 1))
 	for _, o := range ops {
@@ -36,13 +36,13 @@ func TestSpotCheckSeesAll(t *testing.T) {
 	}
 }
 
-// TestSpotCheckRate measures what the paper's check sees: of N entries with k
-// wrong ones 1 - C(N-k, c)/C(N, c), which is c/N for k = 1, within 3 standard
-// deviations. The real check sees all of them.
+// TestSpotCheckRate measures the paper's check: it detects k wrong entries of N with probability
+// 1 - C(N-k, c)/C(N, c), which is c/N for k = 1, within 3 standard deviations. The real check
+// detects all of them.
 func TestSpotCheckRate(t *testing.T) {
 	const n = 4
 	trials := 20_000
-	if testing.Short() { // slow under the race detector, which sees nothing new
+	if testing.Short() { // slow under the race detector, which has nothing new to check here
 		trials = 2_000
 	}
 	op := plan.Dense(3, 25) // N = 100

@@ -4,7 +4,7 @@ package verify
 
 import "github.com/securenets/securenets/internal/cpuid"
 
-// tiers are those that this machine can run, the fastest first.
+// tiers are the tiers that this machine can run, the fastest first.
 var tiers = func() (t []tier) {
 	if cpuid.AVX512() {
 		t = append(t, tier{"avx512", sumAVX512, floatsBy(16, floatsAVX512), sumPairsAVX512, floatsPairsBy(16, floatsPairsAVX512)})
@@ -15,7 +15,7 @@ var tiers = func() (t []tier) {
 	return append(t, generic)
 }()
 
-// sumAVX512 takes 32 terms at a time and leaves what is left over to generic.
+// sumAVX512 takes 32 terms at a time and leaves the rest to generic.
 func sumAVX512(a []uint64, y []int32) (hi, lo uint64) {
 	n := len(a) &^ 31
 	hi, lo = generic.sum(a[n:], y[n:])
@@ -31,11 +31,11 @@ func sumAVX512(a []uint64, y []int32) (hi, lo uint64) {
 	return s.hi, s.lo
 }
 
-// most512 is how many terms are summed in lanes: their halves are below 2^52 and 2^32,
-// and a lane takes one term in 8, so that 2^12 of them stay below 2^64.
+// most512 is the maximum number of terms that are summed in lanes: their halves are below 2^52
+// and 2^32, and a lane takes one term in 8, so that 2^12 of them stay below 2^64.
 const most512 = 1 << 15
 
-// addLanes adds low + high·2^52, of all lanes.
+// addLanes adds low + high·2^52 of all lanes.
 func (s *sum) addLanes(low, high *[8]uint64) {
 	var top uint64 // < 2^15·2^32
 	for i, l := range low {
@@ -45,7 +45,7 @@ func (s *sum) addLanes(low, high *[8]uint64) {
 	s.addWide(top>>12, top<<52)
 }
 
-// sumPairsAVX512 takes 16 terms of each at a time and leaves what is left over to generic.
+// sumPairsAVX512 takes 16 terms of each sample at a time and leaves the rest to generic.
 func sumPairsAVX512(a []uint64, y []int32) [2]sum {
 	n := len(a) &^ 15
 	s := generic.sumPairs(a[n:], y[2*n:])
@@ -61,7 +61,7 @@ func sumPairsAVX512(a []uint64, y []int32) [2]sum {
 	return s
 }
 
-// sumAVX2 takes 16 terms at a time and leaves what is left over to generic.
+// sumAVX2 takes 16 terms at a time and leaves the rest to generic.
 func sumAVX2(a []uint64, y []int32) (hi, lo uint64) {
 	n := len(a) &^ 15
 	hi, lo = generic.sum(a[n:], y[n:])
@@ -77,22 +77,22 @@ func sumAVX2(a []uint64, y []int32) (hi, lo uint64) {
 	return s.hi, s.lo
 }
 
-// mostAVX2 is how many terms are summed in lanes: each 256 of them add a part below 2^32 to a
-// lane, so that it stays below 2^45.
+// mostAVX2 is the maximum number of terms that are summed in lanes: each 256 of them add a part
+// below 2^32 to a lane, which stays below 2^45.
 const mostAVX2 = 1 << 20
 
-// addParts adds the sums of all lanes, which count 1, 2^32, 2^26 and 2^58.
+// addParts adds the sums of all lanes, weighted by 1, 2^32, 2^26 and 2^58.
 func (s *sum) addParts(parts *[4][4]uint64) {
 	for i, shift := range [4]uint{0, 32, 26, 58} {
 		var part uint64
 		for _, lane := range parts[i] {
 			part += lane
 		}
-		s.addWide(part>>(64-shift), part<<shift) // no shift leaves nothing
+		s.addWide(part>>(64-shift), part<<shift) // for shift 0 the high part is 0
 	}
 }
 
-// sumPairsAVX2 takes 8 terms of each at a time and leaves what is left over to generic.
+// sumPairsAVX2 takes 8 terms of each sample at a time and leaves the rest to generic.
 func sumPairsAVX2(a []uint64, y []int32) [2]sum {
 	n := len(a) &^ 7
 	s := generic.sumPairs(a[n:], y[2*n:])
@@ -108,7 +108,7 @@ func sumPairsAVX2(a []uint64, y []int32) [2]sum {
 	return s
 }
 
-// floatsBy is floats by a routine that takes a multiple of lanes.
+// floatsBy returns floats by a routine that takes a multiple of lanes.
 func floatsBy(lanes int, do func(dst *float32, y *int32, row, bias *float32, n int, sample float32)) func([]float32, []int32, []float32, []float32, float32) {
 	return func(dst []float32, y []int32, row, bias []float32, sample float32) {
 		n := len(dst) &^ (lanes - 1)
@@ -119,7 +119,7 @@ func floatsBy(lanes int, do func(dst *float32, y *int32, row, bias *float32, n i
 	}
 }
 
-// floatsPairsBy is floatsPairs by a routine that takes a multiple of lanes.
+// floatsPairsBy returns floatsPairs by a routine that takes a multiple of lanes.
 func floatsPairsBy(lanes int, do func(dst0, dst1 *float32, y *int32, row, bias *float32, n int, sample0, sample1 float32)) func(dst0, dst1 []float32, y []int32, row, bias []float32, sample [2]float32) {
 	return func(dst0, dst1 []float32, y []int32, row, bias []float32, sample [2]float32) {
 		n := len(dst0) &^ (lanes - 1)
@@ -130,19 +130,19 @@ func floatsPairsBy(lanes int, do func(dst0, dst1 *float32, y *int32, row, bias *
 	}
 }
 
-// dotAVX512 sets lo and hi to the sums, one a lane, of the low 52 bits of
-// a·(y + 2^31) and of the bits above, n being a multiple of 32 that is not 0.
+// dotAVX512 sets lo and hi to the sums, by lane, of the low 52 bits of a·(y + 2^31) and of the
+// bits above. n is a positive multiple of 32.
 //
 //go:noescape
 func dotAVX512(a *uint64, y *int32, n int, lo, hi *[8]uint64)
 
-// dotPairsAVX512 is dotAVX512 for pairs: lanes are low and high of the first of each,
-// then of the second. n is a multiple of 16 that is not 0.
+// dotPairsAVX512 is dotAVX512 for pairs: its lanes are low and high of the first sample, then
+// of the second. n is a positive multiple of 16.
 //
 //go:noescape
 func dotPairsAVX512(a *uint64, y *int32, n int, lanes *[4][8]uint64)
 
-// floatsPairsAVX512 and floatsPairsAVX2 take n pairs, a multiple of 16 or 8 that is not 0.
+// floatsPairsAVX512 and floatsPairsAVX2 take n pairs, a positive multiple of 16 or 8.
 //
 //go:noescape
 func floatsPairsAVX512(dst0, dst1 *float32, y *int32, row, bias *float32, n int, sample0, sample1 float32)
@@ -150,19 +150,19 @@ func floatsPairsAVX512(dst0, dst1 *float32, y *int32, row, bias *float32, n int,
 //go:noescape
 func floatsPairsAVX2(dst0, dst1 *float32, y *int32, row, bias *float32, n int, sample0, sample1 float32)
 
-// dotAVX2 sets parts to sums, one a lane, of which the first is to count 1, the
-// others 2^32, 2^26 and 2^58, n being a multiple of 16 that is not 0.
+// dotAVX2 sets parts to sums by lane, with the weights 1, 2^32, 2^26 and 2^58. n is a positive
+// multiple of 16.
 //
 //go:noescape
 func dotAVX2(a *uint64, y *int32, n int, parts *[4][4]uint64)
 
-// dotPairsAVX2 adds to parts what dotAVX2 sets them to, of the first of each pair, then of
-// the second, n being a multiple of 8 that is not 0.
+// dotPairsAVX2 adds the sums of dotAVX2 to parts, of the first sample, then of the second. n is
+// a positive multiple of 8.
 //
 //go:noescape
 func dotPairsAVX2(a *uint64, y *int32, n int, parts *[2][4][4]uint64)
 
-// floatsAVX512 and floatsAVX2 take n elements, a multiple of 16 or 8 that is not 0.
+// floatsAVX512 and floatsAVX2 take n elements, a positive multiple of 16 or 8.
 //
 //go:noescape
 func floatsAVX512(dst *float32, y *int32, row, bias *float32, n int, sample float32)

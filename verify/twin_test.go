@@ -47,8 +47,8 @@ func FuzzSum(f *testing.F) {
 	})
 }
 
-// FuzzFloats compares every tier with the generic one, bit for bit, with all that is
-// read or written fenced on one side, and floats beside what is written on the other.
+// FuzzFloats compares every tier with the generic one, bit for bit. All memory is fenced on one
+// side, and floats beside the result on the other must not change.
 func FuzzFloats(f *testing.F) {
 	for n := range uint16(70) {
 		f.Add(uint64(n), n, n%2 == 0)

@@ -15,9 +15,9 @@
 // A Candidate is an unmasked product that has not been checked. Only Key.Open and
 // Key.OpenFloats give out its elements.
 //
-// The time of a check depends on shapes, not on values, with two exceptions: the
-// processor's own divisions, one per sum, and subnormal floats, which may take it longer.
-// Drawing S skips words, which tells nothing of those kept.
+// The time of a check depends on shapes, not on values, with two exceptions: the processor's
+// division instruction, once per sum, and subnormal floats, which may take longer. Drawing S
+// skips words, which is independent of the words kept.
 package verify
 
 import (
@@ -32,12 +32,12 @@ import (
 	"github.com/securenets/securenets/internal/pool"
 )
 
-// ErrRejected is what errors.Is finds in every rejection.
+// ErrRejected is wrapped by every rejection.
 var ErrRejected = errors.New("verify: wrong answer rejected")
 
 // RejectedError names the samples of a call whose product failed the check.
-// Nothing of the call may be used. Which they are is not for the cloud: it would have
-// had a try for each.
+// Nothing of the call may be used. The samples must not be revealed to the cloud, which would
+// then have one try per sample and not per call.
 type RejectedError struct {
 	Samples []int // indices in the batch, in order
 }
@@ -57,8 +57,8 @@ var ErrKey = errors.New("verify: not a key")
 type LengthError struct {
 	What string // which slice
 	Got  int    // its length
-	Each int    // what one sample, or the whole, must have
-	N    int    // samples; 1 for a whole
+	Each int    // the length wanted for each sample
+	N    int    // number of samples; 1 for slices that are not per sample
 }
 
 func (e *LengthError) Error() string {
@@ -74,7 +74,7 @@ func wantLen(what string, got, n, each int) error {
 }
 
 // Key is the secret of one layer's check. It prints redacted and never leaves the host.
-// The zero value is no key: it opens nothing.
+// The zero value opens nothing.
 type Key struct {
 	op    plan.Op
 	field Field
@@ -89,7 +89,7 @@ func NewKey(f Field, op plan.Op, w []int32) (*Key, error) {
 	return newKey(f, op, w, rand.Reader)
 }
 
-// newKey draws S from the given source, which tests choose.
+// newKey is NewKey with a source of randomness for tests.
 func newKey(f Field, op plan.Op, w []int32, source io.Reader) (*Key, error) {
 	if f.p == 0 {
 		return nil, ErrField
@@ -107,8 +107,8 @@ func newKey(f Field, op plan.Op, w []int32, source io.Reader) (*Key, error) {
 	return makeKey(f, op, s, f.adjoint(op, s, w)), nil
 }
 
-// RestoreKey restores a key from its vectors, which it keeps, after checking their
-// lengths and ranges.
+// RestoreKey restores a key from its vectors after checking their lengths and ranges. It keeps
+// s and v.
 func RestoreKey(f Field, op plan.Op, s, v []uint64) (*Key, error) {
 	if f.p == 0 {
 		return nil, ErrField
@@ -146,24 +146,24 @@ func (k *Key) Rekey(w []int32) (*Key, error) {
 		return nil, err
 	}
 	if !slices.Equal(k.field.adjoint(k.op, k.s, w), k.v) {
-		return nil, fmt.Errorf("%w of these weights", ErrKey)
+		return nil, fmt.Errorf("%w for these weights", ErrKey)
 	}
 	return NewKey(k.field, k.op, w)
 }
 
 // adjoint returns V = S·W mod P: the product with the transpose of op's linear
 // map. For a dense layer V[i] = Σ_o S[o]·W[o, i]; for a convolution it is the
-// transposed convolution of S, each output element giving its share to the
-// input elements that it was summed from.
+// transposed convolution of S: each output element adds its share to the input elements that
+// it is a sum of.
 //
-// As in a check, biased integers are summed.
+// As in a check, the integers are biased when summed.
 func (f Field) adjoint(op plan.Op, s []uint64, w []int32) []uint64 {
 	c := op.AsConv()
 	inG, outG := c.C/c.Groups, c.OutC/c.Groups // channels of a group
-	v := newWide(op.InLen())                   // no element takes more than op.OutLen() < 2^44 products
+	v := newWide(op.InLen())                   // an element is a sum of at most op.OutLen() < 2^44 products
 	share, block := v.byRows, 4096
 	if c.Positions() >= 4 && outG >= 16 {
-		share, block = v.byColumns, 64 // columns at one place of the kernel: they stay in the second-level cache
+		share, block = v.byColumns, 64 // columns at one place of the kernel stay in the second-level cache
 	}
 	blocks := (inG + block - 1) / block
 	parallel.Do(c.Groups*blocks, int(op.MulAdds()), func(first, end int) {
@@ -191,8 +191,8 @@ func (f Field) adjoint(op plan.Op, s []uint64, w []int32) []uint64 {
 	return v.reduce(f, func(i int) uint64 { return excess[i/inG] })
 }
 
-// byRows adds the shares of channels [from, to) of group g, an output element at a time:
-// S there times the part of W's row that it was summed with.
+// byRows adds the shares of channels [from, to) of group g, one output element at a time: its
+// element of S times its part of W's row.
 func (v wide) byRows(c plan.Conv2D, s []uint64, w []int32, g, from, to int) {
 	inG, outG := c.C/c.Groups, c.OutC/c.Groups
 	for a := range c.KH {
@@ -207,12 +207,12 @@ func (v wide) byRows(c plan.Conv2D, s []uint64, w []int32, g, from, to int) {
 	}
 }
 
-// byColumns is byRows a position of the output at a time: it sums S over that position's
+// byColumns is byRows, one position of the output at a time: it sums S over that position's
 // channels, which are contiguous, times a column of W, which is copied to be contiguous.
 // It is faster if columns are long and serve many positions.
 func (v wide) byColumns(c plan.Conv2D, s []uint64, w []int32, g, from, to int) {
 	inG, outG := c.C/c.Groups, c.OutC/c.Groups
-	stride := outG + 16 // powers of two would share a few lines of a cache
+	stride := outG + 16 // strides of powers of two would share a few cache sets
 	columns := make([]int32, (to-from)*stride)
 	for a := range c.KH {
 		for b := range c.KW {
@@ -270,7 +270,7 @@ type Candidate struct {
 	n, each int // samples, elements of one
 	tile    int
 	read    func(dst, scratch []int32, i, at int)
-	pairs   func(dst, scratch []int32, i, at int) // nil where there is none
+	pairs   func(dst, scratch []int32, i, at int) // nil if samples are read one by one
 }
 
 // NewCandidate wraps y, n samples of signed integers with |y| <= (M-1)/2. It keeps y,
@@ -284,11 +284,11 @@ func NewCandidate(y []int32, n int) Candidate {
 	return LazyCandidate(n, each, max(each, 1), func(dst, _ []int32, i, at int) { copy(dst, y[i*each+at:]) })
 }
 
-// LazyCandidate is NewCandidate for products that are unmasked as they are checked, a
-// tile of one or more elements at a time, and kept nowhere. There are n samples of each
-// elements. read sets dst to the elements of sample i from at on, where at is a multiple
-// of tile and dst has tile elements, or as many as are left. It may use scratch, which
-// has the same length. Several goroutines call it at once.
+// LazyCandidate is NewCandidate for products that are unmasked when they are checked, a tile
+// of one or more elements at a time, and not kept. There are n samples of each elements. read
+// sets dst to the elements of sample i from at on, where at is a multiple of tile and dst has
+// tile elements, or fewer at the end. It may use scratch, which has the same length. Several
+// goroutines call it at once.
 func LazyCandidate(n, each, tile int, read func(dst, scratch []int32, i, at int)) Candidate {
 	return Candidate{n: n, each: each, tile: tile, read: read}
 }
@@ -312,8 +312,8 @@ func (c Candidate) want(out int) error {
 	return &LengthError{What: "products", Got: c.n * c.each, Each: out, N: c.n}
 }
 
-// Expected is V·x of the samples of a batch, which their products are checked
-// against. It prints redacted. Expect makes it; the zero value has no samples to add to.
+// Expected is V·x for the samples of a batch, for checking their products. It prints
+// redacted. Expect makes it; the zero value has no samples to add to.
 type Expected struct {
 	key  *Key
 	sums []sum
@@ -326,14 +326,14 @@ func (Expected) Format(f fmt.State, _ rune) { io.WriteString(f, "verify.Expected
 // added count as zero.
 func (k *Key) Expect(n int) Expected { return Expected{k, make([]sum, n)} }
 
-// Add adds the terms of x, the elements of sample i from at on. Goroutines may add to
+// Add adds the terms of x, the elements of sample i from at on. Several goroutines may add to
 // different samples at once.
 func (e Expected) Add(i, at int, x []int32) {
 	e.sums[i].add(tiers[0], e.key.v[at:at+len(x)], x)
 }
 
-// AddPairs is Add for samples i and i+1, whose elements are side by side: x[2k] is
-// element at+k of sample i, x[2k+1] that of sample i+1.
+// AddPairs is Add for samples i and i+1, whose elements are interleaved: x[2k] is element at+k
+// of sample i, x[2k+1] that of sample i+1.
 func (e Expected) AddPairs(i, at int, x []int32) {
 	for k, s := range tiers[0].sumPairs(e.key.v[at:at+len(x)/2], x) {
 		e.sums[i+k].addWide(s.hi, s.lo)
@@ -342,10 +342,9 @@ func (e Expected) AddPairs(i, at int, x []int32) {
 
 // Open checks every sample of c against its input x (n samples of op.InLen()
 // integers) and returns the products, n samples of op.OutLen() integers. If any
-// sample fails it returns a *RejectedError naming all that do, and no value. What does not
-// fit the layer or the batch is a *LengthError.
-// All sums are finished before the first comparison, so the time taken does not
-// depend on where an answer is wrong.
+// sample fails it returns a *RejectedError naming all that do, and no value. Slices that do
+// not fit the layer or the batch give a *LengthError. All sums are finished before the first
+// comparison, so the time taken does not depend on where an answer is wrong.
 func (k *Key) Open(c Candidate, x []int32) ([]int32, error) {
 	in, out := len(k.v), len(k.s)
 	if err := c.want(out); err != nil {
@@ -359,7 +358,7 @@ func (k *Key) Open(c Candidate, x []int32) ([]int32, error) {
 		expected.Add(i, 0, x[i*in:(i+1)*in])
 	}
 	y := make([]int32, c.n*out)
-	c.pairs = nil // samples come apart
+	c.pairs = nil // samples are copied one by one
 	if err := k.check(c, expected, func(i, at int, tile []int32, _ bool) { copy(y[i*out+at:], tile) }); err != nil {
 		return nil, err
 	}
@@ -382,7 +381,7 @@ func (k *Key) OpenFloats(dst []float32, c Candidate, expected Expected, sample [
 		return err
 	}
 	if expected.key != k {
-		return fmt.Errorf("%w of these inputs", ErrKey)
+		return fmt.Errorf("%w for these inputs", ErrKey)
 	}
 	for _, w := range []struct {
 		what           string
@@ -407,10 +406,9 @@ func (k *Key) OpenFloats(dst []float32, c Candidate, expected Expected, sample [
 	return err
 }
 
-// check reads every sample of c once, calls use for its tiles, and returns a
-// *RejectedError naming those that are wrong. Goroutines call use at once, never
-// for one sample. What use is given is not checked yet; it is of samples i and i+1,
-// side by side, where it is paired.
+// check reads every sample of c once, calls use for its tiles, and returns a *RejectedError
+// naming the wrong samples. Several goroutines call use, for different samples. The tiles are
+// not checked yet. If paired, a tile interleaves samples i and i+1.
 func (k *Key) check(c Candidate, expected Expected, use func(i, at int, tile []int32, paired bool)) error {
 	diff := make([]uint64, c.n)
 	out := len(k.s)
@@ -467,9 +465,9 @@ func (k *Key) check(c Candidate, expected Expected, use func(i, at int, tile []i
 	return nil
 }
 
-// near is how many pairs are summed before they are used: few enough to be in the
-// first-level cache still.
+// near is the number of pairs that are summed before they are used: few enough to stay in the
+// first-level cache.
 const near = 1024
 
-// tiles lends memory for products that are not checked yet. None of it leaves check.
+// tiles lends memory for unchecked products. None of it leaves check.
 var tiles pool.Of[int32]

@@ -42,8 +42,8 @@ func fields(t testing.TB) []Field {
 	return []Field{DefaultField(), small}
 }
 
-// terms calls do for every product w·x that an output is summed from, by the
-// definition in package plan: places of the output, the weight and the input.
+// terms calls do for every product w·x in an output's sum, by the definition in package plan,
+// with the places of the output, the weight and the input.
 func terms(op plan.Op, do func(out, w, in int)) {
 	if op.Kind == plan.KindDense {
 		for o := range op.Out {
@@ -87,8 +87,8 @@ func product(op plan.Op, w, x []int32) []*big.Int {
 	return y
 }
 
-// signed returns n integers from all of int32 where most is 0, else of at most
-// most in magnitude; extremes among them.
+// signed returns n integers of at most most in magnitude, or any int32 if most is 0, with the
+// extremes among them.
 func signed(rng *mathrand.Rand, n int, most int64) []int32 {
 	lo, hi := -most, most
 	if most == 0 {
@@ -195,7 +195,7 @@ func TestDotIsExact(t *testing.T) {
 			}
 		}
 	}
-	// All extremes at once, for long.
+	// All extremes at once, in a long sum.
 	f, n := DefaultField(), 1<<17
 	a := slices.Repeat([]uint64{f.p - 1}, n)
 	for _, e := range []int32{math.MinInt32, math.MaxInt32} {
@@ -304,7 +304,7 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// TestOpenInParallel has work enough for several goroutines.
+// TestOpenInParallel has enough work for several goroutines.
 func TestOpenInParallel(t *testing.T) {
 	rng := mathrand.New(mathrand.NewPCG(5, 1))
 	op, n := plan.Dense(700, 3), 400
@@ -401,8 +401,8 @@ func TestRestoreKey(t *testing.T) {
 	}
 }
 
-// TestRekey: the new key is one of the same weights, by their definition, and of no
-// others; the old one stays as it is.
+// TestRekey: the new key fits the same weights, by definition, and no others; the old key is
+// unchanged.
 func TestRekey(t *testing.T) {
 	rng := mathrand.New(mathrand.NewPCG(7, 1))
 	for _, f := range fields(t) {
@@ -437,7 +437,7 @@ func TestRekey(t *testing.T) {
 				t.Errorf("%s: %v", c.name, err)
 			}
 			if f != DefaultField() {
-				continue // what follows happens by chance there
+				continue // in a small field the rest happens by chance
 			}
 			if slices.Equal(k.s, s) {
 				t.Errorf("%s: the same S", c.name)

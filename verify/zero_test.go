@@ -7,7 +7,7 @@ import (
 	"github.com/securenets/securenets/internal/plan"
 )
 
-// TestZeroValues: values that nobody made refuse with typed errors, and do not panic.
+// TestZeroValues: zero values return typed errors, and do not panic.
 func TestZeroValues(t *testing.T) {
 	var none Key
 	op := plan.Dense(2, 1)

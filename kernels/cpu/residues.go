@@ -123,7 +123,7 @@ type part struct {
 // The errors of a - 2^31, of inverse and of the product are below 128 each, those of
 // half and of the sum below 128 and 256, in units of 1/m.
 type splitting struct {
-	powers  uint32  // 256^j mod p, centred, one a byte
+	powers  uint32  // 256^j mod p, centred, one per byte
 	bias    uint32  // 510·p
 	inverse float32 // 1/p, rounded down, or 1/m
 	minus   uint32  // -p, in the low half, or -m
@@ -140,7 +140,7 @@ type splitting struct {
 //
 //	c_i = bias_i + Σ_j (byte j of low - 2^16·high)·f_j + Σ_j (byte j of high)·f_{j+2}
 type reconstruction struct {
-	powers  [ring.MaxPrimes]uint32 // e_i·256^j mod p_i, centred, one a byte
+	powers  [ring.MaxPrimes]uint32 // e_i·256^j mod p_i, centred, one per byte
 	pairs   [maxPairs][4]uint32    // f_0 and f_2, f_1 and f_3, f_2 and f_4, f_3 and f_5, in halves
 	bias    [ring.MaxPrimes]int32  // -e_i·2^31 mod p_i, or -e_i·2^47 mod m_i
 	inverse [ring.MaxPrimes]float32
