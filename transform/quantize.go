@@ -191,9 +191,10 @@ const RhoReLU = 0.2
 // calibrated, or RhoReLU.
 //
 // The model: Max(ring) bounds the product of the ranges of weights and inputs. Let dw and dx
-// be the rounding errors of weights and inputs, independent of each other and of mean zero. Then over a row the error Σ dw·x + w·dx has the variance
-// |dw|²·ms(x) + |w|²·ms(dx), where ms is the mean square, and the product
-// itself |w|²·ms(x) for uncorrelated inputs. So the squared relative error is
+// be the rounding errors of weights and inputs, independent of each other and of mean zero.
+// Then over a row the error Σ dw·x + w·dx has the variance |dw|²·ms(x) + |w|²·ms(dx), where
+// ms is the mean square, and the product itself |w|²·ms(x) for uncorrelated inputs. So the
+// squared relative error is
 //
 //	|dW|² / |W|²  +  1 / (12·XMax²·rho²)
 //

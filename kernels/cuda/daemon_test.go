@@ -96,7 +96,7 @@ func daemonWith(t *testing.T, model []byte, n, code int) string {
 	}
 	err = uploadModel(ctx, conn, digest, model)
 	typed("upload", err)
-	if err != nil { // refused for lack of memory or moved off a lost device: the next upload succeeds
+	if err != nil { // refused, but the devices still work: the next upload succeeds
 		if err := uploadModel(ctx, conn, digest, model); err != nil {
 			t.Errorf("call %d, %s: second upload: %v", n, fake.Failed(), err)
 		}
