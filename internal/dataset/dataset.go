@@ -1,8 +1,8 @@
 // Package dataset reads images and labels from files: IDX (plain or gzipped), in which
 // MNIST comes, CIFAR-10's binary version, NumPy's .npy, and PNG; and the inputs of networks of
 // text from .npy and .npz. It treats them as hostile: memory grows with the bytes that a file
-// has, not with the sizes that its header
-// declares, up to a fixed limit, and errors say what is wrong.
+// has, not with the sizes that its header declares, up to a fixed limit, and errors say what is
+// wrong.
 package dataset
 
 import (
