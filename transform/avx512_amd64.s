@@ -6,7 +6,7 @@
 // or from memory, and the processor by itself stops at the end of a page.
 #define AHEAD(p) PREFETCHT0 1024(p)(DX*1)
 
-// The loops take 16 lanes a turn, round 8, those with near tables 32, and n must
+// The loops take 16 lanes a turn, roundPairs 8, those with near tables 32, and n must
 // be a multiple of that.
 //
 //	CX  lanes left    Z31  M, or another constant    K7  even lanes
@@ -336,26 +336,6 @@ loop:
 	VZEROUPPER
 	RET
 
-// func roundAVX512(n int, dst *int32, v *float32, inverse float64)
-TEXT ·roundAVX512(SB), NOSPLIT, $0-32
-	MOVQ n+0(FP), CX
-	MOVQ dst+8(FP), DI
-	MOVQ v+16(FP), SI
-	VBROADCASTSD inverse+24(FP), Z31
-	XORL DX, DX
-	PCALIGN $32
-loop:
-	AHEAD(SI)
-	VCVTPS2PD (SI)(DX*1), Z0
-	VMULPD Z31, Z0, Z0
-	VCVTPD2DQ.RN_SAE Z0, Y0
-	VMOVDQU32 Y0, (DI)(DX*1)
-	ADDQ $32, DX
-	SUBQ $8, CX
-	JNZ loop
-	VZEROUPPER
-	RET
-
 // Of 16 pairs, the places of the first of each; those of the second come after them.
 DATA firsts<>+0(SB)/8, $0x0000000200000000
 DATA firsts<>+8(SB)/8, $0x0000000600000004
@@ -383,6 +363,36 @@ GLOBL turns<>(SB), RODATA, $64
 	MOVL $by, AX         \
 	VPBROADCASTD AX, b   \
 	VPADDD a, b, b
+
+// func roundAVX512(n int, dst *int32, v *float32, inverse float64)
+//
+// It rounds as generic does, and takes the low halves: of 16 at a time, that takes less than
+// conversions, whose results come 8 at a time.
+TEXT ·roundAVX512(SB), NOSPLIT, $0-32
+	MOVQ n+0(FP), CX
+	MOVQ dst+8(FP), DI
+	MOVQ v+16(FP), SI
+	VBROADCASTSD inverse+24(FP), Z31
+	MOVQ $0x4338000000000000, AX // 1.5·2^52
+	VPBROADCASTQ AX, Z30
+	VMOVDQU32 firsts<>(SB), Z29
+	XORL DX, DX
+	PCALIGN $32
+loop:
+	AHEAD(SI)
+	VCVTPS2PD (SI)(DX*1), Z0
+	VCVTPS2PD 32(SI)(DX*1), Z1
+	VMULPD Z31, Z0, Z0
+	VMULPD Z31, Z1, Z1
+	VADDPD Z30, Z0, Z0
+	VADDPD Z30, Z1, Z1
+	VPERMT2D Z1, Z29, Z0
+	VMOVDQU32 Z0, (DI)(DX*1)
+	ADDQ $64, DX
+	SUBQ $16, CX
+	JNZ loop
+	VZEROUPPER
+	RET
 
 // func roundPairsAVX512(n int, dst *int32, v0, v1 *float32, inverse0, inverse1 float64)
 //
