@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/big"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
 	"unsafe"
@@ -25,6 +26,18 @@ func passRings(t testing.TB) []ring.Ring {
 		rings = append(rings, r)
 	}
 	return rings
+}
+
+// TestTier fails where the fastest tier is not the one that TIER names: what is to test one
+// must not pass on another.
+func TestTier(t *testing.T) {
+	want := os.Getenv("TIER")
+	if want == "" {
+		t.Skip("TIER names none")
+	}
+	if tiers[0].name != want {
+		t.Fatalf("the fastest tier here is %s, want %s", tiers[0].name, want)
+	}
 }
 
 // TestPassesByDefinition compares every tier with arithmetic on big integers.

@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/big"
 	mathrand "math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -180,6 +181,18 @@ func dot(f Field, t tier, a []uint64, y []int32) uint64 {
 	s.add(t, a[half:], y[half:])
 	s.add(t, a[:half], y[:half])
 	return s.mod(f, f.sum(a))
+}
+
+// TestTier fails where the fastest tier is not the one that TIER names: what is to test one
+// must not pass on another.
+func TestTier(t *testing.T) {
+	want := os.Getenv("TIER")
+	if want == "" {
+		t.Skip("TIER names none")
+	}
+	if tiers[0].name != want {
+		t.Fatalf("the fastest tier here is %s, want %s", tiers[0].name, want)
+	}
 }
 
 func TestDotIsExact(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -75,6 +76,18 @@ func slow(seed Seed, r ring.Ring, i uint64, n int) []uint32 {
 		}
 	}
 	return words
+}
+
+// TestTier fails where the fastest tier is not the one that TIER names: what is to test one
+// must not pass on another.
+func TestTier(t *testing.T) {
+	want := os.Getenv("TIER")
+	if want == "" {
+		t.Skip("TIER names none")
+	}
+	if tiers[0].name != want {
+		t.Fatalf("the fastest tier here is %s, want %s", tiers[0].name, want)
+	}
 }
 
 func TestFillIsTheDefinition(t *testing.T) {

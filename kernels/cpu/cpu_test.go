@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -52,6 +53,18 @@ func BenchmarkEvaluate(b *testing.B) {
 				kerneltest.Bench(b, opener(tier, threads))
 			})
 		}
+	}
+}
+
+// TestTier fails where the fastest tier is not the one that TIER names: what is to test one
+// must not pass on another.
+func TestTier(t *testing.T) {
+	want := os.Getenv("TIER")
+	if want == "" {
+		t.Skip("TIER names none")
+	}
+	if tiers[0].name != want {
+		t.Fatalf("the fastest tier here is %s, want %s", tiers[0].name, want)
 	}
 }
 
