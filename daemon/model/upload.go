@@ -1,0 +1,340 @@
+package model
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/kernels"
+)
+
+// Upload is a model being uploaded. It belongs to one goroutine, which closes it.
+type Upload struct {
+	s      Space
+	digest sealed.Digest
+	size   int64
+	held   int64    // bytes there
+	file   *os.File // nil until there is one
+	claim  *claim
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	// stored says that the model is complete and visible.
+	stored bool
+}
+
+// Upload begins or resumes the upload of a model of size bytes. It waits for another
+// upload of the same model to end. When ctx ends, the upload ends.
+func (s Space) Upload(ctx context.Context, d sealed.Digest, size int64) (*Upload, error) {
+	if size <= 0 || size > s.s.o.MaxBytes {
+		return nil, tooLarge("model of %d bytes, want 1 to %d", size, s.s.o.MaxBytes)
+	}
+	upload, cancel := context.WithCancelCause(ctx)
+	mine, err := s.claim(ctx, d, cancel, nil)
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	u := &Upload{s: s, digest: d, size: size, claim: mine, ctx: upload, cancel: cancel}
+	s.s.mu.Lock()
+	m, ok := s.s.models[key{s.owner, d}]
+	s.s.mu.Unlock()
+	if ok {
+		u.stored, u.held = true, m.Bytes
+		return u, nil
+	}
+	switch f, err := os.OpenFile(s.path(d, uploadSuffix), os.O_RDWR|os.O_APPEND, 0); {
+	case err == nil:
+		u.file = f
+		if err := u.measure(); err != nil {
+			u.Close()
+			return nil, err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		u.Close()
+		return nil, s.storage("upload", d, err)
+	}
+	return u, nil
+}
+
+// measure sets held to the bytes there. More than the model has are none of its.
+func (u *Upload) measure() error {
+	info, err := u.file.Stat()
+	if err != nil {
+		return u.s.storage("upload", u.digest, err)
+	}
+	if u.held = info.Size(); u.held > u.size {
+		if err := u.file.Truncate(0); err != nil {
+			return u.s.storage("upload", u.digest, err)
+		}
+		u.held = 0
+	}
+	return nil
+}
+
+// Context returns a context that ends when the upload must end; its cause says why.
+func (u *Upload) Context() context.Context { return u.ctx }
+
+// Cancel ends the upload's context.
+func (u *Upload) Cancel(cause error) { u.cancel(cause) }
+
+// Held returns how many bytes of the model are there, counted from its start.
+func (u *Upload) Held() int64 { return u.held }
+
+// Stored reports whether the model is complete and visible.
+func (u *Upload) Stored() bool { return u.stored }
+
+// Write appends bytes. More bytes than the model's size end the upload for good.
+func (u *Upload) Write(p []byte) error {
+	if int64(len(p)) > u.size-u.held {
+		return u.refuse(fmt.Errorf("more than the %d bytes announced", u.size))
+	}
+	if u.claim.size == 0 {
+		if err := u.reserve(); err != nil {
+			return err
+		}
+	}
+	n, err := u.file.Write(p)
+	u.held += int64(n)
+	step("upload: bytes written")
+	if err != nil {
+		return u.s.storage("upload", u.digest, err)
+	}
+	return nil
+}
+
+// refuse drops the bytes: they are not the model, so more of them will not help.
+func (u *Upload) refuse(why error) error {
+	if err := os.Remove(u.s.path(u.digest, uploadSuffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return u.s.storage("upload", u.digest, err)
+	}
+	return &wire.Error{Code: codes.InvalidArgument, Reason: wire.ReasonBadModel, Message: why.Error()}
+}
+
+func tooLarge(format string, a ...any) error {
+	return &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge, Message: fmt.Sprintf(format, a...)}
+}
+
+// part is an upload that has bytes.
+type part struct {
+	digest sealed.Digest
+	bytes  int64 // it holds, or is to hold where someone is at it
+	busy   bool
+	when   time.Time // of its last change
+}
+
+// parts returns the uploads in a space: those with a file, and those whose file has
+// just become a model that is not visible yet. s.s.mu is held.
+func (s Space) parts() ([]part, error) {
+	found, err := files(s.dir(), uploadSuffix)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]part, 0, len(found))
+	for k, c := range s.s.busy {
+		if _, visible := s.s.models[k]; k.owner == s.owner && c.size > 0 && !visible && !slices.Contains(found, k.digest) {
+			all = append(all, part{digest: k.digest, bytes: c.size, busy: true})
+		}
+	}
+	for _, d := range found {
+		info, err := os.Stat(s.path(d, uploadSuffix))
+		if errors.Is(err, fs.ErrNotExist) { // it is no upload any more, or removed
+			if c, busy := s.s.busy[key{s.owner, d}]; busy && c.size > 0 {
+				all = append(all, part{digest: d, bytes: c.size, busy: true})
+			}
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		c, busy := s.s.busy[key{s.owner, d}]
+		p := part{digest: d, bytes: info.Size(), busy: busy, when: info.ModTime()}
+		if busy {
+			p.bytes = max(p.bytes, c.size)
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+// Expire removes uploads that nobody has resumed for Options.UploadExpiry.
+func (s *Store) Expire(now time.Time) {
+	if s.o.UploadExpiry == 0 {
+		return
+	}
+	spaces, err := s.spaces()
+	if err != nil {
+		s.o.Log.Error("cannot look for old uploads", "error", err)
+		return
+	}
+	for _, space := range spaces {
+		if err := space.expire(now.Add(-s.o.UploadExpiry)); err != nil {
+			s.o.Log.Error("cannot remove old uploads", "owner", space.owner, "error", err)
+		}
+	}
+}
+
+// expire removes a caller's uploads from before a time. They are locked out meanwhile.
+func (s Space) expire(before time.Time) error {
+	s.s.mu.Lock()
+	defer s.s.mu.Unlock()
+	parts, err := s.parts()
+	for _, p := range parts {
+		if p.busy || !p.when.Before(before) {
+			continue
+		}
+		err = errors.Join(err, os.Remove(s.path(p.digest, uploadSuffix)))
+		s.s.o.Log.Info("upload expired", "owner", s.owner, "model", p.digest, "bytes", p.bytes)
+	}
+	return err
+}
+
+// reserve sees to it that there is room for the model among the caller's own, and
+// opens the file of a new upload. Where there is none it gives up the caller's
+// oldest uploads that no one is at; those of other callers are not touched.
+func (u *Upload) reserve() error {
+	s, o := u.s.s, u.s.s.o
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := len(s.models) // of all callers
+	bytes := u.size
+	models := 0
+	for k, m := range s.models {
+		if k.owner == u.s.owner {
+			models++
+			bytes += m.Bytes
+		}
+	}
+	spaces, err := s.spaces()
+	if err != nil {
+		return u.s.storage("upload", u.digest, err)
+	}
+	var idle []part // of this caller
+	for _, other := range spaces {
+		parts, err := other.parts()
+		if err != nil {
+			return u.s.storage("upload", u.digest, err)
+		}
+		for _, p := range parts {
+			if other.owner != u.s.owner {
+				all++
+			} else if p.digest != u.digest {
+				all, models, bytes = all+1, models+1, bytes+p.bytes
+				if !p.busy {
+					idle = append(idle, p)
+				}
+			}
+		}
+	}
+	slices.SortFunc(idle, func(a, b part) int { return a.when.Compare(b.when) })
+	given := 0 // up
+	for ; all >= o.MaxModels || models >= o.CallerModels || bytes > o.CallerBytes; given++ {
+		switch {
+		case given < len(idle):
+		case models >= o.CallerModels:
+			return tooLarge("%d models and uploads, at most %d of a caller", models+1, o.CallerModels)
+		case bytes > o.CallerBytes:
+			return tooLarge("%d bytes of models and uploads, at most %d of a caller", bytes, o.CallerBytes)
+		default:
+			return tooLarge("the daemon has no room for another model")
+		}
+		all, models, bytes = all-1, models-1, bytes-idle[given].bytes
+	}
+	for _, p := range idle[:given] {
+		if err := os.Remove(u.s.path(p.digest, uploadSuffix)); err != nil {
+			return u.s.storage("upload", p.digest, err)
+		}
+	}
+	if u.file == nil {
+		if err := u.s.makeDir(); err != nil {
+			return u.s.storage("upload", u.digest, err)
+		}
+		u.file, err = os.OpenFile(u.s.path(u.digest, uploadSuffix), os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			u.file = nil
+			return u.s.storage("upload", u.digest, err)
+		}
+		step("upload: file made")
+	}
+	u.claim.size = u.size
+	return nil
+}
+
+// Finish makes the bytes durable. Once all are there it checks and loads the
+// model and makes it visible.
+func (u *Upload) Finish() error {
+	if u.stored || u.file == nil {
+		return nil
+	}
+	if err := errors.Join(u.file.Sync(), syncDir(u.s.dir())); err != nil {
+		return u.s.storage("upload", u.digest, err)
+	}
+	if u.held < u.size {
+		return nil
+	}
+	step("upload: bytes durable")
+	m, err := u.s.open(u.digest, uploadSuffix)
+	if err == nil {
+		err = u.s.s.o.Check(m.Plan) // before others make room for it
+	}
+	if err == nil {
+		defer func() {
+			if !u.stored {
+				u.s.s.residency.drop(m)
+			}
+		}()
+		use := u.s.s.residency.use(m, false)
+		defer use.Release()
+		err = use.Wait(u.ctx)
+	}
+	switch {
+	case err == nil:
+	case errors.Is(err, errDamaged):
+		return u.refuse(err)
+	case u.ctx.Err() != nil:
+		return context.Cause(u.ctx)
+	case errors.As(err, new(*wire.Error)):
+		return err
+	case errors.Is(err, kernels.ErrOutOfMemory):
+		u.s.s.o.Log.Warn("no room on a device", "error", err)
+		return tooLarge("no device has room for the weights")
+	default:
+		u.s.s.o.Log.Error("model not loaded", "owner", u.s.owner, "model", u.digest, "error", err)
+		return &wire.Error{Code: codes.Internal, Reason: wire.ReasonInternal, Message: "cannot load the model"}
+	}
+	u.s.s.mu.Lock()
+	u.claim.size = u.size // also where no byte came this time: it counts until it is visible
+	u.s.s.mu.Unlock()
+	part := m.path()
+	m.suffix = modelSuffix
+	err = os.Rename(part, m.path())
+	step("upload: renamed")
+	if err == nil {
+		err = syncDir(u.s.dir())
+		step("upload: name durable")
+	}
+	if err != nil {
+		return u.s.storage("upload", u.digest, err)
+	}
+	u.stored = true
+	u.s.publish(m)
+	step("upload: visible")
+	u.s.s.o.Metrics.Uploaded()
+	return nil
+}
+
+// Close ends the upload. What was written stays, so that the upload can be resumed.
+func (u *Upload) Close() {
+	u.cancel(nil)
+	if u.file != nil {
+		u.file.Close()
+	}
+	u.s.free(u.digest, u.claim)
+}
