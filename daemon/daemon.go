@@ -13,33 +13,21 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/health"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
-	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/daemon/batch"
 	"github.com/securenets/securenets/daemon/metrics"
 	"github.com/securenets/securenets/daemon/model"
 	"github.com/securenets/securenets/internal/config"
-	"github.com/securenets/securenets/internal/localsocket"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/kernels"
 )
-
-// maxUnary is the largest message in bytes that gRPC itself receives, unasked: a
-// request that is no stream's.
-const maxUnary = 64 << 10
 
 // Run serves until ctx ends. Then it stops accepting, answers what it has received, for
 // up to the drain timeout, and returns nil. An error means that it could not start, or
@@ -51,49 +39,27 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	}
 	draining, drain := context.WithCancel(context.Background())
 	defer drain()
-	policy := policies(cfg.Batching)
 	s := newService(cfg.Limits, log, backend.Name(), draining)
-	s.store, err = model.Open(model.Options{
-		Dir: cfg.StateDir, Backend: backend, Check: s.checkPlan, Log: log,
-		Own:       model.User(uint32(os.Geteuid())),
-		MaxModels: cfg.Limits.MaxModels, MaxBytes: cfg.Limits.MaxModelBytes, MaxLoaded: cfg.Limits.MaxLoadedBytes,
-		CallerModels: cfg.Limits.MaxModelsPerCaller, CallerBytes: cfg.Limits.MaxModelBytesPerCaller,
-		UploadExpiry: cfg.Limits.UploadExpiry(), MaxWaiting: func(d sealed.Digest) int { return policy(d).MaxCalls }, Pinned: pinned(cfg.Residency), Metrics: s.metrics,
-	})
-	if err != nil {
+	s.policy = policies(cfg.Batching)
+	if s.store, err = s.openStore(cfg, backend); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.store.Close()) }()
-	who, err := accessOf(cfg)
+	listeners, secure, err := s.listen(path, cfg)
 	if err != nil {
 		return err
 	}
-	socket, err := localsocket.Listen(path, who, s.stranger)
-	if err != nil {
-		return fmt.Errorf("daemon: %w", err)
-	}
-	defer socket.Close()
-	listeners := []net.Listener{socket}
-	port, secure, err := listenTLS(cfg.TLS)
-	if err != nil {
-		return err
-	}
-	if port != nil {
-		defer port.Close()
-		listeners = append(listeners, port)
-		log.Info("tls", "address", port.Addr().String())
-	}
+	defer closeAll(listeners)
 
 	work, cancelWork := context.WithCancel(context.Background())
 	defer cancelWork()
 	lender, _ := backend.(kernels.Lender)
-	queue := batch.New(work, batch.Options{Parallel: parallel(cfg, backend), Lender: lender})
-	defer queue.Close()
-	s.batcher, s.policy = queue, policy
+	s.batcher = batch.New(work, batch.Options{Parallel: parallel(cfg, backend), Lender: lender})
+	defer s.batcher.Close()
 	sharing := newSharing(cfg.SharedMemory, s.metrics, log)
 	s.metrics.Watch(metrics.Sources{
 		Ready:   s.serving.Load,
-		Waiting: queue.Waiting, Models: s.store.Size, Loaded: s.store.Loaded, Backend: backend,
+		Waiting: s.batcher.Waiting, Models: s.store.Size, Loaded: s.store.Loaded, Backend: backend,
 		Messages: s.incoming, Parked: s.parked, Requests: s.memory, Shared: sharing.all,
 	})
 	stopMetrics, err := s.serveMetrics(cfg.Metrics)
@@ -101,49 +67,23 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 		return err
 	}
 	defer stopMetrics()
-	server := grpc.NewServer(append(wire.ServerOptions(),
-		grpc.Creds(transport{insecure.NewCredentials(), secure, func(from net.Addr, why error) {
-			s.metrics.Refused(metrics.Stranger)
-			log.Warn("caller turned away", "address", from, "error", why)
-		}, new(atomic.Uint64), sharing, s.serveDirect}),
-		grpc.ConnectionTimeout(handshakeTimeout),
-		grpc.MaxRecvMsgSize(maxUnary),
-		grpc.InTapHandle(s.tap),
-		grpc.WaitForHandlers(true),
-		grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream))...)
-	pb.RegisterSecureNetsServer(server, s)
-	status := health.NewServer()
-	setHealth(status, backend, false)
-	healthpb.RegisterHealthServer(server, status)
-	defer func() { // once gRPC, which finds them, has stopped
+
+	server := newServer(s, backend, listeners, secure, sharing)
+	defer func() { // once gRPC, which hands them over, has stopped
 		s.directs.cut()
 		s.directs.wait()
 	}()
-
-	var begun greetings
-	stop := func() {
-		begun.hurry(0) // gRPC waits for them
-		server.Stop()
-	}
-	served := make(chan error, len(listeners))
-	for _, l := range listeners {
-		go func() { served <- server.Serve(begun.listen(l)) }()
-	}
+	server.start()
 	if err := prepare(ctx, backend, s.store); err != nil {
-		stop()
-		for range listeners {
-			<-served
-		}
+		server.stop()
 		if ctx.Err() != nil {
 			return nil // told to stop before it was ready
 		}
 		return err
 	}
-	close(s.ready)
-	s.serving.Store(true)
-	setHealth(status, backend, true)
+	server.ready()
 	var watched sync.WaitGroup
-	watched.Go(func() { watchDevices(draining, backend, status) })
+	watched.Go(func() { watchDevices(draining, backend, server.health) })
 	watched.Go(func() { s.store.Warm(draining) })
 	watched.Go(func() { expireUploads(draining, s.store) })
 	defer func() {
@@ -154,39 +94,35 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	tellSystemd(sd.SdNotifyReady, log)
 
 	select {
-	case err := <-served:
-		stop()
-		for range len(listeners) - 1 {
-			<-served
-		}
+	case err := <-server.ended:
+		server.stop()
 		return fmt.Errorf("daemon: serve: %w", err)
 	case <-ctx.Done():
 	}
 	log.Info("draining", "timeout", cfg.DrainTimeout())
 	tellSystemd(sd.SdNotifyStopping, log)
-	status.Shutdown()
-	s.serving.Store(false)
-	for _, l := range listeners { // before anyone is told
-		l.Close()
-	}
-	drain()
-	begun.hurry(lateTimeout)
-	late := time.AfterFunc(cfg.DrainTimeout(), func() {
-		log.Warn("drain timeout passed: cancelling calls in flight")
-		cancelWork()
-		stop()
-		s.directs.cut()
-	})
-	server.GracefulStop()
-	s.directs.wait()
-	late.Stop()
-	for range listeners {
-		<-served
-	}
-	frames, shared := &s.counts[metrics.Frames], &s.counts[metrics.Shared]
-	log.Info("stopped", "requests", frames.requests.Load(), "payload_bytes", frames.payload.Load(), "copied_bytes", frames.copied.Load(),
-		"shared_requests", shared.requests.Load(), "shared_payload_bytes", shared.payload.Load(), "shared_copied_bytes", shared.copied.Load())
+	server.drain(drain, cancelWork, cfg.DrainTimeout())
+	s.logTotals()
 	return nil
+}
+
+// openStore opens the state directory.
+func (s *service) openStore(cfg config.Config, backend kernels.Backend) (*model.Store, error) {
+	l := cfg.Limits
+	return model.Open(model.Options{
+		Dir: cfg.StateDir, Backend: backend, Check: s.checkPlan, Log: s.log, Metrics: s.metrics,
+		Own:       model.User(uint32(os.Geteuid())),
+		MaxModels: l.MaxModels, MaxBytes: l.MaxModelBytes, MaxLoaded: l.MaxLoadedBytes,
+		CallerModels: l.MaxModelsPerCaller, CallerBytes: l.MaxModelBytesPerCaller, UploadExpiry: l.UploadExpiry(),
+		MaxWaiting: func(d sealed.Digest) int { return s.policy(d).MaxCalls }, Pinned: pinned(cfg.Residency),
+	})
+}
+
+// logTotals logs the totals of the run.
+func (s *service) logTotals() {
+	frames, shared := &s.counts[metrics.Frames], &s.counts[metrics.Shared]
+	s.log.Info("stopped", "requests", frames.requests.Load(), "payload_bytes", frames.payload.Load(), "copied_bytes", frames.copied.Load(),
+		"shared_requests", shared.requests.Load(), "shared_payload_bytes", shared.payload.Load(), "shared_copied_bytes", shared.copied.Load())
 }
 
 // parallel returns how many products to have in progress at a time.

@@ -25,6 +25,34 @@ import (
 // ErrAddressInUse reports a socket that another process serves.
 var ErrAddressInUse = localsocket.ErrInUse
 
+// listen opens the unix socket at path and, where it is configured, the TLS listener.
+func (s *service) listen(path string, cfg config.Config) (listeners []net.Listener, secure *tls.Config, err error) {
+	access, err := accessOf(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	socket, err := localsocket.Listen(path, access, s.stranger)
+	if err != nil {
+		return nil, nil, fmt.Errorf("daemon: %w", err)
+	}
+	port, secure, err := listenTLS(cfg.TLS)
+	if err != nil {
+		socket.Close()
+		return nil, nil, err
+	}
+	if port == nil {
+		return []net.Listener{socket}, nil, nil
+	}
+	s.log.Info("tls", "address", port.Addr().String())
+	return []net.Listener{socket, port}, secure, nil
+}
+
+func closeAll(listeners []net.Listener) {
+	for _, l := range listeners {
+		l.Close()
+	}
+}
+
 // accessOf returns who may connect to the daemon's own socket.
 func accessOf(c config.Config) (localsocket.Access, error) {
 	mode, err := strconv.ParseUint(c.SocketMode, 8, 9)
