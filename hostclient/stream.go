@@ -311,27 +311,21 @@ type traffic struct {
 func atMost(d time.Duration, ns uint64) time.Duration { return time.Duration(min(ns, uint64(d))) }
 
 // evaluate has the cloud multiply a masked batch with a layer's weights. It sets
-// dst, one row a row of the batch; on an error dst must not be used, as answers
-// may still be written there. A batch is cut so that no message is larger than
-// any may be; all its parts are in flight at once.
+// dst, one row for each row of the batch; after an error dst must not be used, as answers
+// may still be written there. A batch is cut so that no message exceeds the limit; all its
+// parts are in flight at once.
 //
-// When ctx ends because of errHung the stream is given up, for all its callers;
-// when it ends otherwise, they are left alone.
+// If ctx ends because of errHung, the stream is given up, for all its callers. If ctx ends
+// for another reason, the other callers are not affected.
 func (c *Client) evaluate(ctx context.Context, r ring.Ring, model sealed.Digest, layer int, m transform.Masked, dst ring.Matrix) (t traffic, err error) {
 	start := time.Now()
 	s, err := c.open()
 	if err != nil {
 		return t, err
 	}
-	select {
-	case <-s.opened:
-	case <-s.ctx.Done():
-		return t, context.Cause(s.ctx)
-	case <-ctx.Done():
-		return t, stopped(ctx)
+	if err := s.wait(ctx); err != nil {
+		return t, err
 	}
-	words, haveWords := m.Words()
-	seed, _ := m.Seed()
 	// A cloud counts a seed as the words that it expands to.
 	step := rowsPerMessage(m.Cols()*r.WordBytes(), dst.Cols*r.WordBytes())
 	parts := (dst.Rows + step - 1) / step
@@ -346,42 +340,17 @@ func (c *Client) evaluate(ctx context.Context, r ring.Ring, model sealed.Digest,
 		}
 		s.forget(ids)
 	}()
-	for i := 0; i < dst.Rows; i += step {
-		j := min(i+step, dst.Rows)
-		a := &answer{ring: r, dst: dst.RowRange(i, j).Data, done: done}
-		req := &wire.Request{Model: model[:], Layer: uint32(layer), Rows: uint32(j - i)}
-		if haveWords {
-			part := words.RowRange(i, j).Data
-			a.up = s.place(r, part)
-			if req.Shared = span(a.up); req.Shared == nil {
-				req.Words = wire.EncodeWords(r, part, m.Hold())
-			}
-			t.up += int64(len(part) * r.WordBytes())
-		} else {
-			req.Seed = &pb.Seed{Key: seed[:], First: uint64(i)}
-			t.up += int64(len(seed))
+	for from := 0; from < dst.Rows; from += step {
+		to := min(from+step, dst.Rows)
+		a := &answer{ring: r, dst: dst.RowRange(from, to).Data, done: done}
+		req, up := s.request(a, m, from, to)
+		t.up += up
+		req.Model, req.Layer = model[:], uint32(layer)
+		id, err := s.submit(ctx, req, a)
+		if err != nil {
+			return t, err
 		}
-		a.down, _ = s.slot(len(a.dst) * r.WordBytes())
-		req.Answer = span(a.down)
-		id, ok := s.expect(a)
-		if !ok {
-			req.Free()
-			a.put()
-			return t, context.Cause(s.ctx)
-		}
-		req.ID = id
-		select {
-		case s.requests <- req:
-			ids = append(ids, id)
-			continue
-		case <-s.ctx.Done():
-			err = context.Cause(s.ctx)
-		case <-ctx.Done():
-			err = stopped(ctx)
-		}
-		req.Free()
-		s.withdraw(id)
-		return t, err
+		ids = append(ids, id)
 	}
 	for range parts {
 		select {
@@ -400,4 +369,60 @@ func (c *Client) evaluate(ctx context.Context, r ring.Ring, model sealed.Digest,
 	}
 	t.down = int64(len(dst.Data) * r.WordBytes())
 	return t, nil
+}
+
+// wait waits until the stream is open.
+func (s *stream) wait(ctx context.Context) error {
+	select {
+	case <-s.opened:
+		return nil
+	case <-s.ctx.Done():
+		return context.Cause(s.ctx)
+	case <-ctx.Done():
+		return stopped(ctx)
+	}
+}
+
+// request returns a request for rows [from, to) of a batch, and the bytes of its payload.
+// It gives a slots of shared memory where there is room.
+func (s *stream) request(a *answer, m transform.Masked, from, to int) (req *wire.Request, up int64) {
+	req = &wire.Request{Rows: uint32(to - from)}
+	if words, ok := m.Words(); ok {
+		part := words.RowRange(from, to).Data
+		a.up = s.place(a.ring, part)
+		if req.Shared = span(a.up); req.Shared == nil {
+			req.Words = wire.EncodeWords(a.ring, part, m.Hold())
+		}
+		up = int64(len(part) * a.ring.WordBytes())
+	} else {
+		seed, _ := m.Seed()
+		req.Seed = &pb.Seed{Key: seed[:], First: uint64(from)}
+		up = int64(len(seed))
+	}
+	a.down, _ = s.slot(len(a.dst) * a.ring.WordBytes())
+	req.Answer = span(a.down)
+	return req, up
+}
+
+// submit gives a request an id, under which a waits for its answer, and has it sent. After
+// an error the request was not sent, and its words and slots are free.
+func (s *stream) submit(ctx context.Context, req *wire.Request, a *answer) (id uint64, err error) {
+	id, ok := s.expect(a)
+	if !ok {
+		req.Free()
+		a.put()
+		return 0, context.Cause(s.ctx)
+	}
+	req.ID = id
+	select {
+	case s.requests <- req:
+		return id, nil
+	case <-s.ctx.Done():
+		err = context.Cause(s.ctx)
+	case <-ctx.Done():
+		err = stopped(ctx)
+	}
+	req.Free()
+	s.withdraw(id)
+	return 0, err
 }
