@@ -26,7 +26,7 @@ const (
 	spanOffset, spanLength = 1, 2
 )
 
-// headBytes is room for all of a message but its words, a seed or an error.
+// headBytes has room for all fields of a message except words, seed and error.
 const headBytes = 128
 
 // Codec is gRPC's codec "proto", except that it does not copy the words of *Request and
@@ -39,7 +39,7 @@ var _ encoding.CodecV2 = Codec{}
 // Name returns "proto", so that stock clients and servers interoperate.
 func (Codec) Name() string { return stock.Name }
 
-// Marshal returns v's bytes. They hold their own references to its words.
+// Marshal encodes v. The result holds its own references to v's words.
 func (Codec) Marshal(v any) (mem.BufferSlice, error) {
 	switch v := v.(type) {
 	case *Request:
@@ -51,7 +51,7 @@ func (Codec) Marshal(v any) (mem.BufferSlice, error) {
 	}
 }
 
-// Unmarshal sets v from a message's bytes. Words hold their own references to them.
+// Unmarshal decodes a message into v. v's words hold their own references to b's buffers.
 func (Codec) Unmarshal(b mem.BufferSlice, v any) error {
 	switch v := v.(type) {
 	case *Request:
@@ -65,7 +65,7 @@ func (Codec) Unmarshal(b mem.BufferSlice, v any) error {
 
 func (r *Request) marshal() (mem.BufferSlice, error) {
 	if several(r.Words != nil, r.Seed != nil, r.Shared != nil) {
-		return nil, fmt.Errorf("%w: several inputs", ErrMessage)
+		return nil, fmt.Errorf("%w: more than one of words, seed and shared", ErrMessage)
 	}
 	h := appendUint(make([]byte, 0, headBytes), requestID, r.ID)
 	if len(r.Model) > 0 {
@@ -86,9 +86,9 @@ func (r *Request) marshal() (mem.BufferSlice, error) {
 
 func (r *Response) marshal() (mem.BufferSlice, error) {
 	if several(r.Words != nil, r.Err != nil, r.Shared != nil) {
-		return nil, fmt.Errorf("%w: several results", ErrMessage)
+		return nil, fmt.Errorf("%w: more than one of words, error and shared", ErrMessage)
 	}
-	// Fields may come in any order: words go last.
+	// Protobuf allows any order of fields: words go last.
 	h := appendUint(make([]byte, 0, headBytes), responseID, r.ID)
 	h = appendUint(h, responseQueue, r.QueueNS)
 	h = appendUint(h, responseCompute, r.ComputeNS)
@@ -99,7 +99,7 @@ func (r *Response) marshal() (mem.BufferSlice, error) {
 	return appendWords(h, responseWords, r.Words), nil
 }
 
-// appendUint appends a number, which proto3 leaves out where it is 0.
+// appendUint appends a number, unless it is 0, which proto3 leaves out.
 func appendUint(b []byte, field protowire.Number, v uint64) []byte {
 	if v == 0 {
 		return b
@@ -107,7 +107,7 @@ func appendUint(b []byte, field protowire.Number, v uint64) []byte {
 	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), v)
 }
 
-// appendSpan appends a span; nil is not set.
+// appendSpan appends a span, unless it is nil.
 func appendSpan(b []byte, field protowire.Number, s *Span) []byte {
 	if s == nil {
 		return b
@@ -125,7 +125,7 @@ func appendMessage(h []byte, field protowire.Number, m proto.Message) (mem.Buffe
 	return mem.BufferSlice{mem.SliceBuffer(protowire.AppendBytes(h, b))}, nil
 }
 
-// appendWords ends a message with its words; nil words are not set.
+// appendWords ends a message with its words, unless they are nil.
 func appendWords(h []byte, field protowire.Number, words mem.BufferSlice) mem.BufferSlice {
 	if words == nil {
 		return mem.BufferSlice{mem.SliceBuffer(h)}
@@ -149,7 +149,7 @@ func (r *Request) unmarshal(b mem.BufferSlice) error {
 		case num == requestRows && typ == protowire.VarintType:
 			r.Rows, err = c.uint32()
 		case num == requestWords && typ == protowire.BytesType:
-			r.Seed, r.Shared = nil, nil // of one oneof the last field counts
+			r.Seed, r.Shared = nil, nil // the last field of a oneof counts
 			err = c.words(&r.Words)
 		case num == requestSeed && typ == protowire.BytesType:
 			dropWords(&r.Words)
@@ -216,7 +216,7 @@ func (r *Response) unmarshal(b mem.BufferSlice) error {
 	return err
 }
 
-// several reports whether more than one is.
+// several reports whether more than one argument is true.
 func several(is ...bool) bool {
 	n := 0
 	for _, b := range is {
@@ -232,13 +232,13 @@ func dropWords(words *mem.BufferSlice) {
 	*words = nil
 }
 
-// eachField calls field for every field of a message, with c at its value.
-// Those that it does not know (ok is false) are skipped, as protobuf has it.
+// eachField calls field for every field of a message, with c at its value. It skips unknown
+// fields, for which ok is false, as protobuf requires.
 func eachField(b mem.BufferSlice, field func(c *cursor, num protowire.Number, typ protowire.Type) (ok bool, err error)) error {
 	return (&cursor{bufs: b, left: b.Len()}).eachField(field)
 }
 
-// eachField is that of the message that is left.
+// eachField does the same for the rest of c.
 func (c *cursor) eachField(field func(c *cursor, num protowire.Number, typ protowire.Type) (ok bool, err error)) error {
 	for c.left > 0 {
 		num, typ, err := c.tag()
@@ -264,11 +264,11 @@ var errTruncated = fmt.Errorf("%w: truncated", ErrMessage)
 // cursor reads a message that lies in several buffers.
 type cursor struct {
 	bufs mem.BufferSlice
-	off  int // read of bufs[0]
-	left int // not yet read, of all
+	off  int // bytes of bufs[0] that are read
+	left int // bytes not yet read, of all buffers
 }
 
-// next returns the unread part of the first buffer that has one. left must not be 0.
+// next returns the unread part of the first buffer that has one; left must not be 0.
 func (c *cursor) next() []byte {
 	for c.off == c.bufs[0].Len() {
 		c.bufs, c.off = c.bufs[1:], 0
@@ -276,7 +276,7 @@ func (c *cursor) next() []byte {
 	return c.bufs[0].ReadOnlyData()[c.off:]
 }
 
-// each calls f for the parts that make up the next n bytes, and passes them.
+// each calls f for the pieces of the next n bytes and advances past them.
 func (c *cursor) each(n int, f func(b mem.Buffer, start, end int)) {
 	for n > 0 {
 		k := min(n, len(c.next()))
@@ -314,7 +314,7 @@ func (c *cursor) varint() (v uint64, err error) {
 	return 0, fmt.Errorf("%w: number of more than 64 bits", ErrMessage)
 }
 
-// uint32 drops the upper bits, as protobuf has it.
+// uint32 drops the upper bits, as protobuf requires.
 func (c *cursor) uint32() (uint32, error) {
 	v, err := c.varint()
 	return uint32(v), err
@@ -332,7 +332,7 @@ func (c *cursor) tag() (protowire.Number, protowire.Type, error) {
 	return num, typ, nil
 }
 
-// length reads the length of a field, which is there in full.
+// length reads the length of a field and checks that the whole field is there.
 func (c *cursor) length() (int, error) {
 	n, err := c.varint()
 	if err == nil && n > uint64(c.left) {
@@ -351,7 +351,7 @@ func (c *cursor) bytes() ([]byte, error) {
 	return v, nil
 }
 
-// message merges a field into m, as protobuf does where it stands several times.
+// message merges a field into m, as protobuf does if the field occurs several times.
 func (c *cursor) message(m proto.Message) error {
 	v, err := c.bytes()
 	if err != nil {
@@ -363,7 +363,7 @@ func (c *cursor) message(m proto.Message) error {
 	return nil
 }
 
-// span merges a field into *s, likewise.
+// span merges a field into *s in the same way.
 func (c *cursor) span(s **Span) error {
 	n, err := c.length()
 	if err != nil {
@@ -389,7 +389,7 @@ func (c *cursor) span(s **Span) error {
 	return err
 }
 
-// words replaces *words by views of a field's buffers.
+// words replaces *words with views of the field's buffers.
 func (c *cursor) words(words *mem.BufferSlice) error {
 	dropWords(words)
 	n, err := c.length()
@@ -402,7 +402,7 @@ func (c *cursor) words(words *mem.BufferSlice) error {
 	return nil
 }
 
-// skip passes the value of a field.
+// skip advances past the value of a field.
 func (c *cursor) skip(num protowire.Number, typ protowire.Type, depth int) error {
 	switch typ {
 	case protowire.VarintType:

@@ -14,8 +14,8 @@ import (
 	"github.com/securenets/securenets/internal/wire"
 )
 
-// TestCopiedWords: every number of words that lie in one piece, and a word that is too large
-// at every place, told apart from the largest that is not; nothing is written past the end.
+// TestCopiedWords: for every number of contiguous words, a word equal to M at any index is
+// found, the word M-1 is accepted, and nothing is written past the end.
 func TestCopiedWords(t *testing.T) {
 	r := ring.Q4()
 	m := r.Modulus()

@@ -28,13 +28,12 @@ type Stream interface {
 	CloseSend() error
 }
 
-// A direct stream is an Evaluate stream that has a connection to itself: of a unix socket,
-// then with memory that both ends share, if they do; or by TLS. gRPC has no part in it: messages
-// follow one another, each behind gRPC's prefix, a byte of flags and the size. The last one of
-// the server's, with a flag of its own, is an Error and says how the stream has ended. See
-// docs/spec.md, section 8.
+// A direct stream is an Evaluate stream with a connection to itself: a unix socket, possibly
+// with memory that both ends share, or TLS. It does not use gRPC. Messages follow one another,
+// each behind a prefix as in gRPC: a byte of flags and the size. The server's last message,
+// marked by a flag, is an Error that says how the stream ended. See docs/spec.md, section 8.
 
-// DirectProtocol is what a host that speaks TLS asks for, by ALPN, to have a direct stream
+// DirectProtocol is the ALPN protocol that a host asks for to get a direct stream over TLS
 // instead of HTTP/2.
 const DirectProtocol = "securenets-direct/3"
 
@@ -44,13 +43,13 @@ type Conn interface {
 	CloseWrite() error
 }
 
-// socket is a connection as the system has it.
+// socket is a connection of the operating system.
 type socket interface {
 	Conn
 	syscall.Conn
 }
 
-// socketOf returns what a connection sends and receives by.
+// socketOf returns the socket under a connection.
 func socketOf(c Conn) socket {
 	if secured, ok := c.(*tls.Conn); ok {
 		return secured.NetConn().(socket)
@@ -58,17 +57,17 @@ func socketOf(c Conn) socket {
 	return c.(socket)
 }
 
-// prefix is the bytes before a message.
+// prefix is the size in bytes of what precedes a message.
 const prefix = 5
 
-// lastFlag is the flag of the message that ends a direct stream, as gRPC-Web has it.
+// lastFlag marks the message that ends a direct stream, as in gRPC-Web.
 const lastFlag = 1 << 7
 
-// messageSize returns the size in a message's prefix, and whether the message is the last.
-// Its errors are statuses.
+// messageSize returns the size in a message's prefix, and whether lastFlag is set. Its
+// errors are gRPC statuses.
 func messageSize(p [prefix]byte) (size int, last bool, err error) {
 	if p[0]&^lastFlag != 0 {
-		return 0, false, status.Error(codes.Internal, "message is compressed, or no message of gRPC's")
+		return 0, false, status.Error(codes.Internal, "message has unknown flags or is compressed")
 	}
 	n := binary.BigEndian.Uint32(p[1:])
 	if n > MaxMessage {
@@ -83,17 +82,18 @@ type direct struct {
 	conn   Conn
 	socket socket
 	in     *bufio.Reader
-	out    []byte // of the message that is sent, put together, up to so many bytes
-	most   int
+	out    []byte // the start of the message being sent, copied together
+	most   int    // bytes that out may have
 	ctx    context.Context
 	cancel context.CancelFunc
 }
 
 const (
-	// readAhead is how much may have been read of messages that nobody has asked for, in bytes.
+	// readAhead is how many bytes may be buffered before a message is asked for.
 	readAhead = 4 << 10
-	// together is what is copied of a message to be sent in one piece, in bytes, and with TLS a
-	// record. The words behind it leave from where they are.
+	// together is how many bytes from the start of a message are copied so that they are sent in
+	// one piece; record is the same with TLS, one TLS record. The words after them are sent from
+	// their own memory.
 	together, record = 4 << 10, 16 << 10
 )
 
@@ -106,14 +106,14 @@ func newDirect(ctx context.Context, c Conn, server bool) direct {
 	return d
 }
 
-// Context returns the stream's context: it ends where the connection is found to have ended.
+// Context returns the stream's context. It ends once the connection is found to have ended.
 func (d *direct) Context() context.Context { return d.ctx }
 
 // ReadMessageHeader and Read implement messages.
 func (d *direct) ReadMessageHeader(header []byte) error {
 	_, err := io.ReadFull(d.in, header)
 	if err == io.EOF && !Gone(d.socket) {
-		return err // nothing more is sent
+		return err // the peer sends nothing more, but still receives
 	}
 	return d.broken(err)
 }
@@ -128,8 +128,8 @@ func (d *direct) Read(n int) (mem.BufferSlice, error) {
 	return mem.BufferSlice{mem.NewBuffer(b, pool)}, nil
 }
 
-// broken ends the stream if an error says that its connection has ended, and makes a status
-// of it, as gRPC has it. A host that has sent half a message and no more may still receive.
+// broken converts an error of the connection to a gRPC status, and ends the stream if the
+// connection has ended. A host that stopped in the middle of a message may still receive.
 func (d *direct) broken(err error) error {
 	if err == nil {
 		return nil
@@ -147,7 +147,7 @@ func (d *direct) broken(err error) error {
 	return status.Error(codes.Unavailable, err.Error())
 }
 
-// marshal returns a message's bytes. Its errors are statuses.
+// marshal encodes a message. Its errors are gRPC statuses.
 func marshal(m any) (mem.BufferSlice, error) {
 	b, err := Codec{}.Marshal(m)
 	if err != nil {
@@ -181,21 +181,21 @@ func (d *direct) send(flags byte, b mem.BufferSlice) (err error) {
 	return err
 }
 
-// Direct is the host's end of a direct stream: a Stream that may have shared memory, which the
-// host allocates from. It ends when its context ends or it is closed.
+// Direct is the host's end of a direct stream: a Stream that may have shared memory, from
+// which the host allocates. It ends when its context ends or it is closed.
 type Direct struct {
 	direct
-	*lane.Slots // nil: it shares none
-	// Verdict says what the daemon said to the memory that it was offered.
+	*lane.Slots // nil: no shared memory
+	// Verdict is the daemon's reply to the memory that was offered.
 	Verdict lane.Verdict
 	region  *lane.Region
 	stop    func() bool
 }
 
 // DialDirect opens a direct stream to the daemon at an address that SocketPath accepts, with
-// memory of size bytes, a multiple of lane.Grain, or without: where size is 0, this system
-// shares none, or the daemon takes none. An error may be of a daemon that Dial reaches, as it
-// does not know direct streams.
+// size bytes of shared memory, a multiple of lane.Grain. The stream has no shared memory if
+// size is 0, this system cannot share memory, or the daemon refuses it. A daemon that Dial
+// reaches may know no direct streams: then DialDirect fails.
 func DialDirect(ctx context.Context, addr string, size int64) (*Direct, error) {
 	path, err := SocketPath(addr)
 	if err != nil {
@@ -223,8 +223,8 @@ func DialDirect(ctx context.Context, addr string, size int64) (*Direct, error) {
 	return d, nil
 }
 
-// DialDirectTLS is DialDirect for an address that HostPort accepts, with a configuration as
-// DialTLS takes it. No memory is shared.
+// DialDirectTLS is DialDirect for an address that HostPort accepts, with config as in
+// DialTLS. No memory is shared.
 func DialDirectTLS(ctx context.Context, addr string, config *tls.Config) (*Direct, error) {
 	hostport, c, err := clientTLS(addr, config)
 	if err != nil {
@@ -257,13 +257,13 @@ func dialUnix(ctx context.Context, path string) (*net.UnixConn, error) {
 	return c.(*net.UnixConn), nil
 }
 
-// end ends the connection. The memory stays as long as a slot is held.
+// end ends the connection. The memory stays mapped as long as a slot is held.
 func (d *Direct) end() {
 	if c, tcp := d.socket.(*net.TCPConn); tcp {
-		// The daemon is to know at once, and not behind what it has yet to read.
+		// A reset reaches the daemon at once, not after the data that it has yet to read.
 		_ = c.SetLinger(0)
 	}
-	d.socket.Close() // without a word of TLS's, which would wait until that is read
+	d.socket.Close() // not conn.Close: TLS would first send a message, which may block
 	if d.region != nil {
 		d.region.Release()
 	}
@@ -277,11 +277,12 @@ func (d *Direct) Close() {
 	d.cancel()
 }
 
-// Ended reports whether the daemon or the host has ended the connection. Only then may
-// the memory be empty.
+// Ended reports whether the daemon or the host has ended the connection. Only then may the
+// daemon have taken the memory's pages away.
 func (d *Direct) Ended() bool { return Ended(d.socket) }
 
-// SendMsg implements Stream. Its error is io.EOF if RecvMsg says why, or else a status.
+// SendMsg implements Stream. Its error is io.EOF if RecvMsg returns the reason, and a gRPC
+// status otherwise.
 func (d *Direct) SendMsg(m any) error {
 	b, err := marshal(m)
 	if err != nil {
@@ -297,12 +298,12 @@ func (d *Direct) SendMsg(m any) error {
 // CloseSend implements Stream.
 func (d *Direct) CloseSend() error { return d.conn.CloseWrite() }
 
-// RecvMsg implements Stream. Its error is io.EOF at the end of a stream that ended well,
-// an *Error of the daemon's, or else a status.
+// RecvMsg implements Stream. Its error is io.EOF at the end of a stream that succeeded, an
+// *Error that the daemon sent, or a gRPC status.
 func (d *Direct) RecvMsg(m any) error {
 	var head [prefix]byte
 	err := d.ReadMessageHeader(head[:])
-	if err == io.EOF { // the daemon would have said how it ends
+	if err == io.EOF { // without the daemon's last message
 		err = d.broken(err)
 	}
 	if err != nil {
@@ -321,16 +322,16 @@ func (d *Direct) RecvMsg(m any) error {
 		return outcome(b)
 	}
 	if err := (Codec{}).Unmarshal(b, m); err != nil {
-		return status.Errorf(codes.Internal, "no message of this call: %v", err)
+		return status.Errorf(codes.Internal, "cannot decode message: %v", err)
 	}
 	return nil
 }
 
-// outcome returns how a stream has ended, by its last message.
+// outcome returns the result of a stream, which its last message holds.
 func outcome(b mem.BufferSlice) error {
 	var last pb.Error
 	if err := (Codec{}).Unmarshal(b, &last); err != nil {
-		return status.Errorf(codes.Internal, "no message of this call: %v", err)
+		return status.Errorf(codes.Internal, "cannot decode the last message: %v", err)
 	}
 	switch {
 	case last.Code == int32(codes.OK):
@@ -348,20 +349,20 @@ type DirectServer struct {
 	region *lane.Region
 }
 
-// Protocols returns what a server that speaks TLS names by ALPN.
+// Protocols returns the ALPN protocols of a server.
 func Protocols() []string { return []string{DirectProtocol, http2} }
 
 const http2 = "h2"
 
-// Handshake is a server's part of TLS, with a configuration that names Protocols, up to where
-// a direct stream begins, or HTTP/2. The caller has set a deadline. After an error the
-// connection is closed.
+// Handshake does a server's TLS handshake with config, whose NextProtos must be Protocols. It
+// reports whether a direct stream follows, or HTTP/2. The caller must have set a deadline.
+// After an error the connection is closed.
 func Handshake(c net.Conn, config *tls.Config) (secured *tls.Conn, direct bool, err error) {
 	secured = tls.Server(c, config)
 	err = secured.Handshake()
 	p := secured.ConnectionState().NegotiatedProtocol
 	if err == nil && p == "" {
-		err = errors.New("wire: the client names no protocol")
+		err = errors.New("wire: the client offers no ALPN protocol")
 	}
 	if err != nil {
 		secured.Close()
@@ -370,18 +371,18 @@ func Handshake(c net.Conn, config *tls.Config) (secured *tls.Conn, direct bool, 
 	return secured, p == DirectProtocol, nil
 }
 
-// ServeDirect returns the stream of a connection on which lane.Accept, or a handshake of TLS,
-// has begun one, and its receiver. The caller must hold the region, nil for none, until it has
+// ServeDirect returns the direct stream that lane.Accept or Handshake has begun on a
+// connection, and its receiver. The caller must hold the region, nil for none, until it has
 // called End or closed the connection.
 func ServeDirect(ctx context.Context, c Conn, r *lane.Region) (*DirectServer, *Receiver) {
 	d := &DirectServer{newDirect(ctx, c, true), r}
 	return d, &Receiver{stream: d}
 }
 
-// Region returns the memory that is shared, nil for none.
+// Region returns the shared memory, nil for none.
 func (d *DirectServer) Region() *lane.Region { return d.region }
 
-// SendMsg sends a message. Its errors are statuses.
+// SendMsg sends a message. Its errors are gRPC statuses.
 func (d *DirectServer) SendMsg(m any) error {
 	b, err := marshal(m)
 	if err != nil {
@@ -391,7 +392,7 @@ func (d *DirectServer) SendMsg(m any) error {
 	return d.broken(d.send(0, b))
 }
 
-// End sends how the stream ended, a status or nil for success, and ends the connection.
+// End sends the stream's result, a gRPC status or nil for success, and ends the connection.
 func (d *DirectServer) End(err error) {
 	last := new(pb.Error)
 	if err != nil {
@@ -410,11 +411,11 @@ func (d *DirectServer) End(err error) {
 	d.HangUp()
 }
 
-// lingering is how long a host may take to read how a stream has ended.
+// lingering is how long a host may take to read a stream's result.
 const lingering = time.Second
 
-// linger waits for the host to end a connection of TCP. Closed before, with something that
-// was not read, the connection would take back what the host has yet to read.
+// linger waits for the host to close a TCP connection. Closing it first, with received data
+// unread, would send a reset, and the host would lose what it has yet to read.
 func (d *DirectServer) linger() {
 	if _, tcp := d.socket.(*net.TCPConn); !tcp {
 		return
@@ -422,19 +423,19 @@ func (d *DirectServer) linger() {
 	if d.conn.CloseWrite() != nil || d.socket.CloseWrite() != nil {
 		return
 	}
-	// Not by a deadline: gRPC, which has just given the connection away, may still take that off.
+	// A deadline will not do: gRPC, which has just handed the connection over, may still clear it.
 	defer time.AfterFunc(lingering, func() { d.socket.Close() }).Stop()
 	_, _ = io.Copy(io.Discard, d.socket)
 }
 
-// Watch hangs up once the host has gone, whether anybody reads then or not. It watches until
-// stop is called.
+// Watch hangs up once the host has gone, whether or not the stream is being read then. It
+// watches until stop is called.
 func (d *DirectServer) Watch() (stop func(), err error) { return watch(d.socket, d.HangUp) }
 
-// HangUp ends the connection. Nothing is sent from then on, not even by code that finds
-// the context done.
+// HangUp ends the connection. Nothing is sent after that, not even by code that finds the
+// context done.
 func (d *DirectServer) HangUp() {
-	_ = d.socket.CloseWrite() // at once, as Close need not
+	_ = d.socket.CloseWrite() // takes effect at once; Close may not
 	d.cancel()
 	d.socket.Close()
 }

@@ -30,7 +30,7 @@ import (
 	"github.com/securenets/securenets/internal/wire"
 )
 
-// listenUnix listens on a socket, at an address, until the test ends.
+// listenUnix listens on a unix socket until the test ends, and returns its address.
 func listenUnix(t testing.TB) (*net.UnixListener, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
@@ -42,7 +42,7 @@ func listenUnix(t testing.TB) (*net.UnixListener, string) {
 	return l, "unix:" + path
 }
 
-// accept accepts a connection that is to be a direct stream, and the memory that is offered.
+// accept accepts a direct stream and the memory that it offers.
 func accept(l *net.UnixListener) (*net.UnixConn, *lane.Region, error) {
 	c, err := l.AcceptUnix()
 	if err != nil {
@@ -55,7 +55,7 @@ func accept(l *net.UnixListener) (*net.UnixConn, *lane.Region, error) {
 	return c, region, err
 }
 
-// link is what direct streams go over.
+// link is a kind of connection for direct streams.
 type link string
 
 const (
@@ -104,7 +104,7 @@ func (over link) listen(t testing.TB) *server {
 	return s
 }
 
-// accept accepts a connection, to the point where the stream begins.
+// accept accepts a connection and does the handshake.
 func (s *server) accept() (wire.Conn, *lane.Region, error) {
 	if s.over != overTLS {
 		return accept(s.l.(*net.UnixListener))
@@ -133,7 +133,7 @@ func (s *server) dial(ctx context.Context) (*wire.Direct, error) {
 	return wire.DialDirect(ctx, s.addr, lane.Grain)
 }
 
-// raw returns a host's end of a stream that has begun, for bytes as they are.
+// raw returns the connection of a host's end, after the handshake, to send any bytes on.
 func (s *server) raw(ctx context.Context) (wire.Conn, error) {
 	if s.over == overTLS {
 		c := s.config()
@@ -197,8 +197,8 @@ func next(r *wire.Receiver) (*wire.Request, error) {
 	return req, r.Read(req)
 }
 
-// TestDirect: messages of all sizes pass a direct stream both ways, in order and as they were,
-// with words in memory that both ends share or in them, and an end that went well is io.EOF.
+// TestDirect: messages of all sizes pass a direct stream both ways, unchanged and in order,
+// with words in shared memory or in messages, and a stream that succeeded ends with io.EOF.
 func TestDirect(t *testing.T) { overAll(t, testDirect) }
 
 func testDirect(t *testing.T, over link) {
@@ -281,13 +281,13 @@ func testDirect(t *testing.T, over link) {
 	if !host.Ended() {
 		t.Error("the connection has not ended")
 	}
-	host.Close() // which the server waits for, by TLS
+	host.Close() // with TLS the server waits for this
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
 }
 
-// TestDirectEnds: a host is told how its stream has ended, by the server or without it.
+// TestDirectEnds: a host learns how its stream ended, whether the server says so or is cut off.
 func TestDirectEnds(t *testing.T) { overAll(t, testDirectEnds) }
 
 func testDirectEnds(t *testing.T, over link) {
@@ -315,9 +315,9 @@ func testDirectEnds(t *testing.T, over link) {
 		"in a prefix":         {raw(0, 0, 0), status.Error(codes.Unavailable, "unexpected EOF")},
 		"in a message":        {raw(0, 0, 0, 0, 9, 8), status.Error(codes.Unavailable, "unexpected EOF")},
 		"in the last one":     {raw(0x80, 0, 0, 0, 9, 8), status.Error(codes.Unavailable, "unexpected EOF")},
-		"compressed":          {raw(1, 0, 0, 0, 0), status.Error(codes.Internal, "message is compressed, or no message of gRPC's")},
+		"compressed":          {raw(1, 0, 0, 0, 0), status.Error(codes.Internal, "message has unknown flags or is compressed")},
 		"too large":           {raw(0, 1, 0, 0, 1), status.Error(codes.ResourceExhausted, "message of 16777217 bytes, at most 16777216")},
-		"no message":          {raw(0, 0, 0, 0, 1, 0xff), status.Error(codes.Internal, "no message of this call: wire: bad message: truncated")},
+		"no message":          {raw(0, 0, 0, 0, 1, 0xff), status.Error(codes.Internal, "cannot decode message: wire: bad message: truncated")},
 		"for a terminal":      {raw(slices.Concat([]byte{0x80, 0, 0, 0, byte(len(last))}, last)...), status.Error(codes.FailedPrecondition, "a\ufffd[31mb")},
 		"with an absurd code": {raw(0x80, 0, 0, 0, 2, 8, 99), status.Error(codes.Unknown, "")},
 	} {
@@ -356,9 +356,9 @@ func testDirectEnds(t *testing.T, over link) {
 	}
 }
 
-// TestDirectLingers: a host that does not close its connection when told how its stream ended
-// holds up a server for no longer than that lingers, also where someone else takes away the
-// deadlines of the connection: gRPC does, of one that it has just given away.
+// TestDirectLingers: a host that does not close its connection after the stream's result holds
+// up the server no longer than lingering, even if the connection's deadline is cleared, as gRPC
+// does just after it has handed a connection over.
 func TestDirectLingers(t *testing.T) {
 	l := overTLS.listen(t)
 	ended := make(chan time.Duration, 1)
@@ -394,7 +394,7 @@ func TestDirectLingers(t *testing.T) {
 	}
 }
 
-// TestDirectHosts: a server is told of what a host sends badly, and when it has gone.
+// TestDirectHosts: a server gets an error for bad messages of a host and when the host has gone.
 func TestDirectHosts(t *testing.T) { overAll(t, testDirectHosts) }
 
 func testDirectHosts(t *testing.T, over link) {
@@ -438,7 +438,7 @@ func testDirectHosts(t *testing.T, over link) {
 		if c.half {
 			conn.CloseWrite()
 		} else if secured, ok := conn.(*tls.Conn); ok {
-			secured.NetConn().Close() // as a host does, and a system whose process has died
+			secured.NetConn().Close() // without a TLS message, as when the host's process dies
 		} else {
 			conn.Close()
 		}
@@ -455,8 +455,8 @@ func testDirectHosts(t *testing.T, over link) {
 	}
 }
 
-// TestDirectContexts: a stream ends with its host's context and where it is closed, for who
-// waits at either end, and its memory stays as long as a slot is held.
+// TestDirectContexts: a stream ends for both ends when the host's context ends or the host
+// closes it, and its memory stays mapped as long as a slot is held.
 func TestDirectContexts(t *testing.T) { overAll(t, testDirectContexts) }
 
 func testDirectContexts(t *testing.T, over link) {
@@ -483,10 +483,10 @@ func testDirectContexts(t *testing.T, over link) {
 		<-server.Context().Done()
 		host.Close()
 		if ok {
-			slot.Bytes[99] = 1 // a fault, were it not mapped
+			slot.Bytes[99] = 1 // faults if it is not mapped
 		}
 		slot.Put()
-		for { // the memory goes after the connection, whose end was seen above
+		for { // the memory is unmapped after the connection has ended
 			slot, ok := host.Get(100)
 			if !ok {
 				break
@@ -500,7 +500,7 @@ func testDirectContexts(t *testing.T, over link) {
 	}
 }
 
-// TestDirectRefused: what no direct stream can be had from is told.
+// TestDirectRefused: dialling what serves no direct streams is an error.
 func TestDirectRefused(t *testing.T) {
 	if _, err := wire.DialDirect(t.Context(), serve(t), lane.Grain); err == nil {
 		t.Error("a server that knows nothing of it")
@@ -530,8 +530,7 @@ func TestDirectRefused(t *testing.T) {
 	}
 }
 
-// TestDirectReleases: words that are sent are their owner's again, once each, whatever becomes of
-// them.
+// TestDirectReleases: words given to send are released once each, whether or not they are sent.
 func TestDirectReleases(t *testing.T) { overAll(t, testDirectReleases) }
 
 func testDirectReleases(t *testing.T, over link) {
@@ -560,8 +559,8 @@ func testDirectReleases(t *testing.T, over link) {
 	}
 }
 
-// FuzzDirect: whatever a host sends, a server reads messages or errors, the same as from gRPC's
-// bytes in one piece, and never past them.
+// FuzzDirect: whatever a host sends, a server reads the same messages or errors as from the
+// bytes in one piece, and never past their end.
 func FuzzDirect(f *testing.F) {
 	good := []byte{0, 0, 0, 0, 4, 8, 1, 0x18, 2}
 	f.Add(good, uint16(3))

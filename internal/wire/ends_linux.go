@@ -10,16 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Ended reports whether the other end of a connection has ended it, or this one has. What
-// came before that need not have been read.
+// Ended reports whether either end has closed the connection. Data received before that may
+// still be unread.
 func Ended(c syscall.Conn) bool { return polled(c, unix.POLLRDHUP) }
 
-// Gone is Ended where the other end does not receive any more either. By TLS, which has a
-// message of its own for having no more to send, an end of TCP either way is that.
+// Gone reports whether the peer no longer receives either. TLS has a message of its own for
+// the end of sending, so there a TCP connection closed in either direction means that the
+// peer has gone.
 func Gone(c syscall.Conn) bool { return polled(c, going(c)) }
 
-// going returns the state of a connection, beside its end both ways, in which the other end
-// has gone.
+// going returns the poll events, besides POLLHUP, that mean that the peer has gone.
 func going(c syscall.Conn) int16 {
 	if _, tcp := c.(*net.TCPConn); tcp {
 		return unix.POLLRDHUP
@@ -27,8 +27,8 @@ func going(c syscall.Conn) int16 {
 	return 0
 }
 
-// polled reports whether a connection is in one of the states that are asked for, or has
-// ended both ways.
+// polled reports whether a connection has one of the given poll events, or is closed in both
+// directions.
 func polled(c syscall.Conn, states int16) bool {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -38,22 +38,22 @@ func polled(c syscall.Conn, states int16) bool {
 	if err := raw.Control(func(fd uintptr) {
 		p := []unix.PollFd{{Fd: int32(fd), Events: states}}
 		n, err := unix.Poll(p, 0)
-		is = n != 0 && err != unix.EINTR // by a signal, where it is in none
+		is = n != 0 && err != unix.EINTR // a signal says nothing about the connection
 	}); err != nil {
 		return true
 	}
 	return is
 }
 
-// watch calls gone once the other end of a connection has gone, whether anybody reads it then
-// or not. What comes on the connection wakes nobody here. It watches until stop is called, and
-// gone may still be called then.
+// watch calls gone once the peer of a connection has gone, whether or not the connection is
+// being read then. Data that arrives does not wake it. It watches until stop is called; gone
+// may still be called shortly after that.
 func watch(c syscall.Conn, gone func()) (stop func(), err error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	if err := unix.SetNonblock(fd, true); err != nil { // so that it costs no thread
+	if err := unix.SetNonblock(fd, true); err != nil { // so that waiting blocks no thread
 		unix.Close(fd)
 		return nil, os.NewSyscallError("fcntl", err)
 	}
@@ -62,7 +62,7 @@ func watch(c syscall.Conn, gone func()) (stop func(), err error) {
 	if err == nil {
 		var failed error
 		err = watched.Control(func(conn uintptr) {
-			// EPOLLHUP is told unasked, and nothing is wanted of what comes.
+			// EPOLLHUP is always reported. EPOLLIN is left out: data must not wake this.
 			wanted := &unix.EpollEvent{Events: uint32(going(c))}
 			failed = os.NewSyscallError("epoll_ctl", unix.EpollCtl(fd, unix.EPOLL_CTL_ADD, int(conn), wanted))
 		})
@@ -88,8 +88,8 @@ func watch(c syscall.Conn, gone func()) (stop func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// setUserTimeout has a connection end once what was sent by it was not acknowledged, or not
-// taken, for so long (TCP_USER_TIMEOUT, RFC 5482).
+// setUserTimeout makes a connection end once sent data has been unacknowledged, or not
+// accepted, for the given time (TCP_USER_TIMEOUT, RFC 5482).
 func setUserTimeout(c *net.TCPConn, after time.Duration) error {
 	raw, err := c.SyscallConn()
 	if err != nil {

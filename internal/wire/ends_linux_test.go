@@ -37,7 +37,7 @@ func pair(t *testing.T, network string) (host, daemon socket) {
 	return ends[0].(socket), ends[1].(socket)
 }
 
-// eventually waits until is, and returns false where that takes too long.
+// eventually waits until is returns true. It returns false if that takes too long.
 func eventually(is func() bool) bool {
 	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
@@ -47,7 +47,7 @@ func eventually(is func() bool) bool {
 	return true
 }
 
-// TestEnded: an end of a connection is seen past what was not read.
+// TestEnded: a closed connection is noticed even while data on it is unread.
 func TestEnded(t *testing.T) {
 	for _, network := range []string{"unix", "tcp"} {
 		host, daemon := pair(t, network)
@@ -72,8 +72,8 @@ func TestEnded(t *testing.T) {
 	}
 }
 
-// TestEndedInterrupted: no signal, such as the runtime sends to preempt, makes an end of a
-// connection that has none.
+// TestEndedInterrupted: a signal, such as the runtime sends to preempt, does not make a live
+// connection look closed.
 func TestEndedInterrupted(t *testing.T) {
 	host, _ := pair(t, "unix")
 	stop := make(chan struct{})
@@ -98,7 +98,7 @@ func TestEndedInterrupted(t *testing.T) {
 	signals.Wait()
 }
 
-// TestWatch: that the other end has gone is told once, whoever reads, and nothing else is.
+// TestWatch: it calls back once, when the peer has gone, whether or not the connection is read.
 func TestWatch(t *testing.T) {
 	for _, network := range []string{"unix", "tcp"} {
 		t.Run(network, func(t *testing.T) { testWatch(t, network) })
@@ -113,7 +113,7 @@ func testWatch(t *testing.T, network string) {
 		}
 		return len(fds)
 	}
-	host, daemon := pair(t, network) // which has the runtime open what it waits by
+	host, daemon := pair(t, network) // also makes the runtime open its epoll descriptor
 	host.Close()
 	daemon.Close()
 	before := opened()

@@ -15,26 +15,26 @@ import (
 	pb "github.com/securenets/securenets/api/securenets/v1"
 )
 
-// Reason is a stable name of an error, for programs.
+// Reason is the stable name of an error, for programs.
 type Reason string
 
 const (
-	ReasonBadRequest    Reason = "BAD_REQUEST"     // a field is missing, or not as the protocol has it
-	ReasonBadLength     Reason = "BAD_LENGTH"      // the words are not rows times the operator's length
+	ReasonBadRequest    Reason = "BAD_REQUEST"     // a field is missing or invalid
+	ReasonBadLength     Reason = "BAD_LENGTH"      // the number of words is not rows times the operator's length
 	ReasonNonCanonical  Reason = "NON_CANONICAL"   // a word is not in [0, M)
 	ReasonModelNotFound Reason = "MODEL_NOT_FOUND" // no such model for this caller
 	ReasonLayerNotFound Reason = "LAYER_NOT_FOUND" // the model has fewer operators
-	ReasonTooLarge      Reason = "TOO_LARGE"       // a limit on sizes is passed
-	ReasonBadModel      Reason = "BAD_MODEL"       // the upload is no sealed model, or not the one it is named
-	ReasonBadOffset     Reason = "BAD_OFFSET"      // an upload goes on at another place than where it stopped
+	ReasonTooLarge      Reason = "TOO_LARGE"       // a size exceeds a limit
+	ReasonBadModel      Reason = "BAD_MODEL"       // the upload is not a sealed model, or its digest is wrong
+	ReasonBadOffset     Reason = "BAD_OFFSET"      // an upload does not continue where it stopped
 	ReasonOverloaded    Reason = "OVERLOADED"      // a queue is full; try again later
-	ReasonTimeout       Reason = "TIMEOUT"         // the caller kept the daemon waiting for too long, or a request waited longer than it may
-	ReasonShuttingDown  Reason = "SHUTTING_DOWN"   // the daemon drains
+	ReasonTimeout       Reason = "TIMEOUT"         // an upload stalled, or a request waited longer than it may
+	ReasonShuttingDown  Reason = "SHUTTING_DOWN"   // the daemon is draining
 	ReasonStorage       Reason = "STORAGE"         // the daemon's disk failed or is full
 	ReasonInternal      Reason = "INTERNAL"        // the backend failed
 )
 
-// Reasons lists all reasons that the protocol names.
+// Reasons lists all reasons of the protocol.
 var Reasons = []Reason{
 	ReasonBadRequest, ReasonBadLength, ReasonNonCanonical, ReasonModelNotFound, ReasonLayerNotFound, ReasonTooLarge, ReasonBadModel,
 	ReasonBadOffset, ReasonOverloaded, ReasonTimeout, ReasonShuttingDown, ReasonStorage, ReasonInternal,
@@ -43,7 +43,7 @@ var Reasons = []Reason{
 // domain is the ErrorInfo domain of Reasons.
 const domain = "securenets"
 
-// Error is a failure that the other side reported, or that is to be reported to it.
+// Error is a failure that the peer reported or that is to be reported to it.
 type Error struct {
 	Code    codes.Code
 	Reason  Reason
@@ -56,7 +56,7 @@ func (e *Error) Error() string { return string(e.Reason) + ": " + e.Message }
 
 // Status returns e as a gRPC status error with a google.rpc.ErrorInfo
 // (domain "securenets"), so that stock clients can read the reason, and a
-// google.rpc.RetryInfo where there is something to say.
+// google.rpc.RetryInfo if RetryAfter is set.
 func (e *Error) Status() error {
 	s := status.New(e.Code, strings.ToValidUTF8(e.Message, "\uFFFD"))
 	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: string(e.Reason), Domain: domain}}
@@ -101,8 +101,7 @@ func FromStatus(err error) error {
 	return received(s.Code(), info.Reason, s.Message(), retry)
 }
 
-// FromProto returns the *Error that the error of one request of a stream
-// carries, nil for nil.
+// FromProto returns the error of one request of a stream as an *Error; nil for nil.
 func FromProto(p *pb.Error) error {
 	if p == nil {
 		return nil
@@ -110,7 +109,7 @@ func FromProto(p *pb.Error) error {
 	return received(codes.Code(p.Code), p.Reason, p.Message, time.Duration(min(p.RetryNs, math.MaxInt64)))
 }
 
-// received makes an Error of what the other side, which may lie, says.
+// received returns an Error with sanitised fields: the peer may lie.
 func received(c codes.Code, reason, message string, retry time.Duration) *Error {
 	if c == codes.OK || c > codes.Unauthenticated {
 		c = codes.Unknown

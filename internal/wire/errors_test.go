@@ -68,7 +68,7 @@ func TestOtherErrors(t *testing.T) {
 	}
 }
 
-// TestHostileErrors: the other side may send anything.
+// TestHostileErrors: the peer may send anything.
 func TestHostileErrors(t *testing.T) {
 	for _, code := range []int32{0, -1, 17, 1 << 30} {
 		var e *wire.Error

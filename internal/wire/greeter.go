@@ -12,10 +12,11 @@ import (
 	"github.com/securenets/securenets/internal/lane"
 )
 
-// Greeter is the credentials of a gRPC server that serves whoever comes, by a unix socket or
-// TLS: it takes direct streams away from gRPC. A daemon asks who comes, and has its own.
+// Greeter is the transport credentials of a gRPC server that serves every caller, on a unix
+// socket or with TLS. It serves direct streams itself, without gRPC. The daemon, which
+// identifies callers, has credentials of its own.
 type Greeter struct {
-	credentials.TransportCredentials // of what this type leaves out
+	credentials.TransportCredentials // for the methods that this type does not implement
 	Terms                            lane.Terms
 
 	ctx     context.Context
@@ -24,13 +25,14 @@ type Greeter struct {
 	streams sync.WaitGroup
 }
 
-// NewGreeter returns a greeter that has direct streams served, each in a goroutine, until ctx
-// ends. It takes all memory that is offered. config names Protocols; nil: there is no TLS.
+// NewGreeter returns a greeter that calls serve for each direct stream, in a goroutine, until
+// ctx ends. It accepts all memory that is offered. config must have Protocols as NextProtos;
+// nil means no TLS.
 func NewGreeter(ctx context.Context, config *tls.Config, serve func(*DirectStream) error) *Greeter {
 	return &Greeter{TransportCredentials: insecure.NewCredentials(), Terms: lane.AnyTerms(), ctx: ctx, tls: config, serve: serve}
 }
 
-// Wait waits for all direct streams to end. None begins any more.
+// Wait waits for all direct streams to end. Call it when no more can begin.
 func (g *Greeter) Wait() { g.streams.Wait() }
 
 // ServerHandshake implements credentials.TransportCredentials.
@@ -71,7 +73,7 @@ type ServerStream interface {
 	RecvMsg(m any) error
 }
 
-// DirectStream is a server's end of a direct stream, to be used as one of gRPC's.
+// DirectStream is a server's end of a direct stream, used like a grpc.ServerStream.
 type DirectStream struct {
 	*DirectServer
 	receiver *Receiver

@@ -18,24 +18,24 @@ import (
 )
 
 const (
-	// window is how much a server may send before the client reads, in bytes, of
-	// one stream and of one connection: a message on its way while another is read.
+	// window is how many bytes a server may send before the client reads, on one
+	// stream and on one connection: one message in flight while another is read.
 	window = 2 * MaxMessage
-	// serverWindow is how much a client may send of messages that the server has
-	// not begun to read, on one stream. gRPC widens it by a message that is read.
+	// serverWindow is how many bytes a client may send, on one stream, before the
+	// server begins to read the message. gRPC widens it by the message being read.
 	serverWindow = 64 << 10
-	// buffer is the size of reads and writes on the socket in bytes. They are
-	// shared: a connection has none while nothing is sent.
+	// buffer is the size in bytes of the socket's read and write buffers. They are
+	// pooled: an idle connection has none.
 	buffer = 1 << 20
-	// maxStreams bounds the calls at a time of one connection, maxHeaders the
-	// bytes of the headers of one.
+	// maxStreams limits the concurrent calls of one connection, maxHeaders the
+	// bytes of one call's headers.
 	maxStreams = 128
 	maxHeaders = 16 << 10
 
-	clientPing  = 30 * time.Second // of silence before a peer is asked for a sign of life
+	clientPing  = 30 * time.Second // of silence before the peer is pinged
 	serverPing  = 2 * time.Minute
-	pingTimeout = 20 * time.Second // for that sign
-	minPing     = 10 * time.Second // pings that come more often than this are abuse
+	pingTimeout = 20 * time.Second // for the reply to a ping
+	minPing     = 10 * time.Second // between a client's pings; more frequent ones are abuse
 )
 
 // reconnect is quick at first, as a daemon on the same machine may just be starting.
@@ -44,8 +44,8 @@ var reconnect = grpc.ConnectParams{
 	MinConnectTimeout: 5 * time.Second,
 }
 
-// ServerOptions and DialOptions set the codec, MaxMessage, window sizes, and pings that
-// detect a peer that hangs.
+// ServerOptions returns gRPC options that set the codec, MaxMessage, window sizes, and
+// pings that detect a hung peer.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ForceServerCodecV2(Codec{}),
@@ -70,21 +70,21 @@ func DialOptions() []grpc.DialOption {
 	}
 }
 
-// ErrAddress reports an address that is not "unix:/path".
+// ErrAddress reports an address that is not of the form that the function wants.
 var ErrAddress = errors.New("wire: bad address")
 
 // maxSocketPath is the longest path of a unix socket in bytes (sun_path less its NUL).
 const maxSocketPath = 107
 
 // SocketPath returns the path in an address "unix:/path". Its errors wrap ErrAddress: the
-// scheme is a different one, or no socket of the file system can have the path.
+// scheme is a different one, or a socket file cannot have this path.
 func SocketPath(addr string) (string, error) {
 	path, ok := strings.CutPrefix(addr, "unix:")
 	switch {
 	case !ok:
 		return "", fmt.Errorf("%w %q: want unix:/path", ErrAddress, addr)
 	case path == "" || path[0] == '@' || strings.ContainsRune(path, 0):
-		return "", fmt.Errorf("%w %q: no path of a file", ErrAddress, addr)
+		return "", fmt.Errorf("%w %q: want the path of a file after unix:", ErrAddress, addr)
 	case len(path) > maxSocketPath:
 		return "", fmt.Errorf("%w %q: path of %d bytes, at most %d", ErrAddress, addr, len(path), maxSocketPath)
 	}
@@ -104,18 +104,18 @@ func HostPort(addr string) (host, port string, err error) {
 		return "", "", fmt.Errorf("%w %q: want tls:HOST:PORT", ErrAddress, addr)
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || strconv.FormatUint(n, 10) != port {
-		return "", "", fmt.Errorf("%w %q: no number of a port", ErrAddress, addr)
+		return "", "", fmt.Errorf("%w %q: want a port from 0 to 65535, in decimal", ErrAddress, addr)
 	}
 	for _, r := range host {
 		if !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:", r) {
-			return "", "", fmt.Errorf("%w %q: no name of a host", ErrAddress, addr)
+			return "", "", fmt.Errorf("%w %q: want a host name or an IP address", ErrAddress, addr)
 		}
 	}
 	return host, port, nil
 }
 
-// clientTLS returns where to connect to for an address that HostPort accepts, and the
-// configuration to do it with: see DialTLS.
+// clientTLS returns the host and port to connect to for an address that HostPort accepts,
+// and the TLS configuration for it: see DialTLS.
 func clientTLS(addr string, config *tls.Config) (hostport string, c *tls.Config, err error) {
 	host, port, err := HostPort(addr)
 	if err == nil && (host == "" || port == "0") {
@@ -154,7 +154,7 @@ func Dial(addr string) (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The path goes past gRPC's target syntax, which would unescape it.
+	// The path does not go through gRPC's target syntax, which would unescape it.
 	dial := grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dialUnix(ctx, path) })
 	return grpc.NewClient("passthrough:///localhost",
 		append(DialOptions(), dial, grpc.WithTransportCredentials(insecure.NewCredentials()))...)

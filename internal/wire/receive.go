@@ -13,21 +13,21 @@ import (
 )
 
 // ErrStream reports a context that does not belong to a stream served by gRPC.
-var ErrStream = errors.New("wire: no stream of gRPC's")
+var ErrStream = errors.New("wire: the context is not that of a gRPC server stream")
 
-// Receiver reads the messages of a stream that a server handles, instead of RecvMsg, in
-// two steps: a message's size is known before its bytes are let into memory, so that the
-// server can wait for room. Until then a stream holds no more than its window.
+// Receiver replaces RecvMsg in a server's stream handler. It reads a message in two steps:
+// its size is known before its bytes are read into memory, so that the server can wait for
+// memory. Until then a stream holds at most its window.
 //
-// It belongs to one goroutine at a time. Its errors are io.EOF at the end of the stream,
-// or else statuses.
+// It belongs to one goroutine at a time. Its errors are io.EOF at the end of the stream and
+// gRPC statuses otherwise.
 type Receiver struct {
 	stream messages
-	header [prefix]byte // of the message begun
+	header [prefix]byte // of the current message
 }
 
-// messages is what a stream of gRPC's transport has, beside what gRPC shows of it:
-// RecvMsg reads with these, one after the other. A direct stream has it, too.
+// messages is the part of gRPC's transport stream that its interface does not show: RecvMsg
+// calls these two, in this order. A direct stream implements it too.
 type messages interface {
 	ReadMessageHeader(header []byte) error
 	Read(n int) (mem.BufferSlice, error)
@@ -49,12 +49,12 @@ func (r *Receiver) Next() (size int, err error) {
 	}
 	size, last, err := messageSize(r.header)
 	if last {
-		return 0, status.Error(codes.Internal, "message is no message of a client's")
+		return 0, status.Error(codes.Internal, "a client must not send the message that ends a stream")
 	}
 	return size, err
 }
 
-// Read reads the message that Next has announced, as Codec does.
+// Read reads the message that Next has announced and decodes it with Codec.
 func (r *Receiver) Read(m any) error {
 	b, err := r.stream.Read(int(binary.BigEndian.Uint32(r.header[1:])))
 	if err == io.EOF {
@@ -65,12 +65,12 @@ func (r *Receiver) Read(m any) error {
 	}
 	defer b.Free()
 	if err := (Codec{}).Unmarshal(b, m); err != nil {
-		return status.Errorf(codes.Internal, "no message of this call: %v", err)
+		return status.Errorf(codes.Internal, "cannot decode message: %v", err)
 	}
 	return nil
 }
 
-// streamError makes a status of an error of the transport.
+// streamError converts an error of the transport to a gRPC status. It leaves io.EOF as it is.
 func streamError(err error) error {
 	if err == io.EOF {
 		return err

@@ -14,7 +14,7 @@ import (
 	"github.com/securenets/securenets/internal/wire"
 )
 
-// twice returns two mappings of the same memory: what a process and another one see.
+// twice returns two mappings of the same memory, as two processes would have.
 func twice(t *testing.T, size int) (a, b []byte) {
 	t.Helper()
 	fd, err := unix.MemfdCreate("test", unix.MFD_CLOEXEC)
@@ -80,7 +80,7 @@ func TestWordsThatChange(t *testing.T) {
 	}
 }
 
-// TestPagesThatAreGone: of shared memory without a page an error is told, and nobody dies.
+// TestPagesThatAreGone: access to shared memory that has lost a page is an error, not a crash.
 func TestPagesThatAreGone(t *testing.T) {
 	fd, err := unix.MemfdCreate("test", unix.MFD_CLOEXEC)
 	if err != nil {

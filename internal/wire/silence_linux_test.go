@@ -14,15 +14,15 @@ import (
 	"github.com/securenets/securenets/internal/tlstest"
 )
 
-// TestSilence: a connection ends once its other end has been silent for the time that it is
-// given, and no connection ends whose other end lives.
+// TestSilence: a connection ends once its peer has been silent for the given time, and not
+// while the peer lives.
 func TestSilence(t *testing.T) {
 	const silence = 3 * time.Second
 	for name, c := range map[string]struct{ gone, sent bool }{
 		"gone":            {true, false},
 		"gone, and asked": {true, true},
 		"alive":           {false, false},
-		"alive and asked": {false, true}, // which it does not read
+		"alive and asked": {false, true}, // does not read what it is sent
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -126,7 +126,7 @@ func TestStream(t *testing.T) {
 				return
 			}
 			want := make([][]uint32, len(sizes))
-			released := make(chan int, 2*len(sizes)) // room for doubles
+			released := make(chan int, 2*len(sizes)) // room for words that are released twice
 			for i, n := range sizes {
 				want[i] = randomWords(r, n)
 			}
@@ -164,7 +164,7 @@ func TestStream(t *testing.T) {
 				t.Errorf("at the end: %v", err)
 			}
 			count := make([]int, len(sizes))
-			for range len(sizes) - 1 { // one may be forgotten, and the transport a little behind
+			for range len(sizes) - 1 { // gRPC may forget one (see EncodeWords), and release others late
 				select {
 				case i := <-released:
 					count[i]++
@@ -182,7 +182,7 @@ func TestStream(t *testing.T) {
 	streams.Wait()
 }
 
-// TestStockClient: a client that knows of nothing but the generated code.
+// TestStockClient: a client that uses only the generated code.
 func TestStockClient(t *testing.T) {
 	path, err := wire.SocketPath(serve(t))
 	if err != nil {
@@ -219,7 +219,7 @@ func TestStockClient(t *testing.T) {
 	}
 }
 
-// TestUnreadMessages: what a server knows of but does not read stays with the client.
+// TestUnreadMessages: a message that a server has announced but not read stays with the client.
 func TestUnreadMessages(t *testing.T) {
 	read := make(chan struct{})
 	client := dial(t, serveWith(t, func(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
@@ -289,8 +289,8 @@ func TestStatusOverTheWire(t *testing.T) {
 	}
 }
 
-// TestTooLarge: neither side sends or takes more than MaxMessage, and what was
-// not sent is released too.
+// TestTooLarge: neither side sends or accepts more than MaxMessage, and words that were
+// not sent are released too.
 func TestTooLarge(t *testing.T) {
 	client := dial(t, serve(t))
 	stream, err := client.Evaluate(t.Context())

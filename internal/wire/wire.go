@@ -39,29 +39,29 @@ type Request struct {
 	// Exactly one of Words (may be empty but not nil), Seed and Shared is set.
 	Words  mem.BufferSlice
 	Seed   *pb.Seed
-	Shared *Span // of the connection's memory: the words are there
-	Answer *Span // likewise: the answer's words are to go there; nil: to the answer
+	Shared *Span // where the words are in the connection's shared memory
+	Answer *Span // where the answer's words go in shared memory; nil: into the response
 	// How long the request may wait for its product, in nanoseconds, and its priority
 	// among the caller's own requests; 0: the daemon decides.
 	TimeoutNS uint64
 	Priority  uint32
 }
 
-// Free drops the caller's hold on the words, received or to be sent. The
+// Free drops the caller's reference to the words, received or to be sent. The
 // transport has its own.
 func (r *Request) Free() { r.Words.Free() }
 
-// Response is an EvaluateResponse, likewise.
+// Response is an EvaluateResponse whose words stay in their buffers, as in Request.
 type Response struct {
 	ID                 uint64
 	Words              mem.BufferSlice
 	Err                *pb.Error // set instead of Words
-	Shared             *Span     // likewise: the words are where the request's Answer says
+	Shared             *Span     // set instead of Words: the request's Answer, where the words are
 	QueueNS, ComputeNS uint64
 }
 
-// Free drops the caller's hold on the words, received or to be sent.
+// Free drops the caller's reference to the words, received or to be sent.
 func (r *Response) Free() { r.Words.Free() }
 
-// Span is a part of the memory that a connection shares, in bytes.
+// Span is a range of the connection's shared memory, in bytes.
 type Span struct{ Offset, Length uint64 }

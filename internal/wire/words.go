@@ -13,10 +13,10 @@ import (
 	"github.com/securenets/securenets/internal/ring"
 )
 
-// littleEndian says whether memory holds 4-byte words as the wire does.
+// littleEndian reports whether this machine is little-endian, as the wire is.
 var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
 
-// asBytes returns v's memory, and false where the wire has other bytes.
+// asBytes returns v's memory as bytes, or false if the wire format differs from it.
 func asBytes(r ring.Ring, v []uint32) ([]byte, bool) {
 	if !littleEndian || r.WordBytes() != 4 {
 		return nil, false
@@ -24,7 +24,7 @@ func asBytes(r ring.Ring, v []uint32) ([]byte, bool) {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(v))), 4*len(v)), true
 }
 
-// Copies returns how many bytes EncodeWords copies for n words.
+// Copies returns the number of bytes that EncodeWords copies for n words.
 func Copies(r ring.Ring, n int) int {
 	bytes := n * r.WordBytes()
 	if littleEndian && r.WordBytes() == 4 && !mem.IsBelowBufferPoolingThreshold(bytes) {
@@ -33,13 +33,13 @@ func Copies(r ring.Ring, n int) int {
 	return bytes
 }
 
-// releasePool makes a callback of a buffer's return to its pool.
+// releasePool is a buffer pool that calls a function when a buffer is returned to it.
 type releasePool func()
 
 func (releasePool) Get(n int) *[]byte { b := make([]byte, n); return &b }
 func (p releasePool) Put(*[]byte)     { p() }
 
-// copyPool is the pool of a buffer with a copy of words.
+// copyPool is the pool of a buffer that holds a copy of words.
 type copyPool struct {
 	mem.BufferPool
 	release releasePool
@@ -50,14 +50,14 @@ func (p copyPool) Put(b *[]byte) {
 	p.release()
 }
 
-// EncodeWords returns v as wire bytes, which the caller frees. If words in memory are as
-// on the wire, the bytes are v's own memory. v must then not change until release (which
-// may be nil) is called, once, from any goroutine, after the last use of the words or of
-// a copy. Short vectors are copied.
+// EncodeWords returns v as wire bytes, which the caller frees. If words have the same
+// format in memory as on the wire, the bytes are v's own memory: v must not change until
+// release (which may be nil) is called. It is called once, from any goroutine, after the
+// last use of the words or of a copy. Short vectors are copied.
 //
-// Do not wait for release. gRPC forgets the buffers of a message that a broken connection
-// cuts off, and of a message during whose sending the stream's first answer arrives. The
-// garbage collector then frees v.
+// Do not wait for release. gRPC never frees the buffers of a message that a broken
+// connection cuts off, nor those of a message that is being sent when the stream's first
+// answer arrives. The garbage collector then frees v.
 func EncodeWords(r ring.Ring, v []uint32, release func()) mem.BufferSlice {
 	if release == nil {
 		release = func() {}
@@ -67,7 +67,7 @@ func EncodeWords(r ring.Ring, v []uint32, release func()) mem.BufferSlice {
 		return mem.BufferSlice{}
 	}
 	n := len(v) * r.WordBytes()
-	if mem.IsBelowBufferPoolingThreshold(n) { // mem does not count references to it
+	if mem.IsBelowBufferPoolingThreshold(n) { // mem does not count references to such a buffer
 		b := make(mem.SliceBuffer, n)
 		r.PutWords(b, v)
 		release()
@@ -82,7 +82,7 @@ func EncodeWords(r ring.Ring, v []uint32, release func()) mem.BufferSlice {
 	return mem.BufferSlice{mem.NewBuffer(b, pool)}
 }
 
-// PutWords copies v to its wire bytes, len(v)·r.WordBytes() of them.
+// PutWords encodes v into to, which has len(v)·r.WordBytes() bytes.
 func PutWords(r ring.Ring, to []byte, v []uint32) {
 	if b, ok := asBytes(r, v); ok {
 		copy(to, b)
@@ -121,8 +121,8 @@ func DecodeWords(r ring.Ring, dst []uint32, b mem.BufferSlice) error {
 	return nil
 }
 
-// copyWords copies words that lie in one piece, and looks at the copies: whoever else writes
-// to src changes nothing of what it has found. d is dst's memory.
+// copyWords copies contiguous words and checks the copies, so that a concurrent write to src
+// cannot change what was checked. d is dst's memory.
 func copyWords(r ring.Ring, dst []uint32, d, src []byte) error {
 	n, good := copyBelow(dst, src, r.Modulus())
 	copy(d[4*n:], src[4*n:])
@@ -132,7 +132,8 @@ func copyWords(r ring.Ring, dst []uint32, d, src []byte) error {
 	return nonCanonical(r.CheckCanonical(dst), 0)
 }
 
-// nonCanonical makes an *Error of ring's, for words that begin at the given index.
+// nonCanonical converts an error of package ring to an *Error. The checked words begin at
+// index at.
 func nonCanonical(err error, at int) error {
 	if err == nil {
 		return nil

@@ -138,7 +138,7 @@ func TestHostPort(t *testing.T) {
 			t.Errorf("dial %q: %v", addr, err)
 		}
 	}
-	for _, addr := range []string{"tls::7443", "tls:host:0"} { // a server's alone
+	for _, addr := range []string{"tls::7443", "tls:host:0"} { // only for servers
 		if _, err := wire.DialTLS(addr, new(tls.Config)); !errors.Is(err, wire.ErrAddress) {
 			t.Errorf("dial %q: %v", addr, err)
 		}
