@@ -9,7 +9,7 @@ var (
 
 const MaxClosing = maxClosing
 
-// SetClose sets what closes descriptors that are of no memory.
+// SetClose sets the function that closes descriptors that are not of memory.
 func SetClose(f func(int) error) (restore func()) {
 	set := func(f func(int) error) {
 		strangers.mu.Lock()
@@ -20,7 +20,7 @@ func SetClose(f func(int) error) (restore func()) {
 	return func() { set(unix.Close) }
 }
 
-// Closing returns how many goroutines close descriptors.
+// Closing returns the number of goroutines that close descriptors.
 func Closing() int {
 	strangers.mu.Lock()
 	defer strangers.mu.Unlock()

@@ -1,6 +1,6 @@
 package lane
 
-// What tests of the formats need.
+// For tests of the formats.
 var (
 	Preface      = preface
 	ParsePreface = parsePreface

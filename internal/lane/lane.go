@@ -1,4 +1,4 @@
-// Package lane begins direct streams on unix sockets, and manages memory that the two
+// Package lane begins direct streams on unix sockets and manages memory that the two
 // processes share, so that the words of requests and answers need not go through the socket.
 //
 //	host                                                     daemon
@@ -7,9 +7,9 @@
 //	       then a direct stream, on the same connection
 //
 // The region belongs to the connection: only its two ends may use it. Each end unmaps it
-// when the connection has ended and nobody at that end uses it any more. Both sides may
+// when the connection has ended and its last user at that end has released it. Both sides may
 // write to it at any time, so neither may assume that its content stays the same: words
-// are copied out once, and only the copy is looked at. See docs/spec.md, section 8.
+// are copied out once, and only the copy is checked and used. See docs/spec.md, section 8.
 package lane
 
 import (
@@ -33,16 +33,16 @@ const (
 	Align = 64
 )
 
-// Verdict is what a daemon says to a preface. After all but BadVersion the connection is a
-// direct stream.
+// Verdict is a daemon's reply to a preface. After every verdict but BadVersion the connection
+// is a direct stream.
 type Verdict uint64
 
 const (
-	Accepted   Verdict = 0 // the region, if there is one
-	Off        Verdict = 1 // it shares memory with nobody
-	TooLarge   Verdict = 2 // more than one connection may share
-	NoRoom     Verdict = 3 // more than is left beside what others share
-	BadMemory  Verdict = 4 // not exactly one descriptor, of sealed memory of that size
+	Accepted   Verdict = 0 // the region is mapped, if one was offered
+	Off        Verdict = 1 // the daemon shares no memory
+	TooLarge   Verdict = 2 // above the limit for one connection
+	NoRoom     Verdict = 3 // above what is left of the limit for all connections
+	BadMemory  Verdict = 4 // not exactly one descriptor of sealed memory of the size offered
 	BadVersion Verdict = 5 // a preface of another version: HTTP/2 may follow
 )
 
@@ -55,81 +55,81 @@ func (v Verdict) String() string {
 	return fmt.Sprintf("verdict %d", uint64(v))
 }
 
-// Verdicts returns all that there are.
+// Verdicts returns all verdicts.
 func Verdicts() []Verdict {
 	return []Verdict{Accepted, Off, TooLarge, NoRoom, BadMemory, BadVersion}
 }
 
 var (
-	// ErrVersion reports a daemon that knows prefaces of other versions alone.
-	ErrVersion = errors.New("lane: another version")
-	// ErrPreface reports bytes that are neither a preface nor HTTP/2's, or no reply to a
-	// preface: the connection is of no use.
+	// ErrVersion reports a daemon that does not know direct streams of this version.
+	ErrVersion = errors.New("lane: the daemon does not speak this version of direct streams")
+	// ErrPreface reports bytes that are neither a preface nor HTTP/2, or that are not a reply
+	// to a preface. The connection cannot be used any more.
 	ErrPreface = errors.New("lane: bad preface")
-	// ErrMemory reports a descriptor that is not of memory that can be shared safely.
+	// ErrMemory reports a descriptor of something that cannot be shared safely.
 	ErrMemory = errors.New("lane: bad memory")
-	// ErrUnsupported reports a system that cannot share memory so.
-	ErrUnsupported = errors.New("lane: not supported on this system")
+	// ErrUnsupported reports a system that cannot share memory in this way.
+	ErrUnsupported = errors.New("lane: sharing memory is not supported on this system")
 )
 
-// The preface is as long as HTTP/2's own, so that a server which does not know it has
-// read all that it waits for, and ends the connection.
+// The preface is as long as HTTP/2's own, so that a server which does not know it reads it
+// whole and ends the connection, rather than waiting for more bytes.
 const (
 	prefaceSize = 24
 	replySize   = 16
 )
 
-// magic begins both; the digit is the version.
+// magic begins the preface and the reply; the digit is the version.
 var magic = [8]byte([]byte("snlane3\n"))
 
-// preface returns what begins a direct stream, and offers a region of a size in bytes; 0: none.
+// preface returns a preface that offers a region of size bytes; 0: none.
 func preface(size int64) []byte {
 	b := binary.LittleEndian.AppendUint64(magic[:], uint64(size))
 	return append(b, make([]byte, prefaceSize-len(b))...)
 }
 
-// parsePreface reads a preface. known is false where it is of another version.
+// parsePreface decodes a preface. known is false if it is of another version.
 func parsePreface(b []byte) (size int64, known bool, err error) {
 	if len(b) != prefaceSize || !sameBut(b, 6) {
-		return 0, false, fmt.Errorf("%w: %d bytes that are none", ErrPreface, len(b))
+		return 0, false, fmt.Errorf("%w: %d bytes without the magic of a preface", ErrPreface, len(b))
 	}
 	if b[6] != magic[6] {
 		return 0, false, nil
 	}
 	n := binary.LittleEndian.Uint64(b[8:])
 	if n > MaxSize || n%Grain != 0 {
-		return 0, false, fmt.Errorf("%w: memory of %d bytes", ErrPreface, n)
+		return 0, false, fmt.Errorf("%w: memory of %d bytes, want a multiple of %d up to %d", ErrPreface, n, Grain, MaxSize)
 	}
 	if binary.LittleEndian.Uint64(b[16:]) != 0 {
-		return 0, false, fmt.Errorf("%w: its last bytes are not 0", ErrPreface)
+		return 0, false, fmt.Errorf("%w: its reserved bytes are not 0", ErrPreface)
 	}
 	return int64(n), true, nil
 }
 
-// sameBut reports whether b begins with the magic of some version: byte at is a digit.
+// sameBut reports whether b begins with the magic of any version, in which byte at is a digit.
 func sameBut(b []byte, at int) bool {
 	return string(b[:at]) == string(magic[:at]) && b[at] >= '0' && b[at] <= '9' && string(b[at+1:len(magic)]) == string(magic[at+1:])
 }
 
-// reply returns what answers a preface.
+// reply returns the reply to a preface.
 func reply(v Verdict) []byte {
 	return binary.LittleEndian.AppendUint64(magic[:], uint64(v))
 }
 
 func parseReply(b []byte) (Verdict, error) {
 	if len(b) != replySize || [8]byte(b) != magic {
-		return 0, fmt.Errorf("%w: %d bytes that are no reply", ErrPreface, len(b))
+		return 0, fmt.Errorf("%w: %d bytes that are not a reply to a preface", ErrPreface, len(b))
 	}
 	return Verdict(binary.LittleEndian.Uint64(b[8:])), nil
 }
 
-// Offer begins a direct stream on a connection on which nothing was sent yet, and offers a
-// region of a size in bytes, a multiple of Grain; 0: none. The caller holds the region, which
-// is nil where there is none, for the reason that the verdict gives.
+// Offer begins a direct stream on a connection on which nothing was sent yet. It offers a
+// region of size bytes, a multiple of Grain; 0: none. The caller holds the region. If the
+// daemon did not accept it, the region is nil and the verdict says why.
 //
-// After an error the connection is to be closed, unless that wraps ErrUnsupported: then
-// nothing was sent, and a stream without a region may be had. The error wraps ErrVersion
-// where the daemon has no such streams.
+// After an error the caller must close the connection, unless the error wraps ErrUnsupported:
+// then nothing was sent, and Offer may be called again with size 0. The error wraps ErrVersion
+// if the daemon does not know direct streams of this version.
 func Offer(ctx context.Context, c *net.UnixConn, size int64) (*Region, Verdict, error) {
 	var region *Region
 	var rights []byte
@@ -138,10 +138,10 @@ func Offer(ctx context.Context, c *net.UnixConn, size int64) (*Region, Verdict, 
 		if err != nil {
 			return nil, 0, fmt.Errorf("%w: %w", ErrUnsupported, err)
 		}
-		defer f.Close() // the mapping stays, and the other end has a descriptor of its own
+		defer f.Close() // the mapping stays, and the daemon gets a descriptor of its own
 		region, rights = r, rightsOf(f)
 	}
-	// As gRPC has it, a connection that is not there in time is closed.
+	// A deadline in the past interrupts offer when ctx ends.
 	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
 	verdict, err := offer(c, preface(size), rights)
 	if !stop() && err == nil {
@@ -172,21 +172,21 @@ func offer(c *net.UnixConn, p, rights []byte) (Verdict, error) {
 	return parseReply(b[:])
 }
 
-// Terms are what a daemon shares memory on.
+// Terms are the conditions on which a daemon shares memory.
 type Terms struct {
-	// Full says that no region of any size is wanted now: what is offered is not received.
+	// Full reports whether no region of any size would be admitted now. Descriptors are then
+	// not received.
 	Full func() bool
-	// Admit says whether a region of a size in bytes is wanted.
+	// Admit decides on a region of size bytes.
 	Admit func(size int64) Verdict
-	// Freed is told of each region that was admitted when it is not mapped any more, or was
-	// not to be had, and with an error where its pages may still be there, at the cost of
-	// this process.
+	// Freed is called for each admitted region once it is unmapped or could not be mapped.
+	// An error means that its pages may still exist and be charged to this process.
 	Freed func(size int64, err error)
-	// Told is told what is replied to an offer of a region.
+	// Told is called with the reply to each offer of a region.
 	Told func(Verdict)
 }
 
-// AnyTerms returns those of a server that takes all that it is offered.
+// AnyTerms returns the terms of a server that accepts every region.
 func AnyTerms() Terms {
 	return Terms{
 		Full:  func() bool { return false },
@@ -196,26 +196,27 @@ func AnyTerms() Terms {
 	}
 }
 
-// Region is shared memory, mapped as long as someone at this end holds it. It may be
-// used by several goroutines at once.
+// Region is shared memory, mapped as long as it is held at this end. It may be used by
+// several goroutines at once.
 type Region struct {
 	mem   []byte
 	held  atomic.Int64
-	freed func(error) // nil: the host's, whose pages are its own affair
+	freed func(error) // nil at the host, which need not take the pages out
 	keep  atomic.Bool
 }
 
-// newRegion returns a region that its caller holds.
+// newRegion returns a region that the caller holds.
 func newRegion(mem []byte, freed func(error)) *Region {
 	r := &Region{mem: mem, freed: freed}
 	r.held.Store(1)
 	return r
 }
 
-// Size returns its size in bytes.
+// Size returns the region's size in bytes.
 func (r *Region) Size() int { return len(r.mem) }
 
-// Hold keeps the region mapped until Release. It returns false where that is too late.
+// Hold keeps the region mapped until Release. It returns false if the last holder has
+// released the region already.
 func (r *Region) Hold() bool {
 	for {
 		n := r.held.Load()
@@ -228,9 +229,9 @@ func (r *Region) Hold() bool {
 	}
 }
 
-// Release lets go of the region. The last one unmaps it, at a daemon after it took all
-// pages out: a page is charged to who touched it first for as long as it is there, mapped or
-// not, and the caller may keep a descriptor. The connection has ended before.
+// Release ends one hold on the region; the last one unmaps it. A daemon first takes all pages
+// out: a page is charged to the process that touched it first as long as it exists, mapped or
+// not, and the caller may keep a descriptor. By then the connection must have ended.
 func (r *Region) Release() {
 	switch n := r.held.Add(-1); {
 	case n == 0 && r.freed == nil:
@@ -242,14 +243,15 @@ func (r *Region) Release() {
 	}
 }
 
-// Keep has the daemon leave the pages as they are when the region ends.
+// Keep makes the daemon leave the pages as they are when the region ends.
 func (r *Region) Keep() { r.keep.Store(true) }
 
-// punching are the regions whose pages are being taken out. A caller can have that wait, with
-// a write to the memory that does not get on; others wait behind a few such, and nobody else.
+// punching limits how many regions have their pages taken out at a time. A caller can block
+// that with a write to the memory that does not complete; only the ends of other regions wait
+// behind it.
 var punching = make(chan struct{}, 4)
 
-// end is the end of a daemon's region.
+// end ends a daemon's region: it takes the pages out and unmaps it.
 func (r *Region) end() {
 	var err error
 	if !r.keep.Load() {
@@ -261,8 +263,8 @@ func (r *Region) end() {
 	r.freed(err)
 }
 
-// Bytes returns the part of the region at an offset, of a length in bytes, and false
-// where there is no such part. Its caller holds the region as long as it uses the part.
+// Bytes returns length bytes of the region at offset, or false if they are not all within it.
+// The caller must hold the region as long as it uses them.
 func (r *Region) Bytes(offset, length uint64) ([]byte, bool) {
 	size := uint64(len(r.mem))
 	if length > size || offset > size-length {
@@ -272,9 +274,9 @@ func (r *Region) Bytes(offset, length uint64) ([]byte, bool) {
 }
 
 // Touch runs f, which reads or writes parts of regions. It returns an error that wraps
-// ErrMemory where the system has no page for one of them, which is a signal otherwise:
-// where memory must not be promised beyond what there is, whoever punches holes in a region
-// could have that happen.
+// ErrMemory if the system has no page for one of them, which would otherwise be a fatal
+// signal. On a system that does not overcommit memory the peer can cause that by punching
+// holes in the region.
 func Touch(f func()) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -282,7 +284,7 @@ func Touch(f func()) (err error) {
 			if _, fault := v.(interface{ Addr() uintptr }); !fault {
 				panic(v)
 			}
-			err = fmt.Errorf("%w: no page", ErrMemory)
+			err = fmt.Errorf("%w: the system has no page for it", ErrMemory)
 		}
 	}()
 	f()

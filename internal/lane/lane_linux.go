@@ -11,13 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// seals are what a region is offered with: it can neither shrink, which is what makes a
-// mapping safe to read, nor grow, and no more seals can be set, which would keep a daemon
-// from writing, and from taking pages out.
+// seals are the seals of an offered region. It cannot shrink, which makes a mapping safe to
+// read, nor grow. No more seals can be set: one against writing would keep the daemon from
+// writing and from taking pages out.
 const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 
-// create returns a descriptor of new memory of a size in bytes, sealed, and a mapping of it,
-// which its caller holds.
+// create returns a descriptor of size bytes of new, sealed memory, and a mapping of it, which
+// the caller holds.
 func create(size int64) (_ *os.File, _ *Region, err error) {
 	fd, err := unix.MemfdCreate("securenets", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
@@ -39,19 +39,21 @@ func create(size int64) (_ *os.File, _ *Region, err error) {
 	return f, r, err
 }
 
-// rightsOf returns the control message that passes a descriptor on.
+// rightsOf returns the control message that passes a descriptor to another process.
 func rightsOf(f *os.File) []byte { return unix.UnixRights(int(f.Fd())) }
 
-// check returns an error that wraps ErrMemory for a descriptor that is not of memory
-// that stays readable and writable, of exactly this size.
+// check returns an error that wraps ErrMemory unless a descriptor is of memory of exactly
+// this size that stays readable and writable.
 //
-// A read of a mapping past the end of its file is a SIGBUS. The seal against shrinking
-// is the file's and cannot be taken back, so that no holder of any descriptor can cut
-// it. A hole that somebody punches reads as zeros: tmpfs makes its page at the next
-// access. Files of hugetlbfs can have seals too, and no page then: they are refused.
+// Reading a mapping past the end of its file raises SIGBUS. The seal against shrinking
+// belongs to the file and cannot be removed, so that no holder of any descriptor can truncate
+// it. A hole that somebody punches reads as zeros: tmpfs allocates its page at the next
+// access. Files of hugetlbfs can have seals too, but the next access may find no page: they
+// are refused.
 //
-// A descriptor can be of a file system that its sender serves, and does not: nothing is
-// called that asks one before it is known that the file has seals, which is for the kernel's own.
+// A descriptor may be of a file system that its sender serves and that never answers. Only
+// files of the kernel's own file systems have seals, so no call that could ask the file
+// system is made before the seals are checked.
 func check(fd int, size int64) error {
 	set, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
 	if err != nil {
@@ -61,7 +63,7 @@ func check(fd int, size int64) error {
 		return fmt.Errorf("%w: it can shrink", ErrMemory)
 	}
 	if set&unix.F_SEAL_SEAL == 0 || set&(unix.F_SEAL_WRITE|unix.F_SEAL_FUTURE_WRITE) != 0 {
-		return fmt.Errorf("%w: it is or can be sealed against writing", ErrMemory)
+		return fmt.Errorf("%w: it is, or can be, sealed against writing", ErrMemory)
 	}
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(fd, &fs); err != nil {
@@ -72,15 +74,15 @@ func check(fd int, size int64) error {
 		return fmt.Errorf("%w: %w", ErrMemory, os.NewSyscallError("fstat", err))
 	}
 	if int64(fs.Type) != unix.TMPFS_MAGIC || st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return fmt.Errorf("%w: no file of tmpfs", ErrMemory)
+		return fmt.Errorf("%w: it is not a file of tmpfs", ErrMemory)
 	}
 	if st.Size != size {
-		return fmt.Errorf("%w: it has %d bytes, not %d", ErrMemory, st.Size, size)
+		return fmt.Errorf("%w: it has %d bytes, want %d", ErrMemory, st.Size, size)
 	}
 	return nil
 }
 
-// open maps memory, which its caller then holds. For freed see Region.
+// open maps memory, which the caller then holds. For freed see Region.
 func open(fd int, size int64, freed func(error)) (*Region, error) {
 	mem, err := unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
@@ -90,22 +92,22 @@ func open(fd int, size int64, freed func(error)) (*Region, error) {
 }
 
 func unmap(mem []byte) {
-	if err := unix.Munmap(mem); err != nil { // only of what is not mapped
+	if err := unix.Munmap(mem); err != nil { // fails only if mem is not mapped
 		panic(err)
 	}
 }
 
-// punch takes all pages out of memory.
+// punch frees all pages of a region.
 func punch(mem []byte) error {
 	return os.NewSyscallError("madvise", unix.Madvise(mem, unix.MADV_REMOVE))
 }
 
-// Accept waits for the first byte that comes on a connection. Where it begins a preface,
-// Accept reads it, and nothing more, and replies. Without a preface HTTP/2 is to begin, and
-// direct is false. A direct stream may have no region.
+// Accept waits for the first byte on a connection. If it begins a preface, Accept reads the
+// preface, and nothing more, and replies. Otherwise it reads nothing, and direct is false:
+// HTTP/2 should follow. The region of a direct stream may be nil.
 //
-// The caller holds the region, and has set a deadline. It ends the connection before it
-// lets go of the region.
+// The caller must have set a deadline. It holds the region, and must end the connection before
+// it releases the region.
 func Accept(c *net.UnixConn, t Terms) (r *Region, direct bool, err error) {
 	first, err := peek(c)
 	if err != nil || first != magic[0] {
@@ -139,7 +141,7 @@ func Accept(c *net.UnixConn, t Terms) (r *Region, direct bool, err error) {
 	return r, known, nil
 }
 
-// take maps the one descriptor that came, if that is wanted and as it was said to be.
+// take maps the region if it is admitted and exactly one good descriptor was received.
 func take(fds []int, size int64, t Terms) (*Region, Verdict) {
 	if v := t.Admit(size); v != Accepted {
 		return nil, v
@@ -159,8 +161,8 @@ func take(fds []int, size int64, t Terms) (*Region, Verdict) {
 	return r, Accepted
 }
 
-// peek returns the first byte that comes, and leaves it. Descriptors that come with
-// it stay, too.
+// peek returns the first byte on a connection without receiving it, or the descriptors that
+// come with it.
 func peek(c *net.UnixConn) (byte, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -188,19 +190,18 @@ func peek(c *net.UnixConn) (byte, error) {
 	return b[0], nil
 }
 
-// errCut reports descriptors that there was no room for: the system has closed them.
-var errCut = errors.New("descriptors were cut off")
+// errCut reports more descriptors than were asked for: the system has closed them.
+var errCut = errors.New("too many descriptors")
 
-// readPreface reads a preface, and the descriptors that come with it, which are the
-// caller's to close whatever the error; where they are not to be received, the system
-// drops them.
+// readPreface reads a preface and, if receive is true, the descriptors that come with it,
+// which the caller must close whatever the error. Otherwise the system drops them.
 func readPreface(c *net.UnixConn, receive bool) (fds []int, b []byte, err error) {
 	b = make([]byte, prefaceSize)
 	if !receive {
 		_, err = io.ReadFull(c, b)
 		return nil, b, err
 	}
-	oob := make([]byte, unix.CmsgSpace(4)) // room for one or, with padding, two
+	oob := make([]byte, unix.CmsgSpace(4)) // for one descriptor or, with padding, two
 	for at := 0; at < len(b); {
 		// net sets MSG_CMSG_CLOEXEC.
 		n, oobn, flags, _, err := c.ReadMsgUnix(b[at:], oob)
@@ -223,7 +224,7 @@ func readPreface(c *net.UnixConn, receive bool) (fds []int, b []byte, err error)
 	return fds, b, nil
 }
 
-// descriptors returns those in a control message.
+// descriptors returns the descriptors in a control message.
 func descriptors(oob []byte) (fds []int, err error) {
 	if len(oob) == 0 {
 		return nil, nil
@@ -240,7 +241,7 @@ func descriptors(oob []byte) (fds []int, err error) {
 	return fds, nil
 }
 
-// closeAll closes descriptors. It does not wait for the file systems of others.
+// closeAll closes descriptors. It does not wait for file systems that other processes serve.
 func closeAll(fds []int) {
 	for _, fd := range fds {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0); err == nil {
@@ -251,13 +252,14 @@ func closeAll(fds []int) {
 	}
 }
 
-// strangers closes what is no memory, which may take as long as its sender likes.
+// strangers closes descriptors that are not of memory. Closing one may take as long as its
+// sender likes.
 var strangers = closer{shut: unix.Close}
 
-// maxClosing is how many descriptors may hang as they are closed.
+// maxClosing is how many descriptors are closed at a time.
 const maxClosing = 4
 
-// closer closes descriptors in goroutines, of which there are at most maxClosing.
+// closer closes descriptors in at most maxClosing goroutines.
 type closer struct {
 	shut    func(fd int) error
 	mu      sync.Mutex

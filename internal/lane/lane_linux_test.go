@@ -43,7 +43,7 @@ func pair(t *testing.T) (host, daemon *net.UnixConn) {
 	return ends[0], ends[1]
 }
 
-// held is what a process has open and mapped of what tests make.
+// held is the descriptors and mappings of this process that tests make.
 type held struct{ fds, maps int }
 
 func holds(t *testing.T) (h held) {
@@ -59,8 +59,8 @@ func holds(t *testing.T) (h held) {
 	return held{len(fds), strings.Count(string(maps), "memfd:")}
 }
 
-// settled is holds once all descriptors of other tests are closed, their memory is not mapped,
-// which a daemon sees to when it has the time, and those that the runtime waits by are open.
+// settled is holds once all descriptors of other tests are closed, their memory is unmapped,
+// which a daemon does in the background, and the runtime's own descriptors are open.
 func settled(t *testing.T) held {
 	t.Helper()
 	r, w, err := os.Pipe() // the first one opens them
@@ -78,7 +78,7 @@ func settled(t *testing.T) held {
 	}
 }
 
-// waitForHeld waits until the process holds what it did before, and nothing is admitted.
+// waitForHeld waits until the process holds only what it did before, and nothing is admitted.
 func waitForHeld(t *testing.T, before held, l *ledger) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Microsecond) {
@@ -92,7 +92,7 @@ func waitForHeld(t *testing.T, before held, l *ledger) {
 	}
 }
 
-// ledger is a daemon's account of what it has admitted.
+// ledger counts what a daemon has admitted.
 type ledger struct {
 	mu       sync.Mutex
 	verdict  lane.Verdict
@@ -148,7 +148,7 @@ func memfd(t *testing.T, size int64, flags, seals int) int {
 
 const goodSeals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 
-// TestOffer: both ends see one memory, until both have let go of it.
+// TestOffer: both ends see the same memory, until both have released it.
 func TestOffer(t *testing.T) {
 	before := settled(t)
 	host, daemon := pair(t)
@@ -186,7 +186,7 @@ func TestOffer(t *testing.T) {
 		t.Errorf("then comes %q, %v", next, err)
 	}
 
-	// Whoever holds a region keeps it; it cannot be held again once nobody does.
+	// Any holder keeps a region mapped. Once it has no holder, it cannot be held again.
 	if !theirs.Hold() {
 		t.Fatal("not to be held")
 	}
@@ -205,7 +205,7 @@ func TestOffer(t *testing.T) {
 	host.Close()
 	daemon.Close()
 	waitForHeld(t, held{before.fds, before.maps + 1}, &l)
-	a[0] = 1 // as long as it is held here
+	a[0] = 1 // still mapped: it is held here
 	ours.Release()
 	waitForHeld(t, before, &l)
 	func() {
@@ -218,7 +218,7 @@ func TestOffer(t *testing.T) {
 	}()
 }
 
-// TestBytes: no part that is not all in the region.
+// TestBytes: it returns only parts that are wholly in the region.
 func TestBytes(t *testing.T) {
 	const size = lane.Grain
 	r, _ := offered(t, size)
@@ -239,8 +239,8 @@ func TestBytes(t *testing.T) {
 	}
 }
 
-// TestHostileOffers: what is no offer, or of memory that is not safe, is refused, no more is
-// read than a preface, and no descriptor, mapping or admitted byte is left.
+// TestHostileOffers: a bad preface, or an offer of memory that is not safe, is refused. No more
+// than a preface is read, and no descriptor, mapping or admitted byte is left.
 func TestHostileOffers(t *testing.T) {
 	const size = lane.Grain
 	good := lane.Preface(size)
@@ -248,8 +248,8 @@ func TestHostileOffers(t *testing.T) {
 		name    string
 		bytes   []byte
 		fds     func(t *testing.T) []int
-		verdict lane.Verdict // of what is replied to
-		err     error        // else
+		verdict lane.Verdict // if there is a reply
+		err     error        // if there is none
 	}
 	one := func(fd int) []int { return []int{fd} }
 	sealed := func(t *testing.T) []int { return one(memfd(t, size, 0, goodSeals)) }
@@ -385,8 +385,8 @@ func TestHostileOffers(t *testing.T) {
 	}
 }
 
-// TestHugePages: memory of hugetlbfs has seals as that of tmpfs has, and need not have
-// pages. Whether it can be mapped just now does not matter.
+// TestHugePages: memory of hugetlbfs is refused. It has seals like memory of tmpfs, but may
+// lack pages. Whether it can be mapped at the moment does not matter.
 func TestHugePages(t *testing.T) {
 	const size = 32 * lane.Grain
 	fd := memfd(t, size, unix.MFD_HUGETLB|unix.MFD_HUGE_2MB, goodSeals)
@@ -396,7 +396,7 @@ func TestHugePages(t *testing.T) {
 	}
 }
 
-// TestLateDescriptors: those that come with a later byte count too.
+// TestLateDescriptors: descriptors that come with a later byte of the preface count too.
 func TestLateDescriptors(t *testing.T) {
 	before := settled(t)
 	host, daemon := pair(t)
@@ -418,7 +418,7 @@ func TestLateDescriptors(t *testing.T) {
 	waitForHeld(t, before, &l)
 }
 
-// send offers descriptors and returns what is replied.
+// send offers descriptors and returns the reply.
 func send(t *testing.T, l *ledger, fds ...int) (r *lane.Region, v lane.Verdict) {
 	t.Helper()
 	host, daemon := pair(t)
@@ -448,7 +448,7 @@ func send(t *testing.T, l *ledger, fds ...int) (r *lane.Region, v lane.Verdict) 
 	return r, v
 }
 
-// blocks returns how much memory a file has, in blocks.
+// blocks returns the memory that a file occupies, in blocks.
 func blocks(t *testing.T, fd int) int64 {
 	t.Helper()
 	var st unix.Stat_t
@@ -458,8 +458,8 @@ func blocks(t *testing.T, fd int) int64 {
 	return st.Blocks
 }
 
-// TestPages: a daemon that lets go of a region leaves no page of it, however long the
-// caller keeps a descriptor, unless it is to.
+// TestPages: a daemon that releases a region leaves no page of it, however long the caller
+// keeps a descriptor, unless Keep was called.
 func TestPages(t *testing.T) {
 	for _, keep := range []bool{false, true} {
 		before := settled(t)
@@ -471,7 +471,7 @@ func TestPages(t *testing.T) {
 		}
 		b, _ := r.Bytes(0, lane.Grain)
 		read := byte(0)
-		for i := range b { // which makes pages of holes
+		for i := range b { // allocates all pages
 			read |= b[i]
 		}
 		if blocks(t, fd)*512 != lane.Grain || read != 0 {
@@ -489,8 +489,8 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// TestLostPages: pages that cannot be taken out are told of. Only memory that is not sealed
-// as it has to be has such.
+// TestLostPages: pages that cannot be taken out are reported. Only memory with other seals
+// than check wants can have such pages.
 func TestLostPages(t *testing.T) {
 	fd := memfd(t, lane.Grain, 0, unix.F_SEAL_SHRINK)
 	defer unix.Close(fd)
@@ -508,7 +508,7 @@ func TestLostPages(t *testing.T) {
 	}
 }
 
-// TestNotReceived: who takes no memory anyway gets no descriptor.
+// TestNotReceived: a daemon that has no room for memory receives no descriptors.
 func TestNotReceived(t *testing.T) {
 	fd := memfd(t, lane.Grain, 0, goodSeals)
 	defer unix.Close(fd)
@@ -523,7 +523,7 @@ func TestNotReceived(t *testing.T) {
 		}
 		waitForHeld(t, before, &l)
 	}
-	// More than there is room for elsewhere are not in the way.
+	// Too many descriptors, an error otherwise, do no harm here.
 	host, daemon := pair(t)
 	if _, _, err := host.WriteMsgUnix(lane.Preface(lane.Grain), unix.UnixRights(fd, fd, fd, fd), nil); err != nil {
 		t.Fatal(err)
@@ -534,13 +534,13 @@ func TestNotReceived(t *testing.T) {
 	}
 }
 
-// TestSlowFileSystem: a descriptor of a file system that does not answer holds nothing up.
+// TestSlowFileSystem: a descriptor of a file system that does not answer blocks nothing.
 func TestSlowFileSystem(t *testing.T) {
 	fuse, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Skip("no file system can be made: ", err)
 	}
-	end := sync.OnceFunc(func() { unix.Close(fuse) }) // which fails what waits
+	end := sync.OnceFunc(func() { unix.Close(fuse) }) // fails the calls that wait for it
 	defer end()
 	dir := t.TempDir()
 	if err := unix.Mount("test", dir, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fuse)); err != nil {
@@ -559,8 +559,8 @@ func TestSlowFileSystem(t *testing.T) {
 	}
 }
 
-// TestSlowClose: descriptors that take long to close hold no handshake up; when so many
-// hang, none are received.
+// TestSlowClose: descriptors that take long to close delay no handshake. While the maximum
+// number of them are being closed, no more are received.
 func TestSlowClose(t *testing.T) {
 	before := settled(t)
 	hang := make(chan struct{})
@@ -588,7 +588,7 @@ func TestSlowClose(t *testing.T) {
 		}
 		few := p[:1]
 		if i == lane.MaxClosing-1 {
-			few = p[:] // of which one waits
+			few = p[:] // one of these waits
 		}
 		if _, v := send(t, &l, few...); v != lane.BadMemory {
 			t.Error(v)
@@ -612,7 +612,7 @@ func TestSlowClose(t *testing.T) {
 	waitForHeld(t, before, &l)
 }
 
-// without begins a direct stream that is to have no region, and returns what is said of that.
+// without begins a direct stream without a region and returns the verdict.
 func (l *ledger) without(t *testing.T, size int64) lane.Verdict {
 	t.Helper()
 	host, daemon := pair(t)
@@ -633,8 +633,8 @@ func (l *ledger) without(t *testing.T, size int64) lane.Verdict {
 	return v
 }
 
-// TestRefusals: what a daemon does not admit is not mapped, the host is told why, and the
-// stream is direct all the same.
+// TestRefusals: a region that a daemon does not admit is not mapped, the host is told why, and
+// the stream is still a direct one.
 func TestRefusals(t *testing.T) {
 	for _, v := range []lane.Verdict{lane.Off, lane.TooLarge, lane.NoRoom} {
 		before := settled(t)
@@ -646,7 +646,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestNothingOffered: a direct stream need not have memory, and nothing is said of that.
+// TestNothingOffered: a direct stream need not offer memory; Told is then not called.
 func TestNothingOffered(t *testing.T) {
 	before := settled(t)
 	for _, v := range []lane.Verdict{lane.Off, lane.Accepted} {
@@ -655,7 +655,7 @@ func TestNothingOffered(t *testing.T) {
 			t.Errorf("%v, told %v, %d bytes admitted", got, l.told, l.left())
 		}
 	}
-	// A descriptor that comes with it all the same is closed.
+	// A descriptor that nevertheless comes with it is closed.
 	fd := memfd(t, lane.Grain, 0, goodSeals)
 	host, daemon := pair(t)
 	if _, _, err := host.WriteMsgUnix(lane.Preface(0), unix.UnixRights(fd), nil); err != nil {
@@ -671,7 +671,7 @@ func TestNothingOffered(t *testing.T) {
 	waitForHeld(t, before, &l)
 }
 
-// TestStockPeers: what begins otherwise is left as it is, with nothing read and no reply.
+// TestStockPeers: from a connection that begins otherwise nothing is read, and there is no reply.
 func TestStockPeers(t *testing.T) {
 	host, daemon := pair(t)
 	const hello = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -687,7 +687,7 @@ func TestStockPeers(t *testing.T) {
 		t.Errorf("%q is left, %v", b[:n], err)
 	}
 
-	// Whoever sends nothing, or not enough, is waited for until the deadline.
+	// A peer that sends nothing, or too little, is waited for until the deadline.
 	for _, b := range [][]byte{nil, lane.Preface(lane.Grain)[:10]} {
 		host, daemon := pair(t)
 		if _, err := host.Write(b); err != nil {
@@ -705,7 +705,7 @@ func TestStockPeers(t *testing.T) {
 	}
 }
 
-// TestStrangeReplies: what is no reply is an error of a kind, and nothing is left mapped.
+// TestStrangeReplies: a bad reply is a typed error, and nothing is left mapped.
 func TestStrangeReplies(t *testing.T) {
 	before := settled(t)
 	for name, b := range map[string][]byte{
@@ -746,7 +746,8 @@ func TestStrangeReplies(t *testing.T) {
 	waitForHeld(t, before, new(ledger))
 }
 
-// TestFileLimit: where files may not be as large, nothing is offered, and nobody dies.
+// TestFileLimit: if files may not be as large as the region, Offer fails, nothing is sent, and
+// no signal ends the process.
 func TestFileLimit(t *testing.T) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
@@ -768,7 +769,7 @@ func TestFileLimit(t *testing.T) {
 	}
 }
 
-// TestHoles: the other end cannot take pages away. What it punches out reads as zeros.
+// TestHoles: the other end can punch holes, but they read as zeros.
 func TestHoles(t *testing.T) {
 	host, daemon := pair(t)
 	fd := memfd(t, lane.Grain, 0, goodSeals)
@@ -813,8 +814,8 @@ func TestHoles(t *testing.T) {
 	punching.Wait()
 }
 
-// TestTouch: a page that is not there is an error, for what follows all is as before, and
-// other panics stay what they are.
+// TestTouch: a missing page is an error, later calls are not affected, and other panics are
+// passed on.
 func TestTouch(t *testing.T) {
 	fd := memfd(t, lane.Grain, 0, 0)
 	defer unix.Close(fd)
@@ -828,7 +829,7 @@ func TestTouch(t *testing.T) {
 	if err := lane.Touch(func() { copy(own, b) }); err != nil {
 		t.Error(err)
 	}
-	if err := unix.Ftruncate(fd, 0); err != nil { // as nobody can who has sealed it
+	if err := unix.Ftruncate(fd, 0); err != nil { // which the seals prevent in use
 		t.Fatal(err)
 	}
 	for range 3 {
@@ -846,10 +847,10 @@ func TestTouch(t *testing.T) {
 	lane.Touch(func() { panic("another") })
 }
 
-// offered returns the slots of a region of a size.
+// offered returns the slots of a region of the given size.
 func offered(t *testing.T, size int64) (*lane.Region, *lane.Slots) {
 	host, daemon := pair(t)
-	released := make(chan struct{}) // at the other end
+	released := make(chan struct{}) // closed when the other end has released it
 	go func() {
 		defer close(released)
 		if r, _, err := new(ledger).accept(daemon); err == nil {
@@ -864,8 +865,8 @@ func offered(t *testing.T, size int64) (*lane.Region, *lane.Slots) {
 	return r, lane.NewSlots(r)
 }
 
-// TestSlots: slots are aligned, in the region, and apart from all others, whatever the
-// order in which they come and go; and room that is there is found.
+// TestSlots: slots are aligned, within the region and disjoint, whatever the order in which
+// they are taken and given back, and free room is found.
 func TestSlots(t *testing.T) {
 	const size = 4 * lane.Grain
 	region, slots := offered(t, size)
@@ -929,7 +930,7 @@ func TestSlots(t *testing.T) {
 	if _, ok := (*lane.Slots)(nil).Get(1); ok {
 		t.Error("a slot of nothing")
 	}
-	lane.Slot{}.Put() // none
+	lane.Slot{}.Put() // does nothing
 	lane.Slot{}.Drop()
 	region.Release()
 	if _, ok := slots.Get(1); ok {
@@ -937,7 +938,7 @@ func TestSlots(t *testing.T) {
 	}
 }
 
-// TestSlotsHold: a slot keeps its region, and one that was dropped is not lent again.
+// TestSlotsHold: a slot keeps its region mapped, and the room of a dropped one is not reused.
 func TestSlotsHold(t *testing.T) {
 	before := settled(t).maps
 	region, slots := offered(t, lane.Grain)

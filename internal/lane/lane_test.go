@@ -10,19 +10,19 @@ import (
 	"github.com/securenets/securenets/internal/lane"
 )
 
-// with returns b with other bytes at a place.
+// with returns b with other bytes at an index.
 func with(b []byte, at int, other ...byte) []byte {
 	b = bytes.Clone(b)
 	copy(b[at:], other)
 	return b
 }
 
-// withSize returns the preface of a size that need not be one.
+// withSize returns a preface with any size, valid or not.
 func withSize(size uint64) []byte {
 	return with(lane.Preface(lane.Grain), 8, binary.LittleEndian.AppendUint64(nil, size)...)
 }
 
-// badPrefaces are of the right length and no prefaces.
+// badPrefaces have the right length but are not prefaces.
 func badPrefaces() map[string][]byte {
 	good := lane.Preface(lane.Grain)
 	return map[string][]byte{
@@ -74,7 +74,7 @@ func TestPreface(t *testing.T) {
 	}
 }
 
-// FuzzPreface: what is taken for a preface is one, byte for byte, and nothing else is.
+// FuzzPreface: only bytes that preface or reply writes are accepted.
 func FuzzPreface(f *testing.F) {
 	f.Add(lane.Preface(lane.Grain))
 	f.Add(with(lane.Preface(lane.MaxSize), 6, '1'))

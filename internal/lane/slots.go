@@ -5,26 +5,26 @@ import (
 	"sync"
 )
 
-// Slots lends parts of a region that is the caller's to divide: the host's. It may be used
-// by several goroutines at once. Nil has no room.
+// Slots allocates parts of a region: the host does that for both ends. It may be used by
+// several goroutines at once. A nil Slots has no room.
 type Slots struct {
 	region *Region
 	mu     sync.Mutex
 	spans  spans
 }
 
-// NewSlots returns a region's slots. It does not hold the region: each slot does.
+// NewSlots returns an allocator of r. It does not hold the region: each slot does.
 func NewSlots(r *Region) *Slots { return &Slots{region: r, spans: spans{{0, r.Size()}}} }
 
-// Slot is a part of a region. Its zero value is none.
+// Slot is a part of a region. Its zero value is no slot.
 type Slot struct {
 	Offset int
 	Bytes  []byte
 	from   *Slots
 }
 
-// Get returns a slot of n bytes, and false where there is no room, or the region is not
-// mapped any more. It does not wait.
+// Get returns a slot of n bytes, or false if there is no room or the region is not mapped
+// any more. It does not wait.
 func (s *Slots) Get(n int) (Slot, bool) {
 	if s == nil || n <= 0 || n > s.region.Size() {
 		return Slot{}, false
@@ -36,13 +36,13 @@ func (s *Slots) Get(n int) (Slot, bool) {
 		return Slot{}, false
 	}
 	if !s.region.Hold() {
-		return Slot{}, false // nobody gets one any more
+		return Slot{}, false // the span need not be given back: no Get succeeds any more
 	}
 	b, _ := s.region.Bytes(uint64(at), uint64(n))
 	return Slot{at, b, s}, true
 }
 
-// Put gives a slot back, for others: at neither end may anyone use it any more.
+// Put gives a slot back for reuse. Neither end may use it any more.
 func (v Slot) Put() {
 	if v.from == nil {
 		return
@@ -53,23 +53,23 @@ func (v Slot) Put() {
 	v.from.region.Release()
 }
 
-// Drop lets go of a slot that the other end may still write to: nobody gets its part of
-// the region again.
+// Drop gives up a slot that the other end may still write to. Its part of the region is not
+// used again.
 func (v Slot) Drop() {
 	if v.from != nil {
 		v.from.region.Release()
 	}
 }
 
-// padded returns what a slot of n bytes takes, so that the next one is aligned.
+// padded returns the bytes that a slot of n bytes occupies: the next slot is then aligned.
 func padded(n int) int { return (n + Align - 1) / Align * Align }
 
-// spans are the free parts of a region, by offset, none of them next to another.
+// spans are the free parts of a region, ordered by offset. No two are adjacent.
 type spans []span
 
 type span struct{ at, size int }
 
-// take returns the offset of size bytes of the first span that has them.
+// take allocates size bytes from the first span that is large enough.
 func (s *spans) take(size int) (at int, ok bool) {
 	for i := range *s {
 		free := &(*s)[i]
@@ -86,7 +86,7 @@ func (s *spans) take(size int) (at int, ok bool) {
 	return 0, false
 }
 
-// put gives back size bytes at an offset that take returned.
+// put frees size bytes at an offset that take returned.
 func (s *spans) put(at, size int) {
 	i, _ := slices.BinarySearchFunc(*s, at, func(f span, at int) int { return f.at - at })
 	joins := i > 0 && (*s)[i-1].at+(*s)[i-1].size == at

@@ -1,5 +1,4 @@
-// Package localsocket listens on unix sockets that only some users of the machine may
-// use.
+// Package localsocket listens on unix sockets that only chosen users of the machine may use.
 package localsocket
 
 import (
@@ -21,27 +20,27 @@ var ErrInUse = errors.New("another process serves this address")
 // Access says who may connect.
 type Access struct {
 	Mode  fs.FileMode // of the socket
-	Group string      // its group, a name or a number; "": the process's
-	UIDs  []int       // beside the process's own user and root
+	Group string      // of the socket, a name or a number; "": the process's group
+	UIDs  []int       // besides the process's own user and root
 }
 
-// Private is for the process's user and root.
+// Private admits only the process's user and root.
 var Private = Access{Mode: 0o600}
 
-// Listener accepts the connections of users who may connect, by the peer credentials that the
-// kernel vouches for. Where the system has none (see Peer), the socket's mode has to do.
+// Listener accepts connections only from permitted users, by the peer credentials that the
+// kernel gives. On a system without them (see Peer) only the socket's mode protects it.
 type Listener struct {
 	*net.UnixListener
 	turnedAway func(uid uint32, err error)
 	admit      func(uid uint32) bool
 }
 
-// Listen makes a socket in the place of one that a process left behind when it died, and the
-// folder that it lies in. turnedAway is told of each connection of who may not connect.
+// Listen makes a socket and, if it is missing, its folder. It replaces a socket that nothing
+// listens on. turnedAway is called for each connection of a user who may not connect.
 func Listen(path string, to Access, turnedAway func(uid uint32, err error)) (*Listener, error) {
 	dirMode := fs.FileMode(0o700)
 	if to.Mode != Private.Mode {
-		dirMode = 0o711 // others find the socket, and nothing else
+		dirMode = 0o711 // others can reach the socket but not list the folder
 	}
 	if err := os.MkdirAll(filepath.Dir(path), dirMode); err != nil {
 		return nil, fmt.Errorf("folder of the socket: %w", err)
@@ -53,7 +52,7 @@ func Listen(path string, to Access, turnedAway func(uid uint32, err error)) (*Li
 	if err != nil {
 		return nil, err
 	}
-	// Who connected before this is turned away by its credentials.
+	// A connection made before this is checked by its credentials too.
 	if err := to.apply(path); err != nil {
 		l.Close()
 		return nil, err
@@ -64,7 +63,7 @@ func Listen(path string, to Access, turnedAway func(uid uint32, err error)) (*Li
 	}}, nil
 }
 
-// apply sets group and mode of a socket.
+// apply sets a socket's group and mode.
 func (a Access) apply(path string) error {
 	if a.Group != "" {
 		id := a.Group
@@ -86,7 +85,7 @@ func (a Access) apply(path string) error {
 	return os.Chmod(path, a.Mode)
 }
 
-// removeStale removes a socket that no one listens on.
+// removeStale removes a socket that nothing listens on.
 func removeStale(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {

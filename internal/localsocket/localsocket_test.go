@@ -10,8 +10,7 @@ import (
 	"testing"
 )
 
-// TestPeers: a connection is admitted by the user at the other end, whom the
-// kernel names.
+// TestPeers: a connection is admitted by the user at the other end, as the kernel names it.
 func TestPeers(t *testing.T) {
 	var turnedAway atomic.Int32
 	path := filepath.Join(t.TempDir(), "run", "s")
@@ -74,8 +73,8 @@ func TestPeers(t *testing.T) {
 	}
 }
 
-// TestListen: a socket that nobody serves is replaced, one that is served and what is no
-// socket are not, and its mode is what was asked for.
+// TestListen: a socket that nothing listens on is replaced; one that is served, or a file that
+// is not a socket, is not. The new socket has the mode that was asked for.
 func TestListen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	left, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})

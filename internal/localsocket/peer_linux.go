@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Peer returns the user of the process at the other end. Where the system does not tell, it
-// is this process's own.
+// Peer returns the user of the process at the other end. Systems other than Linux do not
+// tell: there it returns this process's own user.
 func Peer(c *net.UnixConn) (uint32, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {

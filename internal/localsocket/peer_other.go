@@ -7,6 +7,5 @@ import (
 	"os"
 )
 
-// Peer returns the user of the process at the other end. Where the system does not tell, it
-// is this process's own.
+// Peer returns this process's own user: the system does not tell who is at the other end.
 func Peer(*net.UnixConn) (uint32, error) { return uint32(os.Geteuid()), nil }

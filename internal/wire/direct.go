@@ -240,7 +240,7 @@ func DialDirectTLS(ctx context.Context, addr string, config *tls.Config) (*Direc
 	secured := conn.(*tls.Conn)
 	if p := secured.ConnectionState().NegotiatedProtocol; p != DirectProtocol {
 		conn.Close()
-		return nil, fmt.Errorf("%w: the server speaks %q", lane.ErrVersion, p)
+		return nil, fmt.Errorf("%w: it chose ALPN protocol %q", lane.ErrVersion, p)
 	}
 	GiveUpAfter(secured, Silence)
 	d := &Direct{direct: newDirect(ctx, secured, false)}
