@@ -425,7 +425,7 @@ func TestCannotStartTLS(t *testing.T) {
 		want   string
 	}{
 		"no file":       {func(c *config.Config) { c.TLS.ClientCA = junk + "x" }, "client_ca"},
-		"no CA":         {func(c *config.Config) { c.TLS.ClientCA = junk }, "has no certificate"},
+		"no CA":         {func(c *config.Config) { c.TLS.ClientCA = junk }, "contains no PEM certificate"},
 		"no key":        {func(c *config.Config) { c.TLS.Key = junk }, "certificate and key"},
 		"another key":   {func(c *config.Config) { c.TLS.Key = key }, "certificate and key"},
 		"used":          {func(c *config.Config) { c.TLS.Listen, c.TLS.Certificate, c.TLS.Key = d.addr, cert, key }, "in use"},

@@ -3,8 +3,8 @@
 // receives, and is itself trusted with nothing: it sees masked matrices, shapes and
 // traffic.
 //
-//	Run:  open state directory and socket -> test the backend -> load pinned models -> SERVING
-//	      -> ctx ends -> NOT_SERVING, answer what came in -> close
+//	Run:  open state directory and sockets -> test the backend -> load pinned models -> SERVING
+//	      -> ctx ends -> NOT_SERVING, answer the requests received -> close
 package daemon
 
 import (
@@ -29,9 +29,9 @@ import (
 	"github.com/securenets/securenets/kernels"
 )
 
-// Run serves until ctx ends. Then it stops accepting, answers what it has received, for
-// up to the drain timeout, and returns nil. An error means that it could not start, or
-// that the socket failed. The caller closes the backend; by then no product is open.
+// Run serves until ctx ends. Then it stops accepting, answers the requests that it has
+// received, for up to the drain timeout, and returns nil. An error means that it could not
+// start or that a socket failed. The caller closes the backend; by then no product is open.
 func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kernels.Backend) (err error) {
 	path, err := wire.SocketPath(cfg.Listen)
 	if err != nil {
@@ -69,7 +69,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	defer stopMetrics()
 
 	server := newServer(s, backend, listeners, secure, sharing)
-	defer func() { // once gRPC, which hands them over, has stopped
+	defer func() { // once gRPC, whose handshakes begin direct streams, has stopped
 		s.directs.cut()
 		s.directs.wait()
 	}()
@@ -125,7 +125,7 @@ func (s *service) logTotals() {
 		"shared_requests", shared.requests.Load(), "shared_payload_bytes", shared.payload.Load(), "shared_copied_bytes", shared.copied.Load())
 }
 
-// parallel returns how many products to have in progress at a time.
+// parallel returns how many products to compute at a time.
 func parallel(cfg config.Config, backend kernels.Backend) int {
 	if p, ok := backend.(interface{ Parallel() int }); ok {
 		return p.Parallel()
@@ -136,7 +136,7 @@ func parallel(cfg config.Config, backend kernels.Backend) int {
 	return runtime.GOMAXPROCS(0)
 }
 
-// policies returns what looks a model's policy up.
+// policies returns a function that looks up a model's policy.
 func policies(b config.Batching) func(sealed.Digest) *batch.Policy {
 	policy := func(p config.Policy) *batch.Policy {
 		return &batch.Policy{
@@ -146,7 +146,7 @@ func policies(b config.Batching) func(sealed.Digest) *batch.Policy {
 	}
 	all, some := policy(b.Policy), map[sealed.Digest]*batch.Policy{}
 	for model := range b.Models {
-		digest, _ := hex.DecodeString(model) // as it was validated
+		digest, _ := hex.DecodeString(model) // validated by package config
 		some[sealed.Digest(digest)] = policy(b.For(model))
 	}
 	return func(model sealed.Digest) *batch.Policy {
@@ -157,16 +157,16 @@ func policies(b config.Batching) func(sealed.Digest) *batch.Policy {
 	}
 }
 
-// pinned returns the models that are.
+// pinned returns the digests of the pinned models.
 func pinned(r config.Residency) (all []sealed.Digest) {
 	for _, model := range r.Pinned {
-		digest, _ := hex.DecodeString(model) // as it was validated
+		digest, _ := hex.DecodeString(model) // validated by package config
 		all = append(all, sealed.Digest(digest))
 	}
 	return all
 }
 
-// expireUploads looks for old uploads, until ctx ends.
+// expireUploads removes expired uploads, every hour, until ctx ends.
 func expireUploads(ctx context.Context, store *model.Store) {
 	tick := time.NewTicker(time.Hour)
 	defer tick.Stop()
@@ -180,7 +180,7 @@ func expireUploads(ctx context.Context, store *model.Store) {
 	}
 }
 
-// prepare does what must be done before the first call.
+// prepare tests the backend and loads the store, which must precede the first call.
 func prepare(ctx context.Context, backend kernels.Backend, store *model.Store) error {
 	if err := kernels.SelfTest(ctx, backend); err != nil {
 		return err
@@ -188,7 +188,7 @@ func prepare(ctx context.Context, backend kernels.Backend, store *model.Store) e
 	return store.Load(ctx)
 }
 
-// tellSystemd says what the daemon does now to systemd, where it was started by that.
+// tellSystemd notifies systemd of the daemon's state, if systemd has started it.
 func tellSystemd(state string, log *slog.Logger) {
 	if _, err := sd.SdNotify(false, state); err != nil {
 		log.Warn("cannot notify systemd", "state", state, "error", err)

@@ -11,15 +11,15 @@ import (
 	"github.com/securenets/securenets/internal/wire"
 )
 
-// directs are the direct streams. See package wire.
+// directs are the open direct streams. See package wire.
 type directs struct {
 	mu   sync.Mutex
-	over bool // none begins any more
+	over bool // no more may begin
 	open map[*wire.DirectServer]struct{}
 	work sync.WaitGroup
 }
 
-// begin takes a stream, which calls end. It returns false where none begins any more.
+// begin adds a stream, whose owner must call end. It returns false if no more may begin.
 func (d *directs) begin(s *wire.DirectServer) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -41,7 +41,7 @@ func (d *directs) end(s *wire.DirectServer) {
 	d.work.Done()
 }
 
-// cut ends the connections of all streams, and lets no other begin.
+// cut ends the connections of all streams. No more may begin.
 func (d *directs) cut() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -54,12 +54,12 @@ func (d *directs) cut() {
 // wait waits for all streams to end.
 func (d *directs) wait() { d.work.Wait() }
 
-// silence is how long a host by TLS may be silent. It is at least as long as it may stall, which
-// to a system looks the same. Tests set it.
+// silence is how long a TLS peer may be silent: this or the stall timeout, whichever is longer,
+// as the system cannot tell a stalled peer from a silent one. Tests set it.
 var silence = wire.Silence
 
-// serveDirect has a goroutine serve the direct stream of a connection, to its end. The region,
-// which the caller holds, is released once the connection has ended; nil: it shares none.
+// serveDirect starts a goroutine that serves the direct stream of a connection. It takes over
+// the caller's hold on region, nil for none, which it releases once the connection has ended.
 func (s *service) serveDirect(c wire.Conn, region *lane.Region, owner model.Owner, name batch.Caller) {
 	wire.GiveUpAfter(c, max(silence, s.limits.StallTimeout()))
 	stream, receiver := wire.ServeDirect(context.Background(), c, region)
@@ -80,9 +80,9 @@ func (s *service) serveDirect(c wire.Conn, region *lane.Region, owner model.Owne
 		if region == nil {
 			return
 		}
-		// The caller finds zeros in the memory now, in answers that it has not read yet, too, and
-		// can tell by the connection, which has ended before. The answers of a daemon that drains
-		// stay: no caller comes back to have it pay for more.
+		// Release takes the pages out: the caller then reads zeros, also in answers that it has
+		// not read yet. It can tell by the connection, which ended before. A draining daemon keeps
+		// the pages: no caller can come back and make it pay for more.
 		if s.draining.Err() != nil {
 			region.Keep()
 		}
@@ -90,8 +90,8 @@ func (s *service) serveDirect(c wire.Conn, region *lane.Region, owner model.Owne
 	}()
 }
 
-// direct is a call of Evaluate by the direct stream of a connection. It ends when its caller
-// has gone, whatever it waits for then. Its errors are statuses.
+// direct serves Evaluate on a direct stream. It ends when the caller has gone, whatever it is
+// waiting for. Its errors are gRPC statuses.
 func (s *service) direct(stream *wire.DirectServer, owner model.Owner, e *evaluation) error {
 	leave, refused := s.enter()
 	if refused != nil {

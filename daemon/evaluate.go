@@ -25,17 +25,17 @@ import (
 	"github.com/securenets/securenets/internal/wire"
 )
 
-// maxInFlight is how many requests of one stream are worked on at a time. The
-// stream is not read further meanwhile, so that the caller waits, not the memory.
+// maxInFlight is how many requests of one stream are in progress at a time. Beyond that the
+// stream is not read, so that further requests wait at the caller and hold no memory here.
 const maxInFlight = 64
 
-// wordSize is the bytes of a word in memory.
+// wordSize is the size of a word in memory, in bytes.
 const wordSize = 4
 
-// Evaluate implements the protocol. Each request is answered when it is done; an
-// error of one is its answer and leaves the others alone.
+// Evaluate implements the protocol. Each request is answered when it is done. An error is
+// the answer to its request alone and does not affect others.
 //
-// What requests hold is taken in a fixed order, see admit, so that none wait for each other.
+// Requests acquire resources in a fixed order, see admit, so that they cannot deadlock.
 func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
 	ctx := stream.Context()
 	receiver, err := wire.NewReceiver(ctx)
@@ -49,12 +49,12 @@ func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, p
 	return s.evaluate(owner, &evaluation{stream: stream, receiver: receiver, caller: name, hangUp: func() { hangUp(ctx) }})
 }
 
-// evaluate serves a stream of an owner's.
+// evaluate serves one stream of an owner.
 func (s *service) evaluate(owner model.Owner, e *evaluation) error {
 	e.service, e.models, e.slots = s, s.store.Of(owner), make(chan struct{}, maxInFlight)
 	e.silent, e.deaf = s.onStall(e.hangUp, stallSending), s.onStall(e.hangUp, stallReading)
 	defer e.end()
-	// Reading ends with the stream, which ends at the latest when this returns.
+	// read returns when the stream ends, which is at the latest when this returns.
 	read := make(chan error, 1)
 	go func() { read <- batch.Guard(e.read) }()
 	select {
@@ -65,7 +65,7 @@ func (s *service) evaluate(owner model.Owner, e *evaluation) error {
 	}
 }
 
-// responder is a stream of gRPC's, or a direct one.
+// responder sends the answers of a stream: a gRPC stream or a direct one.
 type responder interface {
 	Context() context.Context
 	SendMsg(m any) error
@@ -77,19 +77,20 @@ type evaluation struct {
 	stream   responder
 	receiver *wire.Receiver
 	caller   batch.Caller
-	region   *lane.Region  // that a direct stream shares; nil: none
+	region   *lane.Region  // shared memory of a direct stream; nil: none
 	hangUp   func()        // ends the connection
 	models   model.Space   // the caller's
-	silent   *time.Timer   // runs while the rest of a request is to come
-	deaf     *time.Timer   // runs while an answer is to be read
-	slots    chan struct{} // one a request
+	silent   *time.Timer   // runs while the rest of a request is awaited
+	deaf     *time.Timer   // runs while an answer waits for the caller to read it
+	slots    chan struct{} // holds a token for each request in progress
 	sending  sync.Mutex
 
 	mu   sync.Mutex
-	work sync.WaitGroup // requests begun
+	work sync.WaitGroup // requests that have begun
 }
 
-// begin says whether one more request is to be read and answered: work counts it.
+// begin counts one more request in work. It returns false if the daemon is draining: then
+// no request may begin.
 func (e *evaluation) begin() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -100,15 +101,15 @@ func (e *evaluation) begin() bool {
 	return true
 }
 
-// end waits for the requests that have begun. It is called where no more begin: all were
-// read, or the daemon drains.
+// end waits for the requests that have begun. No more may begin: reading has ended, or the
+// daemon is draining.
 func (e *evaluation) end() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.work.Wait()
 }
 
-// read reads requests until the stream ends or the daemon drains, and has each answered.
+// read reads requests until the stream ends or the daemon drains, and starts the work on each.
 func (e *evaluation) read() error {
 	for {
 		size, err := e.receiver.Next()
@@ -127,7 +128,8 @@ func (e *evaluation) read() error {
 	}
 }
 
-// request reads a request that has begun, of size bytes, and has it answered.
+// request reads a request of size bytes, which begin has counted, and starts a goroutine that
+// answers it.
 func (e *evaluation) request(size int) error {
 	passed := false
 	defer func() {
@@ -136,7 +138,7 @@ func (e *evaluation) request(size int) error {
 		}
 	}()
 	ctx := e.stream.Context()
-	e.slots <- struct{}{} // freed by work that ends with the stream at the latest
+	e.slots <- struct{}{} // a slot becomes free at the latest when the stream ends
 	r := new(wire.Request)
 	if err := e.receive(ctx, e.receiver, e.silent, r, size, int64(size)); err != nil {
 		return err
@@ -168,9 +170,9 @@ func (e *evaluation) refuse(j *job, err error) {
 	e.send(&wire.Response{ID: j.ID, Err: told.Proto()}, nil)
 }
 
-// send sends a response and frees it. It returns when the transport holds the
-// words no more: written is closed, or the stream has ended. Receiving says so
-// too. A caller that does not take the response in time loses its connection.
+// send sends a response and frees it. It returns once the transport has released the words:
+// when written is closed or the stream has ended. A caller that does not read the response in
+// time loses its connection.
 func (e *evaluation) send(r *wire.Response, written <-chan struct{}) (ok bool) {
 	e.sending.Lock()
 	defer e.sending.Unlock()
@@ -189,22 +191,23 @@ func (e *evaluation) send(r *wire.Response, written <-chan struct{}) (ok bool) {
 	return err == nil && ctx.Err() == nil
 }
 
-// job is a request whose sizes are good and whose memory is set aside, or parked.
+// job is a request. Once admitted, its sizes are checked, and its memory is reserved or it is
+// parked.
 type job struct {
 	*wire.Request
-	model   *model.Use // begun until the product is there, once the job is not parked
+	model   *model.Use // held until the product is computed; a parked job's has yet to begin
 	op      plan.Op
 	charge  charge
-	parked  int64     // bytes that it holds while it waits for its model, instead of charge
-	arrived time.Time // when the request's last byte did
-	// Where in shared memory the words are, and where the answer's are to go; nil: in
-	// messages. The caller may write to both at any time.
+	parked  int64     // bytes reserved, instead of charge, while the job waits for its model
+	arrived time.Time // when the request's last byte arrived
+	// The parts of shared memory for the request's words and for the answer's; nil: they are
+	// in messages. The caller may write to both at any time.
 	in, out []byte
 	// Bytes of words: received, and copied between the transport and the product.
 	received, copied int
 }
 
-// lane returns where the words are.
+// lane returns the lane that the request counts for.
 func (j *job) lane() metrics.Lane {
 	if j.in != nil || j.out != nil {
 		return metrics.Shared
@@ -212,30 +215,30 @@ func (j *job) lane() metrics.Lane {
 	return metrics.Frames
 }
 
-// freeWords lets go of the message. It may be called again.
+// freeWords frees the message's buffers. It may be called more than once.
 func (j *job) freeWords() {
 	j.Words.Free()
 	j.Words = nil
 }
 
-// overhead is more than the bytes that a request of no words holds: its goroutine
-// and what gRPC keeps.
+// overhead is an upper bound on the bytes that a request holds besides its words: its
+// goroutine and gRPC's own memory.
 const overhead = 8 << 10
 
-// admit checks all of a request but its words, and sets aside the memory that it needs, a
-// seed counted as what it expands to; a request whose weights are not there is parked. No
-// size is used before it is checked.
+// admit checks everything in a request except its words, and reserves the memory that it
+// needs; a seed counts as the words that it expands to. A request whose weights are not loaded
+// is parked. No size is used before it is checked.
 //
-// A request takes, in this order, and gives back what it does not need any more:
+// A request acquires the following in this order, and releases what it no longer needs:
 //
-//	incoming  for its message, of size bytes        waits, and holds nothing
-//	parked    for its message, instead of incoming  where its weights are away; never waits
-//	a use     of the weights                        waits for their load, and holds parked
-//	memory    for the work, and the message         waits, and holds the use, and incoming or parked
+//	incoming  for its message of size bytes         waits, holding nothing
+//	parked    for its message, instead of incoming  if its weights are not loaded; never waits
+//	a use     of the weights                        waits for their load, holding parked
+//	memory    for the work and the message          waits, holding the use and incoming or parked
 //
-// Who has memory waits for the processor and for its caller to read, and for no more; who has
-// a use, for memory at most; so all uses end, and with them the wait of a load for room. And
-// who waits for a load has no memory that others need.
+// A request with memory waits only for the processor and for its caller to read; a request
+// with a use waits only for memory. So every use ends, and a load that waits for room gets it.
+// A request that waits for a load holds no memory that others need.
 func (e *evaluation) admit(ctx context.Context, j *job, size int64) error {
 	digest, err := parseDigest(j.Model)
 	if err != nil {
@@ -261,17 +264,17 @@ func (e *evaluation) admit(ctx context.Context, j *job, size int64) error {
 		return nil
 	}
 	return &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, RetryAfter: max(m.Took(), time.Millisecond),
-		Message: "there is no memory for another request that waits for its model to be loaded"}
+		Message: "too many requests wait for their models to be loaded; retry later"}
 }
 
-// check sets op, charge, in and out of j.
+// check checks the request and sets op, charge, in and out of j.
 func (e *evaluation) check(j *job) error {
 	if int64(j.Layer) >= int64(len(j.model.Plan.Ops)) {
 		return &wire.Error{Code: codes.NotFound, Reason: wire.ReasonLayerNotFound,
-			Message: fmt.Sprintf("layer %d of %d", j.Layer, len(j.model.Plan.Ops))}
+			Message: fmt.Sprintf("layer %d, want less than %d", j.Layer, len(j.model.Plan.Ops))}
 	}
 	if j.Rows == 0 {
-		return badRequest("no rows")
+		return badRequest("0 rows, want at least 1")
 	}
 	j.op = j.model.Plan.Ops[j.Layer]
 	var err error
@@ -293,29 +296,30 @@ func (e *evaluation) check(j *job) error {
 		j.received = len(j.in)
 	case j.Seed != nil:
 		if len(j.Seed.Key) != len(prg.Seed{}) {
-			return badRequest("a seed of %d bytes, want %d", len(j.Seed.Key), len(prg.Seed{}))
+			return badRequest("seed of %d bytes, want %d", len(j.Seed.Key), len(prg.Seed{}))
 		}
 		if j.Seed.First > math.MaxUint64-uint64(j.Rows-1) {
-			return badRequest("a seed whose index overflows")
+			return badRequest("seed index %d overflows after %d rows", j.Seed.First, j.Rows)
 		}
 	case j.Words == nil:
-		return badRequest("neither words nor a seed")
+		return badRequest("no input: want words, a seed or shared memory")
 	case int64(j.Words.Len()) != want:
 		return badLength(uint64(j.Words.Len()), want)
 	}
 	return nil
 }
 
-// charge is the bytes that a request holds of the service's memory.
+// charge is the bytes of the service's memory that a request reserves.
 type charge struct {
-	in  int64 // until its product is done: the words as they came, and as they go in
-	out int64 // until its answer, and all others of its product, are sent or given up
+	in  int64 // for the received words and the product's input, until the product is done
+	out int64 // for the answer, until all answers of the product are sent or given up
 }
 
 func (c charge) total() int64 { return c.in + c.out }
 
-// chargeOf returns what a request is charged, whose words, or whose answer's, are in
-// shared memory or else in messages. It returns a *wire.Error where a limit is passed.
+// chargeOf returns the charge of a request. sharedIn and sharedOut say whether the words of
+// the request and of its answer are in shared memory. It returns a *wire.Error if a limit is
+// exceeded.
 func (s *service) chargeOf(r ring.Ring, op plan.Op, rows uint32, sharedIn, sharedOut bool) (c charge, err error) {
 	tooLarge := func(format string, a ...any) (charge, error) {
 		return charge{}, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge, Message: fmt.Sprintf(format, a...)}
@@ -324,7 +328,7 @@ func (s *service) chargeOf(r ring.Ring, op plan.Op, rows uint32, sharedIn, share
 	// rows < 2^32 and a sample has at most 2^31 words (plan.MaxExtent).
 	in, out := int64(rows)*int64(op.InLen()), int64(rows)*int64(op.OutLen())
 	if most := wire.MaxPayload / width; in > most || out > most {
-		return tooLarge("%d rows of %d words in, %d out: want at most %d words each way", rows, op.InLen(), op.OutLen(), most)
+		return tooLarge("%d rows of %d words in and %d out, want at most %d words each way", rows, op.InLen(), op.OutLen(), most)
 	}
 	// out < 2^24 and a contraction has at most 2^16 terms (ring.MaxTerms).
 	if work, most := out*int64(op.Terms()), s.limits.MaxMultiplyAdds; work > most {
@@ -337,7 +341,9 @@ func (s *service) chargeOf(r ring.Ring, op plan.Op, rows uint32, sharedIn, share
 	if width != wordSize && !sharedOut {
 		encoded = out * width
 	}
-	c.in = wordSize*(in+in/8) + max(0, message-encoded) // see internal/pool.Size; out's part is for the message, meanwhile
+	// The pool rounds sizes up by at most an eighth (see internal/pool.Size). Memory for the
+	// encoded answer is charged to out but serves the message until the product is done.
+	c.in = wordSize*(in+in/8) + max(0, message-encoded)
 	c.out = overhead + wordSize*(out+out/8) + encoded
 	if most := s.memory.limit; c.total() > most {
 		return tooLarge("%d bytes of memory, want at most %d", c.total(), most)
@@ -345,8 +351,8 @@ func (s *service) chargeOf(r ring.Ring, op plan.Op, rows uint32, sharedIn, share
 	return c, nil
 }
 
-// checkPlan returns a *wire.Error for a plan with an operator that not even one
-// row can be asked of.
+// checkPlan returns a *wire.Error for a plan with an operator for which even a request of
+// one row would exceed a limit.
 func (s *service) checkPlan(p plan.Plan) error {
 	for i, op := range p.Ops {
 		var refused *wire.Error
@@ -357,7 +363,7 @@ func (s *service) checkPlan(p plan.Plan) error {
 	return nil
 }
 
-// answer evaluates an admitted request, answers it, and gives back what it holds.
+// answer evaluates an admitted request, answers it and releases what it holds.
 func (e *evaluation) answer(ctx context.Context, j *job) {
 	took := metrics.Request{Rows: int(j.Rows)}
 	fill := func(x ring.Matrix) error {
@@ -421,9 +427,9 @@ func (e *evaluation) answer(ctx context.Context, j *job) {
 	j.model.Metrics.Answered(took)
 }
 
-// waitForModel has a parked request wait until its weights are there and its memory is set
-// aside. It returns for how long it did, and how long the request may wait for the rest; 0:
-// as long as its policy has it.
+// waitForModel makes a parked request wait until its weights are loaded and its memory is
+// reserved. It returns how long that took and how long the request may still wait; 0: as long
+// as its policy says.
 func (e *evaluation) waitForModel(ctx context.Context, j *job, p *batch.Policy) (waited, timeout time.Duration, err error) {
 	timeout = time.Duration(min(j.TimeoutNS, math.MaxInt64))
 	if j.parked == 0 {
@@ -450,12 +456,12 @@ func (e *evaluation) waitForModel(ctx context.Context, j *job, p *batch.Policy) 
 			j.model.Release()
 			e.memory.Release(j.charge.total())
 		}
-		err = &wire.Error{Code: codes.DeadlineExceeded, Reason: wire.ReasonTimeout, Message: "the request waited for its model for too long"}
+		err = &wire.Error{Code: codes.DeadlineExceeded, Reason: wire.ReasonTimeout, Message: "the request timed out before its model was loaded"}
 	}
 	return waited, max(0, timeout-waited), err
 }
 
-// input fills x and lets go of the message.
+// input fills x and frees the message.
 func (j *job) input(x ring.Matrix) error {
 	r := j.model.Plan.Ring
 	if j.Seed == nil {
@@ -473,8 +479,8 @@ func (j *job) input(x ring.Matrix) error {
 	return nil
 }
 
-// fetch fills x from shared memory, which is read once: the caller may write to it, and what
-// is looked at is x.
+// fetch fills x from shared memory. It reads that once and checks the copy, as the caller may
+// write to it at any time.
 func (j *job) fetch(x ring.Matrix) (err error) {
 	j.copied += len(j.in)
 	touched := lane.Touch(func() {
@@ -488,7 +494,7 @@ func (j *job) fetch(x ring.Matrix) (err error) {
 
 // counts are totals of the requests that were answered with words.
 type counts struct {
-	requests, payload, copied atomic.Int64 // bytes: of words received and sent, and copied on the way
+	requests, payload, copied atomic.Int64 // payload: bytes received and sent; copied: bytes
 }
 
 func (c *counts) answered(sent, received, copied int) {

@@ -6,22 +6,22 @@ import (
 	"time"
 )
 
-// handshakeTimeout is how long a connection may take to say who it is of, and to begin
-// HTTP/2 or a direct stream.
+// handshakeTimeout is how long a connection may take for the handshake and to begin HTTP/2 or
+// a direct stream.
 const handshakeTimeout = 20 * time.Second
 
-// lateTimeout is how long it may from when the daemon drains on, which waits for it: who is
-// about to ask is still to be told that the daemon ends. Tests set it.
+// lateTimeout is the same limit once the daemon drains. The drain waits that long so that a
+// caller who is just connecting is still told that the daemon is shutting down. Tests set it.
 var lateTimeout = time.Second
 
-// greetings are the connections that have yet to do so.
+// greetings are the connections that have yet to begin HTTP/2 or a direct stream.
 type greetings struct {
 	mu    sync.Mutex
-	until time.Time // the latest that any may take; zero: no such time
+	until time.Time // the latest deadline of any connection; zero: no limit
 	open  map[*greeting]struct{}
 }
 
-// hurry gives all that are open, and all to come, so much time and no more.
+// hurry limits the time left to all open connections and to later ones.
 func (g *greetings) hurry(left time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -31,7 +31,7 @@ func (g *greetings) hurry(left time.Duration) {
 	}
 }
 
-// listen returns l with greetings for connections.
+// listen returns a listener whose connections are greetings.
 func (g *greetings) listen(l net.Listener) net.Listener { return greetingListener{l, g} }
 
 type greetingListener struct {
@@ -54,9 +54,10 @@ func (l greetingListener) Accept() (net.Conn, error) {
 	return g, nil
 }
 
-// greeting is a connection from when it is accepted until gRPC, which has set its deadline to
-// handshakeTimeout, takes that away again, as it does once HTTP/2 has begun, or someone else
-// has the connection. It is gRPC's alone: transport goes on with the connection in it.
+// greeting is a connection that has been accepted. It is in greetings until it is closed or its
+// deadline is cleared: gRPC sets a deadline of handshakeTimeout and clears it once HTTP/2 has
+// begun or transport has taken the connection over. Only gRPC uses the greeting; transport
+// uses the connection in it.
 type greeting struct {
 	net.Conn
 	of *greetings

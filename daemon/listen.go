@@ -22,7 +22,7 @@ import (
 	"github.com/securenets/securenets/internal/wire"
 )
 
-// ErrAddressInUse reports a socket that another process serves.
+// ErrAddressInUse reports a socket on which another process listens.
 var ErrAddressInUse = localsocket.ErrInUse
 
 // listen opens the unix socket at path and, where it is configured, the TLS listener.
@@ -53,34 +53,34 @@ func closeAll(listeners []net.Listener) {
 	}
 }
 
-// accessOf returns who may connect to the daemon's own socket.
+// accessOf returns who may connect to the daemon's unix socket.
 func accessOf(c config.Config) (localsocket.Access, error) {
 	mode, err := strconv.ParseUint(c.SocketMode, 8, 9)
 	return localsocket.Access{Mode: fs.FileMode(mode), Group: c.SocketGroup, UIDs: c.AllowedUIDs}, err
 }
 
-// stranger is told of a connection of who may not connect.
+// stranger logs and counts a connection of a user who may not connect.
 func (s *service) stranger(uid uint32, err error) {
 	s.log.Warn("caller turned away", "uid", uid, "error", err)
 	s.metrics.Refused(metrics.Stranger)
 }
 
-// transport finds out who connects, by a unix socket or by TLS, and shows calls the
-// connection that they came by, so that one can end it. On a unix socket nothing is
-// encrypted.
+// transport is the server's transport credentials. It identifies callers, on a unix socket or
+// over TLS, and gives each call its connection, so that the call can end it. Unix sockets are
+// not encrypted.
 type transport struct {
-	credentials.TransportCredentials             // of what this type leaves out
-	tls                              *tls.Config // nil: none
+	credentials.TransportCredentials             // for the methods that this type does not implement
+	tls                              *tls.Config // nil: no TLS
 	turnedAway                       func(from net.Addr, why error)
-	connections                      *atomic.Uint64 // so far
+	connections                      *atomic.Uint64 // unix connections so far
 	sharing                          *sharing
-	// direct takes a connection that is a direct stream, and its region, nil for none.
+	// direct serves a direct stream with its region, nil for none.
 	direct func(wire.Conn, *lane.Region, model.Owner, batch.Caller)
 }
 
-// caller is who calls, and the connection of the call. To the queue each connection of a
-// unix socket is a caller of its own, so that shares are between the programs of a user,
-// too; by TLS an owner has one share, whatever it opens.
+// caller identifies the caller and the connection of a call. On a unix socket each connection
+// counts as one caller in the queue, so that a user's programs share fairly too. Over TLS an
+// owner has one share, however many connections it opens.
 type caller struct {
 	credentials.CommonAuthInfo
 	owner model.Owner
@@ -90,8 +90,8 @@ type caller struct {
 
 func (caller) AuthType() string { return "securenets" }
 
-// ServerHandshake implements credentials.TransportCredentials. It takes direct streams away
-// from gRPC.
+// ServerHandshake implements credentials.TransportCredentials. Direct streams it serves
+// without gRPC.
 func (t transport) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	if g, ok := c.(*greeting); ok {
 		c = g.Conn
@@ -128,18 +128,19 @@ func (t transport) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, 
 	return c, caller{credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}, owner, c, name}, nil
 }
 
-// callerOf returns who makes a call: whose models it may use, and who it is to the queue.
+// callerOf returns the caller of a call: the owner, whose models it may use, and its name in
+// the queue.
 func callerOf(call context.Context) (model.Owner, batch.Caller, error) {
 	if p, ok := peer.FromContext(call); ok {
 		if c, ok := p.AuthInfo.(caller); ok {
 			return c.owner, c.name, nil
 		}
 	}
-	return "", "", errors.New("a call of nobody")
+	return "", "", errors.New("daemon: call without a caller")
 }
 
-// hangUp ends the connection of a call. Only then does gRPC let go of what the
-// caller does not read: the status of a call waits behind its answers.
+// hangUp ends the connection of a call. Ending the call alone would not free the answers that
+// the caller does not read: gRPC queues the call's status behind them.
 func hangUp(call context.Context) {
 	if p, ok := peer.FromContext(call); ok {
 		if c, ok := p.AuthInfo.(caller); ok {

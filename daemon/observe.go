@@ -18,11 +18,11 @@ import (
 	"github.com/securenets/securenets/kernels"
 )
 
-// devicePeriod is the time between two looks at the devices.
+// devicePeriod is the time between two checks of the devices. Tests set it.
 var devicePeriod = 10 * time.Second
 
-// setHealth sets that of the daemon and its service, and that of each device, which
-// is named "device/" and its name.
+// setHealth sets the health of the daemon, of its service, and of each device, under
+// "device/" and the device's name.
 func setHealth(status *health.Server, backend kernels.Backend, serving bool) {
 	v := healthOf(serving)
 	status.SetServingStatus("", v)
@@ -45,7 +45,7 @@ func healthOf(serving bool) healthpb.HealthCheckResponse_ServingStatus {
 	return healthpb.HealthCheckResponse_NOT_SERVING
 }
 
-// watchDevices keeps their health, until ctx ends.
+// watchDevices keeps the health of the devices up to date until ctx ends.
 func watchDevices(ctx context.Context, backend kernels.Backend, status *health.Server) {
 	tick := time.NewTicker(devicePeriod)
 	defer tick.Stop()
@@ -59,7 +59,7 @@ func watchDevices(ctx context.Context, backend kernels.Backend, status *health.S
 	}
 }
 
-// serveMetrics serves the figures over HTTP, if they are wanted, until stop is called.
+// serveMetrics serves the metrics over HTTP, if an address is configured, until stop is called.
 func (s *service) serveMetrics(c config.Metrics) (stop func(), err error) {
 	network, address, err := c.Address()
 	if err != nil || network == "" {
@@ -89,11 +89,11 @@ func (s *service) serveMetrics(c config.Metrics) (stop func(), err error) {
 	go func() {
 		defer close(served)
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			s.log.Error("metrics are no longer served", "error", err)
+			s.log.Error("metrics server failed", "error", err)
 		}
 	}()
 	return func() {
-		// Who reads the figures looks at the backend, which is closed soon.
+		// Requests in progress read the backend, which is closed soon.
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		if server.Shutdown(ctx) != nil {

@@ -8,22 +8,22 @@ import (
 	"github.com/securenets/securenets/daemon/model"
 )
 
-// pacer holds uploads to so many bytes a second of each caller.
+// pacer limits each caller's uploads to a rate.
 type pacer struct {
-	rate int64 // 0: as fast as they come
+	rate int64 // bytes a second; 0: no limit
 
 	mu   sync.Mutex
-	paid map[model.Owner]time.Time // when all bytes up to now are worked off
+	paid map[model.Owner]time.Time // when, at this rate, all bytes so far have been transferred
 }
 
-// take returns how long a caller's next bytes have to wait. They count from now on.
+// take counts a caller's next bytes and returns how long they must wait.
 func (p *pacer) take(o model.Owner, bytes int, now time.Time) time.Duration {
 	if p.rate == 0 {
 		return 0
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for other, until := range p.paid { // who has waited enough needs no entry
+	for other, until := range p.paid { // a time in the past limits nothing
 		if !until.After(now) {
 			delete(p.paid, other)
 		}
@@ -36,7 +36,7 @@ func (p *pacer) take(o model.Owner, bytes int, now time.Time) time.Duration {
 	return begin.Sub(now)
 }
 
-// pace waits until a caller may upload so many bytes more.
+// pace waits until a caller may upload the given number of bytes.
 func (s *service) pace(ctx context.Context, o model.Owner, bytes int) error {
 	wait := time.NewTimer(s.pacer.take(o, bytes, time.Now()))
 	defer wait.Stop()

@@ -29,8 +29,8 @@ import (
 	"github.com/securenets/securenets/kernels"
 )
 
-// service implements the protocol. Its methods return *wire.Error, or the error
-// of a context, and the interceptors make gRPC statuses of them.
+// service implements the protocol. Its methods return a *wire.Error, or the error
+// of a context, and the interceptors convert them to gRPC statuses.
 type service struct {
 	pb.UnimplementedSecureNetsServer
 
@@ -43,19 +43,19 @@ type service struct {
 	counts  [2]counts // by lane
 	metrics *metrics.Metrics
 	pacer   pacer
-	// max_bytes_in_flight is in three parts, for what is received, for what waits for its
-	// model to be loaded, and for what is admitted.
-	incoming *budget             // bytes of messages, from their first to when they are decoded
+	// The three parts of max_bytes_in_flight: for messages being received, for requests
+	// that wait for their model to be loaded, and for admitted requests.
+	incoming *budget             // bytes of messages, from the first byte until they are decoded
 	parked   *budget             // bytes of requests that wait for their model
 	memory   *budget             // bytes of requests: see charge
-	calls    *semaphore.Weighted // in progress
+	calls    *semaphore.Weighted // one for each call in progress
 	ready    chan struct{}       // closed once calls can be served
-	serving  atomic.Bool         // from then until it drains
-	draining context.Context     // done once no more are taken
+	serving  atomic.Bool         // true from then until the drain begins
+	draining context.Context     // done once the drain begins
 	directs  directs
 }
 
-// newService returns a service that has yet to be given a store and a batcher.
+// newService returns a service without store, batcher and policy, which the caller sets.
 func newService(l config.Limits, log *slog.Logger, backend string, draining context.Context) *service {
 	incoming, parked := incomingBytes(l), parkedBytes(l)
 	return &service{
@@ -70,18 +70,18 @@ func newService(l config.Limits, log *slog.Logger, backend string, draining cont
 	}
 }
 
-// incomingBytes returns the part of max_bytes_in_flight that is for messages.
+// incomingBytes returns the part of max_bytes_in_flight for messages being received.
 func incomingBytes(l config.Limits) int64 {
 	return max(uploadCopies*wire.MaxMessage, l.MaxBytesInFlight/4)
 }
 
-// parkedBytes returns the part of max_bytes_in_flight that is for requests which wait for
-// their model to be loaded.
+// parkedBytes returns the part of max_bytes_in_flight for requests that wait for their model
+// to be loaded.
 func parkedBytes(l config.Limits) int64 {
 	return max(overhead+wire.MaxMessage, l.MaxBytesInFlight/8)
 }
 
-// budget is memory that is set aside before it is used, and how much of it is.
+// budget is an amount that is reserved before it is used, and counts how much is reserved.
 type budget struct {
 	*semaphore.Weighted
 	limit int64
@@ -92,7 +92,7 @@ func newBudget(limit int64) *budget {
 	return &budget{Weighted: semaphore.NewWeighted(limit), limit: limit}
 }
 
-// Acquire waits for n bytes.
+// Acquire waits until n bytes are free and reserves them.
 func (b *budget) Acquire(ctx context.Context, n int64) error {
 	err := b.Weighted.Acquire(ctx, n)
 	if err == nil {
@@ -101,7 +101,7 @@ func (b *budget) Acquire(ctx context.Context, n int64) error {
 	return err
 }
 
-// TryAcquire is Acquire where it need not wait.
+// TryAcquire reserves n bytes if they are free. It does not wait.
 func (b *budget) TryAcquire(n int64) bool {
 	ok := b.Weighted.TryAcquire(n)
 	if ok {
@@ -110,7 +110,7 @@ func (b *budget) TryAcquire(n int64) bool {
 	return ok
 }
 
-// Release gives n bytes back.
+// Release gives n reserved bytes back.
 func (b *budget) Release(n int64) {
 	b.used.Add(-n)
 	b.Weighted.Release(n)
@@ -134,11 +134,11 @@ func shuttingDown() *wire.Error {
 	return &wire.Error{Code: codes.Unavailable, Reason: wire.ReasonShuttingDown, Message: "the daemon is shutting down"}
 }
 
-// enter takes a call, which ends with leave, or refuses it.
+// enter counts a call until leave, or refuses it.
 func (s *service) enter() (leave func(), err *wire.Error) {
 	if !s.calls.TryAcquire(1) {
 		s.metrics.Refused(wire.ReasonOverloaded)
-		return nil, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, Message: "too many calls at a time"}
+		return nil, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, Message: "too many concurrent calls; retry later"}
 	}
 	s.metrics.CallBegan()
 	return func() {
@@ -147,7 +147,7 @@ func (s *service) enter() (leave func(), err *wire.Error) {
 	}, nil
 }
 
-// tap is enter for a call of gRPC's, before anything of it but its headers is there.
+// tap is enter for a gRPC call. gRPC calls it when only the call's headers have been read.
 func (s *service) tap(ctx context.Context, _ *tap.Info) (context.Context, error) {
 	leave, err := s.enter()
 	if err != nil {
@@ -167,7 +167,7 @@ func (s *service) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo
 
 func (s *service) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	if !own(info.FullMethod) {
-		// A watch of the daemon's health has no end of its own.
+		// Health's Watch would not end by itself when the daemon drains.
 		ctx, cancel := context.WithCancel(stream.Context())
 		defer cancel()
 		defer context.AfterFunc(s.draining, cancel)()
@@ -176,7 +176,7 @@ func (s *service) stream(srv any, stream grpc.ServerStream, info *grpc.StreamSer
 	return s.call(stream.Context(), info.FullMethod, func() error { return handler(srv, stream) })
 }
 
-// endingStream is a stream with a context that ends earlier.
+// endingStream is a stream with a context of its own.
 type endingStream struct {
 	grpc.ServerStream
 	ctx context.Context
@@ -184,13 +184,13 @@ type endingStream struct {
 
 func (s *endingStream) Context() context.Context { return s.ctx }
 
-// own says whether a method is one of the protocol.
+// own reports whether a method belongs to the protocol.
 func own(method string) bool {
 	return strings.HasPrefix(method, "/"+pb.SecureNets_ServiceDesc.ServiceName+"/")
 }
 
-// call runs a handler once the daemon is ready. It keeps a panic from ending the
-// daemon, makes statuses of errors, and logs.
+// call runs a handler once the daemon is ready. It recovers panics, converts errors to
+// gRPC statuses, and counts and logs the call.
 func (s *service) call(ctx context.Context, method string, handler func() error) error {
 	start := time.Now()
 	if own(method) {
@@ -209,7 +209,7 @@ func (s *service) call(ctx context.Context, method string, handler func() error)
 		if ctx.Err() != nil {
 			err = status.FromContextError(ctx.Err()).Err()
 		}
-	} else if c := status.Code(err); c != codes.OK && c != codes.Canceled && c != codes.DeadlineExceeded && own(method) { // the caller has not just left
+	} else if c := status.Code(err); c != codes.OK && c != codes.Canceled && c != codes.DeadlineExceeded && own(method) { // not counted if the caller has left
 		s.metrics.Refused(metrics.Protocol)
 	}
 	s.metrics.Called(path.Base(method), status.Code(err).String())
@@ -217,8 +217,8 @@ func (s *service) call(ctx context.Context, method string, handler func() error)
 	return err
 }
 
-// report returns what a caller is told of an error, and as what it counts. What is
-// the daemon's own affair is logged; a panic's value is not, as it may hold a
+// report returns what the caller is told of an error, and the reason that metrics count.
+// Internal errors are logged, not told. A panic's value is not even logged, as it may hold a
 // caller's words.
 func (s *service) report(err error) (told *wire.Error, why wire.Reason) {
 	var reported *wire.Error
@@ -227,14 +227,14 @@ func (s *service) report(err error) (told *wire.Error, why wire.Reason) {
 	case errors.As(err, &reported):
 		return reported, reported.Reason
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		// At the end of the drain, or the caller is gone and does not read this.
+		// Either the drain cancelled the call, or the caller has gone and does not read this.
 		if s.draining.Err() != nil {
 			return shuttingDown(), wire.ReasonShuttingDown
 		}
 		return shuttingDown(), metrics.Cancelled
 	case errors.Is(err, kernels.ErrOutOfMemory):
-		s.log.Warn("no room on a device", "error", err)
-		return &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, Message: "no device has room for this now"}, wire.ReasonOverloaded
+		s.log.Warn("no device has room", "error", err)
+		return &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, Message: "no device has room for this request now; retry later"}, wire.ReasonOverloaded
 	case errors.As(err, &panicked):
 		s.log.Error("panic", "type", fmt.Sprintf("%T", panicked.Value), "stack", string(panicked.Stack))
 	default:
@@ -243,19 +243,19 @@ func (s *service) report(err error) (told *wire.Error, why wire.Reason) {
 	return &wire.Error{Code: codes.Internal, Reason: wire.ReasonInternal, Message: "internal error"}, wire.ReasonInternal
 }
 
-// inbox is what a stream's caller sends.
+// inbox receives the messages of a stream's caller.
 type inbox struct {
 	*service
 	ctx      context.Context
 	receiver *wire.Receiver
-	silent   *time.Timer   // runs while the rest of a message is to come
-	begun    chan int      // sizes of messages that have begun; closed after the last
-	read     chan struct{} // a token for each that was read
-	err      error         // why there are no more, set before begun is closed
+	silent   *time.Timer   // runs while the rest of a message is awaited
+	begun    chan int      // the size of each message that begins; closed after the last
+	read     chan struct{} // a token for each message that was read
+	err      error         // why begun was closed; set before that
 }
 
-// inbox returns that of a stream which is being handled. A goroutine waits for
-// messages, so that the handler can wait for other things too; it ends at the
+// inbox returns the inbox of the stream whose handler has ctx. A goroutine waits for
+// messages, so that the handler can wait for other events too. It ends at the
 // latest when the handler has returned.
 func (s *service) inbox(ctx context.Context) (*inbox, error) {
 	receiver, err := wire.NewReceiver(ctx)
@@ -287,8 +287,8 @@ func (s *service) inbox(ctx context.Context) (*inbox, error) {
 	return in, nil
 }
 
-// next waits for a message, until ctx ends, and returns its size; io.EOF after the
-// last. The message itself has yet to be received.
+// next waits until a message begins or ctx ends. It returns the size of the message, which
+// receive then reads; io.EOF after the last one.
 func (in *inbox) next(ctx context.Context) (size int, err error) {
 	select {
 	case size, ok := <-in.begun:
@@ -303,7 +303,7 @@ func (in *inbox) next(ctx context.Context) (size int, err error) {
 	}
 }
 
-// receive reads the message that next has announced to m; see service.receive.
+// receive reads the message that next has announced into m; see service.receive.
 func (in *inbox) receive(m any, size int, bytes int64) error {
 	if err := in.service.receive(in.ctx, in.receiver, in.silent, m, size, bytes); err != nil {
 		return err
@@ -315,9 +315,10 @@ func (in *inbox) receive(m any, size int, bytes int64) error {
 	return nil
 }
 
-// receive reads the message that from has announced to m, once there is memory for it,
-// of so many bytes, to be released by the caller. A message that does not come in time, by
-// the timer silent, costs its sender the connection: the memory is wanted by others.
+// receive waits until bytes of incoming memory are free, then reads the message of the given
+// size that from has announced into m. On success the caller must release the bytes. If the
+// message does not arrive before the timer silent runs out, its sender loses the connection,
+// as others need the memory.
 func (s *service) receive(ctx context.Context, from *wire.Receiver, silent *time.Timer, m any, size int, bytes int64) error {
 	if err := s.incoming.Acquire(ctx, bytes); err != nil {
 		return err
@@ -335,16 +336,16 @@ func (s *service) receive(ctx context.Context, from *wire.Receiver, silent *time
 	return nil
 }
 
-// What a caller does who stalls.
+// How a caller can stall.
 const (
 	stallSending = "does not send the rest of a message"
 	stallReading = "does not read answers"
 )
 
-// onStall returns a stopped timer that ends a call's connection, by hangUp, when it runs out.
+// onStall returns a stopped timer that calls hangUp when it runs out.
 func (s *service) onStall(hangUp func(), what string) *time.Timer {
 	t := time.AfterFunc(time.Hour, func() {
-		s.log.Warn("connection ended: its caller " + what)
+		s.log.Warn("connection closed: the caller " + what)
 		s.metrics.Refused(metrics.Stalled)
 		hangUp()
 	})
@@ -354,13 +355,13 @@ func (s *service) onStall(hangUp func(), what string) *time.Timer {
 
 func parseDigest(b []byte) (sealed.Digest, error) {
 	if len(b) != len(sealed.Digest{}) {
-		return sealed.Digest{}, badRequest("a digest of %d bytes, want %d", len(b), len(sealed.Digest{}))
+		return sealed.Digest{}, badRequest("digest of %d bytes, want %d", len(b), len(sealed.Digest{}))
 	}
 	return sealed.Digest(b), nil
 }
 
-// uploadCopies is how many times protobuf has the bytes of a message in memory
-// while it reads it: as they came, in one piece, and as its field.
+// uploadCopies is how many copies of a message's bytes are in memory while protobuf decodes
+// it: the received buffers, one contiguous copy, and the decoded field.
 const uploadCopies = 3
 
 // Upload implements the protocol.
@@ -374,9 +375,9 @@ func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.
 	if err != nil {
 		return err
 	}
-	var held int64 // of the memory for messages
+	var held int64 // bytes of incoming reserved for the current message
 	defer func() { s.incoming.Release(held) }()
-	idle := time.NewTimer(0) // until the upload has begun
+	idle := time.NewTimer(0) // replaced once the upload has begun
 	idle.Stop()
 	next := func(ctx context.Context) (*pb.UploadRequest, error) {
 		s.incoming.Release(held)
@@ -404,7 +405,7 @@ func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.
 		return err
 	}
 	if first == nil {
-		return badRequest("an upload without a message")
+		return badRequest("upload without a message")
 	}
 	digest, err := parseDigest(first.Digest)
 	if err != nil {
@@ -416,7 +417,7 @@ func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.
 	}
 	defer u.Close()
 	idle = time.AfterFunc(s.limits.StallTimeout(), func() {
-		u.Cancel(&wire.Error{Code: codes.DeadlineExceeded, Reason: wire.ReasonTimeout, Message: "the upload has stalled"})
+		u.Cancel(&wire.Error{Code: codes.DeadlineExceeded, Reason: wire.ReasonTimeout, Message: "the upload stalled"})
 	})
 	defer func() { idle.Stop() }()
 	begun := false
@@ -437,7 +438,7 @@ func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.
 		}
 		idle.Stop()
 		if m != nil && (len(m.Digest) > 0 || m.Size != 0 || m.Offset != 0) {
-			return badRequest("digest, size or offset in a message that is not the first")
+			return badRequest("digest, size or offset set in a message after the first")
 		}
 	}
 	if err := u.Finish(); err != nil {

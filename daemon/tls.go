@@ -15,9 +15,9 @@ import (
 )
 
 // ErrNoName reports a certificate that does not name exactly one caller.
-var ErrNoName = errors.New("daemon: the certificate names no one caller")
+var ErrNoName = errors.New("daemon: the certificate must name exactly one caller")
 
-// errNotAllowed reports a caller who is not among those that the configuration lists.
+// errNotAllowed reports a caller whom the configuration does not list.
 var errNotAllowed = errors.New("daemon: not among tls.allowed_names")
 
 // CallerName returns the caller that a certificate names: "uri:" and its URI, else "dns:"
@@ -38,8 +38,8 @@ func CallerName(cert *x509.Certificate) (string, error) {
 	return "", fmt.Errorf("%w: it has none", ErrNoName)
 }
 
-// listenTLS returns the listener that c asks for, and how TLS is spoken there; nil where it
-// asks for none.
+// listenTLS opens the TLS listener of c and returns its TLS configuration; nil if c has no
+// address to listen on.
 func listenTLS(c config.TLS) (net.Listener, *tls.Config, error) {
 	if c.Listen == "" {
 		return nil, nil, nil
@@ -58,7 +58,7 @@ func listenTLS(c config.TLS) (net.Listener, *tls.Config, error) {
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, nil, fmt.Errorf("daemon: tls: client_ca: %s has no certificate", c.ClientCA)
+		return nil, nil, fmt.Errorf("daemon: tls: client_ca: %s contains no PEM certificate", c.ClientCA)
 	}
 	secure := &tls.Config{
 		NextProtos:   wire.Protocols(),
@@ -66,7 +66,7 @@ func listenTLS(c config.TLS) (net.Listener, *tls.Config, error) {
 		ClientAuth:   tls.RequireAndVerifyClientCert,
 		ClientCAs:    roots,
 		MinVersion:   tls.VersionTLS13,
-		// Every connection shows its certificate, and the time that it is good for.
+		// Each connection must present its certificate, so that an expired one is refused.
 		SessionTicketsDisabled: true,
 		VerifyConnection: func(s tls.ConnectionState) error {
 			name, err := CallerName(s.PeerCertificates[0])
@@ -83,10 +83,10 @@ func listenTLS(c config.TLS) (net.Listener, *tls.Config, error) {
 	return l, secure, nil
 }
 
-// handshake finds out who connects by TLS, and whether for a direct stream.
+// handshake does the TLS handshake. It returns the caller, and whether a direct stream follows.
 func (t transport) handshake(c net.Conn) (_ *tls.Conn, owner model.Owner, direct bool, err error) {
 	if t.tls == nil {
-		return nil, "", false, errors.New("daemon: neither a unix socket nor TLS")
+		return nil, "", false, errors.New("daemon: connection that is neither a unix socket nor TLS")
 	}
 	secured, direct, err := wire.Handshake(c, t.tls)
 	if err != nil {
@@ -95,7 +95,7 @@ func (t transport) handshake(c net.Conn) (_ *tls.Conn, owner model.Owner, direct
 	state := secured.ConnectionState()
 	if len(state.VerifiedChains) == 0 {
 		secured.Close()
-		return nil, "", false, errors.New("daemon: a certificate that no one vouches for")
+		return nil, "", false, errors.New("daemon: client certificate not verified")
 	}
 	name, err := CallerName(state.PeerCertificates[0])
 	if err != nil {

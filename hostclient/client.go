@@ -136,7 +136,7 @@ func LoadTLS(certificate, key, ca string) (*tls.Config, error) {
 	}
 	c.RootCAs = x509.NewCertPool()
 	if !c.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("hostclient: %s has no certificate", ca)
+		return nil, fmt.Errorf("hostclient: %s contains no PEM certificate", ca)
 	}
 	return c, nil
 }

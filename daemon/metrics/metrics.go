@@ -1,13 +1,12 @@
 // Package metrics counts what the daemon does, for Prometheus. docs/operations.md
 // describes every metric.
 //
-// Names that begin with nv_ are those of Triton Inference Server, with its meaning and
-// units, so that what reads Triton's metrics reads these. All others are the daemon's
-// own.
+// Metrics whose names begin with nv_ have the names, meanings and units of Triton Inference
+// Server, so that Triton's tools can read them. All others are the daemon's own.
 //
-// Label values are bounded: digests by the models that are stored, all others by lists in
-// the program or by the hardware. Nothing that a caller chooses becomes a label, except
-// the digest of a stored model. No label says who a caller is.
+// Label values are bounded: digests by the stored models, all others by lists in the program
+// or by the hardware. Nothing that a caller chooses becomes a label, except the digest of a
+// stored model. No label identifies a caller.
 package metrics
 
 import (
@@ -26,18 +25,18 @@ import (
 	"github.com/securenets/securenets/internal/wire"
 )
 
-// Reasons of refusals beside those that the protocol names.
+// Reasons of refusals besides the protocol's own.
 const (
 	Cancelled wire.Reason = "CANCELLED" // the caller left before it was answered
-	Protocol  wire.Reason = "PROTOCOL"  // what came is not the protocol's, or exceeds a message
-	Stalled   wire.Reason = "STALLED"   // a connection whose caller did not read, or not send, for too long
-	Stranger  wire.Reason = "STRANGER"  // a connection of someone who may not call
+	Protocol  wire.Reason = "PROTOCOL"  // invalid or too large messages
+	Stalled   wire.Reason = "STALLED"   // a connection whose caller stopped reading or sending for too long
+	Stranger  wire.Reason = "STRANGER"  // a connection of someone who may not connect
 )
 
-// reasons are all values of the label; others count as INTERNAL.
+// reasons are all values of the label "reason"; any other counts as INTERNAL.
 var reasons = append([]wire.Reason{Cancelled, Protocol, Stalled, Stranger}, wire.Reasons...)
 
-// Reasons of Triton's for requests that failed.
+// Triton's reasons for failed requests.
 const (
 	tritonRejected  = "REJECTED"
 	tritonCancelled = "CANCELED"
@@ -45,17 +44,17 @@ const (
 	tritonOther     = "OTHER"
 )
 
-// Lane says where the words of requests and answers are.
+// Lane is where the words of a request and its answer travel.
 type Lane int
 
 const (
 	Frames Lane = iota // all in messages
-	Shared             // some in memory that the connection shares
+	Shared             // some in shared memory
 )
 
 func (l Lane) String() string { return [...]string{"frames", "shared"}[l] }
 
-// carried are the figures of a lane.
+// carried are the counters of a lane.
 type carried struct{ requests, received, sent, copied prometheus.Counter }
 
 // Metrics holds the metrics of one daemon. Methods may be called by several goroutines at
@@ -86,14 +85,14 @@ type Metrics struct {
 	models map[sealed.Digest]*Model
 }
 
-// native returns the options of a histogram with buckets that are at most a tenth
-// wider than the one before, as many as are needed, up to 160.
+// native returns the options of a native histogram: each bucket is at most a tenth wider
+// than the one before, and there are at most 160.
 func native(name, help string) prometheus.HistogramOpts {
 	return prometheus.HistogramOpts{
 		Name: name, Help: help,
 		NativeHistogramBucketFactor:    1.1,
 		NativeHistogramMaxBucketNumber: 160,
-		// With too many buckets they are reset, at most this often, or made wider.
+		// When there would be more buckets, they are reset, but at most this often, or widened.
 		NativeHistogramMinResetDuration: time.Hour,
 	}
 }
@@ -118,7 +117,7 @@ func New() *Metrics {
 	}
 
 	m.success = counters("nv_inference_request_success", "Requests answered with their product.", "model")
-	m.failure = counters("nv_inference_request_failure", "Requests for a model of their caller's that were not answered with a product, by reason.", "model", "reason")
+	m.failure = counters("nv_inference_request_failure", "Requests for a stored model that were not answered with a product, by reason.", "model", "reason")
 	m.rows = counters("nv_inference_count", "Samples in answered requests.", "model")
 	m.products = counters("nv_inference_exec_count", "Products computed; one has the samples of one request or of several.", "model")
 	m.requestUS = counters("nv_inference_request_duration_us", "Microseconds from the last byte of a request to the last byte of its answer, for answered requests.", "model")
@@ -143,7 +142,7 @@ func New() *Metrics {
 		m.refusals[r] = refusals.WithLabelValues(string(r))
 	}
 	m.uploads = counter("securenets_uploads_total", "Models made visible by an upload.")
-	m.loading = prometheus.NewHistogram(native("securenets_model_load_duration_seconds", "Time from when there was room for a model to when it was loaded, for successful loads."))
+	m.loading = prometheus.NewHistogram(native("securenets_model_load_duration_seconds", "Time to load a model once there was room for it, for successful loads."))
 	m.registry.MustRegister(m.loading)
 	m.loadsFailed = counter("securenets_model_load_failures_total", "Loads of models that failed.")
 	m.evictions = counter("securenets_model_evictions_total", "Evictions of models to make room for others.")
@@ -175,18 +174,18 @@ func (m *Metrics) Handler(log *slog.Logger) http.Handler {
 		MaxRequestsInFlight: 4,
 		ErrorLog:            slog.NewLogLogger(log.Handler(), slog.LevelError),
 		ErrorHandling:       promhttp.ContinueOnError,
-		// What promhttp counts of itself.
+		// For promhttp's metrics of itself.
 		Registry: m.registry,
 	})
 }
 
-// CallBegan and CallEnded count calls in progress.
+// CallBegan counts a call in progress until CallEnded.
 func (m *Metrics) CallBegan() { m.inProgress.Inc() }
 
-// CallEnded is CallBegan's counterpart.
+// CallEnded ends what CallBegan counted.
 func (m *Metrics) CallEnded() { m.inProgress.Dec() }
 
-// Called counts a call of a method that the daemon has.
+// Called counts a finished call. method must be one that the daemon implements.
 func (m *Metrics) Called(method, code string) { m.calls.WithLabelValues(method, code).Inc() }
 
 // Refused counts a call, request or connection that was refused.
@@ -198,10 +197,10 @@ func (m *Metrics) Refused(why wire.Reason) {
 	c.Inc()
 }
 
-// Uploaded counts a model that an upload made visible.
+// Uploaded counts a completed upload of a model.
 func (m *Metrics) Uploaded() { m.uploads.Inc() }
 
-// Loaded counts a model that was loaded, and how long that took.
+// Loaded counts a successful load of a model, and its duration.
 func (m *Metrics) Loaded(took time.Duration) { m.loading.Observe(took.Seconds()) }
 
 // LoadFailed counts a load that failed.
@@ -210,20 +209,19 @@ func (m *Metrics) LoadFailed() { m.loadsFailed.Inc() }
 // Evicted counts an eviction of a model.
 func (m *Metrics) Evicted() { m.evictions.Inc() }
 
-// Received counts a message of so many bytes, and how long it took to receive.
+// Received counts a message by its size in bytes and the time that it took to receive.
 func (m *Metrics) Received(bytes int, took time.Duration) {
 	m.received.Add(float64(bytes))
 	m.receiving.Observe(took.Seconds())
 }
 
-// Sent counts an answer with so many bytes of words, and how long it took to send.
+// Sent counts an answer by its bytes of words and the time that it took to send.
 func (m *Metrics) Sent(bytes int, took time.Duration) {
 	m.sent.Add(float64(bytes))
 	m.sending.Observe(took.Seconds())
 }
 
-// Carried counts an answered request by the lane that it took: bytes of words received,
-// sent and copied.
+// Carried counts an answered request in its lane: bytes of words received, sent and copied.
 func (m *Metrics) Carried(l Lane, received, sent, copied int) {
 	c := m.lanes[l]
 	c.requests.Inc()
@@ -247,7 +245,7 @@ type Model struct {
 	failure                            map[string]prometheus.Counter
 }
 
-// Model returns the metrics of a model, which the caller gives back with Drop.
+// Model returns the metrics of a model. The caller must call Drop.
 func (m *Metrics) Model(d sealed.Digest) *Model {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -271,8 +269,8 @@ func (m *Metrics) Model(d sealed.Digest) *Model {
 	return f
 }
 
-// Drop gives the metrics back; the last holder's Drop removes them. What requests in
-// flight count afterwards is not shown.
+// Drop ends one holder's use of the metrics; the last holder's Drop removes them. Requests in
+// flight may still count after that, but are not shown.
 func (f *Model) Drop() {
 	m := f.m
 	m.mu.Lock()
@@ -289,12 +287,12 @@ func (f *Model) Drop() {
 	}
 }
 
-// Request says how long an answered request took.
+// Request holds the size and times of an answered request.
 type Request struct {
 	Rows  int
-	Batch int // rows of the product, where this request stands for it; else 0
-	// Total is from the request's last byte to the last one of its answer; the
-	// others are parts of it.
+	Batch int // rows of the product, for one request of each product; 0 for the others
+	// Total is from the request's last byte to its answer's last byte; the others are parts
+	// of it.
 	Total, Input, Queue, Compute time.Duration
 }
 

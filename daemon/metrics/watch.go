@@ -6,23 +6,23 @@ import (
 	"github.com/securenets/securenets/kernels"
 )
 
-// Sources are read when the metrics are.
+// Sources provide the metrics that are read on each scrape.
 type Sources struct {
-	Ready   func() bool // calls are served
-	Waiting func() int  // requests for their product to begin
+	Ready   func() bool // whether calls are served
+	Waiting func() int  // requests whose product has yet to begin
 	Models  func() (stored int, bytes int64)
 	Loaded  func() Loaded
 	Backend kernels.Backend
 	// Messages, Parked and Requests are the three parts of max_bytes_in_flight.
 	Messages, Parked, Requests Budget
-	Shared                     Budget // memory that callers share
+	Shared                     Budget // memory shared with callers
 }
 
-// Loaded says how many models are loaded, and with how much memory.
+// Loaded is the number of loaded models and their memory.
 type Loaded struct {
-	Resident int   // models
-	Bytes    int64 // of their weights, and of what loads may take
-	Limit    int64 // the most
+	Resident int   // models loaded
+	Bytes    int64 // of their weights, and the most that loads in progress may take
+	Limit    int64 // on Bytes
 	Waiting  int   // models that wait for room
 }
 
@@ -32,7 +32,7 @@ type Budget interface {
 	Limit() int64
 }
 
-// Watch adds the metrics of s. It may be called once.
+// Watch adds the metrics of s. It may be called only once.
 func (m *Metrics) Watch(s Sources) { m.registry.MustRegister(watcher{s}) }
 
 type watcher struct{ Sources }
@@ -47,10 +47,10 @@ var (
 	stored   = describe("securenets_models", "Models stored.")
 	files    = describe("securenets_models_bytes", "Bytes of the files of stored models.")
 	models   = describe("securenets_models_resident", "Models loaded.")
-	unloaded = describe("securenets_models_waiting", "Models that requests wait for and that there is no room for yet.")
+	unloaded = describe("securenets_models_waiting", "Models that requests wait for and that have no room yet.")
 	taken    = describe("securenets_resident_bytes", "Bytes of loaded weights, and the most that loads in progress may take.")
 	limit    = describe("securenets_resident_limit_bytes", "Limit on securenets_resident_bytes.")
-	inFlight = describe("securenets_in_flight_bytes", "Bytes reserved for what is in flight, by part: messages, messages parked until their model is loaded, requests.", "part")
+	inFlight = describe("securenets_in_flight_bytes", "Bytes reserved in flight, by part: messages, messages parked until their model is loaded, requests.", "part")
 	most     = describe("securenets_in_flight_limit_bytes", "Limit on securenets_in_flight_bytes, by part.", "part")
 	shared   = describe("securenets_shared_memory_bytes", "Bytes of memory that callers share with the daemon.")
 	mostOf   = describe("securenets_shared_memory_limit_bytes", "Limit on securenets_shared_memory_bytes.")
@@ -61,7 +61,7 @@ var (
 	products = describe("securenets_backend_products_total", "Products computed by the backend, self-test included.")
 	samples  = describe("securenets_backend_samples_total", "Samples in the backend's products.")
 	mulAdds  = describe("securenets_backend_multiply_adds_total", "Multiply-adds over Z_M in the backend's products, padding counted.")
-	busy     = describe("securenets_backend_compute_seconds_total", "Time of the backend's products, summed over those that ran at the same time.")
+	busy     = describe("securenets_backend_compute_seconds_total", "Time spent in the backend's products; products that run at the same time each count.")
 
 	utilisation = describe("nv_gpu_utilization", "Fraction of the time that the device was busy, 0 to 1, whoever used it.", "gpu_uuid")
 	memory      = describe("nv_gpu_memory_total_bytes", "Bytes of the device's memory.", "gpu_uuid")
@@ -90,7 +90,7 @@ func (w watcher) Describe(to chan<- *prometheus.Desc) {
 func (w watcher) Collect(to chan<- prometheus.Metric) {
 	send := func(d *prometheus.Desc, t prometheus.ValueType, v float64, labels ...string) {
 		m, err := prometheus.NewConstMetric(d, t, v, labels...)
-		if err != nil { // a name of a device that is no text
+		if err != nil { // a device name that is not valid UTF-8
 			m = prometheus.NewInvalidMetric(d, err)
 		}
 		to <- m
@@ -130,7 +130,7 @@ func (w watcher) Collect(to chan<- prometheus.Metric) {
 	if !ok {
 		return
 	}
-	seen := map[string]bool{"": true} // figures without an ID would not say whose they are
+	seen := map[string]bool{"": true} // a device without an ID has no metrics by gpu_uuid
 	for _, d := range r.Report() {
 		labels := []string{d.Name, d.ID}
 		gauge(devReady, flag(d.Ready), labels...)

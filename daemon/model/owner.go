@@ -7,8 +7,7 @@ import (
 	"regexp"
 )
 
-// Owner is a caller as the transport has identified it. It is the name of the caller's
-// folder.
+// Owner is a caller as the transport has identified it, and the name of the caller's folder.
 type Owner string
 
 // User returns the owner for processes of a user of this machine.
@@ -23,5 +22,5 @@ func Certified(name string) Owner {
 
 var owners = regexp.MustCompile(`^(uid-[0-9]{1,10}|tls-[0-9a-f]{64})$`)
 
-// valid reports whether a folder's name is that of an owner.
+// valid reports whether a folder's name is an owner.
 func (o Owner) valid() bool { return owners.MatchString(string(o)) }

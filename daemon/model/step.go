@@ -1,5 +1,5 @@
 package model
 
-// step is told of each step that a restart can tell from the one before, once it is
-// done. Tests end the process at them.
+// step is called after each step whose effect a restart could see. Tests end the process
+// there.
 var step = func(string) {}

@@ -10,8 +10,8 @@ import (
 // Words lends vectors. Its zero value is ready; it may be used by several
 // goroutines at once.
 type Words struct {
-	// From, if not nil, is asked first. Its memory is what a backend's devices can access
-	// directly. It is bounded; what it has no room for comes from the heap.
+	// From, if not nil, is asked first: a backend's devices can access its memory directly. It is
+	// bounded; when it has no room, memory comes from the heap.
 	From kernels.Lender
 
 	heap pool.Of[uint32]
@@ -30,7 +30,7 @@ func (p *Words) Get(n int) []uint32 {
 	return p.heap.Get(n)
 }
 
-// Put takes back a vector that Get returned. Nobody may use it afterwards.
+// Put takes back a vector that Get returned. It must not be used afterwards.
 func (p *Words) Put(v []uint32) {
 	if cap(v) == 0 || p.From != nil && p.From.Reclaim(v) {
 		return
