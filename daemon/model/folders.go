@@ -11,8 +11,8 @@ import (
 	"github.com/securenets/securenets/internal/sealed"
 )
 
-// divide moves what lies in the state directory itself to the folder of the
-// daemon's own user, one file after the other: it can be cut off anywhere.
+// divide moves the files in the state directory itself to the folder of the daemon's own
+// user, one at a time. If it is interrupted, the next start completes it.
 func (s *Store) divide() error {
 	if err := os.MkdirAll(filepath.Join(s.o.Dir, callersName), 0o700); err != nil {
 		return err
@@ -51,7 +51,7 @@ func (s Space) path(d sealed.Digest, suffix string) string {
 	return filepath.Join(s.dir(), d.String()+suffix)
 }
 
-// makeDir makes the caller's folder, durably.
+// makeDir makes the caller's folder durably.
 func (s Space) makeDir() error {
 	if err := os.Mkdir(s.dir(), 0o700); err != nil {
 		if errors.Is(err, fs.ErrExist) {
@@ -62,7 +62,7 @@ func (s Space) makeDir() error {
 	return syncDir(filepath.Dir(s.dir()))
 }
 
-// spaces returns those of all callers that have a folder.
+// spaces returns the spaces of all callers that have a folder.
 func (s *Store) spaces() ([]Space, error) {
 	entries, err := os.ReadDir(filepath.Join(s.o.Dir, callersName))
 	if err != nil {
@@ -77,7 +77,7 @@ func (s *Store) spaces() ([]Space, error) {
 	return all, nil
 }
 
-// files returns the digests of a folder's files with a suffix.
+// files returns the digests of a folder's files that have the suffix.
 func files(dir, suffix string) ([]sealed.Digest, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -99,7 +99,7 @@ func files(dir, suffix string) ([]sealed.Digest, error) {
 	return found, nil
 }
 
-// syncDir makes names durable.
+// syncDir makes the names in a folder durable.
 func syncDir(path string) error {
 	d, err := os.Open(path)
 	if err != nil {

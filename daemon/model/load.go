@@ -23,8 +23,8 @@ import (
 )
 
 // Load makes the stored models visible and loads the pinned ones. Its error names a
-// pinned model that has no room or cannot be loaded. A damaged model is set aside and
-// logged.
+// pinned model that has no room or cannot be loaded. A damaged model is logged and put
+// aside.
 func (s *Store) Load(ctx context.Context) error {
 	spaces, err := s.spaces()
 	if err != nil {
@@ -49,15 +49,15 @@ func (s *Store) Load(ctx context.Context) error {
 	}
 	for _, d := range s.o.Pinned {
 		if !there[d] {
-			s.o.Log.Warn("no caller has a pinned model", "model", d)
+			s.o.Log.Warn("pinned model is not stored by any caller", "model", d)
 		}
 	}
 	return nil
 }
 
-// loadPinned loads models, what is large first: less has to be left for the last one's
-// load. What they hold shows only then, so one that has no room is tried before all others,
-// once.
+// loadPinned loads models, the largest first: loading takes more memory than holding, so less
+// must be left for the last load. How much a model holds is known only once it is loaded, so
+// one that finds no room is tried once more, before all others.
 func (s *Store) loadPinned(ctx context.Context, all []*Model) error {
 	slices.SortStableFunc(all, func(a, b *Model) int { return cmp.Compare(b.need, a.need) })
 	first := map[*Model]bool{}
@@ -69,7 +69,7 @@ func (s *Store) loadPinned(ctx context.Context, all []*Model) error {
 		case err == nil:
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.As(err, &refused) && refused.Reason == wire.ReasonModelNotFound: // damaged, and put aside
+		case errors.As(err, &refused) && refused.Reason == wire.ReasonModelNotFound: // it was damaged, and put aside
 		case refused != nil && refused.Reason == wire.ReasonTooLarge && i > 0 && !first[m]:
 			first[m] = true
 			for _, other := range all[:i] {
@@ -87,15 +87,15 @@ func (s *Store) loadPinned(ctx context.Context, all []*Model) error {
 	return nil
 }
 
-// hold loads a model and lets it be.
+// hold loads a model.
 func (s *Store) hold(ctx context.Context, m *Model) error {
 	u := s.residency.use(m, false)
 	defer u.Release()
 	return u.Wait(ctx)
 }
 
-// Warm loads the models that there is room for, the most recently used first, until ctx
-// ends. It takes no room that others wait for.
+// Warm loads models, the most recently used first, as long as there is room, until ctx ends.
+// It takes no room that a request's load waits for.
 func (s *Store) Warm(ctx context.Context) {
 	for _, m := range s.byUse() {
 		if ctx.Err() != nil {
@@ -105,7 +105,7 @@ func (s *Store) Warm(ctx context.Context) {
 	}
 }
 
-// byUse returns the models, the last used first.
+// byUse returns the models, the most recently used first.
 func (s *Store) byUse() []*Model {
 	s.mu.Lock()
 	all := slices.Collect(maps.Values(s.models))
@@ -132,15 +132,15 @@ func (s Space) find() error {
 				return err
 			}
 		default:
-			s.s.o.Log.Error("stored model not usable", "owner", s.owner, "model", d, "error", err)
+			s.s.o.Log.Error("cannot use stored model", "owner", s.owner, "model", d, "error", err)
 		}
 	}
 	return nil
 }
 
-// putAside renames the file of a model that is not visible, for why.
+// putAside renames the file of a model that is damaged, for the reason why, and not visible.
 func (s Space) putAside(d sealed.Digest, why error) error {
-	s.s.o.Log.Error("damaged model set aside", "owner", s.owner, "model", d, "error", why)
+	s.s.o.Log.Error("damaged model put aside", "owner", s.owner, "model", d, "error", why)
 	if err := os.Rename(s.path(d, modelSuffix), s.path(d, badSuffix)); err != nil {
 		return err
 	}
@@ -150,10 +150,10 @@ func (s Space) putAside(d sealed.Digest, why error) error {
 	return err
 }
 
-// errDamaged reports a file whose bytes are not the model that it is named after.
-var errDamaged = errors.New("not the model that it is named after")
+// errDamaged reports a file whose content does not match its digest or is not a sealed model.
+var errDamaged = errors.New("not the model of this digest")
 
-// open returns a model of which only the plan is read, and no word is known to be good.
+// open returns a model after reading only its plan. Its digest and words are not checked yet.
 func (s Space) open(d sealed.Digest, suffix string) (*Model, error) {
 	f, err := os.Open(s.path(d, suffix))
 	if err != nil {
@@ -165,7 +165,7 @@ func (s Space) open(d sealed.Digest, suffix string) (*Model, error) {
 		return nil, err
 	}
 	if info.Size() > s.s.o.MaxBytes {
-		return nil, fmt.Errorf("model of %d bytes, at most %d", info.Size(), s.s.o.MaxBytes)
+		return nil, fmt.Errorf("model of %d bytes, want at most %d", info.Size(), s.s.o.MaxBytes)
 	}
 	p, err := sealed.ReadPlan(f, info.Size())
 	if errors.Is(err, sealed.ErrInvalid) {
@@ -180,14 +180,14 @@ func (s Space) open(d sealed.Digest, suffix string) (*Model, error) {
 	}, nil
 }
 
-// read is residency's: it returns the products of a model's file. Errors that callers
-// are to know are *wire.Error. A stored model that is damaged is put aside.
+// read loads a model's file for the residency and returns its products. Errors that callers
+// should see are *wire.Error. A stored model that is damaged is put aside.
 func (s *Store) read(ctx context.Context, m *Model) ([]plan.Product, error) {
 	products, err := s.loadFile(ctx, m)
 	switch {
 	case err == nil, ctx.Err() != nil:
 		return products, err
-	case m.suffix == uploadSuffix: // Finish says what it means
+	case m.suffix == uploadSuffix: // Finish interprets it
 		return nil, err
 	case errors.Is(err, errDamaged):
 		return nil, s.retire(ctx, m, err)
@@ -195,33 +195,33 @@ func (s *Store) read(ctx context.Context, m *Model) ([]plan.Product, error) {
 		return nil, err
 	case errors.Is(err, kernels.ErrOutOfMemory):
 		return nil, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, RetryAfter: time.Second, Message: "no device has room for the weights now"}
-	case errors.Is(err, fs.ErrNotExist): // it is being removed
+	case errors.Is(err, fs.ErrNotExist): // the model is being removed
 		return nil, NotFound(m.Digest)
 	case errors.As(err, new(*fs.PathError)):
 		return nil, m.space.storage("load", m.Digest, err)
 	}
-	s.o.Log.Error("model not loaded", "owner", m.space.owner, "model", m.Digest, "error", err)
+	s.o.Log.Error("cannot load model", "owner", m.space.owner, "model", m.Digest, "error", err)
 	return nil, &wire.Error{Code: codes.Internal, Reason: wire.ReasonInternal, Message: "cannot load the model"}
 }
 
-// retire puts a visible model aside that was found damaged, and returns what callers
-// are told.
+// retire puts a visible model that was found damaged aside and returns the error for callers.
 func (s *Store) retire(ctx context.Context, m *Model, why error) error {
 	d := m.Digest
-	// A removal does not wait for loads, nor an upload of a model that is visible: it ends.
-	// An upload of what is to be in this one's place does.
+	// This runs within a load, so nothing that it waits for may wait for a load. A removal does
+	// not, and an upload of a visible model ends at once. An upload of a new copy, once this model
+	// is gone, may: the claim then fails instead of waiting.
 	mine, err := m.space.claim(ctx, d, func(error) {}, m)
 	if err != nil {
 		return err
 	}
 	defer m.space.free(d, mine)
 	if !s.forget(m) {
-		return NotFound(d) // removed meanwhile; what has its name now is another one
+		return NotFound(d) // removed meanwhile; its name may belong to a new model now
 	}
 	if err := m.space.putAside(d, why); err != nil {
 		return m.space.storage("put aside", d, err)
 	}
-	return &wire.Error{Code: codes.NotFound, Reason: wire.ReasonModelNotFound, Message: "model " + d.String() + " was damaged on disk: upload it again"}
+	return &wire.Error{Code: codes.NotFound, Reason: wire.ReasonModelNotFound, Message: "model " + d.String() + " was damaged on disk; upload it again"}
 }
 
 // loadFile reads a whole model, checks it and loads its weights.
@@ -244,7 +244,7 @@ func (s *Store) loadFile(ctx context.Context, m *Model) (products []plan.Product
 		return nil, err
 	}
 	defer f.Close()
-	b := make([]byte, m.Bytes+1) // one byte more than are to be there
+	b := make([]byte, m.Bytes+1) // one more than expected, to notice a longer file
 	n, err := io.ReadFull(f, b)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil, err
@@ -252,7 +252,7 @@ func (s *Store) loadFile(ctx context.Context, m *Model) (products []plan.Product
 	b = b[:n]
 	step("load: file read")
 	if sum := sealed.Sum(b); sum != m.Digest {
-		return nil, fmt.Errorf("%w: its digest is %v", errDamaged, sum)
+		return nil, fmt.Errorf("%w: the content has digest %v", errDamaged, sum)
 	}
 	content, err := sealed.Parse(b)
 	if err != nil {
@@ -261,7 +261,7 @@ func (s *Store) loadFile(ctx context.Context, m *Model) (products []plan.Product
 	if err := s.o.Check(content.Plan); err != nil {
 		return nil, err
 	}
-	if content.Plan.Ring != m.Plan.Ring || !slices.Equal(content.Plan.Ops, m.Plan.Ops) { // which requests are checked against
+	if content.Plan.Ring != m.Plan.Ring || !slices.Equal(content.Plan.Ops, m.Plan.Ops) { // requests are checked against m.Plan
 		return nil, fmt.Errorf("%w: its plan has changed", errDamaged)
 	}
 	for i, w := range content.Weights {
@@ -275,15 +275,15 @@ func (s *Store) loadFile(ctx context.Context, m *Model) (products []plan.Product
 	return products, nil
 }
 
-// panicked logs a panic of a load, without its value, which may hold words, and returns what
-// it is for callers. It ends the load, not the daemon.
+// panicked logs a panic of a load, without its value, which may hold words, and returns the
+// error for callers.
 func (s *Store) panicked(m *Model, v any) error {
 	s.o.Log.Error("panic", "owner", m.space.owner, "model", m.Digest, "type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
 	return &wire.Error{Code: codes.Internal, Reason: wire.ReasonInternal, Message: "cannot load the model"}
 }
 
-// needOf returns the most bytes that loading a model takes: its file, the words in it,
-// and what a backend holds.
+// needOf returns the most bytes that loading a model takes: its file, its decoded words and
+// what a backend holds.
 func needOf(size int64, p plan.Plan) int64 {
 	need := 2 * size
 	for _, op := range p.Ops {
@@ -292,7 +292,7 @@ func needOf(size int64, p plan.Plan) int64 {
 	return need
 }
 
-// heldBytes returns what a backend holds for a product.
+// heldBytes returns the bytes that a backend holds for a product.
 func heldBytes(p plan.Product, op plan.Op) int64 {
 	if s, ok := p.(kernels.Sized); ok {
 		return s.Bytes()
@@ -300,11 +300,12 @@ func heldBytes(p plan.Product, op plan.Op) int64 {
 	return loadedBytes(op)
 }
 
-// loadedBytes returns the most bytes that a backend holds for an operator. A
-// backend has 16 bytes a weight; or a byte modulo each prime, with zeros between:
-// the outputs of each group are filled up to 32, and the channels of each place
-// of a kernel to 4; or the words, and on a device the place of each term and 16
-// bytes a weight, with terms filled up to 16 and outputs to 4.
+// loadedBytes returns the most bytes that any backend holds for an operator: the largest of
+//   - 16 bytes a weight;
+//   - a byte a weight for each prime, with the outputs of each group padded to a multiple of
+//     32, and the channels of each kernel position to a multiple of 4;
+//   - the words and, on a device, 16 bytes for the position of each term and 16 bytes a
+//     weight, with terms padded to a multiple of 16 and outputs to a multiple of 4.
 func loadedBytes(op plan.Op) int64 {
 	groups, run := 1, op.Terms()
 	if op.Kind == plan.KindConv2D {

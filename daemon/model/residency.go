@@ -18,27 +18,27 @@ import (
 	"github.com/securenets/securenets/internal/wire"
 )
 
-// residency keeps the weights of models in a backend, within a budget of bytes in
-// which a load counts, from before it begins, with the most that it may take.
+// residency keeps the weights of models in a backend, within a budget of bytes. A load counts,
+// from before it begins, with the most bytes that it may take.
 //
 //	absent ──use──▶ waiting ──room──▶ loading ──▶ resident ──▶ leaving ──▶ absent
 //
-// A model is loaded when someone uses it, once for all who wait for it. Waiting loads
-// are given room in turn: first one of the owner who was given some least recently,
-// and of one owner's the one that was asked for first.
+// A model is loaded when it is used, once for all uses that wait for it. Waiting loads get
+// room in turn: the owner whose last load got room least recently goes first, and an owner's
+// loads go in the order in which they were asked for.
 //
-// To make room the least recently used model leaves, of those that nobody uses; where
-// all are in use, the one that has been resident for longest: it takes no new uses,
-// which wait for its next load, and is gone with the last one that it has. A model
-// that was loaded for a request may stay for patience times as long as its load took, or
-// the slowest of those that it made leave or that were loaded while it waited: so of the
-// time at most 1 part in 1 + patience goes into loads, however many models take turns,
-// none waits for ever, and small ones have as much of the time as large ones.
-// Pinned models never leave.
+// To make room, the least recently used of the idle models leaves. If all are in use, the
+// model leaves that has been resident for longest: it takes no new uses, which wait for its
+// next load, and is freed when its last use ends. A model that was loaded for a request may
+// stay for patience times the longest of these: its own load, the loads of the models that it
+// made leave, and the loads that ran while it waited. So loads take at most 1 part in
+// 1 + patience of the time, however many models take turns; no model waits forever; and small
+// models get as much time as large ones. Pinned models never leave.
 //
-// An owner pays for what it makes others load again: once a load of its has made a model
-// of another owner's leave, whatever asked for it and whatever came of it, none does
-// so again before the load could have had its stay. Loads of others go first meanwhile.
+// An owner pays for making others load again. If a load of its evicts another owner's model,
+// no load of this owner may do so again before the time that the load's model could have
+// stayed has passed, whether or not a request asked for the load and whatever its result.
+// Meanwhile other owners' loads go first.
 type residency struct {
 	budget     int64
 	maxWaiting func(sealed.Digest) int // uses of one model that may wait
@@ -49,45 +49,48 @@ type residency struct {
 
 	ctx    context.Context // of loads
 	cancel context.CancelFunc
-	work   sync.WaitGroup // loads, and weights that are let go of
+	work   sync.WaitGroup // loads, and weights being freed
 
 	mu       sync.Mutex
-	taken    int64 // bytes of weights that are there, and of what loads may take
-	leaving  int64 // of these, of weights that leave
-	pinned   int64 // of these, of weights that never do
-	resident []*weights
-	queue    []*load             // that wait for room, as they were asked for
-	loading  int                 // loads that have room
-	served   map[Owner]uint64    // the number of the owner's last load that was given room
-	loads    uint64              // that were given room so far
-	debts    map[Owner]time.Time // until when the owner's loads make no model of others' leave
-	timer    *time.Timer         // for when the next model may leave
+	taken    int64               // bytes of weights held, and the most that loads in progress may take
+	leaving  int64               // bytes of taken whose weights are leaving
+	pinned   int64               // bytes of taken whose weights never leave
+	resident []*weights          // in the order of their loads
+	queue    []*load             // loads that wait for room, in the order in which they were asked for
+	loading  int                 // loads in progress
+	served   map[Owner]uint64    // value of loads when the owner's last load got room
+	loads    uint64              // loads that have got room so far
+	debts    map[Owner]time.Time // until when the owner's loads may not evict models of others
+	timer    *time.Timer         // runs out when the next model may leave
 	closed   bool
 }
 
-// patience is how often the duration of its load a model may stay.
+// patience is the time that a model may stay, as a multiple of its load's duration.
 const patience = 4
 
-// weights are those of a model that are in the backend. What changes is guarded by
+// weights are a model's weights in the backend. Fields that change are guarded by
 // residency.mu.
 type weights struct {
 	model    *Model
 	products []plan.Product
 	bytes    int64
 	users    int
-	until    time.Time // it may stay
+	until    time.Time // may stay until then
 	leaving  bool
 }
 
-// load is that of one model, for all who wait for it.
+// load is a load of one model, for all uses that wait for it.
 type load struct {
-	model   *Model
-	waiters int           // guarded by residency.mu
-	asked   bool          // by a request; guarded by residency.mu
-	slowest time.Duration // load of a model that left for it, or that came before it; guarded by residency.mu
-	owes    bool          // a model of another owner's left for it; guarded by residency.mu
-	done    chan struct{} // closed once one of what follows is set
-	weights *weights      // of which the waiters are users
+	model *Model
+
+	// Guarded by residency.mu.
+	waiters int
+	asked   bool          // a request waits, or has waited, for it
+	slowest time.Duration // longest load of a model that left for it, or that ran while it waited
+	owes    bool          // another owner's model left for it
+
+	done    chan struct{} // closed once weights or err is set
+	weights *weights      // used by the waiters
 	err     error
 }
 
@@ -109,7 +112,7 @@ func newResidency(o Options, read func(ctx context.Context, m *Model) ([]plan.Pr
 	return r
 }
 
-// close ends loads and lets go of all weights, of those in use with their last use.
+// close ends loads and frees all weights; those in use are freed by their last Release.
 func (r *residency) close() {
 	r.mu.Lock()
 	r.closed = true
@@ -126,19 +129,20 @@ func (r *residency) close() {
 	r.work.Wait()
 }
 
-// Use gives one user a model's weights, from a successful Take or Wait until Release. It
+// Use is one use of a model's weights, from a successful Take or Wait until Release. It
 // belongs to one goroutine.
 type Use struct {
 	*Model
 	r       *residency
 	request bool
-	w       *weights // nil: it has none
+	w       *weights // nil: the use has not begun
 }
 
-// use returns a use of a model, for a request or not, that has yet to begin.
+// use returns a use of a model, which has yet to begin. request says whether it is for a
+// request.
 func (r *residency) use(m *Model, request bool) *Use { return &Use{Model: m, r: r, request: request} }
 
-// Took returns how long the model's last load took, 0 if there was none.
+// Took returns the duration of the model's last load, 0 if there was none.
 func (u *Use) Took() time.Duration {
 	u.r.mu.Lock()
 	defer u.r.mu.Unlock()
@@ -152,7 +156,7 @@ func (u *Use) Take() bool {
 	return u.take()
 }
 
-// take is Take. r.mu is held.
+// take is Take with r.mu held.
 func (u *Use) take() bool {
 	if w := u.weights; w != nil {
 		w.users++
@@ -162,10 +166,9 @@ func (u *Use) take() bool {
 	return u.w != nil
 }
 
-// Wait begins the use once the weights are loaded, and has them loaded if they are not.
-// It waits until then or until ctx ends. Its error is that of ctx or of the load: a
-// *wire.Error if callers should see it, for example for a model that is gone or that too
-// many requests wait for.
+// Wait begins the use once the weights are loaded. It starts their load if necessary, and
+// waits for it until ctx ends. Its error is ctx's or the load's: a *wire.Error if callers
+// should see it, for example if the model was removed or too many requests wait for it.
 func (u *Use) Wait(ctx context.Context) error {
 	l, err := u.join()
 	if l == nil {
@@ -181,7 +184,8 @@ func (u *Use) Wait(ctx context.Context) error {
 	}
 }
 
-// join takes the weights, or returns their load, that the use waits for from now on.
+// join begins the use if the weights are loaded. Otherwise it returns their load, of which the
+// use is now a waiter.
 func (u *Use) join() (*load, error) {
 	r := u.r
 	r.mu.Lock()
@@ -197,7 +201,7 @@ func (u *Use) join() (*load, error) {
 		u.load = r.enqueue(u.Model)
 	case u.load.waiters >= r.maxWaiting(u.Digest):
 		return nil, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, RetryAfter: max(u.took, time.Millisecond),
-			Message: fmt.Sprintf("%d requests wait for the model to be loaded", r.maxWaiting(u.Digest))}
+			Message: fmt.Sprintf("%d requests wait for this model to be loaded already; retry later", r.maxWaiting(u.Digest))}
 	}
 	l := u.load
 	l.waiters++
@@ -212,7 +216,7 @@ func (u *Use) leave(l *load) {
 	r.mu.Lock()
 	select {
 	case <-l.done:
-		u.w = l.weights // meanwhile
+		u.w = l.weights // the load has ended meanwhile
 	default:
 		r.giveUp(l)
 	}
@@ -234,7 +238,7 @@ func (u *Use) Release() {
 	w.users--
 	gone := w.leaving && w.users == 0
 	if w.users == 0 && !gone {
-		r.schedule() // which may have it leave
+		r.schedule() // these weights may leave now
 	}
 	r.mu.Unlock()
 	if gone {
@@ -242,19 +246,20 @@ func (u *Use) Release() {
 	}
 }
 
-// giveUp lets a waiter go. A load that has no other, and that has not begun, is not
-// wanted any more. r.mu is held.
+// giveUp removes a waiter. It cancels a load that has no other waiter and has not begun. r.mu
+// must be held.
 func (r *residency) giveUp(l *load) {
 	l.waiters--
 	if i := slices.Index(r.queue, l); l.waiters == 0 && i >= 0 {
 		r.queue = slices.Delete(r.queue, i, i+1)
 		r.charge(l, l.model.took, time.Now())
 		l.end(context.Canceled)
-		r.schedule() // for those behind it
+		r.schedule() // the next load may have room
 	}
 }
 
-// enqueue puts a load of a model in the queue, where schedule finds it. r.mu is held.
+// enqueue puts a load of a model in the queue. The caller must call schedule. r.mu must be
+// held.
 func (r *residency) enqueue(m *Model) *load {
 	l := &load{model: m, done: make(chan struct{})}
 	m.load = l
@@ -262,7 +267,7 @@ func (r *residency) enqueue(m *Model) *load {
 	return l
 }
 
-// warm loads a model if there is room for it that nobody waits for, and waits for that.
+// warm loads a model, and waits for it, if there is room that no other load waits for.
 func (r *residency) warm(ctx context.Context, m *Model) {
 	r.mu.Lock()
 	if m.gone || r.closed || m.weights != nil || m.load != nil || len(r.queue) > 0 || r.taken+m.need > r.budget {
@@ -278,7 +283,7 @@ func (r *residency) warm(ctx context.Context, m *Model) {
 	}
 }
 
-// unload has a model leave, pinned or not.
+// unload makes a model leave, pinned or not.
 func (r *residency) unload(m *Model) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -287,7 +292,7 @@ func (r *residency) unload(m *Model) {
 	}
 }
 
-// drop makes a model one that is not to be used any more.
+// drop makes a model leave for good: it takes no more uses.
 func (r *residency) drop(m *Model) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -304,8 +309,8 @@ func (r *residency) drop(m *Model) {
 	}
 }
 
-// schedule begins the loads that there is room for, and makes room for the next one.
-// It is called at whatever may let a load begin. r.mu is held.
+// schedule begins the loads that have room, and makes room for the next one. It must be called
+// after every change that may let a load begin. r.mu must be held.
 func (r *residency) schedule() {
 	now := time.Now()
 	for !r.closed && len(r.queue) > 0 {
@@ -314,7 +319,7 @@ func (r *residency) schedule() {
 		m := l.model
 		if m.need > r.budget-r.pinned {
 			r.queue = slices.Delete(r.queue, i, i+1)
-			l.end(tooLarge("loading the model takes up to %d bytes, of which there are %d", m.need, r.budget-r.pinned))
+			l.end(tooLarge("loading the model may take %d bytes, but at most %d are available", m.need, r.budget-r.pinned))
 			continue
 		}
 		if !r.room(l, now) {
@@ -329,12 +334,12 @@ func (r *residency) schedule() {
 	}
 	r.timer.Stop()
 	if r.loading == 0 {
-		clear(r.served) // nobody is ahead of anybody
+		clear(r.served) // nothing waits or loads: all owners are equal again
 	}
 	maps.DeleteFunc(r.debts, func(_ Owner, until time.Time) bool { return !until.After(now) })
 }
 
-// next returns which load of the queue's is next. r.mu is held.
+// next returns the index in the queue of the load that is next. r.mu must be held.
 func (r *residency) next(now time.Time) int {
 	at := 0
 	for i, l := range r.queue {
@@ -351,17 +356,17 @@ func (r *residency) next(now time.Time) int {
 	return at
 }
 
-// room reports whether there is room for a load. Where there is none, it has models
-// leave, or sets the timer for when one may. r.mu is held.
+// room reports whether there is room for a load. If there is none, it makes models leave, or
+// sets the timer for when one may. r.mu must be held.
 func (r *residency) room(l *load, now time.Time) bool {
 	m := l.model
 	for r.taken-r.leaving+m.need > r.budget {
 		if r.loading > 0 {
-			return false // which leave more than they take now
+			return false // loads in progress take less once they are done
 		}
 		w, at := r.victim(m.space.owner, now)
 		if w == nil {
-			for _, other := range r.queue { // who may be next once its debt is paid
+			for _, other := range r.queue { // a load may become the next one when its owner's debt ends
 				if debt := r.debts[other.model.space.owner]; debt.After(now) && debt.Before(at) {
 					at = debt
 				}
@@ -381,10 +386,10 @@ func (r *residency) room(l *load, now time.Time) bool {
 	return r.taken+m.need <= r.budget
 }
 
-// victim returns the weights that are to leave next for a load of an owner's, or else when
-// there may be some, zero if it is not for the clock to say. r.mu is held.
+// victim returns the weights that should leave next for a load of an owner. If none may leave
+// now, it returns when some may; zero if that does not depend on time. r.mu must be held.
 func (r *residency) victim(o Owner, now time.Time) (next *weights, at time.Time) {
-	for _, w := range r.resident { // the first are there for longest
+	for _, w := range r.resident { // the longest resident first
 		until := w.until
 		if debt := r.debts[o]; w.model.space.owner != o && debt.After(until) {
 			until = debt
@@ -402,8 +407,8 @@ func (r *residency) victim(o Owner, now time.Time) (next *weights, at time.Time)
 	return next, at
 }
 
-// charge has the owner of a load that is over, and took so long, pay for the models of
-// others that left for it. It returns until when. r.mu is held.
+// charge makes the owner of a finished load pay if models of others left for it. It returns
+// until when the loaded model may stay and the debt lasts. r.mu must be held.
 func (r *residency) charge(l *load, took time.Duration, now time.Time) time.Time {
 	until := now.Add(patience * max(took, l.slowest))
 	if o := l.model.space.owner; l.owes && until.After(r.debts[o]) {
@@ -412,8 +417,7 @@ func (r *residency) charge(l *load, took time.Duration, now time.Time) time.Time
 	return until
 }
 
-// leave has weights take no more uses, and lets go of them once they have none. r.mu
-// is held.
+// leave lets weights take no more uses, and frees them once they have none. r.mu must be held.
 func (r *residency) leave(w *weights) {
 	w.leaving = true
 	w.model.weights = nil
@@ -428,7 +432,7 @@ func (r *residency) leave(w *weights) {
 	}
 }
 
-// free lets go of weights that have left.
+// free frees weights that are leaving and have no uses.
 func (r *residency) free(w *weights) {
 	for i, p := range w.products {
 		if err := p.Close(); err != nil {
@@ -443,7 +447,7 @@ func (r *residency) free(w *weights) {
 	r.schedule()
 }
 
-// run does a load that has been given room.
+// run does a load that has got room.
 func (r *residency) run(l *load) {
 	m := l.model
 	begun := time.Now()
@@ -500,7 +504,7 @@ func (r *residency) run(l *load) {
 	close(l.done)
 }
 
-// wake looks again when a model may leave.
+// wake is called by the timer when a model may leave.
 func (r *residency) wake() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -467,7 +467,7 @@ func TestPinned(t *testing.T) {
 			}
 		}
 		s.wantResident(1, 3)
-		if s.loads[1] != 2 || !strings.Contains(s.log.String(), "no caller has a pinned model") {
+		if s.loads[1] != 2 || !strings.Contains(s.log.String(), "pinned model is not stored by any caller") {
 			t.Errorf("%d loads, %s", s.loads[1], s.log.String())
 		}
 		// What has no room beside it is refused at once.

@@ -5,13 +5,12 @@
 // nothing in it with others: a model of two callers is stored twice. A file's name is the
 // digest in hex and a suffix:
 //
-//	.safetensors  a model: digest and content were good when it got the name
-//	.part         an upload: the first bytes of a model, to be gone on with
-//	.bad          a model found damaged when it was to be loaded; kept for a look, never served
+//	.safetensors  a model: its digest and content were checked before it got this name
+//	.part         an unfinished upload: the first bytes of a model
+//	.bad          a model found damaged when it was loaded; kept for inspection, never served
 //
-// A model appears under its name by one rename, after its bytes are durable. When a store
-// is closed, it sets the modification time of each model's file to that of the model's
-// last use.
+// A model gets its name by one rename, after its bytes are durable. When a store is closed,
+// it sets the modification time of each model's file to the time of the model's last use.
 package model
 
 import (
@@ -43,26 +42,26 @@ const (
 	callersName  = "callers"
 )
 
-// ErrLocked reports a state directory that another process holds.
+// ErrLocked reports a state directory that another process has locked.
 var ErrLocked = errors.New("model: state directory is in use by another process")
 
 // Options of a Store.
 type Options struct {
-	Dir       string          // created where it is missing
-	Backend   plan.Multiplier // that weights are loaded in
-	Own       Owner           // who has the models of a directory that is not divided yet
+	Dir       string          // created if it is missing
+	Backend   plan.Multiplier // loads the weights
+	Own       Owner           // gets the models of a directory that is not divided by caller yet
 	MaxModels int             // stored or being uploaded
 	MaxBytes  int64           // of one model
-	// CallerModels and CallerBytes limit each caller, uploads included; an upload counts
-	// with the size of its complete model.
+	// CallerModels and CallerBytes limit each caller, uploads included. An upload counts with
+	// the size of its complete model.
 	CallerModels int
 	CallerBytes  int64
 	// UploadExpiry is how long an upload that nobody resumes is kept; 0: forever.
 	UploadExpiry time.Duration
-	MaxLoaded    int64                   // bytes that the backend may hold, and loads may take
+	MaxLoaded    int64                   // bytes of loaded weights and of loads in progress
 	MaxWaiting   func(sealed.Digest) int // requests that may wait for a model to be loaded
 	Pinned       []sealed.Digest
-	// Check returns a *wire.Error for a plan that no caller could use.
+	// Check returns a *wire.Error for a plan that exceeds the daemon's limits.
 	Check   func(plan.Plan) error
 	Metrics *metrics.Metrics
 	Log     *slog.Logger
@@ -76,7 +75,7 @@ type Store struct {
 
 	residency *residency
 
-	mu     sync.Mutex // is not waited for with residency.mu held
+	mu     sync.Mutex // must not be locked while residency.mu is held
 	models map[key]*Model
 	busy   map[key]*claim // being uploaded or removed
 }
@@ -96,38 +95,36 @@ type Space struct {
 // Of returns a caller's part of the store.
 func (s *Store) Of(o Owner) Space { return Space{s, o} }
 
-// claim keeps others from a model that someone uploads or removes.
+// claim is an exclusive right to upload or remove a model.
 type claim struct {
-	done   chan struct{}           // closed when it is given up
+	done   chan struct{}           // closed when the claim is freed
 	cancel context.CancelCauseFunc // of an upload; nil for a removal
-	size   int64                   // of the model, once bytes of an upload come; guarded by Store.mu
+	size   int64                   // of the model, once an upload has bytes; guarded by Store.mu
 }
 
 // Model is a stored model.
 type Model struct {
-	Digest sealed.Digest
-	Bytes  int64 // of the sealed model
-	Plan   plan.Plan
-	// Metrics are shown until the model is removed.
-	Metrics *metrics.Model
+	Digest  sealed.Digest
+	Bytes   int64 // of the sealed model
+	Plan    plan.Plan
+	Metrics *metrics.Model // shown until the model is removed
 
 	space  Space
-	suffix string // of its file; that of an upload until it is stored
+	suffix string // of its file: uploadSuffix until it is stored
 	need   int64  // the most bytes that loading it takes, see needOf
 	pinned bool
 
 	// Guarded by residency.mu.
 	weights *weights
-	load    *load // waiting or under way
+	load    *load // waiting or in progress
 	took    time.Duration
 	lastUse time.Time
-	stamped time.Time // the time that its file has
+	stamped time.Time // modification time of its file
 	gone    bool
 }
 
-// Open locks the state directory, and divides a directory that an earlier version left
-// undivided by caller. Call Load next. Its error wraps ErrLocked if another process has
-// the directory.
+// Open locks the state directory. A directory of an earlier version it divides by caller. Call
+// Load next. Its error wraps ErrLocked if another process has locked the directory.
 func Open(o Options) (*Store, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("model: state directory: %w", err)
@@ -153,14 +150,14 @@ func Open(o Options) (*Store, error) {
 	return s, nil
 }
 
-// Close releases all models and the directory. Weights in use are freed by their last
+// Close releases all models and unlocks the directory. Weights in use are freed by their last
 // Release. No upload may be in progress.
 func (s *Store) Close() error {
 	s.residency.close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range s.models {
-		if m.lastUse.After(m.stamped) { // so that the next start knows whom to load first
+		if m.lastUse.After(m.stamped) { // tells the next start which models to load first
 			if err := os.Chtimes(m.path(), m.lastUse, m.lastUse); err != nil {
 				s.o.Log.Warn("cannot store a model's time of last use", "model", m.Digest, "error", err)
 			}
@@ -172,7 +169,7 @@ func (s *Store) Close() error {
 
 func (m *Model) path() string { return m.space.path(m.Digest, m.suffix) }
 
-// forget makes a model invisible. It reports whether it was visible.
+// forget makes a model invisible. It returns false if it was not visible.
 func (s *Store) forget(m *Model) bool {
 	k := key{m.space.owner, m.Digest}
 	s.mu.Lock()
@@ -196,7 +193,7 @@ func (s Space) publish(m *Model) {
 	s.s.mu.Unlock()
 }
 
-// Find returns a use of a model, not begun yet, or false if there is no such model.
+// Find returns a use of a model, which has yet to begin, or false if there is no such model.
 func (s Space) Find(d sealed.Digest) (*Use, bool) {
 	s.s.mu.Lock()
 	m, ok := s.s.models[key{s.owner, d}]
@@ -214,7 +211,7 @@ type Info struct {
 	Layers int
 }
 
-// List describes the caller's models, in the order of their digests.
+// List describes the caller's models, ordered by digest.
 func (s Space) List() []Info {
 	s.s.mu.Lock()
 	defer s.s.mu.Unlock()
@@ -228,7 +225,7 @@ func (s Space) List() []Info {
 	return list
 }
 
-// Loaded returns the figures of what is loaded.
+// Loaded returns the metrics of the loaded models.
 func (s *Store) Loaded() metrics.Loaded { return s.residency.figures() }
 
 // Size returns how many models all callers have, and the bytes of their files.
@@ -241,8 +238,8 @@ func (s *Store) Size() (models int, bytes int64) {
 	return len(s.models), bytes
 }
 
-// Remove deletes a model, or cancels and deletes an unfinished upload. Uses in progress
-// finish first; Find no longer finds the model.
+// Remove deletes a model, or cancels and deletes an unfinished upload. Find then no longer
+// finds the model. Its weights are freed when uses in progress have ended.
 func (s Space) Remove(ctx context.Context, d sealed.Digest) error {
 	mine, err := s.claim(ctx, d, nil, nil)
 	if err != nil {
@@ -284,10 +281,9 @@ func NotFound(d sealed.Digest) error {
 	return &wire.Error{Code: codes.NotFound, Reason: wire.ReasonModelNotFound, Message: "no model " + d.String()}
 }
 
-// claim waits until no one else uploads or removes a model, and keeps others
-// from it until it is freed. An upload comes with a cancel, a removal without;
-// a removal cancels an upload that it has to wait for. Where it is for the sake of one
-// model it waits as long as that is visible.
+// claim waits until no one else uploads or removes a model, and claims it until free is
+// called. cancel is nil for a removal, which cancels an upload that it waits for. If only is
+// not nil, the claim fails once that model is no longer visible.
 func (s Space) claim(ctx context.Context, d sealed.Digest, cancel context.CancelCauseFunc, only *Model) (*claim, error) {
 	for {
 		s.s.mu.Lock()
@@ -314,7 +310,7 @@ func (s Space) claim(ctx context.Context, d sealed.Digest, cancel context.Cancel
 	}
 }
 
-// free gives a claim up.
+// free ends a claim.
 func (s Space) free(d sealed.Digest, mine *claim) {
 	s.s.mu.Lock()
 	delete(s.s.busy, key{s.owner, d})
@@ -322,7 +318,7 @@ func (s Space) free(d sealed.Digest, mine *claim) {
 	close(mine.done)
 }
 
-// storage logs a failure of the disk and returns what callers are told of it.
+// storage logs a disk error and returns the error for callers.
 func (s Space) storage(what string, d sealed.Digest, err error) error {
 	s.s.o.Log.Error("storage failed", "owner", s.owner, "operation", what, "model", d, "error", err)
 	var path *fs.PathError

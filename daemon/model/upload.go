@@ -21,13 +21,12 @@ type Upload struct {
 	s      Space
 	digest sealed.Digest
 	size   int64
-	held   int64    // bytes there
+	held   int64    // bytes stored
 	file   *os.File // nil until there is one
 	claim  *claim
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	// stored says that the model is complete and visible.
-	stored bool
+	stored bool // the model is complete and visible
 }
 
 // Upload begins or resumes the upload of a model of size bytes. It waits for another
@@ -64,7 +63,8 @@ func (s Space) Upload(ctx context.Context, d sealed.Digest, size int64) (*Upload
 	return u, nil
 }
 
-// measure sets held to the bytes there. More than the model has are none of its.
+// measure sets held to the size of the file. A file larger than the model cannot be its
+// beginning, and is emptied.
 func (u *Upload) measure() error {
 	info, err := u.file.Stat()
 	if err != nil {
@@ -85,16 +85,16 @@ func (u *Upload) Context() context.Context { return u.ctx }
 // Cancel ends the upload's context.
 func (u *Upload) Cancel(cause error) { u.cancel(cause) }
 
-// Held returns how many bytes of the model are there, counted from its start.
+// Held returns how many bytes of the model are stored, counted from its start.
 func (u *Upload) Held() int64 { return u.held }
 
 // Stored reports whether the model is complete and visible.
 func (u *Upload) Stored() bool { return u.stored }
 
-// Write appends bytes. More bytes than the model's size end the upload for good.
+// Write appends bytes. If they exceed the model's size, the upload is deleted.
 func (u *Upload) Write(p []byte) error {
 	if int64(len(p)) > u.size-u.held {
-		return u.refuse(fmt.Errorf("more than the %d bytes announced", u.size))
+		return u.refuse(fmt.Errorf("more bytes than the size announced, %d", u.size))
 	}
 	if u.claim.size == 0 {
 		if err := u.reserve(); err != nil {
@@ -110,7 +110,8 @@ func (u *Upload) Write(p []byte) error {
 	return nil
 }
 
-// refuse drops the bytes: they are not the model, so more of them will not help.
+// refuse deletes the uploaded bytes, which cannot become the model, and returns the error for
+// callers.
 func (u *Upload) refuse(why error) error {
 	if err := os.Remove(u.s.path(u.digest, uploadSuffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return u.s.storage("upload", u.digest, err)
@@ -122,16 +123,16 @@ func tooLarge(format string, a ...any) error {
 	return &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge, Message: fmt.Sprintf(format, a...)}
 }
 
-// part is an upload that has bytes.
+// part is an unfinished upload.
 type part struct {
 	digest sealed.Digest
-	bytes  int64 // it holds, or is to hold where someone is at it
-	busy   bool
+	bytes  int64     // of its file; of the complete model if it is busy
+	busy   bool      // claimed by an upload or removal in progress
 	when   time.Time // of its last change
 }
 
-// parts returns the uploads in a space: those with a file, and those whose file has
-// just become a model that is not visible yet. s.s.mu is held.
+// parts returns the uploads in a space: those with a file, and those whose file has just been
+// renamed to a model that is not visible yet. s.s.mu must be held.
 func (s Space) parts() ([]part, error) {
 	found, err := files(s.dir(), uploadSuffix)
 	if err != nil {
@@ -145,7 +146,7 @@ func (s Space) parts() ([]part, error) {
 	}
 	for _, d := range found {
 		info, err := os.Stat(s.path(d, uploadSuffix))
-		if errors.Is(err, fs.ErrNotExist) { // it is no upload any more, or removed
+		if errors.Is(err, fs.ErrNotExist) { // it has been renamed or removed
 			if c, busy := s.s.busy[key{s.owner, d}]; busy && c.size > 0 {
 				all = append(all, part{digest: d, bytes: c.size, busy: true})
 			}
@@ -171,17 +172,18 @@ func (s *Store) Expire(now time.Time) {
 	}
 	spaces, err := s.spaces()
 	if err != nil {
-		s.o.Log.Error("cannot look for old uploads", "error", err)
+		s.o.Log.Error("cannot list expired uploads", "error", err)
 		return
 	}
 	for _, space := range spaces {
 		if err := space.expire(now.Add(-s.o.UploadExpiry)); err != nil {
-			s.o.Log.Error("cannot remove old uploads", "owner", space.owner, "error", err)
+			s.o.Log.Error("cannot remove expired uploads", "owner", space.owner, "error", err)
 		}
 	}
 }
 
-// expire removes a caller's uploads from before a time. They are locked out meanwhile.
+// expire removes a caller's uploads whose last change was before a time. s.s.mu keeps claims
+// from being made meanwhile.
 func (s Space) expire(before time.Time) error {
 	s.s.mu.Lock()
 	defer s.s.mu.Unlock()
@@ -196,16 +198,16 @@ func (s Space) expire(before time.Time) error {
 	return err
 }
 
-// reserve sees to it that there is room for the model among the caller's own, and
-// opens the file of a new upload. Where there is none it gives up the caller's
-// oldest uploads that no one is at; those of other callers are not touched.
+// reserve makes room for the model within the limits and opens the file of a new upload. If
+// room is missing, it removes the caller's own idle uploads, the oldest first. It does not
+// touch uploads of other callers.
 func (u *Upload) reserve() error {
 	s, o := u.s.s, u.s.s.o
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := len(s.models) // of all callers
-	bytes := u.size
-	models := 0
+	all := len(s.models) // models and uploads of all callers
+	bytes := u.size      // of the caller's models and uploads, this one included
+	models := 0          // models and other uploads of the caller
 	for k, m := range s.models {
 		if k.owner == u.s.owner {
 			models++
@@ -216,7 +218,7 @@ func (u *Upload) reserve() error {
 	if err != nil {
 		return u.s.storage("upload", u.digest, err)
 	}
-	var idle []part // of this caller
+	var idle []part // the caller's uploads that are not in progress
 	for _, other := range spaces {
 		parts, err := other.parts()
 		if err != nil {
@@ -234,14 +236,14 @@ func (u *Upload) reserve() error {
 		}
 	}
 	slices.SortFunc(idle, func(a, b part) int { return a.when.Compare(b.when) })
-	given := 0 // up
+	given := 0 // number of idle uploads to remove
 	for ; all >= o.MaxModels || models >= o.CallerModels || bytes > o.CallerBytes; given++ {
 		switch {
 		case given < len(idle):
 		case models >= o.CallerModels:
-			return tooLarge("%d models and uploads, at most %d of a caller", models+1, o.CallerModels)
+			return tooLarge("%d models and uploads, want at most %d for each caller", models+1, o.CallerModels)
 		case bytes > o.CallerBytes:
-			return tooLarge("%d bytes of models and uploads, at most %d of a caller", bytes, o.CallerBytes)
+			return tooLarge("%d bytes of models and uploads, want at most %d for each caller", bytes, o.CallerBytes)
 		default:
 			return tooLarge("the daemon has no room for another model")
 		}
@@ -267,8 +269,8 @@ func (u *Upload) reserve() error {
 	return nil
 }
 
-// Finish makes the bytes durable. Once all are there it checks and loads the
-// model and makes it visible.
+// Finish makes the bytes durable. If the upload is complete, it checks and loads the model
+// and makes it visible.
 func (u *Upload) Finish() error {
 	if u.stored || u.file == nil {
 		return nil
@@ -282,7 +284,7 @@ func (u *Upload) Finish() error {
 	step("upload: bytes durable")
 	m, err := u.s.open(u.digest, uploadSuffix)
 	if err == nil {
-		err = u.s.s.o.Check(m.Plan) // before others make room for it
+		err = u.s.s.o.Check(m.Plan) // before other models are evicted for it
 	}
 	if err == nil {
 		defer func() {
@@ -303,14 +305,14 @@ func (u *Upload) Finish() error {
 	case errors.As(err, new(*wire.Error)):
 		return err
 	case errors.Is(err, kernels.ErrOutOfMemory):
-		u.s.s.o.Log.Warn("no room on a device", "error", err)
+		u.s.s.o.Log.Warn("no device has room", "error", err)
 		return tooLarge("no device has room for the weights")
 	default:
-		u.s.s.o.Log.Error("model not loaded", "owner", u.s.owner, "model", u.digest, "error", err)
+		u.s.s.o.Log.Error("cannot load model", "owner", u.s.owner, "model", u.digest, "error", err)
 		return &wire.Error{Code: codes.Internal, Reason: wire.ReasonInternal, Message: "cannot load the model"}
 	}
 	u.s.s.mu.Lock()
-	u.claim.size = u.size // also where no byte came this time: it counts until it is visible
+	u.claim.size = u.size // Write may not have set it; it counts until the model is visible
 	u.s.s.mu.Unlock()
 	part := m.path()
 	m.suffix = modelSuffix
@@ -330,7 +332,7 @@ func (u *Upload) Finish() error {
 	return nil
 }
 
-// Close ends the upload. What was written stays, so that the upload can be resumed.
+// Close ends the upload. The bytes written stay, so that it can be resumed.
 func (u *Upload) Close() {
 	u.cancel(nil)
 	if u.file != nil {
