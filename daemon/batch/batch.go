@@ -1,6 +1,6 @@
 // Package batch merges calls that wait for the same operator into one product, with the
 // rows of many callers one after the other. The rows of a product are independent, so
-// merging changes none of them. state decides what runs when; Queue gives it a clock and
+// merging changes no result. state decides what runs when; Queue adds the clock and the
 // goroutines, and moves the words.
 package batch
 
@@ -27,12 +27,12 @@ type Caller string
 
 // Policy says how calls for one operator are merged.
 type Policy struct {
-	MaxRows  int           // of a merged product, if maxWords is not less; a larger call goes alone
-	MaxDelay time.Duration // that a product waits for more rows, where there is other work
-	MaxCalls int           // waiting
-	Timeout  time.Duration // that a call waits at most; 0: no limit
-	Levels   uint32        // of priority, 1 first; 0: there are none
-	Level    uint32        // of calls that name none of them
+	MaxRows  int           // of a merged product, which maxWords limits too; a larger call runs alone
+	MaxDelay time.Duration // a product waits at most this long for more rows, if the daemon has other work
+	MaxCalls int           // waiting for one operator
+	Timeout  time.Duration // a call waits at most this long; 0: no limit
+	Levels   uint32        // number of priority levels, 1 first; 0: none
+	Level    uint32        // of calls that name no valid level
 }
 
 // Call asks for a product. Product, Op and Policy belong together.
@@ -45,15 +45,15 @@ type Call struct {
 	// Fill sets x, Rows x Op.InLen() canonical words. It is called at most once, and not
 	// after Evaluate has returned. Its error fails this call alone.
 	Fill     func(x ring.Matrix) error
-	Priority uint32        // one of the policy's levels; else the policy's own counts
-	Timeout  time.Duration // where it is shorter than the policy's; 0: none
+	Priority uint32        // a level; if the policy has no such level, Policy.Level counts
+	Timeout  time.Duration // counts if it is shorter than the policy's; 0: none
 }
 
-// Timing says where a call's time went.
+// Timing is where a call spent its time.
 type Timing struct {
-	Queue   time.Duration // from its arrival to the start of its product, or to its end
-	Compute time.Duration // of the product that it was part of
-	// Batch is that product's number of rows in one of its calls, and 0 in the others.
+	Queue   time.Duration // from its arrival to the start of its product, or to its end without one
+	Compute time.Duration // of its product
+	// Batch is the product's number of rows in one of the product's calls, and 0 in the others.
 	Batch int
 }
 
@@ -65,8 +65,8 @@ type Options struct {
 	Lender kernels.Lender
 }
 
-// maxWords bounds the words of a merged product, in and out: by then nothing is
-// left to gain, and one product is one pause for all others.
+// maxWords limits the words of a merged product, in and out: larger products are no more
+// efficient, and all other calls wait for them.
 const maxWords = 2 << 20
 
 // Queue evaluates calls, merging several into one product as their policy allows.
@@ -74,16 +74,16 @@ type Queue struct {
 	o       Options
 	ctx     context.Context
 	cancel  context.CancelFunc
-	work    sync.WaitGroup // products, and what closes the queue
+	work    sync.WaitGroup // products, and drop
 	inputs  pool.Words
-	outputs pool.Words // which gRPC may keep when a connection breaks: the heap's alone
+	outputs pool.Words // from the heap only, as gRPC may never free them when a connection breaks
 	calls   sync.Pool  // of *call
 
 	mu     sync.Mutex
 	state  *state
 	closed bool
-	timer  *time.Timer // pumps when the state wants to be asked, at
-	at     time.Time   // zero: never
+	timer  *time.Timer // calls wake at the time at
+	at     time.Time   // zero: the timer is stopped
 }
 
 // call is a Call in the queue.
@@ -94,15 +94,15 @@ type call struct {
 	level    uint32
 	deadline time.Time // zero: none
 
-	// The state's.
+	// Set by state.
 	arrived time.Time
-	share   *share // where it waits; nil: it does not
+	share   *share // where it waits; nil: it does not wait
 	links   [2]links
 	place   int  // in the heap of deadlines
-	alone   bool // found the queue empty: nothing to wait for
+	alone   bool // arrived at an empty queue, so it need not wait for more rows
 
-	x      ring.Matrix   // filled beforehand, where it goes alone anyway
-	done   chan struct{} // has room for the token that is sent once what follows is set
+	x      ring.Matrix   // filled before it is queued, if its product is its own anyway
+	done   chan struct{} // gets a token once the following fields are set; has room for it
 	timing Timing
 	answer Answer
 	err    error
@@ -114,13 +114,13 @@ func New(ctx context.Context, o Options) *Queue {
 	q.ctx, q.cancel = context.WithCancel(ctx)
 	q.inputs.From = o.Lender
 	q.timer = time.AfterFunc(time.Hour, q.wake)
-	q.timer.Stop() // until the state wants it
+	q.timer.Stop()
 	q.work.Add(1)
 	context.AfterFunc(q.ctx, q.drop)
 	return q
 }
 
-// Close cancels the calls that are left and waits for them to end.
+// Close cancels all calls and waits for them to end.
 func (q *Queue) Close() {
 	q.cancel()
 	q.work.Wait()
@@ -133,7 +133,7 @@ func (q *Queue) Evaluate(ctx context.Context, c Call) (Answer, Timing, error) {
 	k := q.prepare(ctx, &c)
 	defer q.free(k)
 	if c.Rows >= mostRows(c.Policy, c.Op) {
-		// No one waits for it to be filled, and it need not wait then.
+		// Its product has no other calls: filling it now delays nobody.
 		k.x = matrix(&q.inputs, c.Rows, c.Op.InLen())
 		defer q.inputs.Put(k.x.Data)
 		if err := Guard(func() error { return c.Fill(k.x) }); err != nil {
@@ -153,7 +153,7 @@ func (q *Queue) Evaluate(ctx context.Context, c Call) (Answer, Timing, error) {
 		b = q.pump(now)
 	}
 	q.mu.Unlock()
-	if slices.Contains(b, k) { // no other goroutine need be woken, nor wake this one
+	if slices.Contains(b, k) { // evaluate here, which saves two switches of goroutines
 		b = q.evaluate(b)
 	}
 	q.start(b)
@@ -166,7 +166,7 @@ func (q *Queue) Evaluate(ctx context.Context, c Call) (Answer, Timing, error) {
 	return k.answer, k.timing, k.err
 }
 
-// prepare returns c as a call that arrives.
+// prepare returns a call for the queue.
 func (q *Queue) prepare(ctx context.Context, c *Call) *call {
 	k, ok := q.calls.Get().(*call)
 	if !ok {
@@ -189,16 +189,16 @@ func (q *Queue) prepare(ctx context.Context, c *Call) *call {
 	return k
 }
 
-// free has k used again: its end was received, or it never was in the queue.
+// free recycles k. It must have ended, or never have been in the queue.
 func (q *Queue) free(k *call) {
 	*k = call{done: k.done}
 	q.calls.Put(k)
 }
 
-// mostRows returns the most rows of a product of several calls.
+// mostRows returns the most rows of a product with several calls.
 func mostRows(p *Policy, op plan.Op) int { return min(p.MaxRows, maxWords/(op.InLen()+op.OutLen())) }
 
-// Waiting returns how many calls are waiting for their product to begin.
+// Waiting returns the number of calls whose product has yet to begin.
 func (q *Queue) Waiting() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -211,7 +211,7 @@ func (q *Queue) Waiting() int {
 
 func (q *Queue) overloaded(c *call) error {
 	return &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, RetryAfter: q.state.retry(),
-		Message: fmt.Sprintf("%d calls wait for this layer", c.Policy.MaxCalls)}
+		Message: fmt.Sprintf("%d requests wait for this layer already; retry later", c.Policy.MaxCalls)}
 }
 
 // leave ends c, unless its product has begun or it has ended.
@@ -225,7 +225,7 @@ func (q *Queue) leave(c *call) {
 	}
 }
 
-// drop ends what waits, when the queue is closed.
+// drop ends all waiting calls when the queue is closed.
 func (q *Queue) drop() {
 	defer q.work.Done()
 	q.mu.Lock()
@@ -242,7 +242,7 @@ func (q *Queue) drop() {
 	}
 }
 
-// wake pumps when it is time.
+// wake pumps when the timer runs out.
 func (q *Queue) wake() {
 	var b []*call
 	q.mu.Lock()
@@ -254,11 +254,11 @@ func (q *Queue) wake() {
 	q.run(b)
 }
 
-// pump ends the calls that are late and begins the products that are due, but for one
-// that it returns. The queue is locked.
+// pump ends the calls past their deadline and starts the products that are due, except one,
+// which it returns for the caller to run. q.mu must be held.
 func (q *Queue) pump(now time.Time) (own []*call) {
 	for _, c := range q.state.expire(now) {
-		q.end(c, now, &wire.Error{Code: codes.DeadlineExceeded, Reason: wire.ReasonTimeout, Message: "the request waited for too long"})
+		q.end(c, now, &wire.Error{Code: codes.DeadlineExceeded, Reason: wire.ReasonTimeout, Message: "the request timed out before its product began"})
 	}
 	for {
 		b := q.state.next(now)
@@ -279,35 +279,35 @@ func (q *Queue) pump(now time.Time) (own []*call) {
 	if q.at = at; at.IsZero() {
 		q.timer.Stop()
 	} else {
-		q.timer.Reset(max(at.Sub(now), 1)) // a timer of 0 is not one of the past
+		q.timer.Reset(max(at.Sub(now), 1)) // 1 ns if at has passed
 	}
 	return own
 }
 
-// start has a goroutine run a product, where there is one.
+// start runs a product in a goroutine; b may be nil.
 func (q *Queue) start(b []*call) {
 	if b != nil {
 		go q.run(b)
 	}
 }
 
-// run evaluates a product, where there is one, and then what is due when it ends, until
-// nothing is.
+// run evaluates a product, and then the products that are due when it ends, until none is;
+// b may be nil.
 func (q *Queue) run(b []*call) {
 	for b != nil {
 		b = q.evaluate(b)
 	}
 }
 
-// end tells a call's goroutine how it ended. The queue is locked.
+// end ends a call without a product. q.mu must be held.
 func (q *Queue) end(c *call, now time.Time, err error) {
 	c.timing = Timing{Queue: now.Sub(c.arrived)}
 	c.err = err
 	c.done <- struct{}{}
 }
 
-// evaluate evaluates a product and answers its calls. It returns a product that is due
-// then, as pump does.
+// evaluate evaluates a product and answers its calls. It returns a product that is now due,
+// as pump does.
 func (q *Queue) evaluate(b []*call) (next []*call) {
 	defer q.work.Done()
 	start := q.product(b)
@@ -337,7 +337,7 @@ func (q *Queue) evaluate(b []*call) (next []*call) {
 	return next
 }
 
-// PanicError is a panic of a backend.
+// PanicError is a recovered panic.
 type PanicError struct {
 	Value any
 	Stack []byte
@@ -345,12 +345,12 @@ type PanicError struct {
 
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
-// product sets the answers of the calls of a product, or their errors, and returns
-// when it began. Words are copied on the way in, by Fill to their rows of x, and not
-// on the way out: an answer is its rows of y.
+// product computes a product, sets its calls' answers or errors, and returns when it began.
+// Input words are copied, by Fill into their rows of x. Output words are not: an answer is
+// its rows of y.
 func (q *Queue) product(b []*call) (start time.Time) {
 	ctx := q.ctx
-	if len(b) == 1 { // which can be cancelled
+	if len(b) == 1 { // its caller can cancel the product
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithCancel(b[0].ctx)
 		defer cancel()
@@ -366,7 +366,7 @@ func (q *Queue) product(b []*call) (start time.Time) {
 		x = matrix(&q.inputs, rows, op.InLen())
 		defer q.inputs.Put(x.Data)
 		rows = 0
-		good := make([]*call, 0, len(b)) // a call with bad words leaves its rows to the next one
+		good := make([]*call, 0, len(b)) // if a call's Fill fails, the next call gets its rows
 		for _, c := range b {
 			if c.err = Guard(func() error { return c.Fill(x.RowRange(rows, rows+c.Rows)) }); c.err == nil {
 				good, rows = append(good, c), rows+c.Rows
@@ -395,7 +395,7 @@ func (q *Queue) product(b []*call) (start time.Time) {
 	return start
 }
 
-// Guard runs f and returns a panic of f as a *PanicError.
+// Guard runs f. It returns a panic of f as a *PanicError.
 func Guard(f func() error) (err error) {
 	defer func() {
 		switch v := recover().(type) {
@@ -413,15 +413,14 @@ func matrix(from *pool.Words, rows, cols int) ring.Matrix {
 	return ring.Matrix{Rows: rows, Cols: cols, Data: from.Get(rows * cols)}
 }
 
-// Answer is the result of a call: rows in memory that all calls of a product share.
-// Whoever gets one must call Drop, and before it Read, unless the words may still be read
-// by then.
+// Answer is the result of a call: rows in memory that all calls of a product share. Its
+// receiver must call Drop, and before that Read, unless Y may still be read afterwards.
 type Answer struct {
 	Y      ring.Matrix
 	memory *memory
 }
 
-// memory is that of a product's outputs.
+// memory is the memory of a product's outputs.
 type memory struct {
 	pool  *pool.Words
 	words []uint32
@@ -432,8 +431,8 @@ type memory struct {
 	drop   []func()
 }
 
-// Read says that Y is no longer used. Once all answers of the product have been read,
-// their memory is reused; without Read the garbage collector frees it.
+// Read declares that Y is no longer used. Once it has been called for all answers of the
+// product, their memory is reused; otherwise the garbage collector frees it.
 func (a Answer) Read() {
 	m := a.memory
 	m.mu.Lock()
@@ -445,9 +444,9 @@ func (a Answer) Read() {
 	}
 }
 
-// Drop says that its caller is done with the answer, read or not. When all answers of the
-// product have been dropped, so that its memory is free, every release is called: memory
-// reserved for one answer is held as long as the whole product's.
+// Drop ends the use of the answer, read or not. Once all answers of the product have been
+// dropped, and its memory is free, every release is called: memory reserved for one answer
+// stays reserved as long as the product's memory exists.
 func (a Answer) Drop(release func()) {
 	m := a.memory
 	m.mu.Lock()

@@ -8,43 +8,43 @@ import (
 	"github.com/securenets/securenets/internal/plan"
 )
 
-// state is the queue as a state machine: it has no clock, no goroutine and no lock.
-// Events are arrive, leave, expire and done; after each of them, next is asked for
-// products until there is none to begin, and wake when to ask again.
+// state is the queue as a state machine, without clock, goroutines and locks. Its events are
+// arrive, leave, expire and done. After each event the caller calls next until it returns no
+// product, and then wake, which says when to call next again.
 //
 //	arrive ──▶ waiting ──next──▶ in a product ──done──▶
 //	              └── leave, expire, or another's arrive that pushes it out ──▶
 //
-// Who is served is decided by deficit round robin over callers, in multiply-adds. A
-// round grants every caller that has calls waiting one quantum of credit. Of those
-// with a call that may begin, the caller who can pay for it after the fewest rounds
-// leads the next product; of several, the one with most credit, and then the one who
-// has had calls waiting for longest. The rest of the product is filled likewise, call by call,
-// from what waits for the same operator. Rounds are counted, not walked: granted is a
-// caller's income since the start, and its credit is what of it the caller has not
-// spent since it last had nothing waiting. As everyone who waits is granted the same,
-// a caller gets more than another only of what the other does not ask for.
+// Callers are served by deficit round robin, in multiply-adds. A round grants one quantum of
+// credit to every caller with waiting calls. Of the callers with a call that may begin, the
+// one that can pay for it after the fewest rounds leads the next product; among equals, the
+// one with the most credit, and then the one that has had calls waiting for longest. The rest
+// of the product is filled in the same way, call by call, with calls for the same operator.
+// Rounds are computed, not iterated: granted is the sum of all grants since the start, and a
+// caller's credit is the part of it that was granted since the caller last had nothing
+// waiting, less what it has spent. All waiting callers are granted the same, so one caller
+// gets more than another only of what the other does not ask for.
 //
-// Of one caller's calls for one operator, those of a lower level go first, and of one
-// level, those that came first.
+// Of one caller's calls for one operator, those of a lower level go first, and within a
+// level, those that arrived first.
 type state struct {
-	parallel int // products at a time
-	running  int // products
+	parallel int // most products at a time
+	running  int // products in progress
 	inside   int // calls waiting or in a product
 
 	lines   map[plan.Product]*line
-	open    []*line            // whose next product may begin: calls wait and none runs; in any order
-	callers map[Caller]*member // with calls waiting
-	members []*member          // all of callers, in any order
+	open    []*line            // lines with calls waiting and no product in progress; in any order
+	callers map[Caller]*member // callers with calls waiting
+	members []*member          // the values of callers, in any order
 	came    uint64             // members so far
-	granted int64              // multiply-adds; it wraps around, and only differences are used
-	largest int64              // work of a call or product that there was
+	granted int64              // multiply-adds; it wraps around: only differences are used
+	largest int64              // most work of any call or product so far
 
 	deadlines deadlines
-	backlog   int64   // work that waits
-	rate      float64 // multiply-adds a second of a product, of late; 0: none was done
+	backlog   int64   // work of the waiting calls
+	rate      float64 // recent multiply-adds a second of a product; 0: not known yet
 
-	// A caller with one call at a time comes and goes with each.
+	// Reused, as a caller with one call at a time comes and goes with each call.
 	spareLines   spares[line]
 	spareMembers spares[member]
 	spareShares  spares[share]
@@ -53,16 +53,16 @@ type state struct {
 // quantum is the multiply-adds that a round grants: tens of microseconds of a core.
 const quantum = 1 << 20
 
-// line is what waits for one operator of one model. It exists while something does,
-// or runs.
+// line is the calls for one operator of one model. It exists while a call waits or a product
+// is in progress.
 type line struct {
 	product plan.Product
 	policy  Policy
-	most    int // rows of a product that has more than one call
-	running bool
-	at      int      // in open
+	most    int      // rows of a product with more than one call
+	running bool     // a product is in progress
+	at      int      // index in open
 	calls   int      // waiting
-	rows    int      // of them
+	rows    int      // of the waiting calls
 	shares  []*share // in any order
 	waiting list     // by arrival
 }
@@ -70,27 +70,27 @@ type line struct {
 // member is a caller with calls waiting.
 type member struct {
 	name   Caller
-	at     int    // in members
-	came   uint64 // its number
-	spent  int64  // granted, less the credit
+	at     int    // index in members
+	came   uint64 // its number in order of arrival
+	spent  int64  // granted less its credit
 	shares []*share
 }
 
-// share is what one caller has waiting in one line.
+// share is one caller's waiting calls in one line.
 type share struct {
 	line   *line
 	member *member
-	at     int  // in the line's shares
+	at     int  // index in the line's shares
 	calls  int  // waiting
-	order  list // in which they go
+	order  list // the calls, in the order in which they go
 }
 
 func newState(parallel int) *state {
 	return &state{parallel: max(1, parallel), lines: map[plan.Product]*line{}, callers: map[Caller]*member{}}
 }
 
-// arrive puts c in its line. Where that is full, a call is refused instead and
-// returned: the last one of the caller that has most there, which may be c.
+// arrive puts c in its line. If the line is full, it refuses and returns a call: the last one
+// of the caller with the most calls there, which may be c.
 func (s *state) arrive(now time.Time, c *call) (refused *call) {
 	l, ok := s.lines[c.Product]
 	if !ok {
@@ -141,7 +141,7 @@ func (s *state) arrive(now time.Time, c *call) (refused *call) {
 	return refused
 }
 
-// in returns what m has waiting in l, nil for nothing.
+// in returns m's share of l, nil for none.
 func (m *member) in(l *line) *share {
 	for _, sh := range m.shares {
 		if sh.line == l {
@@ -151,7 +151,7 @@ func (m *member) in(l *line) *share {
 	return nil
 }
 
-// last returns the call that a full line has no room for once c has come.
+// last returns the call that a full line refuses when c arrives.
 func (l *line) last(c *call) *call {
 	var own, longest *share
 	for _, sh := range l.shares {
@@ -174,8 +174,7 @@ func (l *line) last(c *call) *call {
 	return c
 }
 
-// leave takes c out of its line. It returns false, and does nothing, where c does
-// not wait any more.
+// leave takes c out of the queue. It returns false, and does nothing, if c no longer waits.
 func (s *state) leave(c *call) bool {
 	if c.share == nil {
 		return false
@@ -225,13 +224,13 @@ func (s *state) take(c *call) {
 	}
 }
 
-// opens says that l's next product may begin.
+// opens adds l to open: its next product may begin.
 func (s *state) opens(l *line) {
 	l.at = len(s.open)
 	s.open = append(s.open, l)
 }
 
-// shuts says that it may not.
+// shuts removes l from open.
 func (s *state) shuts(l *line) {
 	end := len(s.open) - 1
 	s.open[l.at], s.open[end].at = s.open[end], l.at
@@ -239,14 +238,14 @@ func (s *state) shuts(l *line) {
 	s.open = s.open[:end]
 }
 
-// forget removes a line with nothing waiting or running.
+// forget removes a line without calls or product.
 func (s *state) forget(l *line) {
 	delete(s.lines, l.product)
-	l.product = nil // or its weights would be kept, too
+	l.product = nil // otherwise the spare line would keep the weights in memory
 	s.spareLines.keep(l)
 }
 
-// expire takes the calls out whose deadline has come.
+// expire takes out and returns the calls whose deadline has passed.
 func (s *state) expire(now time.Time) (late []*call) {
 	for len(s.deadlines) > 0 && !s.deadlines[0].deadline.After(now) {
 		c := s.deadlines[0]
@@ -256,8 +255,8 @@ func (s *state) expire(now time.Time) (late []*call) {
 	return late
 }
 
-// next begins a product where one is due, and returns its calls, all of one line. Most
-// often none is, and then callers are not looked at.
+// next begins a product, if one is due, and returns its calls, all of one line. Usually none
+// is due: that is found without a look at the callers.
 func (s *state) next(now time.Time) []*call {
 	if s.running >= s.parallel || !slices.ContainsFunc(s.open, func(l *line) bool { return l.due(now) }) {
 		return nil
@@ -286,7 +285,7 @@ func (s *state) next(now time.Time) []*call {
 		lead = choice{}
 		switch left := l.most - rows; {
 		case len(l.shares) == 0 || left <= 0:
-		case l.rows <= left: // all goes, and the order makes no difference
+		case l.rows <= left: // all calls fit, so their order makes no difference
 			lead = choice{l.shares[0], s.rounds(l.shares[0])}
 		default:
 			for _, sh := range l.shares {
@@ -299,17 +298,17 @@ func (s *state) next(now time.Time) []*call {
 	return b
 }
 
-// choice is a share whose first call is to be paid for, after so many rounds.
+// choice is a share and the rounds after which it can pay for its first call.
 type choice struct {
 	share  *share
 	rounds int64
 }
 
-// consider makes sh the choice where it comes first.
+// consider makes sh the best choice if it precedes the current one.
 func (s *state) consider(best *choice, sh *share) {
 	n := s.rounds(sh)
 	if o := best.share; o != nil {
-		// Of two credits the larger one is that of who has spent less.
+		// The member that has spent less has more credit.
 		m, o := sh.member, o.member
 		if n > best.rounds || n == best.rounds && (m.spent-o.spent > 0 || m.spent == o.spent && m.came > o.came) {
 			return
@@ -318,11 +317,11 @@ func (s *state) consider(best *choice, sh *share) {
 	*best = choice{sh, n}
 }
 
-// rounds returns how many it takes until a share's caller can pay for its first call.
+// rounds returns the number of rounds until a share's caller can pay for its first call.
 func (s *state) rounds(sh *share) int64 {
 	m := sh.member
-	// Credit is bounded: a caller whose operators are busy gathers no claim without
-	// end. What the others can get before its turn is a product each.
+	// Credit is limited: a caller whose operators are busy must not accumulate it without
+	// bound. The limit is what the others can get before its turn: a product each.
 	most := int64(s.parallel+1) * s.largest
 	if s.granted-m.spent > most {
 		m.spent = s.granted - most
@@ -331,7 +330,7 @@ func (s *state) rounds(sh *share) int64 {
 	return max(0, (short+quantum-1)/quantum)
 }
 
-// pay grants the rounds of a choice and takes its call for a product.
+// pay grants the rounds of a choice and takes its first call out of the queue.
 func (s *state) pay(of choice) *call {
 	c, m := of.share.order.first, of.share.member
 	s.granted += of.rounds * quantum
@@ -348,7 +347,7 @@ func (l *line) due(now time.Time) bool {
 // ripe returns when a line's next product should begin at the latest.
 func (l *line) ripe() time.Time { return l.waiting.first.arrived.Add(l.policy.MaxDelay) }
 
-// done ends a product of n calls that took so long.
+// done ends a product of n calls.
 func (s *state) done(l *line, n int, work int64, took time.Duration) {
 	l.running = false
 	if l.calls > 0 {
@@ -368,8 +367,8 @@ func (s *state) done(l *line, n int, work int64, took time.Duration) {
 	}
 }
 
-// wake returns when next may have a product, or expire a call, without another
-// event; the zero time for never.
+// wake returns when next may return a product, or expire a call, without another event; the
+// zero time for never.
 func (s *state) wake() (at time.Time) {
 	sooner := func(t time.Time) {
 		if at.IsZero() || t.Before(at) {
@@ -387,13 +386,13 @@ func (s *state) wake() (at time.Time) {
 	return at
 }
 
-// Bounds of retry.
+// Limits of retry's estimate.
 const (
 	leastRetry = time.Millisecond
 	mostRetry  = 5 * time.Second
 )
 
-// retry estimates how long what waits will take: when it is worth to come back.
+// retry estimates how long the backlog will take: when a refused caller should try again.
 func (s *state) retry() time.Duration {
 	if s.rate == 0 {
 		return 10 * leastRetry
@@ -402,14 +401,14 @@ func (s *state) retry() time.Duration {
 	return min(max(time.Duration(seconds*float64(time.Second)), leastRetry), mostRetry)
 }
 
-// before says whether c goes before another call of its caller's.
+// before reports whether c goes before o, a call of the same caller.
 func (c *call) before(o *call) bool {
 	return c.level < o.level || c.level == o.level && c.arrived.Before(o.arrived)
 }
 
-// list is calls that wait, linked in an order of its own.
+// list is a linked list of waiting calls.
 type list struct {
-	by          int // which links of a call are the list's
+	by          int // index in call.links of this list's links
 	first, last *call
 }
 
@@ -422,7 +421,7 @@ const (
 // links are the neighbours of a call in a list, nil at an end.
 type links struct{ before, after *call }
 
-// insert puts c after another call, or first where that is nil.
+// insert puts c after before, or first if before is nil.
 func (l *list) insert(c, before *call) {
 	after := l.first
 	if before == nil {
@@ -454,7 +453,7 @@ func (l *list) remove(c *call) {
 	}
 }
 
-// spares are values that no one uses, to be used again.
+// spares are unused values, kept for reuse.
 type spares[T any] []*T
 
 func (s *spares[T]) take() *T {
@@ -467,8 +466,8 @@ func (s *spares[T]) take() *T {
 	return v
 }
 
-// keep has a value used again, unless there are enough: what a crowd leaves is the garbage
-// collector's.
+// keep keeps a value for reuse, unless there are enough: after a peak of callers the rest is
+// left to the garbage collector.
 func (s *spares[T]) keep(v *T) {
 	const most = 256
 	if len(*s) < most {
