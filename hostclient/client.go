@@ -27,14 +27,14 @@ import (
 	"github.com/securenets/securenets/internal/wire"
 )
 
-// defaultTimeout bounds the wait for one layer's answers, for one short call,
-// and for an upload's next step.
+// defaultTimeout limits the wait for one layer's answers, for one short call, and for an
+// upload's next step.
 const defaultTimeout = 30 * time.Second
 
 const (
 	// uploadChunk is the largest piece of a model in one message, in bytes.
 	uploadChunk = 1 << 20
-	// checkRate is the slowest that a cloud may store and check a whole model, in
+	// checkRate is the lowest rate at which a cloud may store and check a whole model, in
 	// bytes a second.
 	checkRate = 16 << 20
 )
@@ -44,15 +44,15 @@ type Client struct {
 	addr     string
 	place    string // addr, in one spelling
 	provider string
-	conn     *grpc.ClientConn // for all but Evaluate, if the cloud knows direct streams
+	conn     *grpc.ClientConn // for Evaluate only if the cloud knows no direct streams
 	rpc      pb.SecureNetsClient
 	timeout  time.Duration // of all but Evaluate
 	// dialDirect opens a direct stream.
 	dialDirect func(context.Context) (*wire.Direct, error)
 
 	mu      sync.Mutex
-	stream  *stream // of Evaluate calls; nil where none was opened yet
-	barred  error   // why no stream may be opened any more: ErrQuarantined, or closed
+	stream  *stream // of Evaluate calls; nil: none opened yet
+	barred  error   // why no stream may be opened any more: quarantined or closed
 	running sync.WaitGroup
 }
 
@@ -61,14 +61,14 @@ type DialOption func(*dialOptions)
 
 type dialOptions struct{ shared int64 }
 
-// DefaultSharedMemory is how many bytes a client shares with a daemon unless told
-// otherwise: room for two requests of the largest size in flight, with their answers.
+// DefaultSharedMemory is how many bytes a client shares with a daemon by default: room for
+// two requests of the largest size in flight, with their answers.
 const DefaultSharedMemory = 64 << 20
 
-// SharedMemory makes a client share so many bytes of memory with the daemon, so that
+// SharedMemory makes a client share the given bytes of memory with the daemon, so that
 // words need not go through the socket; 0 shares none. Results are the same either way.
-// What finds no room goes through the socket, and so does everything if the daemon takes
-// no memory or this system cannot share any (only Linux can).
+// Words that find no room go through the socket, and so do all words if the daemon refuses
+// the memory or this system cannot share any (only Linux can).
 func SharedMemory(bytes int64) DialOption { return func(o *dialOptions) { o.shared = bytes } }
 
 // Dial returns a client of the daemon at addr ("unix:/path"). It connects when
@@ -168,7 +168,7 @@ func (c *Client) Close() error {
 	return err
 }
 
-// bar ends the stream and lets no other open. The first reason stands.
+// bar ends the stream and prevents others. The first reason is kept.
 func (c *Client) bar(why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -190,7 +190,7 @@ func stopped(ctx context.Context) error {
 	return cause
 }
 
-// classify turns an error of gRPC, in a call under ctx, to one that callers can tell apart.
+// classify converts a gRPC error of a call with ctx to an error that callers can tell apart.
 func classify(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return stopped(ctx)
@@ -205,14 +205,14 @@ func classify(ctx context.Context, err error) error {
 	case codes.DeadlineExceeded:
 		kind = ErrTimeout
 	case codes.Internal, codes.ResourceExhausted:
-		// Without a reason of the protocol it comes from the near end: a message
-		// that does not parse, or is larger than any may be.
+		// Without a reason of the protocol it comes from this end's gRPC: a message that cannot
+		// be decoded or exceeds the limit.
 		kind = ErrBadAnswer
 	}
 	return fmt.Errorf("%w: %.256q", kind, cause(s.Message()))
 }
 
-// cause returns what lies behind a failed connection, which gRPC quotes.
+// cause returns the cause of a failed connection, which gRPC quotes in its message.
 func cause(message string) string {
 	if _, quoted, ok := strings.Cut(message, "connection error: desc = "); ok {
 		if s, err := strconv.Unquote(quoted); err == nil {
@@ -222,7 +222,7 @@ func cause(message string) string {
 	return message
 }
 
-// fault is classify for a call that is told by its name.
+// fault is classify with the call's name and the cloud's address added.
 func (c *Client) fault(ctx context.Context, call string, err error) error {
 	return fmt.Errorf("%s at %s: %w", call, c.addr, classify(ctx, err))
 }
@@ -262,18 +262,18 @@ func (c *Client) push(ctx context.Context, m SealedFile, from io.ReaderAt, progr
 			return err
 		}
 		if !held.Complete {
-			return fmt.Errorf("%w: push: %s holds %d bytes of a model of %d, of which all were sent", ErrBadAnswer, c.addr, held.Received, m.Size)
+			return fmt.Errorf("%w: push: all was sent, but %s holds %d bytes of a model of %d", ErrBadAnswer, c.addr, held.Received, m.Size)
 		}
 	}
 	progress(m.Size, m.Size)
 	return nil
 }
 
-// upload sends what a model has from an offset on in one stream, nothing if from is nil.
+// upload sends a model from an offset on in one stream; nothing if from is nil.
 func (c *Client) upload(ctx context.Context, m SealedFile, offset int64, from io.ReaderAt, progress func(done, total int64)) (*pb.UploadResponse, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	// A cloud that takes no further step for so long hangs.
+	// A cloud that accepts nothing for this long is hung.
 	hung := time.AfterFunc(c.timeout, func() { cancel(ErrTimeout) })
 	defer hung.Stop()
 	stream, err := c.rpc.Upload(ctx)
@@ -282,7 +282,7 @@ func (c *Client) upload(ctx context.Context, m SealedFile, offset int64, from io
 	}
 	req := &pb.UploadRequest{Digest: m.Digest[:], Size: uint64(m.Size), Offset: uint64(offset)}
 	for {
-		// On io.EOF the reason is with CloseAndRecv.
+		// On io.EOF, CloseAndRecv returns the reason.
 		if err := stream.Send(req); err == io.EOF {
 			break
 		} else if err != nil {
@@ -293,7 +293,7 @@ func (c *Client) upload(ctx context.Context, m SealedFile, offset int64, from io
 			break
 		}
 		progress(offset, m.Size)
-		data := make([]byte, min(m.Size-offset, uploadChunk)) // gRPC may keep a message
+		data := make([]byte, min(m.Size-offset, uploadChunk)) // not reused: gRPC may still hold the last one
 		if n, err := from.ReadAt(data, offset); n < len(data) {
 			if err == io.EOF {
 				err = io.ErrUnexpectedEOF
@@ -343,11 +343,11 @@ func (c *Client) Remove(ctx context.Context, d sealed.Digest) error {
 	return nil
 }
 
-// Info is what a cloud says of itself.
+// Info is what a cloud reports about itself.
 type Info struct {
 	Version string `json:"version"`
 	Backend string `json:"backend"`
-	Serving bool   `json:"serving"` // its health service says so
+	Serving bool   `json:"serving"` // as its health service reports
 }
 
 // Info asks the cloud for its version, backend and health.

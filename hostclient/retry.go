@@ -15,25 +15,25 @@ import (
 	"github.com/securenets/securenets/verify"
 )
 
-// A call that failed is made again as Options.Retries allows. What is safe to send again
-// depends on the scheme:
+// A failed call is repeated as Options.Retries allows. What may be sent again depends on the
+// scheme:
 //
-//   - With one role, the same masked words, which were kept: to the cloud that did not
-//     answer, or to a spare. Who has them twice learns nothing from that, and no pad
-//     masks anything else.
-//   - With several roles, words masked anew with a share drawn anew, to all: a provider
-//     must not have two roles' parts of one draw.
-//   - After a wrong answer, words masked anew, with pads made anew: the call was
-//     unmasked, and its pads are gone.
+//   - With one role, the same masked words, which were kept, to the cloud that did not
+//     answer or to a spare. A cloud that gets them twice learns nothing new, and no pad
+//     masks a second input.
+//   - With several roles, words masked with a new draw of the shares, to all clouds: a
+//     provider must not get two roles' shares of one draw.
+//   - After a wrong answer, words masked with new pads: the call was unmasked, which
+//     used up its pads.
 
-// cloudsOf are the clouds that may be asked for a role, in the order in which they are.
+// cloudsOf are the clouds that may be asked for a role, in order of preference.
 type cloudsOf struct {
 	mu    sync.Mutex
 	all   []*Client
-	asked int // the index of who is asked now
+	asked int // index of the cloud that is asked now
 }
 
-// now returns the cloud that is asked.
+// now returns the cloud that is asked now.
 func (c *cloudsOf) now() *Client {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -57,7 +57,7 @@ func (c *cloudsOf) next(failed *Client) bool {
 	return false
 }
 
-// bar quarantines a cloud that lied, by whatever name it may be asked.
+// bar quarantines a cloud that lied, under all its addresses.
 func (c *cloudsOf) bar(liar *Client) {
 	for _, one := range c.all {
 		if one.at(liar) {
@@ -74,8 +74,8 @@ func (c *Client) Quarantined() bool {
 	return errors.Is(c.barred, ErrQuarantined)
 }
 
-// withSpares returns the clouds of each role. It refuses spares that clients of their
-// role would be refused for, and any two roles at one cloud or provider.
+// withSpares returns the clouds of each role. It refuses a spare that would be refused as the
+// client of its role, and any choice with two roles at one cloud or provider.
 func (s *Secret) withSpares(clients []*Client, spares [][]*Client) ([]*cloudsOf, error) {
 	if len(spares) > len(clients) {
 		return nil, fmt.Errorf("%w: spares of %d roles for %d", ErrMismatch, len(spares), len(clients))
@@ -90,7 +90,7 @@ func (s *Secret) withSpares(clients []*Client, spares [][]*Client) ([]*cloudsOf,
 			all[role].all = append(all[role].all, spares[role]...)
 		}
 	}
-	// Every choice of a cloud a role is admitted: all pairs of roles are compared.
+	// Every choice of one cloud for each role must be admitted, so all pairs are checked.
 	for role, c := range all {
 		for _, spare := range c.all[1:] {
 			for other, o := range all {
@@ -110,13 +110,13 @@ func (s *Secret) withSpares(clients []*Client, spares [][]*Client) ([]*cloudsOf,
 	return all, nil
 }
 
-// Pauses before a cloud that failed is asked again, twice as long each time.
+// The pause before a failed cloud is asked again doubles each time, within these limits.
 const (
 	firstPause = 20 * time.Millisecond
 	lastPause  = 2 * time.Second
 )
 
-// attempts counts what a call has left.
+// attempts counts the retries that a call has left.
 type attempts struct {
 	ss    *Session
 	left  int
@@ -127,8 +127,8 @@ func (ss *Session) attempts() *attempts {
 	return &attempts{ss: ss, left: max(0, ss.options.Retries), pause: firstPause}
 }
 
-// again decides what becomes of a call that failed with err. It returns nil where the
-// call is to be made again: of a spare, or, after a pause, of the same cloud.
+// again decides whether a call that failed with err is repeated. It returns nil if so: at
+// once with a spare, or, after a pause, with the same cloud.
 func (a *attempts) again(ctx context.Context, err error) error {
 	failed := cloudErrors(err)
 	if a.left == 0 || ctx.Err() != nil || len(failed) == 0 {
@@ -144,7 +144,7 @@ func (a *attempts) again(ctx context.Context, err error) error {
 	for _, e := range failed {
 		var refused *wire.Error
 		if errors.As(e.Err, &refused) {
-			pause = max(pause, min(refused.RetryAfter, lastPause)) // as it was told
+			pause = max(pause, min(refused.RetryAfter, lastPause)) // as the cloud asked
 		}
 		if a.ss.clients[e.Role].next(e.cloud) {
 			continue
@@ -166,7 +166,7 @@ func (a *attempts) again(ctx context.Context, err error) error {
 	return nil
 }
 
-// cloudErrors returns the errors of clouds that err has.
+// cloudErrors returns all CloudErrors that err wraps.
 func cloudErrors(err error) (all []*CloudError) {
 	switch e := err.(type) {
 	case *CloudError:
@@ -181,7 +181,7 @@ func cloudErrors(err error) (all []*CloudError) {
 	return all
 }
 
-// passing reports whether another try, or another cloud, may do better.
+// passing reports whether another try, or another cloud, may succeed.
 func passing(err error) bool {
 	var refused *wire.Error
 	if errors.As(err, &refused) {
@@ -201,7 +201,7 @@ func passing(err error) bool {
 	return errors.As(err, new(*verify.RejectedError))
 }
 
-// asked returns the clouds that are asked now, one a role.
+// asked returns the clouds that are asked now, one for each role.
 func (ss *Session) asked() []*Client {
 	now := make([]*Client, len(ss.clients))
 	for role, c := range ss.clients {
@@ -210,16 +210,17 @@ func (ss *Session) asked() []*Client {
 	return now
 }
 
-// repeat masks a layer's call and has it answered, until it is or there is no more to try.
+// repeat masks a layer's call and sends it, again and again until it is answered or no retries
+// are left.
 func (ss *Session) repeat(ctx context.Context, l int, x []float32, first, n int, pads *transform.Pads) ([]float32, error) {
 	tries := ss.attempts()
 	for {
 		y, err := ss.multiply(ctx, l, x, first, n, pads, tries)
 		if err == nil || len(ss.clients) == 1 && !errors.As(err, new(*verify.RejectedError)) {
-			return y, err // multiply itself has sent the same words again
+			return y, err // multiply has itself repeated the same words
 		}
 		if pads != nil && ss.options.RequireStock {
-			return nil, err // there are none for another try
+			return nil, err // new pads would not be from the stock
 		}
 		if err := tries.again(ctx, err); err != nil {
 			return nil, err

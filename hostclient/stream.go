@@ -29,35 +29,36 @@ import (
 // directions, given the bytes of one row each way.
 func rowsPerMessage(up, down int) int { return wire.MaxPayload / max(up, down) }
 
-// stream is one Evaluate stream, shared by all callers of a client: one
-// goroutine sends requests, one hands each answer to who waits for its id. Once
-// failed it stays so, and the client opens another for the next call.
+// stream is one Evaluate stream, shared by all callers of a client. One goroutine sends
+// requests; another hands each answer to the call that waits for its id. A failed stream
+// stays failed, and the client opens another for the next call.
 type stream struct {
 	ctx      context.Context // ends with the stream; its cause says why
 	fail     context.CancelCauseFunc
 	requests chan *wire.Request
 	opened   chan struct{} // closed once direct is set
-	direct   *wire.Direct  // nil: it is gRPC's
+	direct   *wire.Direct  // nil: a gRPC stream
 
 	mu      sync.Mutex
-	last    uint64             // id given out last
-	waiting map[uint64]*answer // by id; nil from the end on
+	last    uint64             // last id used
+	waiting map[uint64]*answer // by id; nil once the stream has ended
 }
 
-// answer is where the words of one answer go.
+// answer is where the words of one answer should go.
 type answer struct {
 	ring ring.Ring
 	dst  []uint32
-	done chan<- taken // has room; nil where the caller gave up
-	// The request's slots of shared memory, for its words and its answer's. The cloud may
-	// use both until it answers: only then, or where it was never asked, are they for others.
+	done chan<- taken // has room; nil if the caller gave up
+	// The request's slots of shared memory, for its words and for its answer. The cloud may
+	// use both until it answers: they must not be reused before that, unless the request was
+	// never sent.
 	up, down lane.Slot
 }
 
-// taken is an answer that was decoded to its place, or why it was not.
+// taken is the outcome of decoding an answer.
 type taken struct {
 	err            error
-	queue, compute uint64 // nanoseconds, at the cloud's word
+	queue, compute uint64 // nanoseconds, as the cloud claims
 }
 
 // put gives the slots back.
@@ -66,7 +67,7 @@ func (a *answer) put() {
 	a.down.Put()
 }
 
-// open returns the client's stream, a new one where there is none.
+// open returns the client's stream, or begins a new one.
 func (c *Client) open() (*stream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -102,7 +103,7 @@ func (c *Client) send(s *stream) {
 		case req := <-s.requests:
 			err := conn.SendMsg(req)
 			req.Free()
-			if err != nil && err != io.EOF { // receive has the reason of io.EOF
+			if err != nil && err != io.EOF { // on io.EOF, receive gets the reason
 				s.fail(classify(s.ctx, err))
 			}
 		case <-s.ctx.Done():
@@ -111,7 +112,7 @@ func (c *Client) send(s *stream) {
 	}
 }
 
-// connect opens s: a direct stream, or one of gRPC's where the cloud knows no others.
+// connect opens s: a direct stream, or a gRPC stream if the cloud knows no direct ones.
 func (c *Client) connect(s *stream) (wire.Stream, error) {
 	d, err := c.dialDirect(s.ctx)
 	if err == nil {
@@ -128,12 +129,12 @@ func (c *Client) connect(s *stream) (wire.Stream, error) {
 	return c.conn.NewStream(s.ctx, desc, pb.SecureNets_Evaluate_FullMethodName)
 }
 
-// errDistrusted: the host does not accept the cloud's certificate. No other way there, and no
-// other try, would change that.
+// errDistrusted: the host does not accept the cloud's certificate. Neither gRPC nor another
+// try would change that.
 var errDistrusted = fmt.Errorf("%w", ErrUnavailable)
 
-// unreachable reports whether a direct stream was not to be had of a cloud that answers
-// nobody: by gRPC it would be asked in vain, once more for as long.
+// unreachable reports whether dialling a direct stream failed because the cloud cannot be
+// reached at all. A try with gRPC would fail too, after the same time.
 func unreachable(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial" || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
@@ -145,7 +146,7 @@ func (c *Client) receive(s *stream, conn wire.Stream) {
 		var resp wire.Response
 		if err := conn.RecvMsg(&resp); err != nil {
 			if err == io.EOF {
-				err = fmt.Errorf("%w: it ended the stream", ErrUnavailable)
+				err = fmt.Errorf("%w: the cloud ended the stream", ErrUnavailable)
 			} else {
 				err = classify(s.ctx, err)
 			}
@@ -155,7 +156,7 @@ func (c *Client) receive(s *stream, conn wire.Stream) {
 		a := s.remove(resp.ID)
 		if a == nil {
 			resp.Free()
-			s.fail(fmt.Errorf("%w: to a request that was not made", ErrBadAnswer))
+			s.fail(fmt.Errorf("%w: it is for a request that was not made", ErrBadAnswer))
 			return
 		}
 		got := taken{queue: resp.QueueNS, compute: resp.ComputeNS}
@@ -170,9 +171,9 @@ func (c *Client) receive(s *stream, conn wire.Stream) {
 	}
 }
 
-// take decodes the answer to its place. Words in shared memory are copied there before
-// anything is told of them: the cloud may change them at any time. It may also have taken
-// the memory's pages out, once it has ended the connection, which is no wrong answer.
+// take decodes the answer into dst. Words in shared memory are copied before they are
+// checked: the cloud may change them at any time. It may also have taken the memory's pages
+// out, once it has ended the connection; that does not count as a wrong answer.
 func (a *answer) take(resp *wire.Response, from *wire.Direct) error {
 	if resp.Err != nil {
 		return wire.FromProto(resp.Err)
@@ -180,12 +181,12 @@ func (a *answer) take(resp *wire.Response, from *wire.Direct) error {
 	words := resp.Words
 	if resp.Shared != nil {
 		if want := span(a.down); want == nil || *resp.Shared != *want {
-			return fmt.Errorf("%w: it is said to be where it was not asked for", ErrBadAnswer)
+			return fmt.Errorf("%w: it is not in the memory named for it", ErrBadAnswer)
 		}
 		words = mem.BufferSlice{mem.SliceBuffer(a.down.Bytes)}
 	}
 	var err error
-	var gone bool // now, after they were copied
+	var gone bool // pages were missing, checked after the copy
 	if touched := lane.Touch(func() {
 		err = wire.DecodeWords(a.ring, a.dst, words)
 		gone = resp.Shared != nil && emptied(a.down)
@@ -193,7 +194,7 @@ func (a *answer) take(resp *wire.Response, from *wire.Direct) error {
 		err = touched
 	}
 	if gone && from.Ended() {
-		return fmt.Errorf("%w: it ended the connection before its answer was read", ErrUnavailable)
+		return fmt.Errorf("%w: the cloud ended the connection before its answer was read", ErrUnavailable)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %v", ErrBadAnswer, err)
@@ -201,7 +202,7 @@ func (a *answer) take(resp *wire.Response, from *wire.Direct) error {
 	return nil
 }
 
-// emptied reports whether a page of shared memory has zeros alone where a slot is.
+// emptied reports whether a slot's part of any page of shared memory is all zeros.
 func emptied(slot lane.Slot) bool {
 	page := os.Getpagesize()
 	for b, at := slot.Bytes, slot.Offset; len(b) > 0; {
@@ -214,7 +215,7 @@ func emptied(slot lane.Slot) bool {
 	return false
 }
 
-// place puts words in a slot of shared memory. It returns none where there is no room.
+// place puts words in a slot of shared memory. It returns the zero Slot if there is no room.
 func (s *stream) place(r ring.Ring, words []uint32) lane.Slot {
 	slot, ok := s.slot(len(words) * r.WordBytes())
 	if ok && lane.Touch(func() { wire.PutWords(r, slot.Bytes, words) }) != nil {
@@ -224,8 +225,8 @@ func (s *stream) place(r ring.Ring, words []uint32) lane.Slot {
 	return slot
 }
 
-// slot returns one of n bytes of the memory that is shared. Where there is no room it
-// does not wait: what has none goes by messages.
+// slot returns a slot of n bytes of shared memory. It does not wait: if there is no room, the
+// words go in messages.
 func (s *stream) slot(n int) (lane.Slot, bool) {
 	if s.direct == nil {
 		return lane.Slot{}, false
@@ -233,7 +234,7 @@ func (s *stream) slot(n int) (lane.Slot, bool) {
 	return s.direct.Get(n)
 }
 
-// span returns where a slot is, nil for none.
+// span returns the span of a slot, nil for the zero Slot.
 func span(slot lane.Slot) *wire.Span {
 	if slot.Bytes == nil {
 		return nil
@@ -241,8 +242,8 @@ func span(slot lane.Slot) *wire.Span {
 	return &wire.Span{Offset: uint64(slot.Offset), Length: uint64(len(slot.Bytes))}
 }
 
-// expect gives out the id of a request whose answer goes to a, and keeps its slots. It
-// returns false where the stream has ended.
+// expect returns a new id, for a request whose answer goes to a. The stream now owns a's
+// slots. It returns false if the stream has ended.
 func (s *stream) expect(a *answer) (id uint64, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -254,7 +255,7 @@ func (s *stream) expect(a *answer) (id uint64, ok bool) {
 	return s.last, true
 }
 
-// remove returns who waits for an id, and has that no more; nil for nobody.
+// remove returns the answer that waits for an id and stops the wait; nil for none.
 func (s *stream) remove(id uint64) *answer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -263,15 +264,15 @@ func (s *stream) remove(id uint64) *answer {
 	return a
 }
 
-// withdraw takes back the id of a request that was not sent.
+// withdraw stops the wait for a request that was not sent, and gives its slots back.
 func (s *stream) withdraw(id uint64) {
 	if a := s.remove(id); a != nil {
 		a.put()
 	}
 }
 
-// end lets go of what is still waited for. The cloud may still read and write the slots of
-// these requests: nobody gets them again, and the next stream has memory of its own.
+// end ends the wait for all answers. The cloud may still read and write the slots of their
+// requests, so they are not reused; the next stream has memory of its own.
 func (s *stream) end() {
 	s.mu.Lock()
 	left := s.waiting
@@ -286,7 +287,7 @@ func (s *stream) end() {
 	}
 }
 
-// forget lets the answers to ids be dropped when they come.
+// forget makes the answers to ids be dropped when they arrive.
 func (s *stream) forget(ids []uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -297,17 +298,17 @@ func (s *stream) forget(ids []uint64) {
 	}
 }
 
-// errHung: the cloud took longer for one layer than any answer may.
+// errHung: the cloud took longer for one layer than the client's timeout.
 var errHung = fmt.Errorf("%w", ErrTimeout)
 
-// traffic is the payload of a call in bytes, and how long the cloud says that its
-// requests waited there and were computed: at most so long as the call has taken.
+// traffic is the payload of a call in bytes, and the times that its requests waited and were
+// computed at the cloud, as the cloud claims, limited to the time that the call took.
 type traffic struct {
 	up, down       int64
 	queue, compute time.Duration
 }
 
-// atMost returns what a cloud says that something took, where that is not more than d.
+// atMost returns a time of ns nanoseconds that a cloud claims, limited to d.
 func atMost(d time.Duration, ns uint64) time.Duration { return time.Duration(min(ns, uint64(d))) }
 
 // evaluate has the cloud multiply a masked batch with a layer's weights. It sets
@@ -336,7 +337,7 @@ func (c *Client) evaluate(ctx context.Context, r ring.Ring, model sealed.Digest,
 			return
 		}
 		if errors.Is(err, errHung) {
-			s.fail(fmt.Errorf("%w: given up as another call timed out", ErrUnavailable))
+			s.fail(fmt.Errorf("%w: the stream was closed as another call timed out", ErrUnavailable))
 		}
 		s.forget(ids)
 	}()

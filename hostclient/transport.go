@@ -29,12 +29,13 @@ import (
 	"github.com/securenets/securenets/transform"
 )
 
-// measureLinks measures a link to the echo at addr, in another process, and for a unix
-// socket the other way that it can be used, too. The first is that of sessions: link, or
-// LinkSocket where no memory is to be had. Without an address it starts an echo in this
-// process: both ends do the same, so that each has half of what the process spends.
+// measureLinks measures a link to the echo at addr, which runs in another process; a unix
+// socket it measures both with and without shared memory. The first result is the link that
+// sessions would use: link, or LinkSocket if no memory can be shared. Without an address it
+// starts an echo in this process: both ends do the same work, so each is charged half of what
+// the process spends.
 func measureLinks(ctx context.Context, r ring.Ring, link Link, addr string) (costs []LinkCost, err error) {
-	ends := 1.0 // in this process
+	ends := 1.0 // of the link that are in this process
 	if addr == "" {
 		ends = 2
 		dir, err := os.MkdirTemp("", "sn") // short: a socket's path is at most 107 bytes
@@ -54,7 +55,7 @@ func measureLinks(ctx context.Context, r ring.Ring, link Link, addr string) (cos
 		if link == LinkTLS {
 			addr = "tls:" + l.Addr().String()
 		}
-		echoing, stop := context.WithCancel(context.WithoutCancel(ctx)) // calls end first, and say why
+		echoing, stop := context.WithCancel(context.WithoutCancel(ctx)) // must outlive the calls, whose error says why ctx ended
 		served := make(chan error, 1)
 		go func() { served <- ServeEcho(echoing, l) }()
 		defer func() {
@@ -82,8 +83,8 @@ func measureLinks(ctx context.Context, r ring.Ring, link Link, addr string) (cos
 	return costs, nil
 }
 
-// measureLink measures what a connection to an echo costs this process, and says whether it
-// shares memory.
+// measureLink measures the CPU time that a connection to an echo costs this process, and
+// reports whether the connection shares memory.
 func measureLink(ctx context.Context, r ring.Ring, link Link, addr string) (c LinkCost, shared bool, err error) {
 	var client *Client
 	switch link {
@@ -92,7 +93,7 @@ func measureLink(ctx context.Context, r ring.Ring, link Link, addr string) (c Li
 	case LinkSocket:
 		client, err = Dial(addr, SharedMemory(0))
 	case LinkTLS:
-		// Whoever answers is sent nothing that is of anybody.
+		// The server need not be verified: only zeros are sent.
 		client, err = DialTLS(addr, "", &tls.Config{InsecureSkipVerify: true})
 	}
 	if err != nil {
@@ -115,10 +116,10 @@ func measureLink(ctx context.Context, r ring.Ring, link Link, addr string) (c Li
 	return LinkCost{Link: link, Message: small, Word: max(0, large-small) / (2 * rows * cols)}, shared, nil
 }
 
-// echoed returns the CPU time of a call that sends rows of words and has them back:
-// the median over rounds of so many calls.
+// echoed returns the CPU time of a call that sends rows of words and gets them back: the
+// median over rounds, each with the given number of calls.
 func echoed(ctx context.Context, c *Client, r ring.Ring, rows, cols, calls int) (float64, error) {
-	// Nothing but masking makes what a client sends.
+	// A client sends only values of type Masked, which only masking makes.
 	layer, err := transform.NewLayer(r, transform.Scheme{Weights: transform.WeightNone, Inputs: transform.InputSplit}, plan.Dense(cols, cols))
 	if err != nil {
 		return 0, err
@@ -141,16 +142,15 @@ func echoed(ctx context.Context, c *Client, r ring.Ring, rows, cols, calls int) 
 			return 0, err
 		}
 		if i == 0 {
-			took = took[:0] // it connects
+			took = took[:0] // the first round includes connecting
 		}
 	}
 	return float64(median(took)) / float64(calls), nil
 }
 
-// ServeEcho answers requests at l with the words that they hold, until ctx ends. It is
-// the far end that SealOptions.Echo asks for, in a process of its own. It serves direct
-// streams, on a unix socket with shared memory, and gRPC's; on TCP it speaks TLS, with a
-// certificate that is nobody's.
+// ServeEcho answers requests at l with their own words, until ctx ends. It is the server that
+// SealOptions.Echo names, in a process of its own. It serves direct streams, on a unix socket
+// with shared memory, and gRPC; on TCP it uses TLS with a self-signed certificate.
 func ServeEcho(ctx context.Context, l net.Listener) error {
 	var secure *tls.Config
 	if l.Addr().Network() == "tcp" {
@@ -172,7 +172,7 @@ func ServeEcho(ctx context.Context, l net.Listener) error {
 	return err
 }
 
-// unsigned returns a certificate that nobody vouches for.
+// unsigned returns a self-signed certificate.
 func unsigned() (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -183,13 +183,13 @@ func unsigned() (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
 }
 
-// echo answers every request with its words, decoded and encoded as a host does. A
-// layer is the ring of so many primes, which is how its caller and it know.
+// echo answers every request with its words, decoded and encoded as a host does. The
+// request's layer number names the ring: see echoLayer.
 type echo struct {
 	pb.UnimplementedSecureNetsServer
 }
 
-// echoLayer names a ring to an echo.
+// echoLayer returns the layer number that names a ring: its number of primes.
 func echoLayer(r ring.Ring) int { return len(r.Primes()) }
 
 func echoRing(layer uint32) (ring.Ring, error) {
@@ -226,8 +226,7 @@ func serveEcho(stream wire.ServerStream) error {
 	}
 }
 
-// echoOf returns the answer to a request, which may be in the memory that a direct stream
-// shares.
+// echoOf returns the answer to a request. Both may be in a direct stream's shared memory.
 func echoOf(req *wire.Request, stream wire.ServerStream) (*wire.Response, error) {
 	r, err := echoRing(req.Layer)
 	if err != nil {
@@ -247,7 +246,7 @@ func echoOf(req *wire.Request, stream wire.ServerStream) (*wire.Response, error)
 		return nil, err
 	}
 	if req.Answer != nil && len(to) != len(words)*r.WordBytes() {
-		return nil, status.Error(codes.InvalidArgument, "an answer of another length")
+		return nil, status.Error(codes.InvalidArgument, "the answer's span has another length than the words")
 	}
 	resp := &wire.Response{ID: req.ID, Shared: req.Answer}
 	touched := lane.Touch(func() {
@@ -263,7 +262,7 @@ func echoOf(req *wire.Request, stream wire.ServerStream) (*wire.Response, error)
 	return resp, errors.Join(err, touched)
 }
 
-// sharedPart returns a part of the memory that a stream shares, nil for none.
+// sharedPart returns the part of a stream's shared memory that s names; nil for nil.
 func sharedPart(stream wire.ServerStream, s *wire.Span) ([]byte, error) {
 	if s == nil {
 		return nil, nil
