@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"math"
 	"path"
 	"strings"
 	"sync/atomic"
@@ -243,78 +241,6 @@ func (s *service) report(err error) (told *wire.Error, why wire.Reason) {
 	return &wire.Error{Code: codes.Internal, Reason: wire.ReasonInternal, Message: "internal error"}, wire.ReasonInternal
 }
 
-// inbox receives the messages of a stream's caller.
-type inbox struct {
-	*service
-	ctx      context.Context
-	receiver *wire.Receiver
-	silent   *time.Timer   // runs while the rest of a message is awaited
-	begun    chan int      // the size of each message that begins; closed after the last
-	read     chan struct{} // a token for each message that was read
-	err      error         // why begun was closed; set before that
-}
-
-// inbox returns the inbox of the stream whose handler has ctx. A goroutine waits for
-// messages, so that the handler can wait for other events too. It ends at the
-// latest when the handler has returned.
-func (s *service) inbox(ctx context.Context) (*inbox, error) {
-	receiver, err := wire.NewReceiver(ctx)
-	if err != nil {
-		return nil, err
-	}
-	in := &inbox{s, ctx, receiver, s.onStall(func() { hangUp(ctx) }, stallSending), make(chan int), make(chan struct{}), nil}
-	go func() {
-		defer close(in.begun)
-		for {
-			var size int
-			if size, in.err = receiver.Next(); in.err != nil {
-				return
-			}
-			select {
-			case in.begun <- size:
-			case <-ctx.Done():
-				in.err = ctx.Err()
-				return
-			}
-			select {
-			case <-in.read:
-			case <-ctx.Done():
-				in.err = ctx.Err()
-				return
-			}
-		}
-	}()
-	return in, nil
-}
-
-// next waits until a message begins or ctx ends. It returns the size of the message, which
-// receive then reads; io.EOF after the last one.
-func (in *inbox) next(ctx context.Context) (size int, err error) {
-	select {
-	case size, ok := <-in.begun:
-		if !ok {
-			return 0, in.err
-		}
-		return size, nil
-	case <-ctx.Done():
-		return 0, context.Cause(ctx)
-	case <-in.draining.Done():
-		return 0, shuttingDown()
-	}
-}
-
-// receive reads the message that next has announced into m; see service.receive.
-func (in *inbox) receive(m any, size int, bytes int64) error {
-	if err := in.service.receive(in.ctx, in.receiver, in.silent, m, size, bytes); err != nil {
-		return err
-	}
-	select {
-	case in.read <- struct{}{}:
-	case <-in.ctx.Done():
-	}
-	return nil
-}
-
 // receive waits until bytes of incoming memory are free, then reads the message of the given
 // size that from has announced into m. On success the caller must release the bytes. If the
 // message does not arrive before the timer silent runs out, its sender loses the connection,
@@ -358,93 +284,6 @@ func parseDigest(b []byte) (sealed.Digest, error) {
 		return sealed.Digest{}, badRequest("digest of %d bytes, want %d", len(b), len(sealed.Digest{}))
 	}
 	return sealed.Digest(b), nil
-}
-
-// uploadCopies is how many copies of a message's bytes are in memory while protobuf decodes
-// it: the received buffers, one contiguous copy, and the decoded field.
-const uploadCopies = 3
-
-// Upload implements the protocol.
-func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.UploadResponse]) error {
-	ctx := stream.Context()
-	owner, _, err := callerOf(ctx)
-	if err != nil {
-		return err
-	}
-	in, err := s.inbox(ctx)
-	if err != nil {
-		return err
-	}
-	var held int64 // bytes of incoming reserved for the current message
-	defer func() { s.incoming.Release(held) }()
-	idle := time.NewTimer(0) // replaced once the upload has begun
-	idle.Stop()
-	next := func(ctx context.Context) (*pb.UploadRequest, error) {
-		s.incoming.Release(held)
-		held = 0
-		size, err := in.next(ctx)
-		if err == io.EOF {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		idle.Stop()
-		if err := s.pace(ctx, owner, size); err != nil {
-			return nil, err
-		}
-		m, bytes := new(pb.UploadRequest), uploadCopies*int64(size)
-		if err := in.receive(m, size, bytes); err != nil {
-			return nil, err
-		}
-		held = bytes
-		return m, nil
-	}
-	first, err := next(ctx)
-	if err != nil {
-		return err
-	}
-	if first == nil {
-		return badRequest("upload without a message")
-	}
-	digest, err := parseDigest(first.Digest)
-	if err != nil {
-		return err
-	}
-	u, err := s.store.Of(owner).Upload(ctx, digest, int64(min(first.Size, math.MaxInt64)))
-	if err != nil {
-		return err
-	}
-	defer u.Close()
-	idle = time.AfterFunc(s.limits.StallTimeout(), func() {
-		u.Cancel(&wire.Error{Code: codes.DeadlineExceeded, Reason: wire.ReasonTimeout, Message: "the upload stalled"})
-	})
-	defer func() { idle.Stop() }()
-	begun := false
-	for m := first; m != nil && !u.Stored(); {
-		if len(m.Data) > 0 {
-			if at := uint64(u.Held()); !begun && first.Offset != at {
-				return &wire.Error{Code: codes.FailedPrecondition, Reason: wire.ReasonBadOffset,
-					Message: fmt.Sprintf("offset %d, want %d", first.Offset, at)}
-			}
-			begun = true
-			if err := u.Write(m.Data); err != nil {
-				return err
-			}
-		}
-		idle.Reset(s.limits.StallTimeout())
-		if m, err = next(u.Context()); err != nil {
-			return err
-		}
-		idle.Stop()
-		if m != nil && (len(m.Digest) > 0 || m.Size != 0 || m.Offset != 0) {
-			return badRequest("digest, size or offset set in a message after the first")
-		}
-	}
-	if err := u.Finish(); err != nil {
-		return err
-	}
-	return stream.SendAndClose(&pb.UploadResponse{Received: uint64(u.Held()), Complete: u.Stored()})
 }
 
 // List implements the protocol.
