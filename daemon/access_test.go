@@ -34,14 +34,14 @@ import (
 	"github.com/securenets/securenets/kernels"
 )
 
-// certified is a daemon that serves TLS, too, and whose own caller comes by the unix socket.
+// certified is a daemon that serves TLS too, and whose own caller uses the unix socket.
 type certified struct {
 	*running
 	ca   *tlstest.CA
-	addr string // of TLS
+	addr string // of the TLS listener
 }
 
-// withTLS has a daemon serve TLS, with certificates of a CA.
+// withTLS makes a daemon serve TLS, with certificates of a CA.
 func withTLS(t testing.TB) (*tlstest.CA, func(*config.Config)) {
 	t.Helper()
 	ca, err := tlstest.NewCA()
@@ -80,7 +80,7 @@ func (d *certified) as(l tlstest.Leaf) *grpc.ClientConn {
 	return d.with(callerOf(d.t, d.ca, l))
 }
 
-// callerOf says how a caller connects who has a certificate of a CA.
+// callerOf returns the TLS configuration of a caller with a certificate of a CA.
 func callerOf(t testing.TB, ca *tlstest.CA, l tlstest.Leaf) *tls.Config {
 	t.Helper()
 	cert, err := ca.KeyPair(l)
@@ -116,8 +116,8 @@ func TestTLS(t *testing.T) {
 	d.by(d.as(tlstest.Leaf{CommonName: "alice"})).works(m)
 }
 
-// TestTLSRefused: without a certificate that the daemon's CA vouches for and that names
-// one allowed caller, and without TLS 1.3, there is no call.
+// TestTLSRefused: calls need TLS 1.3 and a certificate that the daemon's CA has signed and
+// that names exactly one allowed caller.
 func TestTLSRefused(t *testing.T) {
 	d := startTLS(t, nil, func(c *config.Config) {
 		withMetrics(c)
@@ -151,7 +151,7 @@ func TestTLSRefused(t *testing.T) {
 		if _, err := pb.NewSecureNetsClient(d.with(by)).List(d.ctx(), &pb.ListRequest{}); err == nil {
 			t.Errorf("%s: served", name)
 		}
-		// A caller's part of the handshake is over before its certificate is looked at.
+		// A caller's handshake succeeds before the daemon has checked its certificate.
 		if direct, err := wire.DialDirectTLS(d.ctx(), d.addr, by); err == nil {
 			_ = direct.SendMsg(new(wire.Request))
 			if err := direct.RecvMsg(new(wire.Response)); status.Code(err) != codes.Unavailable {
@@ -170,7 +170,7 @@ func TestTLSRefused(t *testing.T) {
 	if calls := d.scrape().value("securenets_calls_total", "method", "Evaluate"); calls > 0 {
 		t.Errorf("%v calls of strangers", calls)
 	}
-	// Not TLS 1.3; no protocol that is spoken; not TLS.
+	// Not TLS 1.3; an unknown ALPN protocol; not TLS.
 	for _, c := range []*tls.Config{
 		{MaxVersion: tls.VersionTLS12, NextProtos: []string{"h2"}},
 		{MaxVersion: tls.VersionTLS12, NextProtos: []string{wire.DirectProtocol}},
@@ -199,7 +199,7 @@ func TestTLSRefused(t *testing.T) {
 	if b, err := io.ReadAll(plain); err == nil && len(b) > 7 { // at most an alert
 		t.Errorf("plain HTTP/2 is answered with %x", b)
 	}
-	// The host refuses a daemon that another CA vouches for.
+	// The host refuses a daemon whose certificate another CA has signed.
 	cc := d.with(&tls.Config{Certificates: alice, RootCAs: stranger.Pool()})
 	if _, err := pb.NewSecureNetsClient(cc).List(d.ctx(), &pb.ListRequest{}); err == nil {
 		t.Error("another's daemon is trusted")
@@ -240,8 +240,8 @@ func TestCallerName(t *testing.T) {
 	}
 }
 
-// TestCallersSeeTheirOwn: what a caller has is to another as if it were not there, in
-// every call, and each keeps its own whatever the other does.
+// TestCallersSeeTheirOwn: in every call, another caller's models seem not to exist, and
+// nothing that one caller does changes the other's.
 func TestCallersSeeTheirOwn(t *testing.T) {
 	d := startTLS(t, nil, nil)
 	m := smallModel(t)
@@ -258,7 +258,7 @@ func TestCallersSeeTheirOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, other := range map[string]*running{"bob": as("bob"), "a user": d.running} {
-		// The answers are those about a model that no one has.
+		// The answers are the same as for a model that no caller has.
 		nobodys := newModel(t, ring.Q4(), plan.Dense(7, 8))
 		list, err := other.client().List(d.ctx(), &pb.ListRequest{})
 		if err != nil || len(list.Models) != 0 {
@@ -340,9 +340,9 @@ func TestLimitOfUploadRate(t *testing.T) {
 	d := startTLS(t, nil, func(c *config.Config) {
 		withMetrics(c)
 		c.Limits.MaxUploadBytesPerSecond = rate
-		c.Limits.StallTimeoutSeconds = 1 // waiting for its turn is no stalling
+		c.Limits.StallTimeoutSeconds = 1 // a paced upload must not count as stalled
 	})
-	// All messages are small: a slow machine, too, has each of them in one piece.
+	// All messages are small, so that each arrives whole even on a slow machine.
 	m := newModel(t, ring.Q4(), plan.Dense(64, 96)) // 24 KiB
 	alice, bob := d.by(d.as(tlstest.Leaf{CommonName: "alice"})), d.by(d.as(tlstest.Leaf{CommonName: "bob"}))
 	half := len(m.bytes) / 2
@@ -350,7 +350,7 @@ func TestLimitOfUploadRate(t *testing.T) {
 	if _, err := send(d.ctx(), alice.cc, m.digest, len(m.bytes), 0, m.bytes[:1<<14], m.bytes[1<<14:half+half/2], m.bytes[half+half/2:]); err != nil {
 		t.Fatal(err)
 	}
-	// The last message begins when those before it are worked off.
+	// The last message begins once the ones before it are paid for.
 	least := time.Duration(float64(half+half/2) / rate * float64(time.Second))
 	if took := time.Since(begun); took < least {
 		t.Errorf("alice took %v, want %v and more", took, least)
@@ -409,7 +409,7 @@ func TestSocketAccess(t *testing.T) {
 	d.works(m)
 }
 
-// TestCannotStartTLS: files that are no certificates keep the daemon from starting.
+// TestCannotStartTLS: the daemon does not start with bad certificates, keys or addresses.
 func TestCannotStartTLS(t *testing.T) {
 	d := startTLS(t, nil, nil)
 	junk := filepath.Join(t.TempDir(), "junk")

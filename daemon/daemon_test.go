@@ -63,8 +63,8 @@ func testEvaluate(t *testing.T, by way) {
 	}
 }
 
-// TestManyAtATime: streams with many requests in flight, batched over all of
-// them, and each answer is its request's.
+// TestManyAtATime: with many requests in flight on several streams, batched over all streams,
+// each answer is right for its request.
 func TestManyAtATime(t *testing.T) { eachWay(t, testManyAtATime) }
 
 func testManyAtATime(t *testing.T, by way) {
@@ -115,8 +115,7 @@ func testManyAtATime(t *testing.T, by way) {
 	streams.Wait()
 }
 
-// TestLargest: requests as large as a message may be, more of them at a time
-// than memory is set aside for.
+// TestLargest: requests of the largest size, more at a time than there is memory for.
 func TestLargest(t *testing.T) { eachWay(t, testLargest) }
 
 func testLargest(t *testing.T, by way) {
@@ -147,7 +146,7 @@ func testLargest(t *testing.T, by way) {
 	}
 }
 
-// TestStockClient: a client that has the generated code and nothing else.
+// TestStockClient: a client that uses only the generated code.
 func TestStockClient(t *testing.T) {
 	d := start(t, nil, nil)
 	m := smallModel(t)
@@ -213,7 +212,7 @@ func TestModels(t *testing.T) {
 	}
 }
 
-// TestRemoveInUse: a call under way keeps its model.
+// TestRemoveInUse: a call in progress keeps its model.
 func TestRemoveInUse(t *testing.T) { eachWay(t, testRemoveInUse) }
 
 func testRemoveInUse(t *testing.T, by way) {
@@ -240,8 +239,8 @@ func testRemoveInUse(t *testing.T, by way) {
 	m.check(t, r, 1, m.input(1, 3, 9))
 }
 
-// TestBackendFailures are answers to their requests, with nothing of the
-// backend's error in them; the daemon and the stream go on.
+// TestBackendFailures: a failure of the backend is an answer to its request, without the
+// backend's error; the daemon and the stream go on.
 func TestBackendFailures(t *testing.T) { eachWay(t, testBackendFailures) }
 
 func testBackendFailures(t *testing.T, by way) {
@@ -292,8 +291,8 @@ func testOverload(t *testing.T, by way) {
 	if err != nil || r.Err.GetReason() != string(wire.ReasonOverloaded) || codes.Code(r.Err.GetCode()) != codes.ResourceExhausted || r.Err.RetryNs == 0 {
 		t.Errorf("answer %v, %v", r, err)
 	}
-	// Another connection of a unix socket is another caller: it has room, at the cost of who
-	// has most.
+	// Another connection to a unix socket is another caller: it gets room, at the cost of the
+	// caller with the most calls.
 	other, _, _ := by.openApart(d, d.ctx())
 	other.send(m.request(1, 1, 7))
 	refused, answered := e, other
@@ -315,8 +314,7 @@ func testOverload(t *testing.T, by way) {
 	e.works(m)
 }
 
-// TestQueue: a request's timeout and priority, and what a configuration says of one
-// model.
+// TestQueue: a request's timeout and priority, and a configuration for one model.
 func TestQueue(t *testing.T) {
 	h := newHooked()
 	m, other := smallModel(t), newModel(t, ring.Q4(), plan.Dense(3, 5))
@@ -367,8 +365,8 @@ func TestQueue(t *testing.T) {
 	}
 }
 
-// TestCopies: the words of a request are copied once, from the transport's memory to
-// the product's, and those of its answer not at all, alone or merged with others.
+// TestCopies: a request's words are copied once, from the transport's memory to the product's,
+// and its answer's words not at all, whether the request is merged with others or not.
 func TestCopies(t *testing.T) {
 	const in, out, merged = 300, 500, 5
 	for _, alone := range []bool{true, false} {
@@ -407,7 +405,7 @@ func TestCopies(t *testing.T) {
 	}
 }
 
-// TestDrain: what was received is answered, no more is taken, the socket goes.
+// TestDrain: requests received are answered, later ones refused, and the socket is removed.
 func TestDrain(t *testing.T) { eachWay(t, testDrain) }
 
 func testDrain(t *testing.T, by way) {
@@ -534,7 +532,7 @@ func testStartsNotReady(t *testing.T, by way) {
 	e.send(m.request(1, 2, 3))
 	_, _, cut := by.openApart(d, d.ctx())
 	d.waitForFigure(3, "securenets_calls")
-	cut() // one that waits may leave
+	cut() // a waiting call may leave
 	d.waitForFigure(2, "securenets_calls")
 	answered := make(chan struct{})
 	go func() {
@@ -563,7 +561,7 @@ func testStartsNotReady(t *testing.T, by way) {
 		t.Error(err)
 	}
 
-	// A signal that comes before it is ready ends it just as well.
+	// A signal before it is ready ends it too.
 	h.resume = make(chan struct{})
 	ctx, stop = context.WithCancel(t.Context())
 	run(ctx)
@@ -594,7 +592,7 @@ func (b *slowLoad) Load(ctx context.Context, r ring.Ring, op plan.Op, w ring.Mat
 	return b.Backend.Load(ctx, r, op, w)
 }
 
-// wrong multiplies wrongly.
+// wrong is a backend with wrong results.
 type wrong struct{ *hooked }
 
 func (w wrong) Load(ctx context.Context, r ring.Ring, op plan.Op, m ring.Matrix) (plan.Product, error) {
@@ -645,7 +643,7 @@ func TestCannotStart(t *testing.T) {
 	}
 }
 
-// TestStaleSocket: what a daemon that died left behind is replaced.
+// TestStaleSocket: the socket of a daemon that died is replaced.
 func TestStaleSocket(t *testing.T) {
 	d := start(t, nil, nil)
 	d.wait()

@@ -14,8 +14,8 @@ import (
 	"github.com/securenets/securenets/internal/wire"
 )
 
-// TestGone: the stream of a host whose machine has gone ends, whether an answer is on its way
-// there or not, and with it what it had.
+// TestGone: if a host's machine is gone, its stream ends and frees its resources, whether or
+// not an answer is in flight to it.
 func TestGone(t *testing.T) {
 	defer daemon.SetSilence(2 * time.Second)()
 	h := newHooked()

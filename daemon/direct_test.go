@@ -34,7 +34,7 @@ import (
 	"github.com/securenets/securenets/kernels"
 )
 
-// rawDirect is a direct stream of bytes as they are: a wire.Stream of []byte and *[]byte.
+// rawDirect is a direct stream of raw messages: a wire.Stream of []byte and *[]byte.
 type rawDirect struct{ *net.UnixConn }
 
 func (d *running) rawDirect() rawDirect {
@@ -61,8 +61,8 @@ func (r rawDirect) SendMsg(m any) error {
 
 func (r rawDirect) CloseSend() error { return r.CloseWrite() }
 
-// RecvMsg returns the status of the last message as its error, and io.ErrUnexpectedEOF
-// where there is none.
+// RecvMsg returns the status in the stream's last message as its error, io.ErrUnexpectedEOF
+// if the stream ends without one.
 func (r rawDirect) RecvMsg(m any) error {
 	var prefix [5]byte
 	if _, err := io.ReadFull(r, prefix[:]); err == io.EOF {
@@ -91,10 +91,10 @@ func (r rawDirect) RecvMsg(m any) error {
 	return status.Error(codes.Code(last.Code), last.Message)
 }
 
-// TestVanishes: what a caller has asked for leaves the queue as soon as it closes its
-// connection or dies, whatever its stream waits for then, and what that held is free.
+// TestVanishes: a caller's requests leave the queue as soon as it closes its connection or
+// dies, whatever its stream waits for then, and what they held is free.
 func TestVanishes(t *testing.T) {
-	const most = 64 // requests of a stream that are worked on at a time
+	const most = 64 // requests of a stream in progress at a time
 	for name, c := range map[string]struct {
 		requests int
 		large    bool
@@ -121,7 +121,7 @@ func TestVanishes(t *testing.T) {
 				e, _, cut := by.openApart(d, d.ctx())
 				rows := 1
 				if c.large {
-					rows = 4090 // which take 34 MiB of 78
+					rows = 4090 // which needs 34 MiB of 78
 				}
 				sent := make(chan struct{})
 				x := m.input(0, rows, 1)
@@ -153,7 +153,7 @@ func TestVanishes(t *testing.T) {
 					d.waitForFigure(0, "securenets_in_flight_bytes", "part", part)
 				}
 				d.waitForFigure(0, "securenets_shared_memory_bytes")
-				// It has left, which is no fault.
+				// The caller left, which does not count as an error.
 				if !c.closes {
 					d.waitForFigure(1, "securenets_calls_total", "method", "Evaluate", "code", "Canceled")
 				}
@@ -166,7 +166,8 @@ func TestVanishes(t *testing.T) {
 	}
 }
 
-// TestVanishesUnread: so does a call whose message waits for memory, while others have that.
+// TestVanishesUnread: a call whose message waits for memory that others hold also ends when
+// its caller vanishes.
 func TestVanishesUnread(t *testing.T) {
 	eachWay(t, func(t *testing.T, by way) {
 		d := by.start(t, nil, func(c *config.Config) {
@@ -194,7 +195,7 @@ func TestVanishesUnread(t *testing.T) {
 	})
 }
 
-// TestVanishesInDrain: a daemon that drains does not work for who has gone.
+// TestVanishesInDrain: a draining daemon does no work for callers that have gone.
 func TestVanishesInDrain(t *testing.T) {
 	eachWay(t, func(t *testing.T, by way) {
 		h := newHooked()
@@ -223,8 +224,8 @@ func TestVanishesInDrain(t *testing.T) {
 	})
 }
 
-// TestHalfClosed: a caller that has no more requests is answered what it has asked for, and
-// then told that all went well.
+// TestHalfClosed: a caller that has closed its sending side still gets all its answers, and
+// then the stream's result: success.
 func TestHalfClosed(t *testing.T) {
 	eachWay(t, func(t *testing.T, by way) {
 		h := newHooked()
@@ -258,8 +259,8 @@ func TestHalfClosed(t *testing.T) {
 	})
 }
 
-// TestAnsweredBeforeGarbage: what came before a message that is none is answered, also where
-// it is in work as that comes.
+// TestAnsweredBeforeGarbage: requests before a malformed message are answered, even if they
+// are in progress when it arrives.
 func TestAnsweredBeforeGarbage(t *testing.T) {
 	h := newHooked()
 	d := start(t, h, withMetrics)
@@ -307,8 +308,8 @@ func TestAnsweredBeforeGarbage(t *testing.T) {
 	d.waitForFigure(5, "securenets_refusals_total", "reason", "PROTOCOL")
 }
 
-// TestUnreadSmall: so does a caller whose answers are a few bytes each, their words in shared
-// memory, once the socket is full of them; and the memory is free then.
+// TestUnreadSmall: a caller that does not read its answers loses its connection, and its memory
+// is freed, even if the answers are a few bytes each, with their words in shared memory.
 func TestUnreadSmall(t *testing.T) {
 	d := start(t, nil, func(c *config.Config) {
 		withMetrics(c)
@@ -350,7 +351,8 @@ func TestUnreadSmall(t *testing.T) {
 	d.works(m)
 }
 
-// TestUnreadDrain: who reads no answers holds up no daemon whose drain timeout has passed.
+// TestUnreadDrain: a caller that reads no answers does not delay the daemon's end beyond the
+// drain timeout.
 func TestUnreadDrain(t *testing.T) {
 	eachWay(t, func(t *testing.T, by way) {
 		d := by.start(t, nil, func(c *config.Config) {
@@ -361,17 +363,17 @@ func TestUnreadDrain(t *testing.T) {
 		m := newModel(t, ring.Q4(), plan.Dense(1, 1024))
 		d.push(m)
 		e := by.open(d, t.Context())
-		for id := range uint64(4) { // twice what gRPC would read of itself
+		for id := range uint64(4) { // twice what gRPC would read ahead
 			e.send(m.request(0, 4090, id))
 		}
 		d.waitForReceived(4)
-		time.Sleep(50 * time.Millisecond) // until an answer is under way
+		time.Sleep(50 * time.Millisecond) // until an answer is being sent
 		d.wait()
 	})
 }
 
-// TestArrivals: direct streams that come as the daemon drains, or is stopped at once, are
-// served, or told that it ends, or find nobody, and none waits or is left.
+// TestArrivals: direct streams that arrive while the daemon drains or is stopped are served,
+// told that it is shutting down, or cannot connect; none hangs, and none is left over.
 func TestArrivals(t *testing.T) {
 	for _, drain := range []int{0, 30} {
 		d := start(t, nil, func(c *config.Config) { c.DrainTimeoutSeconds = drain })
@@ -442,7 +444,7 @@ func TestArrivals(t *testing.T) {
 	}
 }
 
-// TestWaitsInVain: a daemon that cannot start lets go of the direct streams that wait for it.
+// TestWaitsInVain: a daemon that cannot start ends the direct streams that wait for it.
 func TestWaitsInVain(t *testing.T) {
 	dir := t.TempDir()
 	cfg := config.Default()
@@ -491,8 +493,8 @@ func TestWaitsInVain(t *testing.T) {
 	waitForOpened(t, fds, maps)
 }
 
-// TestThousands: direct streams that are opened and dropped in whatever state leave no
-// goroutine, descriptor, mapping or byte of a budget.
+// TestThousands: direct streams that are opened and dropped, in any state, leave no goroutine,
+// descriptor, mapping or reserved byte behind.
 func TestThousands(t *testing.T) {
 	d := start(t, nil, func(c *config.Config) {
 		withMetrics(c)
@@ -562,7 +564,7 @@ func TestThousands(t *testing.T) {
 	d.works(m)
 }
 
-// waitForReceived waits until so many requests were received.
+// waitForReceived waits until n requests were received.
 func (d *running) waitForReceived(requests int) {
 	d.t.Helper()
 	for ctx := d.ctx(); ; time.Sleep(time.Millisecond) {
@@ -577,7 +579,7 @@ func (d *running) waitForReceived(requests int) {
 	}
 }
 
-// TestClientOfSpec: a client in another language, which was written from the spec, is served.
+// TestClientOfSpec: a client in another language, written from the spec alone, is served.
 func TestClientOfSpec(t *testing.T) {
 	python, err := exec.LookPath("python3")
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/securenets/securenets/internal/wire"
 )
 
-// TestReadAsItDrains: a request that comes as the daemon drains is no end of its stream, of
-// which its caller would think that all went well.
+// TestReadAsItDrains: a request that arrives while the daemon drains does not end its stream
+// with success, which would mislead its caller.
 func TestReadAsItDrains(t *testing.T) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/securenets/securenets/internal/ring"
 )
 
-// SetDevicePeriod sets the time between two looks at the devices.
+// SetDevicePeriod sets the time between two checks of the devices.
 func SetDevicePeriod(d time.Duration) (restore func()) {
 	old := devicePeriod
 	devicePeriod = d

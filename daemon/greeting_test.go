@@ -23,10 +23,10 @@ import (
 // soon is much less than a connection may take for its handshake while the daemon serves.
 const soon = 10 * time.Second
 
-// mute sends what is written first, and then nothing.
+// mute is a connection that sends only the first bytes written to it.
 type mute struct {
 	net.Conn
-	first int // bytes of it; 0: all
+	first int // bytes that are sent; 0: all
 	said  bool
 }
 
@@ -44,8 +44,8 @@ func (m *mute) Write(b []byte) (int, error) {
 	return m.Conn.Write(b)
 }
 
-// silent opens connections that begin in all ways and say nothing more, and waits until the
-// daemon has them. What it returns is by name.
+// silent opens connections that begin in every possible way and then fall silent, and waits
+// until the daemon has accepted them. It returns them by name.
 func (d *certified) silent() map[string]net.Conn {
 	t := d.t.(*testing.T)
 	t.Helper()
@@ -92,7 +92,7 @@ func (d *certified) silent() map[string]net.Conn {
 		if err := says(magic + "\x00\x00\x01\x00\x00\x00\x00\x00" + strings.Repeat("\x00", 8))(c); err != nil {
 			return err
 		}
-		_, err := c.Read(make([]byte, 16)) // the memory, which does not come, is refused
+		_, err := c.Read(make([]byte, 16)) // the reply: the memory is missing, so it is refused
 		return err
 	})
 	open("unix, half of HTTP/2's preface", "unix", path, says(preface[:12]))
@@ -104,7 +104,7 @@ func (d *certified) silent() map[string]net.Conn {
 		}
 		return nil
 	})
-	open("TLS, half-way", "tcp", port, func(c net.Conn) error { // TLS 1.3's client has done all with its second message
+	open("TLS, half-way", "tcp", port, func(c net.Conn) error { // a TLS 1.3 client is done with its second message
 		return tls.Client(&mute{Conn: c}, config).Handshake()
 	})
 	open("TLS and nothing", "tcp", port, shake(""))
@@ -114,7 +114,8 @@ func (d *certified) silent() map[string]net.Conn {
 	return conns
 }
 
-// waitForAccepted waits until there are so many descriptors: both ends of connections are here.
+// waitForAccepted waits until this process, which has both ends of connections, has n
+// descriptors.
 func waitForAccepted(t *testing.T, fds int) {
 	t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
@@ -144,8 +145,8 @@ func ended(t *testing.T, name string, c net.Conn, stopped time.Time) {
 	}
 }
 
-// TestStopSilent: connections that have not got as far as a call do not hold up the end of
-// a daemon, and it ends them while it answers what is in work.
+// TestStopSilent: connections that have not begun a call do not delay the daemon's end. It
+// closes them while it answers the requests in progress.
 func TestStopSilent(t *testing.T) { eachWay(t, testStopSilent) }
 
 func testStopSilent(t *testing.T, by way) {
@@ -177,7 +178,7 @@ func testStopSilent(t *testing.T, by way) {
 	defer cancel()
 	here, far := by.open(d.running, ctx), evaluate(t, ctx, alice.cc)
 	here.send(m.request(1, 3, 9))
-	<-begun // before the other is sent, which may come into one batch with it
+	<-begun // only then send the other, which must not join its batch
 	far.send(m.request(1, 3, 9))
 	<-begun
 
@@ -237,7 +238,7 @@ func TestStopLate(t *testing.T) {
 	d.wait()
 }
 
-// TestStopSilentAtOnce: nor do they where nothing is waited for, or it never served.
+// TestStopSilentAtOnce: nor do they delay the end of an idle daemon, or of one that never served.
 func TestStopSilentAtOnce(t *testing.T) {
 	d := startTLS(t, nil, func(c *config.Config) { c.DrainTimeoutSeconds = 0 })
 	conns := d.silent()

@@ -20,8 +20,8 @@ func (e *ends) Accept() (net.Conn, error) {
 	return near, nil
 }
 
-// TestGreetings: who begins once all are hurried has no longer than the others, nobody is
-// held to that after its beginning, and of those who have ended nothing is kept.
+// TestGreetings: a connection accepted after hurry has no more time than the others, the limit
+// ends once a connection has begun, and nothing is kept of connections that have ended.
 func TestGreetings(t *testing.T) {
 	var g greetings
 	l := g.listen(&ends{})

@@ -64,14 +64,14 @@ type running struct {
 	cfg     config.Config
 	backend kernels.Backend
 	log     *logBuffer
-	logged  int // bytes of the log, before the daemon last began
+	logged  int // bytes of the log before the daemon's last start
 	stop    context.CancelFunc
 	done    chan error
-	secure  *tls.Config // how its caller connects; nil: by the unix socket
+	secure  *tls.Config // of its caller; nil: the caller uses the unix socket
 	cc      *grpc.ClientConn
 }
 
-// start runs a daemon until the test ends. A nil backend stands for the cpu's.
+// start runs a daemon until the test ends. A nil backend means the CPU backend.
 func start(t testing.TB, backend kernels.Backend, change func(*config.Config)) *running {
 	t.Helper()
 	return startFor(t, nil, backend, change)
@@ -161,7 +161,7 @@ func (d *running) tlsAddr() string {
 	return ""
 }
 
-// connectCut returns a connection and what cuts it, without a word to the daemon.
+// connectCut returns a connection and a function that cuts it without gRPC's goodbye.
 func (d *running) connectCut() (cc *grpc.ClientConn, cut func()) {
 	d.t.Helper()
 	conns := make(chan net.Conn, 10)
@@ -202,7 +202,7 @@ func (d *running) waitFor(want healthpb.HealthCheckResponse_ServingStatus) {
 	}
 }
 
-// waitForLog waits until the log has a text n times.
+// waitForLog waits until the log contains a text n times.
 func (d *running) waitForLog(text string, n int) {
 	d.t.Helper()
 	for ctx := d.ctx(); strings.Count(d.log.String(), text) < n; time.Sleep(time.Millisecond) {
@@ -212,7 +212,7 @@ func (d *running) waitForLog(text string, n int) {
 	}
 }
 
-// waitForPart waits until so many bytes of an upload are stored.
+// waitForPart waits until n bytes of an upload are stored.
 func (d *running) waitForPart(m *testModel, size int64) {
 	d.t.Helper()
 	for ctx := d.ctx(); ; time.Sleep(time.Millisecond) {
@@ -228,7 +228,7 @@ func (d *running) waitForPart(m *testModel, size int64) {
 	}
 }
 
-// waitForFigure waits until one of the daemon's figures is so much.
+// waitForFigure waits until a metric of the daemon has a value.
 func (d *running) waitForFigure(want float64, name string, labels ...string) {
 	d.t.Helper()
 	for ctx := d.ctx(); ; time.Sleep(time.Millisecond) {
@@ -242,7 +242,7 @@ func (d *running) waitForFigure(want float64, name string, labels ...string) {
 	}
 }
 
-// waitForQueue waits until so many requests are in the queue.
+// waitForQueue waits until n requests are in the queue.
 func (d *running) waitForQueue(requests int) {
 	d.t.Helper()
 	d.waitForFigure(float64(requests), "securenets_queue_depth")
@@ -250,7 +250,7 @@ func (d *running) waitForQueue(requests int) {
 
 func (d *running) client() pb.SecureNetsClient { return pb.NewSecureNetsClient(d.cc) }
 
-// testModel is a sealed model with what its products are compared with.
+// testModel is a sealed model and the weights to compare its products with.
 type testModel struct {
 	sealed.Model
 	bytes  []byte
@@ -280,7 +280,7 @@ func randomMatrix(r ring.Ring, rows, cols int, seed uint64) ring.Matrix {
 	return m
 }
 
-// smallModel has a convolution with everything and a dense operator.
+// smallModel has a convolution that uses every option, and a dense operator.
 func smallModel(t testing.TB) *testModel {
 	return newModel(t, ring.Q4(),
 		plan.Conv(plan.Conv2D{H: 7, W: 6, C: 4, OutC: 6, KH: 3, KW: 2, SH: 2, SW: 1, DH: 1, DW: 2, Top: 1, Left: 1, Bot: 2, Right: 0, Groups: 2}),
@@ -307,7 +307,7 @@ func send(ctx context.Context, cc *grpc.ClientConn, d sealed.Digest, size, offse
 	return resp, wire.FromStatus(err)
 }
 
-// uploaded is how many messages push sends.
+// uploaded is the number of messages that push sends.
 const uploaded = 3
 
 func (d *running) push(m *testModel) {
@@ -334,7 +334,7 @@ func evaluate(t testing.TB, ctx context.Context, cc *grpc.ClientConn) *evaluatio
 	return &evaluation{t, stream}
 }
 
-// way is how streams of Evaluate come to a daemon.
+// way is the kind of connection of an Evaluate stream.
 type way string
 
 const (
@@ -350,7 +350,7 @@ func eachWay(t *testing.T, test func(t *testing.T, by way)) {
 	}
 }
 
-// start runs a daemon whose caller can come by a way.
+// start runs a daemon whose caller can connect in this way.
 func (by way) start(t testing.TB, backend kernels.Backend, change func(*config.Config)) *running {
 	t.Helper()
 	if by != byTLS {
@@ -365,7 +365,7 @@ func (by way) start(t testing.TB, backend kernels.Backend, change func(*config.C
 	})
 }
 
-// direct opens a direct stream by TLS that ends with ctx.
+// direct opens a direct stream over TLS that ends with ctx.
 func (d *running) direct(ctx context.Context) (*evaluation, *wire.Direct) {
 	d.t.Helper()
 	s, err := wire.DialDirectTLS(ctx, d.tlsAddr(), d.secure)
@@ -382,7 +382,7 @@ func (by way) open(d *running, ctx context.Context) *evaluation {
 	return by.openOn(d, ctx, d.cc)
 }
 
-// openOn is open where streams of gRPC's are to have a certain connection.
+// openOn is open with a given connection for gRPC streams.
 func (by way) openOn(d *running, ctx context.Context, cc *grpc.ClientConn) *evaluation {
 	d.t.Helper()
 	switch by {
@@ -395,8 +395,8 @@ func (by way) openOn(d *running, ctx context.Context, cc *grpc.ClientConn) *eval
 	return evaluate(d.t, ctx, cc)
 }
 
-// openApart is open with a connection that has no other stream, and returns what closes
-// that, in order or without a word to the daemon.
+// openApart is open with a connection that has no other stream. It returns functions that
+// close the connection, in order or abruptly.
 func (by way) openApart(d *running, ctx context.Context) (e *evaluation, leave, cut func()) {
 	d.t.Helper()
 	switch by {
@@ -440,7 +440,7 @@ func (m *testModel) input(layer, rows int, id uint64) ring.Matrix {
 	return randomMatrix(m.Plan.Ring, rows, m.Plan.Ops[layer].InLen(), id)
 }
 
-// product returns W x, one row a row of x, by the definition of a layer.
+// product returns W x, one row for each row of x, by the definition of a layer.
 func (m *testModel) product(layer int, x ring.Matrix) ring.Matrix {
 	op, w := m.Plan.Ops[layer], m.Weights[layer]
 	if op.Kind != plan.KindDense {
@@ -453,13 +453,13 @@ func (m *testModel) product(layer int, x ring.Matrix) ring.Matrix {
 	return y
 }
 
-// denseRow sets y = W x mod M. There are many of them in large requests, and nothing of theirs
-// is shared, so that the race detector need not look on.
+// denseRow sets y = W x mod M. Large requests call it often, and it shares nothing, so the race
+// detector may skip it.
 //
 //go:norace
 func denseRow(y []uint32, w ring.Matrix, x []uint32, modulus uint64) {
 	for o := range y {
-		var sum uint64 // sum < 2^32, and what is added <= (2^32 - 1)^2
+		var sum uint64 // sum < 2^32, and each addend <= (2^32 - 1)^2
 		for i, v := range w.Data[o*w.Cols : (o+1)*w.Cols] {
 			sum = (sum + uint64(v)*uint64(x[i])) % modulus
 		}

@@ -148,11 +148,11 @@ func testBadRequests(t *testing.T, by way) {
 	d.works(m)
 }
 
-// direct stands for Evaluate on a direct stream.
+// direct names Evaluate on a direct stream.
 const direct = "direct"
 
-// TestForeignFrames: gRPC messages that are no messages of the call end their
-// stream, with gRPC's own status, and nothing else.
+// TestForeignFrames: gRPC messages that cannot be decoded end their stream, with gRPC's own
+// status, and nothing else.
 func TestForeignFrames(t *testing.T) {
 	d := start(t, nil, nil)
 	m := smallModel(t)
@@ -202,7 +202,7 @@ func TestForeignFrames(t *testing.T) {
 	}
 }
 
-// plainHTTP returns a client of HTTP/2 that knows nothing of gRPC.
+// plainHTTP returns a plain HTTP/2 client.
 func (d *running) plainHTTP() *http.Transport {
 	transport := &http.Transport{
 		Protocols: new(http.Protocols),
@@ -309,7 +309,7 @@ func TestOversized(t *testing.T) {
 	d.works(m)
 }
 
-// TestNotGRPC: whatever is written to the socket, others are served.
+// TestNotGRPC: whatever one caller writes to the socket, others are served.
 func TestNotGRPC(t *testing.T) {
 	d := start(t, nil, nil)
 	m := smallModel(t)
@@ -353,8 +353,8 @@ func TestForeignCalls(t *testing.T) {
 	d.works(m)
 }
 
-// TestBadUploads: each is refused with a stable reason and leaves no model behind,
-// and the same model can then be uploaded rightly.
+// TestBadUploads: each is refused with a stable reason and leaves no model behind; the model
+// can then be uploaded correctly.
 func TestBadUploads(t *testing.T) {
 	d := start(t, nil, nil)
 	other := newModel(t, ring.Q4(), plan.Dense(4, 4))
@@ -425,8 +425,8 @@ func TestBadUploads(t *testing.T) {
 	d.works(m)
 }
 
-// TestUselessModels: a model that no request can use, or that takes too much when
-// it is loaded, is refused when it is uploaded.
+// TestUselessModels: a model that no request can use, or that needs too much memory to load, is
+// refused when it is uploaded.
 func TestUselessModels(t *testing.T) {
 	d := start(t, nil, func(c *config.Config) {
 		c.Limits.MaxLoadedBytes = 64 << 20
@@ -506,8 +506,8 @@ func TestUploadResumes(t *testing.T) {
 	d.works(m)
 }
 
-// TestIdleUpload: an upload that does not go on ends, at the latest when its model
-// is removed, so that others have their turn.
+// TestIdleUpload: an upload that stalls ends, at the latest when its model is removed, so that
+// others get their turn.
 func TestIdleUpload(t *testing.T) {
 	d := start(t, nil, func(c *config.Config) { c.Limits.StallTimeoutSeconds = 1 })
 	m := smallModel(t)
@@ -547,8 +547,8 @@ func TestIdleUpload(t *testing.T) {
 	d.works(m)
 }
 
-// TestCallersThatVanish: streams and connections that are cut with requests in
-// flight, or whose answers no one reads, keep nothing from others for good.
+// TestCallersThatVanish: streams and connections that are cut with requests in flight or
+// answers unread do not hold resources for good.
 func TestCallersThatVanish(t *testing.T) { eachWay(t, testCallersThatVanish) }
 
 func testCallersThatVanish(t *testing.T, by way) {
@@ -563,7 +563,7 @@ func testCallersThatVanish(t *testing.T, by way) {
 			e.send(big.request(0, 4000, id))
 		}
 	}
-	for i := range 8 { // what three of them have is more than there is
+	for i := range 8 { // three of them need more memory than there is
 		ctx, cancel := context.WithCancel(t.Context())
 		e, leave, cut := by.openApart(d, ctx)
 		ask(e, 5)
@@ -572,7 +572,7 @@ func testCallersThatVanish(t *testing.T, by way) {
 			t.Fatalf("answer %v, %v", r, err)
 		}
 		r.Free()
-		time.Sleep(10 * time.Millisecond) // until answers fill what there is to fill
+		time.Sleep(10 * time.Millisecond) // until answers fill all windows
 		switch {
 		case i == 0:
 			cancel()
@@ -599,8 +599,8 @@ func testCallersThatVanish(t *testing.T, by way) {
 	}
 }
 
-// TestUnreadAnswers: callers that send requests and never read an answer, their
-// sending side open or closed, lose their connections, and others their wait.
+// TestUnreadAnswers: callers that send requests and never read an answer, their sending side
+// open or closed, lose their connections, so that others need not wait.
 func TestUnreadAnswers(t *testing.T) { eachWay(t, testUnreadAnswers) }
 
 func testUnreadAnswers(t *testing.T, by way) {
@@ -632,9 +632,8 @@ func testUnreadAnswers(t *testing.T, by way) {
 	}
 }
 
-// TestMemory: what callers make the daemon hold stays near its budget, whatever
-// they send and leave unread; it counts the callers' own buffers too, as they are
-// in this process.
+// TestMemory: the daemon's memory stays near its budget, whatever callers send and leave
+// unread. The measurement includes the callers' own buffers, as they are in this process.
 func TestMemory(t *testing.T) { eachWay(t, testMemory) }
 
 func testMemory(t *testing.T, by way) {
@@ -711,7 +710,7 @@ func testTooManyCalls(t *testing.T, by way) {
 	m := smallModel(t)
 	d.push(m)
 	ctx, cancel := context.WithCancel(t.Context())
-	// The daemon hears of the end of a call, as of this upload, a little later than its caller.
+	// The daemon notices the end of a call, such as this upload, a little later than its caller.
 	taken := func(ctx context.Context) *evaluation {
 		t.Helper()
 		for within := d.ctx(); ; {
@@ -747,8 +746,8 @@ func testTooManyCalls(t *testing.T, by way) {
 	}
 }
 
-// TestHalfSent: a message whose rest does not come costs its caller the
-// connection, and others nothing for good.
+// TestHalfSent: a caller that does not send the rest of a message loses its connection, and
+// holds no resources for good.
 func TestHalfSent(t *testing.T) { eachWay(t, testHalfSent) }
 
 func testHalfSent(t *testing.T, by way) {

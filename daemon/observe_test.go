@@ -37,10 +37,10 @@ import (
 	"github.com/securenets/securenets/kernels"
 )
 
-// withMetrics has the figures served on a unix socket beside the daemon's.
+// withMetrics makes the daemon serve its metrics on a unix socket beside its own.
 func withMetrics(c *config.Config) { c.Metrics.Listen = c.Listen + "m" }
 
-// read gets the figures in a format.
+// read gets the metrics in a format.
 func (d *running) read(accept string) (*http.Response, []byte) {
 	d.t.Helper()
 	client := http.Client{Transport: &http.Transport{
@@ -72,7 +72,7 @@ func (d *running) read(accept string) (*http.Response, []byte) {
 
 type figures map[string]*dto.MetricFamily
 
-// scrape reads the figures as Prometheus does that takes native histograms.
+// scrape reads the metrics as Prometheus does, with native histograms.
 func (d *running) scrape() figures {
 	d.t.Helper()
 	resp, b := d.read(string(expfmt.NewFormat(expfmt.TypeProtoDelim)))
@@ -92,7 +92,7 @@ func (d *running) scrape() figures {
 	}
 }
 
-// series returns the names and labels of all figures that are not the runtime's.
+// series returns the names and labels of all metrics except the runtime's.
 func (f figures) series() []string {
 	var all []string
 	for name, family := range f {
@@ -128,7 +128,7 @@ func (f figures) find(name string, labels ...string) *dto.Metric {
 	return nil
 }
 
-// value returns a counter or gauge, NaN where there is none.
+// value returns the value of a counter or gauge, NaN if there is none.
 func (f figures) value(name string, labels ...string) float64 {
 	switch m := f.find(name, labels...); {
 	case m == nil:
@@ -164,8 +164,8 @@ func (r *reporting) Report() []kernels.Device {
 	return slices.Clone(r.list)
 }
 
-// TestDocumented: the daemon has every figure that docs/operations.md describes, it
-// describes every one, and the official linter finds nothing but Triton's names.
+// TestDocumented: the daemon has exactly the metrics that docs/operations.md describes, and the
+// official linter complains only about Triton's names.
 func TestDocumented(t *testing.T) {
 	text, err := os.ReadFile("../docs/operations.md")
 	if err != nil {
@@ -221,7 +221,7 @@ func TestDocumented(t *testing.T) {
 		}
 	}
 
-	// What reads text has the same figures.
+	// The text format has the same metrics.
 	resp, b := d.read("text/plain")
 	if f := expfmt.ResponseFormat(resp.Header); f.FormatType() != expfmt.TypeTextPlain {
 		t.Errorf("format %q", f)
@@ -238,7 +238,7 @@ func TestDocumented(t *testing.T) {
 	}
 }
 
-// TestFigures: after a script of calls every figure has the value that follows from it.
+// TestFigures: after a script of calls every metric has the value that follows from it.
 func TestFigures(t *testing.T) { eachWay(t, testFigures) }
 
 func testFigures(t *testing.T, by way) {
@@ -252,7 +252,7 @@ func testFigures(t *testing.T, by way) {
 	name := m.digest.String()
 	d.push(m)
 
-	// One product is held up; three requests wait and become one product, a fourth is refused.
+	// One product is blocked; three requests wait and become one product, a fourth is refused.
 	begun, resume := b.hold(t, 10)
 	e := by.open(d, d.ctx())
 	const rows = 2
@@ -282,7 +282,7 @@ func testFigures(t *testing.T, by way) {
 		m.check(t, r, 1, m.input(1, rows, r.ID))
 	}
 
-	// A failure of the backend, a bad request, a model that is not there.
+	// A failure of the backend, a bad request, a model that does not exist.
 	b.set(func(context.Context) error { return errors.New("broken") })
 	e.send(m.request(1, 1, 5))
 	if r, err := e.receive(); err != nil || r.Err.GetReason() != string(wire.ReasonInternal) {
@@ -364,7 +364,7 @@ func testFigures(t *testing.T, by way) {
 		{40, "securenets_device_temperature_celsius", []string{"device", "cuda0", "gpu_uuid", "GPU-a"}},
 	} {
 		got := f.value(want.name, want.labels...)
-		if want.name == "" { // all parts together are the limit
+		if want.name == "" { // the parts must add up to the limit
 			got = 0
 			for _, part := range []string{"messages", "parked", "requests"} {
 				got += f.value("securenets_in_flight_limit_bytes", "part", part)
@@ -378,7 +378,7 @@ func testFigures(t *testing.T, by way) {
 		t.Errorf("%v bytes received of %d and more", got, len(m.bytes)+sent)
 	}
 
-	// Times: the first product was held up for longer than held, and so were those in the queue.
+	// Times: the first product, and so the requests in the queue, took longer than held.
 	histogram := func(name string, labels ...string) *dto.Histogram {
 		h := f.find(name, labels...).GetHistogram()
 		if len(h.GetPositiveSpan()) == 0 && h.GetZeroCount() != h.GetSampleCount() {
@@ -415,7 +415,7 @@ func testFigures(t *testing.T, by way) {
 		t.Errorf("%d messages received", h.GetSampleCount())
 	}
 
-	// A model that is removed is gone from the figures.
+	// A removed model has no metrics.
 	if _, err := d.client().Remove(d.ctx(), &pb.RemoveRequest{Digest: m.digest[:]}); err != nil {
 		t.Fatal(err)
 	}
@@ -426,7 +426,7 @@ func testFigures(t *testing.T, by way) {
 	}
 }
 
-// TestBoundedLabels: whatever callers do, there are no more figures than before.
+// TestBoundedLabels: nothing that callers do adds metrics.
 func TestBoundedLabels(t *testing.T) {
 	d := start(t, nil, func(c *config.Config) {
 		withMetrics(c)
@@ -437,7 +437,7 @@ func TestBoundedLabels(t *testing.T) {
 	hostile := func(from int) []string {
 		e := evaluate(t, d.ctx(), d.cc)
 		for i := from; i < from+50; i++ {
-			// Models, layers and seeds that are not there.
+			// Models and layers that do not exist, and bad seeds.
 			r := kept.request(1, 1, uint64(i))
 			r.Layer = uint32(i + 2)
 			if i%2 == 0 {
@@ -447,7 +447,7 @@ func TestBoundedLabels(t *testing.T) {
 			if r, err := e.receive(); err != nil || r.Err == nil {
 				t.Errorf("answer %v, %v", r, err)
 			}
-			// Methods and services that are not there.
+			// Methods and services that do not exist.
 			var none []byte
 			if err := d.cc.Invoke(d.ctx(), fmt.Sprintf("/securenets.v1.SecureNets/Call%d", i), []byte{}, &none, grpc.ForceCodecV2(anyBytes{})); status.Code(err) != codes.Unimplemented {
 				t.Error(err)
@@ -489,7 +489,7 @@ func TestBoundedLabels(t *testing.T) {
 	}
 }
 
-// TestMetricsListener: the figures are on their own address, and nothing else is there.
+// TestMetricsListener: the metrics are served at their own address, and nothing else is.
 func TestMetricsListener(t *testing.T) {
 	d := start(t, nil, func(c *config.Config) { c.Metrics.Listen = "tcp:127.0.0.1:0" })
 	found := regexp.MustCompile(`msg=metrics network=tcp address=(\S+)`).FindStringSubmatch(d.log.String())
@@ -520,7 +520,7 @@ func TestMetricsListener(t *testing.T) {
 	d.works(func() *testModel { m := smallModel(t); d.push(m); return m }())
 }
 
-// TestMetricsSocket: it is the daemon's user's alone.
+// TestMetricsSocket: only the daemon's user may connect.
 func TestMetricsSocket(t *testing.T) {
 	d := start(t, nil, withMetrics)
 	path := strings.TrimPrefix(d.cfg.Metrics.Listen, "unix:")
@@ -534,7 +534,7 @@ func TestMetricsSocket(t *testing.T) {
 	}
 }
 
-// TestHealth: it is that of the daemon, of the service, and of each device.
+// TestHealth: the daemon, its service and each device have a health status.
 func TestHealth(t *testing.T) {
 	t.Cleanup(daemon.SetDevicePeriod(time.Millisecond))
 	b := newReporting()

@@ -22,7 +22,7 @@ func TestUploadRate(t *testing.T) {
 		{"uid-2", 0, 1000, 0},
 		{"uid-1", time.Second, 100, 1500 * time.Millisecond},
 		{"uid-2", 0, 1, 0},
-		{"uid-1", 10 * time.Second, 100, 0}, // what was not used is not saved up
+		{"uid-1", 10 * time.Second, 100, 0}, // unused rate is not saved up
 		{"uid-1", 0, 100, 100 * time.Millisecond},
 	} {
 		now = now.Add(step.after)

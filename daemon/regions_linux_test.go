@@ -20,7 +20,8 @@ import (
 	"github.com/securenets/securenets/internal/wire"
 )
 
-// TestRegions: regions are bounded in number, too, and what is lost is not lent again.
+// TestRegions: the number of regions is limited too, and bytes of regions whose pages could not
+// be freed stay reserved.
 func TestRegions(t *testing.T) {
 	var log bytes.Buffer
 	limits := config.SharedMemory{BytesPerConnection: 1 << 30, Bytes: 1 << 40}
@@ -40,7 +41,7 @@ func TestRegions(t *testing.T) {
 
 	limits = config.SharedMemory{BytesPerConnection: 2 * lane.Grain, Bytes: 2*lane.Grain + 1}
 	s = newSharing(limits, metrics.New(), slog.New(slog.NewTextHandler(&log, nil)))
-	for range 2 * maxRegions { // what finds no room is no region
+	for range 2 * maxRegions { // refused ones do not count
 		if v := s.admit(2 * lane.Grain); v != lane.Accepted {
 			t.Fatal(v)
 		}
@@ -65,7 +66,7 @@ func TestRegions(t *testing.T) {
 	}
 }
 
-// share returns the ends of a connection that shares memory, and what each holds of that.
+// share returns the ends of a connection that shares memory, and the region of each end.
 func share(t *testing.T, s *sharing) (host, accepted *net.UnixConn, offered, taken *lane.Region) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
@@ -96,8 +97,8 @@ func share(t *testing.T, s *sharing) (host, accepted *net.UnixConn, offered, tak
 	return host, accepted, offered, taken
 }
 
-// TestEmptied: when a connection ends, its memory has no pages any more, and its caller can
-// tell before it has none; what a daemon that drains has answered stays.
+// TestEmptied: the pages of shared memory are freed once the connection has ended, which the
+// caller can see before that. A draining daemon keeps them, with its answers.
 func TestEmptied(t *testing.T) {
 	for _, drains := range []bool{false, true} {
 		draining, drain := context.WithCancel(t.Context())
@@ -110,8 +111,8 @@ func TestEmptied(t *testing.T) {
 		b, _ := region.Bytes(0, lane.Grain)
 		b[0], b[lane.Grain-1] = 1, 1
 
-		// Somebody writes to the connection, so that its close takes a while, and the stream's
-		// end waits for that to begin.
+		// A concurrent writer makes closing the connection take a while; the stream's end waits
+		// for the writer to begin.
 		raw, err := accepted.SyscallConn()
 		if err != nil {
 			t.Fatal(err)
@@ -141,12 +142,12 @@ func TestEmptied(t *testing.T) {
 	}
 }
 
-// TestUnreadEnd: who does not read how a stream ends does not keep it.
+// TestUnreadEnd: a caller that does not read the stream's result does not keep the stream open.
 func TestUnreadEnd(t *testing.T) {
 	for _, reads := range []bool{false, true} {
 		var log bytes.Buffer
 		limits := config.Default().Limits
-		limits.MaxCalls, limits.StallTimeoutSeconds = 0, 1 // none is taken
+		limits.MaxCalls, limits.StallTimeoutSeconds = 0, 1 // every call is refused
 		if reads {
 			limits.StallTimeoutSeconds = 60
 		}
@@ -205,7 +206,7 @@ func TestUnreadEnd(t *testing.T) {
 	}
 }
 
-// TestTooLate: a stream that comes when none begins any more ends, and shares nothing.
+// TestTooLate: a stream that arrives when none may begin ends, and its region is released.
 func TestTooLate(t *testing.T) {
 	d := newService(config.Default().Limits, slog.New(slog.DiscardHandler), "", t.Context())
 	s := newSharing(config.SharedMemory{BytesPerConnection: lane.Grain, Bytes: lane.Grain}, metrics.New(), slog.New(slog.DiscardHandler))

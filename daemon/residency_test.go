@@ -22,8 +22,8 @@ import (
 	"github.com/securenets/securenets/internal/wire"
 )
 
-// residentModels are models of which each is about 1/4 MiB in memory, and takes less
-// than 2 to load.
+// residentModels are models that each hold about 1/4 MiB in memory and need less than 2 MiB to
+// load.
 func residentModels(t testing.TB, n int) (all []*testModel) {
 	for i := range n {
 		all = append(all, newModel(t, ring.Q4(), plan.Dense(250+i, 150), plan.Dense(150, 150+i)))
@@ -31,15 +31,14 @@ func residentModels(t testing.TB, n int) (all []*testModel) {
 	return all
 }
 
-// tight leaves room for one of them to be loaded and one or two others.
+// tight leaves room to load one of them beside one or two others.
 func tight(c *config.Config) {
 	withMetrics(c)
 	c.Limits.MaxLoadedBytes = 9 << 18
 }
 
-// TestSmallBudget: a random script of uploads, requests, removals and restarts has the
-// same answers, bit for bit, of a daemon with room for few models as of one with room
-// for all.
+// TestSmallBudget: a random script of uploads, requests, removals and restarts gets the same
+// answers, bit for bit, from a daemon with room for a few models as from one with room for all.
 func TestSmallBudget(t *testing.T) {
 	const models, steps = 7, 60
 	small, big := start(t, nil, tight), start(t, nil, nil)
@@ -104,8 +103,8 @@ func TestSmallBudget(t *testing.T) {
 	}
 }
 
-// mixed sends requests for models that are stored and for some that are not, checks
-// the answers, and returns them by request.
+// mixed sends requests for models, stored and not stored, checks the answers, and returns them
+// by request.
 func mixed(t *testing.T, d *running, all []*testModel, stored map[*testModel]bool, seed uint64) [][]byte {
 	t.Helper()
 	const streams, requests = 3, 6
@@ -148,9 +147,9 @@ func mixed(t *testing.T, d *running, all []*testModel, stored map[*testModel]boo
 	return answers
 }
 
-// TestLoadHoldsUpNobody: while a model is loaded, requests for others are answered, on
-// the same stream, too. Those that wait for it keep to their timeout, leave with their
-// caller, and are refused where too many wait.
+// TestLoadHoldsUpNobody: while a model is loaded, requests for others are answered, even on the
+// same stream. Requests that wait for it time out, end with their caller, and are refused if
+// too many wait.
 func TestLoadHoldsUpNobody(t *testing.T) {
 	h := newHooked()
 	all, three := residentModels(t, 5), 3
@@ -217,8 +216,8 @@ func TestLoadHoldsUpNobody(t *testing.T) {
 	}
 }
 
-// memoryModels are models of which only one has room, and whose requests for layer 0 fill the
-// memory for requests by fours, with few bytes of words in messages.
+// memoryModels are models of which only one has room. Four requests for a layer 0 fill the
+// memory for requests, with few bytes of words in messages.
 func memoryModels(t testing.TB) (all []*testModel) {
 	for i := range 2 {
 		all = append(all, newModel(t, ring.Q4(), plan.Dense(4, 2000), plan.Dense(250+i, 150), plan.Dense(150, 150)))
@@ -251,8 +250,8 @@ func (d *running) answered(m *testModel, rows int, id uint64) {
 	e.receive()
 }
 
-// TestMemoryAndModels: requests that wait for memory and requests that wait for models do
-// not wait for each other, where neither is enough for all.
+// TestMemoryAndModels: requests that wait for memory and requests that wait for models do not
+// deadlock when there is too little of both.
 func TestMemoryAndModels(t *testing.T) {
 	h := newHooked()
 	d := start(t, h, forOne)
@@ -265,7 +264,7 @@ func TestMemoryAndModels(t *testing.T) {
 	}
 	_, resume := h.hold(t, 100)
 	var wg sync.WaitGroup
-	// a's fill the memory, b's come behind them, and a's behind those.
+	// Requests for a fill the memory; requests for b queue behind them, and more for a behind those.
 	for i, m := range []*testModel{a, a, a, a, b, b, b, b, a, a} {
 		wg.Go(func() { d.answered(m, memoryRows, uint64(i)) })
 		if time.Sleep(5 * time.Millisecond); i == 3 || i == 7 || i == 9 {
@@ -291,8 +290,8 @@ func TestMemoryAndModels(t *testing.T) {
 	}
 }
 
-// TestWaitersHoldNoMemory: however many and large requests wait for a model, those for others
-// go on; what has no room to wait is told to come back.
+// TestWaitersHoldNoMemory: however many and large the requests that wait for a model are, other
+// models' requests are served. A request that has no room to wait is told to retry.
 func TestWaitersHoldNoMemory(t *testing.T) {
 	h := newHooked()
 	d := start(t, h, func(c *config.Config) {
@@ -342,8 +341,8 @@ func TestWaitersHoldNoMemory(t *testing.T) {
 
 func owner() string { return string(model.User(uint32(os.Geteuid()))) }
 
-// TestPinnedFirst: the daemon serves once pinned models are loaded, without waiting for
-// others, and does not start where they have no room.
+// TestPinnedFirst: the daemon serves once pinned models are loaded, without waiting for others,
+// and does not start if they have no room.
 func TestPinnedFirst(t *testing.T) {
 	h := newHooked()
 	d := start(t, h, withMetrics)
@@ -381,8 +380,8 @@ func TestPinnedFirst(t *testing.T) {
 	}
 }
 
-// TestDamagedInStore: a model that is damaged on disk is told of when it is asked for,
-// put aside, and can be uploaded again. Its caller's other models are served meanwhile.
+// TestDamagedInStore: a model that is damaged on disk is reported when it is used, put aside,
+// and can be uploaded again. Its caller's other models are served meanwhile.
 func TestDamagedInStore(t *testing.T) {
 	d := start(t, nil, tight)
 	all := residentModels(t, 5)

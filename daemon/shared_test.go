@@ -36,7 +36,7 @@ type shared struct {
 	up     map[uint64]lane.Slot
 }
 
-// evaluateShared opens a direct stream with memory of a size.
+// evaluateShared opens a direct stream with the given size of shared memory.
 func (d *running) evaluateShared(size int64) *shared {
 	d.t.Helper()
 	return d.evaluateSharedUntil(d.ctx(), size)
@@ -83,7 +83,7 @@ func (s *shared) share(m *testModel, r *wire.Request, words, answer bool) {
 	}
 }
 
-// receive returns the next answer, with words that are in memory of its own.
+// receive returns the next answer, with its words copied out of shared memory.
 func (s *shared) receive() (*wire.Response, error) {
 	r, err := s.evaluation.receive()
 	if err != nil {
@@ -121,8 +121,8 @@ func (s *shared) works(m *testModel) {
 
 func memWords(b []byte) mem.BufferSlice { return mem.BufferSlice{mem.SliceBuffer(b)} }
 
-// TestShared: answers are the same wherever words are, of one stream and of several, beside
-// callers who share nothing.
+// TestShared: answers do not depend on where the words are, on one stream and on several,
+// beside callers without shared memory.
 func TestShared(t *testing.T) {
 	d := start(t, nil, withMetrics)
 	models := []*testModel{smallModel(t), newModel(t, ring.Q3(), plan.Dense(37, 11), plan.Dense(3, 300))}
@@ -180,7 +180,7 @@ func TestShared(t *testing.T) {
 	}
 }
 
-// TestLaneFigures: requests, bytes and copies count where they were.
+// TestLaneFigures: requests, bytes and copies are counted in the right lane.
 func TestLaneFigures(t *testing.T) {
 	d := start(t, nil, withMetrics)
 	const in, out = 300, 500
@@ -200,7 +200,7 @@ func TestLaneFigures(t *testing.T) {
 	if err := s.stream.CloseSend(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.receive(); err != io.EOF { // all has been counted
+	if _, err := s.receive(); err != io.EOF { // by then all has been counted
 		t.Fatal(err)
 	}
 	const up, down = 2 * 4 * in, 2 * 4 * out
@@ -218,8 +218,8 @@ func TestLaneFigures(t *testing.T) {
 	}
 }
 
-// TestBadSpans: parts that are not in the region, or of another length, are refused, each by
-// an answer of its own, and nothing is written to them.
+// TestBadSpans: spans outside the region or of the wrong length are refused, each by an answer
+// of its own, and nothing is written there.
 func TestBadSpans(t *testing.T) {
 	d := start(t, nil, nil)
 	m := smallModel(t)
@@ -266,7 +266,7 @@ func TestBadSpans(t *testing.T) {
 	}
 	other.works(m)
 
-	// The last bytes are as good as any, and parts may overlap: that is their caller's affair.
+	// Spans may reach the region's end and may overlap: only the caller is affected.
 	x := m.input(layer, rows, 1)
 	all := s.slot(size)
 	m.Plan.Ring.PutWords(all.Bytes[size-in:], x.Data)
@@ -318,7 +318,7 @@ func TestGeneratedClient(t *testing.T) {
 	}
 }
 
-// canonical is a backend that says where words that reach it are not canonical.
+// canonical is a backend that reports words that are not canonical.
 type canonical struct {
 	*hooked
 	t *testing.T
@@ -342,8 +342,8 @@ func (p *canonicalProduct) Evaluate(ctx context.Context, y, x ring.Matrix) error
 	return p.Product.Evaluate(ctx, y, x)
 }
 
-// TestScribbles: a caller that writes to its memory all the time, words and answers alike,
-// harms nobody else: it is answered, or refused for words that are not canonical.
+// TestScribbles: a caller that keeps writing to its shared memory, words and answers alike,
+// harms only itself: it is answered, or refused for words that are not canonical.
 func TestScribbles(t *testing.T) {
 	d := start(t, &canonical{newHooked(), t}, nil)
 	m := newModel(t, ring.Q4(), plan.Dense(500, 300))
@@ -400,8 +400,8 @@ func TestScribbles(t *testing.T) {
 	d.works(m)
 }
 
-// TestSharedLimits: of one connection and of all; who gets none is served all the same, and
-// what a connection shared is free for others when it has ended.
+// TestSharedLimits: limits on the memory of one connection and of all. Callers that get none are
+// still served, and a connection's memory is free for others once it has ended.
 func TestSharedLimits(t *testing.T) {
 	d := start(t, nil, func(c *config.Config) {
 		withMetrics(c)
@@ -447,8 +447,7 @@ func TestSharedLimits(t *testing.T) {
 	unshared(off, lane.Grain, lane.Off)
 }
 
-// opened returns how many descriptors this process has, and how many mappings of what is
-// shared.
+// opened returns the number of this process's descriptors and of its mappings of shared memory.
 func opened(t *testing.T) (fds, maps int) {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
@@ -462,7 +461,7 @@ func opened(t *testing.T) (fds, maps int) {
 	return len(entries), strings.Count(string(b), "memfd:")
 }
 
-// waitForOpened waits until there are no more of them than before.
+// waitForOpened waits until neither number exceeds the given one.
 func waitForOpened(t *testing.T, fds, maps int) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
@@ -476,8 +475,8 @@ func waitForOpened(t *testing.T, fds, maps int) {
 	}
 }
 
-// TestReconnects: connections that come and go, with requests in work or not, leave no
-// descriptor and no mapping at either end, which are both in this process.
+// TestReconnects: connections that come and go, with or without requests in progress, leave no
+// descriptor and no mapping at either end; both ends are in this process.
 func TestReconnects(t *testing.T) {
 	d := start(t, nil, nil)
 	m := smallModel(t)
@@ -509,8 +508,8 @@ func TestReconnects(t *testing.T) {
 	d.works(m)
 }
 
-// TestCutInWork: a connection that is cut keeps its memory as long as a request of it is in
-// work, and gives it back then.
+// TestCutInWork: a connection that is cut keeps its shared memory until its requests in progress
+// have ended.
 func TestCutInWork(t *testing.T) {
 	h := newHooked()
 	d := start(t, h, nil)
@@ -527,8 +526,8 @@ func TestCutInWork(t *testing.T) {
 	s.up[0].Drop()
 	s.down[0].Drop()
 	s.memory.Close()
-	waitForOpened(t, math.MaxInt, maps+1) // the caller's has gone
-	time.Sleep(20 * time.Millisecond)     // until the daemon has heard of it
+	waitForOpened(t, math.MaxInt, maps+1) // the caller's mapping is gone
+	time.Sleep(20 * time.Millisecond)     // until the daemon has noticed
 	if _, now := opened(t); now != maps+1 {
 		t.Errorf("%d mappings, %d before", now, maps)
 	}
@@ -538,8 +537,8 @@ func TestCutInWork(t *testing.T) {
 	d.works(m)
 }
 
-// TestHostilePrefaces: what begins a connection badly ends it, or is told so, others are
-// served meanwhile, and nothing is left open.
+// TestHostilePrefaces: a bad preface ends its connection or gets a verdict. Others are served
+// meanwhile, and nothing is left open.
 func TestHostilePrefaces(t *testing.T) {
 	d := start(t, nil, nil)
 	m := smallModel(t)
@@ -596,7 +595,7 @@ func TestHostilePrefaces(t *testing.T) {
 		if _, err := c.Read(b); err != nil || b[8] != byte(verdict) {
 			t.Errorf("%v: reply %x, %v", verdict, b, err)
 		}
-		// It is a direct stream then, or of another version and a connection of gRPC's.
+		// After that it is a direct stream or, with a preface of another version, a gRPC connection.
 		if _, err := c.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")); err != nil {
 			t.Error(err)
 		}
@@ -610,7 +609,7 @@ func TestHostilePrefaces(t *testing.T) {
 	waitForOpened(t, fds, maps)
 }
 
-// TestCharges: words that are no part of a message are not charged as one.
+// TestCharges: words in shared memory are not charged as part of a message.
 func TestCharges(t *testing.T) {
 	limits := config.Default().Limits
 	const rows, in, out = 10, 300, 500
@@ -644,7 +643,7 @@ func TestCharges(t *testing.T) {
 	}
 }
 
-// TestSharedDrain: a daemon that ends answers what it has, in shared memory too.
+// TestSharedDrain: a draining daemon answers its requests, in shared memory too.
 func TestSharedDrain(t *testing.T) {
 	h := newHooked()
 	d := start(t, h, nil)
