@@ -409,7 +409,8 @@ func TestSocketAccess(t *testing.T) {
 	d.works(m)
 }
 
-// TestCannotStartTLS: the daemon does not start with bad certificates, keys or addresses.
+// TestCannotStartTLS: the daemon does not start with bad certificates or keys, an address in
+// use or an unknown group, and leaves no socket.
 func TestCannotStartTLS(t *testing.T) {
 	d := startTLS(t, nil, nil)
 	junk := filepath.Join(t.TempDir(), "junk")

@@ -533,7 +533,7 @@ func TestIdleUpload(t *testing.T) {
 		t.Error(err)
 	}
 
-	// It is removed before that: not while a slow machine has it idle.
+	// With a long stall timeout, which even a slow machine does not reach, a removal ends it.
 	d.wait()
 	d.cfg.Limits.StallTimeoutSeconds = 60
 	d.run()
@@ -557,7 +557,7 @@ func testCallersThatVanish(t *testing.T, by way) {
 	d.push(m)
 	big := newModel(t, ring.Q4(), plan.Dense(1, 1024))
 	d.push(big)
-	// Answers of 16 MB each, past the windows of a stream that is not read.
+	// Answers of 16 MB each, more than the windows of an unread stream hold.
 	ask := func(e *evaluation, requests int) {
 		for id := range uint64(requests) {
 			e.send(big.request(0, 4000, id))

@@ -26,15 +26,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// product is a dense operator that says how many rows each evaluation had, and
-// that waits, where a test says so.
+// product is a dense operator that records how many rows each evaluation had, and that waits
+// at a gate if a test sets one.
 type product struct {
 	op   plan.Op
 	w    ring.Matrix
 	gate chan struct{} // if not nil: one token an evaluation
 	err  error
 	boom bool
-	lag  time.Duration // from the end of its context to its own
+	lag  time.Duration // between the end of its context and its return
 
 	mu   sync.Mutex
 	rows []int // of each evaluation that began
@@ -88,7 +88,7 @@ func call(ctx context.Context, t *testing.T, q *batch.Queue, po batch.Policy, p 
 	return callAs(ctx, t, q, po, p, n, seed, batch.Call{Caller: "c"})
 }
 
-// callAs is call with all that a test does not leave to it.
+// callAs is call with all options.
 func callAs(ctx context.Context, t *testing.T, q *batch.Queue, po batch.Policy, p *product, n int, seed uint64, c batch.Call) (batch.Timing, error) {
 	t.Helper()
 	rnd := rand.New(rand.NewPCG(seed, 2))
@@ -116,7 +116,7 @@ func callAs(ctx context.Context, t *testing.T, q *batch.Queue, po batch.Policy, 
 	return timing, err
 }
 
-// TestRowsStayApart: batched equals single, with many callers, sizes and products.
+// TestRowsStayApart: batched results equal single ones, with many callers, sizes and products.
 func TestRowsStayApart(t *testing.T) {
 	for _, delay := range []time.Duration{0, 200 * time.Microsecond} {
 		q := batch.New(t.Context(), batch.Options{Parallel: 4})
@@ -149,7 +149,7 @@ func TestRowsStayApart(t *testing.T) {
 	}
 }
 
-// TestMerge: what waits while a product runs becomes the next one, up to MaxRows.
+// TestMerge: calls that wait while a product runs become the next product, up to MaxRows.
 func TestMerge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := batch.New(t.Context(), batch.Options{Parallel: 4})
@@ -190,7 +190,7 @@ func TestMerge(t *testing.T) {
 	})
 }
 
-// TestWide: a merged product is bounded in words too.
+// TestWide: the words of a merged product are limited too.
 func TestWide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := batch.New(t.Context(), batch.Options{Parallel: 4})
@@ -216,8 +216,8 @@ func TestWide(t *testing.T) {
 	})
 }
 
-// TestDelay: a call that finds the queue empty runs at once; others wait for
-// company until they fill a product or the first of them has waited MaxDelay.
+// TestDelay: a call that finds the queue empty runs at once; others wait until they fill a
+// product or the first of them has waited MaxDelay.
 func TestDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := batch.New(t.Context(), batch.Options{Parallel: 4})
@@ -266,7 +266,7 @@ func TestDelay(t *testing.T) {
 	})
 }
 
-// TestOverload: the line is bounded, and typed so; what was refused leaves room.
+// TestOverload: a full line refuses calls with a typed error, and has room again later.
 func TestOverload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := batch.New(t.Context(), batch.Options{Parallel: 4})
@@ -298,8 +298,8 @@ func TestOverload(t *testing.T) {
 	})
 }
 
-// TestCancel: a call that waits leaves at once, and its rows are not evaluated;
-// one that runs alone is cancelled; one that runs merged is waited for.
+// TestCancel: a waiting call leaves at once, and its rows are not evaluated; a call that runs
+// alone is cancelled; a call that runs merged with others is waited for.
 func TestCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := batch.New(t.Context(), batch.Options{Parallel: 4})
@@ -371,7 +371,7 @@ func TestFailure(t *testing.T) {
 	})
 }
 
-// TestGuard: a panic has the stack of where it began, also where that is a backend's goroutine.
+// TestGuard: a panic has the stack of where it began, even in a goroutine of a backend.
 func TestGuard(t *testing.T) {
 	for v, want := range map[any]string{"boom": "TestGuard", &kernels.Panic{Value: "boom", Stack: []byte("elsewhere")}: "elsewhere"} {
 		var p *batch.PanicError
@@ -384,8 +384,8 @@ func TestGuard(t *testing.T) {
 	}
 }
 
-// TestBadWords: a call whose words are bad fails alone, and its rows are not
-// multiplied; a panic over them is its own, too.
+// TestBadWords: a call with bad words fails alone, and its rows are not multiplied. A panic of
+// its Fill affects only it, too.
 func TestBadWords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := batch.New(t.Context(), batch.Options{Parallel: 4})
@@ -434,8 +434,8 @@ func TestBadWords(t *testing.T) {
 	})
 }
 
-// TestAnswers: answers of one product lie in one memory, without a copy, which is
-// lent again once all have been read; what is held for it is held until all are dropped.
+// TestAnswers: answers of one product share its memory, without a copy. The memory is reused
+// once all have been read, and its reservation ends once all are dropped.
 func TestAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := batch.New(t.Context(), batch.Options{Parallel: 4})
@@ -476,7 +476,8 @@ func TestAnswers(t *testing.T) {
 	})
 }
 
-// TestTimeout: a call waits no longer than its policy and itself allow, and is told so.
+// TestTimeout: a call waits no longer than its policy and its own timeout allow, and fails with
+// TIMEOUT.
 func TestTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := batch.New(t.Context(), batch.Options{Parallel: 4})
@@ -505,7 +506,7 @@ func TestTimeout(t *testing.T) {
 	})
 }
 
-// TestClose cancels what runs and what waits, and waits for the former.
+// TestClose: Close cancels running and waiting calls, and waits for the running ones.
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := batch.New(t.Context(), batch.Options{Parallel: 4})
@@ -532,8 +533,7 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// counted is a product that costs little, lets who is ready come meanwhile, and says how
-// often it was asked.
+// counted is a cheap product that yields to other goroutines and counts its evaluations.
 type counted struct{ evaluations atomic.Int64 }
 
 func (*counted) Close() error { return nil }
@@ -545,8 +545,8 @@ func (p *counted) Evaluate(_ context.Context, y, x ring.Matrix) error {
 	return nil
 }
 
-// BenchmarkQueue: calls of one row, one after the other of each caller, as streams
-// make them: with a context that can end.
+// BenchmarkQueue: each caller makes calls of one row, one after the other, with a context that
+// can end, as streams do.
 func BenchmarkQueue(b *testing.B) {
 	for _, test := range []struct{ callers, operators int }{{1, 1}, {64, 1}, {64, 3}} {
 		b.Run(fmt.Sprintf("%d callers, %d operators", test.callers, test.operators), func(b *testing.B) {

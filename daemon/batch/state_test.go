@@ -21,12 +21,12 @@ type named struct{ name string }
 func (*named) Evaluate(context.Context, ring.Matrix, ring.Matrix) error { return nil }
 func (*named) Close() error                                             { return nil }
 
-// script drives a state by lines of text, and writes what comes of each.
+// script drives a state by lines of text, and records the result of each.
 //
 //	2ms   A1 L 3 w5 p1 t10ms   call A1 of caller A arrives for L: 3 rows, 5 quanta, level 1, timeout
 //	3ms   done L               L's product ends
 //	4ms   leave A1             A1 is cancelled
-//	5ms   tick                 nothing but time
+//	5ms   tick                 only time passes
 type script struct {
 	state    *state
 	policies map[string]*Policy
@@ -34,7 +34,7 @@ type script struct {
 	calls    map[string]*call
 	names    map[*call]string
 	begun    map[string][]*call
-	order    []string // in which the products of begun did
+	order    []string // keys of begun, in the order in which the products began
 }
 
 func newScript(parallel int, policies map[string]*Policy) *script {
@@ -116,7 +116,7 @@ func (s *script) call(now time.Time, f []string) *call {
 	return c
 }
 
-// TestTraces: events and what comes of them.
+// TestTraces: sequences of events and their results.
 func TestTraces(t *testing.T) {
 	type step struct{ event, want string }
 	policies := func(p Policy) map[string]*Policy {
@@ -217,7 +217,7 @@ func TestTraces(t *testing.T) {
 			{"0s A2 L 1", ""}, {"0s A3 L 1", ""}, {"0s A4 L 1", ""},
 			{"0s A5 L 1", "refused A5"},
 			{"0s B1 L 1", "refused A4"},
-			{"0s B2 L 1", "refused B2"}, // A would have less
+			{"0s B2 L 1", "refused B2"}, // otherwise A would have fewer
 			{"0s A6 M 1", ""},           // another line
 			{"1ms leave A2", ""},
 			{"1ms A7 L 1", ""},
@@ -273,8 +273,8 @@ func TestTraces(t *testing.T) {
 	}
 }
 
-// checkList returns how many calls a list has, each linked with the one before it, which
-// goes first.
+// checkList returns the number of calls in a list. It checks that links agree both ways and
+// that the calls are in order.
 func checkList(t *rapid.T, l list, first func(c, o *call) bool) (n int) {
 	var last *call
 	for c := l.first; c != nil; c = c.links[l.by].after {
@@ -290,9 +290,9 @@ func checkList(t *rapid.T, l list, first func(c, o *call) bool) (n int) {
 	return n
 }
 
-// TestStateProperties: whatever happens, no call is lost, none ends twice, calls of
-// one caller, line and level begin in order, products keep to their bounds, no credit
-// grows without bound, and an empty queue holds nothing.
+// TestStateProperties: whatever the events, no call is lost, none ends twice, calls of one
+// caller, line and level begin in order, products keep their limits, credit is bounded, and an
+// empty queue holds nothing.
 func TestStateProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		parallel := rapid.IntRange(1, 3).Draw(t, "parallel")
@@ -308,7 +308,7 @@ func TestStateProperties(t *testing.T) {
 			runs
 			ended
 		)
-		status := map[string]int{} // of every call that came
+		status := map[string]int{} // of every call that arrived
 		move := func(name string, from, to int) {
 			if got, ok := status[name]; !ok || got != from {
 				t.Fatalf("%s goes to %d, but is %d (%v)", name, to, got, ok)
@@ -440,7 +440,7 @@ func TestStateProperties(t *testing.T) {
 			},
 			"tick": func(t *rapid.T) { do("tick") },
 		})
-		for range 10 * n { // nothing that waits is forgotten
+		for range 10 * n { // every waiting call must be served
 			for _, l := range running() {
 				do("done " + l)
 			}
@@ -459,9 +459,9 @@ func TestStateProperties(t *testing.T) {
 	})
 }
 
-// TestFairShares: nine callers who each ask for half more than a tenth, and one who
-// asks for ten times as much as one of them: the nine get their tenth, in work,
-// whatever their calls are like.
+// TestFairShares: nine callers each ask for one and a half tenths of the capacity, and one asks
+// for ten times as much as one of them. The nine each get their tenth of the work, whatever
+// the sizes of their calls.
 func TestFairShares(t *testing.T) {
 	for _, test := range []struct {
 		name     string
@@ -523,7 +523,7 @@ func TestFairShares(t *testing.T) {
 	}
 }
 
-// TestCreditIsBounded: a caller whose operator is busy gathers no claim without end.
+// TestCreditIsBounded: a caller whose operator is busy does not accumulate credit without bound.
 func TestCreditIsBounded(t *testing.T) {
 	p := &Policy{MaxRows: 1, MaxCalls: 1000}
 	s := newScript(2, map[string]*Policy{"L": p, "M": p})
@@ -573,7 +573,7 @@ func BenchmarkState(b *testing.B) {
 	}
 }
 
-// TestRetry: the hint is what waits over what was done of late, within bounds.
+// TestRetry: the hint is the backlog divided by the recent rate, within limits.
 func TestRetry(t *testing.T) {
 	s := newScript(1, map[string]*Policy{"L": {MaxRows: 1, MaxCalls: 100}})
 	if d := s.state.retry(); d != 10*time.Millisecond {

@@ -3,5 +3,5 @@ package model
 // NeedOf is needOf.
 var NeedOf = needOf
 
-// SetStep sets what is told of steps.
+// SetStep sets the function that is called after each step.
 func SetStep(f func(string)) { step = f }

@@ -33,11 +33,11 @@ import (
 	"github.com/securenets/securenets/kernels/cpu"
 )
 
-// victimEnv makes a run of this test binary a daemon that is killed: its folder, the
-// step, and at which time that it comes to it; without a step it writes down all.
+// victimEnv makes a run of this test binary a daemon that kills itself. It names its folder, a
+// step, and the occurrence of the step at which it dies; without a step it records all steps.
 const victimEnv = "SECURENETS_TEST_VICTIM"
 
-// Callers' limit on models, and room in memory for one of them and a load.
+// Limits: models of a caller, and memory for one model and one load.
 const mostModels = 6
 
 func victimConfig(dir string) config.Config {
@@ -49,7 +49,7 @@ func victimConfig(dir string) config.Config {
 	return c
 }
 
-// killable is a model of two layers with what its answers are to be.
+// killable is a model of two layers with the weights to check its answers.
 type killable struct {
 	sealed.Model
 	bytes  []byte
@@ -57,7 +57,7 @@ type killable struct {
 	need   int64
 }
 
-// killModel returns the model of a name. All are equal in size.
+// killModel returns the model with a name. All have the same size.
 func killModel(name string) *killable {
 	ops := []plan.Op{plan.Dense(64, 64), plan.Dense(64, 32)}
 	k := &killable{Model: sealed.Model{Plan: plan.Plan{Ring: ring.Q4(), Ops: ops}}}
@@ -77,7 +77,7 @@ func killModel(name string) *killable {
 	return k
 }
 
-// TestVictim is the daemon that is killed; in this process, nothing.
+// TestVictim is the daemon that is killed, in a process of its own; otherwise it does nothing.
 func TestVictim(t *testing.T) {
 	args := strings.Split(os.Getenv(victimEnv), "\n")
 	if len(args) != 3 {
@@ -112,11 +112,11 @@ func TestVictim(t *testing.T) {
 	}
 }
 
-// caller does a script with a daemon and remembers what it was told.
+// caller runs a script against a daemon and remembers the answers.
 type caller struct {
 	t      *testing.T
 	client pb.SecureNetsClient
-	has    map[string]bool // names of models that are there for sure
+	has    map[string]bool // names of models that the daemon has acknowledged
 	doubt  string          // the model of a call that was not answered
 }
 
@@ -193,7 +193,7 @@ func (c *caller) remove(ctx context.Context, k *killable) error {
 	return wire.FromStatus(err)
 }
 
-// reason returns the daemon's word for an error, "" where it is not the daemon's.
+// reason returns the reason of an error from the daemon, "" for other errors.
 func reason(err error) wire.Reason {
 	var e *wire.Error
 	errors.As(err, &e)
@@ -203,8 +203,8 @@ func reason(err error) wire.Reason {
 	return e.Reason
 }
 
-// script asks for everything that a daemon does with models, until it is not answered.
-// Models a and b are there, d is there and damaged.
+// script makes a daemon do everything that it does with models, until a call is not answered.
+// Models a and b are stored; d is stored and damaged.
 func (c *caller) script(ctx context.Context) {
 	half := len(killModel("c").bytes) / 2
 	evaluate := func(name string) func() error {
@@ -233,8 +233,8 @@ func (c *caller) script(ctx context.Context) {
 			err = nil
 		}
 		if err != nil && (reason(err) != "" || ctx.Err() == nil) {
-			// The daemon's own word is one of the script's mistakes. Else its process has
-			// ended, which is seen a moment later.
+			// An error with a reason means that the script is wrong. Otherwise the daemon's process
+			// has ended, which is noticed a moment later.
 			select {
 			case <-ctx.Done():
 			case <-time.After(10 * time.Second):
@@ -251,9 +251,9 @@ func (c *caller) script(ctx context.Context) {
 	}
 }
 
-// TestKilled ends a daemon at every step of upload, load, eviction and removal, and
-// looks at what the next one makes of it: every model that was acknowledged is there,
-// whole, and gives right answers; none is half there, and none counts that is not.
+// TestKilled kills a daemon at every step of upload, load, eviction and removal, and checks the
+// next daemon: every acknowledged model is there, whole, and gives right answers; no model is
+// half there; and the limits count only what is there.
 func TestKilled(t *testing.T) {
 	template := t.TempDir()
 	d := victimConfig(template)
@@ -288,7 +288,7 @@ func TestKilled(t *testing.T) {
 	}
 	hits := 0
 	for step, comes := range steps {
-		// What happens when models are loaded at the start can come more or less often.
+		// The number of some steps varies, as loads at the start may or may not happen.
 		hit := 0
 		for try := 0; hit < times; try++ {
 			if try > 3*times {
@@ -312,7 +312,7 @@ func TestKilled(t *testing.T) {
 	t.Logf("killed %d times at %d steps", hits, len(steps))
 }
 
-// prepare stores the models that are there when a script begins.
+// prepare stores the models that a script begins with.
 func prepare(t *testing.T, c config.Config) {
 	t.Helper()
 	run(t, c, func(c *caller) {
@@ -333,7 +333,7 @@ func modelPath(state, name, suffix string) string {
 	return filepath.Join(state, "callers", string(model.User(uint32(os.Geteuid()))), killModel(name).digest.String()+suffix)
 }
 
-// run has a daemon in this process for as long as f takes.
+// run runs a daemon in this process while f runs.
 func run(t *testing.T, cfg config.Config, f func(*caller)) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
@@ -405,13 +405,13 @@ func (v *victim) script() *caller {
 	return c
 }
 
-// end waits for the daemon's end, killing it where it has not come to its step. It
-// reports whether it has.
+// end waits for the daemon's end and kills it if it has not reached its step. It reports
+// whether it has.
 func (v *victim) end() bool {
 	itself := true
 	select {
 	case <-v.ended.Done():
-	case <-time.After(50 * time.Millisecond): // what goes on behind the last answer
+	case <-time.After(50 * time.Millisecond): // for work in progress after the last answer
 		itself = v.ended.Err() != nil
 		v.cmd.Process.Kill()
 		<-v.ended.Done()
@@ -422,7 +422,7 @@ func (v *victim) end() bool {
 	return itself
 }
 
-// verify looks at what a killed daemon has left, with one that is not.
+// verify checks what a killed daemon has left, by running another.
 func (c *caller) verify(dir string) {
 	cfg := victimConfig(dir)
 	t := c.t
@@ -456,7 +456,7 @@ func (c *caller) verify(dir string) {
 		if err := now.evaluate(ctx, killModel("d")); reason(err) != wire.ReasonModelNotFound {
 			t.Errorf("damaged: %v", err)
 		}
-		// What was begun goes on where it is, unless it is removed.
+		// An unfinished upload resumes where it stopped, unless it was removed.
 		for _, name := range []string{"c", "e"} {
 			if !listed[name] && (c.has[name] || name == c.doubt) {
 				if err := now.upload(ctx, killModel(name), len(killModel(name).bytes)); err != nil {
@@ -469,7 +469,7 @@ func (c *caller) verify(dir string) {
 			}
 		}
 		delete(listed, "d")
-		// All files are accounted for: models, the damaged one, uploads that were not done.
+		// All files are accounted for: models, the damaged one, unfinished uploads.
 		entries, err := os.ReadDir(filepath.Dir(modelPath(cfg.StateDir, "a", "")))
 		if err != nil {
 			t.Fatal(err)
@@ -486,7 +486,7 @@ func (c *caller) verify(dir string) {
 				t.Errorf("%s is left behind", e.Name())
 			}
 		}
-		// What is there counts, and nothing else does.
+		// Limits count what is there, and nothing else.
 		there := 0
 		for _, is := range listed {
 			if is {

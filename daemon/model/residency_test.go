@@ -24,22 +24,22 @@ import (
 	"github.com/securenets/securenets/kernels"
 )
 
-// scales is a backend that weighs what there is: the weights that it holds, and the
-// files and words of models that are being loaded. A model is known by its first
-// operator's inputs.
+// scales is a backend that adds up the bytes of the weights that it holds, and of the files and
+// words of models that are being loaded. A model is identified by the number of inputs of its
+// first operator.
 type scales struct {
 	test  *testing.T
 	sizes map[int]int64             // by model: of its file
 	load  func(model, op int) error // called in every load, if it is not nil
-	light map[int]bool              // models that have a byte a weight
+	light map[int]bool              // models that hold a byte a weight
 
 	mu      sync.Mutex
 	budget  int64
 	held    int64
-	most    int64       // that there was, of held and files
+	most    int64       // maximum of held and files together
 	reading map[int]int // by model: loads, of which each owner may have one
-	there   map[int]int // by model: its products
-	loads   map[int]int // by model: how often
+	there   map[int]int // by model: products held
+	loads   map[int]int // by model: number of loads
 	order   []int       // of loads
 }
 
@@ -62,7 +62,7 @@ func (s *scales) add(number int) ([]byte, sealed.Digest) {
 	return b, sealed.Sum(b)
 }
 
-// weigh checks that the budget is not passed. s.mu is held.
+// weigh checks that the budget is not exceeded. s.mu must be held.
 func (s *scales) weigh() {
 	all := s.held
 	for m, loads := range s.reading {
@@ -88,7 +88,7 @@ func (s *scales) Load(ctx context.Context, _ ring.Ring, op plan.Op, w ring.Matri
 		s.weigh()
 		s.mu.Unlock()
 	}
-	over := true // the load is, with this operator
+	over := true // the load ends with this operator
 	defer func() {
 		if over {
 			s.mu.Lock()
@@ -136,7 +136,7 @@ func (p *weighed) Close() error {
 	return nil
 }
 
-// resident returns the models whose weights are there.
+// resident returns the models whose weights are held.
 func (s *scales) resident() (all []int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,12 +157,12 @@ type shelf struct {
 	digests map[int]sealed.Digest
 }
 
-// need is what loading one of the tests' models may take, and held what it then holds.
+// need is the bytes that loading one of the tests' models may take, and held what it then holds.
 var need = model.NeedOf(2*4*64*110+1024, plan.Plan{Ops: opsOf(10)})
 
 const held = 2 * 12 * 64 * 110
 
-// openShelf opens a store with room for one load and so many models beside it.
+// openShelf opens a store with room for one load and the given number of models beside it.
 func openShelf(t *testing.T, beside int) *shelf {
 	t.Helper()
 	s := &scales{test: t, sizes: map[int]int64{}, reading: map[int]int{}, there: map[int]int{}, loads: map[int]int{}}
@@ -185,7 +185,7 @@ func (s *shelf) put(numbers ...int) {
 	}
 }
 
-// mustUse begins a use of a model that is there.
+// mustUse begins a use of a stored model.
 func (s *shelf) mustUse(number int) *model.Use {
 	s.t.Helper()
 	u, err := s.use(s.digests[number])
@@ -206,10 +206,11 @@ func (s *shelf) wantResident(want ...int) {
 	}
 }
 
-// inBubble runs a test with a clock that stands while there is work.
+// inBubble runs a test with a clock that stands still while goroutines work.
 func inBubble(t *testing.T, test func(t *testing.T)) { synctest.Test(t, test) }
 
-// TestLeastRecentlyUsed leaves first, and is loaded again when it is used.
+// TestLeastRecentlyUsed: the least recently used model leaves first, and is loaded again when it
+// is used.
 func TestLeastRecentlyUsed(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := openShelf(t, 2)
@@ -242,8 +243,8 @@ func TestLeastRecentlyUsed(t *testing.T) {
 	})
 }
 
-// TestInUseStays: weights in use stay until they are not, and a model whose weights are
-// all in use comes back after the one that it made room for.
+// TestInUseStays: weights stay as long as they are in use. If all are in use, the model that
+// must leave is loaded again after the one that it made room for.
 func TestInUseStays(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := openShelf(t, 0)
@@ -280,8 +281,8 @@ func TestInUseStays(t *testing.T) {
 	})
 }
 
-// TestOneLoad: all who wait for a model wait for one load. One that waits no longer is
-// let go at once, and uses of other models do not wait.
+// TestOneLoad: all uses that wait for a model share one load. A use whose context ends returns
+// at once, and uses of other models do not wait.
 func TestOneLoad(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := openShelf(t, 1)
@@ -344,7 +345,7 @@ func TestOneLoad(t *testing.T) {
 	})
 }
 
-// TestNobodyWaits: a load that has no room yet is not done if all have left.
+// TestNobodyWaits: a load that has no room yet is cancelled once nobody waits for it.
 func TestNobodyWaits(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := openShelf(t, 0)
@@ -364,8 +365,8 @@ func TestNobodyWaits(t *testing.T) {
 	})
 }
 
-// TestPatience: with more models in use than there is room for, all are served, in
-// turn, and loads take no more than their part of the time.
+// TestPatience: with more models in use than there is room for, all are served in turn, and
+// loads take no more than their share of the time.
 func TestPatience(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		const load, models, span = 2 * time.Second, 3, 3 * time.Minute
@@ -412,7 +413,7 @@ func TestPatience(t *testing.T) {
 	})
 }
 
-// TestTurns: one owner's many loads do not stand before another's one.
+// TestTurns: many loads of one owner do not delay the single load of another.
 func TestTurns(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := openShelf(t, 0)
@@ -444,7 +445,7 @@ func TestTurns(t *testing.T) {
 	})
 }
 
-// TestPinned models are there before anything else, and stay.
+// TestPinned: pinned models are loaded before all others, and stay.
 func TestPinned(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := openShelf(t, 1)
@@ -470,7 +471,7 @@ func TestPinned(t *testing.T) {
 		if s.loads[1] != 2 || !strings.Contains(s.log.String(), "pinned model is not stored by any caller") {
 			t.Errorf("%d loads, %s", s.loads[1], s.log.String())
 		}
-		// What has no room beside it is refused at once.
+		// A model that has no room beside it is refused at once.
 		s.o.MaxLoaded = need + held/2
 		s.budget = s.o.MaxLoaded
 		s.restart()
@@ -488,7 +489,7 @@ func TestPinned(t *testing.T) {
 		if _, stored, err := s.upload(d, len(b), nil); err != nil || !stored {
 			t.Error(err)
 		}
-		// Those that are too many are no start.
+		// With too many pinned models the store does not open.
 		s.o.Pinned = []sealed.Digest{s.digests[2], s.digests[3]}
 		s.Close()
 		if st, err = model.Open(s.o); err != nil {
@@ -503,8 +504,8 @@ func TestPinned(t *testing.T) {
 	})
 }
 
-// TestDamagedOnDemand: a model that is damaged while it is not loaded is put aside,
-// all who wait for it are told, and it can be uploaded again.
+// TestDamagedOnDemand: a model that is damaged while it is not loaded is put aside, all uses
+// that wait for it fail with an error, and it can be uploaded again.
 func TestDamagedOnDemand(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := openShelf(t, 0)
@@ -551,8 +552,8 @@ func TestDamagedOnDemand(t *testing.T) {
 	})
 }
 
-// TestRemovedWhileWanted: who waits for a model that is removed is told, before its load
-// and in it, and nothing of it is left.
+// TestRemovedWhileWanted: uses that wait for a model fail when it is removed, before its load or
+// during it, and nothing of it is left.
 func TestRemovedWhileWanted(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		for _, begun := range []bool{false, true} {
@@ -594,8 +595,8 @@ func TestRemovedWhileWanted(t *testing.T) {
 	})
 }
 
-// TestLoadFails: who waits is told, with nothing of the backend's error, and the next
-// one has it tried again.
+// TestLoadFails: if a load fails, the uses that wait for it fail, without the backend's error in
+// theirs, and the next use tries again.
 func TestLoadFails(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := openShelf(t, 0)
@@ -623,7 +624,7 @@ func TestLoadFails(t *testing.T) {
 	})
 }
 
-// TestLastUsedFirst: what was used last is loaded at the next start.
+// TestLastUsedFirst: the model used last is loaded first at the next start.
 func TestLastUsedFirst(t *testing.T) {
 	s := openShelf(t, 0)
 	for i := 1; i <= 3; i++ {
@@ -639,8 +640,8 @@ func TestLastUsedFirst(t *testing.T) {
 	}
 }
 
-// TestBudget: whatever many callers do at a time, the budget is not passed, and every
-// use has the model that it is of.
+// TestBudget: whatever many callers do at the same time, the budget is not exceeded, and every
+// use has the right model.
 func TestBudget(t *testing.T) {
 	for _, beside := range []int{0, 1, 5} {
 		s := openShelf(t, beside)
@@ -703,7 +704,7 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-// TestUploadsExpire: those that no one goes on with, of all callers.
+// TestUploadsExpire: uploads that nobody resumes expire, for all callers.
 func TestUploadsExpire(t *testing.T) {
 	f := open(t)
 	f.Close()
@@ -751,14 +752,14 @@ func TestUploadsExpire(t *testing.T) {
 	}
 	busy.Close()
 	f.o.UploadExpiry = 20 * time.Minute
-	f.restart() // looks, too
+	f.restart() // expires uploads too
 	if n := parts(); n != 0 || !f.has(d) {
 		t.Errorf("%d uploads are left", n)
 	}
 }
 
-// TestUploadEndsWhileLoading: of an upload that is given up while its model is loaded
-// no weights stay, and it can be gone on with.
+// TestUploadEndsWhileLoading: an upload that is given up while its model is loaded leaves no
+// weights, and it can be resumed.
 func TestUploadEndsWhileLoading(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := openShelf(t, 2)
@@ -793,8 +794,8 @@ func TestUploadEndsWhileLoading(t *testing.T) {
 	})
 }
 
-// TestRunningLoadsFirst: nothing is evicted for a load that there is room for once
-// another is over, as that takes more while it runs.
+// TestRunningLoadsFirst: nothing is evicted for a load that will have room once a load in
+// progress is done and takes less.
 func TestRunningLoadsFirst(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := openShelf(t, 0)
@@ -829,8 +830,8 @@ func TestRunningLoadsFirst(t *testing.T) {
 	})
 }
 
-// TestOtherPlan: a file is not served by another plan than the one that was read of it at
-// the start, which requests are checked against.
+// TestOtherPlan: a file whose plan differs from the one that was read at the start is not
+// served, as requests are checked against that one.
 func TestOtherPlan(t *testing.T) {
 	f := open(t)
 	conv := plan.Conv2D{H: 9, W: 4, C: 1, OutC: 2, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}
@@ -864,7 +865,8 @@ func TestOtherPlan(t *testing.T) {
 	}
 }
 
-// TestRemovedBeforeWait: a use that has not waited yet is of the model that there was.
+// TestRemovedBeforeWait: a use that was found before a removal does not get the model that was
+// uploaded after it.
 func TestRemovedBeforeWait(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := openShelf(t, 0)
@@ -888,14 +890,14 @@ func TestRemovedBeforeWait(t *testing.T) {
 	})
 }
 
-// late is how long something takes on the bubble's clock.
+// late returns how long f takes by the bubble's clock.
 func late(f func()) time.Duration {
 	begun := time.Now()
 	f()
 	return time.Since(begun)
 }
 
-// mustPut stores a model of an owner's.
+// mustPut stores a model for an owner.
 func (s *shelf) mustPut(o model.Owner, number int) {
 	s.t.Helper()
 	s.files[number], s.digests[number] = s.add(number)
@@ -905,13 +907,13 @@ func (s *shelf) mustPut(o model.Owner, number int) {
 	synctest.Wait()
 }
 
-// slowly has loads take a second.
+// slowly makes loads take a second.
 func (s *shelf) slowly() {
 	s.load = func(_, op int) error { time.Sleep(time.Duration(1-op) * time.Second); return nil }
 }
 
-// TestDebt: who made another's model leave, by an upload, does not do so again before four
-// times as long as that load took. Others' loads go first, and its own models make room.
+// TestDebt: an owner whose upload evicted another's model may not do so again for four times as
+// long as that load took. Others' loads go first, and its own models make room.
 func TestDebt(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := openShelf(t, 0)
@@ -944,8 +946,8 @@ func TestDebt(t *testing.T) {
 	})
 }
 
-// TestDebtOfWhoLeaves: a request that has another's model leave and does not wait is a debt,
-// as is an upload that is removed before its load begins.
+// TestDebtOfWhoLeaves: a request that evicts another's model and then does not wait leaves a
+// debt, as does an upload that is removed before its load begins.
 func TestDebtOfWhoLeaves(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		for _, removed := range []bool{false, true} {
@@ -980,8 +982,8 @@ func TestDebtOfWhoLeaves(t *testing.T) {
 	})
 }
 
-// TestBadPlanMakesNoRoom: of an upload whose plan is refused nothing is loaded, and nothing
-// leaves for it.
+// TestBadPlanMakesNoRoom: nothing is loaded of an upload whose plan is refused, and nothing is
+// evicted for it.
 func TestBadPlanMakesNoRoom(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := openShelf(t, 0)
@@ -1007,8 +1009,8 @@ func TestBadPlanMakesNoRoom(t *testing.T) {
 	})
 }
 
-// TestSmallBesideLarge: a model that is loaded quickly has as much of the time as one that is
-// not, where they take turns.
+// TestSmallBesideLarge: when models take turns, one that loads quickly gets as much time as one
+// that loads slowly.
 func TestSmallBesideLarge(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		const span = time.Hour
@@ -1046,8 +1048,8 @@ func TestSmallBesideLarge(t *testing.T) {
 	})
 }
 
-// TestUploadBesideDamage: a load that finds damage does not wait for an upload of what has
-// been removed, which waits for the load.
+// TestUploadBesideDamage: a load that finds damage does not deadlock with a new upload of the
+// same model, which was removed meanwhile and whose load waits for this one.
 func TestUploadBesideDamage(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := openShelf(t, 0)
@@ -1080,7 +1082,7 @@ func TestUploadBesideDamage(t *testing.T) {
 	})
 }
 
-// TestLoadPanics: a panic is an error of that load, and nothing of what it holds is told.
+// TestLoadPanics: a panic fails only its load, and its value appears nowhere.
 func TestLoadPanics(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := openShelf(t, 0)
@@ -1107,8 +1109,8 @@ func TestLoadPanics(t *testing.T) {
 	})
 }
 
-// TestPinnedMustLoad: a pinned model that cannot be loaded is no start, and one that has no
-// room behind others may have it before them.
+// TestPinnedMustLoad: the store does not open if a pinned model cannot be loaded. One that finds
+// no room after others is tried before them.
 func TestPinnedMustLoad(t *testing.T) {
 	s := openShelf(t, 2)
 	for _, i := range []int{1, 10} {
@@ -1152,8 +1154,8 @@ func TestPinnedMustLoad(t *testing.T) {
 	wantReason(t, start(), wire.ReasonTooLarge)
 }
 
-// TestStay: a model stays for four times as long as the slowest load of one that it made
-// leave, or that was loaded while it waited.
+// TestStay: a model may stay for four times the slowest load among the models that it evicted
+// and those loaded while it waited.
 func TestStay(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := openShelf(t, 0)

@@ -27,7 +27,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// backend counts the products that are open, and fails where a test says so.
+// backend counts the open products, and fails if a test sets err.
 type backend struct {
 	open atomic.Int64
 	err  error
@@ -182,7 +182,7 @@ func (f *fixture) names() (names []string) {
 	return names
 }
 
-// use begins a use of a model that is there or can be loaded.
+// use begins a use of a stored model, loading it if necessary.
 func (f *fixture) use(d sealed.Digest) (*model.Use, error) { return use(f.t.Context(), f.Space, d) }
 
 func use(ctx context.Context, s model.Space, d sealed.Digest) (*model.Use, error) {
@@ -240,7 +240,7 @@ func TestStoreAndRestart(t *testing.T) {
 		}
 		f.restart()
 	}
-	// Again is complete at once.
+	// A second upload is complete at once.
 	u, err := f.Upload(t.Context(), d1, int64(len(b1)))
 	if err != nil || !u.Stored() || u.Held() != int64(len(b1)) {
 		t.Errorf("again: %v", err)
@@ -301,7 +301,7 @@ func TestRefusedUploads(t *testing.T) {
 			t.Fatalf("%s: %v stayed behind", name, names)
 		}
 	}
-	// What someone began with another size does not stand in the way.
+	// An unfinished upload with another size does not block this one.
 	if _, _, err := f.upload(d, 1<<20, make([]byte, len(b)+1)); err != nil {
 		t.Fatal(err)
 	}
@@ -309,7 +309,7 @@ func TestRefusedUploads(t *testing.T) {
 	f.store(other, od)
 }
 
-// TestDamagedAtRest: what does not load is put aside, and the others are served.
+// TestDamagedAtRest: damaged models are put aside, and the others are served.
 func TestDamagedAtRest(t *testing.T) {
 	f := open(t)
 	b1, d1 := sealedModel(t, 1)
@@ -339,7 +339,7 @@ func TestDamagedAtRest(t *testing.T) {
 	if f.has(d1) {
 		t.Error("a damaged model came back")
 	}
-	// A file of absurd size is not read, and may be sound: it stays.
+	// A file above the size limit is not read. It may be sound, so it stays.
 	big := filepath.Join(f.dir(), d1.String()+".safetensors")
 	if err := os.WriteFile(big, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -357,7 +357,7 @@ func TestDamagedAtRest(t *testing.T) {
 	if !f.has(d1) || !f.has(d2) {
 		t.Error("the model that was uploaded anew is not served")
 	}
-	// Foreign names are no business of the store.
+	// The store ignores files with other names.
 	for _, name := range []string{"x.safetensors", strings.Repeat("zz", 32) + ".safetensors", "readme"} {
 		if err := os.WriteFile(filepath.Join(f.dir(), name), nil, 0o600); err != nil {
 			t.Fatal(err)
@@ -378,7 +378,7 @@ func TestBackendFails(t *testing.T) {
 	if f.has(d) || f.backend.open.Load() != 0 {
 		t.Error("half a model")
 	}
-	// The bytes are there: asking again is enough.
+	// All bytes are stored, so asking again is enough.
 	f.backend.err = nil
 	if _, stored, err := f.upload(d, len(b), nil); err != nil || !stored || !f.has(d) {
 		t.Errorf("asked again: stored %v, %v", stored, err)
@@ -403,7 +403,7 @@ func TestRemove(t *testing.T) {
 	if n := f.backend.open.Load(); n != 2 {
 		t.Errorf("%d products open while in use", n)
 	}
-	// Uploaded anew while the old one is in use.
+	// A new upload while the old model is in use.
 	f.store(b, d)
 	if n := f.backend.open.Load(); n != 4 {
 		t.Errorf("%d products open", n)
@@ -471,8 +471,8 @@ func TestConcurrentUse(t *testing.T) {
 	wg.Wait()
 }
 
-// TestLimit: abandoned uploads make room, oldest first; those under way and
-// models do not.
+// TestLimit: abandoned uploads are removed to make room, oldest first; uploads in progress and
+// models are not.
 func TestLimit(t *testing.T) {
 	f := open(t) // 3 models
 	b, d := sealedModel(t, 0)
@@ -537,7 +537,7 @@ func TestOneUploadAtATime(t *testing.T) {
 	}
 }
 
-// TestRemoveCancels: who removes a model does not wait for one who uploads it.
+// TestRemoveCancels: a removal cancels an upload of the model and does not wait for its caller.
 func TestRemoveCancels(t *testing.T) {
 	f := open(t)
 	b, d := sealedModel(t, 1)
@@ -562,9 +562,9 @@ func TestRemoveCancels(t *testing.T) {
 	f.store(b, d)
 }
 
-// TestRefusedLoads: a plan of no use, and weights that there can be no room for, are
-// refused with a reason when they are uploaded, again without a byte when they are
-// asked for again, and when those found at a start are to be used.
+// TestRefusedLoads: a plan that exceeds limits, and weights that can never have room, are refused
+// with a reason: when they are uploaded, when the upload is repeated without a byte, and when a
+// model found at the start is used.
 func TestRefusedLoads(t *testing.T) {
 	f := open(t)
 	b, d := sealedModel(t, 1)
@@ -631,7 +631,7 @@ func TestCancelledLoad(t *testing.T) {
 	}
 }
 
-// TestStorageFails: a disk that fails is reported as such, without its folders.
+// TestStorageFails: a disk error is reported with reason STORAGE and without paths.
 func TestStorageFails(t *testing.T) {
 	f := open(t)
 	b, d := sealedModel(t, 1)
@@ -672,8 +672,8 @@ func put(t *testing.T, s model.Space, d sealed.Digest, b []byte) error {
 	return u.Finish()
 }
 
-// TestCallersApart: of one model that two callers have, each has its own, before and
-// after a restart; neither sees or removes the other's, finished or not.
+// TestCallersApart: two callers with the same model each have their own copy, before and after a
+// restart; neither sees or removes the other's, finished or not.
 func TestCallersApart(t *testing.T) {
 	f := open(t)
 	f.Close()
@@ -696,7 +696,7 @@ func TestCallersApart(t *testing.T) {
 	if n := f.backend.open.Load(); n != 4 {
 		t.Errorf("%d products, want each caller's own", n)
 	}
-	// An upload that one is at keeps no one else from the model, and is not ended by a removal.
+	// One caller's upload in progress does not block the other's, whose removal does not end it.
 	u, err := f.Upload(t.Context(), d2, int64(len(b2)))
 	if err != nil {
 		t.Fatal(err)
@@ -729,8 +729,8 @@ func TestCallersApart(t *testing.T) {
 	}
 }
 
-// TestCallerModels: one caller's limit on models is its own, and it makes room of its
-// own uploads alone.
+// TestCallerModels: each caller has its own limit on models, and only its own uploads are
+// removed to make room for it.
 func TestCallerModels(t *testing.T) {
 	f := open(t)
 	f.Close()
@@ -748,7 +748,7 @@ func TestCallerModels(t *testing.T) {
 	if err := put(t, other, d[3], b[3]); err != nil {
 		t.Fatal(err)
 	}
-	// An upload of the other's that no one is at is given up for another one of its own,
+	// An idle upload of the other caller is removed for another one of its own,
 	u, err := other.Upload(t.Context(), d[4], int64(len(b[4])))
 	if err == nil {
 		err = u.Write(b[4][:10])
@@ -757,7 +757,7 @@ func TestCallerModels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// but not for those of others, though there is no room for all.
+	// but not for uploads of others, even if the daemon's limit is reached.
 	wantReason(t, put(t, f.Of("uid-7"), d[5], b[5]), wire.ReasonTooLarge)
 	if err := put(t, other, d[5], b[5]); err != nil {
 		t.Error(err)
@@ -767,8 +767,8 @@ func TestCallerModels(t *testing.T) {
 	}
 }
 
-// TestCallerBytes: one caller's limit on bytes counts its models and what its uploads
-// are to be, and nothing of others.
+// TestCallerBytes: a caller's limit on bytes counts its models and the complete sizes of its
+// uploads, and nothing of others.
 func TestCallerBytes(t *testing.T) {
 	f := open(t)
 	b, d := sealedModel(t, 1)
@@ -792,7 +792,7 @@ func TestCallerBytes(t *testing.T) {
 		}
 	}
 	u.Close()
-	// It is left with one byte, which makes way.
+	// The abandoned upload has one byte and is removed to make room.
 	if err := put(t, f.Space, d3, b3); err != nil {
 		t.Error(err)
 	}
@@ -802,8 +802,8 @@ func TestCallerBytes(t *testing.T) {
 	wantReason(t, put(t, f.Space, d2, b2), wire.ReasonTooLarge)
 }
 
-// TestDivide: the models of a directory of an earlier version are the daemon's own
-// user's, wherever an earlier try was cut off.
+// TestDivide: the models of an earlier version's directory go to the daemon's own user, wherever
+// an earlier division was interrupted.
 func TestDivide(t *testing.T) {
 	b, d := sealedModel(t, 1)
 	b2, d2 := sealedModel(t, 2)
@@ -848,7 +848,7 @@ func TestDivide(t *testing.T) {
 	}
 }
 
-// TestOwners: whatever a certificate says, its owner is the name of a folder.
+// TestOwners: whatever name a certificate has, its owner is a valid folder name.
 func TestOwners(t *testing.T) {
 	if o := model.User(4294967295); o != "uid-4294967295" {
 		t.Errorf("%s", o)
@@ -863,8 +863,8 @@ func TestOwners(t *testing.T) {
 	}
 }
 
-// TestRenamedCounts: a model counts while its upload's file has its name already and it is
-// not visible yet, and keeps no other upload from going on.
+// TestRenamedCounts: a model counts towards limits between the rename of its file and its
+// becoming visible, and other uploads can go on meanwhile.
 func TestRenamedCounts(t *testing.T) {
 	for _, resumed := range []bool{false, true} {
 		f := open(t)
