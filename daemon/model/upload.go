@@ -198,6 +198,48 @@ func (s Space) expire(before time.Time) error {
 	return err
 }
 
+// usage is what limits count when an upload reserves room.
+type usage struct {
+	all    int    // models and other uploads of all callers
+	models int    // models and other uploads of the caller
+	bytes  int64  // of the caller's models and uploads, this upload included
+	idle   []part // the caller's uploads that are not in progress, the oldest first
+}
+
+// usage counts the store's models and uploads. Store.mu must be held.
+func (u *Upload) usage() (usage, error) {
+	s := u.s.s
+	n := usage{all: len(s.models), bytes: u.size}
+	for k, m := range s.models {
+		if k.owner == u.s.owner {
+			n.models++
+			n.bytes += m.Bytes
+		}
+	}
+	spaces, err := s.spaces()
+	if err != nil {
+		return usage{}, err
+	}
+	for _, other := range spaces {
+		parts, err := other.parts()
+		if err != nil {
+			return usage{}, err
+		}
+		for _, p := range parts {
+			if other.owner != u.s.owner {
+				n.all++
+			} else if p.digest != u.digest {
+				n.all, n.models, n.bytes = n.all+1, n.models+1, n.bytes+p.bytes
+				if !p.busy {
+					n.idle = append(n.idle, p)
+				}
+			}
+		}
+	}
+	slices.SortFunc(n.idle, func(a, b part) int { return a.when.Compare(b.when) })
+	return n, nil
+}
+
 // reserve makes room for the model within the limits and opens the file of a new upload. If
 // room is missing, it removes the caller's own idle uploads, the oldest first. It does not
 // touch uploads of other callers.
@@ -205,51 +247,24 @@ func (u *Upload) reserve() error {
 	s, o := u.s.s, u.s.s.o
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := len(s.models) // models and uploads of all callers
-	bytes := u.size      // of the caller's models and uploads, this one included
-	models := 0          // models and other uploads of the caller
-	for k, m := range s.models {
-		if k.owner == u.s.owner {
-			models++
-			bytes += m.Bytes
-		}
-	}
-	spaces, err := s.spaces()
+	n, err := u.usage()
 	if err != nil {
 		return u.s.storage("upload", u.digest, err)
 	}
-	var idle []part // the caller's uploads that are not in progress
-	for _, other := range spaces {
-		parts, err := other.parts()
-		if err != nil {
-			return u.s.storage("upload", u.digest, err)
-		}
-		for _, p := range parts {
-			if other.owner != u.s.owner {
-				all++
-			} else if p.digest != u.digest {
-				all, models, bytes = all+1, models+1, bytes+p.bytes
-				if !p.busy {
-					idle = append(idle, p)
-				}
-			}
-		}
-	}
-	slices.SortFunc(idle, func(a, b part) int { return a.when.Compare(b.when) })
 	given := 0 // number of idle uploads to remove
-	for ; all >= o.MaxModels || models >= o.CallerModels || bytes > o.CallerBytes; given++ {
+	for ; n.all >= o.MaxModels || n.models >= o.CallerModels || n.bytes > o.CallerBytes; given++ {
 		switch {
-		case given < len(idle):
-		case models >= o.CallerModels:
-			return tooLarge("%d models and uploads, want at most %d for each caller", models+1, o.CallerModels)
-		case bytes > o.CallerBytes:
-			return tooLarge("%d bytes of models and uploads, want at most %d for each caller", bytes, o.CallerBytes)
+		case given < len(n.idle):
+		case n.models >= o.CallerModels:
+			return tooLarge("%d models and uploads, want at most %d for each caller", n.models+1, o.CallerModels)
+		case n.bytes > o.CallerBytes:
+			return tooLarge("%d bytes of models and uploads, want at most %d for each caller", n.bytes, o.CallerBytes)
 		default:
 			return tooLarge("the daemon has no room for another model")
 		}
-		all, models, bytes = all-1, models-1, bytes-idle[given].bytes
+		n.all, n.models, n.bytes = n.all-1, n.models-1, n.bytes-n.idle[given].bytes
 	}
-	for _, p := range idle[:given] {
+	for _, p := range n.idle[:given] {
 		if err := os.Remove(u.s.path(p.digest, uploadSuffix)); err != nil {
 			return u.s.storage("upload", p.digest, err)
 		}
