@@ -578,7 +578,7 @@ func testStartsNotReady(t *testing.T, by way) {
 	d.run()
 }
 
-// slowLoad loads when it is told to go on.
+// slowLoad is a backend whose loads wait for the test.
 type slowLoad struct {
 	kernels.Backend
 	resume chan struct{}

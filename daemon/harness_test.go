@@ -546,9 +546,9 @@ func (h *hooked) setLoad(load func(plan.Op)) {
 	h.load = load
 }
 
-// hold has every product say that it has begun, on a channel with room for some, and wait
-// until resume is closed or has a value for it. A test that fails holds up nothing any more:
-// its daemon ends at once.
+// hold makes every product send on begun, a channel with room for some, and then wait until
+// resume is closed or has a value for it. When the test ends, nothing waits any more, so its
+// daemon can end at once.
 func (h *hooked) hold(t testing.TB, room int) (begun, resume chan struct{}) {
 	begun, resume = make(chan struct{}, room), make(chan struct{})
 	h.set(func(context.Context) error { return pass(t.Context(), begun, resume) })

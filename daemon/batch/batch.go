@@ -127,7 +127,7 @@ func (q *Queue) Close() {
 }
 
 // Evaluate returns W x for the rows of c. Its error is a *wire.Error if it refuses the
-// call, that of c.Fill or the backend, or that of ctx if ctx ends before the product has
+// call, an error of c.Fill or the backend, or ctx's error if ctx ends before the product has
 // begun. The caller must keep c.Product open until Evaluate returns.
 func (q *Queue) Evaluate(ctx context.Context, c Call) (Answer, Timing, error) {
 	k := q.prepare(ctx, &c)

@@ -71,7 +71,7 @@ func messageSize(p [prefix]byte) (size int, last bool, err error) {
 	}
 	n := binary.BigEndian.Uint32(p[1:])
 	if n > MaxMessage {
-		return 0, false, status.Errorf(codes.ResourceExhausted, "message of %d bytes, at most %d", n, MaxMessage)
+		return 0, false, status.Errorf(codes.ResourceExhausted, "message of %d bytes, want at most %d", n, MaxMessage)
 	}
 	return int(n), p[0] == lastFlag, nil
 }
@@ -155,7 +155,7 @@ func marshal(m any) (mem.BufferSlice, error) {
 	}
 	if n := b.Len(); n > MaxMessage {
 		b.Free()
-		return nil, status.Errorf(codes.ResourceExhausted, "message of %d bytes, at most %d", n, MaxMessage)
+		return nil, status.Errorf(codes.ResourceExhausted, "message of %d bytes, want at most %d", n, MaxMessage)
 	}
 	return b, nil
 }

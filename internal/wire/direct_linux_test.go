@@ -155,7 +155,7 @@ func (s *server) raw(ctx context.Context) (wire.Conn, error) {
 	return c, err
 }
 
-// release lets go of a region, if there is one.
+// release releases a region, if there is one.
 func release(r *lane.Region) {
 	if r != nil {
 		r.Release()
@@ -233,7 +233,7 @@ func testDirect(t *testing.T, over link) {
 	}()
 	r := ring.Q4()
 	sent := make(chan error, 1)
-	go func() { // beside the answers, which need not wait for each other
+	go func() { // concurrently with the answers
 		for i, n := range sizes {
 			req := wire.Request{ID: uint64(i), Rows: uint32(i + 1), Words: wire.EncodeWords(r, randomWords(r, n), nil)}
 			err := host.SendMsg(&req)
@@ -316,7 +316,7 @@ func testDirectEnds(t *testing.T, over link) {
 		"in a message":        {raw(0, 0, 0, 0, 9, 8), status.Error(codes.Unavailable, "unexpected EOF")},
 		"in the last one":     {raw(0x80, 0, 0, 0, 9, 8), status.Error(codes.Unavailable, "unexpected EOF")},
 		"compressed":          {raw(1, 0, 0, 0, 0), status.Error(codes.Internal, "message has unknown flags or is compressed")},
-		"too large":           {raw(0, 1, 0, 0, 1), status.Error(codes.ResourceExhausted, "message of 16777217 bytes, at most 16777216")},
+		"too large":           {raw(0, 1, 0, 0, 1), status.Error(codes.ResourceExhausted, "message of 16777217 bytes, want at most 16777216")},
 		"no message":          {raw(0, 0, 0, 0, 1, 0xff), status.Error(codes.Internal, "cannot decode message: wire: bad message: truncated")},
 		"for a terminal":      {raw(slices.Concat([]byte{0x80, 0, 0, 0, byte(len(last))}, last)...), status.Error(codes.FailedPrecondition, "a\ufffd[31mb")},
 		"with an absurd code": {raw(0x80, 0, 0, 0, 2, 8, 99), status.Error(codes.Unknown, "")},

@@ -86,7 +86,7 @@ func SocketPath(addr string) (string, error) {
 	case path == "" || path[0] == '@' || strings.ContainsRune(path, 0):
 		return "", fmt.Errorf("%w %q: want the path of a file after unix:", ErrAddress, addr)
 	case len(path) > maxSocketPath:
-		return "", fmt.Errorf("%w %q: path of %d bytes, at most %d", ErrAddress, addr, len(path), maxSocketPath)
+		return "", fmt.Errorf("%w %q: path of %d bytes, want at most %d", ErrAddress, addr, len(path), maxSocketPath)
 	}
 	return path, nil
 }
