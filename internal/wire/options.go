@@ -84,7 +84,7 @@ func SocketPath(addr string) (string, error) {
 	case !ok:
 		return "", fmt.Errorf("%w %q: want unix:/path", ErrAddress, addr)
 	case path == "" || path[0] == '@' || strings.ContainsRune(path, 0):
-		return "", fmt.Errorf("%w %q: want the path of a file after unix:", ErrAddress, addr)
+		return "", fmt.Errorf("%w %q: want unix: and the path of a file", ErrAddress, addr)
 	case len(path) > maxSocketPath:
 		return "", fmt.Errorf("%w %q: path of %d bytes, want at most %d", ErrAddress, addr, len(path), maxSocketPath)
 	}
