@@ -530,6 +530,7 @@ func TestParseUnsupported(t *testing.T) {
 		"ids that are computed":   {text(op("Mul", "ids ids", "a"), op("Gather", "table a", "y")), []string{"Mul(of integers of more than 16777216)"}},
 		"ids past their table":    {text(op("Cast", "mask", "a", intAttribute("to", typeInt64)), op("Add", "a two", "b"), op("Gather", "table b", "y")), []string{"Gather(of 3 rows by integers of 2 to 3)"}},
 		"ids that are floats":     {text(op("Cast", "ids", "a", intAttribute("to", typeFloat)), op("Gather", "table a", "y")), []string{"Gather(by what are no integers)"}},
+		"ids behind a constant":   {text(op("Concat", "first ids", "a", intAttribute("axis", 1)), op("Gather", "table a", "y")).with(matrix("first", 1, 1)), []string{"Concat(of constants other than floats and values)"}},
 		"columns of a table":      {text(op("Gather", "table ids", "y", intAttribute("axis", 1))), []string{"Gather(by an input, of axis 1 of rank 2)"}},
 		"infinities compared":     {text(op("Gather", "table ids", "a"), op("Add", "a inf", "b"), op("Less", "b a", "c"), op("Where", "c a a", "y")), []string{"Less(of infinities)"}},
 		"infinities multiplied":   {text(op("Gather", "table ids", "a"), op("Add", "a inf", "b"), op("Add", "b b", "d"), op("Mul", "d d", "y")), []string{"Mul(of infinities)"}},

@@ -289,6 +289,9 @@ func (p *parser) concat(n *node) (operand, error) {
 		return p.concatConstants(n, a.i)
 	}
 	if !x.known {
+		if slices.ContainsFunc(n.inputs, func(name string) bool { return p.operands[name].known }) {
+			return x, p.refuse(n, "of constants other than floats and values")
+		}
 		all := row(nil)
 		for i := range n.inputs {
 			s, err := p.sizes(n, i)
