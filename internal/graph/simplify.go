@@ -23,7 +23,7 @@ import (
 // A Pad with zeros around a map goes into the padding of a convolution that reads it.
 // A MaxPool that alone reads a ReLU or Clip goes before it: these keep the order of
 // values, so that results are the same, of fewer of them. A Slice of rows and columns that alone
-// reads a convolution of 1 x 1 goes before it, too: of a decoder's logits, say, only those of the
+// reads convolutions of 1 x 1 goes before them, too: of a decoder's logits, say, only those of the
 // last token are then computed.
 //
 // g must be valid but for values that nothing reads, and is left as it is.
@@ -102,28 +102,31 @@ func poolFirst(g *Graph) *Graph {
 	return g
 }
 
-// slicesFirst moves each Slice of rows and columns before the convolution of 1 x 1 that it alone
+// slicesFirst moves each Slice of rows and columns before those convolutions of 1 x 1 that it alone
 // reads, in place.
 func slicesFirst(g *Graph) *Graph {
 	readers := g.readers()
 	for i := range g.Nodes {
-		n := &g.Nodes[i]
-		s, slices := n.Op.(Slice)
-		if !slices || n.Inputs[0] == 0 || readers[n.Inputs[0]] > 1 {
-			continue
+		for n := &g.Nodes[i]; ; {
+			s, slices := n.Op.(Slice)
+			v := n.Inputs[0]
+			if !slices || v == 0 || readers[v] > 1 {
+				break
+			}
+			before := &g.Nodes[v-1]
+			c, ok := before.Op.(*Conv2D)
+			if !ok || s.C != (Range{To: c.Geometry.OutC}) {
+				break
+			}
+			r := c.Geometry
+			if r.KH*r.KW*r.SH*r.SW != 1 || r.Top|r.Left|r.Bot|r.Right != 0 {
+				break
+			}
+			before.Op = Slice{H: s.H, W: s.W, C: Range{To: r.C}}
+			r.H, r.W = s.H.To-s.H.From, s.W.To-s.W.From
+			n.Op = &Conv2D{r, c.W, c.From, c.B}
+			n = before
 		}
-		before := &g.Nodes[n.Inputs[0]-1]
-		c, ok := before.Op.(*Conv2D)
-		if !ok || s.C != (Range{To: c.Geometry.OutC}) {
-			continue
-		}
-		r := c.Geometry
-		if r.KH*r.KW*r.SH*r.SW != 1 || r.Top|r.Left|r.Bot|r.Right != 0 {
-			continue
-		}
-		before.Op = Slice{H: s.H, W: s.W, C: Range{To: r.C}}
-		r.H, r.W = s.H.To-s.H.From, s.W.To-s.W.From
-		n.Op = &Conv2D{r, c.W, c.From, c.B}
 	}
 	return g
 }

@@ -177,6 +177,29 @@ func TestSimplifyThroughMoves(t *testing.T) {
 	}
 }
 
+// TestSlicesFirst: a Slice of rows and columns goes before all the convolutions of 1 x 1 that stand in a row.
+func TestSlicesFirst(t *testing.T) {
+	in, r := graph.Shape{H: 3, W: 4, C: 2}, source(8)
+	conv := func(from, to int) *graph.Conv2D {
+		return &graph.Conv2D{W: graphtest.Normal(r, from*to, 1), Geometry: plan.Conv2D{H: 3, W: 4, C: from, OutC: to, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}}
+	}
+	part := graph.Slice{H: graph.Range{From: 1, To: 3}, W: graph.Range{From: 3, To: 4}, C: graph.Range{To: 3}}
+	x := graphtest.Normal(r, 2*in.Len(), 1)
+	for _, ops := range [][]graph.Op{{conv(2, 3)}, {conv(2, 5), conv(5, 3)}, {conv(2, 1), conv(1, 4), conv(4, 3)}} {
+		g := graphtest.Chain(in, append(slices.Clone(ops), part)...)
+		s := graph.Simplify(g)
+		if got, want := s.Nodes[0].Op, (graph.Slice{H: part.H, W: part.W, C: graph.Range{To: in.C}}); got != want {
+			t.Errorf("behind %d convolutions: %+v is first, want %+v", len(ops), got, want)
+		}
+		if err := s.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := graphtest.Run(s, x, 2), graphtest.Run(g, x, 2); !slices.Equal(got, want) {
+			t.Errorf("behind %d convolutions: %v, want %v", len(ops), got, want)
+		}
+	}
+}
+
 // TestPoolFirst: what a MaxPool is moved before gives the same bits, whatever it is given.
 func TestPoolFirst(t *testing.T) {
 	in := graph.Shape{H: 9, W: 7, C: 3}
