@@ -665,5 +665,9 @@ func wantReason(t testing.TB, err error, code codes.Code, want wire.Reason) {
 	var e *wire.Error
 	if !errors.As(err, &e) || e.Reason != want || e.Code != code {
 		t.Errorf("error %v (%v), want %s", err, status.Code(err), want)
+		return
+	}
+	if want == wire.ReasonOverloaded && e.RetryAfter == 0 {
+		t.Errorf("%v does not say when to try again", err)
 	}
 }

@@ -132,11 +132,14 @@ func shuttingDown() *wire.Error {
 	return &wire.Error{Code: codes.Unavailable, Reason: wire.ReasonShuttingDown, Message: "the daemon is shutting down"}
 }
 
+// retryAfter is what a caller is told to wait where it is not known when there is room again.
+const retryAfter = 100 * time.Millisecond
+
 // enter counts a call until leave, or refuses it.
 func (s *service) enter() (leave func(), err *wire.Error) {
 	if !s.calls.TryAcquire(1) {
 		s.metrics.Refused(wire.ReasonOverloaded)
-		return nil, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, Message: "too many concurrent calls; retry later"}
+		return nil, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, RetryAfter: retryAfter, Message: "too many concurrent calls; retry later"}
 	}
 	s.metrics.CallBegan()
 	return func() {
@@ -232,7 +235,7 @@ func (s *service) report(err error) (told *wire.Error, why wire.Reason) {
 		return shuttingDown(), metrics.Cancelled
 	case errors.Is(err, kernels.ErrOutOfMemory):
 		s.log.Warn("no device has room", "error", err)
-		return &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, Message: "no device has room for this request now; retry later"}, wire.ReasonOverloaded
+		return &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonOverloaded, RetryAfter: retryAfter, Message: "no device has room for this request now; retry later"}, wire.ReasonOverloaded
 	case errors.As(err, &panicked):
 		s.log.Error("panic", "type", fmt.Sprintf("%T", panicked.Value), "stack", string(panicked.Stack))
 	default:

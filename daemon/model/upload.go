@@ -192,7 +192,10 @@ func (s Space) expire(before time.Time) error {
 		if p.busy || !p.when.Before(before) {
 			continue
 		}
-		err = errors.Join(err, os.Remove(s.path(p.digest, uploadSuffix)))
+		if failed := os.Remove(s.path(p.digest, uploadSuffix)); failed != nil {
+			err = errors.Join(err, failed)
+			continue
+		}
 		s.s.o.Log.Info("upload expired", "owner", s.owner, "model", p.digest, "bytes", p.bytes)
 	}
 	return err
