@@ -1,6 +1,7 @@
 package hostclient
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -28,6 +29,7 @@ type Description struct {
 type InputDescription struct {
 	Name  string `json:"name"`
 	Shape [3]int `json:"shape"` // C, H, W
+	Type  string `json:"type"`  // of elements: "float32", "int64", "int32" or "bool"
 	// Integers are the least and the largest that an element may be; nil for floats.
 	Integers *[2]int `json:"integers,omitempty"`
 }
@@ -35,9 +37,9 @@ type InputDescription struct {
 // describeInputs returns what the inputs of a graph are, if it is not one of floats.
 func describeInputs(g *graph.Graph) (inputs []InputDescription) {
 	for _, p := range g.Parts {
-		d := InputDescription{Name: p.Name, Shape: [3]int{p.Shape.C, p.Shape.H, p.Shape.W}}
+		d := InputDescription{Name: p.Name, Shape: [3]int{p.Shape.C, p.Shape.H, p.Shape.W}, Type: "float32"}
 		if p.From != p.Below {
-			d.Integers = &[2]int{p.From, p.Below - 1}
+			d.Type, d.Integers = cmp.Or(p.Type, "int64"), &[2]int{p.From, p.Below - 1}
 		}
 		inputs = append(inputs, d)
 	}

@@ -27,7 +27,7 @@ func textNet(rnd *rand.Rand) *graph.Graph {
 		Input: graph.Vector(8),
 		Parts: []graph.Part{
 			{Name: "input_ids", Shape: graph.Vector(4), Below: 5},
-			{Name: "attention_mask", Shape: graph.Vector(4), From: -graph.MaxInteger, Below: graph.MaxInteger + 1},
+			{Name: "attention_mask", Shape: graph.Vector(4), From: -graph.MaxInteger, Below: graph.MaxInteger + 1, Type: "int32"},
 		},
 		Nodes: []graph.Node{
 			{Op: rows(0), Inputs: []graph.Value{0}},
@@ -89,8 +89,8 @@ func TestText(t *testing.T) {
 		}
 		d := r.secret.Describe()
 		want := []hostclient.InputDescription{
-			{Name: "input_ids", Shape: [3]int{4, 1, 1}, Integers: &[2]int{0, 4}},
-			{Name: "attention_mask", Shape: [3]int{4, 1, 1}, Integers: &[2]int{-1 << 24, 1 << 24}},
+			{Name: "input_ids", Shape: [3]int{4, 1, 1}, Type: "int64", Integers: &[2]int{0, 4}},
+			{Name: "attention_mask", Shape: [3]int{4, 1, 1}, Type: "int32", Integers: &[2]int{-1 << 24, 1 << 24}},
 		}
 		if !reflect.DeepEqual(d.Inputs, want) {
 			t.Errorf("%v: inputs %+v", scheme, d.Inputs)

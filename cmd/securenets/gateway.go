@@ -71,10 +71,7 @@ and the log records.`,
 			defer func() { err = errors.Join(err, s.Close()) }()
 			defer warnDiscarded(cmd, s.Session)()
 			d := s.secret.Describe()
-			if len(d.Inputs) > 0 {
-				return fmt.Errorf("gateway: network %s takes integers or several inputs, which the gateway does not serve: use infer", name)
-			}
-			models = append(models, gateway.Model{Name: name, Input: d.Input, Output: d.Output, Infer: s.Infer, Ready: s.ready})
+			models = append(models, gateway.Model{Name: name, Inputs: gateway.InputsOf(d), Output: d.Output, Infer: s.Infer, Ready: s.ready})
 			fmt.Fprintf(t, "model\t%s\n", name)
 		}
 		g := gateway.New(gateway.Options{

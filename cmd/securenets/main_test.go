@@ -192,7 +192,7 @@ func textFiles() (model, samples []byte, err error) {
 		Input: graph.Vector(4),
 		Parts: []graph.Part{
 			{Name: "input_ids", Shape: graph.Vector(2), Below: 3},
-			{Name: "attention_mask", Shape: graph.Vector(2), From: -graph.MaxInteger, Below: graph.MaxInteger + 1},
+			{Name: "attention_mask", Shape: graph.Vector(2), From: -graph.MaxInteger, Below: graph.MaxInteger + 1, Type: "int32"},
 		},
 		Nodes: []graph.Node{
 			{Op: rows(0), Inputs: []graph.Value{0}},

@@ -108,6 +108,9 @@ type Part struct {
 	Shape Shape
 	// Each element is an integer of From to Below-1; or a float, where both are 0.
 	From, Below int
+	// Type is "int64", "int32" or "bool", as whoever gives the integers has them; or nothing, which is
+	// "int64" of integers.
+	Type string `json:",omitempty"`
 }
 
 // An IntegerError reports an element of an input that is not one of the integers that it may be.
@@ -160,6 +163,11 @@ func (g *Graph) checkParts() error {
 		names[p.Name] = true
 		if p.From > p.Below || max(-p.From, p.Below-1) > MaxInteger {
 			return fmt.Errorf("%w: integers of %d to %d", ErrInvalid, p.From, p.Below-1)
+		}
+		switch {
+		case p.Type == "", p.From != p.Below && (p.Type == "int64" || p.Type == "int32"), p.Type == "bool" && p.From == 0 && p.Below == 2:
+		default:
+			return fmt.Errorf("%w: integers of %d to %d as %.16q", ErrInvalid, p.From, p.Below-1, p.Type)
 		}
 		if total += p.Shape.Len(); total > plan.MaxExtent {
 			break

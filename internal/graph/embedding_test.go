@@ -81,6 +81,9 @@ func TestCheckInput(t *testing.T) {
 		"no text":            {{Name: "\xff", Shape: graph.Vector(5)}},
 		"an empty range":     {{Name: "a", Shape: graph.Vector(5), From: 1, Below: 0}},
 		"too large integers": {{Name: "a", Shape: graph.Vector(5), Below: 1<<24 + 2}},
+		"floats as integers": {{Name: "a", Shape: graph.Vector(5), Type: "int64"}},
+		"ids as bools":       {{Name: "a", Shape: graph.Vector(5), Below: 3, Type: "bool"}},
+		"another type":       {{Name: "a", Shape: graph.Vector(5), Below: 2, Type: "uint4"}},
 		"no elements":        {{Name: "a", Shape: graph.Vector(5)}, {Name: "b"}},
 	} {
 		g := graphtest.Chain(graph.Vector(5), graph.ReLU{})

@@ -96,11 +96,14 @@ func (p *parser) input(v valueInfo) (operand, graph.Part, error) {
 		o.whole, o.bounds = true, [2]int64{0, 255}
 	case typeInt32, typeInt64:
 		o.whole = true
-		part.From, part.Below = -graph.MaxInteger, graph.MaxInteger+1
+		part.From, part.Below, part.Type = -graph.MaxInteger, graph.MaxInteger+1, "int64"
+		if kind == typeInt32 {
+			part.Type = "int32"
+		}
 		o.bounds = [2]int64{-graph.MaxInteger, graph.MaxInteger}
 	case typeBool:
 		o.truth = &truth{}
-		part.From, part.Below = 0, 2
+		part.From, part.Below, part.Type = 0, 2, "bool"
 	}
 	return o, part, nil
 }

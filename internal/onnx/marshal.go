@@ -123,8 +123,10 @@ func (w *writer) partInputs() ([]message, error) {
 		}
 		kind := typeFloat
 		switch {
-		case p.From == 0 && p.Below == 2:
+		case p.Type == "bool":
 			kind = typeBool
+		case p.Type == "int32":
+			kind = typeInt32
 		case p.From != p.Below:
 			kind = typeInt64
 		}

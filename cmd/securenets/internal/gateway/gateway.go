@@ -22,17 +22,25 @@ import (
 const (
 	inputName, outputName = "input", "output"
 	modelVersion          = "1"
-	datatype              = "FP32"
+	datatype              = "FP32" // of the output, and of inputs that are not of integers
 	platform              = "securenets"
 	serverName            = "securenets"
+)
+
+// Datatypes of inputs of integers.
+const (
+	int64s = "INT64"
+	int32s = "INT32"
+	bools  = "BOOL"
 )
 
 // Model is a sealed network as applications see it.
 type Model struct {
 	Name   string
-	Input  [3]int // C, H, W
-	Output int    // elements
-	// Infer runs n samples, which lie one after the other, as hostclient.Session.Infer does.
+	Inputs []Input // at least one
+	Output int     // elements
+	// Infer runs n samples, which lie one after the other, each with its inputs one after the
+	// other, as hostclient.Session.Infer does.
 	Infer func(ctx context.Context, x []float32, n int) ([]float32, error)
 	// Ready says why the network cannot be run now.
 	Ready func(context.Context) error
@@ -40,31 +48,12 @@ type Model struct {
 	line *line
 }
 
-// dims returns the extents of a sample: those of a map, or one of a vector.
-func (m *Model) dims() []int64 {
-	if m.Input[1]*m.Input[2] == 1 {
-		return []int64{int64(m.Input[0])}
+// elements returns how many a sample has, of all its inputs.
+func (m *Model) elements() (n int) {
+	for i := range m.Inputs {
+		n += m.Inputs[i].elements()
 	}
-	return []int64{int64(m.Input[0]), int64(m.Input[1]), int64(m.Input[2])}
-}
-
-func (m *Model) elements() int { return m.Input[0] * m.Input[1] * m.Input[2] }
-
-// samples returns how many samples a tensor of a request holds. A map may come as a vector:
-// their order is one.
-func (m *Model) samples(name, of string, shape []int64) (int, error) {
-	switch {
-	case name != inputName:
-		return 0, refusal(codes.InvalidArgument, "an input %.32q: the one of model %s is %q", name, m.Name, inputName)
-	case of != datatype:
-		return 0, refusal(codes.InvalidArgument, "input %q of %.16q: want %s", name, of, datatype)
-	}
-	all := int64(m.elements())
-	if len(shape) < 2 || shape[0] < 1 || shape[0] > maxElements/all ||
-		!slices.Equal(shape[1:], m.dims()) && !slices.Equal(shape[1:], []int64{all}) {
-		return 0, refusal(codes.InvalidArgument, "input %q of shape %.64s: want %v, with a number of samples before it", name, fmt.Sprint(shape), m.dims())
-	}
-	return int(shape[0]), nil
+	return n
 }
 
 // maxElements is more than any request may hold.
@@ -131,14 +120,8 @@ func (g *Gateway) leave() { <-g.slots }
 // infer runs n samples, and logs what is not the caller's doing. Which samples a cloud was
 // wrong about is in the log alone: they may be another application's, and the cloud is not to know.
 func (g *Gateway) infer(ctx context.Context, m *Model, x []float32, n int) ([]float32, error) {
-	if len(x) != n*m.elements() {
-		return nil, refusal(codes.InvalidArgument, "%d elements in input %q, its shape has %d", len(x), inputName, n*m.elements())
-	}
 	if most := max(1, int(g.o.MaxBytes)/4/m.Output); n > most {
 		return nil, refusal(codes.InvalidArgument, "%d samples with %d outputs each, want %d samples at most", n, m.Output, most)
-	}
-	if i := slices.IndexFunc(x, func(v float32) bool { return v-v != 0 }); i >= 0 { // NaN and infinities
-		return nil, refusal(codes.InvalidArgument, "value %d of sample %d is not finite", i%m.elements(), i/m.elements())
 	}
 	y := make([]float32, 0, n*m.Output)
 	for i := 0; i < n; i += g.o.Batch {

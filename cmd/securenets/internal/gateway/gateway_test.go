@@ -60,13 +60,29 @@ func (f *fake) infer(_ context.Context, x []float32, n int) ([]float32, error) {
 
 func (f *fake) ready(context.Context) error { return f.err }
 
-// start returns a gateway to two networks, one that takes maps and one vectors, and what it logs.
+// start returns a gateway to three networks, of maps, of vectors and of several inputs, and what it logs.
 func start(f *fake) (*Gateway, *bytes.Buffer) {
 	log := new(bytes.Buffer)
 	o := Options{Version: "1.2.3", Batch: 4, Concurrent: 2, MaxBytes: 4096, Log: slog.New(slog.NewTextHandler(log, nil))}
 	return New(o,
-		Model{Name: "map", Input: [3]int{1, 2, 3}, Output: 2, Infer: f.infer, Ready: f.ready},
-		Model{Name: "vector", Input: [3]int{5, 1, 1}, Output: 2, Infer: f.infer, Ready: f.ready}), log
+		Model{Name: "map", Inputs: floatInput(1, 2, 3), Output: 2, Infer: f.infer, Ready: f.ready},
+		Model{Name: "vector", Inputs: floatInput(5, 1, 1), Output: 2, Infer: f.infer, Ready: f.ready},
+		Model{Name: "text", Inputs: textInputs(), Output: 2, Infer: f.infer, Ready: f.ready}), log
+}
+
+func floatInput(c, h, w int) []Input {
+	return InputsOf(hostclient.Description{Input: [3]int{c, h, w}})
+}
+
+// textInputs are of three ids, three flags, a mask of 2 x 3, and floats, 14 elements in all.
+func textInputs() []Input {
+	const most = 1 << 24
+	return InputsOf(hostclient.Description{Input: [3]int{14, 1, 1}, Inputs: []hostclient.InputDescription{
+		{Name: "ids", Shape: [3]int{3, 1, 1}, Type: "int64", Integers: &[2]int{0, 4}},
+		{Name: "flags", Shape: [3]int{3, 1, 1}, Type: "bool", Integers: &[2]int{0, 1}},
+		{Name: "mask", Shape: [3]int{2, 1, 3}, Type: "int32", Integers: &[2]int{-most, most}},
+		{Name: "scale", Shape: [3]int{2, 1, 1}, Type: "float32"},
+	}})
 }
 
 // ask returns the answer to a request of the REST part.
@@ -90,7 +106,10 @@ func TestMetadata(t *testing.T) {
 		"/v2/models/map/ready":            `{"name":"map","ready":true}`,
 		"/v2/models/map/versions/1/ready": `{"name":"map","ready":true}`,
 		"/v2/models/map":                  `{"inputs":[{"name":"input","datatype":"FP32","shape":[-1,1,2,3]}],"name":"map","outputs":[{"name":"output","datatype":"FP32","shape":[-1,2]}],"platform":"securenets","versions":["1"]}`,
-		"/v2/models/vector/versions/1":    `{"inputs":[{"name":"input","datatype":"FP32","shape":[-1,5]}],"name":"vector","outputs":[{"name":"output","datatype":"FP32","shape":[-1,2]}],"platform":"securenets","versions":["1"]}`,
+		"/v2/models/text": `{"inputs":[{"name":"ids","datatype":"INT64","shape":[-1,3]},{"name":"flags","datatype":"BOOL","shape":[-1,3]},` +
+			`{"name":"mask","datatype":"INT32","shape":[-1,2,1,3]},{"name":"scale","datatype":"FP32","shape":[-1,2]}],` +
+			`"name":"text","outputs":[{"name":"output","datatype":"FP32","shape":[-1,2]}],"platform":"securenets","versions":["1"]}`,
+		"/v2/models/vector/versions/1": `{"inputs":[{"name":"input","datatype":"FP32","shape":[-1,5]}],"name":"vector","outputs":[{"name":"output","datatype":"FP32","shape":[-1,2]}],"platform":"securenets","versions":["1"]}`,
 	} {
 		if w := ask(g, "GET", path, ""); w.Code != 200 || w.Body.String() != want || w.Header().Get("Content-Type") != "application/json" {
 			t.Errorf("%s: %d %s, want %s", path, w.Code, w.Body, want)
@@ -242,9 +261,9 @@ func TestRESTRefuses(t *testing.T) {
 		{"/v2/models/map/infer", "", 400, "not what the protocol has", nil},
 		{"/v2/models/map/infer", in(good) + "x", 400, "not what the protocol has", nil},
 		{"/v2/models/map/infer", `{"inputs":5}`, 400, "not what the protocol has", nil},
-		{"/v2/models/map/infer", `{}`, 400, "0 inputs", nil},
-		{"/v2/models/map/infer", in(good + "," + good), 400, "2 inputs", nil},
-		{"/v2/models/map/infer", as(`"input"`, `"image"`), 400, `the one of model map is \"input\"`, nil},
+		{"/v2/models/map/infer", `{}`, 400, `no input \"input\": model map takes \"input\"`, nil},
+		{"/v2/models/map/infer", in(good + "," + good), 400, `two inputs \"input\"`, nil},
+		{"/v2/models/map/infer", as(`"input"`, `"image"`), 400, `an input \"image\": model map takes \"input\"`, nil},
 		{"/v2/models/map/infer", as("FP32", "FP64"), 400, "want FP32", nil},
 		{"/v2/models/map/infer", as("[1,6]", "[6]"), 400, "want [1 2 3]", nil},
 		{"/v2/models/map/infer", as("[1,6]", "[]"), 400, "want [1 2 3]", nil},
@@ -267,7 +286,7 @@ func TestRESTRefuses(t *testing.T) {
 		{"/v2/models/map/infer", as(`"data"`, `"parameters":{"shared_memory_region":"r"},"data"`), 400, `parameter \"shared_memory_region\"`, nil},
 		{"/v2/models/map/infer", as(`"data"`, `"parameters":{"binary_data_size":0},"data"`), 400, "data beside", nil},
 		{"/v2/models/map/infer", as(`"data"`, `"parameters":{"binary_data_size":-1},"x"`), 400, "binary_data_size", nil},
-		{"/v2/models/map/infer", as(`"data"`, `"parameters":{"binary_data_size":24},"x"`), 400, "0 bytes of tensors, binary_data_size is 24", nil},
+		{"/v2/models/map/infer", as(`"data"`, `"parameters":{"binary_data_size":24},"x"`), 400, "0 bytes of tensors are left for input \\\"input\\\", binary_data_size is 24", nil},
 		{"/v2/models/map/infer", as(`"data"`, `"parameters":{"binary_data_size":7},"x"`) + "1234567", 400, "7 bytes of FP32", []string{headerLength, "HEAD"}},
 		{"/v2/models/map/infer", as(`"data"`, `"parameters":{"binary_data_size":8},"x"`) + "12345678", 400, "2 elements", []string{headerLength, "HEAD"}},
 		{"/v2/models/map/infer", in(good) + "tail", 400, "4 bytes of tensors", []string{headerLength, "HEAD"}},
@@ -315,7 +334,7 @@ func TestNotFinite(t *testing.T) {
 		raw := string(bytesOf(x))
 		head := `{"inputs":[{"name":"input","datatype":"FP32","shape":[9,6],"parameters":{"binary_data_size":` + size(raw) + `}}]}`
 		w := ask(g, "POST", "/v2/models/map/infer", head+raw, headerLength, size(head))
-		if want := "value 4 of sample 8 is not finite"; w.Code != 400 || !strings.Contains(w.Body.String(), want) {
+		if want := `element 4 of input \"input\" of sample 8 is not finite`; w.Code != 400 || !strings.Contains(w.Body.String(), want) {
 			t.Errorf("%v: %d %s, want %q", v, w.Code, w.Body, want)
 		}
 		if f.batches != nil || log.Len() > 0 {
@@ -328,7 +347,7 @@ func TestNotFinite(t *testing.T) {
 func TestLargeAnswer(t *testing.T) {
 	f := new(fake)
 	g := New(Options{Batch: 4, Concurrent: 1, MaxBytes: 4096, Log: slog.New(slog.DiscardHandler)},
-		Model{Name: "wide", Input: [3]int{1, 1, 1}, Output: 512, Infer: f.infer, Ready: f.ready})
+		Model{Name: "wide", Inputs: floatInput(1, 1, 1), Output: 512, Infer: f.infer, Ready: f.ready})
 	for n, want := range map[int]int{2: 200, 3: 400} {
 		data := strings.TrimSuffix(strings.Repeat("0,", n), ",")
 		w := ask(g, "POST", "/v2/models/wide/infer", fmt.Sprintf(`{"inputs":[{"name":"input","datatype":"FP32","shape":[%d,1],"data":[%s]}]}`, n, data))
@@ -481,7 +500,7 @@ func TestGRPC(t *testing.T) {
 			if y != nil || len(resp.RawOutputContents) != 1 {
 				t.Fatal(resp)
 			}
-			if y, err = floats(resp.RawOutputContents[0]); err != nil {
+			if y, err = (&Input{Shape: [3]int{2, 1, 1}, Datatype: datatype}).raw(resp.RawOutputContents[0]); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -766,7 +785,7 @@ func FuzzNumbers(f *testing.F) {
 		if _, ok := value.([]any); !ok {
 			good = false
 		}
-		got, err := numbers(10, string(raw))
+		got, err := (&Input{Shape: [3]int{5, 1, 1}, Datatype: datatype}).numbers(10, string(raw))
 		if (err == nil) != good {
 			t.Fatalf("%q: %v, want good %v", text, err, good)
 		}
@@ -795,8 +814,8 @@ func TestClients(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- g.Serve(ctx, at[0], at[1], time.Minute) }()
-	out, err := exec.CommandContext(t.Context(), python, "testdata/clients.py", at[0].Addr().String(), at[1].Addr().String(), "map").CombinedOutput()
-	if err != nil || !bytes.Contains(out, []byte("tritonclient.http: 7 answers")) || !bytes.Contains(out, []byte("tritonclient.grpc: 3 answers")) {
+	out, err := exec.CommandContext(t.Context(), python, "testdata/clients.py", at[0].Addr().String(), at[1].Addr().String(), "map", "text").CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("tritonclient.http: 9 answers")) || !bytes.Contains(out, []byte("tritonclient.grpc: 4 answers")) {
 		t.Errorf("%v\n%s", err, out)
 	}
 	stop()

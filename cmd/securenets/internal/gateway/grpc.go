@@ -62,13 +62,14 @@ func (s service) ModelMetadata(_ context.Context, r *pb.ModelMetadataRequest) (*
 	if err != nil {
 		return nil, statusOf(err)
 	}
-	tensor := func(name string, dims ...int64) []*pb.ModelMetadataResponse_TensorMetadata {
-		return []*pb.ModelMetadataResponse_TensorMetadata{{Name: name, Datatype: datatype, Shape: append([]int64{-1}, dims...)}}
-	}
-	return &pb.ModelMetadataResponse{
+	resp := &pb.ModelMetadataResponse{
 		Name: m.Name, Versions: []string{modelVersion}, Platform: platform,
-		Inputs: tensor(inputName, m.dims()...), Outputs: tensor(outputName, int64(m.Output)),
-	}, nil
+		Outputs: []*pb.ModelMetadataResponse_TensorMetadata{{Name: outputName, Datatype: datatype, Shape: []int64{-1, int64(m.Output)}}},
+	}
+	for _, in := range m.Inputs {
+		resp.Inputs = append(resp.Inputs, &pb.ModelMetadataResponse_TensorMetadata{Name: in.Name, Datatype: in.Datatype, Shape: append([]int64{-1}, in.dims()...)})
+	}
+	return resp, nil
 }
 
 func (g *Gateway) callInfer(stream grpc.ServerStream) (*pb.ModelInferResponse, error) {
@@ -99,17 +100,6 @@ func (g *Gateway) modelInfer(ctx context.Context, r *pb.ModelInferRequest) (*pb.
 	if err != nil {
 		return nil, err
 	}
-	if len(r.Inputs) != 1 {
-		return nil, refusal(codes.InvalidArgument, "%d inputs, model %s has one", len(r.Inputs), m.Name)
-	}
-	in := r.Inputs[0]
-	n, err := m.samples(in.Name, in.Datatype, in.Shape)
-	if err != nil {
-		return nil, err
-	}
-	if err := known("input", in.Name, in.Parameters); err != nil {
-		return nil, err
-	}
 	outputs := make([]string, len(r.Outputs))
 	for i, o := range r.Outputs {
 		outputs[i] = o.Name
@@ -120,19 +110,9 @@ func (g *Gateway) modelInfer(ctx context.Context, r *pb.ModelInferRequest) (*pb.
 	if err := m.requested(outputs); err != nil {
 		return nil, err
 	}
-	var x []float32
-	raw := len(r.RawInputContents) > 0
-	switch contents := in.Contents; {
-	case !raw:
-		x = contents.GetFp32Contents()
-	case contents != nil:
-		return nil, refusal(codes.InvalidArgument, "contents beside raw_input_contents")
-	case len(r.RawInputContents) != 1:
-		return nil, refusal(codes.InvalidArgument, "%d raw_input_contents for one input", len(r.RawInputContents))
-	default:
-		if x, err = floats(r.RawInputContents[0]); err != nil {
-			return nil, err
-		}
+	x, n, err := m.called(r)
+	if err != nil {
+		return nil, err
 	}
 	y, err := g.infer(ctx, m, x, n)
 	if err != nil {
@@ -143,10 +123,34 @@ func (g *Gateway) modelInfer(ctx context.Context, r *pb.ModelInferRequest) (*pb.
 		ModelName: m.Name, ModelVersion: modelVersion, Id: r.Id,
 		Outputs: []*pb.ModelInferResponse_InferOutputTensor{out},
 	}
-	if raw {
+	if len(r.RawInputContents) > 0 {
 		resp.RawOutputContents = [][]byte{bytesOf(y)}
 	} else {
 		out.Contents = &pb.InferTensorContents{Fp32Contents: y}
 	}
 	return resp, nil
+}
+
+// called returns the samples of a request, and their number.
+func (m *Model) called(r *pb.ModelInferRequest) (x []float32, n int, err error) {
+	raw := r.RawInputContents
+	if len(raw) > 0 && len(raw) != len(r.Inputs) {
+		return nil, 0, refusal(codes.InvalidArgument, "%d raw_input_contents for %d inputs", len(raw), len(r.Inputs))
+	}
+	request := make([]given, len(r.Inputs))
+	for i, in := range r.Inputs {
+		if err := known("input", in.Name, in.Parameters); err != nil {
+			return nil, 0, err
+		}
+		if len(raw) > 0 && in.Contents != nil {
+			return nil, 0, refusal(codes.InvalidArgument, "contents beside raw_input_contents")
+		}
+		request[i] = given{in.Name, in.Datatype, in.Shape, func(to *Input, _ int) ([]float32, error) {
+			if len(raw) > 0 {
+				return to.raw(raw[i])
+			}
+			return to.contents(in.Contents)
+		}}
+	}
+	return m.gather(request)
 }

@@ -46,7 +46,7 @@ func (g *Gateway) Handler() http.Handler {
 			}
 			return writeJSON(w, http.StatusOK, map[string]any{
 				"name": m.Name, "versions": []string{modelVersion}, "platform": platform,
-				"inputs":  []tensor{{Name: inputName, Datatype: datatype, Shape: append([]int64{-1}, m.dims()...)}},
+				"inputs":  m.inputTensors(),
 				"outputs": []tensor{{Name: outputName, Datatype: datatype, Shape: []int64{-1, int64(m.Output)}}},
 			})
 		})
@@ -204,32 +204,41 @@ func (g *Gateway) readRequest(w http.ResponseWriter, r *http.Request) (*inferReq
 	return req, body[n:], nil
 }
 
-// input returns the samples of a request, and their number. Tail is what follows its JSON.
+func (m *Model) inputTensors() (all []tensor) {
+	for _, in := range m.Inputs {
+		all = append(all, tensor{Name: in.Name, Datatype: in.Datatype, Shape: append([]int64{-1}, in.dims()...)})
+	}
+	return all
+}
+
+// input returns the samples of a request, and their number. Tail is what follows its JSON: the
+// bytes of those inputs that have a size for them, in their order.
 func (m *Model) input(req *inferRequest, tail []byte) (x []float32, n int, err error) {
-	if len(req.Inputs) != 1 {
-		return nil, 0, refusal(codes.InvalidArgument, "%d inputs, model %s has one", len(req.Inputs), m.Name)
+	request := make([]given, len(req.Inputs))
+	left := uint64(len(tail))
+	for i, in := range req.Inputs {
+		if err := known("input", in.Name, in.Parameters, binarySize); err != nil {
+			return nil, 0, err
+		}
+		size, binary, err := parameter[uint64](in.Parameters, binarySize)
+		switch {
+		case err != nil:
+			return nil, 0, err
+		case binary && in.Data != nil:
+			return nil, 0, refusal(codes.InvalidArgument, "data beside %s", binarySize)
+		case size > left || i == len(req.Inputs)-1 && size != left: // 0 where there is none
+			return nil, 0, refusal(codes.InvalidArgument, "%d bytes of tensors are left for input %.64q, %s is %d", left, in.Name, binarySize, size)
+		}
+		own := tail[:size]
+		tail, left = tail[size:], left-size
+		request[i] = given{in.Name, in.Datatype, in.Shape, func(to *Input, n int) ([]float32, error) {
+			if binary {
+				return to.raw(own)
+			}
+			return to.numbers(n, string(in.Data))
+		}}
 	}
-	in := req.Inputs[0]
-	if n, err = m.samples(in.Name, in.Datatype, in.Shape); err != nil {
-		return nil, 0, err
-	}
-	if err := known("input", in.Name, in.Parameters, binarySize); err != nil {
-		return nil, 0, err
-	}
-	size, binary, err := parameter[uint64](in.Parameters, binarySize)
-	switch {
-	case err != nil:
-		return nil, 0, err
-	case binary && in.Data != nil:
-		return nil, 0, refusal(codes.InvalidArgument, "data beside %s", binarySize)
-	case size != uint64(len(tail)): // 0 where there is none
-		return nil, 0, refusal(codes.InvalidArgument, "%d bytes of tensors, %s is %d", len(tail), binarySize, size)
-	case binary:
-		x, err = floats(tail)
-	default:
-		x, err = numbers(n*m.elements(), string(in.Data))
-	}
-	return x, n, err
+	return m.gather(request)
 }
 
 // output reports whether a request asks for its output in binary.
@@ -257,34 +266,6 @@ func parameter[T any](all map[string]json.RawMessage, name string) (value T, ok 
 		err = refusal(codes.InvalidArgument, "parameter %q is %.32s", name, text)
 	}
 	return value, ok, err
-}
-
-// numbers returns those of a JSON array, or of arrays in one, in their order; n are expected.
-// Text is valid JSON, or nothing.
-func numbers(n int, text string) ([]float32, error) {
-	if !strings.HasPrefix(text, "[") {
-		return nil, refusal(codes.InvalidArgument, "the data of input %q is not an array", inputName)
-	}
-	x := make([]float32, 0, min(n, len(text)/2))
-	for i := 0; i < len(text); {
-		switch c := text[i]; {
-		case strings.IndexByte("[], \t\r\n", c) >= 0:
-			i++
-		case c == '-' || '0' <= c && c <= '9':
-			end := i + 1
-			for end < len(text) && strings.IndexByte("],\t\r\n ", text[end]) < 0 {
-				end++
-			}
-			v, err := strconv.ParseFloat(text[i:end], 32)
-			if err != nil {
-				return nil, refusal(codes.InvalidArgument, "%.32q in the data of input %q is out of the range of %s", text[i:end], inputName, datatype)
-			}
-			x, i = append(x, float32(v)), end
-		default:
-			return nil, refusal(codes.InvalidArgument, "the data of input %q holds something other than numbers", inputName)
-		}
-	}
-	return x, nil
 }
 
 func writeReady(w http.ResponseWriter, err error, to map[string]any) error {

@@ -25,15 +25,6 @@ func (m *Model) requested(names []string) error {
 	return nil
 }
 
-// floats returns what little-endian bytes hold.
-func floats(b []byte) ([]float32, error) {
-	x := make([]float32, len(b)/4)
-	if n, err := binary.Decode(b, binary.LittleEndian, x); err != nil || n < len(b) {
-		return nil, refusal(codes.InvalidArgument, "%d bytes of %s", len(b), datatype)
-	}
-	return x, nil
-}
-
 // bytesOf returns the little-endian bytes of y.
 func bytesOf(y []float32) []byte {
 	b, err := binary.Append(nil, binary.LittleEndian, y)
