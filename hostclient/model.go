@@ -19,8 +19,12 @@ type ModelFile struct{ file *onnx.File }
 // OpenModel opens a model's file, which must stay as it is until Close. It refuses what
 // Seal refuses of a model, but for weights that are not finite, which shows as they are
 // read.
-func OpenModel(path string) (*ModelFile, error) {
-	f, err := onnx.Open(path)
+func OpenModel(path string) (*ModelFile, error) { return OpenModelSized(path, nil) }
+
+// OpenModelSized is OpenModel of a model whose inputs have dimensions without a size, such as a
+// sequence length, beside the batch. Sizes fix them, by the names that the model has for them.
+func OpenModelSized(path string, sizes map[string]int) (*ModelFile, error) {
+	f, err := onnx.OpenSized(path, sizes)
 	if err != nil {
 		return nil, fmt.Errorf("hostclient: %w", err)
 	}

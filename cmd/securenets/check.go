@@ -57,6 +57,7 @@ With --place auto it measures what "seal" would with that flag, for a cloud reac
 		Args: cobra.ExactArgs(1),
 	}
 	choose := sealFlags(cmd)
+	sizes := sizesFlag(cmd)
 	data := cmd.Flags().String("data", "", "`file` of samples (npy, npz, IDX, CIFAR-10, PNG)")
 	labels := cmd.Flags().String("labels", "", "`file` of their labels (IDX, CIFAR-10)")
 	samples := cmd.Flags().Int("samples", 256, "the most samples to run")
@@ -75,7 +76,7 @@ With --place auto it measures what "seal" would with that flag, for a cloud reac
 		}
 		w := cmd.OutOrStdout()
 		result := checked{Model: args[0]}
-		model, err := openModel(args[0])
+		model, err := openModel(args[0], *sizes)
 		var unsupported *onnx.UnsupportedError
 		if errors.As(err, &unsupported) && *asJSON {
 			result.Unsupported = unsupported.Ops
@@ -102,7 +103,7 @@ With --place auto it measures what "seal" would with that flag, for a cloud reac
 			bar := newProgress(cmd)
 			defer bar.clear()
 			bar.step("samples", 0, 0)
-			if result.comparison, err = compare(cmd.Context(), model, args[0], o, takenBy(d), *data, *labels, *samples); err != nil {
+			if result.comparison, err = compare(cmd.Context(), model, args[0], *sizes, o, takenBy(d), *data, *labels, *samples); err != nil {
 				return err
 			}
 			bar.clear()
@@ -135,7 +136,7 @@ func (c *comparison) print(w io.Writer) {
 }
 
 // compare runs the first samples of a file, at most n, in float32 and quantised.
-func compare(ctx context.Context, model *hostclient.ModelFile, path string, o hostclient.SealOptions, takes taken, data, labels string, n int) (*comparison, error) {
+func compare(ctx context.Context, model *hostclient.ModelFile, path string, sizes onnx.Sizes, o hostclient.SealOptions, takes taken, data, labels string, n int) (*comparison, error) {
 	images, err := readSamples(data, takes)
 	if err != nil {
 		return nil, err
@@ -164,7 +165,7 @@ func compare(ctx context.Context, model *hostclient.ModelFile, path string, o ho
 	if err != nil {
 		return nil, err
 	}
-	float, err := inFloat(ctx, held, x, n)
+	float, err := inFloat(ctx, held, sizes, x, n)
 	if err != nil {
 		return nil, err
 	}
@@ -192,8 +193,8 @@ func compare(ctx context.Context, model *hostclient.ModelFile, path string, o ho
 
 // inFloat runs n samples in C, H, W order in float32. The order of the results
 // counts where they are no vector: they come in C, H, W order, too.
-func inFloat(ctx context.Context, model []byte, x []float32, n int) ([]float32, error) {
-	g, err := onnx.Parse(model)
+func inFloat(ctx context.Context, model []byte, sizes onnx.Sizes, x []float32, n int) ([]float32, error) {
+	g, err := onnx.ParseSized(model, sizes)
 	if err != nil {
 		return nil, err
 	}

@@ -132,6 +132,10 @@ func setup(env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
+	bert, texts, err := bertFiles()
+	if err != nil {
+		return err
+	}
 	if err := certificates(env.WorkDir); err != nil {
 		return err
 	}
@@ -146,6 +150,8 @@ func setup(env *testscript.Env) error {
 		"light.onnx":     light,
 		"text.onnx":      text,
 		"text.npz":       tokens,
+		"bert.onnx":      bert,
+		"bert.npz":       texts,
 		"ids.npy":        append(npy("<i4", "(1, 2)"), 1, 0, 0, 0, 2, 0, 0, 0),
 		"mnist-cnn.onnx": model,
 		"truncated.onnx": model[:len(model)/2],
@@ -207,24 +213,52 @@ func textFiles() (model, samples []byte, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	samples, err = npz("(3, 2)", map[string][]int64{"input_ids": {2, 0, 0, 1, 1, 3}, "attention_mask": {1, 1, 1, 0, 1, 1}})
+	return model, samples, err
+}
+
+// bertFiles returns a network whose sequence length is symbolic, and two samples of length 4.
+func bertFiles() (model, samples []byte, err error) {
+	b, err := os.ReadFile("../../internal/onnx/testdata/text.json")
+	if err != nil {
+		return nil, nil, err
+	}
+	var cases []struct {
+		Model []byte
+		Sizes map[string]int
+	}
+	if err := json.Unmarshal(b, &cases); err != nil {
+		return nil, nil, err
+	}
+	for _, c := range cases {
+		if c.Sizes["sequence"] == 4 {
+			samples, err := npz("(2, 4)", map[string][]int64{
+				"input_ids": {2, 3, 4, 5, 11, 10, 9, 8}, "attention_mask": {1, 1, 1, 1, 1, 1, 0, 0}, "token_type_ids": {0, 0, 1, 1, 0, 0, 0, 0},
+			})
+			return c.Model, samples, err
+		}
+	}
+	return nil, nil, errors.New("no network of a symbolic sequence length")
+}
+
+// npz returns an .npz file of arrays.
+func npz(shape string, arrays map[string][]int64) ([]byte, error) {
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
-	for name, v := range map[string][]int64{"input_ids.npy": {2, 0, 0, 1, 1, 3}, "attention_mask.npy": {1, 1, 1, 0, 1, 1}} {
-		w, err := z.Create(name)
+	for name, v := range arrays {
+		w, err := z.Create(name + ".npy")
 		if err == nil {
-			_, err = w.Write(npy("<i8", "(3, 2)"))
+			_, err = w.Write(npy("<i8", shape))
 		}
 		if err == nil {
 			err = binary.Write(w, binary.LittleEndian, v)
 		}
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
-	if err := z.Close(); err != nil {
-		return nil, nil, err
-	}
-	return model, b.Bytes(), nil
+	err := z.Close()
+	return b.Bytes(), err
 }
 
 // npy returns the header of a NumPy file.
@@ -450,11 +484,11 @@ func TestFloatEnds(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	x := make([]float32, 28*28)
-	if y, err := inFloat(ctx, model, x, 1); err != nil || len(y) != 10 {
+	if y, err := inFloat(ctx, model, nil, x, 1); err != nil || len(y) != 10 {
 		t.Errorf("%d scores, %v", len(y), err)
 	}
 	cancel()
-	if _, err := inFloat(ctx, model, x, 1); !errors.Is(err, context.Canceled) {
+	if _, err := inFloat(ctx, model, nil, x, 1); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }

@@ -567,7 +567,7 @@ func TestParseUnsupported(t *testing.T) {
 		"sparse weights":          {file{nodes: []message{relu}, graph: sub(15, nil)}, []string{"sparse initializers"}},
 		"two outputs":             {file{nodes: []message{relu, op("Relu", "x", "z")}, outputs: []message{declare("y", 1), declare("z", 1)}}, []string{"several outputs"}},
 		"integer input":           {file{nodes: []message{relu}, inputs: []message{declare("x", typeInt64, "N", 4)}}, []string{"Relu(of integers)"}},
-		"symbolic input":          {nodes(relu).on("N", 3, "H", "W"), []string{"input of symbolic size"}},
+		"symbolic input":          {nodes(relu).on("N", 3, "H", "W"), []string{"input of symbolic size H (--size H=N fixes it)", "input of symbolic size W (--size W=N fixes it)"}},
 		"input of rank 0":         {nodes(relu).on(), []string{"input of rank 0"}},
 		"3-D conv":                {nodes(op("Conv", "x w", "y")).with(floats("w", 2, 1, 3, 3, 3)).on("N", 1, 9, 9, 9), []string{"Conv(3-D)", "input of rank 5"}},
 		"indices":                 {nodes(op("MaxPool", "x", "a i", intsAttribute("kernel_shape", 2, 2)), op("Mul", "i i", "y")).on(x4...), []string{"MaxPool(output 1)"}},

@@ -82,7 +82,7 @@ func (p *parser) input(v valueInfo) (operand, graph.Part, error) {
 		p.unsupported[fmt.Sprintf("input of rank %d", rank)] = true
 		return operand{}, graph.Part{}, nil
 	case slices.Contains(v.dims[1:], 0):
-		p.unsupported["input of symbolic size"] = true
+		p.symbolic(v)
 		return operand{}, graph.Part{}, nil
 	}
 	if _, ok := extent(v.dims[1:]); !ok || v.dims[0] < 0 {

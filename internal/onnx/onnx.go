@@ -37,8 +37,8 @@
 // Slice, Concat, Squeeze, Unsqueeze, Cast, Add, Sub, Mul, Div, Mod, Equal and Where, and
 // pads by ConstantOfShape, Reshape and Transpose too, as exporters write them.
 //
-// Inputs are of floats, bytes, integers or bools. Several are parts of the graph's input, one after
-// the other. Integers are floats in the graph, which has all of those up to 2^24; what may become
+// Inputs are of floats, bytes, integers or bools, their sizes fixed in the file or by Sizes. Several
+// are parts of the graph's input, one after the other. Integers are floats in the graph, which has all of those up to 2^24; what may become
 // larger is refused. Values that may be minus infinity, as scores are that a mask is added to, are
 // taken by Add, Where, Softmax and what only moves elements, and refused by all else.
 //

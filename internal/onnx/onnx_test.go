@@ -25,6 +25,7 @@ type vector struct {
 	Samples       int
 	Model         []byte
 	Input, Output []byte
+	Sizes         Sizes // of dimensions that have none in the model
 }
 
 func readVectors(t testing.TB) []vector {
@@ -54,7 +55,7 @@ func floatsOf(b []byte) []float32 {
 func TestParseAgainstRuntime(t *testing.T) {
 	for _, v := range readVectors(t) {
 		t.Run(v.Name, func(t *testing.T) {
-			g, err := Parse(v.Model)
+			g, err := ParseSized(v.Model, v.Sizes)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -126,7 +127,7 @@ func TestParseSimplifies(t *testing.T) {
 			"channel_mean", "sub", "square", "channel_mean", "affine", "sqrt", "div", "affine", "slice", "dense"},
 	}
 	for _, v := range readVectors(t) {
-		g, err := Parse(v.Model)
+		g, err := ParseSized(v.Model, v.Sizes)
 		if err != nil || want[v.Name] == nil {
 			continue
 		}

@@ -14,12 +14,15 @@ import (
 // Parse reads an ONNX model (the bytes of a .onnx file). Its errors wrap
 // ErrFormat or ErrInvalid, or are an *UnsupportedError with all that is not
 // supported. The graph that it returns is valid and keeps no reference to b.
-func Parse(b []byte) (*graph.Graph, error) {
+func Parse(b []byte) (*graph.Graph, error) { return ParseSized(b, nil) }
+
+// ParseSized is Parse with dimensions of inputs fixed.
+func ParseSized(b []byte, sizes Sizes) (*graph.Graph, error) {
 	m, err := decodeModel(b)
 	if err != nil {
 		return nil, err
 	}
-	g, err := parse(m, len(b))
+	g, err := parse(m, len(b), sizes)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +58,7 @@ func ParseStored(b []byte) (*graph.Graph, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parse(m, len(b))
+	return parse(m, len(b), nil)
 }
 
 // invalid returns an error of package graph as one of this package.
@@ -67,7 +70,7 @@ func invalid(err error) error {
 }
 
 // parse reads a model of size bytes. The weights of its linear operators stay stored.
-func parse(m *model, size int) (*graph.Graph, error) {
+func parse(m *model, size int, sizes Sizes) (*graph.Graph, error) {
 	p := &parser{
 		words:       size,
 		computed:    size + foldedFrom,
@@ -85,7 +88,7 @@ func parse(m *model, size int) (*graph.Graph, error) {
 	if err := p.readOpset(m.opsets); err != nil {
 		return nil, err
 	}
-	output, err := p.readInterface(m.graph)
+	output, err := p.readInterface(m.graph, sizes)
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +218,7 @@ func (p *parser) readOpset(opsets []opset) error {
 }
 
 // readInterface reads what the graph is given, and returns the name of its output.
-func (p *parser) readInterface(g *graphProto) (string, error) {
+func (p *parser) readInterface(g *graphProto, sizes Sizes) (string, error) {
 	if len(g.outputs) > 1 {
 		g.oneOutput()
 	}
@@ -237,6 +240,9 @@ func (p *parser) readInterface(g *graphProto) (string, error) {
 	}
 	if len(inputs) == 0 || len(g.outputs) == 0 {
 		return "", fmt.Errorf("%w: no input or no output", ErrInvalid)
+	}
+	if err := sizes.fix(inputs); err != nil {
+		return "", err
 	}
 	if err := p.readInputs(inputs); err != nil {
 		return "", err

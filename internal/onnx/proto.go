@@ -93,6 +93,8 @@ type valueInfo struct {
 	name string
 	kind int64   // element type
 	dims []int64 // 0 where a size is symbolic; nil where no shape is given
+	// params are the names of sizes that are symbolic, one a dimension; "" where there is none.
+	params []string
 }
 
 // field is one protobuf field. Scalars are in v, length-delimited bytes in b.
@@ -335,7 +337,7 @@ func decodeValueInfo(b []byte) (v valueInfo, err error) {
 		return v, err
 	}
 	// TypeProto, its field 1 TypeProto.Tensor, its field 2 TensorShapeProto,
-	// its field 1 Dimension, its field 1 dim_value.
+	// its field 1 Dimension, its field 1 dim_value and field 2 dim_param.
 	var shape []byte
 	err = fields(typ, func(f field) error {
 		if f.tag != 1<<3|bytes {
@@ -359,13 +361,17 @@ func decodeValueInfo(b []byte) (v valueInfo, err error) {
 			return nil
 		}
 		var d int64
+		var name string
 		err := fields(f.b, func(f field) error {
-			if f.tag == 1<<3|varint {
-				d = int64(f.v)
+			switch f.tag {
+			case 1<<3 | varint:
+				d, name = int64(f.v), ""
+			case 2<<3 | bytes:
+				d, name = 0, string(f.b)
 			}
 			return nil
 		})
-		v.dims = append(v.dims, d)
+		v.dims, v.params = append(v.dims, d), append(v.params, name)
 		return err
 	})
 	return v, err

@@ -1,6 +1,6 @@
 """Writes text.json: small networks of text with random weights, as both of PyTorch's exporters
 write those of transformers, and what onnxruntime computes from them. The form is that of
-vectors.json; a sample has its inputs one after the other.
+vectors.json; a sample has its inputs one after the other, and "Sizes" are those of symbolic dimensions.
 
     pip install torch==2.15.0 transformers==5.24.0 onnx==1.23.2 onnxscript==0.7.2 onnxruntime==1.32.0 numpy==2.4.6
     python text.py
@@ -55,25 +55,29 @@ def stripped(model):
     return onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", *ends, weights), opset_imports=m.opset_import, ir_version=m.ir_version).SerializeToString()
 
 
-def add(name, net, inputs, dynamo, symbolic):
+def add(name, net, inputs, dynamo, symbolic, sequence=0):
+    """Adds a case, of a sequence length that is symbolic where one is given."""
     how = {"dynamo": dynamo, "input_names": net.names}
     if not symbolic:
         inputs = tuple(x[1:] for x in inputs)
     if dynamo:
-        shapes = (tuple({0: torch.export.Dim("N")} for _ in inputs),) if symbolic else None
+        dims = {0: torch.export.Dim("N")} | ({1: torch.export.Dim("sequence", max=9)} if sequence else {})
+        shapes = (tuple(dims for _ in inputs),) if symbolic else None
         model = torch.onnx.export(net, inputs, verbose=False, dynamic_shapes=shapes, **how).model_proto.SerializeToString()
     else:
         file = io.BytesIO()
-        torch.onnx.export(net, inputs, file, opset_version=17, dynamic_axes={n: {0: "N"} for n in net.names} if symbolic else None, **how)
+        torch.onnx.export(net, inputs, file, opset_version=17, dynamic_axes={n: dict(enumerate(("N", "sequence") if sequence else ("N",))) for n in net.names} if symbolic else None, **how)
         model = file.getvalue()
     model = stripped(model)
+    if sequence:
+        inputs = tuple(x[:, :sequence] for x in inputs)
     (y,) = onnxruntime.InferenceSession(model).run(None, dict(zip(net.names, (x.numpy() for x in inputs))))
     text = lambda b: base64.b64encode(b).decode()
     x = np.concatenate([x.numpy().reshape(len(x), -1) for x in inputs], 1)
     cases.append({
-        "Name": f"{name}, {'dynamo' if dynamo else 'TorchScript'}, batch of {'any size' if symbolic else 1}", "Samples": len(y), "Model": text(model),
+        "Name": f"{name}, {'dynamo' if dynamo else 'TorchScript'}, batch of {'any size' if symbolic else 1}{', sequence of any' if sequence else ''}", "Samples": len(y), "Model": text(model),
         "Input": text(x.astype("<f4").tobytes()), "Output": text(y.astype("<f4").tobytes()),
-    })
+    } | ({"Sizes": {"sequence": sequence}} if sequence else {}))
 
 
 ids = torch.randint(2, VOCABULARY, (2, LENGTH))
@@ -106,6 +110,11 @@ for attention in "eager", "sdpa":
                 continue  # it has a difference, which the exporter does not know
             for symbolic in True, False:
                 add(f"{name}, {attention}", net, inputs, dynamo, symbolic)
+
+for name, net, inputs in nets:
+    for dynamo in False, True:
+        if name == "BERT" or name == "GPT-2, masked" or name == "GPT-2, next token" and dynamo:
+            add(f"{name}, sdpa", net, inputs, dynamo, True, LENGTH - 1)
 
 with open("text.json", "w") as f:
     f.write("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")
