@@ -33,13 +33,14 @@ func newNetwork(g *graph.Graph) (*network, error) {
 	return nw, nw.checkMemory()
 }
 
-// bare returns nw without the weights of its layers. The tables of embeddings are nw's.
+// bare returns nw without the weights of its layers. The tables of embeddings and long constants
+// are nw's, of equal ones the first.
 func (nw *network) bare() (*network, error) {
-	structure, err := graph.EncodeStructure(nw.Graph)
+	structure, shared, err := graph.EncodeShared(nw.Graph)
 	if err != nil {
 		return nil, err
 	}
-	g, err := graph.DecodeStructure(structure)
+	g, err := graph.DecodeShared(structure, shared)
 	if err != nil {
 		return nil, err
 	}

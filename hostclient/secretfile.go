@@ -25,8 +25,9 @@ import (
 
 // A secret file is a safetensors file, encrypted by age. The metadata has
 // secretHeader as JSON under secretKey. The tensors, one-dimensional, are
-// "structure" (U8, graph.EncodeStructure's bytes), "table.0", "table.1" and so on (F32, row-major,
-// those of embeddings in order), "stock" (U8, the key of durable
+// "constant.0", "constant.1" and so on (F32, those of graph.EncodeShared; files written before
+// have them in the structure), "structure" (U8, its bytes), "table.0", "table.1" and so on (F32,
+// row-major, those of embeddings in order), "stock" (U8, the key of durable
 // stocks; InputPad only) and, for layer l in order,
 //
 //	l.scale F32 · l.D l.F l.E l.U U32 (WeightPermute only) · l.S l.V U64
@@ -43,6 +44,9 @@ const (
 	maxSecret    = 1 << 32 // bytes, of plaintext
 	ageIntro     = "age-encryption.org/v1\n"
 )
+
+// constantName returns the name of long constant i.
+func constantName(i int) string { return "constant." + strconv.Itoa(i) }
 
 // tableName returns the name of the table of embedding i.
 func tableName(i int) string { return "table." + strconv.Itoa(i) }
@@ -71,7 +75,7 @@ type placedLayer struct {
 
 // marshal writes the plaintext of a file that is encrypted to the recipients.
 func (s *Secret) marshal(w io.Writer, to []age.Recipient) error {
-	structure, err := graph.EncodeStructure(s.net.Graph)
+	structure, shared, err := graph.EncodeShared(s.net.Graph)
 	if err != nil {
 		return err
 	}
@@ -83,6 +87,9 @@ func (s *Secret) marshal(w io.Writer, to []age.Recipient) error {
 		h.Digests = append(h.Digests, d.String())
 	}
 	var f vectors
+	for i, v := range shared {
+		add(&f, constantName(i), v)
+	}
 	add(&f, "structure", structure)
 	for i, e := range s.net.Embeddings() {
 		add(&f, tableName(i), e.Table)
@@ -197,11 +204,15 @@ func unmarshalSecret(r io.Reader, most int64) (*Secret, error) {
 		return nil, err
 	}
 	t := &tensors{left: f.Tensors, file: r}
+	var shared [][]float32
+	for len(t.left) > 0 && t.left[0].Name == constantName(len(shared)) && t.err == nil {
+		shared = append(shared, next[float32](t, constantName(len(shared))))
+	}
 	structure := next[uint8](t, "structure")
 	if t.err != nil {
 		return nil, t.err
 	}
-	g, err := graph.DecodeStructure(structure)
+	g, err := graph.DecodeShared(structure, shared)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/graph/graphtest"
 	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/internal/safetensors"
 )
 
 // textNet is a network of four ids and a mask of them: attention of one head.
@@ -137,5 +138,55 @@ func TestTextEmulator(t *testing.T) {
 	o.Calibration = []float32{0, 5, 2, 1, 1, 1, 0, 1}
 	if _, _, err := hostclient.Seal(t.Context(), model(g), o); !errors.Is(err, hostclient.ErrInput) {
 		t.Errorf("calibrated with an id of no row: %v", err)
+	}
+}
+
+// A long mask is in a secret once, whatever the number of layers that have it. Secrets that were
+// written before have it in the structure.
+func TestLongConstants(t *testing.T) {
+	const n, layers = 1 << 12, 3
+	mask := gaussian(rand.New(rand.NewPCG(47, 1)), n)
+	mask[5] = float32(math.Inf(-1))
+	var ops []graph.Op
+	for range layers {
+		ops = append(ops, &graph.ElementAffine{Extent: graph.Vector(n), Shift: slices.Clone(mask)}, graph.Softmax{})
+	}
+	ops = append(ops, &graph.Dense{In: n, Out: 1, W: gaussian(rand.New(rand.NewPCG(48, 1)), n)})
+	g := chain(graph.Vector(n), ops...)
+	r := newRig(t, g, nonePad)
+	plain, err := r.secret.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := safetensors.Parse(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Tensors[0].Name != "constant.0" || f.Tensors[1].Name != "structure" || len(f.Tensors[1].Data) > 1000 {
+		t.Fatalf("the secret has %s, then %s of %d bytes", f.Tensors[0].Name, f.Tensors[1].Name, len(f.Tensors[1].Data))
+	}
+	structure, err := graph.EncodeStructure(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Tensors = f.Tensors[1:]
+	f.Tensors[0] = safetensors.New("structure", structure, len(structure))
+	before, err := f.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := gaussian(rand.New(rand.NewPCG(49, 1)), n)
+	want := infer(t, r.open(t, hostclient.Options{Multiplier: kernel}), x, 1)
+	for name, b := range map[string][]byte{"as written": plain, "as written before": before} {
+		if r.secret, err = hostclient.UnmarshalSecret(b); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if again, err := r.secret.Marshal(); err != nil || !bytes.Equal(again, plain) {
+			t.Errorf("%s: written again it is another, %v", name, err)
+		}
+		if y := infer(t, r.open(t, hostclient.Options{Multiplier: kernel}), x, 1); !slices.Equal(bits(y), bits(want)) {
+			t.Errorf("%s: %v, want %v", name, y, want)
+		}
 	}
 }

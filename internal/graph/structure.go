@@ -2,6 +2,7 @@ package graph
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 )
@@ -49,10 +50,6 @@ var decoders = map[string]func(json.RawMessage) (Op, error){
 	},
 	(*Gather)(nil).Name(): func(p json.RawMessage) (Op, error) {
 		op := new(Gather)
-		return op, unmarshal(p, op)
-	},
-	(*ElementAffine)(nil).Name(): func(p json.RawMessage) (Op, error) {
-		op := new(ElementAffine)
 		return op, unmarshal(p, op)
 	},
 	(*Recurrence)(nil).Name(): func(p json.RawMessage) (Op, error) {
@@ -108,17 +105,35 @@ func decodeValue[T Elementary](p json.RawMessage) (Op, error) {
 // embeddings are left out.
 // The bytes are a function of the graph alone. Biases, scales and shifts make
 // them secret.
-func EncodeStructure(g *Graph) ([]byte, error) {
+func EncodeStructure(g *Graph) ([]byte, error) { return encodeStructure(g, nil) }
+
+// EncodeShared is EncodeStructure, but for constants of many elements: the bytes have their numbers,
+// and equal ones are there once.
+func EncodeShared(g *Graph) (b []byte, shared [][]float32, err error) {
+	c := &constants{at: map[*float32]int{}, equal: map[[sha256.Size]byte]int{}}
+	b, err = encodeStructure(g, c)
+	return b, c.list, err
+}
+
+// encodeStructure encodes a graph, with long constants in c unless that is nil.
+func encodeStructure(g *Graph, c *constants) ([]byte, error) {
 	if _, err := g.Shapes(); err != nil {
 		return nil, err
 	}
 	s := structure{Input: g.Input, Parts: g.Parts, Nodes: make([]structureNode, len(g.Nodes)), Output: g.Output}
 	for i, n := range g.Nodes {
 		name := n.Op.Name()
-		if decoders[name] == nil {
+		affine, ok := n.Op.(*ElementAffine)
+		if decoders[name] == nil && !ok {
 			return nil, fmt.Errorf("%w: node %d (%s) has no encoding", ErrInvalid, i, name)
 		}
-		p, err := json.Marshal(n.Op)
+		var p []byte
+		var err error
+		if ok && c != nil {
+			p, err = c.encode(affine)
+		} else {
+			p, err = json.Marshal(n.Op)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("graph: node %d (%s): %w", i, name, err)
 		}
@@ -131,7 +146,11 @@ func EncodeStructure(g *Graph) ([]byte, error) {
 // tokens, and nothing else: unknown, repeated and missing fields are refused. In
 // the graph that it returns every check of Shapes holds, and linear operators
 // have nil weights and embeddings nil tables. Its errors wrap ErrInvalid and hold no parameters but sizes.
-func DecodeStructure(b []byte) (*Graph, error) {
+func DecodeStructure(b []byte) (*Graph, error) { return DecodeShared(b, nil) }
+
+// DecodeShared reads what EncodeShared writes, and without constants what EncodeStructure does. The
+// graph's operators have the constants themselves.
+func DecodeShared(b []byte, shared [][]float32) (*Graph, error) {
 	var s structure
 	if err := unmarshal(b, &s); err != nil {
 		return nil, err
@@ -139,6 +158,9 @@ func DecodeStructure(b []byte) (*Graph, error) {
 	g := &Graph{Input: s.Input, Parts: s.Parts, Nodes: make([]Node, len(s.Nodes)), Output: s.Output}
 	for i, n := range s.Nodes {
 		decode := decoders[n.Op]
+		if n.Op == (*ElementAffine)(nil).Name() {
+			decode = func(p json.RawMessage) (Op, error) { return decodeElementAffine(p, shared) }
+		}
 		if decode == nil {
 			return nil, fmt.Errorf("%w: node %d: unknown operator %.32q", ErrInvalid, i, n.Op)
 		}
@@ -148,9 +170,17 @@ func DecodeStructure(b []byte) (*Graph, error) {
 		}
 		g.Nodes[i] = Node{op, n.Inputs}
 	}
-	again, err := EncodeStructure(g)
+	again, all, err := []byte(nil), [][]float32(nil), error(nil)
+	if len(shared) == 0 {
+		again, err = EncodeStructure(g)
+	} else {
+		again, all, err = EncodeShared(g)
+	}
 	if err != nil {
 		return nil, err
+	}
+	if len(all) != len(shared) {
+		return nil, fmt.Errorf("%w: %d constants, %d are read", ErrInvalid, len(shared), len(all))
 	}
 	// encoding/json takes unknown, repeated and missing fields, and names in any case.
 	var compact bytes.Buffer
