@@ -265,6 +265,9 @@ func (p *parser) arrayOf(n *node, o operand) (*array, error) {
 			}
 			return a, nil
 		}
+		if err := p.look(size); err != nil {
+			return nil, err
+		}
 		if t.raw != nil || t.stored != nil {
 			if err := p.compute(size); err != nil {
 				return nil, err
@@ -304,8 +307,20 @@ func (p *parser) compute(n int) error {
 	return nil
 }
 
-// foldedFrom is how many elements may be computed of constants, however small a file is.
-const foldedFrom = 1 << 22
+// look counts n elements of a constant that are about to be looked at, whatever is made of them.
+func (p *parser) look(n int) error {
+	if p.looked -= n; p.looked < 0 {
+		return fmt.Errorf("%w: constants are looked at too often", ErrInvalid)
+	}
+	return nil
+}
+
+// foldedFrom is how many elements may be computed of constants, however small a file is, and
+// each of them be looked at so often.
+const (
+	foldedFrom = 1 << 22
+	foldedRead = 16
+)
 
 // made returns an array of the given dimensions like a, for its elements to be set; or nil if
 // there are none.
@@ -451,6 +466,9 @@ func (p *parser) foldPairs(n *node, in []*array) (*array, error) {
 	for _, b := range in[1:] {
 		if a == nil || b == nil {
 			return nil, fmt.Errorf("%w: an input is missing", ErrInvalid)
+		}
+		if a.kind == unknown { // which nothing more is computed with
+			return nil, nil
 		}
 		var err error
 		if a, err = p.foldPair(n, op, a, b); a == nil || err != nil {

@@ -917,7 +917,9 @@ func TestParseMemory(t *testing.T) {
 		"sizes up and up":      nodes(op("Resize", "x _ s", "a"), op("Relu", "a", "y")).on("N", 1, 1<<10, 1<<10).with(values("s", 1, 1, 16, 16)).bytes(),
 		"many small nodes":     nodes(slices.Repeat([]message{op("A", "", "a")}, 20000)...).bytes(),
 		"many symbols":         file{graph: slices.Repeat(sub(12, nil), 20000)}.bytes(),
-		"many unknown names":   nodes(slices.Repeat([]message{op("Relu", "x", "y", intAttribute("b", 1))}, 5000)...).bytes(),
+		"states cut often": nodes(slices.Concat([]message{op("Shape", "x", "s"), op("Slice", "s zero one", "n"), op("Concat", "one n k", "to", intAttribute("axis", 0)), op("ConstantOfShape", "to", "z")},
+			often(1000, "Slice", "z zero far two"))...).with(int64s("zero", 0), int64s("one", 1), int64s("two", 2), int64s("far", math.MaxInt64), int64s("k", 20000)).bytes(),
+		"many unknown names": nodes(slices.Repeat([]message{op("Relu", "x", "y", intAttribute("b", 1))}, 5000)...).bytes(),
 	} {
 		var err error
 		bytes := allocated(func() { _, err = Parse(b) })
@@ -927,6 +929,43 @@ func TestParseMemory(t *testing.T) {
 	}
 	if _, err := Parse(shared.with(floats("w", 64, 64)).bytes()); !errors.Is(err, ErrInvalid) {
 		t.Errorf("%v", err)
+	}
+}
+
+// often returns n nodes of which nothing is read, and one that is.
+func often(n int, kind, inputs string) (all []message) {
+	for i := range n {
+		all = append(all, op(kind, inputs, fmt.Sprint("often", i)))
+	}
+	return append(all, op("Relu", "x", "y"))
+}
+
+// TestParseConstantsOften: reading constants over and over takes time, though nothing be made of them.
+func TestParseConstantsOften(t *testing.T) {
+	big := op("ConstantOfShape", "many", "c", tensorAttribute("value", int64s("", 0)))
+	truths := op("Cast", "c", "b", intAttribute("to", typeBool))
+	steps := []message{op("Shape", "x", "s"), op("Gather", "s place", "n"), op("Range", "place n step", "r"), op("Unsqueeze", "r one", "rows"), op("Unsqueeze", "c zero", "row"), op("Add", "rows row", "each")}
+	for name, n := range map[string][]message{
+		"bools":          slices.Concat([]message{big, truths}, often(200, "Unsqueeze", "b zero")),
+		"int32s":         slices.Concat([]message{big, op("Cast", "c", "i", intAttribute("to", typeInt32))}, often(200, "Reshape", "i line")),
+		"an empty table": slices.Concat([]message{big}, often(200, "Gather", "empty c")),
+		"steps":          slices.Concat([]message{big}, steps, often(200, "Mul", "each each")),
+	} {
+		f := nodes(n...).with(int64s("many", 1<<20), int64s("line", -1), header("empty", typeFloat, 5, 0), int64s("zero", 0), int64s("one", 1),
+			cat(header("place", typeInt64), num(7, 0)), cat(header("step", typeInt64), num(7, 1)))
+		if _, err := Parse(f.bytes()); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "too often") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// What is known of a constant in its shape alone is not computed with.
+func TestParseUnknownConstant(t *testing.T) {
+	f := nodes(op("Shape", "x", "s"), op("Gather", "s zero", "n"), op("Range", "zero n one", "r"), op("Max", "r one one", "m"), op("Relu", "x", "y")).
+		with(cat(header("zero", typeInt64), num(7, 0)), cat(header("one", typeInt64), num(7, 1)))
+	var unsupported *UnsupportedError
+	if _, err := Parse(f.bytes()); !errors.As(err, &unsupported) {
+		t.Error(err)
 	}
 }
 

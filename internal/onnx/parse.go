@@ -74,6 +74,7 @@ func parse(m *model, size int, sizes Sizes) (*graph.Graph, error) {
 	p := &parser{
 		words:       size,
 		computed:    size + foldedFrom,
+		looked:      foldedRead * (size + foldedFrom),
 		operands:    map[string]operand{},
 		moves:       map[string]operand{},
 		uses:        map[string]int{},
@@ -151,8 +152,10 @@ type parser struct {
 	// at the file's size, so that a tensor may serve several nodes, but memory
 	// stays within 4 bytes a byte of the file, and time with it.
 	words int
-	// computed is how many more elements may be computed of constants.
+	// computed is how many more elements may be computed of constants, and looked how many more
+	// of integers read for that.
 	computed    int
+	looked      int
 	operands    map[string]operand
 	moves       map[string]operand // values that were transposed, by what and how
 	uses        map[string]int     // readers by name

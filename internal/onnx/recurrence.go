@@ -504,6 +504,9 @@ func (p *parser) sliceCommon(n *node, c *common, starts, ends, axes, steps []int
 		case l < 0:
 			return operand{}, p.refuse(n, "across samples")
 		}
+		if err := p.charge(len(c.v)); err != nil { // which what is made has too, but for a part
+			return operand{}, err
+		}
 		places := make([]int, l)
 		for i := range places {
 			places[i] = i
