@@ -161,7 +161,8 @@ func (g *Graph) checkParts() error {
 			return fmt.Errorf("%w: inputs without a name that is text, or two of one", ErrInvalid)
 		}
 		names[p.Name] = true
-		if p.From > p.Below || max(-p.From, p.Below-1) > MaxInteger {
+		// Floats have one form. Without overflow: what is least has no negative.
+		if p.From > p.Below || p.From == p.Below && p.From != 0 || p.From < -MaxInteger || p.Below > MaxInteger+1 {
 			return fmt.Errorf("%w: integers of %d to %d", ErrInvalid, p.From, p.Below-1)
 		}
 		switch {
