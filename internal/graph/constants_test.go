@@ -98,3 +98,33 @@ func TestEncodeShared(t *testing.T) {
 		t.Errorf("no constant 0 in %s", b)
 	}
 }
+
+// TestSharedChecked: a constant that many operators share is looked at once. Each of so many would
+// take minutes, in all.
+func TestSharedChecked(t *testing.T) {
+	const n, many = 1 << 22, 20000
+	v := make([]float32, n)
+	g := &graph.Graph{Input: graph.Vector(n), Output: many}
+	for i := range many {
+		op := &graph.ElementAffine{Extent: graph.Vector(n), Scale: v}
+		if i%2 > 0 {
+			op.Shift = v
+		}
+		g.Nodes = append(g.Nodes, graph.Node{Op: op, Inputs: []graph.Value{graph.Value(i)}})
+	}
+	b, shared, err := graph.EncodeShared(g)
+	if err != nil || len(shared) != 1 {
+		t.Fatalf("%d constants, %v", len(shared), err)
+	}
+	if _, err := graph.DecodeShared(b, shared); err != nil {
+		t.Error(err)
+	}
+	v[0] = float32(math.Inf(-1)) // which a shift may have
+	if _, err := graph.DecodeShared(b, shared); !errors.Is(err, graph.ErrNotFinite) {
+		t.Error(err)
+	}
+	g.Nodes[0].Op = &graph.ElementAffine{Extent: graph.Vector(n), Shift: v}
+	if _, err := g.Shapes(); !errors.Is(err, graph.ErrNotFinite) {
+		t.Errorf("a scale that is a shift before: %v", err)
+	}
+}

@@ -157,6 +157,7 @@ func (g *Graph) Shapes() ([]Shape, error) {
 	shapes[0] = g.Input
 	read := make([]bool, len(g.Nodes)+1)
 	read[g.Output] = true
+	checked := map[constant]bool{}
 	for i, n := range g.Nodes {
 		if n.Op == nil {
 			return nil, fmt.Errorf("%w: node %d has no operator", ErrInvalid, i)
@@ -169,7 +170,15 @@ func (g *Graph) Shapes() ([]Shape, error) {
 			in[j] = shapes[v]
 			read[v] = true
 		}
-		out, err := n.Op.OutShape(in...)
+		var out Shape
+		var err error
+		if a, ok := n.Op.(*ElementAffine); ok {
+			if out, err = a.outShape(in); err == nil {
+				err = a.check(checked)
+			}
+		} else {
+			out, err = n.Op.OutShape(in...)
+		}
 		if err == nil {
 			err = out.Check()
 		}

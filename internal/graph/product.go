@@ -126,6 +126,47 @@ func (p Product) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
 }
 
 func (a *ElementAffine) OutShape(in ...Shape) (Shape, error) {
+	s, err := a.outShape(in)
+	if err == nil {
+		err = a.check(map[constant]bool{})
+	}
+	return s, err
+}
+
+// A constant is one by where it is, and what it may hold.
+type constant struct {
+	first *float32
+	n     int
+	shift bool
+}
+
+// check returns an error unless scales are finite, and shifts so or masks. It looks at none that
+// is checked already: operators may share what takes long to look at.
+func (a *ElementAffine) check(checked map[constant]bool) error {
+	done := func(v []float32, shift bool) bool {
+		if len(v) == 0 {
+			return true
+		}
+		c := constant{&v[0], len(v), shift}
+		was := checked[c]
+		checked[c] = true
+		return was
+	}
+	if !done(a.Scale, false) {
+		if i := notFinite(a.Scale); i >= 0 {
+			return fmt.Errorf("%w: scale %d", ErrNotFinite, i)
+		}
+	}
+	if !done(a.Shift, true) {
+		if i := slices.IndexFunc(a.Shift, func(v float32) bool { return v-v != 0 && !negativeInfinity(v) }); i >= 0 {
+			return fmt.Errorf("%w: shift %d", ErrNotFinite, i)
+		}
+	}
+	return nil
+}
+
+// outShape is OutShape, but for what check looks at.
+func (a *ElementAffine) outShape(in []Shape) (Shape, error) {
 	s, err := single(in)
 	if err != nil {
 		return Shape{}, err
@@ -144,12 +185,6 @@ func (a *ElementAffine) OutShape(in ...Shape) (Shape, error) {
 		if v != nil && len(v) != e.Len() {
 			return Shape{}, fmt.Errorf("%w: %d scales or shifts for %v", ErrInvalid, len(v), e)
 		}
-	}
-	if i := notFinite(a.Scale); i >= 0 {
-		return Shape{}, fmt.Errorf("%w: scale %d", ErrNotFinite, i)
-	}
-	if i := slices.IndexFunc(a.Shift, func(v float32) bool { return v-v != 0 && !negativeInfinity(v) }); i >= 0 {
-		return Shape{}, fmt.Errorf("%w: shift %d", ErrNotFinite, i)
 	}
 	return s, nil
 }
