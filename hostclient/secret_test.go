@@ -248,6 +248,26 @@ func TestHostileSecret(t *testing.T) {
 }
 
 func FuzzSecret(f *testing.F) {
+	long := make([]float32, 1025) // a constant of its own
+	for i := range long {
+		long[i] = float32(i)
+	}
+	for _, g := range []*graph.Graph{
+		chain(graph.Vector(1025), &graph.ElementAffine{Extent: graph.Vector(1025), Scale: long}, &graph.Dense{In: 1025, Out: 1, W: long}),
+		{Input: graph.Vector(3), Parts: []graph.Part{{Name: "ids", Shape: graph.Vector(2), Below: 3}, {Name: "x", Shape: graph.Vector(1)}}, Nodes: []graph.Node{
+			{Op: graph.Slice{H: graph.Range{To: 1}, W: graph.Range{To: 1}, C: graph.Range{To: 2}}, Inputs: []graph.Value{0}},
+			{Op: &graph.Embedding{Rows: 3, Width: 2, Table: []float32{1, 2, 3, 4, 5, 6}}, Inputs: []graph.Value{1}},
+			{Op: &graph.Conv2D{Geometry: plan.Conv2D{H: 1, W: 2, C: 2, OutC: 4, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}, W: make([]float32, 8)}, Inputs: []graph.Value{2}},
+			{Op: &graph.Recurrence{Cell: "lstm", Direction: "forward", Functions: []string{"sigmoid", "tanh", "tanh"}, Hidden: 1, R: make([]float32, 4), H: []float32{1}, C: []float32{1}, Cells: true}, Inputs: []graph.Value{3}},
+		}, Output: 4},
+	} {
+		_, secret := seal(f, g, nonePad)
+		plain, err := secret.Marshal()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(plain)
+	}
 	for _, scheme := range schemes {
 		g := chain(graph.Vector(2), &graph.Dense{In: 2, Out: 1, W: []float32{1, 2}, B: []float32{3}})
 		_, secret := seal(f, g, scheme)
