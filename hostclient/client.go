@@ -237,7 +237,7 @@ func (c *Client) Push(ctx context.Context, m SealedModel, progress func(done, to
 // PushFile is Push for a sealed model in a file (see SealedFiles and ModelFile.SealDir),
 // which is read as it is sent.
 func (c *Client) PushFile(ctx context.Context, m SealedFile, progress func(done, total int64)) error {
-	f, err := os.Open(m.path)
+	f, err := openRegular(m.path)
 	if err != nil {
 		return modelError(m.Role, err)
 	}

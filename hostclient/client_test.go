@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
@@ -134,6 +135,43 @@ func TestPushBrokenFile(t *testing.T) {
 	}
 	if files, err := hostclient.SealedFiles(t.TempDir()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v, %v", files, err)
+	}
+}
+
+// A pipe or a folder in the place of a sealed model is refused, and nothing waits for whoever would
+// write to it.
+func TestPushNoFile(t *testing.T) {
+	client := dial(t, newCloud(t))
+	for what, replace := range map[string]func(path string) error{
+		"pipe":   func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"folder": func(path string) error { return os.Mkdir(path, 0o700) },
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "role-0.safetensors")
+		if err := os.WriteFile(path, big().Bytes, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		files, err := hostclient.SealedFiles(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(os.Remove(path), replace(path)); err != nil {
+			t.Fatal(err)
+		}
+		failed := func(call string, do func() error) {
+			done := make(chan error, 1)
+			go func() { done <- do() }()
+			select {
+			case err := <-done:
+				if err == nil || !strings.Contains(err.Error(), "not a regular file") {
+					t.Errorf("%s of a %s: %v", call, what, err)
+				}
+			case <-time.After(10 * time.Second):
+				t.Errorf("%s waits for a %s", call, what)
+			}
+		}
+		failed("SealedFiles", func() error { _, err := hostclient.SealedFiles(dir); return err })
+		failed("PushFile", func() error { return client.PushFile(t.Context(), files[0], nil) })
 	}
 }
 

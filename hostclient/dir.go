@@ -17,7 +17,10 @@ import (
 
 const secretFile = "secret.age"
 
-var errNoRecipients = errors.New("nobody to encrypt the secret to")
+var (
+	errNoRecipients = errors.New("nobody to encrypt the secret to")
+	errNotRegular   = errors.New("not a regular file")
+)
 
 func roleFile(role int) string { return fmt.Sprintf("role-%d.safetensors", role) }
 
@@ -294,9 +297,22 @@ func SealedFiles(dir string) ([]SealedFile, error) {
 	return perRole(func(role int) (SealedFile, error) { return sealedFile(dir, role) })
 }
 
+// openRegular opens a regular file, and nothing else: a pipe would be waited for as it is opened,
+// and is read but once.
+func openRegular(path string) (*os.File, error) {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: path, Err: errNotRegular}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.Open(path)
+}
+
 func sealedFile(dir string, role int) (SealedFile, error) {
 	m := SealedFile{Role: role, path: filepath.Join(dir, roleFile(role))}
-	f, err := os.Open(m.path)
+	f, err := openRegular(m.path)
 	if err == nil {
 		defer f.Close()
 		m.Digest, m.Size, err = sealed.SumOf(f)

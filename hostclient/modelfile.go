@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -39,7 +38,7 @@ func (s *Secret) inDir(dir string) []modelFile {
 	files := make([]modelFile, s.Roles())
 	for i := range files {
 		files[i] = func() (io.ReadCloser, int64, error) {
-			f, err := os.Open(filepath.Join(dir, roleFile(i)))
+			f, err := openRegular(filepath.Join(dir, roleFile(i)))
 			if err != nil {
 				return nil, 0, err
 			}
