@@ -424,6 +424,13 @@ func FuzzNPY(f *testing.F) {
 	fuzz(f, ReadNPY)
 }
 
+func FuzzIntegers(f *testing.F) {
+	f.Add(array("|b1", "(1, 2)", []byte{0, 1}))
+	f.Add(array("<i8", "(2, 3)", []int64{0, 1, -2, 100, 1 << 24, -1 << 24}))
+	f.Add(array(">u4", "(2, 1, 1)", []uint32{3, 1 << 31}))
+	fuzz(f, ReadIntegers)
+}
+
 func FuzzPNG(f *testing.F) {
 	f.Add(encodePNG(image.NewGray(image.Rect(0, 0, 5, 4))))
 	f.Add(encodePNG(image.NewNRGBA64(image.Rect(0, 0, 5, 4))))

@@ -77,13 +77,20 @@ func ReadIntegers(r io.Reader) (*Images, error) {
 	if err != nil {
 		return nil, err
 	}
-	var order binary.ByteOrder = binary.LittleEndian
-	if strings.HasPrefix(descr, ">") {
-		order = binary.BigEndian
+	// Before a type stands the order of its bytes, or that there is one.
+	var order binary.ByteOrder
+	one, kind := strings.HasSuffix(descr, "1"), ""
+	switch {
+	case one && strings.HasPrefix(descr, "|"):
+		kind = descr[1:]
+	case !one && strings.HasPrefix(descr, "<"):
+		order, kind = binary.LittleEndian, descr[1:]
+	case !one && strings.HasPrefix(descr, ">"):
+		order, kind = binary.BigEndian, descr[1:]
 	}
 	var size int
 	var value func(b []byte) int64
-	switch strings.TrimLeft(descr, "<>|") {
+	switch kind {
 	case "b1":
 		size, value = 1, func(b []byte) int64 { return min(int64(b[0]), 1) }
 	case "i1":

@@ -50,6 +50,9 @@ func TestReadIntegers(t *testing.T) {
 	for _, file := range [][]byte{
 		array("<f4", "(1, 1)", []float32{1}), array("<i8", "(1, 1)", []int64{1<<24 + 1}), array("<i8", "(1, 1)", []int64{-1<<24 - 1}),
 		array("<u8", "(1, 1)", []uint64{1 << 63}), array("<i8", "(1, 2)", []int64{1}), array("<i8", "(1,)", []int64{1}), []byte("x"),
+		// Of no byte order, of two, and others that NumPy does not write.
+		array("i4", "(1, 1)", []int32{1}), array("|i4", "(1, 1)", []int32{1}), array("<>i4", "(1, 1)", []int32{1}), array("<<i4", "(1, 1)", []int32{1}), array("=i4", "(1, 1)", []int32{1}),
+		array("<u1", "(1, 1)", []byte{1}), array("u1", "(1, 1)", []byte{1}), array("|O", "(1, 1)", []int64{1}), array("<U1", "(1, 1)", []int32{1}), array("|", "(1, 1)", []byte{1}),
 	} {
 		if _, err := ReadIntegers(bytes.NewReader(file)); !errors.Is(err, ErrFormat) {
 			t.Errorf("%q: %v", file, err)
