@@ -204,6 +204,14 @@ func decode[T float32 | int32 | int64](in *Input, b []byte, size int) ([]T, erro
 
 // contents returns those of a gRPC request.
 func (in *Input) contents(c *pb.InferTensorContents) ([]float32, error) {
+	own := map[string]int{int64s: len(c.GetInt64Contents()), int32s: len(c.GetIntContents()), bools: len(c.GetBoolContents()), datatype: len(c.GetFp32Contents())}
+	all := len(c.GetUintContents()) + len(c.GetUint64Contents()) + len(c.GetFp64Contents()) + len(c.GetBytesContents())
+	for _, n := range own {
+		all += n
+	}
+	if all != own[in.Datatype] {
+		return nil, refusal(codes.InvalidArgument, "contents of another type than %s in input %q", in.Datatype, in.Name)
+	}
 	switch in.Datatype {
 	case int64s:
 		return integers(in, c.GetInt64Contents())

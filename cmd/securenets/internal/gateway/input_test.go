@@ -192,13 +192,20 @@ func TestTextsRefused(t *testing.T) {
 	}
 	c := dial(t, g)
 	for want, change := range map[string]func(r, bytes *pb.ModelInferRequest){
-		`no input "scale"`:        func(r, _ *pb.ModelInferRequest) { r.Inputs = r.Inputs[:3] },
-		`no input "flags": model`: func(_, b *pb.ModelInferRequest) { b.Inputs, b.RawInputContents = b.Inputs[1:], b.RawInputContents[1:] },
-		`two inputs "flags"`:      func(r, _ *pb.ModelInferRequest) { r.Inputs = append(r.Inputs, r.Inputs[0]) },
-		`an input "x"`:            func(r, _ *pb.ModelInferRequest) { r.Inputs[1].Name = "x" },
-		`input "ids" of "INT32"`:  func(r, _ *pb.ModelInferRequest) { r.Inputs[1].Datatype = "INT32" },
-		`0 elements in input "ids"`: func(r, _ *pb.ModelInferRequest) {
+		`no input "scale"`:          func(r, _ *pb.ModelInferRequest) { r.Inputs = r.Inputs[:3] },
+		`no input "flags": model`:   func(_, b *pb.ModelInferRequest) { b.Inputs, b.RawInputContents = b.Inputs[1:], b.RawInputContents[1:] },
+		`two inputs "flags"`:        func(r, _ *pb.ModelInferRequest) { r.Inputs = append(r.Inputs, r.Inputs[0]) },
+		`an input "x"`:              func(r, _ *pb.ModelInferRequest) { r.Inputs[1].Name = "x" },
+		`input "ids" of "INT32"`:    func(r, _ *pb.ModelInferRequest) { r.Inputs[1].Datatype = "INT32" },
+		`0 elements in input "ids"`: func(r, _ *pb.ModelInferRequest) { r.Inputs[1].Contents = nil },
+		`contents of another type than INT64 in input "ids"`: func(r, _ *pb.ModelInferRequest) {
 			r.Inputs[1].Contents = &pb.InferTensorContents{IntContents: make([]int32, 6)}
+		},
+		`contents of another type than INT32 in input "mask"`: func(r, _ *pb.ModelInferRequest) {
+			r.Inputs[2].Contents.Fp64Contents = make([]float64, 12)
+		},
+		`contents of another type than FP32 in input "scale"`: func(r, _ *pb.ModelInferRequest) {
+			r.Inputs[3].Contents.UintContents = make([]uint32, 4)
 		},
 		`element 2 of input "ids" of sample 1 is no integer of 0 to 4`: func(r, _ *pb.ModelInferRequest) {
 			r.Inputs[1].Contents = &pb.InferTensorContents{Int64Contents: []int64{0, 0, 0, 0, 0, 987}}
