@@ -82,11 +82,15 @@ func alikeEverywhere(g *Graph) *Graph {
 	return g
 }
 
+// moves is how many nodes others are moved before, by node of a graph at most: many behind as
+// many would take time by their square.
+const moves = 16
+
 // poolFirst moves each MaxPool before those of ReLU and Clip that it alone reads, in place.
 func poolFirst(g *Graph) *Graph {
-	readers := g.readers()
+	readers, left := g.readers(), moves*len(g.Nodes)
 	for i := range g.Nodes {
-		for n := &g.Nodes[i]; ; {
+		for n := &g.Nodes[i]; left > 0; left-- {
 			v := n.Inputs[0]
 			if _, pools := n.Op.(MaxPool); !pools || v == 0 || readers[v] > 1 {
 				break
@@ -105,9 +109,9 @@ func poolFirst(g *Graph) *Graph {
 // slicesFirst moves each Slice of rows and columns before those convolutions of 1 x 1 that it alone
 // reads, in place.
 func slicesFirst(g *Graph) *Graph {
-	readers := g.readers()
+	readers, left := g.readers(), moves*len(g.Nodes)
 	for i := range g.Nodes {
-		for n := &g.Nodes[i]; ; {
+		for n := &g.Nodes[i]; left > 0; left-- {
 			s, slices := n.Op.(Slice)
 			v := n.Inputs[0]
 			if !slices || v == 0 || readers[v] > 1 {

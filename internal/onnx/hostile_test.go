@@ -738,6 +738,15 @@ func stack(kind, inputs string, n int, attributes ...message) (m []message) {
 	return m
 }
 
+// slicesOf returns n nodes that each leave out the first place along W, from x to s<n>.
+func slicesOf(x string, n int) (m []message) {
+	for i := range n {
+		next := fmt.Sprintf("s%d", i+1)
+		m, x = append(m, op("Slice", x+" one far w3", next)), next
+	}
+	return m
+}
+
 // turns returns n nodes that transpose weights, from w0 to w<n>.
 func turns(n int) (m []message) {
 	for i := range n {
@@ -919,6 +928,8 @@ func TestParseMemory(t *testing.T) {
 		"many symbols":         file{graph: slices.Repeat(sub(12, nil), 20000)}.bytes(),
 		"states cut often": nodes(slices.Concat([]message{op("Shape", "x", "s"), op("Slice", "s zero one", "n"), op("Concat", "one n k", "to", intAttribute("axis", 0)), op("ConstantOfShape", "to", "z")},
 			often(1000, "Slice", "z zero far two"))...).with(int64s("zero", 0), int64s("one", 1), int64s("two", 2), int64s("far", math.MaxInt64), int64s("k", 20000)).bytes(),
+		"slices moved often": nodes(slices.Concat(stack("Conv", "v w", 1000), slicesOf("v1000", 1000), []message{op("Relu", "s1000", "y")})...).
+			on("N", 1, 2, 2000).with(floats("w", 1, 1, 1, 1), int64s("one", 1), int64s("far", math.MaxInt64), int64s("w3", 3)).bytes(),
 		"many unknown names": nodes(slices.Repeat([]message{op("Relu", "x", "y", intAttribute("b", 1))}, 5000)...).bytes(),
 	} {
 		var err error
