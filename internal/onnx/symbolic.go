@@ -72,6 +72,8 @@ func (p *parser) symbolic(v valueInfo) {
 		case i == 0 || d != 0:
 		case v.params[i] == "":
 			p.unsupported["input of symbolic size without a name"] = true
+		case v.params[i] == v.params[0]:
+			p.unsupported[fmt.Sprintf("input of symbolic size %s, which is the batch's", clean(v.params[i]))] = true
 		default:
 			p.unsupported[fmt.Sprintf("input of symbolic size %s (--size %[1]s=N fixes it)", clean(v.params[i]))] = true
 		}

@@ -45,8 +45,12 @@ func TestSizes(t *testing.T) {
 		t.Errorf("a model of fixed sizes: %v", err)
 	}
 	// One name for the batch and another dimension is the batch's.
-	if _, err := ParseSized(nodes(op("Relu", "x", "y")).on("N", "N", 2).bytes(), Sizes{"N": 4}); !errors.Is(err, ErrSize) {
+	twice := nodes(op("Relu", "x", "y")).on("N", "N", 2).bytes()
+	if _, err := ParseSized(twice, Sizes{"N": 4}); !errors.Is(err, ErrSize) {
 		t.Errorf("the batch's name: %v", err)
+	}
+	if _, err := Parse(twice); err == nil || !strings.Contains(err.Error(), "input of symbolic size N, which is the batch's") {
+		t.Errorf("the batch's name, without sizes: %v", err)
 	}
 	path := filepath.Join(t.TempDir(), "m.onnx")
 	if err := os.WriteFile(path, two, 0o600); err != nil {
