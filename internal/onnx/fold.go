@@ -863,17 +863,7 @@ func (p *parser) foldSlice(n *node, in []*array) (*array, error) {
 			continue
 		}
 		l := a.dims[axis]
-		least, most := int64(0), l
-		if step < 0 {
-			least, most = -1, l-1
-		}
-		at := func(v int64) int64 {
-			if v < 0 {
-				v += l
-			}
-			return min(max(v, least), most)
-		}
-		from, to := at(starts[k]), at(ends[k])
+		from, to := clamped(starts[k], ends[k], step, l)
 		first[axis], by[axis], dims[axis] = from, step, max(0, (to-from+step-sign(step))/step)
 	}
 	strides := stridesOf(a.dims)

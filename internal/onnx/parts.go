@@ -77,17 +77,7 @@ func (p *parser) sliceValue(n *node, starts, ends, axes, steps []int64) (operand
 		}
 		seen[i] = true
 		l := x.dims()[i]
-		least, most := int64(0), l
-		if step < 0 {
-			least, most = -1, l-1
-		}
-		at := func(v int64) int64 {
-			if v < 0 {
-				v += l
-			}
-			return min(max(v, least), most)
-		}
-		from, to := at(starts[k]), at(ends[k])
+		from, to := clamped(starts[k], ends[k], step, l)
 		if (to-from)*step <= 0 {
 			return x, fmt.Errorf("%w: an empty Slice", ErrInvalid)
 		}
@@ -255,4 +245,20 @@ func (p *parser) expand(n *node) (operand, error) {
 		x.wide = &wide
 	}
 	return x, nil
+}
+
+// clamped returns where a Slice of an axis of l elements begins and ends: as ONNX has it, places
+// count from the end where they are negative, and the range depends on the step's direction.
+func clamped(start, end, step, l int64) (from, to int64) {
+	least, most := int64(0), l
+	if step < 0 {
+		least, most = -1, l-1
+	}
+	at := func(v int64) int64 {
+		if v < 0 {
+			v += l
+		}
+		return min(max(v, least), most)
+	}
+	return at(start), at(end)
 }

@@ -122,15 +122,8 @@ func (p *parser) shape(n *node) (operand, error) {
 // cut returns v[start:end] as ONNX has it: negative counts from the end, and what
 // lies outside of v is brought to its ends.
 func cut[T any](v []T, start, end int64) []T {
-	l := int64(len(v))
-	at := func(i int64) int64 {
-		if i < 0 {
-			i += l
-		}
-		return min(max(i, 0), l)
-	}
-	start = at(start)
-	return v[start:max(start, at(end))]
+	from, to := clamped(start, end, 1, int64(len(v)))
+	return v[from:max(from, to)]
 }
 
 // gather reads a Gather of sizes, or one of a single place of a value.
