@@ -6,11 +6,11 @@ import (
 	"math"
 	"math/big"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"testing"
 	"unsafe"
 
+	"github.com/securenets/securenets/internal/cpuid/tiertest"
 	"github.com/securenets/securenets/internal/fence"
 	"github.com/securenets/securenets/internal/ring"
 )
@@ -28,17 +28,8 @@ func passRings(t testing.TB) []ring.Ring {
 	return rings
 }
 
-// TestTier fails where the fastest tier is not the one that TIER names: what is to test one
-// must not pass on another.
-func TestTier(t *testing.T) {
-	want := os.Getenv("TIER")
-	if want == "" {
-		t.Skip("TIER names none")
-	}
-	if tiers[0].name != want {
-		t.Fatalf("the fastest tier here is %s, want %s", tiers[0].name, want)
-	}
-}
+// TestTier: what is to test one tier must not pass on another.
+func TestTier(t *testing.T) { tiertest.Fastest(t, tiers[0].name) }
 
 // TestPassesByDefinition compares every tier with arithmetic on big integers.
 func TestPassesByDefinition(t *testing.T) {

@@ -7,11 +7,11 @@ import (
 	"math"
 	"math/big"
 	mathrand "math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/securenets/securenets/internal/cpuid/tiertest"
 	"github.com/securenets/securenets/internal/plan"
 )
 
@@ -183,17 +183,8 @@ func dot(f Field, t tier, a []uint64, y []int32) uint64 {
 	return s.mod(f, f.sum(a))
 }
 
-// TestTier fails where the fastest tier is not the one that TIER names: what is to test one
-// must not pass on another.
-func TestTier(t *testing.T) {
-	want := os.Getenv("TIER")
-	if want == "" {
-		t.Skip("TIER names none")
-	}
-	if tiers[0].name != want {
-		t.Fatalf("the fastest tier here is %s, want %s", tiers[0].name, want)
-	}
-}
+// TestTier: what is to test one tier must not pass on another.
+func TestTier(t *testing.T) { tiertest.Fastest(t, tiers[0].name) }
 
 func TestDotIsExact(t *testing.T) {
 	rng := mathrand.New(mathrand.NewPCG(2, 1))

@@ -6,12 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/securenets/securenets/internal/cpuid/tiertest"
 	"github.com/securenets/securenets/internal/ring"
 )
 
@@ -78,17 +78,8 @@ func slow(seed Seed, r ring.Ring, i uint64, n int) []uint32 {
 	return words
 }
 
-// TestTier fails where the fastest tier is not the one that TIER names: what is to test one
-// must not pass on another.
-func TestTier(t *testing.T) {
-	want := os.Getenv("TIER")
-	if want == "" {
-		t.Skip("TIER names none")
-	}
-	if tiers[0].name != want {
-		t.Fatalf("the fastest tier here is %s, want %s", tiers[0].name, want)
-	}
-}
+// TestTier: what is to test one tier must not pass on another.
+func TestTier(t *testing.T) { tiertest.Fastest(t, tiers[0].name) }
 
 func TestFillIsTheDefinition(t *testing.T) {
 	seed := Seed{}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -14,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/securenets/securenets/internal/cpuid/tiertest"
 	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/kernels"
@@ -56,17 +56,8 @@ func BenchmarkEvaluate(b *testing.B) {
 	}
 }
 
-// TestTier fails where the fastest tier is not the one that TIER names: what is to test one
-// must not pass on another.
-func TestTier(t *testing.T) {
-	want := os.Getenv("TIER")
-	if want == "" {
-		t.Skip("TIER names none")
-	}
-	if tiers[0].name != want {
-		t.Fatalf("the fastest tier here is %s, want %s", tiers[0].name, want)
-	}
-}
+// TestTier: what is to test one tier must not pass on another.
+func TestTier(t *testing.T) { tiertest.Fastest(t, tiers[0].name) }
 
 func TestOpen(t *testing.T) {
 	for _, name := range []string{"", "auto"} {
