@@ -19,13 +19,9 @@ import (
 	"github.com/securenets/securenets/internal/wire"
 )
 
-// TestTLS: by TLS, too, streams are direct, and gRPC's of a cloud that has no others; results are
-// the same; and who is not the cloud gets nothing.
-func TestTLS(t *testing.T) {
-	r := newRig(t, nets()["mlp"], permutePad)
-	c := r.clouds[0]
-	x := gaussian(rand.New(rand.NewPCG(6, 5)), 7)
-	want := infer(t, r.open(t, hostclient.Options{Multiplier: kernel}), x, 1)
+// localCA returns a CA and a certificate of its for a cloud on this machine.
+func localCA(t *testing.T) (*tlstest.CA, tls.Certificate) {
+	t.Helper()
 	ca, err := tlstest.NewCA()
 	if err != nil {
 		t.Fatal(err)
@@ -34,6 +30,17 @@ func TestTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return ca, own
+}
+
+// TestTLS: by TLS, too, streams are direct, and gRPC's of a cloud that has no others; results are
+// the same; and who is not the cloud gets nothing.
+func TestTLS(t *testing.T) {
+	r := newRig(t, nets()["mlp"], permutePad)
+	c := r.clouds[0]
+	x := gaussian(rand.New(rand.NewPCG(6, 5)), 7)
+	want := infer(t, r.open(t, hostclient.Options{Multiplier: kernel}), x, 1)
+	ca, own := localCA(t)
 	stranger, err := tlstest.NewCA()
 	if err != nil {
 		t.Fatal(err)
@@ -84,14 +91,7 @@ func TestTLS(t *testing.T) {
 func TestDistrustedCloud(t *testing.T) {
 	r := newRig(t, nets()["mlp"], permutePad)
 	honest := r.clients[0]
-	ca, err := tlstest.NewCA()
-	if err != nil {
-		t.Fatal(err)
-	}
-	own, err := ca.KeyPair(tlstest.Leaf{Server: true, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, own := localCA(t)
 	c := r.clouds[0]
 	c.stop()
 	c.addr, c.secure = "tls:127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{own}, NextProtos: wire.Protocols()}
@@ -100,6 +100,7 @@ func TestDistrustedCloud(t *testing.T) {
 		handshakes.Add(1)
 		return nil, nil
 	}
+	var err error
 	if err := c.start(); err != nil {
 		t.Fatal(err)
 	}
@@ -162,14 +163,7 @@ func TestSilentCloud(t *testing.T) {
 func TestSilentClouds(t *testing.T) {
 	r := newRig(t, nets()["mlp"], permutePad)
 	honest := r.clients[0]
-	ca, err := tlstest.NewCA()
-	if err != nil {
-		t.Fatal(err)
-	}
-	own, err := ca.KeyPair(tlstest.Leaf{Server: true, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	ca, own := localCA(t)
 	secure := &tls.Config{Certificates: []tls.Certificate{own}, NextProtos: wire.Protocols()}
 	for name, c := range map[string]struct {
 		network string
