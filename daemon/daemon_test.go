@@ -28,12 +28,12 @@ import (
 	"github.com/securenets/securenets/daemon"
 	"github.com/securenets/securenets/daemon/model"
 	"github.com/securenets/securenets/internal/config"
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/version"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/kernels"
 	"github.com/securenets/securenets/kernels/cpu"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // TestEvaluate: words and seeds, over rings of 4- and 3-byte words.

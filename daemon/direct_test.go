@@ -27,11 +27,11 @@ import (
 	"github.com/securenets/securenets/daemon"
 	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/lane"
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/tlstest"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/kernels"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // rawDirect is a direct stream of raw messages: a wire.Stream of []byte and *[]byte.

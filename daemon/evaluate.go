@@ -19,10 +19,10 @@ import (
 	"github.com/securenets/securenets/daemon/metrics"
 	"github.com/securenets/securenets/daemon/model"
 	"github.com/securenets/securenets/internal/lane"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/prg"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // maxInFlight is how many requests of one stream are in progress at a time. Beyond that the

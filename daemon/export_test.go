@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/securenets/securenets/internal/config"
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // SetDevicePeriod sets the time between two checks of the devices.

@@ -15,9 +15,9 @@ import (
 
 	"github.com/securenets/securenets/daemon"
 	"github.com/securenets/securenets/internal/config"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/tlstest"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/plan"
 )
 
 // soon is much less than a connection may take for its handshake while the daemon serves.

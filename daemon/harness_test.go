@@ -26,14 +26,14 @@ import (
 	"github.com/securenets/securenets/daemon"
 	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/lane"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/prg"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/tlstest"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/kernels"
 	"github.com/securenets/securenets/kernels/cpu"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

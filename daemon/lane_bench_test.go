@@ -4,9 +4,9 @@ import (
 	"testing"
 
 	"github.com/securenets/securenets/internal/lane"
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // BenchmarkLanes is a request of 1 MiB each way and little to multiply, by messages and in

@@ -17,9 +17,9 @@ import (
 	"github.com/securenets/securenets/daemon"
 	"github.com/securenets/securenets/daemon/model"
 	"github.com/securenets/securenets/internal/config"
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // residentModels are models that each hold about 1/4 MiB in memory and need less than 2 MiB to

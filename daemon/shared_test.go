@@ -23,9 +23,9 @@ import (
 	"github.com/securenets/securenets/daemon"
 	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/lane"
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // shared is a direct stream.

@@ -6,7 +6,7 @@ import (
 
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/graph"
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // mnistCNN has the paper's shape: two convolutions of 5x5 and a dense layer.

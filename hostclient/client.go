@@ -23,7 +23,6 @@ import (
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/internal/lane"
-	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
 )
 
@@ -334,7 +333,7 @@ func (c *Client) Models(ctx context.Context) ([]Model, error) {
 }
 
 // Remove removes a model.
-func (c *Client) Remove(ctx context.Context, d sealed.Digest) error {
+func (c *Client) Remove(ctx context.Context, d Digest) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	if _, err := c.rpc.Remove(ctx, &pb.RemoveRequest{Digest: d[:]}); err != nil {

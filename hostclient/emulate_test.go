@@ -11,7 +11,7 @@ import (
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/onnx"
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 	"github.com/securenets/securenets/transform"
 )
 

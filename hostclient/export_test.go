@@ -8,8 +8,8 @@ import (
 	"filippo.io/age"
 
 	"github.com/securenets/securenets/internal/lane"
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // SetTimeout sets how long a client waits for anything but Evaluate.

@@ -25,9 +25,9 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/plan"
 )
 
 // Multiplier computes products on the host itself. Package kernels/cpu has one: cpu.New.

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/securenets/securenets/internal/pool"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/ring"
 	"github.com/securenets/securenets/transform"
 )
 

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 	"github.com/securenets/securenets/transform"
 	"github.com/securenets/securenets/verify"
 )

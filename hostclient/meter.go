@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/securenets/securenets/internal/graph"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/prg"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 	"github.com/securenets/securenets/transform"
 	"github.com/securenets/securenets/verify"
 )

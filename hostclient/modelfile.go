@@ -8,9 +8,9 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // modelFile opens the sealed model of a role, and returns its size.

@@ -7,7 +7,7 @@ import (
 
 	"filippo.io/age"
 
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/ring"
 	"github.com/securenets/securenets/verify"
 )
 

@@ -21,10 +21,10 @@ import (
 
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/graph"
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/safetensors"
 	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 	"github.com/securenets/securenets/transform"
 	"github.com/securenets/securenets/verify"
 )

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/ring"
 )
 
 // Ring is the ring of integers modulo M in which products are computed. A smaller M means

@@ -5,9 +5,9 @@ import (
 	"io"
 
 	"github.com/securenets/securenets/internal/padstock"
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 	"github.com/securenets/securenets/transform"
 	"github.com/securenets/securenets/verify"
 )

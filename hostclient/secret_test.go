@@ -21,9 +21,9 @@ import (
 
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/graph"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/safetensors"
 	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/plan"
 	"github.com/securenets/securenets/transform"
 )
 

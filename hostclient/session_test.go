@@ -20,9 +20,9 @@ import (
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/graph"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/kernels/cpu"
+	"github.com/securenets/securenets/ring"
 	"github.com/securenets/securenets/transform"
 	"github.com/securenets/securenets/verify"
 )

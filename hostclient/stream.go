@@ -19,9 +19,9 @@ import (
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/internal/lane"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/ring"
 	"github.com/securenets/securenets/transform"
 )
 

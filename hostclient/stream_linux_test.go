@@ -9,8 +9,8 @@ import (
 	"testing"
 
 	"github.com/securenets/securenets/internal/lane"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/ring"
 )
 
 // TestEmptiedMemory: zeros of a connection that has ended are no answer, as the cloud may

@@ -14,8 +14,8 @@ import (
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/graph/graphtest"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/safetensors"
+	"github.com/securenets/securenets/plan"
 )
 
 // textNet is a network of four ids and a mask of them: attention of one head.

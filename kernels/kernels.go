@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // Failures of a device. Backends wrap them in their own errors.

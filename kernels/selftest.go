@@ -7,8 +7,8 @@ import (
 	"math/bits"
 	"math/rand/v2"
 
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // ErrWrong reports a backend whose product is not the exact one.

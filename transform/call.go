@@ -9,12 +9,16 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/pool"
 	"github.com/securenets/securenets/internal/prg"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 	"github.com/securenets/securenets/verify"
 )
+
+// Seed is a key that a cloud expands to words of the ring: docs/spec.md, section 4. It prints
+// redacted.
+type Seed = prg.Seed
 
 // Masked is what one role's cloud receives for a call, and the only thing that a
 // transport accepts. It holds words, or a seed that the cloud expands to the rows of a
@@ -79,9 +83,9 @@ func (m Masked) Cols() int { return m.cols }
 func (m Masked) Words() (ring.Matrix, bool) { return m.words, m.seed == nil }
 
 // Seed returns the seed, or false if there are words.
-func (m Masked) Seed() (prg.Seed, bool) {
+func (m Masked) Seed() (Seed, bool) {
 	if m.seed == nil {
-		return prg.Seed{}, false
+		return Seed{}, false
 	}
 	return *m.seed, true
 }

@@ -8,9 +8,9 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/prg"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // ErrPads reports pads that are missing, of another layer, too few, or used before.
@@ -46,8 +46,9 @@ const redactedPads = "transform.Pads(redacted)"
 // Format prints p redacted, whatever the verb.
 func (Pads) Format(f fmt.State, _ rune) { io.WriteString(f, redactedPads) }
 
-// NewPads draws the pads of n samples and computes u with product, which must
-// hold the layer's What. It is offline work: n·CloudOp().MulAdds().
+// NewPads draws the pads of n samples and computes u with product, which must hold the
+// layer's What and be the host's own: whoever computes u learns r. It is offline work:
+// n·CloudOp().MulAdds().
 func (l *Layer) NewPads(ctx context.Context, product plan.Product, n int) (*Pads, error) {
 	if l.scheme.Inputs != InputPad {
 		return nil, fmt.Errorf("%w: scheme %v uses none", ErrPads, l.scheme)
@@ -79,7 +80,7 @@ func (l *Layer) NewPads(ctx context.Context, product plan.Product, n int) (*Pads
 // PadsState is the content of Pads, for a durable stock's encrypted file alone.
 // It prints redacted.
 type PadsState struct {
-	Seed  prg.Seed
+	Seed  Seed
 	First uint64     // the r of sample i is PRG(Seed, First+i)
 	U     [][]uint32 // What·r, one per sample
 }

@@ -4,7 +4,7 @@ import (
 	"math"
 	"unsafe"
 
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/ring"
 )
 
 // passes are one tier's loops over words for masking and unmasking. All tiers give the same

@@ -12,7 +12,7 @@ import (
 
 	"github.com/securenets/securenets/internal/cpuid/tiertest"
 	"github.com/securenets/securenets/internal/fence"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/ring"
 )
 
 func passRings(t testing.TB) []ring.Ring {

@@ -1,6 +1,6 @@
 package transform
 
-import "github.com/securenets/securenets/internal/ring"
+import "github.com/securenets/securenets/ring"
 
 // ToRing sets dst to the words of x, which has the same length and is at most Max(r) in
 // magnitude. It is the input of masking, for products that no cloud sees.

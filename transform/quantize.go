@@ -8,8 +8,8 @@ import (
 	"slices"
 
 	"github.com/securenets/securenets/internal/parallel"
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // Quantized are the integer weights of a layer, with Σ_j |W[i,j]|·XMax <= Max(ring)

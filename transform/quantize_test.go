@@ -11,8 +11,8 @@ import (
 	"testing"
 	"unsafe"
 
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 	"github.com/securenets/securenets/transform"
 )
 

@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/ring"
 )
 
 // source draws from crypto/rand, a block at a time.

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // uniform fails if counts of n draws over bins are not uniform. Chi-square of d

@@ -8,8 +8,8 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // forge runs trials of a toy layer over r: a fresh key from source, random weights and inputs

@@ -6,7 +6,7 @@ import (
 	"io"
 	"math/big"
 
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // SpotCheck is the paper's check, for comparison alone: it recomputes c distinct entries

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // TestSpotCheckSeesAll: a spot check of all entries detects any wrong one.

@@ -28,8 +28,8 @@ import (
 	"slices"
 
 	"github.com/securenets/securenets/internal/parallel"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/pool"
+	"github.com/securenets/securenets/plan"
 )
 
 // ErrRejected is wrapped by every rejection.

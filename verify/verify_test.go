@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"github.com/securenets/securenets/internal/cpuid/tiertest"
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 var ops = []struct {

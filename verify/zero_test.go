@@ -4,7 +4,7 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // TestZeroValues: zero values return typed errors, and do not panic.

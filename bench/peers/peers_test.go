@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/securenets/securenets/internal/dataset"
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // small are shapes of odd sizes, and one column.

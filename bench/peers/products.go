@@ -15,8 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/kernels/roofline"
+	"github.com/securenets/securenets/plan"
 )
 
 // A peer is one way to multiply.

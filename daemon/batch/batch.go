@@ -15,10 +15,10 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/securenets/securenets/daemon/pool"
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/kernels"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // Caller identifies the caller of a call. Callers have equal shares of the daemon's

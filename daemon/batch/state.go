@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // state is the queue as a state machine, without clock, goroutines and locks. Its events are

@@ -25,12 +25,12 @@ import (
 	"github.com/securenets/securenets/daemon"
 	"github.com/securenets/securenets/daemon/model"
 	"github.com/securenets/securenets/internal/config"
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/kernels"
 	"github.com/securenets/securenets/kernels/cpu"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // victimEnv makes a run of this test binary a daemon that kills itself. It names its folder, a

@@ -15,11 +15,11 @@ import (
 
 	"google.golang.org/grpc/codes"
 
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/kernels"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // Load makes the stored models visible and loads the pinned ones. Its error names a

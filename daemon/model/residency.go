@@ -13,9 +13,9 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/securenets/securenets/daemon/metrics"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/plan"
 )
 
 // residency keeps the weights of models in a backend, within a budget of bytes. A load counts,

@@ -17,11 +17,11 @@ import (
 	"time"
 
 	"github.com/securenets/securenets/daemon/model"
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/kernels"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // scales is a backend that adds up the bytes of the weights that it holds, and of the files and

@@ -29,9 +29,9 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/securenets/securenets/daemon/metrics"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/plan"
 )
 
 const (

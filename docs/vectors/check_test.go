@@ -7,7 +7,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 	"github.com/securenets/securenets/verify"
 )
 

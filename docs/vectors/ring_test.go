@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/securenets/securenets/internal/prg"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/ring"
 )
 
 type ringCase struct {

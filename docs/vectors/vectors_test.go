@@ -23,10 +23,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/safetensors"
 	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 var update = flag.Bool("update", false, "write the vectors anew")

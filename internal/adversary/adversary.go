@@ -20,9 +20,9 @@ import (
 	"google.golang.org/grpc/mem"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/prg"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/plan"
 )
 
 // AnyLayer and Always are wildcards of Tell.

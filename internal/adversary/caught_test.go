@@ -20,9 +20,9 @@ import (
 	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/onnx"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/kernels/cpu"
+	"github.com/securenets/securenets/plan"
 	"github.com/securenets/securenets/transform"
 	"github.com/securenets/securenets/verify"
 )

@@ -3,8 +3,8 @@ package adversary
 import (
 	"math/rand/v2"
 
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // Kind is the way in which an answer is wrong, and so the error that a host may report.

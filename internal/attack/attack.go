@@ -14,7 +14,7 @@ import (
 	"gonum.org/v1/gonum/mathext"
 
 	"github.com/securenets/securenets/internal/graph"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/ring"
 	"github.com/securenets/securenets/transform"
 )
 

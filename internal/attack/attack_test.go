@@ -13,10 +13,10 @@ import (
 
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/onnx"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/prg"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/models"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 	"github.com/securenets/securenets/transform"
 )
 

@@ -1,6 +1,6 @@
 package attack
 
-import "github.com/securenets/securenets/internal/ring"
+import "github.com/securenets/securenets/ring"
 
 // The paper folds the bias into the product: a column of W, and a row of ones in Y. We
 // add biases on the host. A folded bias makes one input the same in every sample, and its

@@ -1,8 +1,8 @@
 package attack
 
 import (
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // Kernels recovers each kernel of a convolution whose masks act on channels, on its own: a

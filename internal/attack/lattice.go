@@ -3,7 +3,7 @@ package attack
 import (
 	"math"
 
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/ring"
 )
 
 // The integers of a quantised layer have 8 to 15 bits. A vector of them times a secret unit

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // Rows divided by a prime, and the columns multiplied by it to stay integers, are corrected.

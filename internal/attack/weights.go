@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // Weights are the recovered integers behind a masked weight matrix:

@@ -11,8 +11,8 @@ import (
 	"strings"
 
 	"github.com/securenets/securenets/internal/lane"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/plan"
 )
 
 // Validate returns an error that wraps ErrInvalid and names every key whose

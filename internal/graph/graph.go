@@ -14,7 +14,7 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // ErrInvalid reports a graph whose operators, shapes or weights do not fit together.

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // Transpose reads a sample in C, H, W order, as ONNX does, as a tensor of Dims,

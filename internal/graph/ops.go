@@ -5,7 +5,7 @@ import (
 	"math"
 	"slices"
 
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // Dense is y = W x + b.

@@ -8,7 +8,7 @@ import (
 	"math"
 	"slices"
 
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // Recurrence is the part of a recurrent layer that goes from step to step. Each row of the

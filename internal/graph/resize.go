@@ -5,7 +5,7 @@ import (
 	"math"
 	"slices"
 
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // Resize changes the rows and columns of a map, as ONNX defines it: each element of the result is

@@ -3,7 +3,7 @@ package graph
 import (
 	"slices"
 
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // Simplify returns a graph of the same function, up to rounding, without the

@@ -8,7 +8,7 @@ import (
 
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/graph/graphtest"
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // A simplified graph is valid, computes the same, cannot be simplified further,

@@ -59,38 +59,38 @@ func withinAny(path string, dirs []string) bool {
 
 // only: a package below the key reaches, of this module, nothing but itself and these.
 var only = map[string][]string{
-	"internal/ring":        {},
-	"internal/plan":        {"internal/ring"},
+	"ring":                 {},
+	"plan":                 {"ring"},
 	"internal/cpuid":       {},
 	"internal/pool":        {},
 	"internal/parallel":    {},
-	"internal/prg":         {"internal/ring", "internal/cpuid"},
+	"internal/prg":         {"ring", "internal/cpuid"},
 	"internal/safetensors": {},
-	"internal/sealed":      {"internal/ring", "internal/plan", "internal/safetensors"},
-	"internal/graph":       {"internal/ring", "internal/plan", "internal/cpuid"},
-	"internal/onnx":        {"internal/ring", "internal/plan", "internal/cpuid", "internal/graph"},
+	"internal/sealed":      {"ring", "plan", "internal/safetensors"},
+	"internal/graph":       {"ring", "plan", "internal/cpuid"},
+	"internal/onnx":        {"ring", "plan", "internal/cpuid", "internal/graph"},
 	"internal/dataset":     {},
 	"internal/lane":        {},
 	"internal/localsocket": {},
-	"internal/wire":        {"internal/ring", "internal/plan", "internal/lane", "api"},
-	"internal/config":      {"internal/ring", "internal/plan", "internal/lane", "internal/wire", "api"},
+	"internal/wire":        {"ring", "plan", "internal/lane", "api"},
+	"internal/config":      {"ring", "plan", "internal/lane", "internal/wire", "api"},
 	"internal/version":     {},
-	"internal/reference":   {"internal/ring", "internal/plan", "internal/cpuid", "internal/graph"},
-	"verify":               {"internal/ring", "internal/plan", "internal/cpuid", "internal/pool", "internal/parallel"},
-	"transform":            {"internal/ring", "internal/plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/parallel", "verify"},
-	"internal/padstock":    {"internal/ring", "internal/plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/parallel", "verify", "transform"},
-	"hostclient": {"internal/ring", "internal/plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/parallel", "verify", "transform", "internal/padstock", "internal/graph",
+	"internal/reference":   {"ring", "plan", "internal/cpuid", "internal/graph"},
+	"verify":               {"ring", "plan", "internal/cpuid", "internal/pool", "internal/parallel"},
+	"transform":            {"ring", "plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/parallel", "verify"},
+	"internal/padstock":    {"ring", "plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/parallel", "verify", "transform"},
+	"hostclient": {"ring", "plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/parallel", "verify", "transform", "internal/padstock", "internal/graph",
 		"internal/onnx", "internal/safetensors", "internal/sealed", "internal/lane", "internal/wire", "api"},
-	"internal/attack": {"internal/ring", "internal/plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/parallel", "verify", "transform", "internal/graph"},
-	"kernels":         {"internal/ring", "internal/plan"},
-	"daemon": {"internal/ring", "internal/plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/safetensors", "internal/sealed",
+	"internal/attack": {"ring", "plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/parallel", "verify", "transform", "internal/graph"},
+	"kernels":         {"ring", "plan"},
+	"daemon": {"ring", "plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/safetensors", "internal/sealed",
 		"internal/lane", "internal/localsocket", "internal/wire", "internal/config", "internal/version", "kernels", "api"},
-	"cmd/securenetsd": {"internal/ring", "internal/plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/safetensors", "internal/sealed",
+	"cmd/securenetsd": {"ring", "plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/safetensors", "internal/sealed",
 		"internal/lane", "internal/localsocket", "internal/wire", "internal/config", "internal/version", "kernels", "api", "daemon"},
 	// What benches share reaches none of them.
 	"cmd/securenets/internal/bench/measure": {"internal/version"},
-	"cmd/securenets/internal/bench/layer":   {"internal/ring", "internal/plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/parallel", "verify", "transform"},
-	"cmd/securenets/internal/bench/traffic": {"internal/ring", "internal/plan", "internal/safetensors", "internal/sealed", "internal/lane", "internal/wire", "api"},
+	"cmd/securenets/internal/bench/layer":   {"ring", "plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/parallel", "verify", "transform"},
+	"cmd/securenets/internal/bench/traffic": {"ring", "plan", "internal/safetensors", "internal/sealed", "internal/lane", "internal/wire", "api"},
 }
 
 // confined: only packages below these reach the module or package of the key.
@@ -159,15 +159,15 @@ func testImportRules(t *testing.T, own []listed) {
 // The ring is the bottom: the standard library alone.
 func TestRingIsStandardLibraryOnly(t *testing.T) {
 	for _, p := range packages(t, "") {
-		if p.ImportPath != module+"internal/ring" {
+		if p.ImportPath != module+"ring" {
 			continue
 		}
 		for _, d := range p.Deps {
 			if first, _, _ := strings.Cut(d, "/"); strings.Contains(first, ".") && !strings.HasPrefix(d, "vendor/") {
-				t.Errorf("internal/ring reaches %s", d)
+				t.Errorf("ring reaches %s", d)
 			}
 		}
 		return
 	}
-	t.Fatal("no internal/ring")
+	t.Fatal("no ring")
 }

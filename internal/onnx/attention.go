@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"github.com/securenets/securenets/internal/graph"
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // What transformers have beside layers: products of two values, constants of more than a

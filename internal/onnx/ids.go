@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"github.com/securenets/securenets/internal/graph"
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // Inputs of integers, as of text: ids of tokens, whose rows are looked up in tables, and masks.

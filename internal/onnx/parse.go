@@ -8,7 +8,7 @@ import (
 	"slices"
 
 	"github.com/securenets/securenets/internal/graph"
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // Parse reads an ONNX model (the bytes of a .onnx file). Its errors wrap

@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/securenets/securenets/internal/graph"
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // Recurrent layers, and the states that they begin with.

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // ErrSize reports a size for a dimension that a model does not have, or that it cannot have.

@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"github.com/securenets/securenets/internal/graph"
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // phases is one axis of a transposed convolution of stride s as a convolution of stride 1: what

@@ -8,7 +8,7 @@ import (
 
 	"github.com/securenets/securenets/internal/cpuid"
 	"github.com/securenets/securenets/internal/fence"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/ring"
 )
 
 // TestKeepReadsNoMoreThanIsSpare: keepAVX2 reads at most spare bytes past a chunk.

@@ -14,7 +14,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/ring"
 )
 
 // Seed is a secret AES-256 key. It prints redacted.

@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"github.com/securenets/securenets/internal/cpuid/tiertest"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/ring"
 )
 
 func mustRing(t testing.TB, primes ...uint32) ring.Ring {

@@ -6,7 +6,7 @@ import (
 	"encoding/binary"
 	"sync"
 
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/ring"
 )
 
 // tier is one way to expand seeds. All give the same words.

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/securenets/securenets/internal/fence"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/ring"
 )
 
 // FuzzFill compares every tier with the generic one. The words are fenced on one side, and

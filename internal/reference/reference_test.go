@@ -11,8 +11,8 @@ import (
 	"github.com/securenets/securenets/internal/dataset"
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/onnx"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/models"
+	"github.com/securenets/securenets/plan"
 )
 
 // oracle computes one sample of a graph (NHWC) in float64, from the definitions.

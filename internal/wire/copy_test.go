@@ -10,8 +10,8 @@ import (
 
 	"google.golang.org/grpc/mem"
 
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/ring"
 )
 
 // TestCopiedWords: for every number of contiguous words, a word equal to M at any index is

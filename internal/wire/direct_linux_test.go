@@ -25,9 +25,9 @@ import (
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/internal/lane"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/tlstest"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/ring"
 )
 
 // listenUnix listens on a unix socket until the test ends, and returns its address.

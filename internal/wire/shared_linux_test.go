@@ -10,8 +10,8 @@ import (
 	"google.golang.org/grpc/mem"
 
 	"github.com/securenets/securenets/internal/lane"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/ring"
 )
 
 // twice returns two mappings of the same memory, as two processes would have.

@@ -19,8 +19,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/ring"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -10,8 +10,8 @@ import (
 
 	"google.golang.org/grpc/mem"
 
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/ring"
 )
 
 func randomWords(r ring.Ring, n int) []uint32 {

@@ -4,8 +4,8 @@ import (
 	"context"
 	"math/bits"
 
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // portable is the tier in plain Go. A scalar processor multiplies 64 bits as fast as 8, so

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // everyPrime returns the odd primes below 2^8: a ring's primes are among them.

@@ -14,10 +14,10 @@ import (
 
 	"gorgonia.org/cu"
 
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/kernels"
 	"github.com/securenets/securenets/kernels/cuda/internal/driver"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // Backend implements kernels.Backend and kernels.Lender.

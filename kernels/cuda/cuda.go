@@ -36,7 +36,7 @@ import (
 	"fmt"
 	"log/slog"
 
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // ErrUnavailable reports that there is no device to multiply on, and why.

@@ -17,12 +17,12 @@ import (
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/daemon"
 	"github.com/securenets/securenets/internal/config"
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/kernels/cpu"
 	"github.com/securenets/securenets/kernels/cuda/internal/fake"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // TestDaemon: whichever call of the driver fails, a daemon answers correctly or with a typed

@@ -12,9 +12,9 @@ import (
 
 	"gorgonia.org/cu"
 
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/kernels/cuda/internal/driver"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // Meter measures one device of a Backend, with operands in its memory. It has exclusive use of

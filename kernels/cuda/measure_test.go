@@ -5,9 +5,9 @@ package cuda
 import (
 	"testing"
 
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/kernels/cuda/internal/fake"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // TestMeter: every kind of product is measured, and all memory is freed.

@@ -10,10 +10,10 @@ import (
 	"gonum.org/v1/gonum/blas"
 	"gorgonia.org/cu"
 
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/kernels"
 	"github.com/securenets/securenets/kernels/cuda/internal/driver"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // path is a way to compute products.

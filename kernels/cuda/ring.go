@@ -3,7 +3,7 @@
 package cuda
 
 import (
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/ring"
 )
 
 // magic is the bit pattern of 1.5·2^23 in float32, which holds an integer in its low bits: see

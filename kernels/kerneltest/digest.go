@@ -9,9 +9,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/kernels"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // WantDigest is what Digest returns, in hexadecimal, for every right backend.

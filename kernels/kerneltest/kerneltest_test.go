@@ -14,10 +14,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/kernels"
 	"github.com/securenets/securenets/kernels/kerneltest"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 var faultName = flag.String("fault", "", "the `name` of a fault for TestBig's backend")

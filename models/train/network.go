@@ -5,7 +5,7 @@ import (
 	"math/rand/v2"
 
 	"github.com/securenets/securenets/internal/graph"
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // network is one of the paper's networks and how it is trained.

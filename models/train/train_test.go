@@ -13,8 +13,8 @@ import (
 
 	"github.com/securenets/securenets/internal/dataset"
 	"github.com/securenets/securenets/internal/graph"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/reference"
+	"github.com/securenets/securenets/plan"
 )
 
 // blobs returns n images of 6 x 6: a random one a class, plus noise.

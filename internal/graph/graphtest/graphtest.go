@@ -9,7 +9,7 @@ import (
 	"slices"
 
 	"github.com/securenets/securenets/internal/graph"
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // A sample is one tensor, addressed as at(y, x, c).

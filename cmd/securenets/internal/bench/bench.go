@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // A shape is a product of a linear operator with a batch of n samples.

@@ -15,10 +15,10 @@ import (
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/layer"
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/onnx"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/kernels/cpu"
 	"github.com/securenets/securenets/kernels/roofline"
 	"github.com/securenets/securenets/models"
+	"github.com/securenets/securenets/plan"
 	"github.com/securenets/securenets/transform"
 	"github.com/securenets/securenets/verify"
 )

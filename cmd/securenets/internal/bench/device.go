@@ -11,10 +11,10 @@ import (
 
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/version"
 	"github.com/securenets/securenets/kernels/cuda"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // DeviceResult are the figures of products on a CUDA device.

@@ -9,8 +9,8 @@ import (
 
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/benchtest"
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/kernels/cuda"
+	"github.com/securenets/securenets/plan"
 )
 
 // TestDevice measures a fake device.

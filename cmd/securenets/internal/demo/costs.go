@@ -13,10 +13,10 @@ import (
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/dataset"
 	"github.com/securenets/securenets/internal/graph"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/reference"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/kernels/cpu"
+	"github.com/securenets/securenets/plan"
 )
 
 // Costs runs batches of a network on daemons of its own, for what they cost the host

@@ -18,9 +18,9 @@ import (
 	"github.com/securenets/securenets/internal/dataset"
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/onnx"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/kernels/cpu"
 	"github.com/securenets/securenets/models"
+	"github.com/securenets/securenets/plan"
 	"github.com/securenets/securenets/transform"
 )
 

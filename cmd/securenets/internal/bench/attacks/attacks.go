@@ -15,8 +15,8 @@ import (
 	"github.com/securenets/securenets/internal/attack"
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/onnx"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/models"
+	"github.com/securenets/securenets/ring"
 	"github.com/securenets/securenets/transform"
 )
 

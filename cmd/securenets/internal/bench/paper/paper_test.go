@@ -20,7 +20,7 @@ import (
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/cmd/securenets/internal/demo"
 	"github.com/securenets/securenets/internal/graph"
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 	"github.com/securenets/securenets/transform"
 )
 

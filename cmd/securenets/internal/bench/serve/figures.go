@@ -14,10 +14,10 @@ import (
 
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/traffic"
 	"github.com/securenets/securenets/cmd/securenets/internal/child"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/kernels/cpu"
+	"github.com/securenets/securenets/ring"
 )
 
 // Figures are what the daemon's process holds, by its own account for Prometheus.

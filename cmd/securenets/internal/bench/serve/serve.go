@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/kernels/cpu"
+	"github.com/securenets/securenets/plan"
 )
 
 // Options say how to load a daemon.

@@ -21,8 +21,8 @@ import (
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/benchtest"
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/traffic"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/wire"
+	"github.com/securenets/securenets/plan"
 )
 
 // TestSoak: a daemon under load for a while keeps what a long load asks of it.

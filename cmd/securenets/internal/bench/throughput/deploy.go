@@ -11,10 +11,10 @@ import (
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/onnx"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/models"
+	"github.com/securenets/securenets/plan"
 	"github.com/securenets/securenets/transform"
 )
 

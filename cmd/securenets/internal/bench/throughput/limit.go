@@ -11,11 +11,11 @@ import (
 
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/traffic"
-	"github.com/securenets/securenets/internal/plan"
-	"github.com/securenets/securenets/internal/ring"
 	"github.com/securenets/securenets/kernels/cpu"
 	"github.com/securenets/securenets/kernels/cuda"
 	"github.com/securenets/securenets/kernels/roofline"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/ring"
 )
 
 // referenceOp and referenceRows are the small product that tells whether the machine

@@ -20,9 +20,9 @@ import (
 	"github.com/securenets/securenets/cmd/securenets/internal/child"
 	"github.com/securenets/securenets/cmd/securenets/internal/cputime"
 	"github.com/securenets/securenets/hostclient"
-	"github.com/securenets/securenets/internal/plan"
 	"github.com/securenets/securenets/kernels/cpu"
 	"github.com/securenets/securenets/kernels/cuda"
+	"github.com/securenets/securenets/plan"
 )
 
 // running is a bench of throughput under way.

@@ -5,7 +5,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/securenets/securenets/internal/plan"
+	"github.com/securenets/securenets/plan"
 )
 
 // TestPatch compares Patch with its formula, element by element.

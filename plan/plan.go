@@ -17,7 +17,7 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/ring"
 )
 
 // Limits on what a plan from outside may ask for. Every product of sizes in a

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/securenets/securenets/internal/ring"
+	"github.com/securenets/securenets/ring"
 )
 
 // numbered returns a matrix whose element (i, j) is 100·i + j.
