@@ -248,7 +248,7 @@ func FuzzIntegers(f *testing.F) {
 	in := textInputs()[0]
 	f.Fuzz(func(t *testing.T, text string) {
 		var number json.Number
-		if strings.HasPrefix(text, `"`) || json.Unmarshal([]byte(text), &number) != nil {
+		if strings.HasPrefix(strings.TrimSpace(text), `"`) || json.Unmarshal([]byte(text), &number) != nil {
 			return
 		}
 		v, err := strconv.ParseInt(number.String(), 10, 64)
