@@ -21,9 +21,9 @@ import (
 	sd "github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/securenets/securenets/daemon/batch"
+	"github.com/securenets/securenets/daemon/config"
 	"github.com/securenets/securenets/daemon/metrics"
 	"github.com/securenets/securenets/daemon/model"
-	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/kernels"
@@ -127,8 +127,8 @@ func (s *service) logTotals() {
 
 // parallel returns how many products to compute at a time.
 func parallel(cfg config.Config, backend kernels.Backend) int {
-	if p, ok := backend.(interface{ Parallel() int }); ok {
-		return p.Parallel()
+	if c, ok := backend.(kernels.Concurrent); ok {
+		return c.Parallel()
 	}
 	if cfg.Threads > 0 {
 		return cfg.Threads

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/securenets/securenets/daemon"
-	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/daemon/config"
 	"github.com/securenets/securenets/internal/tlstest"
 	"github.com/securenets/securenets/internal/wire"
 )

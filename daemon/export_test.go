@@ -5,7 +5,7 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/daemon/config"
 	"github.com/securenets/securenets/plan"
 	"github.com/securenets/securenets/ring"
 )

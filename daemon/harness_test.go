@@ -24,7 +24,7 @@ import (
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/daemon"
-	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/daemon/config"
 	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/prg"
 	"github.com/securenets/securenets/internal/sealed"

@@ -24,7 +24,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
-	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/daemon/config"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/plan"

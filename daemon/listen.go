@@ -14,9 +14,9 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/securenets/securenets/daemon/batch"
+	"github.com/securenets/securenets/daemon/config"
 	"github.com/securenets/securenets/daemon/metrics"
 	"github.com/securenets/securenets/daemon/model"
-	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/localsocket"
 	"github.com/securenets/securenets/internal/wire"

@@ -13,7 +13,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
-	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/daemon/config"
 	"github.com/securenets/securenets/internal/localsocket"
 	"github.com/securenets/securenets/kernels"
 )

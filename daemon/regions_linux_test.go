@@ -14,8 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/securenets/securenets/daemon/config"
 	"github.com/securenets/securenets/daemon/metrics"
-	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/wire"
 )

@@ -18,9 +18,9 @@ import (
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/daemon/batch"
+	"github.com/securenets/securenets/daemon/config"
 	"github.com/securenets/securenets/daemon/metrics"
 	"github.com/securenets/securenets/daemon/model"
-	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/version"
 	"github.com/securenets/securenets/internal/wire"

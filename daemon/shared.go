@@ -3,8 +3,8 @@ package daemon
 import (
 	"log/slog"
 
+	"github.com/securenets/securenets/daemon/config"
 	"github.com/securenets/securenets/daemon/metrics"
-	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/wire"
 )

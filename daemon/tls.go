@@ -9,8 +9,8 @@ import (
 	"os"
 	"slices"
 
+	"github.com/securenets/securenets/daemon/config"
 	"github.com/securenets/securenets/daemon/model"
-	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/wire"
 )
 

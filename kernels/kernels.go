@@ -51,6 +51,13 @@ type Lender interface {
 	Reclaim(words []uint32) bool
 }
 
+// A Concurrent is a Backend that needs a certain number of products at a time to be busy.
+// Others are given as many as the configuration has threads.
+type Concurrent interface {
+	// Parallel returns that number, at least 1.
+	Parallel() int
+}
+
 // Sized is a plan.Product that reports the memory it holds. Products of a Base are Sized.
 type Sized interface {
 	// Bytes returns the bytes that the backend's Stats counts for this product. They

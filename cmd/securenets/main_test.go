@@ -31,9 +31,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/demo"
+	"github.com/securenets/securenets/daemon/config"
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/adversary"
-	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/onnx"
 	"github.com/securenets/securenets/internal/tlstest"

@@ -6,7 +6,7 @@ import (
 	"log/slog"
 	"runtime"
 
-	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/daemon/config"
 	"github.com/securenets/securenets/kernels"
 	"github.com/securenets/securenets/kernels/cpu"
 	"github.com/securenets/securenets/kernels/cuda"
@@ -57,7 +57,7 @@ type withProcessor struct {
 	streams   int // of each device
 }
 
-// Parallel is how many products keep the devices busy.
+// Parallel implements kernels.Concurrent.
 func (b withProcessor) Parallel() int {
 	n := 0
 	for _, d := range b.Devices() {

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/daemon/config"
 	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/wire"
 )

@@ -15,9 +15,9 @@ import (
 	"time"
 
 	"github.com/securenets/securenets/daemon"
+	"github.com/securenets/securenets/daemon/config"
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/adversary"
-	"github.com/securenets/securenets/internal/config"
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/onnx"
 	"github.com/securenets/securenets/internal/sealed"

@@ -7,7 +7,7 @@ import (
 	"reflect"
 	"testing"
 
-	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/daemon/config"
 )
 
 // FuzzParse: whatever the text, there is a valid configuration or an error that

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/securenets/securenets/internal/config"
+	"github.com/securenets/securenets/daemon/config"
 )
 
 // TestCommitted: the committed file states every default.
