@@ -19,7 +19,8 @@ type Description struct {
 	Providers [][]string          `json:"providers,omitempty"` // by role; left out where none has one for good
 	Input     [3]int              `json:"input"`               // C, H, W; of all inputs one after the other, where there are several
 	Inputs    []InputDescription  `json:"inputs,omitempty"`    // of several, or of one of integers; else left out
-	Output    int                 `json:"output"`
+	Output    int                 `json:"output"`              // elements, of all outputs
+	Outputs   []OutputDescription `json:"outputs,omitempty"`   // of several; else left out
 	Layers    []LayerDescription  `json:"layers"`
 	// Placement sums up the costs of all layers; nil where they were not measured.
 	Placement *Placement `json:"placement,omitempty"`
@@ -44,6 +45,29 @@ func describeInputs(g *graph.Graph) (inputs []InputDescription) {
 		inputs = append(inputs, d)
 	}
 	return inputs
+}
+
+// OutputDescription describes one of a network's outputs.
+type OutputDescription struct {
+	Name  string `json:"name"`
+	Shape []int  `json:"shape"` // of a sample, as the model has it; empty for a single number
+}
+
+// Elements returns how many a sample has.
+func (o OutputDescription) Elements() int {
+	n := 1
+	for _, d := range o.Shape {
+		n *= d
+	}
+	return n
+}
+
+// describeOutputs returns what the outputs of a graph are, if there are several.
+func describeOutputs(g *graph.Graph) (outputs []OutputDescription) {
+	for _, r := range g.Results {
+		outputs = append(outputs, OutputDescription{r.Name, append([]int{}, r.Dims...)})
+	}
+	return outputs
 }
 
 // Placement is what the linear layers of a network cost the host per sample, as sealing
@@ -85,6 +109,7 @@ func (s *Secret) Describe() Description {
 		Input:     [3]int{in.C, in.H, in.W},
 		Output:    out.Len(),
 		Inputs:    describeInputs(s.net.Graph),
+		Outputs:   describeOutputs(s.net.Graph),
 	}
 	for _, digest := range s.digests {
 		d.Digests = append(d.Digests, digest.String())

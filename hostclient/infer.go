@@ -47,8 +47,8 @@ func checkOutputs(y []float32, n int) error {
 
 // Infer runs n samples through the network. x holds them one after the other, in the
 // order of the model's ONNX input (C, H, W), and each sample's inputs one after the other where
-// the model has several (Description.Inputs). The result has the network's outputs in that
-// order. On any error nothing of the batch is returned, and the pads that it took are
+// the model has several (Description.Inputs). The result has each sample's output in that order,
+// or its outputs one after the other (Description.Outputs). On any error nothing of the batch is returned, and the pads that it took are
 // gone. It takes the pads of the whole batch before anything is sent, and none if ctx has
 // ended by then.
 func (ss *Session) Infer(ctx context.Context, x []float32, n int) ([]float32, error) {

@@ -19,12 +19,21 @@ type ModelFile struct{ file *onnx.File }
 // OpenModel opens a model's file, which must stay as it is until Close. It refuses what
 // Seal refuses of a model, but for weights that are not finite, which shows as they are
 // read.
-func OpenModel(path string) (*ModelFile, error) { return OpenModelSized(path, nil) }
+func OpenModel(path string) (*ModelFile, error) { return OpenModelWith(path, ModelOptions{}) }
 
-// OpenModelSized is OpenModel of a model whose inputs have dimensions without a size, such as a
-// sequence length, beside the batch. Sizes fix them, by the names that the model has for them.
-func OpenModelSized(path string, sizes map[string]int) (*ModelFile, error) {
-	f, err := onnx.OpenSized(path, sizes)
+// ModelOptions say how a model is read.
+type ModelOptions struct {
+	// Sizes fix dimensions of inputs, other than the batch, for which the model has a name and no
+	// size, such as a sequence length.
+	Sizes map[string]int
+	// Outputs names those of the model's outputs that are wanted; nil for all of floats. What no
+	// other output depends on is left out.
+	Outputs []string
+}
+
+// OpenModelWith is OpenModel as options say.
+func OpenModelWith(path string, o ModelOptions) (*ModelFile, error) {
+	f, err := onnx.OpenWith(path, onnx.Options{Sizes: o.Sizes, Outputs: o.Outputs})
 	if err != nil {
 		return nil, fmt.Errorf("hostclient: %w", err)
 	}

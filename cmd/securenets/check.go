@@ -57,7 +57,7 @@ With --place auto it measures what "seal" would with that flag, for a cloud reac
 		Args: cobra.ExactArgs(1),
 	}
 	choose := sealFlags(cmd)
-	sizes := sizesFlag(cmd)
+	read := modelFlags(cmd)
 	data := cmd.Flags().String("data", "", "`file` of samples (npy, npz, IDX, CIFAR-10, PNG)")
 	labels := cmd.Flags().String("labels", "", "`file` of their labels (IDX, CIFAR-10)")
 	samples := cmd.Flags().Int("samples", 256, "the most samples to run")
@@ -76,7 +76,7 @@ With --place auto it measures what "seal" would with that flag, for a cloud reac
 		}
 		w := cmd.OutOrStdout()
 		result := checked{Model: args[0]}
-		model, err := openModel(args[0], *sizes)
+		model, err := openModel(args[0], read)
 		var unsupported *onnx.UnsupportedError
 		if errors.As(err, &unsupported) && *asJSON {
 			result.Unsupported = unsupported.Ops
@@ -100,10 +100,13 @@ With --place auto it measures what "seal" would with that flag, for a cloud reac
 		}
 		result.Description = &d
 		if *data != "" {
+			if len(d.Outputs) > 0 {
+				return usagef("check: --data compares one output, and %s has %s: choose by --output", args[0], outputNames(d))
+			}
 			bar := newProgress(cmd)
 			defer bar.clear()
 			bar.step("samples", 0, 0)
-			if result.comparison, err = compare(cmd.Context(), model, args[0], *sizes, o, takenBy(d), *data, *labels, *samples); err != nil {
+			if result.comparison, err = compare(cmd.Context(), model, args[0], onnx.Options{Sizes: read.Sizes, Outputs: read.Outputs}, o, takenBy(d), *data, *labels, *samples); err != nil {
 				return err
 			}
 			bar.clear()
@@ -136,7 +139,7 @@ func (c *comparison) print(w io.Writer) {
 }
 
 // compare runs the first samples of a file, at most n, in float32 and quantised.
-func compare(ctx context.Context, model *hostclient.ModelFile, path string, sizes onnx.Sizes, o hostclient.SealOptions, takes taken, data, labels string, n int) (*comparison, error) {
+func compare(ctx context.Context, model *hostclient.ModelFile, path string, read onnx.Options, o hostclient.SealOptions, takes taken, data, labels string, n int) (*comparison, error) {
 	images, err := readSamples(data, takes)
 	if err != nil {
 		return nil, err
@@ -165,7 +168,7 @@ func compare(ctx context.Context, model *hostclient.ModelFile, path string, size
 	if err != nil {
 		return nil, err
 	}
-	float, err := inFloat(ctx, held, sizes, x, n)
+	float, err := inFloat(ctx, held, read, x, n)
 	if err != nil {
 		return nil, err
 	}
@@ -193,8 +196,8 @@ func compare(ctx context.Context, model *hostclient.ModelFile, path string, size
 
 // inFloat runs n samples in C, H, W order in float32. The order of the results
 // counts where they are no vector: they come in C, H, W order, too.
-func inFloat(ctx context.Context, model []byte, sizes onnx.Sizes, x []float32, n int) ([]float32, error) {
-	g, err := onnx.ParseSized(model, sizes)
+func inFloat(ctx context.Context, model []byte, read onnx.Options, x []float32, n int) ([]float32, error) {
+	g, err := onnx.ParseWith(model, read)
 	if err != nil {
 		return nil, err
 	}

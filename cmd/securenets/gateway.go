@@ -71,7 +71,7 @@ and the log records.`,
 			defer func() { err = errors.Join(err, s.Close()) }()
 			defer warnDiscarded(cmd, s.Session)()
 			d := s.secret.Describe()
-			models = append(models, gateway.Model{Name: name, Inputs: gateway.InputsOf(d), Output: d.Output, Infer: s.Infer, Ready: s.ready})
+			models = append(models, gateway.Model{Name: name, Inputs: gateway.InputsOf(d), Outputs: gateway.OutputsOf(d), Infer: s.Infer, Ready: s.ready})
 			fmt.Fprintf(t, "model\t%s\n", name)
 		}
 		g := gateway.New(gateway.Options{

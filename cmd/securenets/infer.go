@@ -21,11 +21,11 @@ func newInfer(endpoint string) *cobra.Command {
 		Short: "Run samples through a sealed network, every product checked",
 		Long: `Infer reads samples from files (npy, IDX, CIFAR-10, PNG) and writes one line of JSON for
 each sample: the file, the sample's index in it, the class with the highest score, and
-all scores.
+all scores. Of a network with several outputs it writes the elements of each, by name.
 
 A network of text takes integers: ids of tokens, as an npy file, or, if it has several
 inputs, an npz file with an array for each by its name, as numpy.savez(FILE, **tokens)
-writes what a tokeniser returns. "inspect" shows the inputs.
+writes what a tokeniser returns. "inspect" shows inputs and outputs.
 
 If a cloud answers wrongly, infer ends with exit status 3 and writes nothing of that batch.
 With --retries it asks again first, and if that succeeds only reports the wrong answer on
@@ -47,11 +47,13 @@ standard error. If "seal --place auto" kept every layer, no cloud is asked.`,
 		defer warnDiscarded(cmd, session.Session)()
 		bar := newProgress(cmd)
 		defer bar.clear()
+		d := session.secret.Describe()
 		in := inference{
 			ctx:     cmd.Context(),
 			session: session.Session,
 			out:     json.NewEncoder(cmd.OutOrStdout()),
-			takes:   takenBy(session.secret.Describe()),
+			takes:   takenBy(d),
+			gives:   d.Outputs,
 			size:    *batch,
 			bar:     bar,
 		}
@@ -98,20 +100,32 @@ type inference struct {
 	session *hostclient.Session
 	out     *json.Encoder
 	takes   taken
-	size    int // samples a batch
+	gives   []hostclient.OutputDescription // if there are several
+	size    int                            // samples a batch
 	bar     *progress
 
-	batch []prediction // without their scores
-	x     []float32    // of the batch
-	done  int64        // samples
+	batch []sample
+	x     []float32 // of the batch
+	done  int64     // samples
 }
 
-// prediction is what is written of one sample.
+// sample is what is written of any.
+type sample struct {
+	Index int    `json:"index"` // in the file
+	File  string `json:"file"`
+}
+
+// prediction is what is written of a sample of a network with one output.
 type prediction struct {
-	Index  int       `json:"index"` // in the file
-	File   string    `json:"file"`
+	sample
 	Class  int       `json:"class"` // of the highest score
 	Scores []float32 `json:"scores"`
+}
+
+// outputs is what is written of a sample of a network with several.
+type outputs struct {
+	sample
+	Outputs map[string][]float32 `json:"outputs"` // by name, each in the model's order
 }
 
 // add reads a file, and runs what fills a batch.
@@ -121,7 +135,7 @@ func (in *inference) add(file string) error {
 		return err
 	}
 	for i := range images.N {
-		in.batch = append(in.batch, prediction{Index: i, File: file})
+		in.batch = append(in.batch, sample{Index: i, File: file})
 		in.x = append(in.x, images.Range(i, i+1)...)
 		if len(in.batch) == in.size {
 			if err := in.flush(); err != nil {
@@ -143,10 +157,8 @@ func (in *inference) flush() error {
 		return err
 	}
 	in.bar.clear()
-	for i, p := range in.batch {
-		p.Scores = y[i*len(y)/n : (i+1)*len(y)/n]
-		p.Class = slices.Index(p.Scores, slices.Max(p.Scores))
-		if err := in.out.Encode(p); err != nil {
+	for i, s := range in.batch {
+		if err := in.write(s, y[i*len(y)/n:(i+1)*len(y)/n]); err != nil {
 			return err
 		}
 	}
@@ -154,6 +166,19 @@ func (in *inference) flush() error {
 	in.bar.step("samples", in.done, 0)
 	in.batch, in.x = in.batch[:0], in.x[:0]
 	return nil
+}
+
+// write writes what the network gives of a sample.
+func (in *inference) write(s sample, y []float32) error {
+	if len(in.gives) == 0 {
+		return in.out.Encode(prediction{s, slices.Index(y, slices.Max(y)), y})
+	}
+	all := outputs{s, map[string][]float32{}}
+	for _, out := range in.gives {
+		n := out.Elements()
+		all.Outputs[out.Name], y = y[:n], y[n:]
+	}
+	return in.out.Encode(all)
 }
 
 // taken is what a network takes.

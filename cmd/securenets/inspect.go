@@ -88,8 +88,28 @@ func printLayers(w io.Writer, d hostclient.Description) {
 		sum.WordsUp += l.WordsUp
 		sum.WordsDown += l.WordsDown
 	}
+	for _, out := range d.Outputs {
+		fmt.Fprintf(t, "output %s\t%s\t\t\t\t\t\t\n", out.Name, dimensions(out.Shape))
+	}
 	fmt.Fprintf(t, "a sample\t\t\t\t%s\t%s\t%s\t\n", render.Count(sum.MulAdds), render.Count(sum.WordsUp*wordBytes), render.Count(sum.WordsDown*wordBytes))
 	t.Flush()
+}
+
+// dimensions writes the extents of a tensor.
+func dimensions(shape []int) string {
+	if len(shape) == 0 {
+		return "1"
+	}
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint(shape), " ", "x"), "[]")
+}
+
+// outputNames lists a network's outputs.
+func outputNames(d hostclient.Description) string {
+	var names []string
+	for _, out := range d.Outputs {
+		names = append(names, out.Name)
+	}
+	return strings.Join(names, ", ")
 }
 
 // links says what each is.

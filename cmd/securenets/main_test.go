@@ -484,11 +484,11 @@ func TestFloatEnds(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	x := make([]float32, 28*28)
-	if y, err := inFloat(ctx, model, nil, x, 1); err != nil || len(y) != 10 {
+	if y, err := inFloat(ctx, model, onnx.Options{}, x, 1); err != nil || len(y) != 10 {
 		t.Errorf("%d scores, %v", len(y), err)
 	}
 	cancel()
-	if _, err := inFloat(ctx, model, nil, x, 1); !errors.Is(err, context.Canceled) {
+	if _, err := inFloat(ctx, model, onnx.Options{}, x, 1); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }

@@ -39,7 +39,7 @@ a daemon on the same machine accepts it by default; TLS costs most.`,
 	}
 	out := cmd.Flags().StringP("out", "o", "", "`folder` to write")
 	choose := sealFlags(cmd)
-	sizes := sizesFlag(cmd)
+	read := modelFlags(cmd)
 	calibrate := cmd.Flags().String("calibrate", "", "`file` of samples (npy, npz, IDX, CIFAR-10, PNG) to choose each layer's bits from")
 	keys := cmd.Flags().StringArrayP("recipient", "r", nil, "age public `key` that can open the secret (repeatable)")
 	identity := identityFlag(cmd)
@@ -55,7 +55,7 @@ a daemon on the same machine accepts it by default; TLS costs most.`,
 		if err := hostclient.Vacant(*out); err != nil {
 			return err
 		}
-		model, err := openModel(args[0], *sizes)
+		model, err := openModel(args[0], read)
 		if err != nil {
 			return err
 		}
@@ -97,14 +97,17 @@ type sealedRole struct {
 	Bytes  int64  `json:"bytes"`
 }
 
-// sizesFlag gives cmd --size.
-func sizesFlag(cmd *cobra.Command) *map[string]int {
-	return cmd.Flags().StringToInt("size", nil, "size of a dimension that the model names and has none for, such as a sequence length, as `NAME=N` (repeatable)")
+// modelFlags gives cmd flags for how a model is read.
+func modelFlags(cmd *cobra.Command) *hostclient.ModelOptions {
+	o := new(hostclient.ModelOptions)
+	cmd.Flags().StringToIntVar(&o.Sizes, "size", nil, "size of a dimension that the model names and has none for, such as a sequence length, as `NAME=N` (repeatable)")
+	cmd.Flags().StringArrayVar(&o.Outputs, "output", nil, "`name` of an output that is wanted; without it, all of floats are (repeatable)")
+	return o
 }
 
 // openModel opens a model's file, whose errors name it once.
-func openModel(path string, sizes map[string]int) (*hostclient.ModelFile, error) {
-	m, err := hostclient.OpenModelSized(path, sizes)
+func openModel(path string, o *hostclient.ModelOptions) (*hostclient.ModelFile, error) {
+	m, err := hostclient.OpenModelWith(path, *o)
 	var at *fs.PathError
 	if err != nil && !errors.As(err, &at) {
 		err = fmt.Errorf("%s: %w", path, err)

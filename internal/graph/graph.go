@@ -73,6 +73,8 @@ type Graph struct {
 	Parts  []Part
 	Nodes  []Node
 	Output Value
+	// Results are the outputs of which Output, a vector, holds the elements, if there are several.
+	Results []Result
 }
 
 // Op is an operator. It is a Linear or an Elementary.
@@ -194,6 +196,9 @@ func (g *Graph) Shapes() ([]Shape, error) {
 		if !r {
 			return nil, fmt.Errorf("%w: nothing reads value %d", ErrInvalid, v)
 		}
+	}
+	if err := g.checkResults(shapes[g.Output]); err != nil {
+		return nil, err
 	}
 	return shapes, nil
 }

@@ -129,7 +129,7 @@ func throughMoves(g *Graph) *Graph {
 		return g
 	}
 	readers := g.readers()
-	out := &Graph{Input: g.Input, Parts: g.Parts}
+	out := &Graph{Input: g.Input, Parts: g.Parts, Results: g.Results}
 	to := make([]Value, len(g.Nodes)+1) // from a value of g to out's
 	uses := []int{readers[0]}           // readers of out's values
 	for i, n := range g.Nodes {

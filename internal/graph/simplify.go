@@ -20,6 +20,8 @@ import (
 // An ElementAffine that gives all positions the same is an Affine, and one that follows
 // another of its extent joins it.
 //
+// A Reshape that reads a Reshape reads what that reads, and goes where it then does nothing.
+//
 // A Pad with zeros around a map goes into the padding of a convolution that reads it.
 // A MaxPool that alone reads a ReLU or Clip goes before it: these keep the order of
 // values, so that results are the same, of fewer of them. A Slice of rows and columns that alone
@@ -29,12 +31,48 @@ import (
 // g must be valid but for values that nothing reads, and is left as it is.
 func Simplify(g *Graph) *Graph {
 	// First among themselves, so that each linear operator is changed once.
-	return slicesFirst(poolFirst(throughMoves(fold(fold(alikeEverywhere(padInto(g)), combine), absorb))))
+	return slicesFirst(poolFirst(throughMoves(fold(fold(alikeEverywhere(padInto(reshapeOnce(g))), combine), absorb))))
+}
+
+// reshapeOnce returns g with one Reshape at most between other operators.
+func reshapeOnce(g *Graph) *Graph {
+	if !slices.ContainsFunc(g.Nodes, isReshape) {
+		return g
+	}
+	out := &Graph{Input: g.Input, Parts: g.Parts, Nodes: make([]Node, 0, len(g.Nodes)), Results: g.Results}
+	shapes := []Shape{g.Input}             // of out's values
+	to := make([]Value, 1, len(g.Nodes)+1) // from a value of g to out's
+	for i, n := range g.Nodes {
+		in, inputs := make([]Shape, len(n.Inputs)), make([]Value, len(n.Inputs))
+		for k, v := range n.Inputs {
+			inputs[k] = to[v]
+			in[k] = shapes[to[v]]
+		}
+		shape, _ := n.Op.OutShape(in...) // which is valid
+		if isReshape(n) {
+			for inputs[0] > 0 && isReshape(out.Nodes[inputs[0]-1]) {
+				inputs[0] = out.Nodes[inputs[0]-1].Inputs[0]
+			}
+			if v := inputs[0]; shapes[v] == shape && (v > 0 || Value(i+1) != g.Output) {
+				to = append(to, v)
+				continue
+			}
+		}
+		out.Nodes = append(out.Nodes, Node{n.Op, inputs})
+		shapes, to = append(shapes, shape), append(to, Value(len(out.Nodes)))
+	}
+	out.Output = to[g.Output]
+	return out
+}
+
+func isReshape(n Node) bool {
+	_, ok := n.Op.(Reshape)
+	return ok
 }
 
 // padInto returns g with convolutions that do the padding that a Pad before them does.
 func padInto(g *Graph) *Graph {
-	out := &Graph{g.Input, g.Parts, slices.Clone(g.Nodes), g.Output}
+	out := &Graph{g.Input, g.Parts, slices.Clone(g.Nodes), g.Output, g.Results}
 	for i, n := range out.Nodes {
 		c, ok := n.Op.(*Conv2D)
 		for ok && n.Inputs[0] > 0 {
@@ -157,7 +195,7 @@ type join func(op Op, a *Affine) (Op, *Affine)
 // fold prunes g, and joins operators and the Affines behind them.
 func fold(g *Graph, j join) *Graph {
 	readers := g.readers()
-	out := &Graph{Input: g.Input, Parts: g.Parts}
+	out := &Graph{Input: g.Input, Parts: g.Parts, Results: g.Results}
 	to := make([]Value, len(g.Nodes)+1) // from a value of g to out's
 	for i, n := range g.Nodes {
 		if readers[i+1] == 0 {

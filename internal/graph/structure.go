@@ -10,10 +10,11 @@ import (
 // A structure is a graph without the weights of its linear operators and the tables of
 // embeddings, as JSON.
 type structure struct {
-	Input  Shape
-	Parts  []Part `json:",omitempty"`
-	Nodes  []structureNode
-	Output Value
+	Input   Shape
+	Parts   []Part `json:",omitempty"`
+	Nodes   []structureNode
+	Output  Value
+	Results []Result `json:",omitempty"`
 }
 
 type structureNode struct {
@@ -120,7 +121,7 @@ func encodeStructure(g *Graph, c *constants) ([]byte, error) {
 	if _, err := g.Shapes(); err != nil {
 		return nil, err
 	}
-	s := structure{Input: g.Input, Parts: g.Parts, Nodes: make([]structureNode, len(g.Nodes)), Output: g.Output}
+	s := structure{Input: g.Input, Parts: g.Parts, Nodes: make([]structureNode, len(g.Nodes)), Output: g.Output, Results: g.Results}
 	for i, n := range g.Nodes {
 		name := n.Op.Name()
 		affine, ok := n.Op.(*ElementAffine)
@@ -155,7 +156,7 @@ func DecodeShared(b []byte, shared [][]float32) (*Graph, error) {
 	if err := unmarshal(b, &s); err != nil {
 		return nil, err
 	}
-	g := &Graph{Input: s.Input, Parts: s.Parts, Nodes: make([]Node, len(s.Nodes)), Output: s.Output}
+	g := &Graph{Input: s.Input, Parts: s.Parts, Nodes: make([]Node, len(s.Nodes)), Output: s.Output, Results: s.Results}
 	for i, n := range s.Nodes {
 		decode := decoders[n.Op]
 		if n.Op == (*ElementAffine)(nil).Name() {

@@ -37,15 +37,15 @@ func (f *File) Close() error { return f.files.close() }
 // Open is ParseStored of a model's file. Tensors that it keeps in other files, as
 // exporters write large models and PyTorch all, are read from there. Those must be
 // regular files in the model's folder or below, links out of it not followed.
-func Open(path string) (*File, error) { return OpenSized(path, nil) }
+func Open(path string) (*File, error) { return OpenWith(path, Options{}) }
 
-// OpenSized is Open with dimensions of inputs fixed.
-func OpenSized(path string, sizes Sizes) (*File, error) {
+// OpenWith is Open as options say.
+func OpenWith(path string, o Options) (*File, error) {
 	f, err := openFiles(path)
 	if err != nil {
 		return nil, err
 	}
-	g, err := f.parse(held, sizes)
+	g, err := f.parse(held, o)
 	if err != nil {
 		return nil, errors.Join(err, f.close())
 	}
@@ -151,7 +151,7 @@ func (f *files) close() error {
 }
 
 // parse reads the model. Tensors of more than most bytes stay in the files.
-func (f *files) parse(most int64, sizes Sizes) (*graph.Graph, error) {
+func (f *files) parse(most int64, options Options) (*graph.Graph, error) {
 	o, err := outlined(f, most)
 	if err != nil {
 		return nil, err
@@ -166,7 +166,7 @@ func (f *files) parse(most int64, sizes Sizes) (*graph.Graph, error) {
 			size += t.stored.size
 		}
 	}
-	return parse(m, int(size), sizes)
+	return parse(m, int(size), options)
 }
 
 // outline is a model without the data of large initializers.

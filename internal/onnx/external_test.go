@@ -152,7 +152,7 @@ func stored(b []byte, most int64) (*graph.Graph, error) {
 		model:  section{gobytes.NewReader(b), 0, int64(len(b))},
 		beside: func(string) (section, error) { return section{gobytes.NewReader(make([]byte, 48)), 0, 48}, nil },
 	}
-	return f.parse(most, nil)
+	return f.parse(most, Options{})
 }
 
 // Weights that are stored are those that Parse holds, in whatever order and type they
@@ -252,7 +252,7 @@ func TestOpenFails(t *testing.T) {
 			continue
 		}
 		file := &files{model: section{&failing{gobytes.NewReader(b), at, broken}, 0, int64(len(b))}}
-		g, err := file.parse(held, nil)
+		g, err := file.parse(held, Options{})
 		if err == nil {
 			err = graph.ReadWeights(dst, g.Nodes[0].Op.(graph.Linear))
 		}

@@ -21,7 +21,7 @@ const (
 
 // Marshal writes g as an ONNX model that Parse reads back to an equal graph, if
 // graph.Simplify finds nothing to do in g, and otherwise to what that makes of
-// it. Its batch is symbolic. The bytes are a function of the graph alone. Its
+// it; of several outputs, operators may come back in another order. Its batch is symbolic. The bytes are a function of the graph alone. Its
 // errors wrap graph.ErrInvalid, or are an *UnsupportedError.
 func Marshal(g *graph.Graph) ([]byte, error) {
 	if err := g.Validate(); err != nil {
@@ -31,16 +31,23 @@ func Marshal(g *graph.Graph) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{graph: g.Nodes, parts: g.Parts, values: []value{{"input", naturalRank(g.Input)}}, layers: inputLayers(g), cells: map[graph.Value]string{}}
+	w := &writer{prefix: prefixOf(g), graph: g.Nodes, parts: g.Parts, values: []value{{"input", naturalRank(g.Input)}}, layers: inputLayers(g), cells: map[graph.Value]string{}}
 	inputs := []message{valueInfoMessage(w.values[0], g.Input)}
 	if len(g.Parts) > 0 {
 		if inputs, err = w.partInputs(); err != nil {
 			return nil, err
 		}
 	}
+	var outputs []message
 	for i, n := range g.Nodes {
 		if w.layers[graph.Value(i+1)] != nil {
 			w.values = append(w.values, value{}) // written with the recurrence behind it
+			continue
+		}
+		if len(g.Results) > 0 && graph.Value(i+1) == g.Output {
+			if outputs, err = w.results(n, g.Results, shapes); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		name := fmt.Sprint(w.prefix, "v", i+1)
@@ -63,7 +70,12 @@ func Marshal(g *graph.Graph) ([]byte, error) {
 	for _, in := range inputs {
 		gr.bytes(11, in)
 	}
-	gr.bytes(12, valueInfoMessage(w.values[g.Output], shapes[g.Output]))
+	if outputs == nil {
+		outputs = []message{valueInfoMessage(w.values[g.Output], shapes[g.Output])}
+	}
+	for _, out := range outputs {
+		gr.bytes(12, out)
+	}
 
 	var opset message
 	opset.string(1, "")
@@ -105,17 +117,46 @@ type writer struct {
 	values              []value // of the graph, so far
 	graph               []graph.Node
 	parts               []graph.Part
-	prefix              string // of names, so that they are no part's
+	prefix              string // of names, so that they are no part's and no result's
 	layers              map[graph.Value]*graph.Node
 	cells               map[graph.Value]string
+}
+
+// prefixOf returns what no input or output of several begins with, or nothing where there are not
+// several.
+func prefixOf(g *graph.Graph) (prefix string) {
+	taken := func(name string) bool { return strings.HasPrefix(name, prefix) }
+	for slices.ContainsFunc(g.Parts, func(p graph.Part) bool { return taken(p.Name) }) ||
+		slices.ContainsFunc(g.Results, func(r graph.Result) bool { return taken(r.Name) }) {
+		prefix += "_"
+	}
+	return prefix
+}
+
+// results writes the outputs that the last node, n, is the Concat of.
+func (w *writer) results(n graph.Node, results []graph.Result, shapes []graph.Shape) ([]message, error) {
+	if n.Op != (graph.Concat{}) || len(n.Inputs) != len(results) {
+		return nil, &UnsupportedError{[]string{"several outputs that are not put together at the end"}}
+	}
+	var outputs []message
+	for i, r := range results {
+		v := n.Inputs[i]
+		if shapes[v].Len() != r.Len() {
+			return nil, &UnsupportedError{[]string{"several outputs that are not put together at the end"}}
+		}
+		dims := []int64{0} // the batch's
+		for _, d := range r.Dims {
+			dims = append(dims, int64(d))
+		}
+		w.emit("Reshape", []string{w.values[v].name, w.ints(fmt.Sprint(w.prefix, "shape", i), dims...)}, r.Name)
+		outputs = append(outputs, infoMessage(r.Name, dims[1:], typeFloat))
+	}
+	return outputs, nil
 }
 
 // partInputs returns the inputs that the parts are, which are vectors. Integers are read as floats,
 // and those of several parts as the Slices of what holds all.
 func (w *writer) partInputs() ([]message, error) {
-	for slices.ContainsFunc(w.parts, func(p graph.Part) bool { return strings.HasPrefix(p.Name, w.prefix) }) {
-		w.prefix += "_"
-	}
 	var inputs []message
 	for _, p := range w.parts {
 		if p.Shape != graph.Vector(p.Shape.C) {
@@ -566,10 +607,15 @@ func valueInfoMessage(v value, s graph.Shape) message {
 
 // typedInfoMessage is valueInfoMessage of elements of any type.
 func typedInfoMessage(name string, rank int, s graph.Shape, kind int) message {
+	return infoMessage(name, dimsOf(s, rank), kind)
+}
+
+// infoMessage is typedInfoMessage of a tensor of any dimensions after the batch.
+func infoMessage(name string, dims []int64, kind int) message {
 	var shape, batch message
 	batch.string(2, "N")
 	shape.bytes(1, batch)
-	for _, d := range dimsOf(s, rank) {
+	for _, d := range dims {
 		var dim message
 		dim.int(1, d)
 		shape.bytes(1, dim)

@@ -55,7 +55,7 @@ func floatsOf(b []byte) []float32 {
 func TestParseAgainstRuntime(t *testing.T) {
 	for _, v := range readVectors(t) {
 		t.Run(v.Name, func(t *testing.T) {
-			g, err := ParseSized(v.Model, v.Sizes)
+			g, err := ParseWith(v.Model, Options{Sizes: v.Sizes})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -127,7 +127,7 @@ func TestParseSimplifies(t *testing.T) {
 			"channel_mean", "sub", "square", "channel_mean", "affine", "sqrt", "div", "affine", "slice", "dense"},
 	}
 	for _, v := range readVectors(t) {
-		g, err := ParseSized(v.Model, v.Sizes)
+		g, err := ParseWith(v.Model, Options{Sizes: v.Sizes})
 		if err != nil || want[v.Name] == nil {
 			continue
 		}

@@ -1087,7 +1087,12 @@ func (p *parser) flatten(n *node) (operand, error) {
 	} else if x.split != nil {
 		x.split = s
 	}
-	return p.reshaped(n, x, []int64{int64(x.shape.Len())})
+	return p.flattened(x)
+}
+
+// flattened returns x, whose batch is first, as a vector.
+func (p *parser) flattened(x operand) (operand, error) {
+	return p.reshaped(nil, x, []int64{int64(x.shape.Len())})
 }
 
 func (p *parser) reshape(n *node) (operand, error) {

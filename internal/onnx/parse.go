@@ -14,15 +14,15 @@ import (
 // Parse reads an ONNX model (the bytes of a .onnx file). Its errors wrap
 // ErrFormat or ErrInvalid, or are an *UnsupportedError with all that is not
 // supported. The graph that it returns is valid and keeps no reference to b.
-func Parse(b []byte) (*graph.Graph, error) { return ParseSized(b, nil) }
+func Parse(b []byte) (*graph.Graph, error) { return ParseWith(b, Options{}) }
 
-// ParseSized is Parse with dimensions of inputs fixed.
-func ParseSized(b []byte, sizes Sizes) (*graph.Graph, error) {
+// ParseWith is Parse as options say.
+func ParseWith(b []byte, o Options) (*graph.Graph, error) {
 	m, err := decodeModel(b)
 	if err != nil {
 		return nil, err
 	}
-	g, err := parse(m, len(b), sizes)
+	g, err := parse(m, len(b), o)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +58,7 @@ func ParseStored(b []byte) (*graph.Graph, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parse(m, len(b), nil)
+	return parse(m, len(b), Options{})
 }
 
 // invalid returns an error of package graph as one of this package.
@@ -70,7 +70,7 @@ func invalid(err error) error {
 }
 
 // parse reads a model of size bytes. The weights of its linear operators stay stored.
-func parse(m *model, size int, sizes Sizes) (*graph.Graph, error) {
+func parse(m *model, size int, o Options) (*graph.Graph, error) {
 	p := &parser{
 		words:       size,
 		computed:    size + foldedFrom,
@@ -89,8 +89,7 @@ func parse(m *model, size int, sizes Sizes) (*graph.Graph, error) {
 	if err := p.readOpset(m.opsets); err != nil {
 		return nil, err
 	}
-	output, err := p.readInterface(m.graph, sizes)
-	if err != nil {
+	if err := p.readInterface(m.graph, o); err != nil {
 		return nil, err
 	}
 	for i := range m.graph.nodes {
@@ -98,9 +97,10 @@ func parse(m *model, size int, sizes Sizes) (*graph.Graph, error) {
 			return nil, fmt.Errorf("node %d (%s): %w", i, clean(m.graph.nodes[i].op), err)
 		}
 	}
-	out, ok := p.operands[output]
-	if !ok {
-		return nil, fmt.Errorf("%w: output %s", ErrUndefined, clean(output))
+	for _, v := range m.graph.outputs {
+		if _, ok := p.operands[v.name]; !ok {
+			return nil, fmt.Errorf("%w: output %s", ErrUndefined, clean(v.name))
+		}
 	}
 	if len(p.unsupported) > 0 {
 		e := new(UnsupportedError)
@@ -110,31 +110,9 @@ func parse(m *model, size int, sizes Sizes) (*graph.Graph, error) {
 		slices.Sort(e.Ops)
 		return nil, e
 	}
-	if !out.known {
-		return nil, fmt.Errorf("%w: output %s is constant", ErrInvalid, clean(output))
-	}
-	rank := out.rank()
-	out, ok, err = p.settled(out)
-	switch {
-	case err != nil:
-		return nil, err
-	case !ok && (rank > len(canonical) || rank < 2):
-		return nil, &UnsupportedError{[]string{fmt.Sprintf("output of rank %d", rank)}}
-	case !ok:
-		return nil, &UnsupportedError{[]string{"output across samples"}}
-	case out.truth != nil:
-		return nil, &UnsupportedError{[]string{"output of a comparison"}}
-	case out.whole:
-		return nil, &UnsupportedError{[]string{"output of integers"}}
-	case out.wide != nil:
-		return nil, &UnsupportedError{[]string{"output of what is expanded"}}
-	case out.masked:
-		return nil, &UnsupportedError{[]string{"output of infinities"}}
-	}
-	if out, err = p.ordered(out); err != nil {
+	if err := p.readOutputs(m.graph.outputs); err != nil {
 		return nil, err
 	}
-	p.graph.Output = out.value
 	g := graph.Simplify(&p.graph)
 	return g, invalid(g.Validate())
 }
@@ -220,20 +198,23 @@ func (p *parser) readOpset(opsets []opset) error {
 	return nil
 }
 
-// readInterface reads what the graph is given, and returns the name of its output.
-func (p *parser) readInterface(g *graphProto, sizes Sizes) (string, error) {
-	if len(g.outputs) > 1 {
-		g.oneOutput()
+// readInterface reads what the graph is given, and which outputs are asked of it.
+func (p *parser) readInterface(g *graphProto, o Options) error {
+	if err := g.choose(o.Outputs); err != nil {
+		return err
 	}
 	for _, t := range g.initializers {
 		if err := p.define(t.name, operand{constant: t}); err != nil {
-			return "", err
+			return err
 		}
 	}
 	for i := range g.nodes {
 		for _, name := range g.nodes[i].inputs {
 			p.uses[name]++
 		}
+	}
+	for _, v := range g.outputs {
+		p.uses[v.name]++
 	}
 	var inputs []valueInfo
 	for _, v := range g.inputs {
@@ -242,44 +223,12 @@ func (p *parser) readInterface(g *graphProto, sizes Sizes) (string, error) {
 		}
 	}
 	if len(inputs) == 0 || len(g.outputs) == 0 {
-		return "", fmt.Errorf("%w: no input or no output", ErrInvalid)
+		return fmt.Errorf("%w: no input or no output", ErrInvalid)
 	}
-	if err := sizes.fix(inputs); err != nil {
-		return "", err
+	if err := o.Sizes.fix(inputs); err != nil {
+		return err
 	}
-	if err := p.readInputs(inputs); err != nil {
-		return "", err
-	}
-	if len(g.outputs) > 1 {
-		p.unsupported["several outputs"] = true
-	}
-	for _, v := range g.outputs {
-		p.uses[v.name]++
-	}
-	return g.outputs[0].name, nil
-}
-
-// oneOutput leaves the graph its one output of floats, where there is one alone, and the
-// nodes that it depends on: a classifier's probabilities, without the label that follows
-// from them.
-func (g *graphProto) oneOutput() {
-	floats := slices.DeleteFunc(slices.Clone(g.outputs), func(v valueInfo) bool { return v.kind != typeFloat })
-	if len(floats) != 1 {
-		return
-	}
-	g.outputs = floats
-	needed := map[string]bool{floats[0].name: true}
-	var nodes []node // from the last on
-	for i := len(g.nodes) - 1; i >= 0; i-- {
-		if slices.ContainsFunc(g.nodes[i].outputs, func(name string) bool { return needed[name] }) {
-			nodes = append(nodes, g.nodes[i])
-			for _, name := range g.nodes[i].inputs {
-				needed[name] = true
-			}
-		}
-	}
-	slices.Reverse(nodes)
-	g.nodes = nodes
+	return p.readInputs(inputs)
 }
 
 // extent returns the product of sizes, if each is positive and it is at most plan.MaxExtent.

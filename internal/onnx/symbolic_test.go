@@ -28,7 +28,7 @@ func TestSizes(t *testing.T) {
 		{Sizes{"Height": 2, "width of it": 5}, `no dimension of an input is named Height: there are height, "width of it"`},
 		{Sizes{"": 2}, `no dimension of an input is named "": there are`},
 	} {
-		g, err := ParseSized(two, c.sizes)
+		g, err := ParseWith(two, Options{Sizes: c.sizes})
 		if c.want == "" {
 			if err != nil || g.Parts[0].Shape != (graph.Shape{H: 2, W: 5, C: 3}) || g.Parts[1].Shape != (graph.Shape{H: 1, W: 5, C: 3}) {
 				t.Errorf("%v: %v, %v", c.sizes, g, err)
@@ -41,12 +41,12 @@ func TestSizes(t *testing.T) {
 		}
 	}
 	fixed := nodes(op("Relu", "x", "y")).bytes()
-	if _, err := ParseSized(fixed, Sizes{"sequence": 4}); !errors.Is(err, ErrSize) || !strings.Contains(err.Error(), "there is none to fix") {
+	if _, err := ParseWith(fixed, Options{Sizes: Sizes{"sequence": 4}}); !errors.Is(err, ErrSize) || !strings.Contains(err.Error(), "there is none to fix") {
 		t.Errorf("a model of fixed sizes: %v", err)
 	}
 	// One name for the batch and another dimension is the batch's.
 	twice := nodes(op("Relu", "x", "y")).on("N", "N", 2).bytes()
-	if _, err := ParseSized(twice, Sizes{"N": 4}); !errors.Is(err, ErrSize) {
+	if _, err := ParseWith(twice, Options{Sizes: Sizes{"N": 4}}); !errors.Is(err, ErrSize) {
 		t.Errorf("the batch's name: %v", err)
 	}
 	if _, err := Parse(twice); err == nil || !strings.Contains(err.Error(), "input of symbolic size N, which is the batch's") {
@@ -56,7 +56,7 @@ func TestSizes(t *testing.T) {
 	if err := os.WriteFile(path, two, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f, err := OpenSized(path, Sizes{"height": 2, "width of it": 5})
+	f, err := OpenWith(path, Options{Sizes: Sizes{"height": 2, "width of it": 5}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,11 +36,11 @@ const (
 
 // Model is a sealed network as applications see it.
 type Model struct {
-	Name   string
-	Inputs []Input // at least one
-	Output int     // elements
+	Name    string
+	Inputs  []Input  // at least one
+	Outputs []Output // at least one
 	// Infer runs n samples, which lie one after the other, each with its inputs one after the
-	// other, as hostclient.Session.Infer does.
+	// other, as hostclient.Session.Infer does. Of its result that is true of outputs.
 	Infer func(ctx context.Context, x []float32, n int) ([]float32, error)
 	// Ready says why the network cannot be run now.
 	Ready func(context.Context) error
@@ -52,6 +52,14 @@ type Model struct {
 func (m *Model) elements() (n int) {
 	for i := range m.Inputs {
 		n += m.Inputs[i].elements()
+	}
+	return n
+}
+
+// results returns how many elements a sample has of all outputs.
+func (m *Model) results() (n int) {
+	for i := range m.Outputs {
+		n += m.Outputs[i].elements()
 	}
 	return n
 }
@@ -120,10 +128,11 @@ func (g *Gateway) leave() { <-g.slots }
 // infer runs n samples, and logs what is not the caller's doing. Which samples a cloud was
 // wrong about is in the log alone: they may be another application's, and the cloud is not to know.
 func (g *Gateway) infer(ctx context.Context, m *Model, x []float32, n int) ([]float32, error) {
-	if most := max(1, int(g.o.MaxBytes)/4/m.Output); n > most {
-		return nil, refusal(codes.InvalidArgument, "%d samples with %d outputs each, want %d samples at most", n, m.Output, most)
+	each := m.results()
+	if most := max(1, int(g.o.MaxBytes)/4/each); n > most {
+		return nil, refusal(codes.InvalidArgument, "%d samples with %d results each, want %d samples at most", n, each, most)
 	}
-	y := make([]float32, 0, n*m.Output)
+	y := make([]float32, 0, n*each)
 	for i := 0; i < n; i += g.o.Batch {
 		k := min(g.o.Batch, n-i)
 		part, err := m.line.run(ctx, x[i*m.elements():(i+k)*m.elements()], k)

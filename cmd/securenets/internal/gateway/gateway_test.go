@@ -65,9 +65,9 @@ func start(f *fake) (*Gateway, *bytes.Buffer) {
 	log := new(bytes.Buffer)
 	o := Options{Version: "1.2.3", Batch: 4, Concurrent: 2, MaxBytes: 4096, Log: slog.New(slog.NewTextHandler(log, nil))}
 	return New(o,
-		Model{Name: "map", Inputs: floatInput(1, 2, 3), Output: 2, Infer: f.infer, Ready: f.ready},
-		Model{Name: "vector", Inputs: floatInput(5, 1, 1), Output: 2, Infer: f.infer, Ready: f.ready},
-		Model{Name: "text", Inputs: textInputs(), Output: 2, Infer: f.infer, Ready: f.ready}), log
+		Model{Name: "map", Inputs: floatInput(1, 2, 3), Outputs: []Output{{outputName, []int{2}}}, Infer: f.infer, Ready: f.ready},
+		Model{Name: "vector", Inputs: floatInput(5, 1, 1), Outputs: []Output{{outputName, []int{2}}}, Infer: f.infer, Ready: f.ready},
+		Model{Name: "text", Inputs: textInputs(), Outputs: []Output{{outputName, []int{2}}}, Infer: f.infer, Ready: f.ready}), log
 }
 
 func floatInput(c, h, w int) []Input {
@@ -293,8 +293,8 @@ func TestRESTRefuses(t *testing.T) {
 		{"/v2/models/map/infer", in(good), 400, headerLength, []string{headerLength, "-1"}},
 		{"/v2/models/map/infer", in(good), 400, headerLength, []string{headerLength, "100000"}},
 		{"/v2/models/map/infer", in(good), 400, "not what the protocol has", []string{headerLength, "0"}},
-		{"/v2/models/map/infer", `{"inputs":[` + good + `],"outputs":[{"name":"scores"}]}`, 400, "the one of model map is", nil},
-		{"/v2/models/map/infer", `{"inputs":[` + good + `],"outputs":[{"name":"output"},{"name":"output"}]}`, 400, "the one of model map is", nil},
+		{"/v2/models/map/infer", `{"inputs":[` + good + `],"outputs":[{"name":"scores"}]}`, 400, "model map has", nil},
+		{"/v2/models/map/infer", `{"inputs":[` + good + `],"outputs":[{"name":"output"},{"name":"output"}]}`, 400, "two outputs", nil},
 		{"/v2/models/map/infer", `{"inputs":[` + good + `],"outputs":[{"name":"output","parameters":{"classification":1}}]}`, 400, "classification", nil},
 		{"/v2/models/map/infer", `{"inputs":[` + good + `],"outputs":[{"name":"output","parameters":{"binary_data":1}}]}`, 400, `parameter \"binary_data\" is 1`, nil},
 		{"/v2/models/map/infer", `{"inputs":[` + good + `],"parameters":{"binary_data_output":"yes"}}`, 400, "binary_data_output", nil},
@@ -347,7 +347,7 @@ func TestNotFinite(t *testing.T) {
 func TestLargeAnswer(t *testing.T) {
 	f := new(fake)
 	g := New(Options{Batch: 4, Concurrent: 1, MaxBytes: 4096, Log: slog.New(slog.DiscardHandler)},
-		Model{Name: "wide", Inputs: floatInput(1, 1, 1), Output: 512, Infer: f.infer, Ready: f.ready})
+		Model{Name: "wide", Inputs: floatInput(1, 1, 1), Outputs: []Output{{outputName, []int{512}}}, Infer: f.infer, Ready: f.ready})
 	for n, want := range map[int]int{2: 200, 3: 400} {
 		data := strings.TrimSuffix(strings.Repeat("0,", n), ",")
 		w := ask(g, "POST", "/v2/models/wide/infer", fmt.Sprintf(`{"inputs":[{"name":"input","datatype":"FP32","shape":[%d,1],"data":[%s]}]}`, n, data))

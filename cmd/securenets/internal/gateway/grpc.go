@@ -64,7 +64,9 @@ func (s service) ModelMetadata(_ context.Context, r *pb.ModelMetadataRequest) (*
 	}
 	resp := &pb.ModelMetadataResponse{
 		Name: m.Name, Versions: []string{modelVersion}, Platform: platform,
-		Outputs: []*pb.ModelMetadataResponse_TensorMetadata{{Name: outputName, Datatype: datatype, Shape: []int64{-1, int64(m.Output)}}},
+	}
+	for _, out := range m.Outputs {
+		resp.Outputs = append(resp.Outputs, &pb.ModelMetadataResponse_TensorMetadata{Name: out.Name, Datatype: datatype, Shape: out.shape(-1)})
 	}
 	for _, in := range m.Inputs {
 		resp.Inputs = append(resp.Inputs, &pb.ModelMetadataResponse_TensorMetadata{Name: in.Name, Datatype: in.Datatype, Shape: append([]int64{-1}, in.dims()...)})
@@ -100,14 +102,15 @@ func (g *Gateway) modelInfer(ctx context.Context, r *pb.ModelInferRequest) (*pb.
 	if err != nil {
 		return nil, err
 	}
-	outputs := make([]string, len(r.Outputs))
+	names := make([]string, len(r.Outputs))
 	for i, o := range r.Outputs {
-		outputs[i] = o.Name
+		names[i] = o.Name
 		if err := known("output", o.Name, o.Parameters); err != nil {
 			return nil, err
 		}
 	}
-	if err := m.requested(outputs); err != nil {
+	outputs, err := m.requested(names)
+	if err != nil {
 		return nil, err
 	}
 	x, n, err := m.called(r)
@@ -118,15 +121,15 @@ func (g *Gateway) modelInfer(ctx context.Context, r *pb.ModelInferRequest) (*pb.
 	if err != nil {
 		return nil, err
 	}
-	out := &pb.ModelInferResponse_InferOutputTensor{Name: outputName, Datatype: datatype, Shape: []int64{int64(n), int64(m.Output)}}
-	resp := &pb.ModelInferResponse{
-		ModelName: m.Name, ModelVersion: modelVersion, Id: r.Id,
-		Outputs: []*pb.ModelInferResponse_InferOutputTensor{out},
-	}
-	if len(r.RawInputContents) > 0 {
-		resp.RawOutputContents = [][]byte{bytesOf(y)}
-	} else {
-		out.Contents = &pb.InferTensorContents{Fp32Contents: y}
+	resp := &pb.ModelInferResponse{ModelName: m.Name, ModelVersion: modelVersion, Id: r.Id}
+	for _, i := range outputs {
+		out := &pb.ModelInferResponse_InferOutputTensor{Name: m.Outputs[i].Name, Datatype: datatype, Shape: m.Outputs[i].shape(n)}
+		if part := m.part(y, i); len(r.RawInputContents) > 0 {
+			resp.RawOutputContents = append(resp.RawOutputContents, bytesOf(part))
+		} else {
+			out.Contents = &pb.InferTensorContents{Fp32Contents: part}
+		}
+		resp.Outputs = append(resp.Outputs, out)
 	}
 	return resp, nil
 }

@@ -47,7 +47,7 @@ func (g *Gateway) Handler() http.Handler {
 			return writeJSON(w, http.StatusOK, map[string]any{
 				"name": m.Name, "versions": []string{modelVersion}, "platform": platform,
 				"inputs":  m.inputTensors(),
-				"outputs": []tensor{{Name: outputName, Datatype: datatype, Shape: []int64{-1, int64(m.Output)}}},
+				"outputs": m.outputTensors(),
 			})
 		})
 		handle("GET "+at+"/ready", func(w http.ResponseWriter, r *http.Request) error {
@@ -136,8 +136,8 @@ func (g *Gateway) serveInfer(w http.ResponseWriter, r *http.Request) error {
 	return write(w, http.StatusOK, "application/octet-stream", text, tail)
 }
 
-// restInfer returns the JSON of a request's answer, and the bytes of its tensor where that
-// is not in it. It reads the request once it is in work, so that others wait in no memory.
+// restInfer returns the JSON of a request's answer, and the bytes of its tensors where they
+// are not in it. It reads the request once it is in work, so that others wait in no memory.
 func (g *Gateway) restInfer(w http.ResponseWriter, r *http.Request) (text, tail []byte, err error) {
 	m, err := g.find(r.PathValue("model"), r.PathValue("version"))
 	if err != nil {
@@ -163,7 +163,7 @@ func (g *Gateway) restInfer(w http.ResponseWriter, r *http.Request) (text, tail 
 	if err != nil {
 		return nil, nil, err
 	}
-	binary, err := m.output(req)
+	asked, err := m.output(req)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -171,14 +171,19 @@ func (g *Gateway) restInfer(w http.ResponseWriter, r *http.Request) (text, tail 
 	if err != nil {
 		return nil, nil, err
 	}
-	out := tensor{Name: outputName, Datatype: datatype, Shape: []int64{int64(n), int64(m.Output)}}
-	if binary {
-		tail = bytesOf(y)
-		out.Parameters = map[string]json.RawMessage{binarySize: json.RawMessage(strconv.Itoa(len(tail)))}
-	} else if out.Data, err = json.Marshal(y); err != nil {
-		return nil, nil, err
+	var outputs []tensor
+	for _, a := range asked {
+		out, part := tensor{Name: m.Outputs[a.output].Name, Datatype: datatype, Shape: m.Outputs[a.output].shape(n)}, m.part(y, a.output)
+		if a.binary {
+			b := bytesOf(part)
+			tail = append(tail, b...)
+			out.Parameters = map[string]json.RawMessage{binarySize: json.RawMessage(strconv.Itoa(len(b)))}
+		} else if out.Data, err = json.Marshal(part); err != nil {
+			return nil, nil, err
+		}
+		outputs = append(outputs, out)
 	}
-	text, err = json.Marshal(inferResponse{m.Name, modelVersion, req.ID, []tensor{out}})
+	text, err = json.Marshal(inferResponse{m.Name, modelVersion, req.ID, outputs})
 	return text, tail, err
 }
 
@@ -207,6 +212,13 @@ func (g *Gateway) readRequest(w http.ResponseWriter, r *http.Request) (*inferReq
 func (m *Model) inputTensors() (all []tensor) {
 	for _, in := range m.Inputs {
 		all = append(all, tensor{Name: in.Name, Datatype: in.Datatype, Shape: append([]int64{-1}, in.dims()...)})
+	}
+	return all
+}
+
+func (m *Model) outputTensors() (all []tensor) {
+	for _, out := range m.Outputs {
+		all = append(all, tensor{Name: out.Name, Datatype: datatype, Shape: out.shape(-1)})
 	}
 	return all
 }
@@ -241,22 +253,42 @@ func (m *Model) input(req *inferRequest, tail []byte) (x []float32, n int, err e
 	return m.gather(request)
 }
 
-// output reports whether a request asks for its output in binary.
-func (m *Model) output(req *inferRequest) (binary bool, err error) {
+// asked is an output that a request asks for.
+type asked struct {
+	output int
+	binary bool
+}
+
+// output returns the outputs that a request asks for.
+func (m *Model) output(req *inferRequest) ([]asked, error) {
+	binary, _, err := parameter[bool](req.Parameters, binaryOutput)
+	if err != nil {
+		return nil, err
+	}
 	names := make([]string, len(req.Outputs))
-	binary, _, err = parameter[bool](req.Parameters, binaryOutput)
 	for i, o := range req.Outputs {
-		if names[i] = o.Name; err == nil {
-			err = known("output", o.Name, o.Parameters, binaryData)
-		}
-		if err == nil && o.Parameters[binaryData] != nil {
-			binary, _, err = parameter[bool](o.Parameters, binaryData)
+		names[i] = o.Name
+		if err := known("output", o.Name, o.Parameters, binaryData); err != nil {
+			return nil, err
 		}
 	}
-	if err == nil {
-		err = m.requested(names)
+	which, err := m.requested(names)
+	if err != nil {
+		return nil, err
 	}
-	return binary, err
+	all := make([]asked, len(which))
+	for i, output := range which {
+		all[i] = asked{output, binary}
+		if len(names) == 0 {
+			continue
+		}
+		if own, ok, err := parameter[bool](req.Outputs[i].Parameters, binaryData); err != nil {
+			return nil, err
+		} else if ok {
+			all[i].binary = own
+		}
+	}
+	return all, nil
 }
 
 // parameter returns the value of a parameter, and whether there is one.

@@ -61,7 +61,7 @@ func served(t *testing.T, g *Gateway, atMost time.Duration) (at [2]string, stop 
 // have one element and so many outputs.
 func one(outputs int, infer func(context.Context, []float32, int) ([]float32, error)) *Gateway {
 	g := New(Options{Batch: 1 << 20, Concurrent: 1, MaxBytes: 1 << 24, Log: slog.New(slog.DiscardHandler)},
-		Model{Name: "m", Inputs: floatInput(1, 1, 1), Output: outputs, Infer: infer})
+		Model{Name: "m", Inputs: floatInput(1, 1, 1), Outputs: []Output{{outputName, []int{outputs}}}, Infer: infer})
 	g.times = times{brief, brief, brief}
 	return g
 }

@@ -1,0 +1,137 @@
+package graph
+
+import (
+	"fmt"
+	"unicode/utf8"
+
+	"github.com/securenets/securenets/plan"
+)
+
+// Part is one of several inputs, which a graph has one after the other, or the only one, if
+// it is of integers.
+type Part struct {
+	Name  string
+	Shape Shape
+	// Each element is an integer of From to Below-1; or a float, where both are 0.
+	From, Below int
+	// Type is "int64", "int32" or "bool", as whoever gives the integers has them; or nothing, which is
+	// "int64" of integers.
+	Type string `json:",omitempty"`
+}
+
+// An IntegerError reports an element of an input that is not one of the integers that it may be.
+type IntegerError struct {
+	Sample  int
+	Part    string
+	Element int // in the part
+	From    int
+	Below   int
+}
+
+func (e *IntegerError) Error() string {
+	return fmt.Sprintf("element %d of input %q of sample %d is no integer of %d to %d", e.Element, e.Part, e.Sample, e.From, e.Below-1)
+}
+
+// CheckInput returns an *IntegerError unless the integers in x, samples in C, H, W order, are what
+// the parts say.
+func (g *Graph) CheckInput(x []float32) error {
+	if len(g.Parts) == 0 {
+		return nil
+	}
+	for sample := range len(x) / g.Input.Len() {
+		for _, p := range g.Parts {
+			own := x[:p.Shape.Len()]
+			x = x[len(own):]
+			if p.From == p.Below {
+				continue
+			}
+			for i, v := range own {
+				if !(v >= float32(p.From) && v < float32(p.Below) && float32(int(v)) == v) {
+					return &IntegerError{sample, p.Name, i, p.From, p.Below}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// checkParts returns an error unless the parts make up the input.
+func (g *Graph) checkParts() error {
+	total := 0
+	names := map[string]bool{}
+	for i, p := range g.Parts {
+		if err := p.Shape.Check(); err != nil {
+			return fmt.Errorf("input %d: %w", i, err)
+		}
+		if p.Name == "" || !utf8.ValidString(p.Name) || names[p.Name] {
+			return fmt.Errorf("%w: inputs without a name that is text, or two of one", ErrInvalid)
+		}
+		names[p.Name] = true
+		// Floats have one form. Without overflow: what is least has no negative.
+		if p.From > p.Below || p.From == p.Below && p.From != 0 || p.From < -MaxInteger || p.Below > MaxInteger+1 {
+			return fmt.Errorf("%w: integers of %d to %d", ErrInvalid, p.From, p.Below-1)
+		}
+		switch {
+		case p.Type == "", p.From != p.Below && (p.Type == "int64" || p.Type == "int32"), p.Type == "bool" && p.From == 0 && p.Below == 2:
+		default:
+			return fmt.Errorf("%w: integers of %d to %d as %.16q", ErrInvalid, p.From, p.Below-1, p.Type)
+		}
+		if total += p.Shape.Len(); total > plan.MaxExtent {
+			break
+		}
+	}
+	if len(g.Parts) > 0 && total != g.Input.Len() || len(g.Parts) == 1 && g.Parts[0].Shape != g.Input {
+		return fmt.Errorf("%w: inputs of %d elements in all for %v", ErrInvalid, total, g.Input)
+	}
+	return nil
+}
+
+// Result is one of several outputs, which a graph has one after the other.
+type Result struct {
+	Name string
+	Dims []int // of a sample, in the model's order; none of a single number
+}
+
+// Len returns the elements of one sample.
+func (r Result) Len() int {
+	n := 1
+	for _, d := range r.Dims {
+		n *= d
+	}
+	return n
+}
+
+// maxResultDims bounds the dimensions of a Result.
+const maxResultDims = 16
+
+// checkResults returns an error unless the results make up the output.
+func (g *Graph) checkResults(output Shape) error {
+	if len(g.Results) == 0 {
+		return nil
+	}
+	total := 0
+	names := map[string]bool{}
+	for i, r := range g.Results {
+		if r.Name == "" || !utf8.ValidString(r.Name) || names[r.Name] {
+			return fmt.Errorf("%w: outputs without a name that is text, or two of one", ErrInvalid)
+		}
+		names[r.Name] = true
+		if len(r.Dims) > maxResultDims {
+			return fmt.Errorf("%w: output %d of %d dimensions", ErrInvalid, i, len(r.Dims))
+		}
+		n := 1
+		for _, d := range r.Dims {
+			if d <= 0 || d > output.Len()/n {
+				return fmt.Errorf("%w: output %d of dimensions %d", ErrInvalid, i, r.Dims)
+			}
+			n *= d
+		}
+		if total += n; total > output.Len() {
+			break
+		}
+	}
+	if output != Vector(total) {
+		return fmt.Errorf("%w: outputs of %d elements in all for %v", ErrInvalid, total, output)
+	}
+	return nil
+}
