@@ -46,8 +46,9 @@
 // Range, Trilu, GatherElements, Xor, Cos and Sin beside operators from above. So is what is the same
 // for all samples, and what counts them, as where torch picks each sample's own mask.
 //
-// Of several outputs the one of floats is read, if it is one alone: of a classifier its
-// probabilities, not its labels.
+// All outputs of floats are read, or those that Options name, and not what only others need: of a
+// classifier its probabilities, not its labels. Several are one vector, their elements one after
+// the other. The batch comes first in them, wherever the model has it.
 //
 // Of a Transpose only the order of axes is noted, and what reads it asks for the order
 // that it needs: between NHWC and NCHW nothing is moved. Between operators a value may have
