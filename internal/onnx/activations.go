@@ -3,17 +3,14 @@ package onnx
 import (
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/securenets/securenets/internal/graph"
 )
 
-func (p *parser) neg(n *node) (operand, error) {
-	x, err := p.viewed(n, 0)
-	if err != nil {
-		return x, err
-	}
-	return p.scaled(x, -1, 0)
+// Functions of one value, element by element.
+
+func (p *parser) leakyReLU(n *node) (operand, error) {
+	return elementary(graph.LeakyReLU{Alpha: n.float("alpha", 0.01)})(p, n)
 }
 
 func (p *parser) elu(n *node) (operand, error) {
@@ -68,12 +65,37 @@ func (p *parser) prelu(n *node) (operand, error) {
 	return p.apply(&graph.PReLU{Slope: slope}, x.axes, x)
 }
 
-// times returns x y, where y came of x.
-func (p *parser) times(x, y operand, err error) (operand, error) {
+// clip reads bounds from attributes, as before opset 11, or from inputs.
+func (p *parser) clip(n *node) (operand, error) {
+	bounds := [2]float32{n.float("min", -math.MaxFloat32), n.float("max", math.MaxFloat32)}
+	for i := range bounds {
+		if n.has(i + 1) {
+			t, err := p.constant(n, i+1)
+			if err != nil {
+				return operand{}, err
+			}
+			v, err := p.floats32(n, t)
+			if err != nil {
+				return operand{}, err
+			}
+			if len(v) != 1 {
+				return operand{}, fmt.Errorf("%w: %d bounds", ErrInvalid, len(v))
+			}
+			bounds[i] = v[0]
+		}
+		// An infinite bound is none; NaN stays, to be refused.
+		bounds[i] = min(max(bounds[i], -math.MaxFloat32), math.MaxFloat32)
+	}
+	return elementary(graph.Clip{Min: bounds[0], Max: bounds[1]})(p, n)
+}
+
+// hardSigmoid reads max(0, min(1, alpha x + beta)).
+func (p *parser) hardSigmoid(n *node) (operand, error) {
+	x, err := p.viewed(n, 0)
 	if err != nil {
 		return x, err
 	}
-	return p.apply(graph.Mul{}, x.axes, x, y)
+	return p.ramp(x, n.float("alpha", 0.2), n.float("beta", 0.5))
 }
 
 // hardSwish reads x max(0, min(1, x/6 + 1/2)).
@@ -84,6 +106,15 @@ func (p *parser) hardSwish(n *node) (operand, error) {
 	}
 	y, err := p.ramp(x, 1./6, 0.5)
 	return p.times(x, y, err)
+}
+
+// ramp returns max(0, min(1, scale x + shift)).
+func (p *parser) ramp(x operand, scale, shift float32) (operand, error) {
+	x, err := p.scaled(x, scale, shift)
+	if err != nil {
+		return x, err
+	}
+	return p.apply(graph.Clip{Max: 1}, x.axes, x)
 }
 
 // swish reads x / (1 + exp(-alpha x)).
@@ -142,167 +173,95 @@ func (p *parser) gelu(n *node) (operand, error) {
 	return p.times(x, y, err)
 }
 
-// normalised returns x less its mean, over axes, and divided by the root of its variance plus epsilon.
-func (p *parser) normalised(x operand, over map[axis]bool, epsilon float32) (operand, error) {
-	mean, err := p.reduced("ReduceMean", x, over)
-	if err != nil {
-		return x, err
-	}
-	d, err := p.apply(graph.Sub{}, x.axes, x, mean)
-	if err != nil {
-		return x, err
-	}
-	y, err := p.apply(graph.Square{}, x.axes, d)
-	if err == nil {
-		y, err = p.reduced("ReduceMean", y, over)
-	}
-	if err == nil {
-		y, err = p.scaled(y, 1, epsilon)
-	}
-	if err == nil {
-		y, err = p.apply(graph.Sqrt{}, x.axes, y)
-	}
-	if err != nil {
-		return x, err
-	}
-	return p.apply(graph.Div{}, x.axes, d, y)
-}
-
-// layerNorm reads a LayerNormalization.
-func (p *parser) layerNorm(n *node) (operand, error) {
+func (p *parser) neg(n *node) (operand, error) {
 	x, err := p.viewed(n, 0)
 	if err != nil {
 		return x, err
 	}
-	s := x.view()
-	from, err := p.index(n, s, n.int("axis", -1))
+	return p.scaled(x, -1, 0)
+}
+
+// sign reads 1 where x > 0 less 1 where x < 0.
+func (p *parser) sign(n *node) (operand, error) {
+	x, err := p.variable(n, 0, 0)
 	if err != nil {
 		return x, err
 	}
-	for i := from + 1; i < len(s.dims); i++ {
-		if s.size(i).batch {
-			return x, p.refuse(n, "across samples")
-		}
+	y, err := p.apply(graph.Step{}, x.axes, x)
+	if err == nil {
+		x, err = p.scaled(x, -1, 0)
 	}
-	over := map[axis]bool{}
-	if last := len(s.dims) - 1; x.split == nil && from < last {
-		for _, a := range x.axes[from-1:] {
-			over[a] = true
+	if err == nil {
+		x, err = p.apply(graph.Step{}, x.axes, x)
+	}
+	if err != nil {
+		return x, err
+	}
+	return p.apply(graph.Sub{}, x.axes, y, x)
+}
+
+// sqrt reads a Sqrt of a value or of a number.
+func (p *parser) sqrt(n *node) (operand, error) {
+	if x, err := p.operand(n, 0); err == nil && x.constant != nil {
+		return p.calculateFloats(n)
+	}
+	return elementary(graph.Sqrt{})(p, n)
+}
+
+func (p *parser) pow(n *node) (operand, error) {
+	x, err := p.operand(n, 0)
+	if err != nil {
+		return x, err
+	}
+	if x.constant != nil {
+		return p.calculateFloats(n)
+	}
+	if x, err = p.viewed(n, 0); err != nil {
+		return x, err
+	}
+	t, err := p.constant(n, 1)
+	if err != nil {
+		return x, err
+	}
+	var e []float64
+	if t.kind == typeInt32 || t.kind == typeInt64 {
+		ints, err := p.ints(n, t)
+		if err != nil {
+			return x, err
+		}
+		for _, v := range ints {
+			e = append(e, float64(v))
 		}
 	} else {
-		if from == last {
-			x, _, err = p.lastAlongC(n, x)
-		} else {
-			var all []int
-			for i := range last + 1 - from {
-				all = append(all, from+i)
-			}
-			x, err = p.placed(x, all, nil, s.others(all...))
-		}
+		floats, err := p.floats32(n, t)
 		if err != nil {
 			return x, err
 		}
-		over[axisC] = true
-	}
-	y, err := p.normalised(x, over, n.float("epsilon", 1e-5))
-	if err != nil {
-		return x, err
-	}
-	// Scales and shifts, each of its own extent.
-	for i := 1; i < 3 && (i == 1 || n.has(2)); i++ {
-		t, err := p.constant(n, i)
-		if err != nil {
-			return x, err
-		}
-		y2, v, extent, err := p.spread(n, t, y)
-		if err != nil {
-			return x, err
-		}
-		a := &graph.Affine{Scale: v}
-		if i == 2 {
-			a = &graph.Affine{Shift: v}
-		}
-		if y, err = p.apply(elementAffine(extent, a, y2), y2.axes, y2); err != nil {
-			return x, err
+		for _, v := range floats {
+			e = append(e, float64(v))
 		}
 	}
-	return y, nil
+	if len(e) != 1 || len(t.dims) > x.rank() {
+		return x, p.refuse(n, "exponent of more than one number")
+	}
+	switch e[0] {
+	case 0.5:
+		return p.apply(graph.Sqrt{}, x.axes, x)
+	case 1:
+		return x, nil
+	case 2:
+		return p.apply(graph.Square{}, x.axes, x)
+	case 3:
+		y, err := p.apply(graph.Square{}, x.axes, x)
+		return p.times(x, y, err)
+	}
+	return x, p.refuse(n, "exponent of %v", e[0])
 }
 
-// instanceNorm reads an InstanceNormalization: of each channel, over its map.
-func (p *parser) instanceNorm(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
+// times returns x y, where y came of x.
+func (p *parser) times(x, y operand, err error) (operand, error) {
 	if err != nil {
 		return x, err
 	}
-	if len(x.axes) < 2 {
-		return x, fmt.Errorf("%w: input of rank %d", ErrInvalid, x.rank())
-	}
-	if x, err = p.channelsAt(x, 0); err != nil {
-		return x, err
-	}
-	if x, err = p.normalised(x, map[axis]bool{axisH: true, axisW: true}, n.float("epsilon", 1e-5)); err != nil {
-		return x, err
-	}
-	return p.scaledBy(n, x, 1)
-}
-
-// scaledBy returns x times input 1 of n plus input 2, each of which has repeat channels a value.
-func (p *parser) scaledBy(n *node, x operand, repeat int) (operand, error) {
-	a := new(graph.Affine)
-	for i, v := range []*[]float32{&a.Scale, &a.Shift} {
-		t, err := p.constant(n, i+1)
-		if err != nil {
-			return x, err
-		}
-		f, err := p.floats32(n, t)
-		if err != nil {
-			return x, err
-		}
-		if len(t.dims) != 1 || len(f)*repeat != x.shape.C {
-			return x, fmt.Errorf("%w: %d scales or shifts for %d channels", ErrInvalid, len(f), x.shape.C)
-		}
-		if err := p.charge(x.shape.C); err != nil {
-			return x, err
-		}
-		for _, s := range f {
-			*v = append(*v, slices.Repeat([]float32{s}, repeat)...)
-		}
-	}
-	return p.apply(a, x.axes, x)
-}
-
-// groupNorm reads a GroupNormalization. Its scale and bias have a value a group
-// before opset 21.
-func (p *parser) groupNorm(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
-	if err != nil {
-		return x, err
-	}
-	dims := x.dims()
-	groups := n.int("num_groups", 0)
-	if groups <= 0 || dims[0]%groups != 0 {
-		return x, fmt.Errorf("%w: %d channels in %d groups", ErrInvalid, dims[0], groups)
-	}
-	y, err := p.reshaped(n, x, []int64{groups, int64(x.shape.Len()) / groups})
-	if err == nil {
-		y, _, err = p.settled(y) // which is no more than N x C x L
-	}
-	if err == nil {
-		y, err = p.normalised(y, map[axis]bool{axisW: true}, n.float("epsilon", 1e-5))
-	}
-	if err == nil {
-		y, err = p.reshaped(n, y, dims)
-	}
-	if err == nil {
-		y, _, err = p.settled(y)
-	}
-	if err != nil {
-		return x, err
-	}
-	repeat := 1
-	if p.opset < 21 {
-		repeat = int(dims[0] / groups)
-	}
-	return p.scaledBy(n, y, repeat)
+	return p.apply(graph.Mul{}, x.axes, x, y)
 }

@@ -8,56 +8,45 @@ import (
 	"github.com/securenets/securenets/internal/graph"
 )
 
-// places returns input i of n, integers, and their rank.
-func (p *parser) places(n *node, i int) ([]int64, int, error) {
-	o, err := p.operand(n, i)
+// Gather and its kin, by constant places or by integers of an input, and Tile.
+
+// gather reads a Gather of sizes, or one of a single place of a value.
+func (p *parser) gather(n *node) (operand, error) {
+	if i, err := p.any(n, 1); err != nil || i.known {
+		if err != nil {
+			return i, err
+		}
+		return p.lookedUp(n)
+	}
+	if x, err := p.operand(n, 0); err != nil || x.known {
+		if err != nil {
+			return x, err
+		}
+		return p.gatherValue(n)
+	}
+	from, err := p.sizes(n, 0)
 	if err != nil {
-		return nil, 0, err
+		return operand{}, err
 	}
-	if o.sizes == nil {
-		t, err := p.constant(n, i)
-		if err != nil {
-			return nil, 0, err
-		}
-		l, err := t.len()
-		if err == nil {
-			err = p.charge(l)
-		}
-		if err != nil {
-			return nil, 0, err
-		}
-		v, err := p.integers(n, t, l)
-		return v, len(t.dims), err
+	indices, err := p.sizes(n, 1)
+	if err != nil {
+		return operand{}, err
 	}
-	var v []int64
-	for _, d := range o.sizes.v {
-		if d.batch {
-			return nil, 0, p.refuse(n, "by the batch's size")
+	if axis := n.int("axis", 0); len(from.dims) != 1 || axis != 0 && axis != -1 {
+		return operand{}, fmt.Errorf("%w: axis %d of sizes of rank %d", ErrInvalid, axis, len(from.dims))
+	}
+	to := &sizes{make([]size, len(indices.v)), indices.dims}
+	for i, j := range indices.v {
+		l := int64(len(from.v))
+		if j.batch {
+			return operand{}, p.refuse(n, "by the batch's size")
 		}
-		v = append(v, d.n)
-	}
-	return v, len(o.sizes.dims), nil
-}
-
-// dimsOf returns the dimensions of integers that places returned.
-func (p *parser) dimsOf(name string) []int64 {
-	if o := p.operands[name]; o.sizes == nil {
-		return o.constant.dims
-	} else {
-		return o.sizes.dims
-	}
-}
-
-// elements returns the numbers of a list counted from the start, of l elements.
-func elements(list []int64, l int64) ([]int, error) {
-	places := make([]int, len(list))
-	for j, v := range list {
-		if v < -l || v >= l {
-			return nil, fmt.Errorf("%w: element %d of %d", ErrInvalid, v, l)
+		if j.n < -l || j.n >= l {
+			return operand{}, fmt.Errorf("%w: element %d of %d", ErrInvalid, j.n, l)
 		}
-		places[j] = int((v + l) % l)
+		to.v[i] = from.v[(j.n+l)%l]
 	}
-	return places, nil
+	return operand{sizes: to}, nil
 }
 
 // gatherValue reads a Gather of places of a value, or of one, with or without its dimension.
@@ -116,6 +105,18 @@ func (p *parser) gatherValue(n *node) (operand, error) {
 		dims[0] = append([]int{batch}, dims[0]...)
 	}
 	return p.seen(x, &split{s.parts, dims}), nil
+}
+
+// gathered returns the given places, one or more, of x along dimension i.
+func (p *parser) gathered(x operand, i int, places []int) (operand, error) {
+	if graph.InOrder(places) {
+		return p.cutOff(x, i, int64(places[0]), int64(places[0]+len(places)))
+	}
+	x, a, err := p.alone(x, i)
+	if err != nil {
+		return x, err
+	}
+	return p.along(&graph.Gather{Along: [...]string{"C", "H", "W"}[a], From: places}, x, i, a)
 }
 
 // gatherND reads a GatherND of a grid of places, along the first dimensions of a value that was
@@ -203,170 +204,196 @@ func grid(indices, shape []int64, places int) ([][]int64, bool) {
 	return nil, false
 }
 
-// gathered returns the given places, one or more, of x along dimension i.
-func (p *parser) gathered(x operand, i int, places []int) (operand, error) {
-	if graph.InOrder(places) {
-		return p.cutOff(x, i, int64(places[0]), int64(places[0]+len(places)))
-	}
-	x, a, err := p.alone(x, i)
+// gatherOwn reads a Gather of a value by indices that count the samples' elements one after the
+// other, as torch's masks have it, or a GatherND by each sample's own number and a place: of each
+// sample, elements of its own.
+func (p *parser) gatherOwn(n *node, x operand) (operand, error) {
+	a, err := p.array(n, 1)
 	if err != nil {
 		return x, err
 	}
-	return p.along(&graph.Gather{Along: [...]string{"C", "H", "W"}[a], From: places}, x, i, a)
-}
-
-// pad reads a Pad. Before opset 11 its inputs are attributes.
-func (p *parser) pad(n *node) (operand, error) {
-	mode := "constant"
-	if a, given := n.attribute("mode"); given {
-		mode = string(a.s)
+	if a == nil || a.float() || a.kind == typeBool || len(a.dims) == 0 || len(a.ints) == 0 {
+		return x, p.refuse(n, "across samples")
 	}
-	if mode != "constant" && mode != "reflect" && mode != "edge" && mode != "wrap" {
-		return operand{}, p.refuse(n, "mode=%s", clean(mode))
-	}
-	x, err := p.variable(n, 0, 0)
-	if err != nil {
-		return x, err
-	}
-	pads, err := p.list(n, "pads", 1)
-	if err != nil {
-		return x, err
-	}
-	value := n.float("value", 0)
-	if n.has(2) && mode == "constant" {
-		t, err := p.constant(n, 2)
-		if err != nil {
-			return x, err
-		}
-		v, err := p.floats32(n, t)
-		if err != nil {
-			return x, err
-		}
-		if len(v) != 1 {
-			return x, fmt.Errorf("%w: %d values to pad with", ErrInvalid, len(v))
-		}
-		value = v[0]
-	}
-	var axes []int64
-	if n.has(3) {
-		if axes, err = p.list(n, "axes", 3); err != nil {
-			return x, err
-		}
-	}
-	dims, err := p.dimensions(n, x, axes, n.has(3))
-	if err != nil {
-		return x, err
-	}
-	if len(pads) != 2*len(dims) {
-		return x, fmt.Errorf("%w: %d pads for %d axes", ErrInvalid, len(pads), len(dims))
-	}
-	op := graph.Pad{Value: value}
-	before := []*int{&op.Before.C, &op.Before.H, &op.Before.W}
-	after := []*int{&op.After.C, &op.After.H, &op.After.W}
-	part, extents := newSlicing(x), x.dims()
-	seen := map[int]bool{}
-	for k, i := range dims {
-		from, to := pads[k], pads[k+len(dims)]
-		if seen[i] {
-			return x, fmt.Errorf("%w: an axis twice", ErrInvalid)
-		}
-		seen[i] = true
-		if from == 0 && to == 0 {
-			continue
-		}
-		if i < 0 {
+	places := make([]int64, 0, len(a.ints))
+	dims := a.dims
+	s := x.view()
+	switch n.op {
+	case "GatherND":
+		last := len(dims) - 1
+		if dims[last] != 2 || len(s.dims) < 2 || !slices.Equal(s.dims[0], []int{batch}) {
 			return x, p.refuse(n, "across samples")
 		}
-		if max(from, to) > math.MaxInt32 || min(from, to) < -math.MaxInt32 {
-			return x, fmt.Errorf("%w: padding of %d, %d", ErrInvalid, from, to)
-		}
-		if mode != "constant" {
-			if x, err = p.mirrored(n, x, i, mode, from, to); err != nil {
-				return x, err
+		dims = dims[:last]
+		for i := 0; i < len(a.ints); i += 2 {
+			step, other := int64(1), int64(0)
+			if a.steps != nil {
+				step, other = a.steps[i], a.steps[i+1]
+			} else if p.batch != 1 {
+				return x, p.refuse(n, "across samples")
 			}
-			continue
+			if own := a.ints[i] == 0 || p.batch == 1 && a.ints[i] == -1; !own || step != 1 || other != 0 {
+				return x, p.refuse(n, "across samples")
+			}
+			places = append(places, a.ints[i+1])
 		}
-		// Where a pad is negative, so much of the value is left out.
-		left, right := max(-from, 0), extents[i]-max(-to, 0)
-		if left >= right {
-			return x, fmt.Errorf("%w: padding of %d, %d for %d elements", ErrInvalid, from, to, extents[i])
+	default:
+		y, ok := p.ofEachSample(x, 0)
+		if !ok || n.int("axis", 0) != 0 && n.int("axis", 0) != -int64(len(s.dims)) {
+			return x, p.refuse(n, "across samples")
 		}
-		part.cut(i, left, right)
-		*before[x.axes[i]], *after[x.axes[i]] = int(max(from, 0)), int(max(to, 0))
+		each := y.view().size(1).n
+		for i, v := range a.ints {
+			if p.batch != 1 && (a.steps == nil || a.steps[i] != each || v < 0 || v >= each) {
+				return x, p.refuse(n, "across samples")
+			}
+			places = append(places, v)
+		}
+		x = y
 	}
-	if mode != "constant" {
-		return x, nil
+	if p.batch != 1 && !a.shared {
+		return x, p.refuse(n, "across samples")
 	}
-	if x, err = part.apply(p); err != nil || op.Before == (graph.Shape{}) && op.After == (graph.Shape{}) {
+	// Of two dimensions, the samples' and their elements', become those of the indices.
+	rest := x.view().sizes()[2:]
+	at, err := elements(places, x.view().size(1).n)
+	if err != nil {
 		return x, err
 	}
-	return p.apply(op, x.axes, x)
-}
-
-// mirrored pads x along dimension i with elements of its own.
-func (p *parser) mirrored(n *node, x operand, i int, mode string, from, to int64) (operand, error) {
-	l := x.dims()[i]
-	if from < 0 || to < 0 {
-		return x, p.refuse(n, "negative pads, mode=%s", mode)
-	}
-	if mode == "reflect" && max(from, to) >= l || mode == "wrap" && max(from, to) > l {
-		return x, p.refuse(n, "more than there is, mode=%s", mode)
-	}
-	if err := p.charge(int(from + l + to)); err != nil {
+	if x, err = p.gathered(x, 1, at); err != nil {
 		return x, err
 	}
-	var places []int
-	for j := -from; j < l+to; j++ {
-		at := min(max(j, 0), l-1)
-		switch {
-		case mode == "reflect" && j != at:
-			at = 2*at - j
-		case mode == "wrap":
-			at = (j + l) % l
-		}
-		places = append(places, int(at))
+	var to []size
+	for i, d := range dims {
+		to = append(to, size{n: d, batch: i == 0 && a.shared})
 	}
-	return p.gathered(x, 1+i, places)
+	if to = append(to, rest...); len(to) > 1+maxSplit {
+		return x, p.refuse(n, "to rank %d", len(to))
+	}
+	y, ok := p.regrouped(x, to)
+	if !ok {
+		return x, p.refuse(n, "across samples")
+	}
+	return y, nil
 }
 
-// largest reads Max and Min of values and numbers.
-func (p *parser) largest(n *node) (operand, error) {
-	var x operand // of the values so far
-	var numbers []float32
-	for i := range n.inputs {
-		y, err := p.operand(n, i)
-		switch {
-		case err != nil:
-			return y, err
-		case y.known && !x.known:
-			x, err = p.variable(n, i, 0)
-		case y.known:
-			x, err = p.ofTwo(n, x, y)
-		default:
-			v, single, wrong := p.number(n, i, math.MaxInt)
-			if wrong == nil && !single {
-				wrong = p.refuse(n, "constant of more than one number")
-			}
-			numbers, err = append(numbers, v), wrong
-		}
-		if err != nil {
+// lookedUp reads a Gather of a constant table's rows by integers of an input.
+func (p *parser) lookedUp(n *node) (operand, error) {
+	t, err := p.constant(n, 0)
+	if err != nil {
+		return operand{}, err
+	}
+	x := p.operands[n.inputs[1]]
+	switch axis := n.int("axis", 0); {
+	case len(t.dims) != 2 || axis != 0 && axis != -2:
+		return x, p.refuse(n, "by an input, of axis %d of rank %d", axis, len(t.dims))
+	}
+	if err := p.chooses(n, x, t.dims[0]); err != nil {
+		return x, err
+	}
+	if x.wide != nil {
+		if x, err = p.widened(x); err != nil {
 			return x, err
 		}
 	}
-	if !x.known {
-		return x, p.refuse(n, "constant input 0")
+	read, err := p.weights(n, t, int(t.dims[1]), func(dst []float32, first int, lines []float32) {
+		copy(dst[first*int(t.dims[1]):], lines)
+	})
+	if err != nil {
+		return x, err
 	}
-	for _, v := range numbers {
-		clip := graph.Clip{Min: v, Max: math.MaxFloat32}
-		if n.op == "Min" {
-			clip = graph.Clip{Min: -math.MaxFloat32, Max: v}
+	s := x.view()
+	if len(s.dims) > maxSplit {
+		return x, p.refuse(n, "to rank %d", len(s.dims)+1)
+	}
+	y, err := p.apply(&graph.Embedding{Rows: int(t.dims[0]), Width: int(t.dims[1]), From: read}, nil, operand{value: x.value, shape: x.shape})
+	if err != nil {
+		return x, err
+	}
+	// The rows' channels come first, the parts that were along C after those along W.
+	to := new(split)
+	along := s.axesOf(x.shape)
+	if t.dims[1] > 1 {
+		to.parts = append(to.parts, t.dims[1])
+	}
+	first := len(to.parts)
+	number := make([]int, len(s.parts))
+	for _, k := range slices.Concat(along[axisH], along[axisW], along[axisC]) {
+		number[k] = len(to.parts)
+		to.parts = append(to.parts, s.parts[k])
+	}
+	for _, d := range s.dims {
+		var list []int
+		for _, k := range d {
+			if k == batch {
+				list = append(list, batch)
+			} else {
+				list = append(list, number[k])
+			}
 		}
-		var err error
-		if x, err = p.apply(clip, x.axes, x); err != nil {
-			return x, err
+		to.dims = append(to.dims, list)
+	}
+	to.dims = append(to.dims, []int{0}[:first])
+	return p.seen(y, to), nil
+}
+
+// gatherElements reads a GatherElements of a constant that is the same everywhere, as of the types
+// of tokens that torch's networks have where none are given.
+func (p *parser) gatherElements(n *node) (operand, error) {
+	x, err := p.any(n, 1)
+	if err != nil {
+		return x, err
+	}
+	if _, err := p.any(n, 0); err != nil {
+		return x, err
+	}
+	a, err := p.array(n, 0)
+	if err != nil {
+		return x, err
+	}
+	axis := n.int("axis", 0)
+	dims, shared, ok := p.ofAllSamples(x.view().sizes())
+	if axis < 0 {
+		axis += int64(len(dims))
+	}
+	if !x.known || a == nil || a.len() == 0 || a.steps != nil || len(a.dims) != len(dims) || !ok || axis < 0 || axis >= int64(len(dims)) || shared && axis == 0 || x.wide != nil {
+		return x, p.refuse(n, "of what is no constant")
+	}
+	for i, d := range dims {
+		if int64(i) != axis && d > a.dims[i] || i == 0 && shared != a.shared {
+			return x, p.refuse(n, "of another shape")
 		}
 	}
-	return x, nil
+	for i := range a.len() {
+		if a.float() && a.floats[i] != a.floats[0] || !a.float() && a.ints[i] != a.ints[0] {
+			return x, p.refuse(n, "of a constant that is not the same everywhere")
+		}
+	}
+	if err := p.chooses(n, x, a.dims[axis]); err != nil {
+		return x, err
+	}
+	y, err := p.picked(a, dims, func([]int64) int { return 0 })
+	if err != nil {
+		return x, err
+	}
+	return y.operand(), nil
+}
+
+// chooses notes that x are numbers of so many rows, from 0 on. Those of an input will be checked;
+// others must be known to be.
+func (p *parser) chooses(n *node, x operand, rows int64) error {
+	switch {
+	case !x.whole:
+		return p.refuse(n, "by what are no integers")
+	case rows > graph.MaxInteger:
+		return p.refuse(n, "of %d rows", rows)
+	case x.part > 0: // no id may be past any of the tables
+		part := &p.graph.Parts[x.part-1]
+		part.From, part.Below = 0, min(part.Below, int(rows))
+	case x.bounds[0] < 0 || x.bounds[1] >= rows:
+		return p.refuse(n, "of %d rows by integers of %d to %d", rows, x.bounds[0], x.bounds[1])
+	}
+	return nil
 }
 
 // tile reads a Tile that keeps samples apart.
@@ -407,12 +434,54 @@ func (p *parser) tile(n *node) (operand, error) {
 	return x, nil
 }
 
-// gather writes op of x.
-func (w *writer) gather(op *graph.Gather, x, name string) {
-	places := make([]int64, len(op.From))
-	for i, v := range op.From {
-		places[i] = int64(v)
+// places returns input i of n, integers, and their rank.
+func (p *parser) places(n *node, i int) ([]int64, int, error) {
+	o, err := p.operand(n, i)
+	if err != nil {
+		return nil, 0, err
 	}
-	axis := map[string]int{"C": 1, "H": 2, "W": 3}[op.Along]
-	w.emit("Gather", []string{x, w.ints(name+".places", places...)}, name, intAttribute("axis", axis))
+	if o.sizes == nil {
+		t, err := p.constant(n, i)
+		if err != nil {
+			return nil, 0, err
+		}
+		l, err := t.len()
+		if err == nil {
+			err = p.charge(l)
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		v, err := p.integers(n, t, l)
+		return v, len(t.dims), err
+	}
+	var v []int64
+	for _, d := range o.sizes.v {
+		if d.batch {
+			return nil, 0, p.refuse(n, "by the batch's size")
+		}
+		v = append(v, d.n)
+	}
+	return v, len(o.sizes.dims), nil
+}
+
+// dimsOf returns the dimensions of integers that places returned.
+func (p *parser) dimsOf(name string) []int64 {
+	if o := p.operands[name]; o.sizes == nil {
+		return o.constant.dims
+	} else {
+		return o.sizes.dims
+	}
+}
+
+// elements returns the numbers of a list counted from the start, of l elements.
+func elements(list []int64, l int64) ([]int, error) {
+	places := make([]int, len(list))
+	for j, v := range list {
+		if v < -l || v >= l {
+			return nil, fmt.Errorf("%w: element %d of %d", ErrInvalid, v, l)
+		}
+		places[j] = int((v + l) % l)
+	}
+	return places, nil
 }

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/securenets/securenets/internal/graph"
 )
 
@@ -201,14 +199,6 @@ func (w *writer) given(v graph.Value) bool {
 		}
 	}
 	return true
-}
-
-// embedding writes op of x, a vector of many elements.
-func (w *writer) embedding(op *graph.Embedding, x string, many int, name string) {
-	w.emit("Cast", []string{x}, name+".rows", intAttribute("to", typeInt64))
-	w.emit("Gather", []string{w.floats(name+".table", op.Table, op.Rows, op.Width), name + ".rows"}, name+".last", intAttribute("axis", 0))
-	w.emit("Transpose", []string{name + ".last"}, name+".first", intsAttribute("perm", 0, 2, 1))
-	w.reshape(name+".first", name, graph.Shape{H: 1, W: many, C: op.Width}, 4)
 }
 
 // part returns the number of the part that op takes of the input, or -1.
@@ -408,29 +398,6 @@ func (w *writer) alike(n graph.Node, shapes []graph.Shape, name string) []string
 	return names
 }
 
-// affine writes op of x as Mul, Add or both.
-func (w *writer) affine(op *graph.Affine, x value, name string) {
-	dims := func(v []float32) []int { return []int{len(v), 1, 1}[:x.rank-1] }
-	if op.Shift == nil {
-		w.emit("Mul", []string{x.name, w.floats(name+".scale", op.Scale, dims(op.Scale)...)}, name)
-		return
-	}
-	if op.Scale != nil {
-		w.emit("Mul", []string{x.name, w.floats(name+".scale", op.Scale, dims(op.Scale)...)}, name+".scaled")
-		x.name = name + ".scaled"
-	}
-	w.emit("Add", []string{x.name, w.floats(name+".shift", op.Shift, dims(op.Shift)...)}, name)
-}
-
-// average writes an AveragePool of x.
-func (w *writer) average(op graph.AvgPool, x, name string) {
-	count := 0
-	if op.CountPad {
-		count = 1
-	}
-	w.emit("AveragePool", []string{x}, name, append(poolAttributes(op.Pool), intAttribute("count_include_pad", count))...)
-}
-
 // reshape writes the node that gives x the shape s in the given rank.
 func (w *writer) reshape(x, name string, s graph.Shape, rank int) {
 	if rank == 2 {
@@ -439,74 +406,6 @@ func (w *writer) reshape(x, name string, s graph.Shape, rank int) {
 	}
 	// The size 0 keeps the batch.
 	w.emit("Reshape", []string{x, w.ints(name+".shape", append([]int64{0}, dimsOf(s, rank)...)...)}, name)
-}
-
-// transpose writes op of x, by way of a tensor of more dimensions than values have.
-func (w *writer) transpose(op *graph.Transpose, x, name string, rank int) {
-	dims, perm := []int64{0}, []int{0}
-	more := max(len(canonical)-len(op.Dims), 0)
-	for i := range more {
-		dims, perm = append(dims, 1), append(perm, 1+i)
-	}
-	for _, d := range op.Dims {
-		dims = append(dims, int64(d))
-	}
-	for _, a := range op.Perm {
-		perm = append(perm, 1+more+a)
-	}
-	w.emit("Reshape", []string{x, w.ints(name+".dims", dims...)}, name+".split")
-	w.emit("Transpose", []string{name + ".split"}, name+".transposed", intsAttribute("perm", perm...))
-	to := append([]int64{0}, dimsOf(op.To, rank)...)
-	w.emit("Reshape", []string{name + ".transposed", w.ints(name+".shape", to...)}, name)
-}
-
-// product writes op by way of tensors with channels last.
-func (w *writer) product(op graph.Product, n graph.Node, shapes []graph.Shape, name string) {
-	inputs := make([]string, 2)
-	for i, v := range n.Inputs {
-		perm := []int{0, 2, 3, 1}
-		if i == 1 && op.Transposed {
-			perm = []int{0, 2, 1, 3}
-		}
-		inputs[i] = fmt.Sprint(name, ".matrices", i)
-		w.emit("Transpose", []string{w.ranked(v, shapes[v], 4, fmt.Sprint(name, ".input", i))}, inputs[i], intsAttribute("perm", perm...))
-	}
-	w.emit("MatMul", inputs, name+".products")
-	w.emit("Transpose", []string{name + ".products"}, name, intsAttribute("perm", 0, 3, 1, 2))
-}
-
-// elementAffine writes op of x, of shape s, as Mul, Add or both, by way of a tensor that has
-// a dimension for what is repeated.
-func (w *writer) elementAffine(op *graph.ElementAffine, x string, s graph.Shape, name string, rank int) {
-	dims, constant := []int64{0}, []int{1}
-	for a, e := range extents(op.Extent) {
-		dims, constant = append(dims, int64(extents(s)[a]/e), int64(e)), append(constant, 1, e)
-	}
-	chw := func(v []float32) []float32 {
-		u := make([]float32, len(v))
-		graph.HWCToCHW(u, v, 1, op.Extent)
-		return u
-	}
-	w.emit("Reshape", []string{x, w.ints(name+".dims", dims...)}, name+".split")
-	x = name + ".split"
-	if op.Scale != nil {
-		w.emit("Mul", []string{x, w.floats(name+".scale", chw(op.Scale), constant...)}, name+".scaled")
-		x = name + ".scaled"
-	}
-	if op.Shift != nil {
-		w.emit("Add", []string{x, w.floats(name+".shift", chw(op.Shift), constant...)}, name+".shifted")
-		x = name + ".shifted"
-	}
-	w.reshape(x, name, s, rank)
-}
-
-// slice writes op of x.
-func (w *writer) slice(op graph.Slice, x value, name string) {
-	var starts, ends, axes []int64
-	for i, r := range []graph.Range{op.C, op.H, op.W}[:x.rank-1] {
-		starts, ends, axes = append(starts, int64(r.From)), append(ends, int64(r.To)), append(axes, int64(1+i))
-	}
-	w.emit("Slice", []string{x.name, w.ints(name+".starts", starts...), w.ints(name+".ends", ends...), w.ints(name+".axes", axes...)}, name)
 }
 
 // ints writes a list of integers, and returns its name.
@@ -561,83 +460,3 @@ func (w *writer) emitAll(op string, inputs, outputs []string, attributes ...mess
 	}
 	w.nodes = append(w.nodes, n)
 }
-
-func poolAttributes(p graph.Pool) []message {
-	return []message{
-		intsAttribute("kernel_shape", p.KH, p.KW), intsAttribute("strides", p.SH, p.SW),
-		intsAttribute("pads", p.Top, p.Left, p.Bot, p.Right),
-	}
-}
-
-func floatAttribute(name string, v float32) (a message) {
-	a.string(1, name)
-	a = protowire.AppendTag(a, 2, protowire.Fixed32Type)
-	a = protowire.AppendFixed32(a, math.Float32bits(v))
-	a.int(20, attributeFloat)
-	return a
-}
-
-func stringAttribute(name, v string) (a message) {
-	a.string(1, name)
-	a.string(4, v)
-	a.int(20, attributeString)
-	return a
-}
-
-func intAttribute(name string, v int) (a message) {
-	a.string(1, name)
-	a.int(3, int64(v))
-	a.int(20, attributeInt)
-	return a
-}
-
-func intsAttribute(name string, v ...int) (a message) {
-	a.string(1, name)
-	for _, x := range v {
-		a.int(8, int64(x))
-	}
-	a.int(20, attributeInts)
-	return a
-}
-
-// valueInfoMessage returns the ValueInfoProto of v: float, with batch N.
-func valueInfoMessage(v value, s graph.Shape) message {
-	return typedInfoMessage(v.name, v.rank, s, typeFloat)
-}
-
-// typedInfoMessage is valueInfoMessage of elements of any type.
-func typedInfoMessage(name string, rank int, s graph.Shape, kind int) message {
-	return infoMessage(name, dimsOf(s, rank), kind)
-}
-
-// infoMessage is typedInfoMessage of a tensor of any dimensions after the batch.
-func infoMessage(name string, dims []int64, kind int) message {
-	var shape, batch message
-	batch.string(2, "N")
-	shape.bytes(1, batch)
-	for _, d := range dims {
-		var dim message
-		dim.int(1, d)
-		shape.bytes(1, dim)
-	}
-	var tensor, typ, info message
-	tensor.int(1, int64(kind))
-	tensor.bytes(2, shape)
-	typ.bytes(1, tensor)
-	info.string(1, name)
-	info.bytes(2, typ)
-	return info
-}
-
-// message is the bytes of a protobuf message, so far.
-type message []byte
-
-func (m *message) int(num protowire.Number, v int64) {
-	*m = protowire.AppendVarint(protowire.AppendTag(*m, num, protowire.VarintType), uint64(v))
-}
-
-func (m *message) bytes(num protowire.Number, v []byte) {
-	*m = protowire.AppendBytes(protowire.AppendTag(*m, num, protowire.BytesType), v)
-}
-
-func (m *message) string(num protowire.Number, v string) { m.bytes(num, []byte(v)) }

@@ -2,7 +2,6 @@ package onnx
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
@@ -10,11 +9,7 @@ import (
 	"github.com/securenets/securenets/plan"
 )
 
-// Recurrent layers, and the states that they begin with.
-
-var recurrentAttributes = map[string]int64{
-	"activations": attributeStrings, "direction": attributeString, "hidden_size": attributeInt, "layout": attributeInt,
-}
+// Recurrent layers.
 
 // recurrent reads LSTM, GRU and RNN: a linear operator that makes all gates of all steps and
 // directions of the layer's inputs, and a graph.Recurrence of these. It returns Y, Y_h and,
@@ -183,15 +178,6 @@ func (p *parser) recurrent(n *node) ([]operand, error) {
 	return results, nil
 }
 
-// part returns the steps and channels of x within the given ranges.
-func (p *parser) part(x operand, steps, channels graph.Range) (operand, error) {
-	s := graph.Slice{H: graph.Range{To: x.shape.H}, W: steps, C: channels}
-	if steps == (graph.Range{To: x.shape.W}) && channels == (graph.Range{To: x.shape.C}) {
-		return x, nil
-	}
-	return p.apply(s, nil, operand{value: x.value, shape: x.shape})
-}
-
 // functions reads n's activations, which must be the same for all directions.
 func (p *parser) functions(n *node, op *graph.Recurrence, dirs int) error {
 	otherwise := map[string][]string{"lstm": {"sigmoid", "tanh", "tanh"}, "gru": {"sigmoid", "tanh"}, "rnn": {"tanh"}}[op.Cell]
@@ -265,14 +251,13 @@ func (p *parser) inputLayer(n *node, op *graph.Recurrence, dirs, gates int) (*gr
 	return d, nil
 }
 
-// overPositions returns d as an operator of a map: of every position.
-func overPositions(d *graph.Dense, s graph.Shape) graph.Op {
-	if s.H == 1 && s.W == 1 {
-		return d
+// part returns the steps and channels of x within the given ranges.
+func (p *parser) part(x operand, steps, channels graph.Range) (operand, error) {
+	s := graph.Slice{H: graph.Range{To: x.shape.H}, W: steps, C: channels}
+	if steps == (graph.Range{To: x.shape.W}) && channels == (graph.Range{To: x.shape.C}) {
+		return x, nil
 	}
-	return &graph.Conv2D{From: d.From, B: d.B, Geometry: plan.Conv2D{
-		H: s.H, W: s.W, C: d.In, OutC: d.Out, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1,
-	}}
+	return p.apply(s, nil, operand{value: x.value, shape: x.shape})
 }
 
 // state returns input i of n, the first states of all directions, which must be the same for
@@ -328,348 +313,4 @@ func (p *parser) state(n *node, i int, name string, layout int64, dirs, hidden, 
 		return nil, nil
 	}
 	return v, nil
-}
-
-func allZero(v []float32) bool {
-	return !slices.ContainsFunc(v, func(f float32) bool { return f != 0 })
-}
-
-// common is a tensor of constants that has, along one dimension, the same for all samples, as
-// first states have. That dimension is -1, or less by as many as stand for each sample, and v
-// has one element along it.
-type common struct {
-	dims []int64
-	v    []float32
-}
-
-// readsCommon are the operators that take it.
-var readsCommon = []string{"Identity", "Slice", "Squeeze", "Unsqueeze", "LSTM", "GRU", "RNN"}
-
-// len returns how many elements of v there are along dimension i.
-func (c *common) len(i int) int { return int(max(c.dims[i], 1)) }
-
-// constantOfShape reads a ConstantOfShape, of floats or of integers.
-func (p *parser) constantOfShape(n *node) (operand, error) {
-	value := float32(0)
-	if a, given := n.attribute("value"); given {
-		if a.t == nil || a.t.kind != typeFloat {
-			return p.filled(n)
-		}
-		v, err := p.floats32(n, a.t)
-		if err != nil {
-			return operand{}, err
-		}
-		if len(v) != 1 {
-			return operand{}, fmt.Errorf("%w: %d values", ErrInvalid, len(v))
-		}
-		value = v[0]
-	}
-	to, err := p.sizes(n, 0)
-	if err != nil {
-		return operand{}, err
-	}
-	if len(to.dims) != 1 || len(to.v) == 0 {
-		return operand{}, p.refuse(n, "of sizes of rank %d", len(to.dims))
-	}
-	return p.commonOf(n, &tensor{kind: typeFloat, floats: []float32{value}}, to)
-}
-
-// commonOf returns a constant expanded to the given sizes, of which one may be the batch's.
-func (p *parser) commonOf(n *node, t *tensor, to *sizes) (operand, error) {
-	if t.kind != typeFloat && t.kind != typeDouble {
-		return operand{}, p.refuse(n, "of a constant")
-	}
-	v, err := p.floats32(n, t)
-	if err != nil {
-		return operand{}, err
-	}
-	before := len(to.v) - len(t.dims) // which is 0 or more
-	c, batches := new(common), 0
-	strides, stride := make([]int, len(to.v)), 1 // in v
-	all := int64(1)
-	for i := len(to.v) - 1; i >= 0; i-- {
-		own, d := int64(1), to.v[i]
-		if i >= before {
-			own = t.dims[i-before]
-		}
-		if d.batch && own != 1 && p.batch > 0 && d.n <= plan.MaxExtent && p.batch <= plan.MaxExtent {
-			d = size{n: d.n * p.batch} // the number that it is
-		}
-		switch {
-		case d.n <= 0 || d.n > plan.MaxExtent || own != 1 && d.n != 1 && d.n != own:
-			return operand{}, fmt.Errorf("%w: %d elements for %d", ErrInvalid, own, d.n)
-		case d.batch && p.batch != 1:
-			if batches++; own != 1 || batches > 1 {
-				return operand{}, p.refuse(n, "of a constant")
-			}
-			c.dims = append(c.dims, -d.n)
-			continue
-		case own != 1:
-			strides[i], d.n = stride, own
-			stride *= int(own)
-		}
-		if all > plan.MaxExtent/d.n {
-			return operand{}, fmt.Errorf("%w: a constant of too many elements", ErrInvalid)
-		}
-		all *= d.n
-		c.dims = append(c.dims, d.n)
-	}
-	slices.Reverse(c.dims)
-	if err := p.charge(int(all)); err != nil {
-		return operand{}, err
-	}
-	places := []int{0}
-	for i := range c.dims {
-		var next []int
-		for _, at := range places {
-			for k := range c.len(i) {
-				next = append(next, at+k*strides[i])
-			}
-		}
-		places = next
-	}
-	for _, at := range places {
-		c.v = append(c.v, v[at])
-	}
-	return c.operand(), nil
-}
-
-// operand returns c, which is a constant where it has no samples.
-func (c *common) operand() operand {
-	if slices.Min(c.dims) > 0 {
-		return operand{constant: &tensor{kind: typeFloat, dims: c.dims, floats: c.v}}
-	}
-	return operand{common: c}
-}
-
-// asCommon returns the floats that o has, or nil where those are none, or no constants.
-func (p *parser) asCommon(n *node, o operand) (*common, error) {
-	t := o.constant
-	if o.common != nil || t == nil || t.kind != typeFloat && t.kind != typeDouble || len(t.dims) == 0 {
-		return o.common, nil
-	}
-	v, err := p.floats32(n, t)
-	c := &common{slices.Clone(t.dims), v}
-	if o.shared && p.batch != 1 {
-		c.dims[0] = -1
-	}
-	return c, err
-}
-
-// aside returns x with a batch of one sample, which may be anywhere, in another dimension
-// than that of the given axis.
-func (p *parser) aside(x operand, axis int64) operand {
-	s := x.view()
-	r := int64(len(s.dims))
-	if p.batch != 1 || r < 2 || axis < -r || axis >= r || !s.size(int((axis+r)%r)).batch {
-		return x
-	}
-	t := &split{parts: s.parts}
-	to := -1
-	for i := range s.dims {
-		t.dims = append(t.dims, s.own(i))
-		if int64(i) != (axis+r)%r && (to < 0 || len(t.dims[to]) > 0 && len(t.dims[i]) == 0) {
-			to = i
-		}
-	}
-	t.dims[to] = append([]int{batch}, t.dims[to]...)
-	x.split, x.axes = t, nil
-	return x
-}
-
-// sliceCommon reads a Slice of it, forwards and without steps.
-func (p *parser) sliceCommon(n *node, c *common, starts, ends, axes, steps []int64) (operand, error) {
-	if axes == nil {
-		for i := range starts {
-			axes = append(axes, int64(i))
-		}
-	}
-	if len(starts) != len(ends) || len(axes) != len(starts) || steps != nil && len(steps) != len(starts) {
-		return operand{}, fmt.Errorf("%w: lists of unlike lengths", ErrInvalid)
-	}
-	r := int64(len(c.dims))
-	seen := map[int64]bool{}
-	for k, a := range axes {
-		if a < -r || a >= r || seen[(a+r)%r] {
-			return operand{}, fmt.Errorf("%w: axis %d of rank %d", ErrInvalid, a, r)
-		}
-		a = (a + r) % r
-		seen[a] = true
-		l := c.dims[a]
-		switch {
-		case steps != nil && steps[k] != 1:
-			return operand{}, p.refuse(n, "step %d", steps[k])
-		case l < 0 && starts[k] == 0 && ends[k] >= math.MaxInt32:
-			continue
-		case l < 0:
-			return operand{}, p.refuse(n, "across samples")
-		}
-		if err := p.charge(len(c.v)); err != nil { // which what is made has too, but for a part
-			return operand{}, err
-		}
-		places := make([]int, l)
-		for i := range places {
-			places[i] = i
-		}
-		places = cut(places, starts[k], ends[k])
-		if len(places) == 0 {
-			return operand{}, fmt.Errorf("%w: an empty Slice", ErrInvalid)
-		}
-		inner := 1
-		for i := int(a) + 1; i < len(c.dims); i++ {
-			inner *= c.len(i)
-		}
-		to := &common{dims: slices.Clone(c.dims)}
-		to.dims[a] = int64(len(places))
-		for block := range slices.Chunk(c.v, int(l)*inner) {
-			to.v = append(to.v, block[places[0]*inner:][:len(places)*inner]...)
-		}
-		c = to
-	}
-	return c.operand(), nil
-}
-
-// squeezeCommon reads a Squeeze or an Unsqueeze of it.
-func (p *parser) squeezeCommon(n *node, x operand) (operand, error) {
-	c, err := p.asCommon(n, x)
-	if err != nil {
-		return x, err
-	}
-	if c == nil {
-		return x, p.refuse(n, "of what is expanded")
-	}
-	dims, err := squeezed(p, n, c.dims, 0, func(d int64) bool { return d == 1 }, 1)
-	if err == nil && len(dims) > maxRank {
-		err = fmt.Errorf("%w: tensor of rank %d", ErrInvalid, len(dims))
-	}
-	if err != nil {
-		return x, err
-	}
-	return (&common{dims, c.v}).operand(), nil
-}
-
-// inputLayers returns, by value, the linear operators of g that are written as parts of layers:
-// those over channels alone that a Recurrence alone reads.
-func inputLayers(g *graph.Graph) map[graph.Value]*graph.Node {
-	readers := make([]int, len(g.Nodes)+1)
-	readers[g.Output]++
-	for _, n := range g.Nodes {
-		for _, v := range n.Inputs {
-			readers[v]++
-		}
-	}
-	layers := map[graph.Value]*graph.Node{}
-	for _, n := range g.Nodes {
-		v := n.Inputs[0]
-		if _, ok := n.Op.(*graph.Recurrence); !ok || v == 0 || readers[v] != 1 {
-			continue
-		}
-		switch l := g.Nodes[v-1].Op.(type) {
-		case *graph.Dense:
-			layers[v] = &g.Nodes[v-1]
-		case *graph.Conv2D:
-			s := graph.Shape{H: l.Geometry.H, W: l.Geometry.W, C: l.Geometry.C}
-			if like := overPositions(&graph.Dense{In: s.C, Out: l.Geometry.OutC}, s).(*graph.Conv2D); l.Geometry == like.Geometry {
-				layers[v] = &g.Nodes[v-1]
-			}
-		}
-	}
-	return layers
-}
-
-// recurrence writes op and the linear operator before it as one layer. Its sequences are the
-// samples' rows.
-func (w *writer) recurrence(op *graph.Recurrence, n graph.Node, shapes []graph.Shape, name string) error {
-	layer := w.layers[n.Inputs[0]]
-	if layer == nil || layer.Op.(graph.Linear).Weights() == nil {
-		return &UnsupportedError{Ops: []string{op.Name()}}
-	}
-	x, l := layer.Inputs[0], layer.Op.(graph.Linear)
-	s, gates, hidden := shapes[x], graph.Gates(op.Cell), op.Hidden
-	each := gates * hidden
-	dirs := l.Plan().Rows() / each
-	w.emit("Transpose", []string{w.ranked(x, s, 4, name+".input")}, name+".steps", intsAttribute("perm", 3, 0, 2, 1))
-	w.emit("Reshape", []string{name + ".steps", w.ints(name+".dims", int64(s.W), -1, int64(s.C))}, name+".sequences")
-	inputs := []string{name + ".sequences", w.floats(name+".weight", l.Weights(), dirs, each, s.C), w.floats(name+".recurrence", op.R, dirs, each, hidden), "", "", ""}
-	if l.Bias() != nil || op.B != nil {
-		b := make([]float32, 2*dirs*each)
-		for d := range dirs {
-			if l.Bias() != nil {
-				copy(b[2*d*each:], l.Bias()[d*each:][:each])
-			}
-			if op.B != nil {
-				copy(b[2*(d+1)*each-hidden:], op.B[d*hidden:][:hidden])
-			}
-		}
-		inputs[3] = w.floats(name+".bias", b, dirs, 2*each)
-	}
-	for i, v := range []graph.Floats{op.H, op.C}[:1+gates/4] {
-		inputs = append(inputs[:5+i], "")
-		if v == nil {
-			continue
-		}
-		// The same for all samples: expanded to as many as there are.
-		state, to := fmt.Sprint(name, ".state", i), fmt.Sprint(name, ".states", i)
-		w.emit("Shape", []string{name + ".sequences"}, to+".all")
-		w.emit("Slice", []string{to + ".all", w.ints(to+".from", 1), w.ints(to+".to", 2)}, to+".samples")
-		w.emit("Concat", []string{w.ints(to+".directions", int64(dirs)), to + ".samples", w.ints(to+".hidden", int64(hidden))}, to+".shape", intAttribute("axis", 0))
-		w.emit("Expand", []string{w.floats(state, v, dirs, 1, hidden), to + ".shape"}, to)
-		inputs[5+i] = to
-	}
-	for inputs[len(inputs)-1] == "" {
-		inputs = inputs[:len(inputs)-1]
-	}
-	kind := strings.ToUpper(op.Cell)
-	attributes := []message{intAttribute("hidden_size", hidden), stringAttribute("direction", op.Direction)}
-	var functions message
-	functions.string(1, "activations")
-	for range dirs {
-		for _, f := range op.Functions {
-			functions.string(9, strings.ToUpper(f[:1])+f[1:])
-		}
-	}
-	functions.int(20, attributeStrings)
-	attributes = append(attributes, functions)
-	if op.ResetAfter {
-		attributes = append(attributes, intAttribute("linear_before_reset", 1))
-	}
-	outputs := []string{name + ".all"}
-	if op.Cells {
-		outputs = append(outputs, "", name+".last")
-	}
-	w.emitAll(kind, inputs, outputs, attributes...)
-	d, rows, h := int64(dirs), int64(s.H), int64(hidden)
-	w.emit("Reshape", []string{name + ".all", w.ints(name+".all.dims", int64(s.W), d, -1, rows, h)}, name+".split")
-	w.emit("Transpose", []string{name + ".split"}, name+".turned", intsAttribute("perm", 2, 1, 4, 3, 0))
-	w.emit("Reshape", []string{name + ".turned", w.ints(name+".shape", 0, d*h, rows, int64(s.W))}, name)
-	if op.Cells {
-		c := name + ".cells"
-		// By way of more dimensions than values have, so that the last Reshape moves nothing.
-		w.emit("Reshape", []string{name + ".last", w.ints(c+".dims", d, -1, rows, h, 1)}, c+".split")
-		w.emit("Transpose", []string{c + ".split"}, c+".turned", intsAttribute("perm", 1, 0, 3, 2, 4))
-		w.emit("Reshape", []string{c + ".turned", w.ints(c+".shape", 0, d*h, rows, 1)}, c)
-		w.cells[graph.Value(len(w.values))] = c
-	}
-	return nil
-}
-
-// ofCells writes what reads a Recurrence with cells, if n does, which ONNX has as two values:
-// a Slice of all steps or of the cells.
-func (w *writer) ofCells(n graph.Node, shapes []graph.Shape, name string) (bool, error) {
-	for _, v := range n.Inputs {
-		c, ok := w.cells[v]
-		if !ok {
-			continue
-		}
-		s := shapes[v]
-		part := graph.Slice{H: graph.Range{To: s.H}, W: graph.Range{To: s.W - 1}, C: graph.Range{To: s.C}}
-		if n.Op == part {
-			c = w.values[v].name
-		} else if part.W = (graph.Range{From: s.W - 1, To: s.W}); n.Op != part {
-			return true, &UnsupportedError{Ops: []string{n.Op.Name() + " of cells"}}
-		}
-		w.emit("Identity", []string{c}, name)
-		return true, nil
-	}
-	return false, nil
 }

@@ -7,11 +7,7 @@ import (
 	"github.com/securenets/securenets/internal/graph"
 )
 
-var resizeAttributes = map[string]int64{
-	"mode": attributeString, "coordinate_transformation_mode": attributeString, "nearest_mode": attributeString,
-	"cubic_coeff_a": attributeFloat, "extrapolation_value": attributeFloat, "exclude_outside": attributeInt,
-	"antialias": attributeInt, "axes": attributeInts, "keep_aspect_ratio_policy": attributeString,
-}
+// Resize and Upsample.
 
 // resize reads Resize and Upsample, of rows and columns.
 func (p *parser) resize(n *node) (operand, error) {
@@ -139,22 +135,4 @@ func (p *parser) scales(n *node, i int) ([]float32, error) {
 		return nil, fmt.Errorf("%w: scales of shape %d", ErrInvalid, t.dims)
 	}
 	return p.floats32(n, t)
-}
-
-// resize writes op of x, a map of the given shape.
-func (w *writer) resize(op graph.Resize, from graph.Shape, x, name string) {
-	attributes := []message{stringAttribute("mode", op.Mode), stringAttribute("coordinate_transformation_mode", op.Places)}
-	if op.Rounding != "" {
-		attributes = append(attributes, stringAttribute("nearest_mode", op.Rounding))
-	}
-	if op.H == graph.Scaled(from.H, op.ScaleH) && op.W == graph.Scaled(from.W, op.ScaleW) {
-		scales := w.floats(name+".scales", []float32{1, 1, op.ScaleH, op.ScaleW}, 4)
-		w.emit("Resize", []string{x, "", scales}, name, attributes...)
-		return
-	}
-	// The batch's size is in the shape alone.
-	w.emit("Shape", []string{x}, name+".shape")
-	w.emit("Slice", []string{name + ".shape", w.ints(name+".from", 0), w.ints(name+".to", 2)}, name+".kept")
-	w.emit("Concat", []string{name + ".kept", w.ints(name+".map", int64(op.H), int64(op.W))}, name+".sizes", intAttribute("axis", 0))
-	w.emit("Resize", []string{x, "", "", name + ".sizes"}, name, attributes...)
 }

@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"math"
 	"slices"
-
-	"github.com/securenets/securenets/internal/graph"
 )
+
+// Shapes, and what is computed with them where the batch's size is among them.
 
 // sizes is a tensor of integers of at most maxRank elements, of rank 0, 1 or 2: the
 // shape of a value, or what a shape or pads are computed with.
@@ -117,302 +117,6 @@ func (p *parser) shape(n *node) (operand, error) {
 		dims[0].batch = true
 	}
 	return operand{sizes: row(cut(dims, n.int("start", 0), n.int("end", math.MaxInt64)))}, nil
-}
-
-// cut returns v[start:end] as ONNX has it: negative counts from the end, and what
-// lies outside of v is brought to its ends.
-func cut[T any](v []T, start, end int64) []T {
-	from, to := clamped(start, end, 1, int64(len(v)))
-	return v[from:max(from, to)]
-}
-
-// gather reads a Gather of sizes, or one of a single place of a value.
-func (p *parser) gather(n *node) (operand, error) {
-	if i, err := p.any(n, 1); err != nil || i.known {
-		if err != nil {
-			return i, err
-		}
-		return p.lookedUp(n)
-	}
-	if x, err := p.operand(n, 0); err != nil || x.known {
-		if err != nil {
-			return x, err
-		}
-		return p.gatherValue(n)
-	}
-	from, err := p.sizes(n, 0)
-	if err != nil {
-		return operand{}, err
-	}
-	indices, err := p.sizes(n, 1)
-	if err != nil {
-		return operand{}, err
-	}
-	if axis := n.int("axis", 0); len(from.dims) != 1 || axis != 0 && axis != -1 {
-		return operand{}, fmt.Errorf("%w: axis %d of sizes of rank %d", ErrInvalid, axis, len(from.dims))
-	}
-	to := &sizes{make([]size, len(indices.v)), indices.dims}
-	for i, j := range indices.v {
-		l := int64(len(from.v))
-		if j.batch {
-			return operand{}, p.refuse(n, "by the batch's size")
-		}
-		if j.n < -l || j.n >= l {
-			return operand{}, fmt.Errorf("%w: element %d of %d", ErrInvalid, j.n, l)
-		}
-		to.v[i] = from.v[(j.n+l)%l]
-	}
-	return operand{sizes: to}, nil
-}
-
-// slice reads a Slice of sizes or of a value. Opsets before 10 have attributes for inputs.
-func (p *parser) slice(n *node) (operand, error) {
-	x, err := p.any(n, 0)
-	if err != nil {
-		return x, err
-	}
-	var lists [4][]int64
-	for i, name := range []string{"starts", "ends", "axes", "steps"} {
-		if lists[i], err = p.list(n, name, i+1); err != nil {
-			return operand{}, err
-		}
-	}
-	starts, ends, axes, steps := lists[0], lists[1], lists[2], lists[3]
-	if x.known {
-		return p.sliceValue(n, starts, ends, axes, steps)
-	}
-	if c, err := p.asCommon(n, x); c != nil || err != nil {
-		if err != nil {
-			return x, err
-		}
-		return p.sliceCommon(n, c, starts, ends, axes, steps)
-	}
-	from, err := p.sizes(n, 0)
-	if err != nil {
-		return operand{}, err
-	}
-	if len(starts) != 1 || len(ends) != 1 || len(from.dims) == 0 || len(axes) > 1 || len(steps) > 1 {
-		return operand{}, fmt.Errorf("%w: not of one axis", ErrInvalid)
-	}
-	if axes != nil && axes[0] != 0 && axes[0] != -int64(len(from.dims)) {
-		return operand{}, p.refuse(n, "axis %d of sizes", axes[0])
-	}
-	per := 1 // elements a row
-	if len(from.dims) == 2 {
-		per = int(from.dims[1])
-	}
-	rows := slices.Collect(slices.Chunk(from.v, per))
-	switch {
-	case steps == nil || steps[0] == 1:
-		rows = cut(rows, starts[0], ends[0])
-	case steps[0] == -1 && starts[0] == -1 && ends[0] <= -math.MaxInt32: // as pads are turned about
-		slices.Reverse(rows)
-	default:
-		return operand{}, p.refuse(n, "step %d", steps[0])
-	}
-	to := &sizes{slices.Concat(rows...), slices.Clone(from.dims)}
-	to.dims[0] = int64(len(rows))
-	return operand{sizes: to}, nil
-}
-
-// filled reads a ConstantOfShape of integers.
-func (p *parser) filled(n *node) (operand, error) {
-	dims, err := p.list(n, "", 0)
-	if err != nil {
-		return operand{}, err
-	}
-	value := int64(0)
-	a, given := n.attribute("value")
-	if !given || a.t == nil || a.t.kind != typeInt32 && a.t.kind != typeInt64 {
-		return operand{}, p.refuse(n, "not of integers")
-	}
-	v, err := p.ints(n, a.t)
-	if err != nil {
-		return operand{}, err
-	}
-	if len(v) != 1 || len(dims) != 1 || dims[0] < 0 || dims[0] > maxRank {
-		return operand{}, p.refuse(n, "of shape %d", dims)
-	}
-	value = v[0]
-	return operand{sizes: row(slices.Repeat([]size{{n: value}}, int(dims[0])))}, nil
-}
-
-// reshapeSizes reads a Reshape of sizes.
-func (p *parser) reshapeSizes(n *node, to []int64, zeros bool) (operand, error) {
-	from, err := p.sizes(n, 0)
-	if err != nil {
-		return operand{}, err
-	}
-	if len(to) < 1 || len(to) > 2 || len(from.v) == 0 {
-		return operand{}, p.refuse(n, "of sizes to rank %d", len(to))
-	}
-	dims, err := resolve(to, from.dims, len(from.v), zeros)
-	return operand{sizes: &sizes{from.v, dims}}, err
-}
-
-// transposeSizes reads a Transpose of sizes in two dimensions.
-func (p *parser) transposeSizes(n *node) (operand, error) {
-	from, err := p.sizes(n, 0)
-	if err != nil {
-		return operand{}, err
-	}
-	if a, given := n.attribute("perm"); len(from.dims) != 2 || given && !slices.Equal(a.ints, []int64{1, 0}) {
-		return operand{}, p.refuse(n, "of sizes")
-	}
-	rows, cols := int(from.dims[0]), int(from.dims[1])
-	to := &sizes{make([]size, len(from.v)), []int64{from.dims[1], from.dims[0]}}
-	for i := range to.v {
-		to.v[i] = from.v[i%rows*cols+i/rows]
-	}
-	return operand{sizes: to}, nil
-}
-
-// concat reads a Concat of values, over channels, or of sizes.
-func (p *parser) concat(n *node) (operand, error) {
-	a, ok := n.attribute("axis")
-	if !ok {
-		return operand{}, fmt.Errorf("%w: no axis", ErrInvalid)
-	}
-	x, err := p.any(n, 0)
-	if err != nil {
-		return x, err
-	}
-	float := func(x operand) bool { return x.constant != nil && x.constant.kind == typeFloat }
-	if float(x) || x.known && slices.ContainsFunc(n.inputs, func(name string) bool { return float(p.operands[name]) }) {
-		return p.concatConstants(n, a.i)
-	}
-	if !x.known {
-		if slices.ContainsFunc(n.inputs, func(name string) bool { return p.operands[name].known }) {
-			return x, p.refuse(n, "of constants other than floats and values")
-		}
-		all := row(nil)
-		for i := range n.inputs {
-			s, err := p.sizes(n, i)
-			if err != nil {
-				return x, err
-			}
-			if all = row(append(all.v, s.v...)); len(s.dims) != 1 || len(all.v) > maxRank || a.i != 0 && a.i != -1 {
-				return x, fmt.Errorf("%w: sizes that are no shape", ErrInvalid)
-			}
-		}
-		return operand{sizes: all}, nil
-	}
-	values := make([]operand, len(n.inputs))
-	for i := range values {
-		if values[i], err = p.viewed(n, i); err != nil {
-			return x, err
-		}
-		if values[i].rank() != values[0].rank() {
-			return x, fmt.Errorf("%w: inputs of ranks %d and %d", ErrInvalid, values[0].rank(), values[i].rank())
-		}
-	}
-	for i, v := range values {
-		values[i] = p.aside(v, a.i)
-	}
-	if slices.ContainsFunc(values, func(v operand) bool { return v.split != nil }) {
-		return p.concatViews(n, a.i, values)
-	}
-	at, err := p.dimension(n, values[0], a.i)
-	if err != nil {
-		return x, err
-	}
-	// Along the axes of the first, if those have channels there, or else of the others' order.
-	for i := range values {
-		if i == 0 || !slices.Equal(values[i].axes, values[0].axes) {
-			if values[i], err = p.channelsAt(values[i], at); err != nil {
-				return x, err
-			}
-		}
-		if i > 0 {
-			if values[i], err = p.reordered(values[i], values[0].axes); err != nil {
-				return x, err
-			}
-		}
-	}
-	return p.apply(graph.Concat{}, values[0].axes, values...)
-}
-
-// squeezeSize reads a Squeeze or an Unsqueeze of a size.
-func (p *parser) squeezeSize(n *node) (operand, error) {
-	axes, err := p.axes(n, 1, 1)
-	if err != nil {
-		return operand{}, err
-	}
-	if n.op == "Squeeze" && len(axes) == 0 {
-		axes = []int64{0} // all of 1
-	}
-	if !slices.Equal(axes, []int64{0}) {
-		return operand{}, p.refuse(n, "axes=%v", axes)
-	}
-	from, to := 1, 0 // ranks
-	if n.op == "Unsqueeze" {
-		from, to = to, from
-	}
-	s, err := p.sizes(n, 0)
-	if err != nil {
-		return operand{}, err
-	}
-	if len(s.dims) != from || len(s.v) != 1 {
-		return operand{}, p.refuse(n, "of %d sizes of rank %d", len(s.v), len(s.dims))
-	}
-	return operand{sizes: &sizes{s.v, []int64{1}[:to]}}, nil
-}
-
-// cast reads a Cast that changes nothing here: to float of a value, to an
-// integer of sizes.
-func (p *parser) cast(n *node) (operand, error) {
-	x, err := p.operand(n, 0)
-	if err != nil {
-		return x, err
-	}
-	to := n.int("to", 0)
-	integer := to == typeInt32 || to == typeInt64
-	switch is := x.truth; {
-	case !x.known:
-	case is != nil && to == typeBool:
-		return x, nil
-	case is != nil && *is == truth{} && x.part > 0 && (to == typeFloat || to == typeDouble || integer): // an input's, of 0 and 1
-		x.truth, x.whole, x.bounds = nil, integer, [2]int64{0, 1}
-		return x, nil
-	case is != nil && !is.never && (to == typeFloat || to == typeDouble || integer):
-		if x.wide != nil {
-			if x, err = p.widened(x); err != nil {
-				return x, err
-			}
-		}
-		x.truth = nil
-		y, err := p.bits(x, *is)
-		y.whole, y.bounds = integer, [2]int64{0, 1}
-		return y, err
-	case is != nil:
-		return x, p.refuse(n, "to=%d", to)
-	case to == typeBool: // what is not 0
-		if x.wide != nil {
-			if x, err = p.widened(x); err != nil {
-				return x, err
-			}
-		}
-		y, err := p.apply(graph.Abs{}, x.axes, x)
-		y.truth = &truth{}
-		return y, err
-	case to == typeFloat || to == typeDouble:
-		x.whole = false
-		return x, nil
-	case integer && (x.whole || x.part > 0): // of as many bits as its elements have
-		x.whole = true
-		return x, nil
-	}
-	if t := x.constant; t != nil && t.kind == typeFloat && to == typeFloat {
-		return x, nil
-	}
-	if to == typeFloat && !x.known {
-		return p.castSizes(n)
-	}
-	if x.known || to != typeInt32 && to != typeInt64 {
-		return x, p.refuse(n, "to=%d", to)
-	}
-	s, err := p.sizes(n, 0)
-	return operand{sizes: s}, err
 }
 
 // calculate reads an arithmetic operator of sizes, one of which may be single.
@@ -538,4 +242,82 @@ func (p *parser) castSizes(n *node) (operand, error) {
 		t.floats = append(t.floats, float32(d.n))
 	}
 	return operand{constant: t}, p.charge(len(t.floats))
+}
+
+// reshapeSizes reads a Reshape of sizes.
+func (p *parser) reshapeSizes(n *node, to []int64, zeros bool) (operand, error) {
+	from, err := p.sizes(n, 0)
+	if err != nil {
+		return operand{}, err
+	}
+	if len(to) < 1 || len(to) > 2 || len(from.v) == 0 {
+		return operand{}, p.refuse(n, "of sizes to rank %d", len(to))
+	}
+	dims, err := resolve(to, from.dims, len(from.v), zeros)
+	return operand{sizes: &sizes{from.v, dims}}, err
+}
+
+// transposeSizes reads a Transpose of sizes in two dimensions.
+func (p *parser) transposeSizes(n *node) (operand, error) {
+	from, err := p.sizes(n, 0)
+	if err != nil {
+		return operand{}, err
+	}
+	if a, given := n.attribute("perm"); len(from.dims) != 2 || given && !slices.Equal(a.ints, []int64{1, 0}) {
+		return operand{}, p.refuse(n, "of sizes")
+	}
+	rows, cols := int(from.dims[0]), int(from.dims[1])
+	to := &sizes{make([]size, len(from.v)), []int64{from.dims[1], from.dims[0]}}
+	for i := range to.v {
+		to.v[i] = from.v[i%rows*cols+i/rows]
+	}
+	return operand{sizes: to}, nil
+}
+
+// squeezeSize reads a Squeeze or an Unsqueeze of a size.
+func (p *parser) squeezeSize(n *node) (operand, error) {
+	axes, err := p.axes(n, 1, 1)
+	if err != nil {
+		return operand{}, err
+	}
+	if n.op == "Squeeze" && len(axes) == 0 {
+		axes = []int64{0} // all of 1
+	}
+	if !slices.Equal(axes, []int64{0}) {
+		return operand{}, p.refuse(n, "axes=%v", axes)
+	}
+	from, to := 1, 0 // ranks
+	if n.op == "Unsqueeze" {
+		from, to = to, from
+	}
+	s, err := p.sizes(n, 0)
+	if err != nil {
+		return operand{}, err
+	}
+	if len(s.dims) != from || len(s.v) != 1 {
+		return operand{}, p.refuse(n, "of %d sizes of rank %d", len(s.v), len(s.dims))
+	}
+	return operand{sizes: &sizes{s.v, []int64{1}[:to]}}, nil
+}
+
+// filled reads a ConstantOfShape of integers.
+func (p *parser) filled(n *node) (operand, error) {
+	dims, err := p.list(n, "", 0)
+	if err != nil {
+		return operand{}, err
+	}
+	value := int64(0)
+	a, given := n.attribute("value")
+	if !given || a.t == nil || a.t.kind != typeInt32 && a.t.kind != typeInt64 {
+		return operand{}, p.refuse(n, "not of integers")
+	}
+	v, err := p.ints(n, a.t)
+	if err != nil {
+		return operand{}, err
+	}
+	if len(v) != 1 || len(dims) != 1 || dims[0] < 0 || dims[0] > maxRank {
+		return operand{}, p.refuse(n, "of shape %d", dims)
+	}
+	value = v[0]
+	return operand{sizes: row(slices.Repeat([]size{{n: value}}, int(dims[0])))}, nil
 }

@@ -9,45 +9,7 @@ import (
 	"github.com/securenets/securenets/plan"
 )
 
-// phases is one axis of a transposed convolution of stride s as a convolution of stride 1: what
-// it makes at place m, on s channels for one, are the s elements from s m - shift on.
-type phases struct {
-	shift  int // elements before the first
-	places int // of the convolution's output
-	first  int // the kernel's first tap at place m is on element m + first
-	taps   int
-}
-
-// at returns the phase and the tap of the kernel's element a, of n elements that become out.
-func (f phases) at(a, s, d, before int) (phase, tap int) {
-	// Element i of the input times a falls on i s + a d - before = s m + phase - shift.
-	v := f.shift - before + a*d
-	m := v / s
-	if v < m*s {
-		m-- // v/s, rounded down
-	}
-	return v - m*s, -m - f.first
-}
-
-// newPhases returns the fewest multiply-adds, and of those the fewest words: shifts differ in how
-// many taps have all phases in reach, and in how many places begin or end outside of the output.
-// (A kernel of 4 with stride 2 and padding 1 has two taps over n + 1 places, or three over n. A row
-// and a column more cost less than more than twice the weights, and the pads' products with them.)
-func newPhases(n, k, s, d, before, out int) phases {
-	var best phases
-	for shift := range s {
-		f := phases{shift: shift, places: (out + shift + s - 1) / s}
-		// Taps that no phase has are zeros, which let the padding be less than the kernel.
-		_, last := f.at(0, s, d, before)
-		_, first := f.at(k-1, s, d, before)
-		f.first = min(first, 0, n-f.places)
-		f.taps = max(last, 0, n-f.places) - f.first + 1
-		if c := f.places*f.taps - best.places*best.taps; shift == 0 || c < 0 || c == 0 && f.places < best.places {
-			best = f
-		}
-	}
-	return best
-}
+// Transposed convolutions.
 
 // convTranspose reads y[o, s i + d a - pad] = Σ w[c, o, a] x[c, i], as one convolution of stride 1
 // that has a channel for each phase of the output, of which there are as many as the stride
@@ -186,4 +148,44 @@ func (p *parser) convTranspose(n *node) (operand, error) {
 	part.part.H = graph.Range{From: f[0].shift, To: f[0].shift + out[0]}
 	part.part.W = graph.Range{From: f[1].shift, To: f[1].shift + out[1]}
 	return part.apply(p)
+}
+
+// phases is one axis of a transposed convolution of stride s as a convolution of stride 1: what
+// it makes at place m, on s channels for one, are the s elements from s m - shift on.
+type phases struct {
+	shift  int // elements before the first
+	places int // of the convolution's output
+	first  int // the kernel's first tap at place m is on element m + first
+	taps   int
+}
+
+// at returns the phase and the tap of the kernel's element a, of n elements that become out.
+func (f phases) at(a, s, d, before int) (phase, tap int) {
+	// Element i of the input times a falls on i s + a d - before = s m + phase - shift.
+	v := f.shift - before + a*d
+	m := v / s
+	if v < m*s {
+		m-- // v/s, rounded down
+	}
+	return v - m*s, -m - f.first
+}
+
+// newPhases returns the fewest multiply-adds, and of those the fewest words: shifts differ in how
+// many taps have all phases in reach, and in how many places begin or end outside of the output.
+// (A kernel of 4 with stride 2 and padding 1 has two taps over n + 1 places, or three over n. A row
+// and a column more cost less than more than twice the weights, and the pads' products with them.)
+func newPhases(n, k, s, d, before, out int) phases {
+	var best phases
+	for shift := range s {
+		f := phases{shift: shift, places: (out + shift + s - 1) / s}
+		// Taps that no phase has are zeros, which let the padding be less than the kernel.
+		_, last := f.at(0, s, d, before)
+		_, first := f.at(k-1, s, d, before)
+		f.first = min(first, 0, n-f.places)
+		f.taps = max(last, 0, n-f.places) - f.first + 1
+		if c := f.places*f.taps - best.places*best.taps; shift == 0 || c < 0 || c == 0 && f.places < best.places {
+			best = f
+		}
+	}
+	return best
 }

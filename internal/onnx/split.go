@@ -88,6 +88,29 @@ func (s *split) own(i int) []int {
 	return slices.DeleteFunc(slices.Clone(s.dims[i]), func(k int) bool { return k == batch })
 }
 
+// others returns the dimensions of x in order, but for the given ones, and for the first if
+// that is the batch alone.
+func (s *split) others(but ...int) (list []int) {
+	for i, d := range s.dims {
+		if !slices.Contains(but, i) && !slices.Equal(d, []int{batch}) {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+// axesOf returns the parts that C, H and W are made of.
+func (s *split) axesOf(shape graph.Shape) (of [3][]int) {
+	k := 0
+	for a, e := range extents(shape) {
+		for n := int64(1); n < int64(e); k++ {
+			n *= s.parts[k]
+			of[a] = append(of[a], k)
+		}
+	}
+	return of
+}
+
 // single returns s with a batch of one sample where it is least in the way, as it may be
 // anywhere: in the first dimension of 1, or else first of all.
 func (s *split) single() *split {
@@ -114,18 +137,6 @@ func (p *parser) samplesFirst(s *split) (*split, bool) {
 	t.dims[dim] = s.own(dim)
 	t.dims[0] = []int{batch}
 	return t, true
-}
-
-// axesOf returns the parts that C, H and W are made of.
-func (s *split) axesOf(shape graph.Shape) (of [3][]int) {
-	k := 0
-	for a, e := range extents(shape) {
-		for n := int64(1); n < int64(e); k++ {
-			n *= s.parts[k]
-			of[a] = append(of[a], k)
-		}
-	}
-	return of
 }
 
 // seen returns x, of split s, as one with axes, if its dimensions are axes each.
@@ -204,15 +215,32 @@ func (p *parser) placed(x operand, c, h, w []int) (operand, error) {
 	return x, nil
 }
 
-// others returns the dimensions of x in order, but for the given ones, and for the first if
-// that is the batch alone.
-func (s *split) others(but ...int) (list []int) {
-	for i, d := range s.dims {
-		if !slices.Contains(but, i) && !slices.Equal(d, []int{batch}) {
-			list = append(list, i)
-		}
+// moved returns x, as a tensor of parts, transposed by perm to shape to, if that is not what
+// it is. What several operators ask for is moved once.
+func (p *parser) moved(x operand, parts []int64, perm []int, to graph.Shape) (operand, error) {
+	op := graph.NewTranspose(asInts(parts), perm, to)
+	if op == (graph.Reshape{To: x.shape}) {
+		return x, nil
 	}
-	return list
+	key := fmt.Sprint(x.value, parts, perm, to)
+	y, known := p.moves[key]
+	if !known {
+		var err error
+		if y, err = p.apply(op, nil, operand{value: x.value, shape: x.shape}); err != nil {
+			return x, err
+		}
+		p.moves[key] = y
+	}
+	x.value, x.shape = y.value, y.shape
+	return x, nil
+}
+
+// asInts returns sizes as graphs have them.
+func asInts(v []int64) (dims []int) {
+	for _, d := range v {
+		dims = append(dims, int(d))
+	}
+	return dims
 }
 
 // alongC returns x with dimension i along C and all others along W, unless i is along C
@@ -223,6 +251,55 @@ func (p *parser) alongC(x operand, i int) (operand, error) {
 		return x, nil
 	}
 	return p.placed(x, []int{i}, nil, s.others(i))
+}
+
+// lastAlongC returns x with its last dimension along C, and which that is.
+func (p *parser) lastAlongC(n *node, x operand) (operand, int, error) {
+	s := x.view()
+	last := len(s.dims) - 1
+	if s.size(last).batch {
+		return x, last, p.refuse(n, "across samples")
+	}
+	var err error
+	if x.split == nil {
+		x, err = p.channelsAt(x, last-1)
+	} else {
+		x, err = p.alongC(x, last)
+	}
+	return x, last, err
+}
+
+// alone returns x with dimension i, which is no batch, alone along an axis, and which that is.
+func (p *parser) alone(x operand, i int) (operand, axis, error) {
+	s := x.view()
+	for a, of := range s.axesOf(x.shape) {
+		if x.split != nil && len(of) > 0 && slices.Equal(of, s.dims[i]) {
+			return x, axis(a), nil
+		}
+	}
+	along, err := axisC, error(nil)
+	if last := len(s.dims) - 1; x.split != nil && i == last {
+		x, err = p.placed(x, []int{i}, nil, s.others(i))
+	} else if x.split != nil {
+		along = axisW
+		x, err = p.placed(x, []int{last}, s.others(i, last), []int{i})
+	}
+	if x.split == nil && err == nil {
+		along = x.axes[i-1] // of placed too, as an extent of 1 may have got another
+	}
+	return x, along, err
+}
+
+// along returns op of x, which gives another extent to an axis that is all of dimension i.
+func (p *parser) along(op graph.Op, x operand, i int, a axis) (operand, error) {
+	y, err := p.apply(op, nil, operand{value: x.value, shape: x.shape})
+	if err != nil {
+		return x, err
+	}
+	if y = p.resized(y, x, i, a); y.split == nil && x.split == nil {
+		y.axes = x.axes
+	}
+	return y, nil
 }
 
 // resized returns y, which was made of x with dimension i, all of axis a, of another extent,
@@ -259,39 +336,6 @@ func (p *parser) resized(y, x operand, i int, a axis) operand {
 	return p.seen(y, t)
 }
 
-// alone returns x with dimension i, which is no batch, alone along an axis, and which that is.
-func (p *parser) alone(x operand, i int) (operand, axis, error) {
-	s := x.view()
-	for a, of := range s.axesOf(x.shape) {
-		if x.split != nil && len(of) > 0 && slices.Equal(of, s.dims[i]) {
-			return x, axis(a), nil
-		}
-	}
-	along, err := axisC, error(nil)
-	if last := len(s.dims) - 1; x.split != nil && i == last {
-		x, err = p.placed(x, []int{i}, nil, s.others(i))
-	} else if x.split != nil {
-		along = axisW
-		x, err = p.placed(x, []int{last}, s.others(i, last), []int{i})
-	}
-	if x.split == nil && err == nil {
-		along = x.axes[i-1] // of placed too, as an extent of 1 may have got another
-	}
-	return x, along, err
-}
-
-// along returns op of x, which gives another extent to an axis that is all of dimension i.
-func (p *parser) along(op graph.Op, x operand, i int, a axis) (operand, error) {
-	y, err := p.apply(op, nil, operand{value: x.value, shape: x.shape})
-	if err != nil {
-		return x, err
-	}
-	if y = p.resized(y, x, i, a); y.split == nil && x.split == nil {
-		y.axes = x.axes
-	}
-	return y, nil
-}
-
 // settled returns x with axes, in ONNX's order, and whether it can be: the batch first, and
 // no more dimensions than a shape has.
 func (p *parser) settled(x operand) (operand, bool, error) {
@@ -311,37 +355,35 @@ func (p *parser) settled(x operand) (operand, bool, error) {
 	return x, err == nil, err
 }
 
-// viewed returns input i of n, a value of the graph, split or not.
-func (p *parser) viewed(n *node, i int) (operand, error) {
-	o, err := p.operand(n, i)
-	switch {
-	case err != nil:
-	case !o.known:
-		err = p.refuse(n, "constant input %d", i)
-	case o.whole && !movement[n.op] && !exact[n.op]:
-		err = p.refuse(n, "of integers")
-	case o.truth != nil && !movement[n.op]:
-		err = p.refuse(n, "of a comparison")
-	case o.masked && !movement[n.op] && !passes[n.op]:
-		err = p.refuse(n, "of infinities")
-	case o.wide != nil:
-		return p.widened(o)
+// turned returns x with its dimensions permuted.
+func (p *parser) turned(x operand, perm []int) operand {
+	s := x.view()
+	t := &split{parts: s.parts}
+	for _, i := range perm {
+		t.dims = append(t.dims, s.dims[i])
 	}
-	return o, err
+	return p.seen(x, t)
 }
 
-// index returns the dimension that n's axis i is of s, and notes where the batch is in it,
-// unless that is of one sample.
-func (p *parser) index(n *node, s *split, i int64) (int, error) {
+// aside returns x with a batch of one sample, which may be anywhere, in another dimension
+// than that of the given axis.
+func (p *parser) aside(x operand, axis int64) operand {
+	s := x.view()
 	r := int64(len(s.dims))
-	if i < -r || i >= r {
-		return 0, fmt.Errorf("%w: axis %d of rank %d", ErrInvalid, i, r)
+	if p.batch != 1 || r < 2 || axis < -r || axis >= r || !s.size(int((axis+r)%r)).batch {
+		return x
 	}
-	at := int((i + r) % r)
-	if d := s.size(at); d.batch && (p.batch != 1 || d.n == 1) {
-		return 0, p.refuse(n, "across samples")
+	t := &split{parts: s.parts}
+	to := -1
+	for i := range s.dims {
+		t.dims = append(t.dims, s.own(i))
+		if int64(i) != (axis+r)%r && (to < 0 || len(t.dims[to]) > 0 && len(t.dims[i]) == 0) {
+			to = i
+		}
 	}
-	return at, nil
+	t.dims[to] = append([]int{batch}, t.dims[to]...)
+	x.split, x.axes = t, nil
+	return x
 }
 
 // regrouped returns x with the dimensions to, none of which is 0 or -1, if these are made
@@ -431,161 +473,74 @@ func (p *parser) regrouped(x operand, to []size) (operand, bool) {
 	return p.seen(x, t), true
 }
 
-// reshaped gives x the sizes dims after the batch, which must be first.
-func (p *parser) reshaped(n *node, x operand, dims []int64) (operand, error) {
-	if len(dims) == 0 || len(dims) > maxSplit {
-		return x, p.refuse(n, "to rank %d", 1+len(dims))
-	}
+// ofEachSample returns x, of which dimension i begins with the samples or is that of one, with that
+// dimension in two: the samples', and what each of them has.
+func (p *parser) ofEachSample(x operand, i int) (operand, bool) {
 	s := x.view()
-	var order []int // of x's parts
-	for _, i := range s.others() {
-		order = append(order, s.dims[i]...)
+	to := slices.Clone(s.sizes())
+	to = slices.Insert(slices.Delete(to, i, i+1), i, size{1, true}, size{n: s.size(i).n})
+	if i > 0 || !s.size(i).batch {
+		return x, false
 	}
-	few := len(dims) < len(canonical)
-	if few {
-		axes := canonical[len(dims)]
-		// Dimensions that have an order of their own, as heads, are left to what reads them.
-		own := len(dims) == 2 || x.split == nil && !slices.Equal(x.axes, canonical[len(x.axes)]) || x.split != nil && len(s.dims) <= len(canonical)
-		op := graph.NewTranspose(asInts(s.parts), order, shaped(axes, dims))
-		if op == (graph.Reshape{To: x.shape}) && (x.split != nil || !slices.Equal(x.axes, axes)) {
-			// N x C against N x C x 1 x 1: one and the same to the graph.
-			x.axes, x.split = axes, nil
-			return x, nil
-		}
-		if !own {
-			return p.apply(op, axes, operand{value: x.value, shape: x.shape})
-		}
-	}
-	to := []size{{n: 1, batch: true}}
-	for _, d := range dims {
-		to = append(to, size{n: d})
-	}
-	if y, ok := p.regrouped(x, to); ok {
-		return y, nil
-	}
-	// In other parts than it is made of.
-	t := &split{dims: [][]int{{batch}}}
-	for _, d := range dims {
-		var list []int
-		if d != 1 {
-			list = []int{len(t.parts)}
-			t.parts = append(t.parts, d)
-		}
-		t.dims = append(t.dims, list)
-	}
-	flat := graph.Vector(x.shape.Len())
-	if few {
-		flat = shaped(canonical[len(dims)], dims)
-	}
-	y, err := p.moved(x, s.parts, order, flat)
-	return p.seen(y, t), err
+	return p.regrouped(x, to)
 }
 
-// moved returns x, as a tensor of parts, transposed by perm to shape to, if that is not what
-// it is. What several operators ask for is moved once.
-func (p *parser) moved(x operand, parts []int64, perm []int, to graph.Shape) (operand, error) {
-	op := graph.NewTranspose(asInts(parts), perm, to)
-	if op == (graph.Reshape{To: x.shape}) {
-		return x, nil
+// index returns the dimension that n's axis i is of s, and notes where the batch is in it,
+// unless that is of one sample.
+func (p *parser) index(n *node, s *split, i int64) (int, error) {
+	r := int64(len(s.dims))
+	if i < -r || i >= r {
+		return 0, fmt.Errorf("%w: axis %d of rank %d", ErrInvalid, i, r)
 	}
-	key := fmt.Sprint(x.value, parts, perm, to)
-	y, known := p.moves[key]
-	if !known {
-		var err error
-		if y, err = p.apply(op, nil, operand{value: x.value, shape: x.shape}); err != nil {
-			return x, err
-		}
-		p.moves[key] = y
+	at := int((i + r) % r)
+	if d := s.size(at); d.batch && (p.batch != 1 || d.n == 1) {
+		return 0, p.refuse(n, "across samples")
 	}
-	x.value, x.shape = y.value, y.shape
-	return x, nil
+	return at, nil
 }
 
-// asInts returns sizes as graphs have them.
-func asInts(v []int64) (dims []int) {
-	for _, d := range v {
-		dims = append(dims, int(d))
+// same reports whether two sizes are one; a batch of one sample counts for nothing.
+func (p *parser) same(x, y size) bool { return x.n == y.n && (x.batch == y.batch || p.batch == 1) }
+
+// sameSamples reports whether two splits of alike dimensions have the batch in one place,
+// where that matters.
+func (p *parser) sameSamples(s, t *split) bool {
+	if p.batch == 1 {
+		return true
 	}
-	return dims
+	i, before := s.samples()
+	j, other := t.samples()
+	return i == j && before == other
 }
 
-// turned returns x with its dimensions permuted.
-func (p *parser) turned(x operand, perm []int) operand {
-	s := x.view()
-	t := &split{parts: s.parts}
-	for _, i := range perm {
-		t.dims = append(t.dims, s.dims[i])
+// together returns two values of one rank, one of which is a split, with their dimensions
+// along the same axes.
+func (p *parser) together(n *node, a, b operand) (operand, operand, error) {
+	s, t := a.view(), b.view()
+	if a.split != nil && b.split != nil && a.shape == b.shape && slices.Equal(s.parts, t.parts) && slices.EqualFunc(s.dims, t.dims, slices.Equal) {
+		return a, b, nil
 	}
-	return p.seen(x, t)
-}
-
-// cutOff returns the part of x that lies from from on and before to along dimension i.
-func (p *parser) cutOff(x operand, i int, from, to int64) (operand, error) {
-	if x.split == nil {
-		part := newSlicing(x)
-		part.cut(i-1, from, to)
-		return part.apply(p)
+	if !p.sameSamples(s, t) {
+		return a, b, p.refuse(n, "values of unlike shapes")
 	}
-	leading := func(x operand) (a, rest int) {
-		s := x.view()
-		for a, of := range s.axesOf(x.shape) {
-			if d := s.own(i); len(d) > 0 && len(d) <= len(of) && slices.Equal(of[:len(d)], d) {
-				return a, int(int64(extents(x.shape)[a]) / s.size(i).n)
-			}
+	// Along H what one has a single element of, as Suits has it of an axis.
+	var c, h, w []int
+	for i := range s.dims {
+		x, y := s.size(i), t.size(i)
+		switch {
+		case x.n != y.n && (x.n != 1 && y.n != 1 || x.batch && p.batch != 1):
+			return a, b, p.refuse(n, "values of unlike shapes")
+		case i == len(s.dims)-1:
+			c = []int{i}
+		case x.n != y.n:
+			h = append(h, i)
+		case x.n != 1:
+			w = append(w, i)
 		}
-		return -1, 0
 	}
-	s := x.view()
-	if from == 0 && to == s.size(i).n {
-		return x, nil
+	a, err := p.placed(a, c, h, w)
+	if err == nil {
+		b, err = p.placed(b, c, h, w)
 	}
-	a, rest := leading(x)
-	if a < 0 {
-		var err error
-		last := len(s.dims) - 1
-		if i == last {
-			x, err = p.placed(x, []int{i}, nil, s.others(i))
-		} else {
-			x, err = p.placed(x, s.others(append(s.others(last), i)...), []int{i}, s.others(i, last))
-		}
-		if err != nil {
-			return x, err
-		}
-		s = x.view()
-		a, rest = leading(x)
-	}
-	part := newSlicing(x)
-	*[]*graph.Range{&part.part.C, &part.part.H, &part.part.W}[a] = graph.Range{From: int(from) * rest, To: int(to) * rest}
-	y, err := p.apply(part.part, nil, operand{value: x.value, shape: x.shape})
-	if err != nil {
-		return x, err
-	}
-	// The dimension's parts become one, or none.
-	t, own := &split{}, s.own(i)
-	number := make([]int, len(s.parts))
-	for k, n := range s.parts {
-		number[k] = len(t.parts)
-		if at := slices.Index(own, k); at > 0 || at == 0 && to-from == 1 {
-			continue
-		} else if at == 0 {
-			n = to - from
-		}
-		t.parts = append(t.parts, n)
-	}
-	for j, d := range s.dims {
-		var list []int
-		for _, k := range d {
-			switch {
-			case k == batch:
-				list = append(list, batch)
-			case !slices.Contains(own, k):
-				list = append(list, number[k])
-			}
-		}
-		if j == i && to-from > 1 {
-			list = append(list, number[own[0]])
-		}
-		t.dims = append(t.dims, list)
-	}
-	return p.seen(y, t), nil
+	return a, b, err
 }

@@ -1,0 +1,178 @@
+package onnx
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/securenets/securenets/plan"
+)
+
+// The states that recurrent layers begin with: constants that are the same for all samples.
+
+// common is a tensor of constants that has, along one dimension, the same for all samples, as
+// first states have. That dimension is -1, or less by as many as stand for each sample, and v
+// has one element along it.
+type common struct {
+	dims []int64
+	v    []float32
+}
+
+// readsCommon are the operators that take it.
+var readsCommon = []string{"Identity", "Slice", "Squeeze", "Unsqueeze", "LSTM", "GRU", "RNN"}
+
+// len returns how many elements of v there are along dimension i.
+func (c *common) len(i int) int { return int(max(c.dims[i], 1)) }
+
+// operand returns c, which is a constant where it has no samples.
+func (c *common) operand() operand {
+	if slices.Min(c.dims) > 0 {
+		return operand{constant: &tensor{kind: typeFloat, dims: c.dims, floats: c.v}}
+	}
+	return operand{common: c}
+}
+
+// asCommon returns the floats that o has, or nil where those are none, or no constants.
+func (p *parser) asCommon(n *node, o operand) (*common, error) {
+	t := o.constant
+	if o.common != nil || t == nil || t.kind != typeFloat && t.kind != typeDouble || len(t.dims) == 0 {
+		return o.common, nil
+	}
+	v, err := p.floats32(n, t)
+	c := &common{slices.Clone(t.dims), v}
+	if o.shared && p.batch != 1 {
+		c.dims[0] = -1
+	}
+	return c, err
+}
+
+// commonOf returns a constant expanded to the given sizes, of which one may be the batch's.
+func (p *parser) commonOf(n *node, t *tensor, to *sizes) (operand, error) {
+	if t.kind != typeFloat && t.kind != typeDouble {
+		return operand{}, p.refuse(n, "of a constant")
+	}
+	v, err := p.floats32(n, t)
+	if err != nil {
+		return operand{}, err
+	}
+	before := len(to.v) - len(t.dims) // which is 0 or more
+	c, batches := new(common), 0
+	strides, stride := make([]int, len(to.v)), 1 // in v
+	all := int64(1)
+	for i := len(to.v) - 1; i >= 0; i-- {
+		own, d := int64(1), to.v[i]
+		if i >= before {
+			own = t.dims[i-before]
+		}
+		if d.batch && own != 1 && p.batch > 0 && d.n <= plan.MaxExtent && p.batch <= plan.MaxExtent {
+			d = size{n: d.n * p.batch} // the number that it is
+		}
+		switch {
+		case d.n <= 0 || d.n > plan.MaxExtent || own != 1 && d.n != 1 && d.n != own:
+			return operand{}, fmt.Errorf("%w: %d elements for %d", ErrInvalid, own, d.n)
+		case d.batch && p.batch != 1:
+			if batches++; own != 1 || batches > 1 {
+				return operand{}, p.refuse(n, "of a constant")
+			}
+			c.dims = append(c.dims, -d.n)
+			continue
+		case own != 1:
+			strides[i], d.n = stride, own
+			stride *= int(own)
+		}
+		if all > plan.MaxExtent/d.n {
+			return operand{}, fmt.Errorf("%w: a constant of too many elements", ErrInvalid)
+		}
+		all *= d.n
+		c.dims = append(c.dims, d.n)
+	}
+	slices.Reverse(c.dims)
+	if err := p.charge(int(all)); err != nil {
+		return operand{}, err
+	}
+	places := []int{0}
+	for i := range c.dims {
+		var next []int
+		for _, at := range places {
+			for k := range c.len(i) {
+				next = append(next, at+k*strides[i])
+			}
+		}
+		places = next
+	}
+	for _, at := range places {
+		c.v = append(c.v, v[at])
+	}
+	return c.operand(), nil
+}
+
+// sliceCommon reads a Slice of it, forwards and without steps.
+func (p *parser) sliceCommon(n *node, c *common, starts, ends, axes, steps []int64) (operand, error) {
+	if axes == nil {
+		for i := range starts {
+			axes = append(axes, int64(i))
+		}
+	}
+	if len(starts) != len(ends) || len(axes) != len(starts) || steps != nil && len(steps) != len(starts) {
+		return operand{}, fmt.Errorf("%w: lists of unlike lengths", ErrInvalid)
+	}
+	r := int64(len(c.dims))
+	seen := map[int64]bool{}
+	for k, a := range axes {
+		if a < -r || a >= r || seen[(a+r)%r] {
+			return operand{}, fmt.Errorf("%w: axis %d of rank %d", ErrInvalid, a, r)
+		}
+		a = (a + r) % r
+		seen[a] = true
+		l := c.dims[a]
+		switch {
+		case steps != nil && steps[k] != 1:
+			return operand{}, p.refuse(n, "step %d", steps[k])
+		case l < 0 && starts[k] == 0 && ends[k] >= math.MaxInt32:
+			continue
+		case l < 0:
+			return operand{}, p.refuse(n, "across samples")
+		}
+		if err := p.charge(len(c.v)); err != nil { // which what is made has too, but for a part
+			return operand{}, err
+		}
+		places := make([]int, l)
+		for i := range places {
+			places[i] = i
+		}
+		places = cut(places, starts[k], ends[k])
+		if len(places) == 0 {
+			return operand{}, fmt.Errorf("%w: an empty Slice", ErrInvalid)
+		}
+		inner := 1
+		for i := int(a) + 1; i < len(c.dims); i++ {
+			inner *= c.len(i)
+		}
+		to := &common{dims: slices.Clone(c.dims)}
+		to.dims[a] = int64(len(places))
+		for block := range slices.Chunk(c.v, int(l)*inner) {
+			to.v = append(to.v, block[places[0]*inner:][:len(places)*inner]...)
+		}
+		c = to
+	}
+	return c.operand(), nil
+}
+
+// squeezeCommon reads a Squeeze or an Unsqueeze of it.
+func (p *parser) squeezeCommon(n *node, x operand) (operand, error) {
+	c, err := p.asCommon(n, x)
+	if err != nil {
+		return x, err
+	}
+	if c == nil {
+		return x, p.refuse(n, "of what is expanded")
+	}
+	dims, err := squeezed(p, n, c.dims, 0, func(d int64) bool { return d == 1 }, 1)
+	if err == nil && len(dims) > maxRank {
+		err = fmt.Errorf("%w: tensor of rank %d", ErrInvalid, len(dims))
+	}
+	if err != nil {
+		return x, err
+	}
+	return (&common{dims, c.v}).operand(), nil
+}

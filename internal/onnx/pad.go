@@ -1,0 +1,124 @@
+package onnx
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/securenets/securenets/internal/graph"
+)
+
+// Pad.
+
+// pad reads a Pad. Before opset 11 its inputs are attributes.
+func (p *parser) pad(n *node) (operand, error) {
+	mode := "constant"
+	if a, given := n.attribute("mode"); given {
+		mode = string(a.s)
+	}
+	if mode != "constant" && mode != "reflect" && mode != "edge" && mode != "wrap" {
+		return operand{}, p.refuse(n, "mode=%s", clean(mode))
+	}
+	x, err := p.variable(n, 0, 0)
+	if err != nil {
+		return x, err
+	}
+	pads, err := p.list(n, "pads", 1)
+	if err != nil {
+		return x, err
+	}
+	value := n.float("value", 0)
+	if n.has(2) && mode == "constant" {
+		t, err := p.constant(n, 2)
+		if err != nil {
+			return x, err
+		}
+		v, err := p.floats32(n, t)
+		if err != nil {
+			return x, err
+		}
+		if len(v) != 1 {
+			return x, fmt.Errorf("%w: %d values to pad with", ErrInvalid, len(v))
+		}
+		value = v[0]
+	}
+	var axes []int64
+	if n.has(3) {
+		if axes, err = p.list(n, "axes", 3); err != nil {
+			return x, err
+		}
+	}
+	dims, err := p.dimensions(n, x, axes, n.has(3))
+	if err != nil {
+		return x, err
+	}
+	if len(pads) != 2*len(dims) {
+		return x, fmt.Errorf("%w: %d pads for %d axes", ErrInvalid, len(pads), len(dims))
+	}
+	op := graph.Pad{Value: value}
+	before := []*int{&op.Before.C, &op.Before.H, &op.Before.W}
+	after := []*int{&op.After.C, &op.After.H, &op.After.W}
+	part, extents := newSlicing(x), x.dims()
+	seen := map[int]bool{}
+	for k, i := range dims {
+		from, to := pads[k], pads[k+len(dims)]
+		if seen[i] {
+			return x, fmt.Errorf("%w: an axis twice", ErrInvalid)
+		}
+		seen[i] = true
+		if from == 0 && to == 0 {
+			continue
+		}
+		if i < 0 {
+			return x, p.refuse(n, "across samples")
+		}
+		if max(from, to) > math.MaxInt32 || min(from, to) < -math.MaxInt32 {
+			return x, fmt.Errorf("%w: padding of %d, %d", ErrInvalid, from, to)
+		}
+		if mode != "constant" {
+			if x, err = p.mirrored(n, x, i, mode, from, to); err != nil {
+				return x, err
+			}
+			continue
+		}
+		// Where a pad is negative, so much of the value is left out.
+		left, right := max(-from, 0), extents[i]-max(-to, 0)
+		if left >= right {
+			return x, fmt.Errorf("%w: padding of %d, %d for %d elements", ErrInvalid, from, to, extents[i])
+		}
+		part.cut(i, left, right)
+		*before[x.axes[i]], *after[x.axes[i]] = int(max(from, 0)), int(max(to, 0))
+	}
+	if mode != "constant" {
+		return x, nil
+	}
+	if x, err = part.apply(p); err != nil || op.Before == (graph.Shape{}) && op.After == (graph.Shape{}) {
+		return x, err
+	}
+	return p.apply(op, x.axes, x)
+}
+
+// mirrored pads x along dimension i with elements of its own.
+func (p *parser) mirrored(n *node, x operand, i int, mode string, from, to int64) (operand, error) {
+	l := x.dims()[i]
+	if from < 0 || to < 0 {
+		return x, p.refuse(n, "negative pads, mode=%s", mode)
+	}
+	if mode == "reflect" && max(from, to) >= l || mode == "wrap" && max(from, to) > l {
+		return x, p.refuse(n, "more than there is, mode=%s", mode)
+	}
+	if err := p.charge(int(from + l + to)); err != nil {
+		return x, err
+	}
+	var places []int
+	for j := -from; j < l+to; j++ {
+		at := min(max(j, 0), l-1)
+		switch {
+		case mode == "reflect" && j != at:
+			at = 2*at - j
+		case mode == "wrap":
+			at = (j + l) % l
+		}
+		places = append(places, int(at))
+	}
+	return p.gathered(x, 1+i, places)
+}

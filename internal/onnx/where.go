@@ -1,0 +1,268 @@
+package onnx
+
+import (
+	"slices"
+
+	"github.com/securenets/securenets/internal/graph"
+)
+
+// Where, by a comparison or by a constant.
+
+// where reads a Where of a comparison, and of values or numbers; by a constant; or one of sizes.
+func (p *parser) where(n *node) (operand, error) {
+	for i := range 3 {
+		if _, err := p.any(n, i); err != nil {
+			return operand{}, err
+		}
+	}
+	x := p.operands[n.inputs[0]]
+	if !x.known {
+		if x.constant != nil && (p.operands[n.inputs[1]].known || p.operands[n.inputs[2]].known) {
+			return p.chosen(n)
+		}
+		return p.whereSizes(n)
+	}
+	if x.truth != nil && x.truth.never {
+		y, err := p.viewed(n, 2)
+		if err != nil {
+			return y, err
+		}
+		if _, single, err := p.number(n, 1, y.rank()); err != nil || !single || !p.fitsValue(x, y) {
+			if err != nil {
+				return y, err
+			}
+			return y, p.refuse(n, "by IsNaN")
+		}
+		return y, nil
+	}
+	x, is, err := p.truths(n, 0)
+	if err != nil {
+		return x, err
+	}
+	wide := x.wide
+	x.wide = nil
+	if x, err = p.plain(n, x); err != nil {
+		return x, err
+	}
+	if wide != nil && (p.operands[n.inputs[1]].known || p.operands[n.inputs[2]].known) {
+		x.wide, wide = wide, nil
+		if x, err = p.widened(x); err != nil {
+			return x, err
+		}
+	}
+	three, masked := []operand{x, {}, {}}, false
+	for i := 1; i < 3; i++ {
+		o, err := p.operand(n, i)
+		if err != nil {
+			return o, err
+		}
+		if o.known {
+			if o, err = p.variable(n, i, 0); err != nil {
+				return o, err
+			}
+			if o.rank() != x.rank() {
+				return o, p.refuse(n, "values of unlike ranks")
+			}
+			masked = masked || o.masked
+			o, err = p.reordered(o, x.axes)
+		} else {
+			v, single, wrong := p.number(n, i, x.rank())
+			if wrong == nil && !single {
+				wrong = p.refuse(n, "constant of more than one number")
+			}
+			if wrong != nil {
+				return x, wrong
+			}
+			var op graph.Op = graph.Clip{Min: v, Max: v}
+			if negativeInfinity(v) {
+				masked = true
+				shift, err := p.repeated(v, x.shape.C)
+				if err != nil {
+					return x, err
+				}
+				op = &graph.ElementAffine{Extent: graph.Vector(x.shape.C), Shift: shift}
+			}
+			o, err = p.apply(op, x.axes, x)
+		}
+		if err != nil {
+			return o, err
+		}
+		if is.negated {
+			three[3-i] = o
+		} else {
+			three[i] = o
+		}
+	}
+	if _, err := (graph.Select{}).OutShape(three[0].shape, three[1].shape, three[2].shape); err != nil {
+		return x, p.refuse(n, "values of unlike shapes")
+	}
+	y, err := p.apply(graph.Select{}, x.axes, three...)
+	y.wide, y.masked = wide, masked
+	return y, err
+}
+
+// chosen reads a Where by a constant, of which at least one choice is a value.
+func (p *parser) chosen(n *node) (operand, error) {
+	at := 1
+	if !p.operands[n.inputs[1]].known {
+		at = 2
+	}
+	x, err := p.viewed(n, at)
+	if err != nil {
+		return x, err
+	}
+	condition, err := p.constantFor(n, 0, x)
+	if err != nil {
+		return x, err
+	}
+	is, err := p.array(n, 0)
+	if err != nil {
+		return x, err
+	}
+	if is == nil || is.kind != typeBool || is.len() == 0 {
+		return x, p.refuse(n, "by a constant of element type %d", condition.kind)
+	}
+	all := !slices.Contains(is.ints, int64(at-1)) // Where takes the second input for 0
+	if !p.fits(is, x) {
+		return x, p.refuse(n, "values of unlike shapes")
+	}
+	if p.operands[n.inputs[3-at]].known {
+		y, err := p.viewed(n, 3-at)
+		if err != nil {
+			return x, err
+		}
+		if !p.fitsValue(y, x) || !all {
+			return x, p.refuse(n, "by a constant, of two values")
+		}
+		return x, nil
+	}
+	if _, err := p.constantFor(n, 3-at, x); err != nil {
+		return x, err
+	}
+	v, err := p.array(n, 3-at)
+	if err != nil {
+		return x, err
+	}
+	if v == nil || !v.float() || v.len() == 0 || v.steps != nil {
+		return x, p.refuse(n, "by a constant")
+	}
+	if !p.fits(v, x) {
+		return x, p.refuse(n, "values of unlike shapes")
+	}
+	if all {
+		return x, nil
+	}
+	// a x + b, with a and b for each element: 1 and 0 where x is taken, else 0 and the constant;
+	// or 1 and minus infinity.
+	is.shared, v.shared = false, false
+	dims, _, _ := p.broadcast(is, v)
+	if is, err = p.spreadTo(is, dims); err != nil {
+		return x, err
+	}
+	if v, err = p.spreadTo(v, dims); err != nil {
+		return x, err
+	}
+	if err := p.compute(2 * is.len()); err != nil {
+		return x, err
+	}
+	a := &tensor{kind: typeFloat, dims: dims, floats: make([]float32, is.len())}
+	b := &tensor{kind: typeFloat, dims: dims, floats: make([]float32, is.len())}
+	scaled := false
+	for i, take := range is.ints {
+		a.floats[i] = 1
+		if take == int64(2-at) {
+			continue
+		}
+		if b.floats[i] = v.floats[i]; !negativeInfinity(v.floats[i]) {
+			a.floats[i], scaled = 0, true
+		}
+	}
+	x, shift, extent, err := p.spread(n, b, x)
+	if err != nil {
+		return x, err
+	}
+	op := &graph.Affine{Shift: shift}
+	masked := x.masked || slices.ContainsFunc(shift, negativeInfinity)
+	if scaled && x.masked {
+		return x, p.refuse(n, "of infinities")
+	}
+	if scaled {
+		y, scale, other, err := p.spread(n, a, x)
+		if err != nil {
+			return x, err
+		}
+		if other != extent || y.value != x.value { // what is alike everywhere in one is not in the other
+			return x, p.refuse(n, "by a constant")
+		}
+		op.Scale = scale
+	}
+	y, err := p.apply(elementAffine(extent, op, x), x.axes, x)
+	y.masked = masked
+	return y, err
+}
+
+// constantFor returns input i of n, a constant, as one for each sample of x, which may be shared by
+// all of them. It has no more dimensions than x.
+func (p *parser) constantFor(n *node, i int, x operand) (*tensor, error) {
+	o, err := p.any(n, i)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case o.constant == nil && o.sizes == nil:
+		return nil, p.refuse(n, "input %d not constant", i)
+	case o.sizes != nil:
+		return p.constant(n, i)
+	}
+	if t := o.constant; x.whole && (t.kind == typeInt32 || t.kind == typeInt64) {
+		a, err := p.array(n, i) // of integers that floats have, see ofIntegers
+		if err != nil {
+			return nil, err
+		}
+		if err := p.compute(a.len()); err != nil {
+			return nil, err
+		}
+		u := &tensor{kind: typeFloat, dims: t.dims}
+		for _, v := range a.ints {
+			u.floats = append(u.floats, float32(v))
+		}
+		o.constant = u
+	}
+	if !o.shared {
+		return o.constant, nil
+	}
+	s := x.view()
+	if o.steps != nil || len(o.constant.dims) != len(s.dims) || !slices.Equal(s.dims[0], []int{batch}) {
+		return nil, p.refuse(n, "of what is expanded")
+	}
+	return o.constant, nil
+}
+
+// fits reports whether a broadcasts to x.
+func (p *parser) fits(a *array, x operand) bool {
+	s := x.view()
+	before := len(s.dims) - len(a.dims)
+	if before < 0 {
+		return false
+	}
+	for i, d := range a.dims {
+		if of := s.size(before + i); d != 1 && (of.batch || of.n != d) {
+			return false
+		}
+	}
+	return true
+}
+
+// fitsValue reports whether y broadcasts to x.
+func (p *parser) fitsValue(y, x operand) bool {
+	s, t := x.view(), y.view()
+	if len(s.dims) != len(t.dims) || !p.sameSamples(s, t) {
+		return false
+	}
+	for i := range s.dims {
+		if of := t.size(i); of != (size{n: 1}) && of != s.size(i) {
+			return false
+		}
+	}
+	return true
+}
