@@ -27,6 +27,12 @@ var axesC, axesCHW = canonical[1], canonical[3]
 // extents returns a shape's extents along C, H and W.
 func extents(s graph.Shape) []int { return []int{s.C, s.H, s.W} }
 
+// extentOf returns where s has its extent along a.
+func extentOf(s *graph.Shape, a axis) *int { return [...]*int{&s.C, &s.H, &s.W}[a] }
+
+// rangeOf returns where s has its range along a.
+func rangeOf(s *graph.Slice, a axis) *graph.Range { return [...]*graph.Range{&s.C, &s.H, &s.W}[a] }
+
 // shaped returns the shape of the given extents along the given axes.
 func shaped(axes []axis, dims []int64) graph.Shape {
 	e := []int{1, 1, 1}
@@ -116,14 +122,24 @@ func (p *parser) channelsAt(x operand, i int) (operand, error) {
 // dimension returns the dimension after the batch that n's axis i is of x, and
 // notes where it is none.
 func (p *parser) dimension(n *node, x operand, i int64) (int, error) {
-	r := int64(x.rank())
-	if i < -r || i >= r {
-		return 0, fmt.Errorf("%w: axis %d of rank %d", ErrInvalid, i, r)
+	at, err := fromStart(i, x.rank())
+	if err != nil {
+		return 0, err
 	}
-	if i = (i + r) % r; i == 0 {
+	if at == 0 {
 		return 0, p.refuse(n, "across samples")
 	}
-	return int(i - 1), nil
+	return at - 1, nil
+}
+
+// fromStart returns an axis of a tensor of the given rank, which counts from the end where it is
+// negative, counted from the start.
+func fromStart(axis int64, rank int) (int, error) {
+	r := int64(rank)
+	if axis < -r || axis >= r {
+		return 0, fmt.Errorf("%w: axis %d of rank %d", ErrInvalid, axis, rank)
+	}
+	return int((axis + r) % r), nil
 }
 
 // dimensions returns those of x at so many axes, or all; -1 is the samples'.

@@ -2,7 +2,6 @@ package onnx
 
 import (
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/securenets/securenets/plan"
@@ -106,29 +105,23 @@ func (p *parser) commonOf(n *node, t *tensor, to *sizes) (operand, error) {
 	return c.operand(), nil
 }
 
-// sliceCommon reads a Slice of it, forwards and without steps.
-func (p *parser) sliceCommon(n *node, c *common, starts, ends, axes, steps []int64) (operand, error) {
-	if axes == nil {
-		for i := range starts {
-			axes = append(axes, int64(i))
-		}
+// sliceCommon reads a Slice of c, forwards and without steps.
+func (p *parser) sliceCommon(n *node, c *common, lists cutLists) (operand, error) {
+	cuts, err := p.cuts(n, lists, len(c.dims))
+	if err != nil {
+		return operand{}, err
 	}
-	if len(starts) != len(ends) || len(axes) != len(starts) || steps != nil && len(steps) != len(starts) {
-		return operand{}, fmt.Errorf("%w: lists of unlike lengths", ErrInvalid)
-	}
-	r := int64(len(c.dims))
-	seen := map[int64]bool{}
-	for k, a := range axes {
-		if a < -r || a >= r || seen[(a+r)%r] {
-			return operand{}, fmt.Errorf("%w: axis %d of rank %d", ErrInvalid, a, r)
+	seen := map[int]bool{}
+	for _, of := range cuts {
+		if seen[of.axis] {
+			return operand{}, fmt.Errorf("%w: axis %d twice", ErrInvalid, of.axis)
 		}
-		a = (a + r) % r
-		seen[a] = true
-		l := c.dims[a]
+		seen[of.axis] = true
+		l := c.dims[of.axis]
 		switch {
-		case steps != nil && steps[k] != 1:
-			return operand{}, p.refuse(n, "step %d", steps[k])
-		case l < 0 && starts[k] == 0 && ends[k] >= math.MaxInt32:
+		case of.step != 1:
+			return operand{}, p.refuse(n, "step %d", of.step)
+		case l < 0 && of.all():
 			continue
 		case l < 0:
 			return operand{}, p.refuse(n, "across samples")
@@ -136,24 +129,20 @@ func (p *parser) sliceCommon(n *node, c *common, starts, ends, axes, steps []int
 		if err := p.charge(len(c.v)); err != nil { // which what is made has too, but for a part
 			return operand{}, err
 		}
-		places := make([]int, l)
-		for i := range places {
-			places[i] = i
-		}
-		places = cut(places, starts[k], ends[k])
-		if len(places) == 0 {
+		from, to := of.within(l)
+		if from >= to {
 			return operand{}, fmt.Errorf("%w: an empty Slice", ErrInvalid)
 		}
 		inner := 1
-		for i := int(a) + 1; i < len(c.dims); i++ {
+		for i := of.axis + 1; i < len(c.dims); i++ {
 			inner *= c.len(i)
 		}
-		to := &common{dims: slices.Clone(c.dims)}
-		to.dims[a] = int64(len(places))
+		less := &common{dims: slices.Clone(c.dims)}
+		less.dims[of.axis] = to - from
 		for block := range slices.Chunk(c.v, int(l)*inner) {
-			to.v = append(to.v, block[places[0]*inner:][:len(places)*inner]...)
+			less.v = append(less.v, block[int(from)*inner:int(to)*inner]...)
 		}
-		c = to
+		c = less
 	}
 	return c.operand(), nil
 }

@@ -156,10 +156,8 @@ func (p *parser) withConstant(n *node, at int) (operand, error) {
 	if err != nil {
 		return x, err
 	}
-	if x.wide != nil {
-		if x, err = p.widened(x); err != nil {
-			return x, err
-		}
+	if x, err = p.widened(x); err != nil {
+		return x, err
 	}
 	if _, err := p.constantFor(n, 1-at, x); err != nil {
 		return x, err
@@ -179,7 +177,7 @@ func (p *parser) withConstant(n *node, at int) (operand, error) {
 		switch of := s.size(k); {
 		case d == 1 || of == size{n: d}:
 		case of == size{n: 1} && x.split == nil && k > 0:
-			*[]*int{&wide.C, &wide.H, &wide.W}[x.axes[k-1]] = int(d)
+			*extentOf(&wide, x.axes[k-1]) = int(d)
 		default:
 			return x, p.refuse(n, "values of unlike shapes")
 		}
@@ -254,11 +252,9 @@ func (p *parser) bits(x operand, is truth) (operand, error) {
 
 // widenedBits is bits of what may be expanded.
 func (p *parser) widenedBits(x operand, is truth) (operand, error) {
-	if x.wide != nil {
-		var err error
-		if x, err = p.widened(x); err != nil {
-			return x, err
-		}
+	x, err := p.widened(x)
+	if err != nil {
+		return x, err
 	}
 	return p.bits(x, is)
 }

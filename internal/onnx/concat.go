@@ -98,7 +98,7 @@ func (p *parser) concatViews(n *node, axis int64, values []operand) (operand, er
 	}
 	plain := make([]operand, len(values))
 	for k, x := range values {
-		plain[k] = operand{value: x.value, shape: x.shape}
+		plain[k] = x.bare()
 	}
 	y, err := p.apply(graph.Concat{}, nil, plain...)
 	if err != nil {
@@ -197,8 +197,8 @@ func (p *parser) concatConstants(n *node, axis int64) (operand, error) {
 		return x, err
 	}
 	op := graph.Pad{}
-	*[]*int{&op.Before.C, &op.Before.H, &op.Before.W}[along] = int(before)
-	*[]*int{&op.After.C, &op.After.H, &op.After.W}[along] = int(after)
+	*extentOf(&op.Before, along) = int(before)
+	*extentOf(&op.After, along) = int(after)
 	y, err := p.along(op, x, i, along)
 	if err != nil {
 		return x, err

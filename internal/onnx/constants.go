@@ -97,10 +97,8 @@ func (p *parser) cast(n *node) (operand, error) {
 		x.truth, x.whole, x.bounds = nil, integer, [2]int64{0, 1}
 		return x, nil
 	case is != nil && !is.never && (to == typeFloat || to == typeDouble || integer):
-		if x.wide != nil {
-			if x, err = p.widened(x); err != nil {
-				return x, err
-			}
+		if x, err = p.widened(x); err != nil {
+			return x, err
 		}
 		x.truth = nil
 		y, err := p.bits(x, *is)
@@ -109,10 +107,8 @@ func (p *parser) cast(n *node) (operand, error) {
 	case is != nil:
 		return x, p.refuse(n, "to=%d", to)
 	case to == typeBool: // what is not 0
-		if x.wide != nil {
-			if x, err = p.widened(x); err != nil {
-				return x, err
-			}
+		if x, err = p.widened(x); err != nil {
+			return x, err
 		}
 		y, err := p.apply(graph.Abs{}, x.axes, x)
 		y.truth = &truth{}

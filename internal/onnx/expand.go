@@ -50,8 +50,11 @@ func (p *parser) expand(n *node) (operand, error) {
 	return x, nil
 }
 
-// widened returns what an Expand makes of x, made.
+// widened returns x as what an Expand makes of it, made; others are left as they are.
 func (p *parser) widened(x operand) (operand, error) {
+	if x.wide == nil {
+		return x, nil
+	}
 	to, from := shapedDims(*x.wide, x.axes), shapedDims(x.shape, x.axes)
 	x.wide = nil
 	for i, d := range to {

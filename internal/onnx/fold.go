@@ -283,25 +283,8 @@ func (p *parser) picked(a *array, dims []int64, place func(index []int64) int) (
 	if b == nil || err != nil {
 		return nil, err
 	}
-	index := make([]int64, len(dims))
-	for i := range b.len() {
+	for i, index := range indices(b.dims) {
 		b.set(i, a, place(index))
-		for k := len(dims) - 1; k >= 0; k-- {
-			if index[k]++; index[k] < dims[k] {
-				break
-			}
-			index[k] = 0
-		}
 	}
 	return b, nil
-}
-
-// stridesOf returns how far apart elements are along each of dims.
-func stridesOf(dims []int64) []int {
-	strides, stride := make([]int, len(dims)), 1
-	for i := len(dims) - 1; i >= 0; i-- {
-		strides[i] = stride
-		stride *= int(dims[i])
-	}
-	return strides
 }

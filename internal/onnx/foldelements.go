@@ -366,13 +366,7 @@ func (a *array) placeIn(rank int) func(index []int64) int {
 			strides[i] = 0
 		}
 	}
-	return func(index []int64) int {
-		at := 0
-		for i, s := range strides {
-			at += int(index[rank-len(strides)+i]) * s
-		}
-		return at
-	}
+	return func(index []int64) int { return offset(index[rank-len(strides):], strides) }
 }
 
 // spreadTo returns a broadcast to dims, which it broadcasts to.

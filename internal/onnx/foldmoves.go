@@ -130,35 +130,15 @@ func (p *parser) foldTranspose(n *node, in []*array) (*array, error) {
 	if a == nil || a.len() == 0 {
 		return nil, nil
 	}
-	rank := len(a.dims)
-	perm, given := n.attribute("perm")
-	if !given {
-		for i := range rank {
-			perm.ints = append(perm.ints, int64(rank-1-i))
-		}
+	perm, err := permutation(n, len(a.dims))
+	if err != nil {
+		return nil, err
 	}
-	for i, v := range slices.Sorted(slices.Values(perm.ints)) {
-		if v != int64(i) {
-			return nil, fmt.Errorf("%w: transposed by %d", ErrInvalid, perm.ints)
-		}
-	}
-	if len(perm.ints) != rank {
-		return nil, fmt.Errorf("%w: rank %d, transposed by %d", ErrInvalid, rank, perm.ints)
-	}
-	if a.shared && perm.ints[0] != 0 {
+	if a.shared && perm[0] != 0 {
 		return nil, nil
 	}
-	from, strides, dims := stridesOf(a.dims), make([]int, rank), make([]int64, rank)
-	for i, v := range perm.ints {
-		strides[i], dims[i] = from[v], a.dims[v]
-	}
-	return p.picked(a, dims, func(index []int64) int {
-		at := 0
-		for i, v := range index {
-			at += int(v) * strides[i]
-		}
-		return at
-	})
+	dims, strides := permuted(a.dims, perm)
+	return p.picked(a, dims, func(index []int64) int { return offset(index, strides) })
 }
 
 // foldSlice computes a Slice.
@@ -167,58 +147,33 @@ func (p *parser) foldSlice(n *node, in []*array) (*array, error) {
 	if a == nil || a.len() == 0 {
 		return nil, nil
 	}
-	var lists [4][]int64
-	for i, name := range []string{"starts", "ends", "axes", "steps"} {
-		var err error
-		if lists[i], err = p.list(n, name, i+1); err != nil {
-			return nil, err
-		}
+	lists, err := p.cutLists(n)
+	if err != nil {
+		return nil, err
 	}
-	starts, ends, axes, steps := lists[0], lists[1], lists[2], lists[3]
-	rank := int64(len(a.dims))
-	if axes == nil {
-		for i := range starts {
-			axes = append(axes, int64(i))
-		}
+	cuts, err := p.cuts(n, lists, len(a.dims))
+	if err != nil {
+		return nil, err
 	}
-	if len(ends) != len(starts) || len(axes) != len(starts) || steps != nil && len(steps) != len(starts) {
-		return nil, fmt.Errorf("%w: starts, ends, axes and steps of unlike lengths", ErrInvalid)
-	}
-	first, by, dims := make([]int64, rank), slices.Repeat([]int64{1}, int(rank)), slices.Clone(a.dims)
-	seen := map[int64]bool{}
-	for k, axis := range axes {
-		if axis < 0 {
-			axis += rank
+	strides, first, dims := stridesOf(a.dims), 0, slices.Clone(a.dims)
+	seen := map[int]bool{}
+	for _, c := range cuts {
+		if seen[c.axis] {
+			return nil, fmt.Errorf("%w: axis %d twice", ErrInvalid, c.axis)
 		}
-		if axis < 0 || axis >= rank || seen[axis] {
-			return nil, fmt.Errorf("%w: axes %d of rank %d", ErrInvalid, axes, rank)
-		}
-		seen[axis] = true
-		step := int64(1)
-		if steps != nil {
-			step = steps[k]
-		}
-		if step == 0 || max(step, -step) > math.MaxInt32 {
-			return nil, fmt.Errorf("%w: step %d", ErrInvalid, step)
-		}
-		if a.shared && axis == 0 {
-			if starts[k] != 0 || ends[k] < math.MaxInt32 || step != 1 {
+		seen[c.axis] = true
+		if a.shared && c.axis == 0 {
+			if !c.all() {
 				return nil, nil
 			}
 			continue
 		}
-		l := a.dims[axis]
-		from, to := clamped(starts[k], ends[k], step, l)
-		first[axis], by[axis], dims[axis] = from, step, max(0, (to-from+step-sign(step))/step)
+		from, to := c.within(a.dims[c.axis])
+		dims[c.axis] = max(0, (to-from+c.step-sign(c.step))/c.step)
+		first += int(from) * strides[c.axis]
+		strides[c.axis] *= int(c.step)
 	}
-	strides := stridesOf(a.dims)
-	return p.picked(a, dims, func(index []int64) int {
-		at := 0
-		for i, v := range index {
-			at += int(first[i]+v*by[i]) * strides[i]
-		}
-		return at
-	})
+	return p.picked(a, dims, func(index []int64) int { return first + offset(index, strides) })
 }
 
 // foldConcat computes a Concat.
@@ -227,24 +182,21 @@ func (p *parser) foldConcat(n *node, in []*array) (*array, error) {
 	if !ok || slices.Contains(in, nil) {
 		return nil, nil
 	}
-	rank := int64(len(in[0].dims))
-	axis := attribute.i
-	if axis < -rank || axis >= rank {
-		return nil, fmt.Errorf("%w: axis %d of rank %d", ErrInvalid, axis, rank)
-	}
-	if axis < 0 {
-		axis += rank
+	rank := len(in[0].dims)
+	axis, err := fromStart(attribute.i, rank)
+	if err != nil {
+		return nil, err
 	}
 	like := *in[0]
 	like.steps = nil
 	dims := slices.Clone(in[0].dims)
 	dims[axis] = 0
 	for _, a := range in {
-		if a.kind != like.kind || a.shared != like.shared || int64(len(a.dims)) != rank || a.shared && axis == 0 || a.len() == 0 && slices.Contains(a.dims, 0) && rank > 1 {
+		if a.kind != like.kind || a.shared != like.shared || len(a.dims) != rank || a.shared && axis == 0 || a.len() == 0 && slices.Contains(a.dims, 0) && rank > 1 {
 			return nil, nil
 		}
 		for i, d := range a.dims {
-			if int64(i) != axis && d != dims[i] {
+			if i != axis && d != dims[i] {
 				return nil, fmt.Errorf("%w: constant of another shape", ErrInvalid)
 			}
 		}
@@ -285,13 +237,9 @@ func (p *parser) foldGather(n *node, in []*array) (*array, error) {
 		t = a.operand().constant
 	}
 	from := p.operands[n.inputs[0]]
-	rank := int64(len(t.dims))
-	axis := n.int("axis", 0)
-	if axis < -rank || axis >= rank {
-		return nil, fmt.Errorf("%w: axis %d of rank %d", ErrInvalid, axis, rank)
-	}
-	if axis < 0 {
-		axis += rank
+	axis, err := fromStart(n.int("axis", 0), len(t.dims))
+	if err != nil {
+		return nil, err
 	}
 	l := t.dims[axis]
 	places, err := elements(ids.ints, l)
@@ -302,7 +250,7 @@ func (p *parser) foldGather(n *node, in []*array) (*array, error) {
 		return nil, nil
 	}
 	dims := slices.Concat(t.dims[:axis], ids.dims, t.dims[axis+1:])
-	if t.kind == typeFloat && axis == 0 && t.of == nil && rank > 1 {
+	if t.kind == typeFloat && axis == 0 && t.of == nil && len(t.dims) > 1 {
 		width, ok := extent(t.dims[1:])
 		if !ok {
 			return nil, nil
@@ -329,21 +277,9 @@ func (p *parser) foldGather(n *node, in []*array) (*array, error) {
 	}
 	strides, own := stridesOf(a.dims), stridesOf(ids.dims)
 	y, err := p.picked(a, dims, func(index []int64) int {
-		at, id := 0, 0
-		for i, s := range own {
-			id += int(index[int(axis)+i]) * s
-		}
-		for i, s := range strides {
-			switch {
-			case i < int(axis):
-				at += int(index[i]) * s
-			case i == int(axis):
-				at += places[id] * s
-			default:
-				at += int(index[i-1+len(own)]) * s
-			}
-		}
-		return at
+		behind := axis + len(own)
+		id := offset(index[axis:behind], own)
+		return offset(index[:axis], strides) + places[id]*strides[axis] + offset(index[behind:], strides[axis+1:])
 	})
 	if y != nil {
 		y.shared = a.shared || ids.shared
@@ -357,19 +293,15 @@ func (p *parser) foldGatherElements(n *node, in []*array) (*array, error) {
 		return nil, nil
 	}
 	a, ids := in[0], in[1]
-	rank := int64(len(a.dims))
-	axis := n.int("axis", 0)
-	if axis < -rank || axis >= rank {
-		return nil, fmt.Errorf("%w: axis %d of rank %d", ErrInvalid, axis, rank)
-	}
-	if axis < 0 {
-		axis += rank
+	axis, err := fromStart(n.int("axis", 0), len(a.dims))
+	if err != nil {
+		return nil, err
 	}
 	if a.shared != ids.shared || a.shared && axis == 0 {
 		return nil, nil
 	}
 	for i, d := range ids.dims {
-		if int64(i) != axis && d > a.dims[i] {
+		if i != axis && d > a.dims[i] {
 			return nil, fmt.Errorf("%w: indices of %d for %d", ErrInvalid, ids.dims, a.dims)
 		}
 	}
@@ -379,14 +311,8 @@ func (p *parser) foldGatherElements(n *node, in []*array) (*array, error) {
 	}
 	strides, own := stridesOf(a.dims), stridesOf(ids.dims)
 	return p.picked(a, ids.dims, func(index []int64) int {
-		at, id := 0, 0
-		for i, v := range index {
-			id += int(v) * own[i]
-			if int64(i) != axis {
-				at += int(v) * strides[i]
-			}
-		}
-		return at + places[id]*strides[axis]
+		place := places[offset(index, own)] - int(index[axis])
+		return offset(index, strides) + place*strides[axis]
 	})
 }
 
@@ -425,14 +351,7 @@ func (p *parser) foldGatherND(n *node, in []*array) (*array, error) {
 	dims := slices.Concat(ids.dims[:last], a.dims[many:])
 	own := stridesOf(ids.dims[:last])
 	y, err := p.picked(a, dims, func(index []int64) int {
-		id, at := 0, 0
-		for i, s := range own {
-			id += int(index[i]) * s
-		}
-		for i, s := range strides[many:] {
-			at += int(index[last+i]) * s
-		}
-		return starts[id] + at
+		return starts[offset(index[:last], own)] + offset(index[last:], strides[many:])
 	})
 	if y != nil {
 		y.shared = ids.shared
@@ -473,12 +392,10 @@ func (p *parser) foldCumSum(n *node, in []*array) (*array, error) {
 	if len(in) != 2 || in[0] == nil || in[1] == nil || in[1].float() || in[1].len() != 1 || in[0].kind == typeBool || in[0].steps != nil || in[0].len() == 0 {
 		return nil, nil
 	}
-	a, axis, rank := in[0], in[1].ints[0], int64(len(in[0].dims))
-	if axis < -rank || axis >= rank {
-		return nil, fmt.Errorf("%w: axis %d of rank %d", ErrInvalid, axis, rank)
-	}
-	if axis < 0 {
-		axis += rank
+	a := in[0]
+	axis, err := fromStart(in[1].ints[0], len(a.dims))
+	if err != nil {
+		return nil, err
 	}
 	if a.shared && axis == 0 || n.int("exclusive", 0) != 0 || n.int("reverse", 0) != 0 {
 		return nil, nil

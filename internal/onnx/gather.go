@@ -291,10 +291,8 @@ func (p *parser) lookedUp(n *node) (operand, error) {
 	if err := p.chooses(n, x, t.dims[0]); err != nil {
 		return x, err
 	}
-	if x.wide != nil {
-		if x, err = p.widened(x); err != nil {
-			return x, err
-		}
+	if x, err = p.widened(x); err != nil {
+		return x, err
 	}
 	read, err := p.weights(n, t, int(t.dims[1]), func(dst []float32, first int, lines []float32) {
 		copy(dst[first*int(t.dims[1]):], lines)
@@ -306,7 +304,7 @@ func (p *parser) lookedUp(n *node) (operand, error) {
 	if len(s.dims) > maxSplit {
 		return x, p.refuse(n, "to rank %d", len(s.dims)+1)
 	}
-	y, err := p.apply(&graph.Embedding{Rows: int(t.dims[0]), Width: int(t.dims[1]), From: read}, nil, operand{value: x.value, shape: x.shape})
+	y, err := p.apply(&graph.Embedding{Rows: int(t.dims[0]), Width: int(t.dims[1]), From: read}, nil, x.bare())
 	if err != nil {
 		return x, err
 	}

@@ -110,13 +110,7 @@ func (p *parser) overLast(n *node, d *graph.Dense, x operand) (operand, error) {
 	if err != nil {
 		return x, err
 	}
-	var op graph.Op = d
-	if s := x.shape; s.H != 1 || s.W != 1 {
-		op = &graph.Conv2D{From: d.From, B: d.B, Geometry: plan.Conv2D{
-			H: s.H, W: s.W, C: d.In, OutC: d.Out, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1,
-		}}
-	}
-	y, err := p.apply(op, x.axes, x)
+	y, err := p.apply(overPositions(d, x.shape), x.axes, x)
 	if err != nil || x.split == nil {
 		return y, err
 	}
@@ -185,7 +179,7 @@ func (p *parser) product(n *node) (operand, error) {
 	if a.split == nil {
 		return p.apply(op, a.axes, a, b)
 	}
-	y, err := p.apply(op, nil, operand{value: a.value, shape: a.shape}, b)
+	y, err := p.apply(op, nil, a.bare(), b)
 	if err != nil {
 		return a, err
 	}

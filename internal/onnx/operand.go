@@ -31,6 +31,9 @@ type operand struct {
 	softened bool         // what a softmax gives, never NaN
 }
 
+// bare returns x as a value alone, of which no dimensions are known.
+func (x operand) bare() operand { return operand{value: x.value, shape: x.shape} }
+
 // alike notes that o's elements are x's.
 func (o *operand) alike(x operand) {
 	o.truth, o.whole, o.part, o.softened, o.bounds, o.masked = x.truth, x.whole, x.part, x.softened, x.bounds, x.masked
@@ -99,7 +102,7 @@ func (p *parser) viewed(n *node, i int) (operand, error) {
 		err = p.refuse(n, "of a comparison")
 	case o.masked && !movement[n.op] && !passes[n.op]:
 		err = p.refuse(n, "of infinities")
-	case o.wide != nil:
+	default:
 		return p.widened(o)
 	}
 	return o, err

@@ -55,8 +55,6 @@ func (p *parser) pad(n *node) (operand, error) {
 		return x, fmt.Errorf("%w: %d pads for %d axes", ErrInvalid, len(pads), len(dims))
 	}
 	op := graph.Pad{Value: value}
-	before := []*int{&op.Before.C, &op.Before.H, &op.Before.W}
-	after := []*int{&op.After.C, &op.After.H, &op.After.W}
 	part, extents := newSlicing(x), x.dims()
 	seen := map[int]bool{}
 	for k, i := range dims {
@@ -86,7 +84,7 @@ func (p *parser) pad(n *node) (operand, error) {
 			return x, fmt.Errorf("%w: padding of %d, %d for %d elements", ErrInvalid, from, to, extents[i])
 		}
 		part.cut(i, left, right)
-		*before[x.axes[i]], *after[x.axes[i]] = int(max(from, 0)), int(max(to, 0))
+		*extentOf(&op.Before, x.axes[i]), *extentOf(&op.After, x.axes[i]) = int(max(from, 0)), int(max(to, 0))
 	}
 	if mode != "constant" {
 		return x, nil

@@ -97,7 +97,7 @@ func (p *parser) recurrent(n *node) ([]operand, error) {
 		}
 	}
 	op.Cells = len(n.outputs) > 2 && p.uses[n.outputs[2]] > 0
-	y, err := p.apply(overPositions(layer, x.shape), nil, operand{value: x.value, shape: x.shape})
+	y, err := p.apply(overPositions(layer, x.shape), nil, x.bare())
 	if err != nil {
 		return nil, err
 	}
@@ -257,7 +257,7 @@ func (p *parser) part(x operand, steps, channels graph.Range) (operand, error) {
 	if steps == (graph.Range{To: x.shape.W}) && channels == (graph.Range{To: x.shape.C}) {
 		return x, nil
 	}
-	return p.apply(s, nil, operand{value: x.value, shape: x.shape})
+	return p.apply(s, nil, x.bare())
 }
 
 // state returns input i of n, the first states of all directions, which must be the same for

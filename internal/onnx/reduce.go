@@ -142,7 +142,7 @@ func (p *parser) reduceView(n *node, x operand, axes []int64) (operand, error) {
 	if err != nil {
 		return x, err
 	}
-	y, err := p.reduced(n.op, operand{value: x.value, shape: x.shape}, map[axis]bool{along: true})
+	y, err := p.reduced(n.op, x.bare(), map[axis]bool{along: true})
 	if err == nil && n.op == "ReduceL2" {
 		y, err = p.apply(graph.Sqrt{}, nil, y)
 	}

@@ -149,7 +149,7 @@ func (p *parser) reshaped(n *node, x operand, dims []int64) (operand, error) {
 			return x, nil
 		}
 		if !own {
-			return p.apply(op, axes, operand{value: x.value, shape: x.shape})
+			return p.apply(op, axes, x.bare())
 		}
 	}
 	to := []size{{n: 1, batch: true}}
@@ -262,24 +262,9 @@ func (p *parser) transpose(n *node) (operand, error) {
 	if !x.known {
 		rank = len(x.constant.dims)
 	}
-	var perm []int
-	a, given := n.attribute("perm")
-	for i := range rank {
-		perm = append(perm, rank-1-i)
-	}
-	if given {
-		perm = perm[:0]
-		for _, v := range a.ints {
-			perm = append(perm, int(min(max(v, -1), maxRank)))
-		}
-	}
-	for i, v := range slices.Sorted(slices.Values(perm)) {
-		if v != i {
-			return x, fmt.Errorf("%w: transposed by %d", ErrInvalid, a.ints)
-		}
-	}
-	if len(perm) != rank {
-		return x, fmt.Errorf("%w: rank %d, transposed by %d", ErrInvalid, rank, a.ints)
+	perm, err := permutation(n, rank)
+	if err != nil {
+		return x, err
 	}
 	if t := x.constant; !x.known && rank == 2 && perm[0] == 1 && (t.kind == typeFloat || t.kind == typeDouble) {
 		return operand{constant: &tensor{name: t.name, kind: t.kind, dims: []int64{t.dims[1], t.dims[0]}, of: t}}, nil

@@ -116,7 +116,7 @@ func (p *parser) shape(n *node) (operand, error) {
 	if x.shared {
 		dims[0].batch = true
 	}
-	return operand{sizes: row(cut(dims, n.int("start", 0), n.int("end", math.MaxInt64)))}, nil
+	return operand{sizes: row(subrange(dims, n.int("start", 0), n.int("end", math.MaxInt64)))}, nil
 }
 
 // calculate reads an arithmetic operator of sizes, one of which may be single.

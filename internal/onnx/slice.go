@@ -10,37 +10,97 @@ import (
 
 // Slice and Split.
 
-// slice reads a Slice of sizes or of a value. Opsets before 10 have attributes for inputs.
+// A cut is what a Slice takes along one axis: every step'th element from start on and before end, as
+// ONNX counts them.
+type cut struct {
+	axis             int // of the dimensions, the batch's among them
+	start, end, step int64
+}
+
+// all reports whether c takes everything, whatever the extent is.
+func (c cut) all() bool { return c.start == 0 && c.end >= math.MaxInt32 && c.step == 1 }
+
+// within returns where c begins and ends in an axis of l elements.
+func (c cut) within(l int64) (from, to int64) { return clamped(c.start, c.end, c.step, l) }
+
+// cutLists are what a Slice says, axis by axis: starts, ends, axes and steps.
+type cutLists [4][]int64
+
+// cutLists reads those of n. Opsets before 10 have attributes for inputs.
+func (p *parser) cutLists(n *node) (lists cutLists, err error) {
+	for i, name := range []string{"starts", "ends", "axes", "steps"} {
+		if lists[i], err = p.list(n, name, i+1); err != nil {
+			return lists, err
+		}
+	}
+	return lists, nil
+}
+
+// cuts returns what lists, of n, take of a tensor of the given rank.
+func (p *parser) cuts(n *node, lists cutLists, rank int) ([]cut, error) {
+	starts, ends, axes, steps := lists[0], lists[1], lists[2], lists[3]
+	if len(ends) != len(starts) || axes != nil && len(axes) != len(starts) || steps != nil && len(steps) != len(starts) {
+		return nil, fmt.Errorf("%w: starts, ends, axes and steps of unlike lengths", ErrInvalid)
+	}
+	cuts := make([]cut, len(starts))
+	for k := range cuts {
+		axis, step := int64(k), int64(1)
+		if axes != nil {
+			axis = axes[k]
+		}
+		if steps != nil {
+			step = steps[k]
+		}
+		if step == 0 || step > math.MaxInt32 || step < -math.MaxInt32 {
+			return nil, p.refuse(n, "step %d", step)
+		}
+		at, err := fromStart(axis, rank)
+		if err != nil {
+			return nil, err
+		}
+		cuts[k] = cut{at, starts[k], ends[k], step}
+	}
+	return cuts, nil
+}
+
+// slice reads a Slice of sizes or of a value.
 func (p *parser) slice(n *node) (operand, error) {
 	x, err := p.any(n, 0)
 	if err != nil {
 		return x, err
 	}
-	var lists [4][]int64
-	for i, name := range []string{"starts", "ends", "axes", "steps"} {
-		if lists[i], err = p.list(n, name, i+1); err != nil {
-			return operand{}, err
-		}
+	lists, err := p.cutLists(n)
+	if err != nil {
+		return x, err
 	}
-	starts, ends, axes, steps := lists[0], lists[1], lists[2], lists[3]
 	if x.known {
-		return p.sliceValue(n, starts, ends, axes, steps)
+		return p.sliceValue(n, lists)
 	}
 	if c, err := p.asCommon(n, x); c != nil || err != nil {
 		if err != nil {
 			return x, err
 		}
-		return p.sliceCommon(n, c, starts, ends, axes, steps)
+		return p.sliceCommon(n, c, lists)
 	}
+	return p.sliceSizes(n, lists)
+}
+
+// sliceSizes reads a Slice of sizes along their first dimension.
+func (p *parser) sliceSizes(n *node, lists cutLists) (operand, error) {
 	from, err := p.sizes(n, 0)
 	if err != nil {
 		return operand{}, err
 	}
-	if len(starts) != 1 || len(ends) != 1 || len(from.dims) == 0 || len(axes) > 1 || len(steps) > 1 {
+	cuts, err := p.cuts(n, lists, len(from.dims))
+	if err != nil {
+		return operand{}, err
+	}
+	if len(cuts) != 1 {
 		return operand{}, fmt.Errorf("%w: not of one axis", ErrInvalid)
 	}
-	if axes != nil && axes[0] != 0 && axes[0] != -int64(len(from.dims)) {
-		return operand{}, p.refuse(n, "axis %d of sizes", axes[0])
+	c := cuts[0]
+	if c.axis != 0 {
+		return operand{}, p.refuse(n, "axis %d of sizes", c.axis)
 	}
 	per := 1 // elements a row
 	if len(from.dims) == 2 {
@@ -48,81 +108,68 @@ func (p *parser) slice(n *node) (operand, error) {
 	}
 	rows := slices.Collect(slices.Chunk(from.v, per))
 	switch {
-	case steps == nil || steps[0] == 1:
-		rows = cut(rows, starts[0], ends[0])
-	case steps[0] == -1 && starts[0] == -1 && ends[0] <= -math.MaxInt32: // as pads are turned about
+	case c.step == 1:
+		rows = subrange(rows, c.start, c.end)
+	case c.step == -1 && c.start == -1 && c.end <= -math.MaxInt32: // as pads are turned about
 		slices.Reverse(rows)
 	default:
-		return operand{}, p.refuse(n, "step %d", steps[0])
+		return operand{}, p.refuse(n, "step %d", c.step)
 	}
 	to := &sizes{slices.Concat(rows...), slices.Clone(from.dims)}
 	to.dims[0] = int64(len(rows))
 	return operand{sizes: to}, nil
 }
 
-// sliceValue reads a Slice of a value.
-func (p *parser) sliceValue(n *node, starts, ends, axes, steps []int64) (operand, error) {
+// sliceValue reads a Slice of a value: ranges, of which rows and columns may be every step'th, and
+// else places one by one.
+func (p *parser) sliceValue(n *node, lists cutLists) (operand, error) {
 	x, err := p.viewed(n, 0)
 	if err != nil {
 		return x, err
 	}
-	if axes == nil {
-		for i := range starts {
-			axes = append(axes, int64(i))
-		}
+	cuts, err := p.cuts(n, lists, x.rank())
+	if err != nil {
+		return x, err
 	}
-	if len(ends) != len(starts) || len(axes) != len(starts) || steps != nil && len(steps) != len(starts) {
-		return x, fmt.Errorf("%w: starts, ends, axes and steps of unlike lengths", ErrInvalid)
-	}
-	steady := !slices.ContainsFunc(steps, func(s int64) bool { return s != 1 })
-	if x.split != nil && steady {
-		return p.sliceView(n, x, starts, ends, axes)
+	if x.split != nil && !slices.ContainsFunc(cuts, func(c cut) bool { return c.step != 1 }) {
+		return p.sliceView(n, x, cuts)
 	}
 	if x, err = p.variable(n, 0, 0); err != nil {
 		return x, err
 	}
 	seen := map[int]bool{}
 	part, every := newSlicing(x), graph.Pool{KH: 1, KW: 1, SH: 1, SW: 1}
-	places := map[int][]int{} // by dimension
-	for k, a := range axes {
-		step := int64(1)
-		if steps != nil {
-			step = steps[k]
-		}
-		if step == 0 || step > math.MaxInt32 || step < -math.MaxInt32 {
-			return x, p.refuse(n, "step %d", step)
-		}
-		r := int64(x.rank())
-		if all := starts[k] == 0 && ends[k] >= math.MaxInt32 && step == 1; all && (a == 0 || a == -r) {
+	places := map[int][]int{} // by dimension after the batch
+	for _, c := range cuts {
+		if c.all() && c.axis == 0 {
 			continue
 		}
-		i, err := p.dimension(n, x, a)
+		i, err := p.dimension(n, x, int64(c.axis))
 		if err != nil {
 			return x, err
 		}
 		if seen[i] {
-			return x, fmt.Errorf("%w: axis %d twice", ErrInvalid, a)
+			return x, fmt.Errorf("%w: axis %d twice", ErrInvalid, c.axis)
 		}
 		seen[i] = true
-		l := x.dims()[i]
-		from, to := clamped(starts[k], ends[k], step, l)
-		if (to-from)*step <= 0 {
+		from, to := c.within(x.dims()[i])
+		if (to-from)*c.step <= 0 {
 			return x, fmt.Errorf("%w: an empty Slice", ErrInvalid)
 		}
 		switch {
-		case step == 1:
+		case c.step == 1:
 			part.cut(i, from, to)
-		case step > 1 && x.axes[i] == axisH:
+		case c.step > 1 && x.axes[i] == axisH:
 			part.cut(i, from, to)
-			every.SH = int(step)
-		case step > 1 && x.axes[i] == axisW:
+			every.SH = int(c.step)
+		case c.step > 1 && x.axes[i] == axisW:
 			part.cut(i, from, to)
-			every.SW = int(step)
+			every.SW = int(c.step)
 		default:
-			if err := p.charge(int((to-from)/step) + 1); err != nil {
+			if err := p.charge(int((to-from)/c.step) + 1); err != nil {
 				return x, err
 			}
-			for j := from; (to-j)*step > 0; j += step {
+			for j := from; (to-j)*c.step > 0; j += c.step {
 				places[i] = append(places[i], int(j))
 			}
 		}
@@ -139,30 +186,21 @@ func (p *parser) sliceValue(n *node, starts, ends, axes, steps []int64) (operand
 }
 
 // sliceView reads a Slice of a split, forwards and without steps.
-func (p *parser) sliceView(n *node, x operand, starts, ends, axes []int64) (operand, error) {
+func (p *parser) sliceView(n *node, x operand, cuts []cut) (operand, error) {
 	seen := map[int]bool{}
-	for k, a := range axes {
-		s := x.view()
-		r := int64(len(s.dims))
-		if starts[k] == 0 && ends[k] >= math.MaxInt32 && a >= -r && a < r {
+	for _, c := range cuts {
+		if c.all() {
 			continue
 		}
-		i, err := p.index(n, s, a)
+		i, err := p.index(n, x.view(), int64(c.axis))
 		if err != nil {
 			return x, err
 		}
 		if seen[i] {
-			return x, fmt.Errorf("%w: axis %d twice", ErrInvalid, a)
+			return x, fmt.Errorf("%w: axis %d twice", ErrInvalid, c.axis)
 		}
 		seen[i] = true
-		l := s.size(i).n
-		at := func(v int64) int64 {
-			if v < 0 {
-				v += l
-			}
-			return min(max(v, 0), l)
-		}
-		from, to := at(starts[k]), at(ends[k])
+		from, to := c.within(x.view().size(i).n)
 		if from >= to {
 			return x, fmt.Errorf("%w: an empty Slice", ErrInvalid)
 		}
@@ -227,11 +265,11 @@ func (p *parser) cutOff(x operand, i int, from, to int64) (operand, error) {
 		part.cut(i-1, from, to)
 		return part.apply(p)
 	}
-	leading := func(x operand) (a, rest int) {
+	leading := func(x operand) (a axis, rest int) {
 		s := x.view()
 		for a, of := range s.axesOf(x.shape) {
 			if d := s.own(i); len(d) > 0 && len(d) <= len(of) && slices.Equal(of[:len(d)], d) {
-				return a, int(int64(extents(x.shape)[a]) / s.size(i).n)
+				return axis(a), int(int64(extents(x.shape)[a]) / s.size(i).n)
 			}
 		}
 		return -1, 0
@@ -256,8 +294,8 @@ func (p *parser) cutOff(x operand, i int, from, to int64) (operand, error) {
 		a, rest = leading(x)
 	}
 	part := newSlicing(x)
-	*[]*graph.Range{&part.part.C, &part.part.H, &part.part.W}[a] = graph.Range{From: int(from) * rest, To: int(to) * rest}
-	y, err := p.apply(part.part, nil, operand{value: x.value, shape: x.shape})
+	*rangeOf(&part.part, a) = graph.Range{From: int(from) * rest, To: int(to) * rest}
+	y, err := p.apply(part.part, nil, x.bare())
 	if err != nil {
 		return x, err
 	}
@@ -304,7 +342,7 @@ func newSlicing(x operand) *slicing {
 
 // cut takes what lies from from on and before to, along dimension i after the batch.
 func (s *slicing) cut(i int, from, to int64) {
-	*[]*graph.Range{&s.part.C, &s.part.H, &s.part.W}[s.x.axes[i]] = graph.Range{From: int(from), To: int(to)}
+	*rangeOf(&s.part, s.x.axes[i]) = graph.Range{From: int(from), To: int(to)}
 }
 
 // apply returns the part.
@@ -331,9 +369,9 @@ func clamped(start, end, step, l int64) (from, to int64) {
 	return at(start), at(end)
 }
 
-// cut returns v[start:end] as ONNX has it: negative counts from the end, and what
+// subrange returns v[start:end] as ONNX has it: negative counts from the end, and what
 // lies outside of v is brought to its ends.
-func cut[T any](v []T, start, end int64) []T {
+func subrange[T any](v []T, start, end int64) []T {
 	from, to := clamped(start, end, 1, int64(len(v)))
 	return v[from:max(from, to)]
 }

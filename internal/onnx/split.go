@@ -226,7 +226,7 @@ func (p *parser) moved(x operand, parts []int64, perm []int, to graph.Shape) (op
 	y, known := p.moves[key]
 	if !known {
 		var err error
-		if y, err = p.apply(op, nil, operand{value: x.value, shape: x.shape}); err != nil {
+		if y, err = p.apply(op, nil, x.bare()); err != nil {
 			return x, err
 		}
 		p.moves[key] = y
@@ -292,7 +292,7 @@ func (p *parser) alone(x operand, i int) (operand, axis, error) {
 
 // along returns op of x, which gives another extent to an axis that is all of dimension i.
 func (p *parser) along(op graph.Op, x operand, i int, a axis) (operand, error) {
-	y, err := p.apply(op, nil, operand{value: x.value, shape: x.shape})
+	y, err := p.apply(op, nil, x.bare())
 	if err != nil {
 		return x, err
 	}
@@ -488,11 +488,10 @@ func (p *parser) ofEachSample(x operand, i int) (operand, bool) {
 // index returns the dimension that n's axis i is of s, and notes where the batch is in it,
 // unless that is of one sample.
 func (p *parser) index(n *node, s *split, i int64) (int, error) {
-	r := int64(len(s.dims))
-	if i < -r || i >= r {
-		return 0, fmt.Errorf("%w: axis %d of rank %d", ErrInvalid, i, r)
+	at, err := fromStart(i, len(s.dims))
+	if err != nil {
+		return 0, err
 	}
-	at := int((i + r) % r)
 	if d := s.size(at); d.batch && (p.batch != 1 || d.n == 1) {
 		return 0, p.refuse(n, "across samples")
 	}

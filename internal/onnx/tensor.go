@@ -3,6 +3,7 @@ package onnx
 import (
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"math"
 	"slices"
 
@@ -249,26 +250,10 @@ func (p *parser) transposed(n *node, t *tensor, perm []int) (*tensor, error) {
 		return nil, err
 	}
 	u := &tensor{name: t.name, kind: typeFloat, floats: make([]float32, len(v))}
-	strides, stride := make([]int, len(perm)), 1
-	for i := len(perm) - 1; i >= 0; i-- {
-		strides[i] = stride
-		stride *= int(t.dims[i])
-	}
-	for _, a := range perm {
-		u.dims = append(u.dims, t.dims[a])
-	}
-	index, at := make([]int64, len(perm)), 0
-	for i := range u.floats {
-		u.floats[i] = v[at]
-		for j := len(perm) - 1; j >= 0; j-- {
-			s := strides[perm[j]]
-			index[j]++
-			if at += s; index[j] < u.dims[j] {
-				break
-			}
-			at -= int(u.dims[j]) * s
-			index[j] = 0
-		}
+	dims, strides := permuted(t.dims, perm)
+	u.dims = dims
+	for i, index := range indices(dims) {
+		u.floats[i] = v[offset(index, strides)]
 	}
 	return u, nil
 }
@@ -278,3 +263,72 @@ func allZero(v []float32) bool {
 }
 
 func negativeInfinity(v float32) bool { return math.IsInf(float64(v), -1) }
+
+// stridesOf returns how far apart elements are along each of dims.
+func stridesOf(dims []int64) []int {
+	strides, stride := make([]int, len(dims)), 1
+	for i := len(dims) - 1; i >= 0; i-- {
+		strides[i] = stride
+		stride *= int(dims[i])
+	}
+	return strides
+}
+
+// indices yields the index of each element of a tensor of the given dimensions, which are positive,
+// in order. An index is valid until the next one.
+func indices(dims []int64) iter.Seq2[int, []int64] {
+	return func(yield func(int, []int64) bool) {
+		index := make([]int64, len(dims))
+		for i := 0; yield(i, index); i++ {
+			k := len(dims) - 1
+			for ; k >= 0; k-- {
+				if index[k]++; index[k] < dims[k] {
+					break
+				}
+				index[k] = 0
+			}
+			if k < 0 {
+				return
+			}
+		}
+	}
+}
+
+// offset returns how far an index is from the first element, by strides of its dimensions.
+func offset(index []int64, strides []int) (at int) {
+	for i, v := range index {
+		at += int(v) * strides[i]
+	}
+	return at
+}
+
+// permutation returns the order in which the Transpose n has the axes of a tensor of the given rank.
+func permutation(n *node, rank int) ([]int, error) {
+	perm := make([]int, rank)
+	a, given := n.attribute("perm")
+	if given && len(a.ints) != rank {
+		return nil, fmt.Errorf("%w: rank %d, transposed by %d", ErrInvalid, rank, a.ints)
+	}
+	seen := make([]bool, rank)
+	for i := range perm {
+		v := int64(rank - 1 - i)
+		if given {
+			v = a.ints[i]
+		}
+		if v < 0 || v >= int64(rank) || seen[v] {
+			return nil, fmt.Errorf("%w: transposed by %d", ErrInvalid, a.ints)
+		}
+		perm[i], seen[v] = int(v), true
+	}
+	return perm, nil
+}
+
+// permuted returns the dimensions of a tensor whose axes are permuted, and how far apart its elements
+// lie along each of them in the tensor as it was.
+func permuted(dims []int64, perm []int) (to []int64, strides []int) {
+	from := stridesOf(dims)
+	for _, a := range perm {
+		to, strides = append(to, dims[a]), append(strides, from[a])
+	}
+	return to, strides
+}
