@@ -320,17 +320,7 @@ func (p *parser) lookedUp(n *node) (operand, error) {
 		number[k] = len(to.parts)
 		to.parts = append(to.parts, s.parts[k])
 	}
-	for _, d := range s.dims {
-		var list []int
-		for _, k := range d {
-			if k == batch {
-				list = append(list, batch)
-			} else {
-				list = append(list, number[k])
-			}
-		}
-		to.dims = append(to.dims, list)
-	}
+	to.dims = renumbered(s.dims, number)
 	to.dims = append(to.dims, []int{0}[:first])
 	return p.seen(y, to), nil
 }

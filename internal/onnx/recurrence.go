@@ -72,12 +72,7 @@ func (p *parser) recurrent(n *node) ([]operand, error) {
 		step, of = of, step
 	}
 	if p.batch == 1 { // of one sample, the batch may be anywhere
-		t := &split{parts: s.parts}
-		for i := range s.dims {
-			t.dims = append(t.dims, s.own(i))
-		}
-		t.dims[of] = append([]int{batch}, t.dims[of]...)
-		s = t
+		s = s.batchAt(of)
 	}
 	if !s.size(of).batch {
 		return nil, p.refuse(n, "across samples")

@@ -156,27 +156,17 @@ func (p *parser) reduceView(n *node, x operand, axes []int64) (operand, error) {
 	if along != axisC {
 		at = len(of[axisC])
 	}
-	t := &split{parts: slices.Delete(slices.Clone(s.parts), at, at+less)}
-	for i, d := range s.dims {
-		if slices.Contains(over, i) && n.int("keepdims", 1) == 0 {
-			continue
+	t := s.without(at, less)
+	if n.int("keepdims", 1) == 0 {
+		for _, i := range slices.Backward(over) {
+			t.dims = slices.Delete(t.dims, i, i+1)
 		}
-		var list []int
-		for _, k := range d {
-			switch {
-			case k < at: // or the batch
-				list = append(list, k)
-			case k >= at+less:
-				list = append(list, k-less)
-			}
-		}
-		t.dims = append(t.dims, list)
 	}
 	if len(t.dims) < 2 {
 		return y, p.refuse(n, "to rank 1")
 	}
 	if dim, _ := t.samples(); dim < 0 { // one sample, in what is left out
-		t.dims[0] = append([]int{batch}, t.dims[0]...)
+		t = t.batchAt(0)
 	}
 	return p.seen(y, t), nil
 }

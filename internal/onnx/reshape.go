@@ -310,18 +310,14 @@ func (p *parser) squeeze(n *node) (operand, error) {
 	if list, err := p.list(n, "axes", 1); err != nil || x.split != nil || n.op == "Unsqueeze" && (len(list)+x.rank() > len(canonical) || slices.Contains(list, 0)) || p.batch == 1 && slices.Contains(list, 0) {
 		s := x.view()
 		if p.batch == 1 { // of one sample any dimension of 1 may be
-			t := &split{parts: s.parts}
-			for i := range s.dims {
-				t.dims = append(t.dims, s.own(i))
-			}
-			s = t
+			s = &split{s.parts, s.owned()}
 		}
 		dims, err := squeezed(p, n, s.dims, 0, func(d []int) bool { return len(d) == 0 }, nil)
 		if err == nil && (len(dims) == 0 || len(dims) > 1+maxSplit) {
 			err = p.refuse(n, "to rank %d", len(dims))
 		}
 		if p.batch == 1 && err == nil {
-			dims[0] = append([]int{batch}, dims[0]...)
+			dims[0] = slices.Insert(dims[0], 0, batch)
 		}
 		return p.seen(x, &split{s.parts, dims}), err
 	}

@@ -300,32 +300,12 @@ func (p *parser) cutOff(x operand, i int, from, to int64) (operand, error) {
 		return x, err
 	}
 	// The dimension's parts become one, or none.
-	t, own := &split{}, s.own(i)
-	number := make([]int, len(s.parts))
-	for k, n := range s.parts {
-		number[k] = len(t.parts)
-		if at := slices.Index(own, k); at > 0 || at == 0 && to-from == 1 {
-			continue
-		} else if at == 0 {
-			n = to - from
-		}
-		t.parts = append(t.parts, n)
+	own := s.own(i)
+	if to-from == 1 {
+		return p.seen(y, s.without(own[0], len(own))), nil
 	}
-	for j, d := range s.dims {
-		var list []int
-		for _, k := range d {
-			switch {
-			case k == batch:
-				list = append(list, batch)
-			case !slices.Contains(own, k):
-				list = append(list, number[k])
-			}
-		}
-		if j == i && to-from > 1 {
-			list = append(list, number[own[0]])
-		}
-		t.dims = append(t.dims, list)
-	}
+	t := s.without(own[0], len(own), to-from)
+	t.dims[i] = append(t.dims[i], own[0])
 	return p.seen(y, t), nil
 }
 

@@ -114,13 +114,58 @@ func (s *split) axesOf(shape graph.Shape) (of [3][]int) {
 // single returns s with a batch of one sample where it is least in the way, as it may be
 // anywhere: in the first dimension of 1, or else first of all.
 func (s *split) single() *split {
-	t := &split{parts: s.parts}
+	return s.batchAt(max(slices.IndexFunc(s.owned(), func(d []int) bool { return len(d) == 0 }), 0))
+}
+
+// owned returns the dimensions of s without the batch.
+func (s *split) owned() (dims [][]int) {
 	for i := range s.dims {
-		t.dims = append(t.dims, s.own(i))
+		dims = append(dims, s.own(i))
 	}
-	i := max(slices.IndexFunc(t.dims, func(d []int) bool { return len(d) == 0 }), 0)
-	t.dims[i] = append([]int{batch}, t.dims[i]...)
+	return dims
+}
+
+// batchAt returns s with the batch at the beginning of dimension i, and nowhere else.
+func (s *split) batchAt(i int) *split {
+	t := &split{s.parts, s.owned()}
+	t.dims[i] = slices.Insert(t.dims[i], 0, batch)
 	return t
+}
+
+// gone stands for a part that a tensor has no more, see renumbered.
+const gone = -2
+
+// renumbered returns dims with to[k] for each part k, unless that is gone. The batch stays.
+func renumbered(dims [][]int, to []int) [][]int {
+	out := make([][]int, len(dims))
+	for i, d := range dims {
+		for _, k := range d {
+			if k != batch {
+				k = to[k]
+			}
+			if k != gone {
+				out[i] = append(out[i], k)
+			}
+		}
+	}
+	return out
+}
+
+// without returns s without less parts from at on, and with more in their place, which no
+// dimension has yet.
+func (s *split) without(at, less int, more ...int64) *split {
+	to := make([]int, len(s.parts))
+	for k := range to {
+		switch {
+		case k < at:
+			to[k] = k
+		case k < at+less:
+			to[k] = gone
+		default:
+			to[k] = k + len(more) - less
+		}
+	}
+	return &split{slices.Replace(slices.Clone(s.parts), at, at+less, more...), renumbered(s.dims, to)}
 }
 
 // samplesFirst returns s with the batch alone in the first dimension, if it is, or may be,
@@ -133,10 +178,7 @@ func (p *parser) samplesFirst(s *split) (*split, bool) {
 	if p.batch != 1 || s.size(0).n != 1 {
 		return s, false
 	}
-	t := &split{parts: s.parts, dims: slices.Clone(s.dims)}
-	t.dims[dim] = s.own(dim)
-	t.dims[0] = []int{batch}
-	return t, true
+	return s.batchAt(0), true
 }
 
 // seen returns x, of split s, as one with axes, if its dimensions are axes each.
@@ -312,28 +354,13 @@ func (p *parser) resized(y, x operand, i int, a axis) operand {
 			at += len(of)
 		}
 	}
-	less, more := len(s.own(i)), 0
-	t := &split{parts: slices.Delete(slices.Clone(s.parts), at, at+less)}
+	less := len(s.own(i))
 	if n := extents(y.shape)[a]; n != 1 {
-		more = 1
-		t.parts = slices.Insert(t.parts, at, int64(n))
+		t := s.without(at, less, int64(n))
+		t.dims[i] = append(t.dims[i], at)
+		return p.seen(y, t)
 	}
-	for j, d := range s.dims {
-		var list []int
-		for _, k := range d {
-			switch {
-			case k == batch || j != i && k < at:
-				list = append(list, k)
-			case j != i:
-				list = append(list, k+more-less)
-			}
-		}
-		if j == i {
-			list = append(list, []int{at}[:more]...)
-		}
-		t.dims = append(t.dims, list)
-	}
-	return p.seen(y, t)
+	return p.seen(y, s.without(at, less))
 }
 
 // settled returns x with axes, in ONNX's order, and whether it can be: the batch first, and
@@ -369,20 +396,17 @@ func (p *parser) turned(x operand, perm []int) operand {
 // than that of the given axis.
 func (p *parser) aside(x operand, axis int64) operand {
 	s := x.view()
-	r := int64(len(s.dims))
-	if p.batch != 1 || r < 2 || axis < -r || axis >= r || !s.size(int((axis+r)%r)).batch {
-		return x
+	at, err := fromStart(axis, len(s.dims))
+	if err != nil || p.batch != 1 || len(s.dims) < 2 || !s.size(at).batch {
+		return x // an axis that x has not is for others to refuse
 	}
-	t := &split{parts: s.parts}
-	to := -1
-	for i := range s.dims {
-		t.dims = append(t.dims, s.own(i))
-		if int64(i) != (axis+r)%r && (to < 0 || len(t.dims[to]) > 0 && len(t.dims[i]) == 0) {
+	own, to := s.owned(), -1 // the first other dimension, of 1 if there is one
+	for i := range own {
+		if i != at && (to < 0 || len(own[to]) > 0 && len(own[i]) == 0) {
 			to = i
 		}
 	}
-	t.dims[to] = append([]int{batch}, t.dims[to]...)
-	x.split, x.axes = t, nil
+	x.split, x.axes = s.batchAt(to), nil
 	return x
 }
 
