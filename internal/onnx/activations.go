@@ -70,18 +70,11 @@ func (p *parser) clip(n *node) (operand, error) {
 	bounds := [2]float32{n.float("min", -math.MaxFloat32), n.float("max", math.MaxFloat32)}
 	for i := range bounds {
 		if n.has(i + 1) {
-			t, err := p.constant(n, i+1)
+			v, err := p.scalar(n, i+1, "a bound")
 			if err != nil {
 				return operand{}, err
 			}
-			v, err := p.floats32(n, t)
-			if err != nil {
-				return operand{}, err
-			}
-			if len(v) != 1 {
-				return operand{}, fmt.Errorf("%w: %d bounds", ErrInvalid, len(v))
-			}
-			bounds[i] = v[0]
+			bounds[i] = v
 		}
 		// An infinite bound is none; NaN stays, to be refused.
 		bounds[i] = min(max(bounds[i], -math.MaxFloat32), math.MaxFloat32)

@@ -405,14 +405,15 @@ func alongChannels(t *tensor, s graph.Shape, axes []axis) bool {
 	return before >= 0
 }
 
-// calculateFloats reads an operator of single numbers, as scales of attention are computed.
+// calculateFloats reads an operator of single numbers that constants are not computed with, as are
+// doubles that no float32 is.
 func (p *parser) calculateFloats(n *node) (operand, error) {
+	op, inputs := pairwise[n.op], 2
+	if one, ok := single[n.op]; ok {
+		op, inputs = one, 1
+	}
 	var v [2]float64
 	t := &tensor{kind: typeFloat}
-	inputs := len(v)
-	if n.op == "Sqrt" {
-		inputs = 1
-	}
 	for i := range inputs {
 		c, err := p.constant(n, i)
 		if err != nil {
@@ -430,23 +431,7 @@ func (p *parser) calculateFloats(n *node) (operand, error) {
 			t.dims = c.dims
 		}
 	}
-	x := v[0]
-	switch n.op {
-	case "Add":
-		x += v[1]
-	case "Sub":
-		x -= v[1]
-	case "Mul":
-		x *= v[1]
-	case "Div":
-		x /= v[1]
-	case "Pow":
-		x = math.Pow(x, v[1])
-	case "Sqrt":
-		x = math.Sqrt(x)
-	default:
-		return operand{}, p.refuse(n, "of constants")
-	}
+	x := op.floats(v[0], v[1])
 	t.floats = []float32{float32(x)}
 	return operand{constant: t}, nil
 }

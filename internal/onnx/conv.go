@@ -142,14 +142,7 @@ func (p *parser) conv(n *node) (operand, error) {
 		},
 	}
 	if n.has(2) {
-		t, err := p.constant(n, 2)
-		if err != nil {
-			return x, err
-		}
-		if len(t.dims) != 1 || t.dims[0] != int64(c.Geometry.OutC) {
-			return x, fmt.Errorf("%w: bias of another shape than %d channels", ErrInvalid, c.Geometry.OutC)
-		}
-		if c.B, err = p.floats32(n, t); err != nil {
+		if c.B, err = p.vector(n, 2, c.Geometry.OutC); err != nil {
 			return x, err
 		}
 	}

@@ -22,67 +22,23 @@ func (p *parser) convTranspose(n *node) (operand, error) {
 	if err != nil {
 		return x, err
 	}
-	more, wanted := []int64{0, 0}, []int64(nil) // rows and columns past the last, and in all
-	for name, v := range map[string]*[]int64{"output_padding": &more, "output_shape": &wanted} {
-		if a, given := n.attribute(name); given {
-			*v = a.ints
-			if w.rank == 3 {
-				*v = slices.Insert(slices.Clone(a.ints), 0, map[string]int64{"output_shape": 1}[name])
-			}
-		}
-	}
-	group := n.int("group", 1)
 	c, per := int64(x.shape.C), t.dims[1]
-	if group <= 0 || group > c || c%group != 0 || t.dims[0] != c || per <= 0 || len(more) != 2 || wanted != nil && len(wanted) != 2 {
+	group := n.int("group", 1)
+	if group <= 0 || group > c || c%group != 0 || t.dims[0] != c || per <= 0 {
 		return x, fmt.Errorf("%w: weights of %d for %d channels in %d groups", ErrInvalid, t.dims, c, group)
 	}
-	size, s := [2]int{x.shape.H, x.shape.W}, slices.Clone(w.strides)
-	var out [2]int
-	for i, from := range size {
-		reach := w.dilations[i] * (w.kernel[i] - 1) // < 2^62
-		if wanted != nil && (wanted[i] <= 0 || wanted[i] > plan.MaxExtent) {
-			return x, fmt.Errorf("%w: output of %d", ErrInvalid, wanted[i])
-		}
-		if reach > plan.MaxExtent || more[i] < 0 || more[i] > math.MaxInt32 {
-			return x, fmt.Errorf("%w: kernel over %d elements, and %d more", ErrInvalid, reach, more[i])
-		}
-		l := s[i]*int64(from-1) + reach + 1 + more[i]
-		same := w.autoPad == "SAME_UPPER" || w.autoPad == "SAME_LOWER"
-		if same || wanted != nil {
-			over := l - s[i]*int64(from) // is cut off
-			if wanted != nil {
-				over = l - wanted[i]
-			}
-			if over < 0 {
-				return x, p.refuse(n, "to more than the kernel reaches")
-			}
-			w.pads[i], w.pads[i+2] = over-over/2, over/2
-			if w.autoPad == "SAME_UPPER" {
-				w.pads[i], w.pads[i+2] = over/2, over-over/2
-			}
-		}
-		l -= w.pads[i] + w.pads[i+2]
-		if l <= 0 || l > plan.MaxExtent {
-			return x, fmt.Errorf("%w: output of %d", ErrInvalid, l)
-		}
-		if out[i] = int(l); from == 1 && w.pads[i] == 0 && w.pads[i+2] == 0 {
-			s[i] = l // a single element's stride may be any: all of the output is at one place
-		}
+	out, err := p.transposedExtents(n, w, x.shape)
+	if err != nil {
+		return x, err
 	}
-	if rows, ok := extent([]int64{group, per, s[0], s[1]}); !ok || rows > p.words {
+	if rows, ok := extent([]int64{group, per, w.strides[0], w.strides[1]}); !ok || rows > p.words {
 		return x, p.charge(math.MaxInt)
 	}
-	var f [2]phases
-	for i := range f {
-		f[i] = newPhases(size[i], int(w.kernel[i]), int(s[i]), int(w.dilations[i]), int(w.pads[i]), out[i])
+	v := transposition{group: int(group), per: int(per), w: w}
+	for i, size := range []int{x.shape.H, x.shape.W} {
+		v.along[i] = newPhases(size, int(w.kernel[i]), int(w.strides[i]), int(w.dilations[i]), int(w.pads[i]), out[i])
 	}
-	conv := &graph.Conv2D{Geometry: plan.Conv2D{
-		H: size[0], W: size[1], C: int(c), OutC: int(group*per*s[0]) * int(s[1]),
-		KH: f[0].taps, KW: f[1].taps, SH: 1, SW: 1, DH: 1, DW: 1,
-		Top: -f[0].first, Bot: f[0].places + f[0].first + f[0].taps - 1 - size[0],
-		Left: -f[1].first, Right: f[1].places + f[1].first + f[1].taps - 1 - size[1],
-		Groups: int(group),
-	}}
+	conv := &graph.Conv2D{Geometry: v.geometry(x.shape)}
 	g := conv.Geometry
 	if err := conv.Plan().Validate(); err != nil {
 		return x, fmt.Errorf("%w: %w", ErrInvalid, err)
@@ -90,21 +46,8 @@ func (p *parser) convTranspose(n *node) (operand, error) {
 	if err := p.charge(g.OutC * g.Patch()); err != nil {
 		return x, err
 	}
-	// A group's channels are the phases in order, and those of a phase side by side.
-	cs := int(c / group)                   // of a group's input
-	line := int(w.kernel[0] * w.kernel[1]) // from one channel to one
-	read, err := p.weights(n, t, line, func(dst []float32, first int, lines []float32) {
-		for k, e := range lines {
-			b := k % int(w.kernel[1])
-			a := k / int(w.kernel[1]) % int(w.kernel[0])
-			k = first + k/line
-			o, i := k%int(per), k/int(per)
-			row, tapH := f[0].at(a, int(s[0]), int(w.dilations[0]), int(w.pads[0]))
-			col, tapW := f[1].at(b, int(s[1]), int(w.dilations[1]), int(w.pads[1]))
-			o += (i/cs*int(s[0]*s[1]) + row*int(s[1]) + col) * int(per)
-			dst[((o*g.KH+tapH)*g.KW+tapW)*cs+i%cs] = e
-		}
-	})
+	line := int(w.kernel[0] * w.kernel[1]) // a kernel, from one channel to one
+	read, err := p.weights(n, t, line, func(dst []float32, first int, lines []float32) { v.arrange(dst, first, lines, g) })
 	if err != nil {
 		return x, err
 	}
@@ -113,14 +56,7 @@ func (p *parser) convTranspose(n *node) (operand, error) {
 		return read(dst)
 	}
 	if n.has(2) {
-		t, err := p.constant(n, 2)
-		if err != nil {
-			return x, err
-		}
-		if len(t.dims) != 1 || t.dims[0] != group*per {
-			return x, fmt.Errorf("%w: bias of another shape than %d channels", ErrInvalid, group*per)
-		}
-		bias, err := p.floats32(n, t)
+		bias, err := p.vector(n, 2, int(group*per))
 		if err != nil {
 			return x, err
 		}
@@ -128,26 +64,126 @@ func (p *parser) convTranspose(n *node) (operand, error) {
 			return x, err
 		}
 		for b := range slices.Chunk(bias, int(per)) {
-			conv.B = append(conv.B, slices.Repeat(b, int(s[0]*s[1]))...)
+			conv.B = append(conv.B, slices.Repeat(b, v.phases())...)
 		}
 	}
 	y, err := p.apply(conv, x.axes, x)
 	if err != nil {
 		return x, err
 	}
-	h, wide := g.OutH(), g.OutW()
-	if s[0] > 1 || s[1] > 1 {
-		to := graph.Shape{H: h * int(s[0]), W: wide * int(s[1]), C: int(group * per)}
-		y, err = p.apply(graph.NewTranspose(
-			[]int{int(group), int(s[0]), int(s[1]), int(per), h, wide}, []int{0, 3, 4, 1, 5, 2}, to), x.axes, y)
-		if err != nil {
-			return x, err
-		}
+	if y, err = p.phasesToPixels(y, v); err != nil {
+		return x, err
 	}
 	part := newSlicing(y)
-	part.part.H = graph.Range{From: f[0].shift, To: f[0].shift + out[0]}
-	part.part.W = graph.Range{From: f[1].shift, To: f[1].shift + out[1]}
+	for i, r := range []*graph.Range{&part.part.H, &part.part.W} {
+		*r = graph.Range{From: v.along[i].shift, To: v.along[i].shift + out[i]}
+	}
 	return part.apply(p)
+}
+
+// transposedExtents returns the rows and columns that the transposed convolution n makes of a map of
+// shape s. It sets the padding of its window where that follows from them, and the stride of a
+// single row or column.
+func (p *parser) transposedExtents(n *node, w *window, s graph.Shape) (out [2]int, err error) {
+	more, wanted := []int64{0, 0}, []int64(nil) // rows and columns past the last, and in all
+	if a, given := n.attribute("output_padding"); given {
+		if more = a.ints; w.rank == 3 {
+			more = slices.Insert(slices.Clone(more), 0, 0)
+		}
+	}
+	if a, given := n.attribute("output_shape"); given {
+		if wanted = a.ints; w.rank == 3 {
+			wanted = slices.Insert(slices.Clone(wanted), 0, 1)
+		}
+	}
+	if len(more) != 2 || wanted != nil && len(wanted) != 2 {
+		return out, fmt.Errorf("%w: output_padding or output_shape of the wrong length", ErrInvalid)
+	}
+	w.strides = slices.Clone(w.strides) // which may be the file's
+	for i, from := range []int{s.H, s.W} {
+		reach := w.dilations[i] * (w.kernel[i] - 1) // < 2^62
+		if wanted != nil && (wanted[i] <= 0 || wanted[i] > plan.MaxExtent) {
+			return out, fmt.Errorf("%w: output of %d", ErrInvalid, wanted[i])
+		}
+		if reach > plan.MaxExtent || more[i] < 0 || more[i] > math.MaxInt32 {
+			return out, fmt.Errorf("%w: kernel over %d elements, and %d more", ErrInvalid, reach, more[i])
+		}
+		l := w.strides[i]*int64(from-1) + reach + 1 + more[i]
+		same := w.autoPad == "SAME_UPPER" || w.autoPad == "SAME_LOWER"
+		if same || wanted != nil {
+			over := l - w.strides[i]*int64(from) // is cut off
+			if wanted != nil {
+				over = l - wanted[i]
+			}
+			if over < 0 {
+				return out, p.refuse(n, "to more than the kernel reaches")
+			}
+			w.pads[i], w.pads[i+2] = over-over/2, over/2
+			if w.autoPad == "SAME_UPPER" {
+				w.pads[i], w.pads[i+2] = over/2, over-over/2
+			}
+		}
+		l -= w.pads[i] + w.pads[i+2]
+		if l <= 0 || l > plan.MaxExtent {
+			return out, fmt.Errorf("%w: output of %d", ErrInvalid, l)
+		}
+		if out[i] = int(l); from == 1 && w.pads[i] == 0 && w.pads[i+2] == 0 {
+			w.strides[i] = l // a single element's stride may be any: all of the output is at one place
+		}
+	}
+	return out, nil
+}
+
+// A transposition is a transposed convolution as one of stride 1, whose channels are, group by group,
+// the phases in order, those of a phase side by side.
+type transposition struct {
+	group, per int // groups, and output channels of each
+	w          *window
+	along      [2]phases // rows and columns
+}
+
+// phases returns how many channels stand for one of the output.
+func (v *transposition) phases() int { return int(v.w.strides[0] * v.w.strides[1]) }
+
+// geometry returns that of the convolution of stride 1, over a map of shape s.
+func (v *transposition) geometry(s graph.Shape) plan.Conv2D {
+	rows, cols := v.along[0], v.along[1]
+	return plan.Conv2D{
+		H: s.H, W: s.W, C: s.C, OutC: v.group * v.per * v.phases(),
+		KH: rows.taps, KW: cols.taps, SH: 1, SW: 1, DH: 1, DW: 1,
+		Top: -rows.first, Bot: rows.places + rows.first + rows.taps - 1 - s.H,
+		Left: -cols.first, Right: cols.places + cols.first + cols.taps - 1 - s.W,
+		Groups: v.group,
+	}
+}
+
+// arrange puts kernels, each from one channel of the input to one of a group's output and the first
+// one of that number, where the convolution of geometry g has their elements.
+func (v *transposition) arrange(dst []float32, first int, kernels []float32, g plan.Conv2D) {
+	kernel, strides, dilations, pads := v.w.kernel, v.w.strides, v.w.dilations, v.w.pads
+	line, in := int(kernel[0]*kernel[1]), g.C/g.Groups
+	for k, e := range kernels {
+		b := k % int(kernel[1])
+		a := k / int(kernel[1]) % int(kernel[0])
+		k = first + k/line
+		o, i := k%v.per, k/v.per
+		row, tapH := v.along[0].at(a, int(strides[0]), int(dilations[0]), int(pads[0]))
+		col, tapW := v.along[1].at(b, int(strides[1]), int(dilations[1]), int(pads[1]))
+		o += (i/in*v.phases() + row*int(strides[1]) + col) * v.per
+		dst[((o*g.KH+tapH)*g.KW+tapW)*in+i%in] = e
+	}
+}
+
+// phasesToPixels returns y, which the convolution of stride 1 makes, with its phases side by side.
+func (p *parser) phasesToPixels(y operand, v transposition) (operand, error) {
+	if v.phases() == 1 {
+		return y, nil
+	}
+	sh, sw := int(v.w.strides[0]), int(v.w.strides[1])
+	h, w := y.shape.H, y.shape.W
+	return p.apply(graph.NewTranspose(
+		[]int{v.group, sh, sw, v.per, h, w}, []int{0, 3, 4, 1, 5, 2},
+		graph.Shape{H: h * sh, W: w * sw, C: v.group * v.per}), y.axes, y)
 }
 
 // phases is one axis of a transposed convolution of stride s as a convolution of stride 1: what

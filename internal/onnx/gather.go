@@ -100,11 +100,11 @@ func (p *parser) gatherValue(n *node) (operand, error) {
 		x.axes = slices.Delete(slices.Clone(x.axes), i-1, i)
 		return x, nil
 	}
-	dims := slices.Delete(slices.Clone(s.dims), i, i+1)
+	t := &split{s.parts, slices.Delete(slices.Clone(s.dims), i, i+1)}
 	if s.size(i).batch { // of one sample
-		dims[0] = append([]int{batch}, dims[0]...)
+		t = t.batchAt(0)
 	}
-	return p.seen(x, &split{s.parts, dims}), nil
+	return p.seen(x, t), nil
 }
 
 // gathered returns the given places, one or more, of x along dimension i.

@@ -31,14 +31,7 @@ func (p *parser) batchNorm(n *node) (operand, error) {
 	}
 	var v [4][]float32 // scale, bias, mean, variance
 	for i := range v {
-		t, err := p.constant(n, i+1)
-		if err != nil {
-			return x, err
-		}
-		if len(t.dims) != 1 || t.dims[0] != int64(x.shape.C) {
-			return x, fmt.Errorf("%w: input %d of another shape than %d channels", ErrInvalid, i+1, x.shape.C)
-		}
-		if v[i], err = p.floats32(n, t); err != nil {
+		if v[i], err = p.vector(n, i+1, x.shape.C); err != nil {
 			return x, err
 		}
 	}

@@ -28,18 +28,9 @@ func (p *parser) pad(n *node) (operand, error) {
 	}
 	value := n.float("value", 0)
 	if n.has(2) && mode == "constant" {
-		t, err := p.constant(n, 2)
-		if err != nil {
+		if value, err = p.scalar(n, 2, "the padding's value"); err != nil {
 			return x, err
 		}
-		v, err := p.floats32(n, t)
-		if err != nil {
-			return x, err
-		}
-		if len(v) != 1 {
-			return x, fmt.Errorf("%w: %d values to pad with", ErrInvalid, len(v))
-		}
-		value = v[0]
 	}
 	var axes []int64
 	if n.has(3) {

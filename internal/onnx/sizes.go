@@ -152,14 +152,9 @@ func (p *parser) calculate(n *node) (operand, error) {
 
 // calculated returns what n computes of two sizes.
 func (p *parser) calculated(n *node, x, y size) (size, error) {
+	// No result is then larger than 64 bits.
 	if max(x.n, y.n) > math.MaxInt32 || min(x.n, y.n) < -math.MaxInt32 || (n.op == "Div" || n.op == "Mod") && y.n == 0 {
 		return size{}, fmt.Errorf("%w: %s of %d and %d", ErrInvalid, n.op, x.n, y.n)
-	}
-	equal := func(is bool) (size, error) {
-		if is {
-			return size{n: 1}, nil
-		}
-		return size{}, nil
 	}
 	if x.batch || y.batch {
 		switch {
@@ -170,27 +165,12 @@ func (p *parser) calculated(n *node, x, y size) (size, error) {
 		case n.op == "Mod" && !y.batch && y.n > 0 && x.n%y.n == 0:
 			return size{}, nil
 		case n.op == "Equal" && (x == y || x.batch != y.batch && min(x.n, y.n) <= 0):
-			return equal(x == y)
+			return size{n: truthOf(x == y)}, nil
 		}
 		return size{}, p.refuse(n, "of the batch's size")
 	}
-	switch n.op {
-	case "Add":
-		x.n += y.n
-	case "Sub":
-		x.n -= y.n
-	case "Mul":
-		x.n *= y.n
-	case "Div":
-		x.n /= y.n
-	case "Mod": // of the divisor's sign
-		if x.n %= y.n; x.n != 0 && (x.n < 0) != (y.n < 0) {
-			x.n += y.n
-		}
-	case "Equal":
-		return equal(x.n == y.n)
-	}
-	return x, nil
+	v, _ := pairwise[n.op].ints(x.n, y.n) // which 64 bits have, see above
+	return size{n: v}, nil
 }
 
 // whereSizes reads a Where of sizes.

@@ -89,6 +89,34 @@ func (p *parser) floats32(n *node, t *tensor) ([]float32, error) {
 	return v, t.read(v, 0, t.piece())
 }
 
+// scalar returns input i of n, a constant of one element. An error calls it what.
+func (p *parser) scalar(n *node, i int, what string) (float32, error) {
+	t, err := p.constant(n, i)
+	if err != nil {
+		return 0, err
+	}
+	v, err := p.floats32(n, t)
+	if err != nil {
+		return 0, err
+	}
+	if len(v) != 1 {
+		return 0, fmt.Errorf("%w: %d elements for %s, want 1", ErrInvalid, len(v), what)
+	}
+	return v[0], nil
+}
+
+// vector returns input i of n, a constant vector of one value for each of so many channels.
+func (p *parser) vector(n *node, i, channels int) ([]float32, error) {
+	t, err := p.constant(n, i)
+	if err != nil {
+		return nil, err
+	}
+	if len(t.dims) != 1 || t.dims[0] != int64(channels) {
+		return nil, fmt.Errorf("%w: input %d of shape %d, want one value for each of %d channels", ErrInvalid, i, t.dims, channels)
+	}
+	return p.floats32(n, t)
+}
+
 // piece returns what read needs.
 func (t *tensor) piece() []byte {
 	if t.stored == nil {
