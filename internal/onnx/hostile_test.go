@@ -341,6 +341,8 @@ func TestParseRejects(t *testing.T) {
 		{"vector into a global pool", nodes(op("GlobalMaxPool", "x", "y")).bytes(), ErrInvalid},
 		{"sum of a vector's columns", nodes(op("ReduceSum", "x a", "y")).with(int64s("a", 2, 3)).bytes(), ErrInvalid},
 		{"Squeeze of a map", nodes(op("Squeeze", "x", "y", intsAttribute("axes", 3, 2))).on("N", 1, 5, 5).bytes(), ErrInvalid},
+		{"Squeeze of one sample's map", nodes(op("Squeeze", "x", "y", intsAttribute("axes", 0, 1))).on(1, 4).bytes(), ErrInvalid},
+		{"Unsqueeze of one sample past the rank", nodes(op("Unsqueeze", "x", "y", intsAttribute("axes", 0, 7))).on(1, 4).bytes(), ErrInvalid},
 		{"Squeeze of an axis twice", nodes(op("Squeeze", "x", "y", intsAttribute("axes", 3, -1))).on("N", 1, 5, 1).bytes(), ErrInvalid},
 		{"Unsqueeze past the rank", nodes(op("Unsqueeze", "x", "y", intsAttribute("axes", 3))).bytes(), ErrInvalid},
 		{"Transpose of another rank", nodes(op("Transpose", "x", "y", intsAttribute("perm", 0, 2, 1))).bytes(), ErrInvalid},

@@ -316,10 +316,13 @@ func (p *parser) squeeze(n *node) (operand, error) {
 		if err == nil && (len(dims) == 0 || len(dims) > 1+maxSplit) {
 			err = p.refuse(n, "to rank %d", len(dims))
 		}
-		if p.batch == 1 && err == nil {
+		if err != nil {
+			return x, err
+		}
+		if p.batch == 1 {
 			dims[0] = slices.Insert(dims[0], 0, batch)
 		}
-		return p.seen(x, &split{s.parts, dims}), err
+		return p.seen(x, &split{s.parts, dims}), nil
 	}
 	of := extents(x.shape)
 	axes, err := squeezed(p, n, x.axes, 1, func(a axis) bool { return of[a] == 1 }, -1)
