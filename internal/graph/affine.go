@@ -50,28 +50,106 @@ func (a *Affine) Apply(dst []float32, _ int, shapes []Shape, in ...[]float32) {
 	}
 }
 
-// after returns the scale and shift of a(s x + t) + b. Each step is rounded, so
-// that it makes no difference whether a comes whole or as its scale and its shift.
-func (a *Affine) after(s, t []float32) (scale, shift []float32) {
-	scale, shift = slices.Clone(s), slices.Clone(t)
-	if scale == nil {
-		scale = slices.Clone(a.Scale)
-	} else {
-		multiply(scale, a.Scale)
-	}
-	multiply(shift, a.Scale)
-	if shift == nil {
-		return scale, slices.Clone(a.Shift)
-	}
-	for i, v := range a.Shift {
-		shift[i] += v
-	}
-	return scale, shift
+// ElementAffine is y = a x + b with an a and b for each element, in H, W, C order, as of
+// a position embedding, of a mask, or of a layer norm over a map. Extent divides the
+// value's along each axis, and what it holds is repeated. They are secrets of the model,
+// as weights are.
+type ElementAffine struct {
+	Extent Shape
+	Scale  []float32 // a; nil for 1
+	Shift  Shifts    // b; nil for 0. One of the two is given.
 }
 
-// multiply multiplies v by the elements of by. Either may be nil.
-func multiply(v, by []float32) {
-	for i := range min(len(v), len(by)) {
-		v[i] *= by[i]
+// masks reports whether a shift is infinite.
+func (a *ElementAffine) masks() bool { return notFinite(a.Shift) >= 0 }
+
+func (*ElementAffine) Name() string  { return "element_affine" }
+func (*ElementAffine) InPlace() bool { return true }
+
+func (a *ElementAffine) OutShape(in ...Shape) (Shape, error) {
+	s, err := a.outShape(in)
+	if err == nil {
+		err = a.check(map[constant]bool{})
+	}
+	return s, err
+}
+
+// outShape is OutShape, but for what check looks at.
+func (a *ElementAffine) outShape(in []Shape) (Shape, error) {
+	s, err := single(in)
+	if err != nil {
+		return Shape{}, err
+	}
+	e := a.Extent
+	if err := e.Check(); err != nil {
+		return Shape{}, err
+	}
+	if a.Scale == nil && a.Shift == nil {
+		return Shape{}, fmt.Errorf("%w: neither scale nor shift", ErrInvalid)
+	}
+	if s.H%e.H != 0 || s.W%e.W != 0 || s.C%e.C != 0 {
+		return Shape{}, fmt.Errorf("%w: scales or shifts of %v for %v", ErrInvalid, e, s)
+	}
+	for _, v := range [][]float32{a.Scale, a.Shift} {
+		if v != nil && len(v) != e.Len() {
+			return Shape{}, fmt.Errorf("%w: %d scales or shifts for %v", ErrInvalid, len(v), e)
+		}
+	}
+	return s, nil
+}
+
+// A constant is one by where it is, and what it may hold.
+type constant struct {
+	first *float32
+	n     int
+	shift bool
+}
+
+// check returns an error unless scales are finite, and shifts so or masks. It looks at none that
+// is checked already: operators may share what takes long to look at.
+func (a *ElementAffine) check(checked map[constant]bool) error {
+	done := func(v []float32, shift bool) bool {
+		if len(v) == 0 {
+			return true
+		}
+		c := constant{&v[0], len(v), shift}
+		was := checked[c]
+		checked[c] = true
+		return was
+	}
+	if !done(a.Scale, false) {
+		if i := notFinite(a.Scale); i >= 0 {
+			return fmt.Errorf("%w: scale %d", ErrNotFinite, i)
+		}
+	}
+	if !done(a.Shift, true) {
+		if i := slices.IndexFunc(a.Shift, func(v float32) bool { return v-v != 0 && !negativeInfinity(v) }); i >= 0 {
+			return fmt.Errorf("%w: shift %d", ErrNotFinite, i)
+		}
+	}
+	return nil
+}
+
+func (a *ElementAffine) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
+	s, e, src := shapes[0], a.Extent, in[0]
+	for y := range n * s.H {
+		for x := range s.W {
+			from := (y%s.H%e.H*e.W + x%e.W) * e.C
+			for at := (y*s.W + x) * s.C; at < (y*s.W+x+1)*s.C; at += e.C {
+				d, v := dst[at:][:e.C], src[at:][:e.C]
+				if a.Scale == nil {
+					copy(d, v)
+				} else {
+					for i, w := range a.Scale[from:][:len(d)] {
+						d[i] = w * v[i]
+					}
+				}
+				if a.Shift != nil {
+					for i, w := range a.Shift[from:][:len(d)] {
+						d[i] += w
+					}
+				}
+			}
+		}
 	}
 }

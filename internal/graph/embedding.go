@@ -17,25 +17,6 @@ type Embedding struct {
 	From        Source    `json:"-"` // what reads Table where that is nil, or nil
 }
 
-// CumSum is the sum of a channel and of those before it.
-type CumSum struct{}
-
-func (CumSum) Name() string                        { return "cum_sum" }
-func (CumSum) InPlace() bool                       { return true }
-func (CumSum) OutShape(in ...Shape) (Shape, error) { return single(in) }
-
-func (CumSum) Apply(dst []float32, _ int, shapes []Shape, in ...[]float32) {
-	c := shapes[0].C
-	for i, v := range in[0][:len(dst)] {
-		if dst[i] = v; i%c > 0 {
-			dst[i] += dst[i-1]
-		}
-	}
-}
-
-// MaxInteger is the largest magnitude of integers up to which float32 has all of them.
-const MaxInteger = 1 << 24
-
 func (*Embedding) Name() string  { return "embedding" }
 func (*Embedding) InPlace() bool { return false }
 

@@ -12,7 +12,6 @@ package graph
 import (
 	"errors"
 	"fmt"
-	"math"
 
 	"github.com/securenets/securenets/plan"
 )
@@ -103,26 +102,6 @@ type Linear interface {
 	Stored() Source
 	// Bias returns one value a row, or nil for none.
 	Bias() []float32
-}
-
-// Source sets dst, which is as long as the weights of a linear operator, to them. It may
-// be called by several goroutines at once.
-type Source func(dst []float32) error
-
-// ReadWeights sets dst, of l.Plan().Rows() x l.Plan().Terms() elements, to l's weights,
-// which it must have, and checks that they are finite.
-func ReadWeights(dst []float32, l Linear) error {
-	if read := l.Stored(); read != nil {
-		if err := read(dst); err != nil {
-			return err
-		}
-	} else if n := copy(dst, l.Weights()); n != len(dst) {
-		return fmt.Errorf("%w: %d weights, want %d", ErrInvalid, n, len(dst))
-	}
-	if i := notFinite(dst); i >= 0 {
-		return fmt.Errorf("%w: weight %d", ErrNotFinite, i)
-	}
-	return nil
 }
 
 // Elementary is an operator that the host computes itself, in the clear.
@@ -217,39 +196,6 @@ func (g *Graph) Validate() error {
 		}
 	}
 	return nil
-}
-
-// checkParameters checks the weights and the bias that a linear operator of
-// valid shape holds.
-func checkParameters(l Linear) error {
-	p := l.Plan()
-	if w := l.Weights(); w != nil {
-		if len(w) != p.Rows()*p.Terms() {
-			return fmt.Errorf("%w: %d weights, want %d x %d", ErrInvalid, len(w), p.Rows(), p.Terms())
-		}
-		if i := notFinite(w); i >= 0 {
-			return fmt.Errorf("%w: weight %d", ErrNotFinite, i)
-		}
-	}
-	if b := l.Bias(); b != nil {
-		if len(b) != p.Rows() {
-			return fmt.Errorf("%w: %d bias values, want %d", ErrInvalid, len(b), p.Rows())
-		}
-		if i := notFinite(b); i >= 0 {
-			return fmt.Errorf("%w: bias %d", ErrNotFinite, i)
-		}
-	}
-	return nil
-}
-
-// notFinite returns the index of the first NaN or infinity, or -1.
-func notFinite(v []float32) int {
-	for i, x := range v {
-		if math.Float32bits(x)&0x7f800000 == 0x7f800000 {
-			return i
-		}
-	}
-	return -1
 }
 
 // LastUses returns, for each node, the values that it is the last to read: an

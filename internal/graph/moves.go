@@ -7,21 +7,13 @@ import (
 	"github.com/securenets/securenets/plan"
 )
 
-// Transpose reads a sample in C, H, W order, as ONNX does, as a tensor of Dims,
-// and permutes its axes: axis i of the result is axis Perm[i]. What comes out
-// gets the shape To, in C, H, W order again. The shuffle of groups of channels is
-// one, and so is what takes channels from the last axis to the first.
-//
-// Dims are as few as can be: none is 1, and no two neighbours stay neighbours.
-// NewTranspose makes them so.
-type Transpose struct {
-	Dims, Perm []int
-	To         Shape
-}
-
+// Operators that move elements and compute nothing. Transpose is another: see transpose.go.
 type (
-	// Range is what lies from From on and before To.
-	Range struct{ From, To int }
+	// Concat puts the channels of its inputs, one or more, one after the other.
+	Concat struct{}
+	// Reshape reads a sample in C, H, W order, as ONNX does, and gives it a
+	// new shape in that order. Flatten is a Reshape to a vector.
+	Reshape struct{ To Shape }
 	// Slice is the part of a map within the given rows, columns and channels, less than all.
 	Slice struct{ H, W, C Range }
 	// Pad puts elements of one value around a map: as many before and after it
@@ -30,94 +22,88 @@ type (
 		Before, After Shape
 		Value         float32
 	}
+	// Gather puts rows, columns or channels in another order, with some of them more than once or not
+	// at all: place i of the result is place From[i]. Places in a row, one after the other, are a Slice.
+	Gather struct {
+		Along string // "H", "W" or "C"
+		From  []int
+	}
 )
 
-// maxDims bounds the axes of a Transpose.
-const maxDims = 8
+// Range is what lies from From on and before To.
+type Range struct{ From, To int }
 
-// NewTranspose returns the operator that reads a sample as a tensor of dims,
-// permutes it by perm, and gives it the shape to: a Transpose, or a Reshape where
-// nothing moves. Dims that are not positive and what is no permutation stay, for
-// OutShape to refuse.
-func NewTranspose(dims, perm []int, to Shape) Elementary {
-	if !permutes(perm, len(dims)) {
-		return &Transpose{dims, perm, to}
+func (Concat) Name() string  { return "concat" }
+func (Reshape) Name() string { return "reshape" }
+func (Slice) Name() string   { return "slice" }
+func (Pad) Name() string     { return "pad" }
+func (*Gather) Name() string { return "gather" }
+
+func (Concat) InPlace() bool  { return false }
+func (Reshape) InPlace() bool { return true }
+func (Slice) InPlace() bool   { return false }
+func (Pad) InPlace() bool     { return false }
+func (*Gather) InPlace() bool { return false }
+
+func (Concat) OutShape(in ...Shape) (Shape, error) {
+	if len(in) == 0 {
+		return Shape{}, fmt.Errorf("%w: no inputs", ErrInvalid)
 	}
-	// In the order of the result, axes that follow each other are one, and those
-	// of 1 are none.
-	type run struct{ first, size int } // the first axis in dims
-	var runs []run
-	last := -1
-	for _, a := range perm {
-		if dims[a] == 1 {
-			continue
+	out := Shape{in[0].H, in[0].W, 0}
+	for _, s := range in {
+		if s.H != out.H || s.W != out.W {
+			return Shape{}, fmt.Errorf("%w: channels of %v beside those of %v", ErrInvalid, s, in[0])
 		}
-		between := last < 0 || a < last || slices.ContainsFunc(dims[last+1:a], func(d int) bool { return d != 1 })
-		if last = a; !between && runs[len(runs)-1].size <= plan.MaxExtent/max(dims[a], 1) {
-			runs[len(runs)-1].size *= dims[a]
-			continue
+		out.C += s.C // each at most plan.MaxExtent
+		if out.C > plan.MaxExtent {
+			break // for check to refuse
 		}
-		runs = append(runs, run{a, dims[a]})
 	}
-	if len(runs) < 2 {
-		return Reshape{to}
-	}
-	sorted := slices.Clone(runs)
-	slices.SortFunc(sorted, func(a, b run) int { return a.first - b.first })
-	t := &Transpose{To: to}
-	for _, r := range sorted {
-		t.Dims = append(t.Dims, r.size)
-	}
-	for _, r := range runs {
-		t.Perm = append(t.Perm, slices.Index(sorted, r))
-	}
-	return t
+	return out, out.Check()
 }
 
-// permutes reports whether perm holds each of 0 to n-1 once.
-func permutes(perm []int, n int) bool {
-	sorted := slices.Sorted(slices.Values(perm))
-	for i, v := range sorted {
-		if v != i {
-			return false
+func (Concat) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
+	positions := n * shapes[0].H * shapes[0].W
+	width := len(dst) / positions
+	at := 0
+	for k, src := range in {
+		c := shapes[k].C
+		for i := range positions {
+			copy(dst[i*width+at:][:c], src[i*c:])
 		}
+		at += c
 	}
-	return len(perm) == n
 }
 
-func (*Transpose) Name() string { return "transpose" }
-func (Slice) Name() string      { return "slice" }
-func (Pad) Name() string        { return "pad" }
-
-func (*Transpose) InPlace() bool { return false }
-func (Slice) InPlace() bool      { return false }
-func (Pad) InPlace() bool        { return false }
-
-func (t *Transpose) OutShape(in ...Shape) (Shape, error) {
+func (r Reshape) OutShape(in ...Shape) (Shape, error) {
 	s, err := single(in)
 	if err != nil {
 		return Shape{}, err
 	}
-	bad := fmt.Errorf("%w: %v as %d, transposed by %d", ErrInvalid, s, t.Dims, t.Perm)
-	if len(t.Dims) < 2 || len(t.Dims) > maxDims || !permutes(t.Perm, len(t.Dims)) {
-		return Shape{}, bad
+	if err := r.To.Check(); err != nil {
+		return Shape{}, err
 	}
-	l := 1
-	for _, d := range t.Dims {
-		if d < 2 || d > plan.MaxExtent/l {
-			return Shape{}, bad
-		}
-		l *= d
+	if s.Len() != r.To.Len() {
+		return Shape{}, fmt.Errorf("%w: %v has %d elements, %v has %d", ErrInvalid, s, s.Len(), r.To, r.To.Len())
 	}
-	for i, a := range t.Perm[1:] {
-		if a == t.Perm[i]+1 {
-			return Shape{}, bad
-		}
+	return r.To, nil
+}
+
+// Apply moves nothing where both shapes have one position or one channel, as C, H, W
+// order and H, W, C order are then the same, nor where the channels stay.
+func (r Reshape) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
+	from, src := shapes[0], in[0]
+	if from.C == r.To.C || from.flat() && r.To.flat() {
+		copy(dst, src)
+		return
 	}
-	if l != s.Len() {
-		return Shape{}, bad
+	// One sample is permuted at a time, by way of its C, H, W order.
+	l := from.Len()
+	chw := make([]float32, l)
+	for ; n > 0; n, dst, src = n-1, dst[l:], src[l:] {
+		HWCToCHW(chw, src[:l], 1, from)
+		CHWToHWC(dst[:l], chw, 1, r.To)
 	}
-	return Reshape{t.To}.OutShape(s)
 }
 
 func (s Slice) OutShape(in ...Shape) (Shape, error) {
@@ -140,6 +126,19 @@ func (s Slice) OutShape(in ...Shape) (Shape, error) {
 	return out, nil
 }
 
+func (s Slice) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
+	x := shapes[0]
+	c := s.C.To - s.C.From
+	for i := range n {
+		for y := s.H.From; y < s.H.To; y++ {
+			for q := s.W.From; q < s.W.To; q++ {
+				copy(dst[:c], in[0][((i*x.H+y)*x.W+q)*x.C+s.C.From:])
+				dst = dst[c:]
+			}
+		}
+	}
+}
+
 func (p Pad) OutShape(in ...Shape) (Shape, error) {
 	s, err := finite(in, p.Value)
 	if err != nil {
@@ -157,71 +156,6 @@ func (p Pad) OutShape(in ...Shape) (Shape, error) {
 	return out, out.Check()
 }
 
-func (t *Transpose) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
-	s, l := shapes[0], shapes[0].Len()
-	k, src := len(t.Dims)-1, in[0]
-	if s.H == t.To.H && s.W == t.To.W && t.Perm[k] == k && t.Dims[k] == s.H*s.W {
-		// Channels change places among themselves, alike at every position.
-		l, n = s.C, n*s.H*s.W
-		dims, perm := t.Dims[:k], t.Perm[:k]
-		t, s = &Transpose{dims, perm, Vector(l)}, Vector(l)
-	} else if runs := t.runs(s); runs != nil {
-		for ; n > 0; n, src = n-1, src[l:] {
-			dst = gather(dst, src[:l], runs)
-		}
-		return
-	}
-	from := t.sources(s)
-	for ; n > 0; n, dst, src = n-1, dst[l:], src[l:] {
-		d, x := dst[:l], src[:l]
-		for i, j := range from {
-			d[i] = x[j]
-		}
-	}
-}
-
-// sources returns, for each element of a result in H, W, C order, the element of a
-// sample of shape s that it is.
-func (t *Transpose) sources(s Shape) []uint32 {
-	from := make([]uint32, s.Len())
-	strides, stride := make([]int, len(t.Dims)), 1 // of the sample's axes, in C, H, W order
-	for a := len(t.Dims) - 1; a >= 0; a-- {
-		strides[a] = stride
-		stride *= t.Dims[a]
-	}
-	index := make([]int, len(t.Perm)) // of the result's axes
-	at := 0                           // in the sample
-	for c := range t.To.C {
-		for p := range t.To.H * t.To.W {
-			from[p*t.To.C+c] = uint32(at%(s.H*s.W)*s.C + at/(s.H*s.W))
-			for i := len(index) - 1; i >= 0; i-- {
-				a := t.Perm[i]
-				index[i]++
-				at += strides[a]
-				if index[i] < t.Dims[a] {
-					break
-				}
-				index[i] = 0
-				at -= t.Dims[a] * strides[a]
-			}
-		}
-	}
-	return from
-}
-
-func (s Slice) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
-	x := shapes[0]
-	c := s.C.To - s.C.From
-	for i := range n {
-		for y := s.H.From; y < s.H.To; y++ {
-			for q := s.W.From; q < s.W.To; q++ {
-				copy(dst[:c], in[0][((i*x.H+y)*x.W+q)*x.C+s.C.From:])
-				dst = dst[c:]
-			}
-		}
-	}
-}
-
 func (p Pad) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
 	for i := range dst {
 		dst[i] = p.Value
@@ -234,6 +168,63 @@ func (p Pad) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
 				copy(dst[((i*h+p.Before.H+y)*w+p.Before.W+q)*c+p.Before.C:][:x.C], src)
 				src = src[x.C:]
 			}
+		}
+	}
+}
+
+func (g *Gather) OutShape(in ...Shape) (Shape, error) {
+	s, err := single(in)
+	if err != nil {
+		return Shape{}, err
+	}
+	out := s
+	along := map[string]*int{"H": &out.H, "W": &out.W, "C": &out.C}[g.Along]
+	if along == nil || len(g.From) == 0 {
+		return Shape{}, fmt.Errorf("%w: %d places along %.8q", ErrInvalid, len(g.From), g.Along)
+	}
+	if i := slices.IndexFunc(g.From, func(v int) bool { return v < 0 || v >= *along }); i >= 0 {
+		return Shape{}, fmt.Errorf("%w: place %d of %d", ErrInvalid, g.From[i], *along)
+	}
+	if InOrder(g.From) {
+		return Shape{}, fmt.Errorf("%w: places in a row", ErrInvalid)
+	}
+	*along = len(g.From)
+	return out, out.Check()
+}
+
+// InOrder reports whether places follow one another.
+func InOrder(places []int) bool {
+	for i, v := range places {
+		if v != places[0]+i {
+			return false
+		}
+	}
+	return true
+}
+
+func (g *Gather) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
+	s := shapes[0]
+	// A sample is a number of blocks, each of so many places of some floats.
+	var places, size int
+	switch g.Along {
+	case "H":
+		places, size = s.H, s.W*s.C
+	case "W":
+		places, size = s.W, s.C
+	default:
+		places, size = s.C, 1
+	}
+	for src := range slices.Chunk(in[0][:n*s.Len()], places*size) {
+		if size == 1 {
+			for i, j := range g.From {
+				dst[i] = src[j]
+			}
+			dst = dst[len(g.From):]
+			continue
+		}
+		for _, j := range g.From {
+			copy(dst[:size], src[j*size:])
+			dst = dst[size:]
 		}
 	}
 }

@@ -9,17 +9,17 @@ import (
 // along H, W or C where the first has more, and then counts for all along it.
 type (
 	// Add is the sum.
-	Add struct{}
+	Add struct{ pairwise }
 	// Sub is the first less the second.
-	Sub struct{}
+	Sub struct{ pairwise }
 	// Mul is the product.
-	Mul struct{}
+	Mul struct{ pairwise }
 	// Div is the first divided by the second.
-	Div struct{}
+	Div struct{ pairwise }
 	// Max is the larger one.
-	Max struct{}
+	Max struct{ pairwise }
 	// Min is the smaller one.
-	Min struct{}
+	Min struct{ pairwise }
 )
 
 func (Add) Name() string { return "add" }
@@ -29,22 +29,13 @@ func (Div) Name() string { return "div" }
 func (Max) Name() string { return "max" }
 func (Min) Name() string { return "min" }
 
-func (Add) InPlace() bool { return true }
-func (Sub) InPlace() bool { return true }
-func (Mul) InPlace() bool { return true }
-func (Div) InPlace() bool { return true }
-func (Max) InPlace() bool { return true }
-func (Min) InPlace() bool { return true }
+// pairwise is embedded in operators of two values: the result has the first one's shape, and may take
+// its place.
+type pairwise struct{}
 
-func (Add) OutShape(in ...Shape) (Shape, error) { return pair(in) }
-func (Sub) OutShape(in ...Shape) (Shape, error) { return pair(in) }
-func (Mul) OutShape(in ...Shape) (Shape, error) { return pair(in) }
-func (Div) OutShape(in ...Shape) (Shape, error) { return pair(in) }
-func (Max) OutShape(in ...Shape) (Shape, error) { return pair(in) }
-func (Min) OutShape(in ...Shape) (Shape, error) { return pair(in) }
+func (pairwise) InPlace() bool { return true }
 
-// pair returns the shape of the first of two inputs that the second suits.
-func pair(in []Shape) (Shape, error) {
+func (pairwise) OutShape(in ...Shape) (Shape, error) {
 	if len(in) != 2 || !in[1].Suits(in[0]) {
 		return Shape{}, fmt.Errorf("%w: inputs of %v, want two, the second of the first's shape or of 1 along an axis", ErrInvalid, in)
 	}

@@ -135,3 +135,6 @@ func (g *Graph) checkResults(output Shape) error {
 	}
 	return nil
 }
+
+// MaxInteger is the largest magnitude of integers up to which float32 has all of them.
+const MaxInteger = 1 << 24

@@ -28,8 +28,7 @@ type (
 func (MaxPool) Name() string { return "max_pool" }
 func (AvgPool) Name() string { return "avg_pool" }
 func (SumPool) Name() string { return "sum_pool" }
-
-func (Pool) InPlace() bool { return false }
+func (Pool) InPlace() bool   { return false }
 
 func (p Pool) OutShape(in ...Shape) (Shape, error) {
 	s, err := single(in)

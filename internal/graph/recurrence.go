@@ -1,11 +1,7 @@
 package graph
 
 import (
-	"encoding/base64"
-	"encoding/binary"
-	"encoding/json"
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/securenets/securenets/plan"
@@ -36,39 +32,6 @@ type Recurrence struct {
 	B          Floats // with ResetAfter: directions x Hidden; nil for 0
 	H, C       Floats // the first states: directions x Hidden; nil for 0. C is of lstm.
 	Cells      bool   // of lstm
-}
-
-// Floats are many floats, which JSON has as their bytes in base64.
-type Floats []float32
-
-// MarshalJSON writes little-endian bytes in base64, or null.
-func (v Floats) MarshalJSON() ([]byte, error) {
-	if v == nil {
-		return []byte("null"), nil
-	}
-	b := make([]byte, 0, 4*len(v))
-	for _, x := range v {
-		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
-	}
-	return json.Marshal(base64.StdEncoding.EncodeToString(b))
-}
-
-// UnmarshalJSON reads what MarshalJSON writes.
-func (v *Floats) UnmarshalJSON(text []byte) error {
-	var b []byte
-	if err := json.Unmarshal(text, &b); err != nil {
-		return err
-	}
-	if len(b)%4 != 0 {
-		return fmt.Errorf("%w: half a float", ErrInvalid)
-	}
-	if *v = nil; b != nil {
-		*v = make(Floats, len(b)/4)
-	}
-	for i := range *v {
-		(*v)[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
-	}
-	return nil
 }
 
 // gates and functions are how many each cell has.

@@ -2,21 +2,12 @@ package graph
 
 import "fmt"
 
-type (
-	// Step is 1 where x > 0, and 0 elsewhere.
-	Step struct{}
-	// Select is, element by element, its second input where the first is above 0, and its third
-	// elsewhere. Along each axis, an extent of 1 counts for all of the others'.
-	Select struct{}
-)
+// Select is, element by element, its second input where the first is above 0, and its third
+// elsewhere. Along each axis, an extent of 1 counts for all of the others'.
+type Select struct{}
 
-func (Step) Name() string   { return "step" }
-func (Select) Name() string { return "select" }
-
-func (Step) InPlace() bool   { return true }
+func (Select) Name() string  { return "select" }
 func (Select) InPlace() bool { return false }
-
-func (Step) OutShape(in ...Shape) (Shape, error) { return single(in) }
 
 func (Select) OutShape(in ...Shape) (Shape, error) {
 	var out Shape
@@ -29,15 +20,6 @@ func (Select) OutShape(in ...Shape) (Shape, error) {
 		}
 	}
 	return out, out.Check()
-}
-
-func (Step) Apply(dst []float32, _ int, _ []Shape, in ...[]float32) {
-	for i, v := range in[0][:len(dst)] {
-		dst[i] = 0
-		if v > 0 {
-			dst[i] = 1
-		}
-	}
 }
 
 func (op Select) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
