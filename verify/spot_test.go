@@ -2,8 +2,11 @@ package verify
 
 import (
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"math"
+	"math/big"
+	"math/bits"
 	mathrand "math/rand/v2"
 	"slices"
 	"testing"
@@ -11,7 +14,8 @@ import (
 	"github.com/securenets/securenets/plan"
 )
 
-// TestSpotCheckSeesAll: a spot check of all entries detects any wrong one.
+// TestSpotCheckSeesAll: a spot check of one entry detects that this one is wrong, and that alone;
+// a check of all entries detects a wrong one wherever it is.
 func TestSpotCheckSeesAll(t *testing.T) {
 	rng := mathrand.New(mathrand.NewPCG(9, 1))
 	for _, o := range ops {
@@ -25,12 +29,35 @@ func TestSpotCheckSeesAll(t *testing.T) {
 					t.Fatalf("c = %d: right products do not pass: %v", c, err)
 				}
 			}
+			wrong := slices.Clone(y)
+			for i := range wrong {
+				wrong[i]++
+			}
+			// one checks entry i alone: crypto/rand reads it, big-endian, in the bytes of len(y)-1.
+			one := func(y []int32, i int) (bool, error) {
+				drawn := big.NewInt(int64(i)).FillBytes(make([]byte, (bits.Len(uint(len(y)-1))+7)/8))
+				return spotCheck(o.op, w, x, NewCandidate(y, n), 1, bytes.NewReader(drawn))
+			}
 			for i := range y {
-				y[i]++
-				if ok, err := SpotCheck(o.op, w, x, NewCandidate(y, n), len(y)); ok || err != nil {
+				y[i], wrong[i] = wrong[i], y[i]
+				if ok, err := one(y, i); ok || err != nil {
 					t.Fatalf("entry %d is wrong and passes: %v", i, err)
 				}
-				y[i]--
+				if ok, err := one(wrong, i); !ok || err != nil {
+					t.Fatalf("entry %d alone is right and does not pass: %v", i, err)
+				}
+				// All for each would take the square of the time.
+				if i%(1+len(y)/50) == 0 || i == len(y)-1 {
+					if ok, err := SpotCheck(o.op, w, x, NewCandidate(y, n), len(y)); ok || err != nil {
+						t.Fatalf("entry %d of all is wrong and passes: %v", i, err)
+					}
+				}
+				y[i], wrong[i] = wrong[i], y[i]
+			}
+			// A check of all leaves none out.
+			all, err := choose(len(y), len(y), rand.Reader)
+			if slices.Sort(all); err != nil || len(all) != len(y) || len(slices.Compact(all)) != len(y) || all[0] != 0 || all[len(y)-1] != len(y)-1 {
+				t.Errorf("all of %d entries: %v, %v", len(y), all, err)
 			}
 		})
 	}
