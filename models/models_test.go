@@ -3,6 +3,7 @@ package models
 import (
 	"crypto/sha256"
 	"fmt"
+	"math"
 	"os"
 	"path"
 	"regexp"
@@ -61,9 +62,22 @@ func TestTestSet(t *testing.T) {
 
 var accuracyLine = regexp.MustCompile(`test accuracy ([0-9.]+) %`)
 
-// Every network classifies the test set as well as its log says.
+// counted are the networks that were counted in full: the sum of the file, how many of
+// the test set it classifies right, and how many of the first few images.
+var counted = map[string]struct {
+	sum        string
+	all, first int
+}{
+	"cifar-cnn":  {"a2cbd1cc62c6661df547c1eb29085b7bf4a2d37a267636c64ede1e11539c30ec", 9147, 1839},
+	"cryptonets": {"efc0d0617ee226c0a32b1e2db3c397434ba72ac67f4dead0c2a6d67b7a9dafec", 8878, 1787},
+	"mlp":        {"60ec17db398520349d2dbae8e25fdffa07e80d0f77924cbbb2972051ea34df98", 9035, 1822},
+	"mnist-cnn":  {"14e08b9d65b8132f5e396253f6595cc6d3dafd96f9cc7fba5d18302ab371d732", 9028, 1817},
+}
+
+// Every network classifies the test set as well as its log says. A file that was counted in
+// full, whose sum is known, has only the first few images counted again; another has all.
 func TestAccuracy(t *testing.T) {
-	const batch = 250
+	const batch, few = 250, 2000
 	images, labels, err := TestSet()
 	if err != nil {
 		t.Fatal(err)
@@ -94,9 +108,13 @@ func TestAccuracy(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer m.Close()
+			known, of := counted[name], images.N
+			if fmt.Sprintf("%x", sha256.Sum256(b)) == known.sum {
+				of = few
+			}
 			x := make([]float32, batch*g.Input.Len())
-			right := 0
-			for i := 0; i < images.N; i += batch {
+			right, first := 0, 0
+			for i := 0; i < of; i += batch {
 				graph.CHWToHWC(x, images.Range(i, i+batch), batch, g.Input)
 				y, err := m.Forward(x)
 				if err != nil {
@@ -107,9 +125,20 @@ func TestAccuracy(t *testing.T) {
 						right++
 					}
 				}
+				if i+batch == few {
+					first = right
+				}
+			}
+			// Two may fall to the other side of a tie where another processor rounds otherwise.
+			const ties = 2
+			t.Logf("%d of %d right, %d of the first %d, sum %x", right, of, first, few, sha256.Sum256(b))
+			if of == few {
+				if first < known.first-ties || first > known.first+ties {
+					t.Errorf("%d of the first %d images right, %d when all were counted", first, few, known.first)
+				}
+				right = known.all
 			}
 			accuracy := 100 * float64(right) / float64(images.N)
-			t.Logf("%.2f %%", accuracy)
 
 			log, err := os.ReadFile(path.Join(name, "train.log"))
 			if err != nil {
@@ -119,10 +148,8 @@ func TestAccuracy(t *testing.T) {
 			if len(epochs) == 0 {
 				t.Fatal("no accuracy in train.log")
 			}
-			// One image is 0.01 %: two may fall to the other side of a tie
-			// where another processor rounds otherwise.
 			want, err := strconv.ParseFloat(epochs[len(epochs)-1][1], 64)
-			if err != nil || accuracy < want-0.021 || accuracy > want+0.021 {
+			if err != nil || math.Abs(accuracy-want) > 100*(ties+0.1)/float64(images.N) {
 				t.Errorf("accuracy %.2f %%, train.log says %v", accuracy, want)
 			}
 		})
