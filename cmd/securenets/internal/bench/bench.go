@@ -33,13 +33,13 @@ type scope struct {
 	served []shape       // through a daemon, all of one operator
 }
 
-// newScope returns the whole of what there is to measure, or with o.Quick a second of each
-// shape in the place of five.
+// newScope returns the whole of what there is to measure, or with o.Quick a third of
+// a second of each shape in the place of five.
 func newScope(o measure.Options, shapes []shape) scope {
 	const memory = 512 << 20 // more than a last cache has
 	s := scope{shapes: shapes, budget: 5 * time.Second, memory: memory}
 	if o.Quick {
-		s.budget = time.Second
+		s.budget = time.Second / 3
 	}
 	return s
 }

@@ -71,7 +71,7 @@ func (r *CrowdResult) Verdict() error {
 func Crowd(ctx context.Context, o CrowdOptions) (*CrowdResult, error) {
 	budget := 20 * time.Second
 	if o.Quick {
-		budget = 4 * time.Second
+		budget = time.Second
 	}
 	o.hold = holdElsewhere
 	return o.crowd(ctx, traffic.Model(0, serveOp), budget)

@@ -81,7 +81,7 @@ func (s *echoSeries) load() EchoLoad {
 func Echo(ctx context.Context, o EchoOptions) (*EchoResult, error) {
 	rounds, budget := 5, 4*time.Second
 	if o.Quick {
-		rounds, budget = 3, time.Second
+		rounds, budget = 3, quickBudget
 	}
 	o.echo = echoElsewhere
 	return o.measure(ctx, rounds, budget)
@@ -189,6 +189,10 @@ type echoProcess struct {
 
 // load returns the processor time of a request, once requests have come for a while.
 func (e *echoProcess) load(ctx context.Context, callers []traffic.Caller, budget time.Duration) (float64, error) {
+	return again(func() (float64, error) { return e.once(ctx, callers, budget) })
+}
+
+func (e *echoProcess) once(ctx context.Context, callers []traffic.Caller, budget time.Duration) (float64, error) {
 	type reading struct {
 		at  time.Time
 		cpu time.Duration

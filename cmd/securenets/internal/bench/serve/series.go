@@ -2,7 +2,6 @@ package serve
 
 import (
 	"context"
-	"errors"
 	"slices"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/measure"
@@ -29,9 +28,6 @@ func (s *series) load(ctx context.Context, name string, callers []traffic.Caller
 	s.Progress(name, s.step, 8*s.rounds)
 	s.step++
 	row, err := s.on.load(ctx, name, callers)
-	if errors.Is(err, errNoAnswer) { // a machine full of other work may stand still for a second
-		row, err = s.on.load(ctx, name, callers)
-	}
 	s.loads[name] = append(s.loads[name], row)
 	return row, err
 }

@@ -135,11 +135,14 @@ const transportCallers = 2
 // greedy one so many without an answer.
 const contendedBatch, contendedDepth = 20, 6
 
+// quickBudget is how long a load is measured with Quick.
+const quickBudget = 400 * time.Millisecond
+
 // Run loads a daemon of its own from this process.
 func Run(ctx context.Context, o Options) (*Result, error) {
 	rounds, budget := 5, 4*time.Second
 	if o.Quick {
-		rounds, budget = 3, time.Second
+		rounds, budget = 3, quickBudget
 	}
 	return o.run(ctx, serveOp, rounds, budget)
 }

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -48,5 +50,26 @@ func TestMedianRow(t *testing.T) {
 	}
 	if got := medianRow(rows); got.Load != "l" || got.Goodput != 2 || got.P99 != -2 {
 		t.Errorf("%+v", got)
+	}
+}
+
+// TestAgain: a load that was not answered is put again, a few times; one that failed is not.
+func TestAgain(t *testing.T) {
+	fails := errors.New("fails")
+	for _, test := range []struct {
+		errs  []error
+		calls int
+		want  error
+	}{
+		{[]error{nil}, 1, nil},
+		{[]error{fails, nil}, 1, fails},
+		{[]error{errNoAnswer, fmt.Errorf("%w: l", errNoAnswer), nil}, 3, nil},
+		{slices.Repeat([]error{errNoAnswer}, 9), 5, errNoAnswer},
+	} {
+		calls := 0
+		v, err := again(func() (int, error) { calls++; return calls, test.errs[calls-1] })
+		if v != test.calls || calls != test.calls || !errors.Is(err, test.want) {
+			t.Errorf("%v: %d after %d calls, %v", test.errs, v, calls, err)
+		}
 	}
 }
