@@ -77,6 +77,7 @@ func startDaemon(t *testing.T) (addr string) {
 	dir := t.TempDir()
 	cfg := config.Default()
 	cfg.Listen, cfg.StateDir = "unix:"+filepath.Join(dir, "d"), filepath.Join(dir, "state")
+	cfg.Limits.MaxModels, cfg.Limits.MaxModelsPerCaller = 256, 256 // one caller has those of every victim
 	ctx, cancel := context.WithCancel(context.Background())
 	backend := cpu.New(cpu.Options{})
 	done := make(chan error, 1)
@@ -298,8 +299,8 @@ func small(t *testing.T) (model []byte, input int) {
 // TestForgedAnswers: each of 10,000 forged answers of every kind, for every scheme, layer and
 // role in turn, gives the right error and names the right cloud.
 func TestForgedAnswers(t *testing.T) {
-	forged, workers := 10_000, 4
-	const n = 3 // samples in a call
+	forged, workers := 10_000, 8 // more than compute: late answers are waited for
+	const n = 3                  // samples in a call
 	if testing.Short() {
 		forged = 500
 	}
