@@ -211,7 +211,7 @@ func (m *Meter) NewPeer(kind Kind, rows, k, n int) (*Peer, error) {
 			}
 		}
 		for _, o := range []memory{p.a, p.b} {
-			if err := m.fill(p.w, o, m.block(kind)); err != nil {
+			if err := m.fill(p.w, o, m.block(kind, o.bytes)); err != nil {
 				return err
 			}
 		}
@@ -225,12 +225,13 @@ func (m *Meter) NewPeer(kind Kind, rows, k, n int) (*Peer, error) {
 	return p, nil
 }
 
-// block returns random elements in [-1, 1), or bytes.
-func (m *Meter) block(kind Kind) []byte {
-	if b, ok := m.blocks[kind]; ok {
+// block returns random elements in [-1, 1), or bytes: whole words, enough for operands of that
+// many bytes or to be repeated.
+func (m *Meter) block(kind Kind, bytes int64) []byte {
+	size := int(min(1<<24, (bytes+7)/8*8))
+	if b := m.blocks[kind]; len(b) >= size {
 		return b
 	}
-	const size = 1 << 24
 	rng := rand.New(rand.NewPCG(2, 0))
 	b := make([]byte, size)
 	for i := 0; i < size; i += types[kind].in {
