@@ -213,13 +213,45 @@ func (w *writer) part(op graph.Slice) int {
 	return -1
 }
 
-// node writes one node of the graph, whose output gets the given name.
+// Operators of graph that have no parameters, by name, as ONNX calls them: of one value, and of two.
+var (
+	writtenOfOne = map[string]string{
+		graph.ReLU{}.Name(): "Relu", graph.Sigmoid{}.Name(): "Sigmoid", graph.Tanh{}.Name(): "Tanh", graph.Softplus{}.Name(): "Softplus",
+		graph.Erf{}.Name(): "Erf", graph.Exp{}.Name(): "Exp", graph.Log{}.Name(): "Log", graph.Abs{}.Name(): "Abs",
+		graph.Reciprocal{}.Name(): "Reciprocal", graph.Sqrt{}.Name(): "Sqrt",
+	}
+	writtenOfTwo = map[string]string{
+		graph.Add{}.Name(): "Add", graph.Sub{}.Name(): "Sub", graph.Mul{}.Name(): "Mul", graph.Div{}.Name(): "Div", graph.Max{}.Name(): "Max", graph.Min{}.Name(): "Min",
+	}
+)
+
+// node writes one node of the graph, whose output gets the given name, and notes the output's rank.
 func (w *writer) node(n graph.Node, shapes []graph.Shape, name string) error {
+	rank, err := w.operator(n, shapes, name)
+	w.values = append(w.values, value{name, rank})
+	return err
+}
+
+// operator writes what node does, and returns the output's rank.
+func (w *writer) operator(n graph.Node, shapes []graph.Shape, name string) (rank int, err error) {
 	x, from := n.Inputs[0], shapes[n.Inputs[0]]
-	out := value{name, w.values[x].rank}
+	in := w.values[x].name
+	rank = w.values[x].rank
 	if done, err := w.ofCells(n, shapes, name); done || err != nil {
-		w.values = append(w.values, out)
-		return err
+		return rank, err
+	}
+	// ofMap returns the input as a map, as which the output is written too.
+	ofMap := func() string {
+		rank = 4
+		return w.ranked(x, from, 4, name+".input")
+	}
+	if kind, ok := writtenOfOne[n.Op.Name()]; ok {
+		w.emit(kind, []string{in}, name)
+		return rank, nil
+	}
+	if kind, ok := writtenOfTwo[n.Op.Name()]; ok {
+		w.emit(kind, w.alike(n, shapes, name), name)
+		return rank, nil
 	}
 	switch op := n.Op.(type) {
 	case *graph.Dense:
@@ -227,156 +259,115 @@ func (w *writer) node(n graph.Node, shapes []graph.Shape, name string) error {
 		if op.B != nil {
 			inputs = append(inputs, w.floats(name+".bias", op.B, op.Out))
 		}
-		out.rank = 2
+		rank = 2
 		w.emit("Gemm", inputs, name, intAttribute("transB", 1))
 	case *graph.Conv2D:
 		g := op.Geometry
 		per := g.C / g.Groups
 		oihw := make([]float32, len(op.W))
 		graph.HWCToCHW(oihw, op.W, g.OutC, graph.Shape{H: g.KH, W: g.KW, C: per})
-		inputs := []string{w.ranked(x, from, 4, name+".input"), w.floats(name+".weight", oihw, g.OutC, per, g.KH, g.KW)}
+		inputs := []string{ofMap(), w.floats(name+".weight", oihw, g.OutC, per, g.KH, g.KW)}
 		if op.B != nil {
 			inputs = append(inputs, w.floats(name+".bias", op.B, g.OutC))
 		}
-		out.rank = 4
 		w.emit("Conv", inputs, name,
 			intsAttribute("kernel_shape", g.KH, g.KW), intsAttribute("strides", g.SH, g.SW),
 			intsAttribute("dilations", g.DH, g.DW), intsAttribute("pads", g.Top, g.Left, g.Bot, g.Right),
 			intAttribute("group", g.Groups))
 	case *graph.Affine:
 		w.affine(op, w.values[x], name)
-	case graph.ReLU:
-		w.emit("Relu", []string{w.values[x].name}, name)
 	case graph.LeakyReLU:
-		w.emit("LeakyRelu", []string{w.values[x].name}, name, floatAttribute("alpha", op.Alpha))
+		w.emit("LeakyRelu", []string{in}, name, floatAttribute("alpha", op.Alpha))
 	case graph.Clip:
-		w.emit("Clip", []string{w.values[x].name, w.floats(name+".min", []float32{op.Min}), w.floats(name+".max", []float32{op.Max})}, name)
-	case graph.Sigmoid:
-		w.emit("Sigmoid", []string{w.values[x].name}, name)
-	case graph.Tanh:
-		w.emit("Tanh", []string{w.values[x].name}, name)
-	case graph.Add:
-		w.emit("Add", w.alike(n, shapes, name), name)
-	case graph.Sub:
-		w.emit("Sub", w.alike(n, shapes, name), name)
-	case graph.Mul:
-		w.emit("Mul", w.alike(n, shapes, name), name)
-	case graph.Div:
-		w.emit("Div", w.alike(n, shapes, name), name)
+		w.emit("Clip", []string{in, w.floats(name+".min", []float32{op.Min}), w.floats(name+".max", []float32{op.Max})}, name)
 	case graph.ELU:
-		w.emit("Elu", []string{w.values[x].name}, name, floatAttribute("alpha", op.Alpha))
-	case graph.Softplus:
-		w.emit("Softplus", []string{w.values[x].name}, name)
-	case graph.Erf:
-		w.emit("Erf", []string{w.values[x].name}, name)
-	case graph.Exp:
-		w.emit("Exp", []string{w.values[x].name}, name)
-	case graph.Log:
-		w.emit("Log", []string{w.values[x].name}, name)
-	case graph.Abs:
-		w.emit("Abs", []string{w.values[x].name}, name)
-	case graph.Reciprocal:
-		w.emit("Reciprocal", []string{w.values[x].name}, name)
-	case graph.Sqrt:
-		w.emit("Sqrt", []string{w.values[x].name}, name)
+		w.emit("Elu", []string{in}, name, floatAttribute("alpha", op.Alpha))
 	case graph.CumSum:
-		w.emit("CumSum", []string{w.values[x].name, w.ints(name+".axis", 1)}, name)
+		w.emit("CumSum", []string{in, w.ints(name+".axis", 1)}, name)
 	case graph.LogSoftmax:
-		w.emit("LogSoftmax", []string{w.values[x].name}, name, intAttribute("axis", 1))
+		w.emit("LogSoftmax", []string{in}, name, intAttribute("axis", 1))
 	case graph.ChannelMean:
-		w.emit("ReduceMean", []string{w.values[x].name}, name, intsAttribute("axes", 1), intAttribute("keepdims", 1))
+		w.emit("ReduceMean", []string{in}, name, intsAttribute("axes", 1), intAttribute("keepdims", 1))
 	case *graph.PReLU:
-		slope := w.floats(name+".slope", op.Slope, []int{from.C, 1, 1}[:w.values[x].rank-1]...)
-		w.emit("PRelu", []string{w.values[x].name, slope}, name)
+		slope := w.floats(name+".slope", op.Slope, []int{from.C, 1, 1}[:rank-1]...)
+		w.emit("PRelu", []string{in, slope}, name)
 	case *graph.Transpose:
-		out.rank = naturalRank(op.To)
-		w.transpose(op, w.values[x].name, name, out.rank)
+		rank = naturalRank(op.To)
+		w.transpose(op, in, name, rank)
 	case graph.Product:
-		out.rank = 4
+		rank = 4
 		w.product(op, n, shapes, name)
 	case *graph.Recurrence:
-		out.rank = 4
+		rank = 4
 		if err := w.recurrence(op, n, shapes, name); err != nil {
-			return err
+			return rank, err
 		}
 	case *graph.ElementAffine:
-		out.rank = naturalRank(from)
-		w.elementAffine(op, w.values[x].name, from, name, out.rank)
+		rank = naturalRank(from)
+		w.elementAffine(op, in, from, name, rank)
 	case *graph.Embedding:
 		if from != graph.Vector(from.C) || !w.given(x) {
-			return &UnsupportedError{[]string{"embedding of a map, or of what no input gives"}}
+			return rank, &UnsupportedError{[]string{"embedding of a map, or of what no input gives"}}
 		}
-		out.rank = 4
+		rank = 4
 		w.embedding(op, w.ranked(x, from, 2, name+".input"), from.C, name)
 	case graph.Slice:
 		if len(w.parts) > 1 && x == 0 {
 			i := w.part(op)
 			if i < 0 {
-				return &UnsupportedError{[]string{"several inputs as one"}}
+				return rank, &UnsupportedError{[]string{"several inputs as one"}}
 			}
 			w.emit("Identity", []string{w.partFloats(i)}, name)
 			break
 		}
 		w.slice(op, w.values[x], name)
 	case graph.Pad:
-		out.rank = 4
 		b, a := op.Before, op.After
 		pads := w.ints(name+".pads", 0, int64(b.C), int64(b.H), int64(b.W), 0, int64(a.C), int64(a.H), int64(a.W))
-		w.emit("Pad", []string{w.ranked(x, from, 4, name+".input"), pads, w.floats(name+".value", []float32{op.Value})}, name)
+		w.emit("Pad", []string{ofMap(), pads, w.floats(name+".value", []float32{op.Value})}, name)
 	case graph.Concat:
 		w.emit("Concat", w.alike(n, shapes, name), name, intAttribute("axis", 1))
 	case graph.Square:
-		w.emit("Mul", []string{w.values[x].name, w.values[x].name}, name)
+		w.emit("Mul", []string{in, in}, name)
 	case graph.MaxPool:
-		out.rank = 4
-		w.emit("MaxPool", []string{w.ranked(x, from, 4, name+".input")}, name, poolAttributes(op.Pool)...)
+		w.emit("MaxPool", []string{ofMap()}, name, poolAttributes(op.Pool)...)
 	case graph.AvgPool:
-		out.rank = 4
-		w.average(op, w.ranked(x, from, 4, name+".input"), name)
+		w.average(op, ofMap(), name)
 	case graph.SumPool:
-		out.rank = 4
-		w.average(graph.AvgPool{Pool: op.Pool, CountPad: true}, w.ranked(x, from, 4, name+".input"), name+".mean")
+		w.average(graph.AvgPool{Pool: op.Pool, CountPad: true}, ofMap(), name+".mean")
 		size := slices.Repeat([]float32{float32(op.KH * op.KW)}, from.C)
 		w.affine(&graph.Affine{Scale: size}, value{name + ".mean", 4}, name)
 	case graph.Step:
-		w.emit("Greater", []string{w.values[x].name, w.floats(name+".zero", []float32{0})}, name+".above")
+		w.emit("Greater", []string{in, w.floats(name+".zero", []float32{0})}, name+".above")
 		w.emit("Cast", []string{name + ".above"}, name, intAttribute("to", typeFloat))
 	case graph.Select:
 		var of []string
 		for _, v := range n.Inputs {
-			out.rank = max(out.rank, w.values[v].rank)
+			rank = max(rank, w.values[v].rank)
 		}
 		for i, v := range n.Inputs {
-			of = append(of, w.ranked(v, shapes[v], out.rank, fmt.Sprint(name, ".input", i)))
+			of = append(of, w.ranked(v, shapes[v], rank, fmt.Sprint(name, ".input", i)))
 		}
 		w.emit("Greater", []string{of[0], w.floats(name+".zero", []float32{0})}, name+".above")
 		w.emit("Where", []string{name + ".above", of[1], of[2]}, name)
-	case graph.Max:
-		w.emit("Max", w.alike(n, shapes, name), name)
-	case graph.Min:
-		w.emit("Min", w.alike(n, shapes, name), name)
 	case *graph.Gather:
-		in := w.values[x].name
 		if op.Along != "C" {
-			out.rank = 4
-			in = w.ranked(x, from, 4, name+".input")
+			in = ofMap()
 		}
 		w.gather(op, in, name)
 	case graph.Resize:
-		out.rank = 4
-		w.resize(op, from, w.ranked(x, from, 4, name+".input"), name)
+		w.resize(op, from, ofMap(), name)
 	case graph.Reshape:
 		if op.To != from {
-			out.rank = naturalRank(op.To)
+			rank = naturalRank(op.To)
 		}
-		w.reshape(w.values[x].name, name, op.To, out.rank)
+		w.reshape(in, name, op.To, rank)
 	case graph.Softmax:
-		w.emit("Softmax", []string{w.values[x].name}, name, intAttribute("axis", 1))
+		w.emit("Softmax", []string{in}, name, intAttribute("axis", 1))
 	default:
-		return &UnsupportedError{Ops: []string{n.Op.Name()}}
+		return rank, &UnsupportedError{Ops: []string{n.Op.Name()}}
 	}
-	w.values = append(w.values, out)
-	return nil
+	return rank, nil
 }
 
 // ranked returns the name of value v in the given rank; as is the name that it

@@ -9,7 +9,7 @@ import (
 	"github.com/securenets/securenets/plan"
 )
 
-// Recurrent layers.
+// Recurrent layers. The states that they begin with are in common.go.
 
 // recurrent reads LSTM, GRU and RNN: a linear operator that makes all gates of all steps and
 // directions of the layer's inputs, and a graph.Recurrence of these. It returns Y, Y_h and,
@@ -31,63 +31,28 @@ func (p *parser) recurrent(n *node) ([]operand, error) {
 	if v := n.int("input_forget", 0); v != 0 {
 		return nil, p.refuse(n, "input_forget=%d", v)
 	}
-	for i, name := range map[int]string{4: "sequence_lens", 7: "peepholes"} {
-		if n.has(i) {
-			return nil, p.refuse(n, "%s", name)
-		}
+	switch {
+	case n.has(4):
+		return nil, p.refuse(n, "sequence_lens")
+	case n.has(7):
+		return nil, p.refuse(n, "peepholes")
 	}
 	if err := p.functions(n, op, dirs); err != nil {
 		return nil, err
 	}
-
-	r, err := p.constant(n, 2)
+	if err := p.recurrentWeights(n, op, dirs); err != nil {
+		return nil, err
+	}
+	layer, err := p.inputLayer(n, op, dirs, graph.Gates(op.Cell))
 	if err != nil {
 		return nil, err
 	}
-	if len(r.dims) != 3 {
-		return nil, fmt.Errorf("%w: recurrent weights of rank %d", ErrInvalid, len(r.dims))
-	}
-	gates, hidden := int64(graph.Gates(op.Cell)), r.dims[2]
-	if hidden <= 0 || hidden > plan.MaxExtent || !slices.Equal(r.dims, []int64{int64(dirs), gates * hidden, hidden}) || n.int("hidden_size", hidden) != hidden {
-		return nil, fmt.Errorf("%w: recurrent weights of %d, for %d directions of %d hidden", ErrInvalid, r.dims, dirs, n.int("hidden_size", hidden))
-	}
-	op.Hidden = int(hidden)
-	if op.R, err = p.floats32(n, r); err != nil {
-		return nil, err
-	}
-	layer, err := p.inputLayer(n, op, dirs, int(gates))
+	x, of, err := p.sequences(n, layout == 1)
 	if err != nil {
-		return nil, err
-	}
-
-	x, err := p.viewed(n, 0)
-	if err != nil {
-		return nil, err
-	}
-	if x.rank() != 3 {
-		return nil, fmt.Errorf("%w: input of rank %d, want 3", ErrInvalid, x.rank())
-	}
-	s, step, of := x.view(), 0, 1 // the dimensions of steps and samples
-	if layout == 1 {
-		step, of = of, step
-	}
-	if p.batch == 1 { // of one sample, the batch may be anywhere
-		s = s.batchAt(of)
-	}
-	if !s.size(of).batch {
-		return nil, p.refuse(n, "across samples")
-	}
-	sequences, steps := s.own(of), int(s.size(step).n)
-	rows := 1 // sequences of a sample
-	for _, k := range sequences {
-		rows *= int(s.parts[k])
-	}
-	perm := slices.Concat(s.dims[2], sequences, s.dims[step])
-	if x, err = p.moved(x, s.parts, perm, graph.Shape{C: int(s.size(2).n), H: rows, W: steps}); err != nil {
 		return nil, err
 	}
 	for i, to := range []*graph.Floats{&op.H, &op.C} {
-		if *to, err = p.state(n, 5+i, []string{"initial_h", "initial_c"}[i], layout, dirs, op.Hidden, rows); err != nil {
+		if *to, err = p.state(n, 5+i, []string{"initial_h", "initial_c"}[i], layout, dirs, op.Hidden, x.shape.H); err != nil {
 			return nil, err
 		}
 	}
@@ -99,78 +64,131 @@ func (p *parser) recurrent(n *node) ([]operand, error) {
 	if y, err = p.apply(op, nil, y); err != nil {
 		return nil, err
 	}
+	return p.recurrentOutputs(y, op, of, dirs, x.shape.W)
+}
 
-	// The parts of what comes out: of C, directions and hidden units, of H, the sequences of a
-	// sample, and of W, steps.
-	samples := slices.Index(s.dims[of], batch)
-	out := func(y operand, steps int, withSteps bool) operand {
-		t := new(split)
-		part := func(n int64) []int {
-			if n == 1 {
-				return nil
-			}
-			t.parts = append(t.parts, n)
-			return []int{len(t.parts) - 1}
-		}
-		direction, unit := part(int64(dirs)), part(hidden)
-		var sample []int
-		for i, k := range sequences {
-			if i == samples {
-				sample = append(sample, batch)
-			}
-			sample = append(sample, part(s.parts[k])...)
-		}
-		if samples == len(sequences) {
-			sample = append(sample, batch)
-		}
-		t.dims = [][]int{direction, sample, unit}
-		at := 0 // of the steps, before directions and samples
-		if layout == 1 {
-			t.dims[0], t.dims[1] = t.dims[1], t.dims[0]
-			at = 1
-		}
-		if withSteps {
-			t.dims = slices.Insert(t.dims, at, part(int64(steps)))
-		}
-		return p.seen(y, t)
+// recurrentWeights reads R, of directions x gates·hidden x hidden.
+func (p *parser) recurrentWeights(n *node, op *graph.Recurrence, dirs int) error {
+	r, err := p.constant(n, 2)
+	if err != nil {
+		return err
 	}
+	if len(r.dims) != 3 {
+		return fmt.Errorf("%w: recurrent weights of rank %d", ErrInvalid, len(r.dims))
+	}
+	gates, hidden := int64(graph.Gates(op.Cell)), r.dims[2]
+	if hidden <= 0 || hidden > plan.MaxExtent || !slices.Equal(r.dims, []int64{int64(dirs), gates * hidden, hidden}) || n.int("hidden_size", hidden) != hidden {
+		return fmt.Errorf("%w: recurrent weights of %d, for %d directions of %d hidden", ErrInvalid, r.dims, dirs, n.int("hidden_size", hidden))
+	}
+	op.Hidden = int(hidden)
+	op.R, err = p.floats32(n, r)
+	return err
+}
+
+// sequenceDims say what of a recurrent layer's input is a sequence's own: the other dimension than that
+// of steps and that of channels.
+type sequenceDims struct {
+	layout1 bool    // samples before steps
+	before  int     // of parts, those before the batch
+	parts   []int64 // the extents of its parts, but for the batch
+}
+
+// sequences returns the input of the recurrent layer n with steps along W, channels along C, and a
+// sample's sequences along H.
+func (p *parser) sequences(n *node, layout1 bool) (operand, sequenceDims, error) {
+	d := sequenceDims{layout1: layout1}
+	x, err := p.viewed(n, 0)
+	if err != nil {
+		return x, d, err
+	}
+	if x.rank() != 3 {
+		return x, d, fmt.Errorf("%w: input of rank %d, want 3", ErrInvalid, x.rank())
+	}
+	s, step, of := x.view(), 0, 1 // the dimensions of steps and samples
+	if layout1 {
+		step, of = of, step
+	}
+	if p.batch == 1 { // of one sample, the batch may be anywhere
+		s = s.batchAt(of)
+	}
+	if !s.size(of).batch {
+		return x, d, p.refuse(n, "across samples")
+	}
+	d.before = slices.Index(s.dims[of], batch)
+	own, rows := s.own(of), 1
+	for _, k := range own {
+		d.parts = append(d.parts, s.parts[k])
+		rows *= int(s.parts[k])
+	}
+	perm := slices.Concat(s.dims[2], own, s.dims[step])
+	x, err = p.moved(x, s.parts, perm, graph.Shape{C: int(s.size(2).n), H: rows, W: int(s.size(step).n)})
+	return x, d, err
+}
+
+// recurrentOutputs returns Y, Y_h and, with op.Cells, Y_c, of y, which op makes of so many steps.
+func (p *parser) recurrentOutputs(y operand, op *graph.Recurrence, of sequenceDims, dirs, steps int) ([]operand, error) {
 	all, err := p.part(y, graph.Range{To: steps}, graph.Range{To: y.shape.C})
 	if err != nil {
 		return nil, err
 	}
-	var last, cells operand
+	var cells operand
 	if op.Cells {
 		if cells, err = p.part(y, graph.Range{From: steps, To: steps + 1}, graph.Range{To: y.shape.C}); err != nil {
 			return nil, err
 		}
 	}
-	// at returns step t of one direction.
-	at := func(t, d int) (operand, error) {
-		return p.part(all, graph.Range{From: t, To: t + 1}, graph.Range{From: d * op.Hidden, To: (d + 1) * op.Hidden})
-	}
-	switch op.Direction {
-	case "forward":
-		last, err = at(steps-1, 0)
-	case "reverse":
-		last, err = at(0, 0)
-	default:
-		last, err = at(steps-1, 0)
-		var first operand
-		if err == nil {
-			first, err = at(0, 1)
+	// Each direction's last step: forwards that of the sequence, in reverse its first one.
+	ends := make([]operand, dirs)
+	for d := range ends {
+		t := steps - 1
+		if op.Direction == "reverse" || d == 1 {
+			t = 0
 		}
-		if err == nil {
-			last, err = p.apply(graph.Concat{}, nil, last, first)
+		if ends[d], err = p.part(all, graph.Range{From: t, To: t + 1}, graph.Range{From: d * op.Hidden, To: (d + 1) * op.Hidden}); err != nil {
+			return nil, err
 		}
 	}
-	if err != nil {
-		return nil, err
+	last := ends[0]
+	if dirs > 1 {
+		if last, err = p.apply(graph.Concat{}, nil, ends...); err != nil {
+			return nil, err
+		}
 	}
-	results := []operand{out(all, steps, true), out(last, 1, false)}
+	results := []operand{p.seen(all, of.split(dirs, op.Hidden, steps)), p.seen(last, of.split(dirs, op.Hidden, 0))}
 	if op.Cells {
-		results = append(results, out(cells, 1, false))
+		results = append(results, p.seen(cells, of.split(dirs, op.Hidden, 0)))
 	}
 	return results, nil
+}
+
+// split returns the dimensions of a recurrent layer's result: steps (unless 0), directions, samples
+// and hidden units, or, in layout 1, samples, steps, directions and hidden units. C holds directions
+// and units, H a sample's sequences, W steps.
+func (d sequenceDims) split(dirs, hidden, steps int) *split {
+	t := new(split)
+	part := func(n int64) []int {
+		if n == 1 {
+			return nil
+		}
+		t.parts = append(t.parts, n)
+		return []int{len(t.parts) - 1}
+	}
+	direction, unit := part(int64(dirs)), part(int64(hidden))
+	var sample []int
+	for _, n := range d.parts {
+		sample = append(sample, part(n)...)
+	}
+	sample = slices.Insert(sample, d.before, batch)
+	t.dims = [][]int{direction, sample, unit}
+	at := 0 // of the steps, before directions and samples
+	if d.layout1 {
+		t.dims[0], t.dims[1] = t.dims[1], t.dims[0]
+		at = 1
+	}
+	if steps > 0 {
+		t.dims = slices.Insert(t.dims, at, part(int64(steps)))
+	}
+	return t
 }
 
 // functions reads n's activations, which must be the same for all directions.
