@@ -80,34 +80,61 @@ func (p *parser) dropout(n *node) (operand, error) {
 	return p.operand(n, 0)
 }
 
-// cast reads a Cast that changes nothing here: to float of a value, to an
-// integer of sizes.
+// cast reads a Cast of a value, of sizes, or of a constant of floats that stays what it is.
 func (p *parser) cast(n *node) (operand, error) {
 	x, err := p.operand(n, 0)
 	if err != nil {
 		return x, err
 	}
 	to := n.int("to", 0)
-	integer := to == typeInt32 || to == typeInt64
-	switch is := x.truth; {
-	case !x.known:
-	case is != nil && to == typeBool:
+	switch {
+	case x.known && x.truth != nil:
+		return p.castTruth(n, x, to)
+	case x.known:
+		return p.castValue(n, x, to)
+	}
+	if t := x.constant; t != nil && t.kind == typeFloat && to == typeFloat {
 		return x, nil
-	case is != nil && *is == truth{} && x.part > 0 && (to == typeFloat || to == typeDouble || integer): // an input's, of 0 and 1
+	}
+	if to == typeFloat {
+		return p.castSizes(n)
+	}
+	if to != typeInt32 && to != typeInt64 {
+		return x, p.refuse(n, "to=%d", to)
+	}
+	s, err := p.sizes(n, 0)
+	return operand{sizes: s}, err
+}
+
+// castTruth reads a Cast of a comparison: to numbers, 1 where it holds and 0 elsewhere.
+func (p *parser) castTruth(n *node, x operand, to int64) (operand, error) {
+	is, integer := *x.truth, to == typeInt32 || to == typeInt64
+	number := integer || to == typeFloat || to == typeDouble
+	switch {
+	case to == typeBool:
+		return x, nil
+	case number && is == (truth{}) && x.part > 0: // an input's, of 0 and 1
 		x.truth, x.whole, x.bounds = nil, integer, [2]int64{0, 1}
 		return x, nil
-	case is != nil && !is.never && (to == typeFloat || to == typeDouble || integer):
-		if x, err = p.widened(x); err != nil {
+	case number && !is.never:
+		x, err := p.widened(x)
+		if err != nil {
 			return x, err
 		}
 		x.truth = nil
-		y, err := p.bits(x, *is)
+		y, err := p.bits(x, is)
 		y.whole, y.bounds = integer, [2]int64{0, 1}
 		return y, err
-	case is != nil:
-		return x, p.refuse(n, "to=%d", to)
+	}
+	return x, p.refuse(n, "to=%d", to)
+}
+
+// castValue reads a Cast of floats or integers.
+func (p *parser) castValue(n *node, x operand, to int64) (operand, error) {
+	switch {
 	case to == typeBool: // what is not 0
-		if x, err = p.widened(x); err != nil {
+		x, err := p.widened(x)
+		if err != nil {
 			return x, err
 		}
 		y, err := p.apply(graph.Abs{}, x.axes, x)
@@ -116,19 +143,9 @@ func (p *parser) cast(n *node) (operand, error) {
 	case to == typeFloat || to == typeDouble:
 		x.whole = false
 		return x, nil
-	case integer && (x.whole || x.part > 0): // of as many bits as its elements have
+	case (to == typeInt32 || to == typeInt64) && (x.whole || x.part > 0): // of as many bits as its elements have
 		x.whole = true
 		return x, nil
 	}
-	if t := x.constant; t != nil && t.kind == typeFloat && to == typeFloat {
-		return x, nil
-	}
-	if to == typeFloat && !x.known {
-		return p.castSizes(n)
-	}
-	if x.known || to != typeInt32 && to != typeInt64 {
-		return x, p.refuse(n, "to=%d", to)
-	}
-	s, err := p.sizes(n, 0)
-	return operand{sizes: s}, err
+	return x, p.refuse(n, "to=%d", to)
 }

@@ -23,17 +23,7 @@ func (p *parser) where(n *node) (operand, error) {
 		return p.whereSizes(n)
 	}
 	if x.truth != nil && x.truth.never {
-		y, err := p.viewed(n, 2)
-		if err != nil {
-			return y, err
-		}
-		if _, single, err := p.number(n, 1, y.rank()); err != nil || !single || !p.fitsValue(x, y) {
-			if err != nil {
-				return y, err
-			}
-			return y, p.refuse(n, "by IsNaN")
-		}
-		return y, nil
+		return p.whereNever(n, x)
 	}
 	x, is, err := p.truths(n, 0)
 	if err != nil {
@@ -52,41 +42,11 @@ func (p *parser) where(n *node) (operand, error) {
 	}
 	three, masked := []operand{x, {}, {}}, false
 	for i := 1; i < 3; i++ {
-		o, err := p.operand(n, i)
+		o, err := p.choice(n, i, x)
 		if err != nil {
 			return o, err
 		}
-		if o.known {
-			if o, err = p.variable(n, i, 0); err != nil {
-				return o, err
-			}
-			if o.rank() != x.rank() {
-				return o, p.refuse(n, "values of unlike ranks")
-			}
-			masked = masked || o.masked
-			o, err = p.reordered(o, x.axes)
-		} else {
-			v, single, wrong := p.number(n, i, x.rank())
-			if wrong == nil && !single {
-				wrong = p.refuse(n, "constant of more than one number")
-			}
-			if wrong != nil {
-				return x, wrong
-			}
-			var op graph.Op = graph.Clip{Min: v, Max: v}
-			if negativeInfinity(v) {
-				masked = true
-				shift, err := p.repeated(v, x.shape.C)
-				if err != nil {
-					return x, err
-				}
-				op = &graph.ElementAffine{Extent: graph.Vector(x.shape.C), Shift: shift}
-			}
-			o, err = p.apply(op, x.axes, x)
-		}
-		if err != nil {
-			return o, err
-		}
+		masked = masked || o.masked
 		if is.negated {
 			three[3-i] = o
 		} else {
@@ -98,6 +58,60 @@ func (p *parser) where(n *node) (operand, error) {
 	}
 	y, err := p.apply(graph.Select{}, x.axes, three...)
 	y.wide, y.masked = wide, masked
+	return y, err
+}
+
+// whereNever reads a Where by x, which is nowhere true: its third input, to which the others
+// broadcast.
+func (p *parser) whereNever(n *node, x operand) (operand, error) {
+	y, err := p.viewed(n, 2)
+	if err != nil {
+		return y, err
+	}
+	_, single, err := p.number(n, 1, y.rank())
+	if err != nil {
+		return y, err
+	}
+	if !single || !p.fitsValue(x, y) {
+		return y, p.refuse(n, "by IsNaN")
+	}
+	return y, nil
+}
+
+// choice returns input i of the Where n, a value or a number, along the axes of the condition x. A
+// number becomes a value of x's shape.
+func (p *parser) choice(n *node, i int, x operand) (operand, error) {
+	o, err := p.operand(n, i)
+	if err != nil {
+		return o, err
+	}
+	if o.known {
+		if o, err = p.variable(n, i, 0); err != nil {
+			return o, err
+		}
+		if o.rank() != x.rank() {
+			return o, p.refuse(n, "values of unlike ranks")
+		}
+		y, err := p.reordered(o, x.axes)
+		y.masked = o.masked
+		return y, err
+	}
+	v, single, err := p.number(n, i, x.rank())
+	if err != nil {
+		return x, err
+	}
+	if !single {
+		return x, p.refuse(n, "constant of more than one number")
+	}
+	if !negativeInfinity(v) {
+		return p.apply(graph.Clip{Min: v, Max: v}, x.axes, x)
+	}
+	shift, err := p.repeated(v, x.shape.C)
+	if err != nil {
+		return x, err
+	}
+	y, err := p.apply(&graph.ElementAffine{Extent: graph.Vector(x.shape.C), Shift: shift}, x.axes, x)
+	y.masked = true
 	return y, err
 }
 
