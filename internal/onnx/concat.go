@@ -10,7 +10,7 @@ import (
 
 // Concat.
 
-// concat reads a Concat of values, over channels, or of sizes.
+// concat reads a Concat of values, of one value and constants, or of sizes.
 func (p *parser) concat(n *node) (operand, error) {
 	a, ok := n.attribute("axis")
 	if !ok {
@@ -28,17 +28,7 @@ func (p *parser) concat(n *node) (operand, error) {
 		if slices.ContainsFunc(n.inputs, func(name string) bool { return p.operands[name].known }) {
 			return x, p.refuse(n, "of constants other than floats and values")
 		}
-		all := row(nil)
-		for i := range n.inputs {
-			s, err := p.sizes(n, i)
-			if err != nil {
-				return x, err
-			}
-			if all = row(append(all.v, s.v...)); len(s.dims) != 1 || len(all.v) > maxRank || a.i != 0 && a.i != -1 {
-				return x, fmt.Errorf("%w: sizes that are no shape", ErrInvalid)
-			}
-		}
-		return operand{sizes: all}, nil
+		return p.concatSizes(n, a.i)
 	}
 	values := make([]operand, len(n.inputs))
 	for i := range values {
@@ -73,6 +63,21 @@ func (p *parser) concat(n *node) (operand, error) {
 		}
 	}
 	return p.apply(graph.Concat{}, values[0].axes, values...)
+}
+
+// concatSizes reads a Concat of sizes of rank 1.
+func (p *parser) concatSizes(n *node, axis int64) (operand, error) {
+	all := row(nil)
+	for i := range n.inputs {
+		s, err := p.sizes(n, i)
+		if err != nil {
+			return operand{}, err
+		}
+		if all = row(append(all.v, s.v...)); len(s.dims) != 1 || len(all.v) > maxRank || axis != 0 && axis != -1 {
+			return operand{}, fmt.Errorf("%w: sizes that are no shape", ErrInvalid)
+		}
+	}
+	return operand{sizes: all}, nil
 }
 
 // concatViews reads a Concat of values of one rank, some of them splits.
@@ -126,71 +131,13 @@ func (p *parser) concatConstants(n *node, axis int64) (operand, error) {
 	if dim, _ := s.samples(); dim != 0 || len(s.dims[0]) != 1 {
 		return x, p.refuse(n, "of constants, across samples")
 	}
-	var before, after int64
-	dims := []int64{1}
-	inner := 1
+	dims := []int64{1} // of the value
 	for j := 1; j < len(s.dims); j++ {
 		dims = append(dims, s.size(j).n)
-		if j > i {
-			inner *= int(s.size(j).n)
-		}
 	}
-	parts := make([][]float32, len(n.inputs))
-	for k := range n.inputs {
-		if k == at {
-			continue
-		}
-		o, err := p.any(n, k)
-		if err != nil {
-			return x, err
-		}
-		t := o.constant
-		if t == nil || !o.shared && p.batch != 1 {
-			return x, p.refuse(n, "constant input %d", k)
-		}
-		if len(t.dims) != len(dims) {
-			return x, fmt.Errorf("%w: inputs of ranks %d and %d", ErrInvalid, len(dims), len(t.dims))
-		}
-		for j, d := range t.dims {
-			if j == 0 && d != 1 {
-				return x, p.refuse(n, "constant for each sample")
-			}
-			if j != i && d != dims[j] {
-				return x, fmt.Errorf("%w: constant of another shape", ErrInvalid)
-			}
-		}
-		if parts[k], err = p.floats32(n, t); err != nil {
-			return x, err
-		}
-		if k < at {
-			before += t.dims[i]
-		} else {
-			after += t.dims[i]
-		}
-	}
-	if before+after > plan.MaxExtent {
-		return x, fmt.Errorf("%w: too many constants", ErrInvalid)
-	}
-	own := dims[i]
-	dims[i] += before + after
-	all, ok := extent(dims)
-	if !ok {
-		return x, fmt.Errorf("%w: too many constants", ErrInvalid)
-	}
-	if err := p.charge(all); err != nil {
+	added, before, after, err := p.besideValue(n, at, i, dims)
+	if err != nil {
 		return x, err
-	}
-	// In ONNX's order, with zeros for the value.
-	added := &tensor{kind: typeFloat, dims: dims}
-	for o := range all / int(dims[i]) / inner {
-		for k := range parts {
-			if k == at {
-				added.floats = append(added.floats, make([]float32, int(own)*inner)...)
-				continue
-			}
-			rows := len(parts[k]) * inner / (all / int(dims[i]))
-			added.floats = append(added.floats, parts[k][o*rows:][:rows]...)
-		}
 	}
 	x, along, err := p.alone(x, i)
 	if err != nil {
@@ -208,4 +155,76 @@ func (p *parser) concatConstants(n *node, axis int64) (operand, error) {
 		return x, err
 	}
 	return p.apply(elementAffine(extent, &graph.Affine{Shift: v}, y), y.axes, y)
+}
+
+// besideValue returns the constants that n concatenates along dimension i to its input at, a value of
+// the given dimensions: as one tensor that has zeros for the value's elements, and how many elements
+// along i lie before and after those.
+func (p *parser) besideValue(n *node, at, i int, dims []int64) (t *tensor, before, after int64, err error) {
+	parts := make([][]float32, len(n.inputs))
+	for k := range n.inputs {
+		if k == at {
+			continue
+		}
+		c, err := p.constantBeside(n, k, i, dims)
+		if err != nil {
+			return nil, 0, 0, err
+		}
+		if parts[k], err = p.floats32(n, c); err != nil {
+			return nil, 0, 0, err
+		}
+		if k < at {
+			before += c.dims[i]
+		} else {
+			after += c.dims[i]
+		}
+	}
+	outer, _ := extent(dims[:i])
+	rest, _ := extent(dims[i:]) // elements of the value that lie side by side
+	dims = slices.Clone(dims)
+	dims[i] += before + after
+	all, ok := extent(dims)
+	if before+after > plan.MaxExtent || !ok {
+		return nil, 0, 0, fmt.Errorf("%w: too many constants", ErrInvalid)
+	}
+	if err := p.charge(all); err != nil {
+		return nil, 0, 0, err
+	}
+	t = &tensor{kind: typeFloat, dims: dims}
+	for o := range outer {
+		for k, v := range parts {
+			if k == at {
+				t.floats = append(t.floats, make([]float32, rest)...)
+				continue
+			}
+			l := len(v) / outer
+			t.floats = append(t.floats, v[o*l:][:l]...)
+		}
+	}
+	return t, before, after, nil
+}
+
+// constantBeside returns input k of n, a constant of floats that is the same for all samples, and has
+// the given dimensions but for dimension i.
+func (p *parser) constantBeside(n *node, k, i int, dims []int64) (*tensor, error) {
+	o, err := p.any(n, k)
+	if err != nil {
+		return nil, err
+	}
+	t := o.constant
+	if t == nil || !o.shared && p.batch != 1 {
+		return nil, p.refuse(n, "constant input %d", k)
+	}
+	if len(t.dims) != len(dims) {
+		return nil, fmt.Errorf("%w: inputs of ranks %d and %d", ErrInvalid, len(dims), len(t.dims))
+	}
+	for j, d := range t.dims {
+		if j == 0 && d != 1 {
+			return nil, p.refuse(n, "constant for each sample")
+		}
+		if j != i && d != dims[j] {
+			return nil, fmt.Errorf("%w: constant of another shape", ErrInvalid)
+		}
+	}
+	return t, nil
 }

@@ -58,7 +58,7 @@ func (p *parser) gatherValue(n *node) (operand, error) {
 	if p.operands[n.inputs[1]].shared {
 		return p.gatherOwn(n, x)
 	}
-	list, rank, err := p.places(n, 1)
+	list, dims, err := p.places(n, 1)
 	if err != nil {
 		return x, err
 	}
@@ -74,13 +74,13 @@ func (p *parser) gatherValue(n *node) (operand, error) {
 	if len(places) == 0 {
 		return x, p.refuse(n, "by no indices")
 	}
-	if x, err = p.gathered(x, i, places); err != nil || rank == 1 {
+	if x, err = p.gathered(x, i, places); err != nil || len(dims) == 1 {
 		return x, err
 	}
 	s := x.view()
-	if rank > 1 { // a dimension is as many as the indices have
+	if len(dims) > 1 { // a dimension is as many as the indices have
 		var of []size
-		for _, d := range p.dimsOf(n.inputs[1]) {
+		for _, d := range dims {
 			of = append(of, size{n: d})
 		}
 		to := slices.Concat(s.sizes()[:i], of, s.sizes()[i+1:])
@@ -422,44 +422,34 @@ func (p *parser) tile(n *node) (operand, error) {
 	return x, nil
 }
 
-// places returns input i of n, integers, and their rank.
-func (p *parser) places(n *node, i int) ([]int64, int, error) {
+// places returns input i of n, integers, and their dimensions.
+func (p *parser) places(n *node, i int) (list, dims []int64, err error) {
 	o, err := p.operand(n, i)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
 	if o.sizes == nil {
 		t, err := p.constant(n, i)
 		if err != nil {
-			return nil, 0, err
+			return nil, nil, err
 		}
 		l, err := t.len()
 		if err == nil {
 			err = p.charge(l)
 		}
 		if err != nil {
-			return nil, 0, err
+			return nil, nil, err
 		}
-		v, err := p.integers(n, t, l)
-		return v, len(t.dims), err
+		list, err = p.integers(n, t, l)
+		return list, t.dims, err
 	}
-	var v []int64
 	for _, d := range o.sizes.v {
 		if d.batch {
-			return nil, 0, p.refuse(n, "by the batch's size")
+			return nil, nil, p.refuse(n, "by the batch's size")
 		}
-		v = append(v, d.n)
+		list = append(list, d.n)
 	}
-	return v, len(o.sizes.dims), nil
-}
-
-// dimsOf returns the dimensions of integers that places returned.
-func (p *parser) dimsOf(name string) []int64 {
-	if o := p.operands[name]; o.sizes == nil {
-		return o.constant.dims
-	} else {
-		return o.sizes.dims
-	}
+	return list, o.sizes.dims, nil
 }
 
 // elements returns the numbers of a list counted from the start, of l elements.

@@ -78,20 +78,6 @@ func (p *parser) list(n *node, name string, i int) ([]int64, error) {
 	return list, nil
 }
 
-// axes returns those that n names, by attribute or input i, sorted, of a tensor
-// of the given rank.
-func (p *parser) axes(n *node, i, rank int) ([]int64, error) {
-	list, err := p.list(n, "axes", i)
-	axes := slices.Clone(list)
-	for i, a := range axes {
-		if a < 0 {
-			axes[i] += int64(rank)
-		}
-	}
-	slices.Sort(axes)
-	return axes, err
-}
-
 // shape reads a Shape, all of it or a part.
 func (p *parser) shape(n *node) (operand, error) {
 	x, err := p.any(n, 0)
@@ -256,14 +242,12 @@ func (p *parser) transposeSizes(n *node) (operand, error) {
 
 // squeezeSize reads a Squeeze or an Unsqueeze of a size.
 func (p *parser) squeezeSize(n *node) (operand, error) {
-	axes, err := p.axes(n, 1, 1)
+	axes, err := p.list(n, "axes", 1)
 	if err != nil {
 		return operand{}, err
 	}
-	if n.op == "Squeeze" && len(axes) == 0 {
-		axes = []int64{0} // all of 1
-	}
-	if !slices.Equal(axes, []int64{0}) {
+	// A Squeeze without axes takes away all of 1.
+	if all := n.op == "Squeeze" && len(axes) == 0; !all && (len(axes) != 1 || axes[0] != 0 && axes[0] != -1) {
 		return operand{}, p.refuse(n, "axes=%v", axes)
 	}
 	from, to := 1, 0 // ranks
