@@ -37,15 +37,24 @@ func (a *Affine) OutShape(in ...Shape) (Shape, error) {
 func (a *Affine) Apply(dst []float32, _ int, shapes []Shape, in ...[]float32) {
 	src, c := in[0], shapes[0].C
 	for i := 0; i < len(dst); i += c {
-		d, x := dst[i:][:c], src[i:][:c]
-		if a.Scale == nil {
-			copy(d, x)
+		scaleAndShift(dst[i:][:c], src[i:][:c], a.Scale, a.Shift)
+	}
+}
+
+// scaleAndShift sets dst to scale x + shift, each of as many elements, rounded after either step. A nil
+// scale is 1 and a nil shift 0. dst may be x.
+func scaleAndShift(dst, x, scale, shift []float32) {
+	if scale == nil {
+		copy(dst, x)
+	} else {
+		x = x[:len(scale)]
+		for i, v := range scale[:len(dst)] {
+			dst[i] = v * x[i]
 		}
-		for j, v := range a.Scale {
-			d[j] = v * x[j]
-		}
-		for j, v := range a.Shift {
-			d[j] += v
+	}
+	if shift != nil {
+		for i, v := range shift[:len(dst)] {
+			dst[i] += v
 		}
 	}
 }
@@ -134,22 +143,23 @@ func (a *ElementAffine) Apply(dst []float32, n int, shapes []Shape, in ...[]floa
 	s, e, src := shapes[0], a.Extent, in[0]
 	for y := range n * s.H {
 		for x := range s.W {
-			from := (y%s.H%e.H*e.W + x%e.W) * e.C
+			scale, shift := a.at(y%s.H, x)
 			for at := (y*s.W + x) * s.C; at < (y*s.W+x+1)*s.C; at += e.C {
-				d, v := dst[at:][:e.C], src[at:][:e.C]
-				if a.Scale == nil {
-					copy(d, v)
-				} else {
-					for i, w := range a.Scale[from:][:len(d)] {
-						d[i] = w * v[i]
-					}
-				}
-				if a.Shift != nil {
-					for i, w := range a.Shift[from:][:len(d)] {
-						d[i] += w
-					}
-				}
+				scaleAndShift(dst[at:][:e.C], src[at:][:e.C], scale, shift)
 			}
 		}
 	}
+}
+
+// at returns the scales and shifts of the Extent.C channels at row y and column x, nil where a has none.
+func (a *ElementAffine) at(y, x int) (scale, shift []float32) {
+	e := a.Extent
+	from := (y%e.H*e.W + x%e.W) * e.C
+	if a.Scale != nil {
+		scale = a.Scale[from:][:e.C]
+	}
+	if a.Shift != nil {
+		shift = a.Shift[from:][:e.C]
+	}
+	return scale, shift
 }

@@ -6,77 +6,77 @@ import "slices"
 // leaves over of a, if anything; or nil, where there is none.
 type join func(op Op, a *Affine) (Op, *Affine)
 
-// fold prunes g, and joins operators and the Affines behind them.
+// fold prunes g, and joins operators and the Affines behind them, and ElementAffines of one extent.
 func fold(g *Graph, j join) *Graph {
-	readers := g.readers()
-	out := &Graph{Input: g.Input, Parts: g.Parts, Results: g.Results}
-	to := make([]Value, len(g.Nodes)+1) // from a value of g to out's
+	out, readers := g.rewrite(), g.readers()
 	for i, n := range g.Nodes {
 		if readers[i+1] == 0 {
 			continue
 		}
-		if a, ok := n.Op.(*Affine); ok && n.Inputs[0] > 0 && readers[n.Inputs[0]] == 1 {
-			v := to[n.Inputs[0]]
-			if op, rest := j(out.Nodes[v-1].Op, a); op != nil {
-				out.Nodes[v-1].Op = op
+		op, inputs := n.Op, out.inputs(n)
+		if v := n.Inputs[0]; v > 0 && readers[v] == 1 {
+			before := &out.Nodes[inputs[0]-1]
+			var joined Op
+			var rest *Affine
+			switch a := op.(type) {
+			case *Affine:
+				joined, rest = j(before.Op, a)
+			case *ElementAffine:
+				joined = joinElements(before.Op, a)
+			}
+			if joined != nil {
+				before.Op = joined
 				if rest == nil {
-					to[i+1] = v
+					out.to[i+1] = inputs[0]
 					continue
 				}
-				n.Op = rest
+				op = rest
 			}
 		}
-		if e, ok := n.Op.(*ElementAffine); ok && n.Inputs[0] > 0 && readers[n.Inputs[0]] == 1 {
-			before := &out.Nodes[to[n.Inputs[0]]-1]
-			if d, ok := before.Op.(*ElementAffine); ok && d.Extent == e.Extent && !d.masks() && !e.masks() {
-				scale, shift := (&Affine{e.Scale, e.Shift}).after(d.Scale, d.Shift)
-				before.Op, to[i+1] = &ElementAffine{e.Extent, scale, shift}, to[n.Inputs[0]]
-				continue
-			}
-		}
-		inputs := make([]Value, len(n.Inputs))
-		for k, v := range n.Inputs {
-			inputs[k] = to[v]
-		}
-		out.Nodes = append(out.Nodes, Node{n.Op, inputs})
-		to[i+1] = Value(len(out.Nodes))
+		out.add(i, op, inputs)
 	}
-	out.Output = to[g.Output]
-	return out
+	return out.done(g)
+}
+
+// joinElements joins an ElementAffine and another behind it, of its extent, unless one masks: minus
+// infinity times 0 is NaN.
+func joinElements(op Op, a *ElementAffine) Op {
+	before, ok := op.(*ElementAffine)
+	if !ok || before.Extent != a.Extent || before.masks() || a.masks() {
+		return nil
+	}
+	scale, shift := (&Affine{a.Scale, a.Shift}).after(before.Scale, before.Shift)
+	return &ElementAffine{a.Extent, scale, shift}
 }
 
 // throughMoves joins convolutions and the Affines behind Transposes and Slices of their results.
 func throughMoves(g *Graph) *Graph {
-	if !slices.ContainsFunc(g.Nodes, func(n Node) bool {
-		if _, scales := n.Op.(*Affine); scales && n.Inputs[0] > 0 {
-			switch g.Nodes[n.Inputs[0]-1].Op.(type) {
-			case *Transpose, Slice:
-				return true
-			}
-		}
-		return false
-	}) {
+	if !slices.ContainsFunc(g.Nodes, g.scalesMoved) {
 		return g
 	}
-	readers := g.readers()
-	out := &Graph{Input: g.Input, Parts: g.Parts, Results: g.Results}
-	to := make([]Value, len(g.Nodes)+1) // from a value of g to out's
-	uses := []int{readers[0]}           // readers of out's values
+	out, readers := g.rewrite(), g.readers()
+	uses := []int{readers[0]} // readers of out's values
 	for i, n := range g.Nodes {
-		inputs := make([]Value, len(n.Inputs))
-		for k, v := range n.Inputs {
-			inputs[k] = to[v]
-		}
+		inputs := out.inputs(n)
 		if a, ok := n.Op.(*Affine); ok && out.absorbBefore(inputs[0], a, uses) {
-			to[i+1], uses[inputs[0]] = inputs[0], readers[i+1]
+			out.to[i+1], uses[inputs[0]] = inputs[0], readers[i+1]
 			continue
 		}
-		out.Nodes = append(out.Nodes, Node{n.Op, inputs})
+		out.add(i, n.Op, inputs)
 		uses = append(uses, readers[i+1])
-		to[i+1] = Value(len(out.Nodes))
 	}
-	out.Output = to[g.Output]
-	return out
+	return out.done(g)
+}
+
+// scalesMoved reports whether n is an Affine of what a Transpose or a Slice gives.
+func (g *Graph) scalesMoved(n Node) bool {
+	if _, scales := n.Op.(*Affine); scales && n.Inputs[0] > 0 {
+		switch g.Nodes[n.Inputs[0]-1].Op.(type) {
+		case *Transpose, Slice:
+			return true
+		}
+	}
+	return false
 }
 
 // maxMoves bounds the operators between an Affine and its convolution, and so how often one changes.

@@ -64,6 +64,15 @@ type Node struct {
 	Inputs []Value
 }
 
+// shapesOf returns the shapes of what n reads, given those of all values before it.
+func (n Node) shapesOf(values []Shape) []Shape {
+	in := make([]Shape, len(n.Inputs))
+	for j, v := range n.Inputs {
+		in[j] = values[v]
+	}
+	return in
+}
+
 // Graph is a network in topological order: a node reads only values before its
 // own. Every value is read by some node, or is the output.
 type Graph struct {
@@ -143,29 +152,13 @@ func (g *Graph) Shapes() ([]Shape, error) {
 		if n.Op == nil {
 			return nil, fmt.Errorf("%w: node %d has no operator", ErrInvalid, i)
 		}
-		in := make([]Shape, len(n.Inputs))
-		for j, v := range n.Inputs {
+		for _, v := range n.Inputs {
 			if v < 0 || int(v) > i {
 				return nil, fmt.Errorf("%w: node %d (%s) reads value %d, which is not before it", ErrInvalid, i, n.Op.Name(), v)
 			}
-			in[j] = shapes[v]
 			read[v] = true
 		}
-		var out Shape
-		var err error
-		if a, ok := n.Op.(*ElementAffine); ok {
-			if out, err = a.outShape(in); err == nil {
-				err = a.check(checked)
-			}
-		} else {
-			out, err = n.Op.OutShape(in...)
-		}
-		if err == nil {
-			err = out.Check()
-		}
-		if l, ok := n.Op.(Linear); ok && err == nil {
-			err = checkParameters(l)
-		}
+		out, err := outShape(n.Op, n.shapesOf(shapes), checked)
 		if err != nil {
 			return nil, fmt.Errorf("node %d (%s): %w", i, n.Op.Name(), err)
 		}
@@ -180,6 +173,25 @@ func (g *Graph) Shapes() ([]Shape, error) {
 		return nil, err
 	}
 	return shapes, nil
+}
+
+// outShape checks op and all that it holds, and returns the shape of its result. Constants in checked,
+// which it adds to, are not looked at again.
+func outShape(op Op, in []Shape, checked map[constant]bool) (out Shape, err error) {
+	if a, ok := op.(*ElementAffine); ok {
+		if out, err = a.outShape(in); err == nil {
+			err = a.check(checked)
+		}
+	} else {
+		out, err = op.OutShape(in...)
+	}
+	if err == nil {
+		err = out.Check()
+	}
+	if l, ok := op.(Linear); ok && err == nil {
+		err = checkParameters(l)
+	}
+	return out, err
 }
 
 // Validate checks what Shapes checks, and that no weights are left out. Those that are

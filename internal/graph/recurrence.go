@@ -136,15 +136,13 @@ func (r *Recurrence) direction(d int, dst []float32, n, steps int, src []float32
 		for i := range n {
 			copy(sums[i*width:][:width], src[((i*steps+t)*dirs+d)*width:])
 		}
+		all.add(sums, width, h)
 		switch r.Cell {
 		case "lstm":
-			all.add(sums, width, h)
 			r.lstm(h, cell, sums)
 		case "gru":
-			all.add(sums, width, h)
 			r.gru(h, other, sums, d, reset)
 		default:
-			all.add(sums, width, h)
 			r.activate(0, h, sums)
 		}
 		for i := range n {

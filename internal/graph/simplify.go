@@ -30,8 +30,46 @@ import (
 //
 // g must be valid but for values that nothing reads, and is left as it is.
 func Simplify(g *Graph) *Graph {
-	// First among themselves, so that each linear operator is changed once.
-	return slicesFirst(poolFirst(throughMoves(fold(fold(alikeEverywhere(padInto(reshapeOnce(g))), combine), absorb))))
+	g = reshapeOnce(g)
+	g = padInto(g)
+	g = alikeEverywhere(g)
+	g = fold(g, combine) // Affines among themselves first, so that each linear operator is changed once
+	g = fold(g, absorb)
+	g = throughMoves(g)
+	g = poolFirst(g)
+	return slicesFirst(g)
+}
+
+// A rewriting is a graph in the making, of the nodes of another in their order.
+type rewriting struct {
+	*Graph
+	to []Value // the other's values in this graph; 0 for those that are left out
+}
+
+// rewrite returns a graph of g's inputs and outputs without nodes.
+func (g *Graph) rewrite() *rewriting {
+	return &rewriting{&Graph{Input: g.Input, Parts: g.Parts, Results: g.Results}, make([]Value, len(g.Nodes)+1)}
+}
+
+// inputs returns the values that a node of the other graph reads, in this graph.
+func (r *rewriting) inputs(n Node) []Value {
+	inputs := make([]Value, len(n.Inputs))
+	for k, v := range n.Inputs {
+		inputs[k] = r.to[v]
+	}
+	return inputs
+}
+
+// add appends a node, which stands for node i of the other graph.
+func (r *rewriting) add(i int, op Op, inputs []Value) {
+	r.Nodes = append(r.Nodes, Node{op, inputs})
+	r.to[i+1] = Value(len(r.Nodes))
+}
+
+// done returns the graph, whose output is that of g.
+func (r *rewriting) done(g *Graph) *Graph {
+	r.Output = r.to[g.Output]
+	return r.Graph
 }
 
 // reshapeOnce returns g with one Reshape at most between other operators.
@@ -39,30 +77,23 @@ func reshapeOnce(g *Graph) *Graph {
 	if !slices.ContainsFunc(g.Nodes, isReshape) {
 		return g
 	}
-	out := &Graph{Input: g.Input, Parts: g.Parts, Nodes: make([]Node, 0, len(g.Nodes)), Results: g.Results}
-	shapes := []Shape{g.Input}             // of out's values
-	to := make([]Value, 1, len(g.Nodes)+1) // from a value of g to out's
+	out, shapes := g.rewrite(), []Shape{g.Input} // of out's values
 	for i, n := range g.Nodes {
-		in, inputs := make([]Shape, len(n.Inputs)), make([]Value, len(n.Inputs))
-		for k, v := range n.Inputs {
-			inputs[k] = to[v]
-			in[k] = shapes[to[v]]
-		}
-		shape, _ := n.Op.OutShape(in...) // which is valid
+		inputs := out.inputs(n)
+		shape, _ := n.Op.OutShape(Node{n.Op, inputs}.shapesOf(shapes)...) // which is valid
 		if isReshape(n) {
 			for inputs[0] > 0 && isReshape(out.Nodes[inputs[0]-1]) {
 				inputs[0] = out.Nodes[inputs[0]-1].Inputs[0]
 			}
 			if v := inputs[0]; shapes[v] == shape && (v > 0 || Value(i+1) != g.Output) {
-				to = append(to, v)
+				out.to[i+1] = v
 				continue
 			}
 		}
-		out.Nodes = append(out.Nodes, Node{n.Op, inputs})
-		shapes, to = append(shapes, shape), append(to, Value(len(out.Nodes)))
+		out.add(i, n.Op, inputs)
+		shapes = append(shapes, shape)
 	}
-	out.Output = to[g.Output]
-	return out
+	return out.done(g)
 }
 
 func isReshape(n Node) bool {
@@ -100,11 +131,7 @@ func alikeEverywhere(g *Graph) *Graph {
 	shapes := make([]Shape, 1, len(g.Nodes)+1)
 	shapes[0] = g.Input
 	for i, n := range g.Nodes {
-		in := make([]Shape, len(n.Inputs))
-		for j, v := range n.Inputs {
-			in[j] = shapes[v]
-		}
-		out, _ := n.Op.OutShape(in...) // which is valid
+		out, _ := n.Op.OutShape(n.shapesOf(shapes)...) // which is valid
 		shapes = append(shapes, out)
 		if e, ok := n.Op.(*ElementAffine); ok && e.Extent.H == 1 && e.Extent.W == 1 && !e.masks() {
 			a := new(Affine)

@@ -25,73 +25,58 @@ type structureNode struct {
 
 // decoders has an operator's decoder by name.
 var decoders = map[string]func(json.RawMessage) (Op, error){
-	(*Dense)(nil).Name(): func(p json.RawMessage) (Op, error) {
-		op := new(Dense)
-		return op, unmarshal(p, op)
-	},
-	(*Conv2D)(nil).Name(): func(p json.RawMessage) (Op, error) {
-		op := new(Conv2D)
-		return op, unmarshal(p, op)
-	},
-	(*Affine)(nil).Name(): func(p json.RawMessage) (Op, error) {
-		op := new(Affine)
-		return op, unmarshal(p, op)
-	},
-	(*PReLU)(nil).Name(): func(p json.RawMessage) (Op, error) {
-		op := new(PReLU)
-		return op, unmarshal(p, op)
-	},
-	(*Transpose)(nil).Name(): func(p json.RawMessage) (Op, error) {
-		op := new(Transpose)
-		return op, unmarshal(p, op)
-	},
-	(*Embedding)(nil).Name(): func(p json.RawMessage) (Op, error) {
-		op := new(Embedding)
-		return op, unmarshal(p, op)
-	},
-	(*Gather)(nil).Name(): func(p json.RawMessage) (Op, error) {
-		op := new(Gather)
-		return op, unmarshal(p, op)
-	},
-	(*Recurrence)(nil).Name(): func(p json.RawMessage) (Op, error) {
-		op := new(Recurrence)
-		return op, unmarshal(p, op)
-	},
-	ReLU{}.Name():        decodeValue[ReLU],
-	LeakyReLU{}.Name():   decodeValue[LeakyReLU],
-	Clip{}.Name():        decodeValue[Clip],
-	Sigmoid{}.Name():     decodeValue[Sigmoid],
-	Tanh{}.Name():        decodeValue[Tanh],
-	Square{}.Name():      decodeValue[Square],
-	Add{}.Name():         decodeValue[Add],
-	Concat{}.Name():      decodeValue[Concat],
-	MaxPool{}.Name():     decodeValue[MaxPool],
-	AvgPool{}.Name():     decodeValue[AvgPool],
-	SumPool{}.Name():     decodeValue[SumPool],
-	Reshape{}.Name():     decodeValue[Reshape],
-	Softmax{}.Name():     decodeValue[Softmax],
-	LogSoftmax{}.Name():  decodeValue[LogSoftmax],
-	ELU{}.Name():         decodeValue[ELU],
-	Softplus{}.Name():    decodeValue[Softplus],
-	Erf{}.Name():         decodeValue[Erf],
-	Exp{}.Name():         decodeValue[Exp],
-	Log{}.Name():         decodeValue[Log],
-	Abs{}.Name():         decodeValue[Abs],
-	Reciprocal{}.Name():  decodeValue[Reciprocal],
-	Sqrt{}.Name():        decodeValue[Sqrt],
-	Sub{}.Name():         decodeValue[Sub],
-	Mul{}.Name():         decodeValue[Mul],
-	Div{}.Name():         decodeValue[Div],
-	ChannelMean{}.Name(): decodeValue[ChannelMean],
-	Slice{}.Name():       decodeValue[Slice],
-	Pad{}.Name():         decodeValue[Pad],
-	Resize{}.Name():      decodeValue[Resize],
-	Step{}.Name():        decodeValue[Step],
-	Select{}.Name():      decodeValue[Select],
-	Max{}.Name():         decodeValue[Max],
-	Min{}.Name():         decodeValue[Min],
-	CumSum{}.Name():      decodeValue[CumSum],
-	Product{}.Name():     decodeValue[Product],
+	(*Dense)(nil).Name():      decodePointer[Dense],
+	(*Conv2D)(nil).Name():     decodePointer[Conv2D],
+	(*Affine)(nil).Name():     decodePointer[Affine],
+	(*PReLU)(nil).Name():      decodePointer[PReLU],
+	(*Transpose)(nil).Name():  decodePointer[Transpose],
+	(*Embedding)(nil).Name():  decodePointer[Embedding],
+	(*Gather)(nil).Name():     decodePointer[Gather],
+	(*Recurrence)(nil).Name(): decodePointer[Recurrence],
+	ReLU{}.Name():             decodeValue[ReLU],
+	LeakyReLU{}.Name():        decodeValue[LeakyReLU],
+	Clip{}.Name():             decodeValue[Clip],
+	Sigmoid{}.Name():          decodeValue[Sigmoid],
+	Tanh{}.Name():             decodeValue[Tanh],
+	Square{}.Name():           decodeValue[Square],
+	Add{}.Name():              decodeValue[Add],
+	Concat{}.Name():           decodeValue[Concat],
+	MaxPool{}.Name():          decodeValue[MaxPool],
+	AvgPool{}.Name():          decodeValue[AvgPool],
+	SumPool{}.Name():          decodeValue[SumPool],
+	Reshape{}.Name():          decodeValue[Reshape],
+	Softmax{}.Name():          decodeValue[Softmax],
+	LogSoftmax{}.Name():       decodeValue[LogSoftmax],
+	ELU{}.Name():              decodeValue[ELU],
+	Softplus{}.Name():         decodeValue[Softplus],
+	Erf{}.Name():              decodeValue[Erf],
+	Exp{}.Name():              decodeValue[Exp],
+	Log{}.Name():              decodeValue[Log],
+	Abs{}.Name():              decodeValue[Abs],
+	Reciprocal{}.Name():       decodeValue[Reciprocal],
+	Sqrt{}.Name():             decodeValue[Sqrt],
+	Sub{}.Name():              decodeValue[Sub],
+	Mul{}.Name():              decodeValue[Mul],
+	Div{}.Name():              decodeValue[Div],
+	ChannelMean{}.Name():      decodeValue[ChannelMean],
+	Slice{}.Name():            decodeValue[Slice],
+	Pad{}.Name():              decodeValue[Pad],
+	Resize{}.Name():           decodeValue[Resize],
+	Step{}.Name():             decodeValue[Step],
+	Select{}.Name():           decodeValue[Select],
+	Max{}.Name():              decodeValue[Max],
+	Min{}.Name():              decodeValue[Min],
+	CumSum{}.Name():           decodeValue[CumSum],
+	Product{}.Name():          decodeValue[Product],
+}
+
+// decodePointer decodes an operator that is a pointer.
+func decodePointer[T any, P interface {
+	*T
+	Op
+}](p json.RawMessage) (Op, error) {
+	op := P(new(T))
+	return op, unmarshal(p, op)
 }
 
 // decodeValue decodes an operator that is a plain value.
