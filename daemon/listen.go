@@ -59,8 +59,14 @@ func accessOf(c config.Config) (localsocket.Access, error) {
 	return localsocket.Access{Mode: fs.FileMode(mode), Group: c.SocketGroup, UIDs: c.AllowedUIDs}, err
 }
 
+// errUID: the user on the other end of the unix socket may not call.
+var errUID = errors.New("daemon: neither the daemon's user, nor root, nor among allowed_uids")
+
 // stranger logs and counts a connection of a user who may not connect.
 func (s *service) stranger(uid uint32, err error) {
+	if err == nil {
+		err = errUID
+	}
 	s.log.Warn("caller turned away", "uid", uid, "error", err)
 	s.metrics.Refused(metrics.Stranger)
 }

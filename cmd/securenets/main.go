@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/version"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/models"
 	"github.com/securenets/securenets/verify"
@@ -63,7 +64,7 @@ func hint(err error) string {
 	case errors.Is(err, hostclient.ErrNoPads):
 		return ` (make more: with --pads, or with "securenets pads" for the stock of --stock; or leave out --require-stock)`
 	case errors.Is(err, hostclient.ErrUnavailable):
-		return " (does securenetsd serve there? -e says where to ask)"
+		return " (does securenetsd serve there, and admit this host? -e says where to ask; the daemon's log, whom it turned away)"
 	default:
 		return ""
 	}
@@ -105,8 +106,9 @@ func exitStatus(err error) int {
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
-		Use:   "securenets",
-		Short: "Run neural networks on untrusted clouds, with masked data and checked answers",
+		Use:     "securenets",
+		Version: version.String(), // the flag --version
+		Short:   "Run neural networks on untrusted clouds, with masked data and checked answers",
 		Long: `securenets is the trusted side of SecureNets. It masks a network's weights once
 ("seal") and its inputs at every call. Untrusted clouds that run securenetsd multiply
 the masked matrices. It checks every product before it uses it.`,
@@ -115,6 +117,7 @@ the masked matrices. It checks every product before it uses it.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	endpoint := defaultEndpoint
 	if e := os.Getenv("SECURENETS_ENDPOINT"); e != "" {
 		endpoint = e

@@ -17,7 +17,7 @@ func newDevices(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "devices",
 		Short: "List CUDA devices, test each, and say why one is refused",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 	}
 	asJSON := cmd.Flags().Bool("json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -59,15 +59,12 @@ func newCommand(args []string) *cobra.Command {
 		Short: "Multiply masked matrices for SecureNets hosts",
 		Long: `securenetsd is the cloud's side of SecureNets: it stores sealed models and
 multiplies masked inputs with them, for hosts that it cannot look into.`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if err := cobra.NoArgs(cmd, args); err != nil {
-				return fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())
-			}
-			return nil
-		},
+		Args:          noArgs,
+		Version:       version.String(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())
@@ -81,7 +78,7 @@ multiplies masked inputs with them, for hosts that it cannot look into.`,
 	serve := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve until SIGTERM or SIGINT (also without a command)",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := o.load()
 			if err != nil {
@@ -94,7 +91,7 @@ multiplies masked inputs with them, for hosts that it cannot look into.`,
 	root.AddCommand(serve, &cobra.Command{
 		Use:   "check-config",
 		Short: "Check the configuration and do nothing else",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if _, err := o.load(); err != nil {
 				return err
@@ -105,13 +102,25 @@ multiplies masked inputs with them, for hosts that it cannot look into.`,
 	}, newDevices(&o), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), "securenetsd", version.String())
 			return err
 		},
 	})
 	return root
+}
+
+// noArgs refuses arguments: below a command that has commands, an unknown one.
+func noArgs(cmd *cobra.Command, args []string) error {
+	err := cobra.NoArgs(cmd, args)
+	if err == nil {
+		return nil
+	}
+	if !cmd.HasSubCommands() {
+		err = fmt.Errorf("usage: %s; arguments given: %d", cmd.CommandPath(), len(args))
+	}
+	return fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())
 }
 
 // options are the flags that say what the configuration is.
@@ -148,7 +157,7 @@ func serve(ctx context.Context, cfg config.Config) error {
 }
 
 func newLog(l config.Log) *slog.Logger {
-	o := &slog.HandlerOptions{Level: l.Level}
+	o := &slog.HandlerOptions{Level: l.Least()}
 	if l.Format == config.LogJSON {
 		return slog.New(slog.NewJSONHandler(os.Stderr, o))
 	}

@@ -84,9 +84,17 @@ const (
 
 // Log says what is logged to standard error.
 type Log struct {
-	Level  slog.Level `toml:"level"`
-	Format string     `toml:"format"` // LogText or LogJSON
+	Level  string `toml:"level"`  // LogDebug, LogInfo, LogWarn or LogError: the least that is logged
+	Format string `toml:"format"` // LogText or LogJSON
 }
+
+// Levels of the log.
+const (
+	LogDebug = "debug"
+	LogInfo  = "info"
+	LogWarn  = "warn"
+	LogError = "error"
+)
 
 // Formats of the log.
 const (
@@ -158,6 +166,13 @@ type Override struct {
 	DefaultTimeoutMicroseconds *int `toml:"default_timeout_microseconds"`
 	PriorityLevels             *int `toml:"priority_levels"`
 	DefaultPriorityLevel       *int `toml:"default_priority_level"`
+}
+
+// Least returns Level as package slog has it. The level must be valid.
+func (l Log) Least() slog.Level {
+	var least slog.Level
+	_ = least.UnmarshalText([]byte(l.Level))
+	return least
 }
 
 // For returns the policy of a model, named by its digest in hexadecimal.
@@ -251,7 +266,7 @@ func Default() Config {
 		Backend:             BackendAuto,
 		DrainTimeoutSeconds: 30,
 		CUDA:                CUDA{Devices: []int{}, PinnedBytes: 256 << 20, Streams: 8, Path: PathAuto},
-		Log:                 Log{Level: slog.LevelInfo, Format: LogText},
+		Log:                 Log{Level: LogInfo, Format: LogText},
 		Limits: Limits{
 			MaxModels: 64, MaxModelBytes: 1 << 30, MaxModelsPerCaller: 64, MaxModelBytesPerCaller: 64 << 30,
 			MaxLoadedBytes: 8 << 30, MaxBytesInFlight: 512 << 20,

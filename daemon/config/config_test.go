@@ -50,7 +50,7 @@ func TestGood(t *testing.T) {
 		TLS:      config.TLS{Listen: "tls:[::]:7443", Certificate: "c.pem", Key: "k.pem", ClientCA: "ca.pem", AllowedNames: []string{"dns:host.example", "cn:a"}},
 		StateDir: "state", Backend: config.BackendGonum, Threads: 3,
 		CUDA: config.CUDA{Devices: []int{0, 2}, MemoryBytes: 1 << 30, PinnedBytes: 4096, Streams: 2, Path: config.PathInt8},
-		Log:  config.Log{Level: slog.LevelDebug, Format: config.LogJSON},
+		Log:  config.Log{Level: config.LogDebug, Format: config.LogJSON},
 		Limits: config.Limits{
 			MaxModels: 1, MaxModelBytes: 4096, MaxModelsPerCaller: 2, MaxModelBytesPerCaller: 5000, MaxUploadBytesPerSecond: 1 << 20,
 			MaxLoadedBytes: 8192, MaxBytesInFlight: 144 << 20,
@@ -125,10 +125,19 @@ func TestBad(t *testing.T) {
 }
 
 func TestEveryErrorIsListed(t *testing.T) {
-	_, err := config.Parse("threads = -1\nx = 1\n[batching]\nmax_queue_size = 0\ny = 1\n")
-	for _, want := range []string{"threads", "key x", "batching.max_queue_size", "key batching.y"} {
+	_, err := config.Parse("threads = -1\nx = 1\n[log]\nlevel = \"loud\"\n[batching]\nmax_queue_size = 0\ny = 1\n")
+	for _, want := range []string{"threads", "key x", "log.level", "batching.max_queue_size", "key batching.y"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %s", err, want)
+		}
+	}
+}
+
+func TestLogLevels(t *testing.T) {
+	for level, want := range map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError} {
+		c, err := config.Parse("[log]\nlevel = \"" + level + "\"\n")
+		if err != nil || c.Log.Least() != want {
+			t.Errorf("%s: %v, %v", level, c.Log.Least(), err)
 		}
 	}
 }

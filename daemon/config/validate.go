@@ -34,6 +34,7 @@ func (c Config) Validate() error {
 	k.cuda(c.CUDA)
 	k.within("threads", int64(c.Threads), 0, 1024)
 	k.within("drain_timeout_seconds", int64(c.DrainTimeoutSeconds), 0, 3600)
+	k.among("log.level", c.Log.Level, LogDebug, LogInfo, LogWarn, LogError)
 	k.among("log.format", c.Log.Format, LogText, LogJSON)
 	k.limits(c.Limits)
 	for i, model := range c.Residency.Pinned {
