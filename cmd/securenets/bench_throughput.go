@@ -60,6 +60,9 @@ either case. "bench compare" compares two reports.`,
 				return err
 			}
 		}
+		if err = os.MkdirAll(*dir, 0o755); err != nil { // rather than fail after all is measured
+			return err
+		}
 		o.Command = os.Args
 		bar := newProgress(cmd)
 		defer bar.clear()

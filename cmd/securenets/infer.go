@@ -19,7 +19,7 @@ func newInfer(endpoint string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "infer DIR INPUT...",
 		Short: "Run samples through a sealed network, every product checked",
-		Long: `Infer reads samples from files (npy, IDX, CIFAR-10, PNG) and writes one line of JSON for
+		Long: `Infer reads samples from files (npy, npz, IDX, CIFAR-10, PNG) and writes one line of JSON for
 each sample: the file, the sample's index in it, the class with the highest score, and
 all scores. Of a network with several outputs it writes the elements of each, by name.
 

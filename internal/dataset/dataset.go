@@ -82,14 +82,16 @@ func Open(path string, channels int) (*Images, error) {
 		m, err = ReadIDX(r)
 	case bytes.HasPrefix(head, npyMagic):
 		m, err = ReadNPY(r)
+	case bytes.HasPrefix(head, zipMagic):
+		m, err = readSingle(f)
 	case bytes.HasPrefix(head, pngMagic):
 		m, err = ReadPNG(r, channels)
 	case len(head) > 0 && head[0] < cifarClasses:
 		if m, _, err = ReadCIFAR10(r); errors.Is(err, ErrFormat) {
-			err = fmt.Errorf("%w; nor is it IDX, npy or PNG", err)
+			err = fmt.Errorf("%w; nor is it IDX, npy, npz or PNG", err)
 		}
 	default:
-		err = fmt.Errorf("%w: not IDX, npy, PNG or CIFAR-10", ErrFormat)
+		err = fmt.Errorf("%w: not IDX, npy, npz, PNG or CIFAR-10", ErrFormat)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

@@ -122,6 +122,27 @@ func openNPZ(f *os.File, inputs []Input) (*Images, error) {
 	return out, nil
 }
 
+// readSingle reads an .npz file with one array, whatever its name.
+func readSingle(f *os.File) (*Images, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	z, err := zip.NewReader(f, info.Size())
+	if err != nil {
+		return nil, malformed(err, "npz")
+	}
+	if n := len(z.File); n != 1 {
+		return nil, fmt.Errorf("%w: an .npz file of %d arrays, want one, as the network has one input", ErrFormat, n)
+	}
+	r, err := z.File[0].Open()
+	if err != nil {
+		return nil, malformed(err, "npz")
+	}
+	defer r.Close()
+	return ReadNPY(bufio.NewReader(r))
+}
+
 func readMember(file *zip.File, in Input) (*Images, error) {
 	r, err := file.Open()
 	if err != nil {

@@ -60,6 +60,49 @@ func TestReadIntegers(t *testing.T) {
 	}
 }
 
+// TestOpenSingle: for a network of one input of floats, an .npz file holds its array under any name.
+func TestOpenSingle(t *testing.T) {
+	floats := array("<f4", "(2, 3)", []float32{1, 2, 3, 4, 5, 6})
+	write := func(names ...string) string {
+		var b bytes.Buffer
+		z := zip.NewWriter(&b)
+		for _, name := range names {
+			w, err := z.Create(name + ".npy")
+			if err == nil {
+				_, err = w.Write(floats)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := z.Close(); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(t.TempDir(), "x.npz")
+		if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	if m, err := Open(write("image"), 1); err != nil || m.N != 2 || !slices.Equal(m.Data, []float32{1, 2, 3, 4, 5, 6}) {
+		t.Errorf("%+v, %v", m, err)
+	}
+	path := write("a", "b")
+	if _, err := Open(path, 1); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "2 arrays") {
+		t.Errorf("two arrays: %v", err)
+	}
+	cut, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(path, cut[:len(cut)-10], 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(path, 1); !errors.Is(err, ErrFormat) {
+		t.Errorf("cut off: %v", err)
+	}
+}
+
 func TestOpenInputs(t *testing.T) {
 	dir := t.TempDir()
 	write := func(b []byte) string {
