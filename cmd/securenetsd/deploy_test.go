@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -11,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/securenets/securenets/daemon"
 	"github.com/securenets/securenets/daemon/config"
 	"github.com/securenets/securenets/internal/lane"
 	"github.com/securenets/securenets/internal/wire"
@@ -87,6 +91,45 @@ func TestAlerts(t *testing.T) {
 	}
 	if values < 3 {
 		t.Errorf("%d reasons and verdicts", values)
+	}
+}
+
+// TestCertificates: the commands of docs/operations.md make certificates that each side accepts.
+func TestCertificates(t *testing.T) {
+	if out, err := exec.Command("openssl", "version").Output(); err != nil || !strings.HasPrefix(string(out), "OpenSSL 3") {
+		t.Skipf("no OpenSSL 3: %q, %v", out, err)
+	}
+	dir := t.TempDir()
+	commands := regexp.MustCompile(`(?m)^    openssl .*$`).FindAllString(read(t, "../../docs/operations.md"), -1)
+	if len(commands) != 3 {
+		t.Fatalf("%d commands", len(commands))
+	}
+	for _, c := range commands {
+		cmd := exec.Command("sh", "-c", c)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", c, err, out)
+		}
+	}
+	ca := x509.NewCertPool()
+	if !ca.AppendCertsFromPEM([]byte(read(t, filepath.Join(dir, "ca.pem")))) {
+		t.Fatal("no CA")
+	}
+	leaf := func(name string, use x509.ExtKeyUsage) *x509.Certificate {
+		pair, err := tls.LoadX509KeyPair(filepath.Join(dir, name+".pem"), filepath.Join(dir, name+".key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: ca, KeyUsages: []x509.ExtKeyUsage{use}}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		return pair.Leaf
+	}
+	if err := leaf("cloud", x509.ExtKeyUsageServerAuth).VerifyHostname("cloud.example"); err != nil {
+		t.Error(err)
+	}
+	if name, err := daemon.CallerName(leaf("host", x509.ExtKeyUsageClientAuth)); err != nil || name != "dns:host.example" {
+		t.Errorf("the caller is %q, %v", name, err)
 	}
 }
 

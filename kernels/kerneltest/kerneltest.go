@@ -17,7 +17,11 @@ import (
 
 // Run tests the backends that open returns, one per subtest, against the definition of
 // the operators (kernels.Direct) and the contract of kernels.Backend. Run it with the
-// race detector too.
+// race detector too. A test of a backend of one's own is
+//
+//	func TestBackend(t *testing.T) {
+//		kerneltest.Run(t, func(testing.TB) kernels.Backend { return newBackend() })
+//	}
 func Run(t *testing.T, open func(testing.TB) kernels.Backend) {
 	for _, test := range []struct {
 		name string
