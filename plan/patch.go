@@ -6,7 +6,7 @@ package plan
 //	dst[(a·KW + b)·C/G + i] = x[p·SH + a·DH - Top, q·SW + b·DW - Left, g·C/G + i]
 //
 // with zeros outside the map.
-func Patch[T int32 | uint32](dst []T, c *Conv2D, x []T, p, q, g int) {
+func Patch[T int32 | uint32 | float32](dst []T, c *Conv2D, x []T, p, q, g int) {
 	depth := c.C / c.Groups
 	left := q*c.SW - c.Left
 	// A kernel row inside the map is contiguous in x unless dilation or groups skip words.
