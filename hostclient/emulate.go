@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/onnx"
@@ -71,7 +72,6 @@ type Emulator struct {
 	xmax     []int32 // by layer
 	scales   []verify.Scale
 	products []plan.Product
-	block    int // samples that are in work at once
 }
 
 // Format prints the emulator redacted, whatever the verb.
@@ -114,7 +114,7 @@ func newEmulator(ctx context.Context, r ring.Ring, nw *network, rho []float64, m
 	if err != nil {
 		return nil, err
 	}
-	e := &Emulator{net: bare, ring: r, block: blockRows(nw.widest())}
+	e := &Emulator{net: bare, ring: r}
 	memory := nw.oneLayer()
 	for l, linear := range nw.layers {
 		weights, err := memory.read(linear)
@@ -149,6 +149,10 @@ func (e *Emulator) add(ctx context.Context, linear graph.Linear, weights []float
 	return nil
 }
 
+// XMax returns the largest magnitude of each linear layer's quantised inputs, in the order of the
+// layers: LayerDescription.XMax of a network sealed with the same options.
+func (e *Emulator) XMax() []int32 { return slices.Clone(e.xmax) }
+
 // Close frees what the multiplier holds. It must not run beside another method.
 func (e *Emulator) Close() error {
 	var errs []error
@@ -161,41 +165,15 @@ func (e *Emulator) Close() error {
 
 // Infer is Session.Infer without clouds.
 func (e *Emulator) Infer(ctx context.Context, x []float32, n int) ([]float32, error) {
-	if have, err := e.net.samples(x); err != nil {
-		return nil, err
-	} else if have != n {
-		return nil, fmt.Errorf("%w: %d samples, want %d", ErrInput, have, n)
-	}
-	y, err := e.run(ctx, x, n, func(int, int, []float32) {})
-	if err == nil {
-		err = checkOutputs(y, n)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return y, nil
+	return e.net.infer(x, n, func() ([]float32, error) { return e.run(ctx, x, n, func(int, int, []float32) {}) })
 }
 
 // run calls see with the input of every layer l, of n samples at a time.
 func (e *Emulator) run(ctx context.Context, x []float32, n int, see func(l, n int, x []float32)) ([]float32, error) {
-	in := e.net.Input.Len()
-	var out []float32
-	for i := 0; i < n; i += e.block {
-		k := min(e.block, n-i)
-		y, err := e.net.run(x[i*in:(i+k)*in], k, func(l int, x []float32) ([]float32, error) {
-			see(l, k, x)
-			y, err := inClear(ctx, e.ring, e.products[l], e.net.layers[l].Plan(), e.scales[l], e.xmax[l], x, i, k)
-			if err != nil {
-				return nil, fmt.Errorf("layer %d: %w", l, err)
-			}
-			return y, nil
-		})
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, y...)
-	}
-	return out, nil
+	return e.net.inBlocks(x, n, func(l, i, k int, x []float32) ([]float32, error) {
+		see(l, k, x)
+		return inClear(ctx, e.ring, e.products[l], e.net.layers[l].Plan(), e.scales[l], e.xmax[l], x, i, k)
+	})
 }
 
 // badActivations returns err of samples that are counted from first on.

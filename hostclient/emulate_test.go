@@ -41,6 +41,9 @@ func TestEmulator(t *testing.T) {
 			if err != nil || !slices.Equal(bits(y), bits(want)) {
 				t.Errorf("%s: %v, or other values", name, err)
 			}
+			if !slices.Equal(e.XMax(), xmax(r.secret)) {
+				t.Errorf("%s: largest inputs %v, want %v", name, e.XMax(), xmax(r.secret))
+			}
 			if _, err := e.Infer(t.Context(), x[1:], n); !errors.Is(err, hostclient.ErrInput) {
 				t.Errorf("%s: %v", name, err)
 			}

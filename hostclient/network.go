@@ -148,3 +148,41 @@ func (nw *network) run(x []float32, n int, multiply func(l int, x []float32) ([]
 	floats.Put(values[nw.Output])
 	return y, nil
 }
+
+// inBlocks is run, a block of samples at a time: multiply computes layer l of samples i to i+k-1.
+func (nw *network) inBlocks(x []float32, n int, multiply func(l, i, k int, x []float32) ([]float32, error)) ([]float32, error) {
+	in, block := nw.Input.Len(), blockRows(nw.widest())
+	out := make([]float32, 0, n*nw.shapes[nw.Output].Len())
+	for i := 0; i < n; i += block {
+		k := min(block, n-i)
+		y, err := nw.run(x[i*in:(i+k)*in], k, func(l int, x []float32) ([]float32, error) {
+			y, err := multiply(l, i, k, x)
+			if err != nil {
+				return nil, fmt.Errorf("layer %d: %w", l, err)
+			}
+			return y, nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, y...)
+	}
+	return out, nil
+}
+
+// infer returns what run makes of n samples x, which it may take, if that is finite.
+func (nw *network) infer(x []float32, n int, run func() ([]float32, error)) ([]float32, error) {
+	if have, err := nw.samples(x); err != nil {
+		return nil, err
+	} else if have != n {
+		return nil, fmt.Errorf("%w: %d samples, want %d", ErrInput, have, n)
+	}
+	y, err := run()
+	if err == nil {
+		err = checkOutputs(y, n)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return y, nil
+}
