@@ -159,6 +159,9 @@ func setup(env *testscript.Env) error {
 		"ten.idx":        append(idx, pixels...),
 		"ten.labels":     append([]byte{0, 0, 8, 1, 0, 0, 0, 10}, labels[:10]...),
 		"nine.labels":    append([]byte{0, 0, 8, 1, 0, 0, 0, 9}, labels[:9]...),
+		"labels.npy":     append(npy("|u1", "(10,)"), labels[:10]...),
+		"few.npy":        append(npy("|i1", "(2,)"), 0, 1),
+		"tokens.npy":     append(npy("|i1", "(2, 4)"), 0, 1, 2, 0x9c, 3, 4, 5, 6), // one of -100
 		"ten.npy":        append(npy("|u1", "(10, 1, 28, 28)"), pixels...),
 		"flat.npy":       append(npy("|u1", "(10, 784)"), pixels...),
 		"wide.npy":       append(npy("|u1", "(5, 28, 56)"), pixels...),
@@ -476,20 +479,49 @@ func TestPicture(t *testing.T) {
 	}
 }
 
-// TestFloatEnds: what is computed in float32 ends with its context, not with its samples.
-func TestFloatEnds(t *testing.T) {
-	model, err := models.ONNX("mlp")
-	if err != nil {
-		t.Fatal(err)
+// TestScores: the largest output is of all, of a sequence's positions, or of a map's channels.
+func TestScores(t *testing.T) {
+	y := []float32{0, 5, 2, 3, 1, 4, 9, 7, 8, 6, -1, -2} // 2 x 2 x 3
+	for _, test := range []struct {
+		out  [3]int
+		want []int
+	}{
+		{[3]int{12, 1, 1}, []int{6}},
+		{[3]int{1, 1, 12}, []int{6}},
+		{[3]int{1, 12, 1}, []int{6}},
+		{[3]int{3, 1, 4}, []int{1, 2, 0}},
+		{[3]int{4, 1, 3}, []int{1, 2, 0, 0}},
+		{[3]int{2, 2, 3}, []int{1, 1, 1, 1, 0, 0}},
+		{[3]int{3, 4, 1}, []int{2, 2, 1, 1}},
+		{[3]int{1, 3, 4}, slices.Repeat([]int{0}, 12)},
+	} {
+		s := scoresOf(test.out)
+		var got []int
+		for i := range s.positions {
+			got = append(got, s.largest(y, i))
+		}
+		if s.positions*s.classes != len(y) || !slices.Equal(got, test.want) {
+			t.Errorf("%v: %+v, %v, want %v", test.out, s, got, test.want)
+		}
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	x := make([]float32, 28*28)
-	if y, err := inFloat(ctx, model, onnx.Options{}, x, 1); err != nil || len(y) != 10 {
-		t.Errorf("%d scores, %v", len(y), err)
+}
+
+// TestTally: two samples of two positions, by hand.
+func TestTally(t *testing.T) {
+	c := tally{scores: scoresOf([3]int{2, 1, 2}), labels: []float32{0, 1, 1, -100}}
+	c.add([]float32{3, 1, 1, 0}, []float32{3, 2, -1, 1})
+	c.add([]float32{0, 1, 2, 0}, []float32{0, 4, 2, 0})
+	got := *c.comparison()
+	fractions := []float64{*got.Agreement, *got.AccuracyFloat, *got.AccuracyPrivate}
+	if got.Samples != 2 || got.Positions != 2 || got.Classes != 2 || !slices.Equal(fractions, []float64{3. / 4, 1, 2. / 3}) ||
+		got.Error != 3./4 || got.MeanError != 7./13 {
+		t.Errorf("%+v, %v", got, fractions)
 	}
-	cancel()
-	if _, err := inFloat(ctx, model, onnx.Options{}, x, 1); !errors.Is(err, context.Canceled) {
-		t.Error(err)
+	// A single output has no class, and outputs of zeros have no relative error.
+	c = tally{scores: scoresOf([3]int{1, 1, 1})}
+	c.add([]float32{0}, []float32{0})
+	if got := *c.comparison(); got != (comparison{Samples: 1, Positions: 1}) {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -40,7 +40,7 @@ a daemon on the same machine accepts it by default; TLS costs most.`,
 	out := cmd.Flags().StringP("out", "o", "", "`folder` to write")
 	choose := sealFlags(cmd)
 	read := modelFlags(cmd)
-	calibrate := cmd.Flags().String("calibrate", "", "`file` of samples (npy, npz, IDX, CIFAR-10, PNG) to choose each layer's bits from")
+	calibrate := calibrateFlag(cmd)
 	keys := cmd.Flags().StringArrayP("recipient", "r", nil, "age public `key` that can open the secret (repeatable)")
 	identity := identityFlag(cmd)
 	asJSON := jsonFlag(cmd)
@@ -64,12 +64,8 @@ a daemon on the same machine accepts it by default; TLS costs most.`,
 		defer bar.clear()
 		o.Multiplier = cpu.New(cpu.Options{})
 		o.Progress = func(done, total int) { bar.step("sealing layers", int64(done), int64(total)) }
-		if *calibrate != "" {
-			images, err := readSamples(*calibrate, taken{model.Input(), model.Inputs()})
-			if err != nil {
-				return err
-			}
-			o.Calibration = images.Data
+		if o.Calibration, err = readCalibration(*calibrate, model); err != nil {
+			return err
 		}
 		to, err := recipients(cmd.Context(), *keys, *identity)
 		if err != nil {
@@ -103,6 +99,23 @@ func modelFlags(cmd *cobra.Command) *hostclient.ModelOptions {
 	cmd.Flags().StringToIntVar(&o.Sizes, "size", nil, "size of a dimension that the model names and has none for, such as a sequence length, as `NAME=N` (repeatable)")
 	cmd.Flags().StringArrayVar(&o.Outputs, "output", nil, "`name` of an output that is wanted; without it, all of floats are (repeatable)")
 	return o
+}
+
+// calibrateFlag gives cmd --calibrate.
+func calibrateFlag(cmd *cobra.Command) *string {
+	return cmd.Flags().String("calibrate", "", "`file` of samples (npy, npz, IDX, CIFAR-10, PNG) to choose each layer's bits from")
+}
+
+// readCalibration reads the samples of --calibrate, if it is given.
+func readCalibration(file string, model *hostclient.ModelFile) ([]float32, error) {
+	if file == "" {
+		return nil, nil
+	}
+	images, err := readSamples(file, taken{model.Input(), model.Inputs()})
+	if err != nil {
+		return nil, err
+	}
+	return images.Data, nil
 }
 
 // openModel opens a model's file, whose errors name it once.

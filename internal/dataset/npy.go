@@ -72,7 +72,19 @@ const MaxInteger = 1 << 24
 
 // ReadIntegers reads an array of integers or bools, of the dimensions that ReadNPY takes, as they
 // are: a uint8 is not scaled. It refuses what is larger than MaxInteger in magnitude.
-func ReadIntegers(r io.Reader) (*Images, error) {
+func ReadIntegers(r io.Reader) (*Images, error) { return readIntegers(r, npySizes) }
+
+// ReadNPYLabels is ReadIntegers of labels, which may also have one dimension: one a sample.
+func ReadNPYLabels(r io.Reader) (*Images, error) {
+	return readIntegers(r, func(shape []int) (*Images, int, error) {
+		if len(shape) == 1 {
+			shape = append(shape, 1)
+		}
+		return npySizes(shape)
+	})
+}
+
+func readIntegers(r io.Reader, sizes func(shape []int) (*Images, int, error)) (*Images, error) {
 	descr, shape, err := npyHeader(r)
 	if err != nil {
 		return nil, err
@@ -112,7 +124,7 @@ func ReadIntegers(r io.Reader) (*Images, error) {
 	default:
 		return nil, fmt.Errorf("%w: npy elements of type %q, want integers or bools", ErrFormat, descr)
 	}
-	m, n, err := npySizes(shape)
+	m, n, err := sizes(shape)
 	if err != nil {
 		return nil, err
 	}

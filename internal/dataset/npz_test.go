@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -169,5 +170,22 @@ func TestOpenInputs(t *testing.T) {
 	}
 	if _, err := OpenInputs(filepath.Join(dir, "none"), inputs); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: %v", err)
+	}
+}
+
+func TestReadNPYLabels(t *testing.T) {
+	for shape, want := range map[string]Images{
+		"(3,)":   {N: 3, C: 1, H: 1, W: 1},
+		"(1, 3)": {N: 1, C: 3, H: 1, W: 1},
+	} {
+		m, err := ReadNPYLabels(bytes.NewReader(array("<i8", shape, []int64{7, -100, 0})))
+		if want.Data = []float32{7, -100, 0}; err != nil || !reflect.DeepEqual(*m, want) {
+			t.Errorf("%s: %+v, %v", shape, m, err)
+		}
+	}
+	for descr, shape := range map[string]string{"<i8": "()", "<f4": "(3,)"} {
+		if _, err := ReadNPYLabels(bytes.NewReader(array(descr, shape, []int64{7, 1, 0}))); !errors.Is(err, ErrFormat) {
+			t.Errorf("%s of %s: %v", descr, shape, err)
+		}
 	}
 }

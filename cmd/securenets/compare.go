@@ -1,0 +1,270 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+
+	"github.com/securenets/securenets/cmd/securenets/internal/render"
+	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/dataset"
+)
+
+// comparison is of quantised results with those of float32.
+type comparison struct {
+	Samples   int `json:"samples"`
+	Positions int `json:"positions"`         // of a sample, each of which has its own scores
+	Classes   int `json:"classes,omitempty"` // scores of a position; left out where there is but one
+	// Agreement is the fraction of positions, of all samples, where both have the same largest score.
+	Agreement *float64 `json:"agreement,omitempty"`
+	// Error is the largest difference of two outputs, as a fraction of the largest output.
+	Error float64 `json:"error"`
+	// MeanError is the mean difference, as a fraction of the mean output, by magnitude.
+	MeanError float64 `json:"mean_error"`
+	// With labels.
+	AccuracyFloat   *float64 `json:"accuracy_float,omitempty"`
+	AccuracyPrivate *float64 `json:"accuracy_private,omitempty"`
+}
+
+func (c *comparison) print(w io.Writer, d hostclient.Description) {
+	percent := func(f float64) string { return fmt.Sprintf("%.2f %%", 100*f) }
+	fmt.Fprintf(w, "Quantised in %s, as \"infer\" computes it bit for bit, compared with float32:\n\n", d.Ring)
+	t := render.Table(w)
+	fmt.Fprintf(t, "samples\t%s\n", render.Count(c.Samples))
+	if c.Agreement != nil {
+		of := fmt.Sprintf("same largest of %s outputs", render.Count(c.Classes))
+		if c.Positions > 1 {
+			of += fmt.Sprintf(", by position (%s a sample)", render.Count(c.Positions))
+		}
+		fmt.Fprintf(t, "%s\t%s\n", of, percent(*c.Agreement))
+	}
+	fmt.Fprintf(t, "largest difference\t%.2g of the largest output\n", c.Error)
+	fmt.Fprintf(t, "mean difference\t%.2g of the mean output, by magnitude\n", c.MeanError)
+	if c.AccuracyFloat != nil {
+		fmt.Fprintf(t, "accuracy in float32\t%s\naccuracy quantised\t%s (%+.2f points)\n",
+			percent(*c.AccuracyFloat), percent(*c.AccuracyPrivate), 100*(*c.AccuracyPrivate-*c.AccuracyFloat))
+	}
+	t.Flush()
+}
+
+// scores says where in an output, in C, H, W order, the scores are of which one may be the largest.
+type scores struct {
+	positions, classes int
+	position, class    int // strides
+}
+
+// scoresOf returns the scores of an output of C, H, W: along the one axis that it has; along the last
+// of a sequence, whose H is 1; along the channels of a map.
+func scoresOf(out [3]int) scores {
+	c, h, w := out[0], out[1], out[2]
+	switch n := c * h * w; {
+	case n == max(c, h, w):
+		return scores{1, n, n, 1}
+	case h == 1:
+		return scores{c, w, w, 1}
+	default:
+		return scores{h * w, c, 1, h * w}
+	}
+}
+
+// largest returns the class of a sample's largest score at a position, the first of equal ones.
+func (s scores) largest(y []float32, position int) int {
+	y = y[position*s.position:]
+	class := 0
+	for i := range s.classes {
+		if y[i*s.class] > y[class*s.class] {
+			class = i
+		}
+	}
+	return class
+}
+
+// comparing is what compares results.
+type comparing struct {
+	model        *hostclient.ModelFile
+	options      hostclient.SealOptions
+	takes        taken
+	data, labels string // files
+	most         int    // samples
+	bar          *progress
+}
+
+// chunkOutputs bounds the outputs, of several samples, that are held of either kind.
+const chunkOutputs = 1 << 20
+
+// run compares the first samples. It sets the linear layers' largest inputs to what calibration
+// makes of them.
+func (c *comparing) run(ctx context.Context, layers []hostclient.LayerDescription) (*comparison, error) {
+	images, err := readSamples(c.data, c.takes)
+	if err != nil {
+		return nil, err
+	}
+	float, err := c.model.NewUnquantised(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := float.Output()
+	t := tally{scores: scoresOf(out)}
+	if c.labels != "" {
+		if t.labels, err = readLabels(c.labels, t.scores, images.N, c.data); err != nil {
+			return nil, err
+		}
+	}
+	private, err := c.model.NewEmulator(ctx, c.options)
+	if err != nil {
+		return nil, err
+	}
+	defer private.Close()
+	xmax := private.XMax()
+	for i := range layers {
+		if layers[i].XMax > 0 { // it is linear
+			layers[i].XMax, xmax = xmax[0], xmax[1:]
+		}
+	}
+	n := min(c.most, images.N)
+	each := out[0] * out[1] * out[2]
+	for i, k := 0, 0; i < n; i += k {
+		c.bar.step("samples", int64(i), int64(n))
+		k = min(n-i, max(1, chunkOutputs/each))
+		x := images.Range(i, i+k)
+		p, err := private.Infer(ctx, x, k)
+		if err != nil {
+			return nil, fmt.Errorf("%s: samples from %d on: %w", c.data, i, err)
+		}
+		f, err := float.Infer(ctx, x, k)
+		if err != nil {
+			return nil, fmt.Errorf("%s: samples from %d on: in float32: %w", c.data, i, err)
+		}
+		for j := range k {
+			t.add(p[j*each:][:each], f[j*each:][:each])
+		}
+	}
+	return t.comparison(), nil
+}
+
+// tally adds up what a comparison is made of.
+type tally struct {
+	scores
+	labels []float32 // of all positions of all samples
+
+	samples                    int
+	same                       int     // largest scores
+	difference, largest        float64 // the largest ones
+	differences, outputs       float64 // sums
+	counted, right, rightFloat int     // labels
+}
+
+// add adds a sample's outputs, quantised and in float32.
+func (t *tally) add(private, float []float32) {
+	for i, f := range float {
+		d, f := math.Abs(float64(f)-float64(private[i])), math.Abs(float64(f))
+		t.difference, t.largest = max(t.difference, d), max(t.largest, f)
+		t.differences += d
+		t.outputs += f
+	}
+	for i := range t.positions {
+		p, f := t.scores.largest(private, i), t.scores.largest(float, i)
+		t.same += count(p == f)
+		if t.labels != nil {
+			label := t.labels[t.samples*t.positions+i]
+			t.counted += count(label >= 0)
+			t.right += count(float32(p) == label)
+			t.rightFloat += count(float32(f) == label)
+		}
+	}
+	t.samples++
+}
+
+func count(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (t *tally) comparison() *comparison {
+	fraction := func(a, b int) *float64 {
+		f := float64(a) / float64(b)
+		return &f
+	}
+	c := &comparison{Samples: t.samples, Positions: t.positions}
+	if t.classes > 1 {
+		c.Classes, c.Agreement = t.classes, fraction(t.same, t.samples*t.positions)
+	}
+	if t.largest > 0 {
+		c.Error, c.MeanError = t.difference/t.largest, t.differences/t.outputs
+	}
+	if t.counted > 0 {
+		c.AccuracyFloat, c.AccuracyPrivate = fraction(t.rightFloat, t.counted), fraction(t.right, t.counted)
+	}
+	return c
+}
+
+// readLabels reads the labels of n samples of a file: one for each position.
+func readLabels(file string, s scores, n int, data string) ([]float32, error) {
+	if s.classes == 1 {
+		return nil, usagef("check: --labels: the network gives no scores of several classes")
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	labels, err := labelsIn(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if labels.N != n {
+		return nil, fmt.Errorf("%s has %d labels, and %s %d samples", file, labels.N, data, n)
+	}
+	if each := len(labels.Data) / n; each != s.positions {
+		return nil, fmt.Errorf("%s has %d labels a sample, and the network %d positions", file, each, s.positions)
+	}
+	return labels.Data, nil
+}
+
+// labelsIn reads labels in any format.
+func labelsIn(f io.ReadSeeker) (*dataset.Images, error) {
+	labels, err := dataset.ReadNPYLabels(f)
+	if !errors.Is(err, dataset.ErrFormat) || isNPY(f) {
+		return labels, err
+	}
+	read := func(from func(io.Reader) ([]uint8, error)) ([]uint8, error) {
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return nil, err
+		}
+		return from(f)
+	}
+	bytes, err := read(dataset.ReadIDXLabels)
+	if errors.Is(err, dataset.ErrFormat) {
+		cifar, bad := read(func(r io.Reader) ([]uint8, error) {
+			_, labels, err := dataset.ReadCIFAR10(r)
+			return labels, err
+		})
+		if bad == nil {
+			bytes, err = cifar, nil
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	labels = &dataset.Images{N: len(bytes), C: 1, H: 1, W: 1}
+	for _, l := range bytes {
+		labels.Data = append(labels.Data, float32(l))
+	}
+	return labels, nil
+}
+
+// isNPY reports whether a file begins as one of NumPy's does.
+func isNPY(f io.ReadSeeker) bool {
+	const magic = "\x93NUMPY"
+	var head [len(magic)]byte
+	_, err := f.Seek(0, io.SeekStart)
+	if err == nil {
+		_, err = io.ReadFull(f, head[:])
+	}
+	return err == nil && string(head[:]) == magic
+}
