@@ -117,7 +117,7 @@ func (s Scheme) Guarantee() Guarantee {
 	case WeightNone:
 		g.Weights = "Weights are not hidden: " + cloud + " sees them, as integers."
 	case WeightLagrange:
-		g.Weights = "Weights are hidden as long as AES-256 is secure and no two of the three clouds ever collude (share what they see): " +
+		g.Weights = "Weights are hidden as long as AES-256 is secure and no two of the three clouds ever collude (share what they see, or agree on how to answer): " +
 			"any two that do have them all, as integers."
 	}
 	switch s.Inputs {
@@ -126,10 +126,10 @@ func (s Scheme) Guarantee() Guarantee {
 		g.Work = "In total the host does more multiply-adds than computing locally: every pad costs the full product, computed beforehand. " +
 			"Online, the host's work for a sample of an m x n layer is O(m+n)."
 	case InputSplit:
-		g.Inputs = "Inputs and results are hidden as long as AES-256 is secure and the two clouds never collude (share what they see)."
+		g.Inputs = "Inputs and results are hidden as long as AES-256 is secure and the two clouds never collude (share what they see, or agree on how to answer)."
 		g.Work = "The host's work for a sample of an m x n layer is O(m+n) in total: there is no offline part."
 	case InputLagrange:
-		g.Inputs = "Inputs and results are hidden as long as AES-256 is secure and no two of the three clouds ever collude (share what they see): " +
+		g.Inputs = "Inputs and results are hidden as long as AES-256 is secure and no two of the three clouds ever collude (share what they see, or agree on how to answer): " +
 			"any two that do have them all."
 		g.Work = "The host's work for a sample of an m x n layer is O(m+n) in total: there is no offline part."
 	case InputPermute:

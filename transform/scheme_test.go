@@ -76,11 +76,11 @@ func TestGuarantees(t *testing.T) {
 			says(g.Inputs, "Inputs", "hidden as long as AES-256 is")
 			says(g.Work, "Work", "In total the host does more multiply-adds than computing locally", "O(m+n)")
 		case transform.InputSplit:
-			says(g.Inputs, "Inputs", "hidden as long as AES-256 is", "the two clouds never collude (share what they see)")
+			says(g.Inputs, "Inputs", "hidden as long as AES-256 is", "the two clouds never collude (share what they see, or agree on how to answer)")
 			says(g.Work, "Work", "O(m+n) in total", "no offline part")
 			says(g.Leakage, "Leakage", "Each cloud sees")
 		case transform.InputLagrange:
-			says(g.Inputs, "Inputs", "hidden as long as AES-256 is", "no two of the three clouds ever collude (share what they see)", "any two that do have them all")
+			says(g.Inputs, "Inputs", "hidden as long as AES-256 is", "no two of the three clouds ever collude (share what they see, or agree on how to answer)", "any two that do have them all")
 			says(g.Work, "Work", "O(m+n) in total", "no offline part")
 			says(g.Leakage, "Leakage", "Each cloud sees")
 		case transform.InputPermute:
@@ -95,7 +95,7 @@ func TestGuarantees(t *testing.T) {
 		case transform.WeightNone:
 			says(g.Weights, "Weights", "not hidden", "cloud sees them")
 		case transform.WeightLagrange:
-			says(g.Weights, "Weights", "hidden as long as AES-256 is", "no two of the three clouds ever collude (share what they see)", "any two that do have them all")
+			says(g.Weights, "Weights", "hidden as long as AES-256 is", "no two of the three clouds ever collude (share what they see, or agree on how to answer)", "any two that do have them all")
 		}
 		all := g.Inputs + g.Weights + g.Integrity + g.Leakage + g.Work
 		// "Never" is for the assumption of split, which the code cannot enforce.
