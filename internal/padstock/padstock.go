@@ -16,7 +16,7 @@
 // the two folders was restored: both must record the same reservations, except that a stop
 // between the two appends leaves one more in the journal. A stock that does not match is
 // discarded: its files are removed, and Discarded says why. No timing here depends on
-// secrets.
+// secrets, if the processor has instructions for AES.
 package padstock
 
 import (

@@ -6,7 +6,8 @@
 // The keystream is cut into little-endian words of WordBytes bytes, each masked to BitLen
 // bits; words >= M are skipped. A seed that any cloud receives serves no other purpose.
 // The time taken shows how many words were skipped, which is independent of the words
-// kept.
+// kept. Without the processor's instructions for AES it also depends on the seed: see
+// crypto/aes.
 package prg
 
 import (

@@ -1,7 +1,8 @@
-// Package sealed reads and writes the file that the cloud gets: masked weights and the
-// plan, public by design. It is a safetensors file with numbered U32 tensors ("0", "1",
-// ...) and the plan as JSON under the metadata key "securenets.plan". A model is named by
-// the SHA-256 of its bytes. See docs/spec.md, section 7.
+// Package sealed reads and writes the file that the cloud of one role gets: masked weights
+// and the plan, nothing of which is secret from it. It is a safetensors file with numbered
+// U32 tensors ("0", "1", ...) and the plan as JSON under the metadata key
+// "securenets.plan". A model is named by the SHA-256 of its bytes. See docs/spec.md,
+// section 7.
 //
 //	{"version": 1, "ring": [251, 241, 239, 233], "ops": [
 //	  {"conv2d": {"in": [28, 28, 1], "out": 20, "kernel": [5, 5], "stride": [1, 1],
