@@ -56,7 +56,7 @@ func TestAgainstRuntime(t *testing.T) {
 			if err := os.WriteFile(path, v.Model, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			m, err := hostclient.OpenModelSized(path, v.Sizes)
+			m, err := hostclient.OpenModelWith(path, hostclient.ModelOptions{Sizes: v.Sizes})
 			if err != nil {
 				t.Fatalf("%s: %v", v.Name, err)
 			}
