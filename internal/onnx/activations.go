@@ -9,10 +9,12 @@ import (
 
 // Functions of one value, element by element.
 
+// leakyReLU reads max(0, x) + alpha min(0, x).
 func (p *parser) leakyReLU(n *node) (operand, error) {
 	return elementary(graph.LeakyReLU{Alpha: n.float("alpha", 0.01)})(p, n)
 }
 
+// elu reads x where x > 0, and alpha (exp(x) - 1) elsewhere.
 func (p *parser) elu(n *node) (operand, error) {
 	return elementary(graph.ELU{Alpha: n.float("alpha", 1)})(p, n)
 }
@@ -166,6 +168,7 @@ func (p *parser) gelu(n *node) (operand, error) {
 	return p.times(x, y, err)
 }
 
+// neg reads -x.
 func (p *parser) neg(n *node) (operand, error) {
 	x, err := p.viewed(n, 0)
 	if err != nil {
@@ -201,6 +204,7 @@ func (p *parser) sqrt(n *node) (operand, error) {
 	return elementary(graph.Sqrt{})(p, n)
 }
 
+// pow reads x to the power of one number: 0.5, 1, 2 or 3. Of a number it computes it.
 func (p *parser) pow(n *node) (operand, error) {
 	x, err := p.operand(n, 0)
 	if err != nil {

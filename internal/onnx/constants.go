@@ -60,6 +60,7 @@ func (p *parser) constantOfShape(n *node) (operand, error) {
 	return p.commonOf(n, &tensor{kind: typeFloat, floats: []float32{value}}, to)
 }
 
+// identity reads an Identity, of whatever it is.
 func (p *parser) identity(n *node) (operand, error) { return p.any(n, 0) }
 
 // dropout reads a Dropout that drops nothing, as in inference.

@@ -113,6 +113,7 @@ func (p *parser) convolved(n *node) (t *tensor, w *window, x operand, err error)
 	return
 }
 
+// conv reads a Conv: weights of OutC x C/group x KH x KW, and a bias of OutC.
 func (p *parser) conv(n *node) (operand, error) {
 	t, w, x, err := p.convolved(n)
 	if err != nil {

@@ -96,6 +96,7 @@ type files struct {
 	opened []io.Closer
 }
 
+// openFiles opens a model's file, and what opens those beside it. A pipe is held in memory.
 func openFiles(path string) (*files, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -142,6 +143,7 @@ func openFiles(path string) (*files, error) {
 	return f, nil
 }
 
+// close closes all that were opened.
 func (f *files) close() error {
 	var errs []error
 	for _, c := range f.opened {
@@ -327,6 +329,7 @@ type reader struct {
 	err  error // of reading, but for the file's end
 }
 
+// newReader returns a reader of all of s.
 func newReader(s section) reader {
 	return reader{from: s, buf: bufio.NewReader(io.NewSectionReader(s.file, s.at, s.size))}
 }
@@ -395,6 +398,7 @@ func (r *reader) append(b []byte, fd field, length int64) ([]byte, error) {
 	return appendBytes(b, fd.tag, v), err
 }
 
+// ReadByte reads one byte. Its errors are noted, but for the file's end.
 func (r *reader) ReadByte() (byte, error) {
 	b, err := r.buf.ReadByte()
 	if err == nil {
@@ -405,6 +409,7 @@ func (r *reader) ReadByte() (byte, error) {
 	return b, err
 }
 
+// varint reads a number of protobuf.
 func (r *reader) varint() (uint64, error) {
 	v, err := binary.ReadUvarint(r)
 	if err != nil {

@@ -98,6 +98,7 @@ type array struct {
 // make together, which torch asks for no more of.
 const unknown = -1
 
+// len returns the number of elements.
 func (a *array) len() int { return max(len(a.ints), len(a.floats)) }
 
 // float reports whether a is of floats.

@@ -72,6 +72,7 @@ var single = map[string]pair{
 	}},
 }
 
+// truthOf returns a bool as arrays have it.
 func truthOf(is bool) int64 {
 	if is {
 		return 1
@@ -93,6 +94,7 @@ func times(x, y int64) (int64, bool) {
 	return x * y, hi == 0 && lo <= math.MaxInt64
 }
 
+// sign returns -1 below 0, and else 1.
 func sign(v int64) int64 {
 	if v < 0 {
 		return -1
@@ -129,6 +131,7 @@ func (p *parser) foldPairs(n *node, in []*array) (*array, error) {
 	return a, nil
 }
 
+// foldPair computes op of two arrays, which broadcast to each other.
 func (p *parser) foldPair(n *node, op pair, a, b *array) (*array, error) {
 	exponent := n.op == "Pow" && a.float() && !b.float()
 	if a.kind != b.kind && !exponent && (a.float() != b.float() || a.kind == typeBool || b.kind == typeBool) ||

@@ -431,6 +431,7 @@ func (w *writer) floats(name string, v []float32, dims ...int) string {
 	return name
 }
 
+// emit writes a node of one output, after which it is named.
 func (w *writer) emit(op string, inputs []string, output string, attributes ...message) {
 	w.emitAll(op, inputs, []string{output}, attributes...)
 }

@@ -23,6 +23,7 @@ func (m *message) bytes(num protowire.Number, v []byte) {
 
 func (m *message) string(num protowire.Number, v string) { m.bytes(num, []byte(v)) }
 
+// poolAttributes returns the attributes of a window.
 func poolAttributes(p graph.Pool) []message {
 	return []message{
 		intsAttribute("kernel_shape", p.KH, p.KW), intsAttribute("strides", p.SH, p.SW),

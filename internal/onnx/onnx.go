@@ -63,6 +63,32 @@
 // What is read is simplified as graph.Simplify does it: batch norms and the like
 // go into the weights before them. ONNX has no sum pooling; it is written, and
 // read, as AveragePool times the size of its window.
+//
+// # How the package is cut
+//
+// To read a model, first come bytes: proto.go has the messages, external.go the files and those
+// beside them, tensor.go the elements of constants. Then nodes, one by one: parse.go goes over
+// them, inputs.go begins with what the graph is given, operators.go says which operators there are
+// and what reads them, and operand.go what a name stands for and how an operator asks for an input.
+//
+// A value of the graph has its dimensions along the axes of a shape (axes.go), or, where these are
+// not enough, in parts of them (split.go). Read both before any operator of values: they say when a
+// value is moved. The operators are then a file each for
+//
+//	linear.go, conv.go, convtranspose.go   what goes to the cloud
+//	pool.go, reduce.go, normalise.go       what takes sums or maxima
+//	activations.go, arithmetic.go          element by element
+//	compare.go, where.go                   truths, and choices by them
+//	reshape.go, expand.go                  dimensions
+//	slice.go, concat.go, gather.go, pad.go, resize.go
+//	recurrence.go, common.go               recurrent layers, and their first states
+//
+// What is no value is a constant (constants.go), a shape with the batch's size in it (sizes.go), or
+// what constants alone make: fold.go has its rules, foldelements.go and foldmoves.go the operators.
+// A node is offered to fold.go first, so that every other file may take what it left.
+//
+// To write one, marshal.go goes over a graph, write.go has the operators of more than one node, and
+// message.go the bytes.
 package onnx
 
 import (

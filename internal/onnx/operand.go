@@ -7,7 +7,9 @@ import (
 	"github.com/securenets/securenets/internal/graph"
 )
 
-// What the names of a model stand for, and how operators read their inputs.
+// What the names of a model stand for, and how operators read their inputs: any takes all that a name
+// may be, operand all but what the samples share, constant and viewed one kind each, and variable a
+// value whose dimensions are along axes.
 
 // operand is what a name stands for: a constant, one for each sample, a part of a shape, a value of
 // the graph, or the zero operand, the result of a node that is not supported.
@@ -15,20 +17,24 @@ type operand struct {
 	constant *tensor
 	shared   bool    // a constant that has for its first dimension of 1 one of the batch's size
 	steps    []int64 // by how much its elements change from sample to sample, or nil for not at all
-	sizes    *sizes
-	common   *common
-	known    bool // a value of the graph: the fields below are set
-	value    graph.Value
-	shape    graph.Shape
-	axes     []axis // of the dimensions after the batch, nil in a split
-	split    *split
-	wide     *graph.Shape // what an Expand makes of the shape, or nil
-	truth    *truth       // where the value is or is not above 0, as a comparison gives; or nil
-	whole    bool         // integers, of which nothing is computed before they are floats
-	bounds   [2]int64     // of integers: the least and the largest
-	part     int          // 1 + the number of the graph's part that the elements are of, or 0; it is of integers
-	masked   bool         // it may be negative infinity, see passes
-	softened bool         // what a softmax gives, never NaN
+	sizes    *sizes  // a part of a shape, or what is computed of one
+	common   *common // a constant with the samples in any dimension
+
+	known bool // a value of the graph: the fields below are set
+	value graph.Value
+	shape graph.Shape
+	// The dimensions: along these axes after the batch, or else a split.
+	axes  []axis
+	split *split
+	wide  *graph.Shape // what an Expand makes of the shape, or nil
+
+	// What is known of the elements, which movement keeps (see alike).
+	truth    *truth   // where the value is or is not above 0, as a comparison gives; or nil
+	whole    bool     // integers, of which only exact operators compute before they are floats
+	bounds   [2]int64 // of integers: the least and the largest
+	part     int      // 1 + the number of the graph's part that the elements are of, or 0; it is of integers
+	masked   bool     // it may be negative infinity, see passes
+	softened bool     // what a softmax gives, never NaN
 }
 
 // bare returns x as a value alone, of which no dimensions are known.

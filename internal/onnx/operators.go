@@ -190,6 +190,7 @@ func elementary(op graph.Op) func(*parser, *node) (operand, error) {
 // has reports whether input i of n is given.
 func (n *node) has(i int) bool { return i < len(n.inputs) && n.inputs[i] != "" }
 
+// attribute returns an attribute, and whether n has it.
 func (n *node) attribute(name string) (attribute, bool) {
 	for _, a := range n.attributes {
 		if a.name == name {
@@ -199,6 +200,7 @@ func (n *node) attribute(name string) (attribute, bool) {
 	return attribute{}, false
 }
 
+// float returns an attribute, or otherwise where n does not have it.
 func (n *node) float(name string, otherwise float32) float32 {
 	if a, ok := n.attribute(name); ok {
 		return a.f
@@ -206,6 +208,7 @@ func (n *node) float(name string, otherwise float32) float32 {
 	return otherwise
 }
 
+// int is float for integers.
 func (n *node) int(name string, otherwise int64) int64 {
 	if a, ok := n.attribute(name); ok {
 		return a.i

@@ -154,6 +154,7 @@ func clean(name string) string {
 	return name
 }
 
+// readOpset reads the opset of ONNX's own operators.
 func (p *parser) readOpset(opsets []opset) error {
 	for _, o := range opsets {
 		if o.domain != "" && o.domain != "ai.onnx" {

@@ -118,6 +118,7 @@ func (p *parser) dilated(w *window, x operand) (operand, error) {
 	return p.apply(graph.MaxPool{Pool: every}, x.axes, x)
 }
 
+// globalPool reads GlobalMaxPool and GlobalAveragePool: of each channel, over its map.
 func (p *parser) globalPool(n *node) (operand, error) {
 	x, err := p.variable(n, 0, 0)
 	if err != nil {

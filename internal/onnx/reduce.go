@@ -171,6 +171,7 @@ func (p *parser) reduceView(n *node, x operand, axes []int64) (operand, error) {
 	return p.seen(y, t), nil
 }
 
+// softmax reads Softmax and LogSoftmax. Before opset 13 they go over all axes from one on.
 func (p *parser) softmax(n *node) (operand, error) {
 	x, err := p.viewed(n, 0)
 	if err != nil {

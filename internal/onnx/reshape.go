@@ -11,6 +11,7 @@ import (
 
 // What changes the dimensions of a value and moves nothing, or as little as can be.
 
+// reshape reads a Reshape of a value, of a constant or of sizes.
 func (p *parser) reshape(n *node) (operand, error) {
 	to, err := p.sizes(n, 1)
 	if err != nil {
@@ -205,6 +206,7 @@ func substitute(dims, from []int64, zeros bool) []int64 {
 	return to
 }
 
+// flatten reads a Flatten: to two dimensions, the first of which is the samples' as a rule.
 func (p *parser) flatten(n *node) (operand, error) {
 	x, err := p.operand(n, 0)
 	if err != nil {

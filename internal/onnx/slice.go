@@ -315,6 +315,7 @@ type slicing struct {
 	part graph.Slice
 }
 
+// newSlicing returns all of x.
 func newSlicing(x operand) *slicing {
 	s := x.shape
 	return &slicing{x, graph.Slice{H: graph.Range{To: s.H}, W: graph.Range{To: s.W}, C: graph.Range{To: s.C}}}

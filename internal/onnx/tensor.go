@@ -286,10 +286,12 @@ func (p *parser) transposed(n *node, t *tensor, perm []int) (*tensor, error) {
 	return u, nil
 }
 
+// allZero reports whether v is of zeros, or empty.
 func allZero(v []float32) bool {
 	return !slices.ContainsFunc(v, func(f float32) bool { return f != 0 })
 }
 
+// negativeInfinity reports whether v is that, as masks have it.
 func negativeInfinity(v float32) bool { return math.IsInf(float64(v), -1) }
 
 // stridesOf returns how far apart elements are along each of dims.
