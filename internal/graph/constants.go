@@ -71,23 +71,33 @@ func decodeElementAffine(p json.RawMessage, list [][]float32) (Op, error) {
 		return nil, err
 	}
 	op := &ElementAffine{Extent: form.Extent}
-	for i, text := range []json.RawMessage{form.Scale, form.Shift} {
-		to, value := (*[]float32)(&op.Shift), any(&op.Shift)
-		if i == 0 {
-			to, value = &op.Scale, &op.Scale
-		}
-		number, err := strconv.ParseUint(string(text), 10, 31)
-		switch {
-		case err != nil && len(text) > 0:
-			if err := unmarshal(text, value); err != nil {
-				return nil, err
-			}
-		case err != nil: // it is missing, which is found out later
-		case number >= uint64(len(list)):
-			return nil, fmt.Errorf("%w: a constant that is not there", ErrInvalid)
-		default:
-			*to = list[number]
-		}
+	shared, err := decodeConstant(form.Scale, list, &op.Scale)
+	if err != nil {
+		return nil, err
+	}
+	if shared != nil {
+		op.Scale = shared
+	}
+	if shared, err = decodeConstant(form.Shift, list, &op.Shift); err != nil {
+		return nil, err
+	}
+	if shared != nil {
+		op.Shift = shared
 	}
 	return op, nil
+}
+
+// decodeConstant returns the constant whose number stands in text. Where it is no number it decodes text
+// to own, and returns nil.
+func decodeConstant(text json.RawMessage, list [][]float32, own any) ([]float32, error) {
+	number, err := strconv.ParseUint(string(text), 10, 31)
+	switch {
+	case err != nil && len(text) == 0: // it is missing, which DecodeShared finds out
+		return nil, nil
+	case err != nil:
+		return nil, unmarshal(text, own)
+	case number >= uint64(len(list)):
+		return nil, fmt.Errorf("%w: constant %d, there are %d", ErrInvalid, number, len(list))
+	}
+	return list[number], nil
 }

@@ -28,13 +28,11 @@ func (e *Embedding) OutShape(in ...Shape) (Shape, error) {
 	if e.Rows <= 0 || e.Rows > MaxInteger || e.Width <= 0 || e.Width > plan.MaxExtent/e.Rows {
 		return Shape{}, fmt.Errorf("%w: a table of %d x %d", ErrInvalid, e.Rows, e.Width)
 	}
-	if e.Table != nil {
-		if len(e.Table) != e.Rows*e.Width {
-			return Shape{}, fmt.Errorf("%w: %d elements in a table of %d x %d", ErrInvalid, len(e.Table), e.Rows, e.Width)
-		}
+	if e.Table != nil && len(e.Table) != e.Rows*e.Width {
+		return Shape{}, fmt.Errorf("%w: %d elements in a table of %d x %d", ErrInvalid, len(e.Table), e.Rows, e.Width)
 	}
 	if s.Len() > plan.MaxExtent/e.Width {
-		return Shape{}, fmt.Errorf("%w: %d rows of %d", ErrInvalid, s.Len(), e.Width)
+		return Shape{}, fmt.Errorf("%w: %d rows of %d elements are too many", ErrInvalid, s.Len(), e.Width)
 	}
 	return Shape{s.H, s.W * s.C, e.Width}, nil
 }

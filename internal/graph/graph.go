@@ -2,7 +2,26 @@
 // operators with their float32 weights and biases, and everything between them.
 //
 // A value is one tensor a sample. Feature maps are NHWC; a vector is a map of
-// 1 x 1 x C. A batch is sample-major. See docs/spec.md, section 3.
+// 1 x 1 x C. A batch is sample-major. See docs/spec.md, section 3. Where an operator says
+// that it reads or gives C, H, W order, that is ONNX's; layout.go goes from one to the other.
+//
+// A Graph is built by package onnx or by hand, made smaller by Simplify, checked by Validate, and
+// kept in a secret as the JSON of EncodeStructure, its weights beside it. Package hostclient
+// executes it: linear operators on the cloud or here, all else by Elementary.Apply.
+//
+// To read it, begin with graph.go (values, nodes, what an operator is, the checks) and parts.go (several
+// inputs and outputs). The operators follow, each kind in a file:
+//
+//	linear.go       Dense, Conv2D: what can be sent
+//	elementwise.go  functions of one element        pairs.go, select.go  of two or three values
+//	affine.go       scales and shifts               channels.go          over a position's channels
+//	pool.go         windows                         resize.go            interpolation
+//	moves.go        what only moves elements        transpose.go         the same, of axes
+//	product.go      products of two values          embedding.go         rows of a table
+//	recurrence.go   recurrent layers
+//
+// Then simplify.go, with fold.go for what goes into weights; structure.go, with constants.go and
+// floats.go for how floats stand in it; and vector.go for loops that have assembly.
 //
 // The time of the operators here depends on shapes alone, but for those that take
 // exponentials, logarithms and the like of the standard library, for ELU, for Product,

@@ -60,17 +60,17 @@ func (r *Recurrence) OutShape(in ...Shape) (Shape, error) {
 	}
 	of, dirs := gates[r.Cell], r.directions()
 	if of == 0 || dirs == 0 {
-		return Shape{}, fmt.Errorf("%w: a recurrence of %.8q, %.16q", ErrInvalid, r.Cell, r.Direction)
+		return Shape{}, fmt.Errorf("%w: unknown cell %.8q or direction %.16q", ErrInvalid, r.Cell, r.Direction)
 	}
 	if r.Hidden <= 0 || r.Hidden > plan.MaxExtent/(dirs*of) || s.C != dirs*of*r.Hidden {
-		return Shape{}, fmt.Errorf("%w: %v for %d of %s, %d directions", ErrInvalid, s, r.Hidden, r.Cell, dirs)
+		return Shape{}, fmt.Errorf("%w: input of %v for %s, want channels for %d directions, %d gates and %d hidden", ErrInvalid, s, r.Cell, dirs, of, r.Hidden)
 	}
 	known := !slices.ContainsFunc(r.Functions, func(f string) bool { return activations[f] == nil })
 	if len(r.Functions) != functions[r.Cell] || !known {
-		return Shape{}, fmt.Errorf("%w: functions of %s", ErrInvalid, r.Cell)
+		return Shape{}, fmt.Errorf("%w: %d functions of %s, want %d of sigmoid, tanh and relu", ErrInvalid, len(r.Functions), r.Cell, functions[r.Cell])
 	}
 	if r.Cell != "lstm" && (r.C != nil || r.Cells) || r.Cell != "gru" && r.ResetAfter || !r.ResetAfter && r.B != nil {
-		return Shape{}, fmt.Errorf("%w: %s has what it does not take", ErrInvalid, r.Cell)
+		return Shape{}, fmt.Errorf("%w: %s with cells, a reset or biases, which it does not take", ErrInvalid, r.Cell)
 	}
 	if len(r.R) != s.C*r.Hidden {
 		return Shape{}, fmt.Errorf("%w: %d weights, want %d x %d", ErrInvalid, len(r.R), s.C, r.Hidden)

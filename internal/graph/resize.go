@@ -61,7 +61,7 @@ func (r Resize) OutShape(in ...Shape) (Shape, error) {
 	}
 	if !slices.Contains(ResizeModes, r.Mode) || !slices.Contains(ResizePlaces, r.Places) ||
 		(r.Mode == "nearest") != slices.Contains(ResizeRoundings, r.Rounding) || r.Mode != "nearest" && r.Rounding != "" {
-		return Shape{}, fmt.Errorf("%w: unknown interpolation", ErrInvalid)
+		return Shape{}, fmt.Errorf("%w: unknown mode, places or rounding of a resize", ErrInvalid)
 	}
 	out := Shape{r.H, r.W, s.C}
 	if err := out.Check(); err != nil {
