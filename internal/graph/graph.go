@@ -188,7 +188,7 @@ func (g *Graph) Shapes() ([]Shape, error) {
 			return nil, fmt.Errorf("%w: nothing reads value %d", ErrInvalid, v)
 		}
 	}
-	if err := g.checkResults(shapes[g.Output]); err != nil {
+	if err := g.checkResults(shapes); err != nil {
 		return nil, err
 	}
 	return shapes, nil

@@ -65,7 +65,7 @@ func TestApplyAgainstDefinition(t *testing.T) {
 			t.Fatalf("seed %d: a batch differs from its samples", seed)
 		}
 	}
-	if len(seen) != 41 {
+	if len(seen) != 42 {
 		t.Fatalf("operators tried: %v", seen)
 	}
 }

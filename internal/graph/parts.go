@@ -86,6 +86,18 @@ func (g *Graph) checkParts() error {
 	return nil
 }
 
+// Outputs is the Concat that makes one vector of a network's several outputs. It is a graph's output
+// where the graph has Results, and only there, so that programs that know of one output alone refuse
+// the graph.
+type Outputs struct{}
+
+func (Outputs) Name() string                        { return "outputs" }
+func (Outputs) InPlace() bool                       { return false }
+func (Outputs) OutShape(in ...Shape) (Shape, error) { return Concat{}.OutShape(in...) }
+func (Outputs) Apply(dst []float32, n int, shapes []Shape, in ...[]float32) {
+	Concat{}.Apply(dst, n, shapes, in...)
+}
+
 // Result is one of several outputs, which a graph has one after the other.
 type Result struct {
 	Name string
@@ -104,12 +116,21 @@ func (r Result) Len() int {
 // maxResultDims bounds the dimensions of a Result.
 const maxResultDims = 16
 
-// checkResults returns an error unless the results make up the output.
-func (g *Graph) checkResults(output Shape) error {
+// checkResults returns an error unless the results make up the output, which Outputs is.
+func (g *Graph) checkResults(shapes []Shape) error {
+	for i, n := range g.Nodes {
+		last := len(g.Results) > 0 && Value(i+1) == g.Output
+		if (n.Op == Op(Outputs{})) != last || last && len(n.Inputs) != len(g.Results) {
+			return fmt.Errorf("%w: node %d (%s) of a graph of %d outputs", ErrInvalid, i, n.Op.Name(), len(g.Results))
+		}
+	}
 	if len(g.Results) == 0 {
 		return nil
 	}
-	total := 0
+	if g.Output == 0 || len(g.Results) == 1 {
+		return fmt.Errorf("%w: one output among several", ErrInvalid)
+	}
+	output, of := shapes[g.Output], g.Nodes[g.Output-1].Inputs
 	names := map[string]bool{}
 	for i, r := range g.Results {
 		if r.Name == "" || !utf8.ValidString(r.Name) || names[r.Name] {
@@ -126,12 +147,9 @@ func (g *Graph) checkResults(output Shape) error {
 			}
 			n *= d
 		}
-		if total += n; total > output.Len() {
-			break
+		if shapes[of[i]] != Vector(n) {
+			return fmt.Errorf("%w: output %d of dimensions %d is %v", ErrInvalid, i, r.Dims, shapes[of[i]])
 		}
-	}
-	if output != Vector(total) {
-		return fmt.Errorf("%w: outputs of %d elements in all for %v", ErrInvalid, total, output)
 	}
 	return nil
 }

@@ -68,6 +68,7 @@ var decoders = map[string]func(json.RawMessage) (Op, error){
 	Min{}.Name():              decodeValue[Min],
 	CumSum{}.Name():           decodeValue[CumSum],
 	Product{}.Name():          decodeValue[Product],
+	Outputs{}.Name():          decodeValue[Outputs],
 }
 
 // decodePointer decodes an operator that is a pointer.

@@ -33,11 +33,14 @@ func everyOperator() *graph.Graph {
 		&graph.Gather{Along: "H", From: []int{1, 0, 1}}, graph.Resize{H: 4, W: 2, ScaleH: 4. / 3, ScaleW: 2, Mode: "nearest", Places: "half_pixel", Rounding: "floor"},
 		&graph.Recurrence{Cell: "rnn", Direction: "reverse", Functions: []string{"tanh"}, Hidden: 1, R: graphtest.Normal(r, 1, 1), H: graphtest.Normal(r, 1, 1)},
 		graph.Product{Transposed: true}, &graph.ElementAffine{Extent: graph.Shape{H: 2, W: 1, C: 1}, Shift: []float32{0.5, float32(math.Inf(-1))}},
-		graph.CumSum{}, &graph.Embedding{Rows: 2, Width: 3, Table: graphtest.Normal(r, 6, 1)})
+		graph.CumSum{}, &graph.Embedding{Rows: 2, Width: 3, Table: graphtest.Normal(r, 6, 1)}, graph.Reshape{To: graph.Vector(48)}, graph.Outputs{})
+	g.Results = []graph.Result{{Name: "a", Dims: []int{3, 16}}, {Name: "b", Dims: []int{48}}}
 	for i, n := range g.Nodes {
 		switch n.Op.(type) {
 		case graph.Add, graph.Sub, graph.Mul, graph.Div, graph.Concat, graph.Max, graph.Min:
 			g.Nodes[i].Inputs = []graph.Value{graph.Value(i), graph.Value(i - 1)}
+		case graph.Outputs:
+			g.Nodes[i].Inputs = []graph.Value{graph.Value(i), graph.Value(i)}
 		case graph.Select:
 			g.Nodes[i].Inputs = []graph.Value{graph.Value(i), graph.Value(i - 1), graph.Value(i)}
 		case graph.Product:
@@ -76,7 +79,7 @@ func TestStructure(t *testing.T) {
 	for _, n := range everyOperator().Nodes {
 		seen[n.Op.Name()] = true
 	}
-	if len(seen) != 44 {
+	if len(seen) != 45 {
 		t.Fatalf("%d operators", len(seen))
 	}
 	for _, g := range []*graph.Graph{everyOperator(), graphtest.MNIST(source(2))} {

@@ -122,7 +122,7 @@ func TestReadFile(t *testing.T) {
 // loaded returns g with the weights that are stored in memory.
 func loaded(t testing.TB, g *graph.Graph) *graph.Graph {
 	t.Helper()
-	g = &graph.Graph{Input: g.Input, Nodes: slices.Clone(g.Nodes), Output: g.Output}
+	g = &graph.Graph{Input: g.Input, Nodes: slices.Clone(g.Nodes), Output: g.Output, Results: g.Results}
 	for i, n := range g.Nodes {
 		l, ok := n.Op.(graph.Linear)
 		if !ok {

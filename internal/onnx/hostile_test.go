@@ -819,7 +819,7 @@ func TestParseOutputs(t *testing.T) {
 	if !reflect.DeepEqual(g.Results, want) {
 		t.Errorf("%v, want %v", g.Results, want)
 	}
-	if join := g.Nodes[g.Output-1]; join.Op != (graph.Concat{}) || len(join.Inputs) != 3 || len(g.Nodes) != 4 {
+	if join := g.Nodes[g.Output-1]; join.Op != (graph.Outputs{}) || len(join.Inputs) != 3 || len(g.Nodes) != 4 {
 		t.Errorf("%v", g.Nodes)
 	}
 

@@ -131,11 +131,8 @@ func prefixOf(g *graph.Graph) (prefix string) {
 	return prefix
 }
 
-// results writes the outputs that the last node, n, is the Concat of.
+// results writes the outputs that the last node, n, puts together.
 func (w *writer) results(n graph.Node, results []graph.Result, shapes []graph.Shape) ([]message, error) {
-	if n.Op != (graph.Concat{}) || len(n.Inputs) != len(results) {
-		return nil, &UnsupportedError{[]string{"several outputs that are not put together at the end"}}
-	}
 	var outputs []message
 	for i, r := range results {
 		v := n.Inputs[i]
@@ -146,7 +143,11 @@ func (w *writer) results(n graph.Node, results []graph.Result, shapes []graph.Sh
 		for _, d := range r.Dims {
 			dims = append(dims, int64(d))
 		}
-		w.emit("Reshape", []string{w.values[v].name, w.ints(fmt.Sprint(w.prefix, "shape", i), dims...)}, r.Name)
+		if len(r.Dims) == 0 {
+			w.emit("Squeeze", []string{w.ranked(v, shapes[v], 2, fmt.Sprint(w.prefix, "number", i)), w.ints(fmt.Sprint(w.prefix, "axis", i), 1)}, r.Name)
+		} else {
+			w.emit("Reshape", []string{w.values[v].name, w.ints(fmt.Sprint(w.prefix, "shape", i), dims...)}, r.Name)
+		}
 		outputs = append(outputs, infoMessage(r.Name, dims[1:], typeFloat))
 	}
 	return outputs, nil

@@ -68,11 +68,16 @@ func (p *parser) readOutputs(outputs []valueInfo) error {
 			return err
 		}
 		rank := x.rank()
+		if rank == 1 { // a number of each sample
+			if x, err = p.flattened(x); err != nil {
+				return err
+			}
+		}
 		x, ok, err := p.settled(x)
 		switch {
 		case err != nil:
 			return err
-		case !ok && (rank > len(canonical) || rank < 2):
+		case !ok && rank > len(canonical):
 			return &UnsupportedError{[]string{fmt.Sprintf("output of rank %d", rank)}}
 		case !ok:
 			return acrossSamples()
@@ -111,7 +116,7 @@ func (p *parser) readOutputs(outputs []valueInfo) error {
 			return err
 		}
 	}
-	x, err := p.apply(graph.Concat{}, axesC, flat...)
+	x, err := p.apply(graph.Outputs{}, axesC, flat...)
 	p.graph.Output = x.value
 	return err
 }

@@ -309,7 +309,7 @@ func (p *parser) squeeze(n *node) (operand, error) {
 	if x, err = p.viewed(n, 0); err != nil {
 		return x, err
 	}
-	if list, err := p.list(n, "axes", 1); err != nil || x.split != nil || n.op == "Unsqueeze" && (len(list)+x.rank() > len(canonical) || slices.Contains(list, 0)) || p.batch == 1 && slices.Contains(list, 0) {
+	if list, err := p.list(n, "axes", 1); err != nil || x.split != nil || n.op == "Unsqueeze" && (len(list)+x.rank() > len(canonical) || slices.Contains(list, 0)) || n.op == "Squeeze" && len(list) == len(x.axes) || p.batch == 1 && slices.Contains(list, 0) {
 		s := x.view()
 		if p.batch == 1 { // of one sample any dimension of 1 may be
 			s = &split{s.parts, s.owned()}

@@ -292,7 +292,7 @@ func evaluate(op graph.Op, shape graph.Shape, in []sample) sample {
 			}
 			return *x.at(p, q, c)
 		})
-	case graph.Concat:
+	case graph.Concat, graph.Outputs:
 		each(func(p, q, c int) float64 {
 			k := 0
 			for ; c >= in[k].C; k++ {
@@ -556,7 +556,15 @@ func Random(r *rand.Rand, nodes int) *graph.Graph {
 		for i, v := range leaves {
 			leaves[i] = add(graph.Reshape{To: graph.Vector(shapes[v].Len())}, v)
 		}
-		add(graph.Concat{}, leaves...)
+		var join graph.Op = graph.Concat{}
+		if g.Input.C%2 == 0 { // several outputs
+			join = graph.Outputs{}
+			for i, v := range unread {
+				s := shapes[v]
+				g.Results = append(g.Results, graph.Result{Name: fmt.Sprint("output ", i), Dims: []int{s.C, s.H, s.W}})
+			}
+		}
+		add(join, leaves...)
 	}
 	g.Output = graph.Value(len(g.Nodes))
 	return g

@@ -35,6 +35,18 @@ class Heads(nn.Module):
         return torch.softmax(self.a(y.flatten(1)), 1), self.b(y), y.permute(0, 2, 3, 1)
 
 
+class Policy(nn.Module):
+    """A policy, and a value that is one number a sample."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.policy, self.value = nn.Linear(7, 9), nn.Linear(9, 4), nn.Linear(9, 1)
+
+    def forward(self, x):
+        y = torch.relu(self.body(x))
+        return torch.softmax(self.policy(y), 1), self.value(y).squeeze(-1)
+
+
 class Recurrent(nn.Module):
     """An LSTM of two layers with its last states, which have the samples second."""
 
@@ -136,6 +148,7 @@ def add(name, net, inputs, second=()):
 
 
 add("heads", Heads(), (torch.randn(3, 2, 4, 4),))
+add("policy and value", Policy(), (torch.randn(3, 7),))
 add("LSTM with states", Recurrent(), (torch.randn(3, 4, 3),), ("out1", "out2"))
 add("attention with weights", Attention(), (torch.randn(3, 5, 4),))
 ids = torch.randint(0, 11, (3, 5))
