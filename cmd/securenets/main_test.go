@@ -132,6 +132,10 @@ func setup(env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
+	heads, err := headsModel()
+	if err != nil {
+		return err
+	}
 	bert, texts, err := bertFiles()
 	if err != nil {
 		return err
@@ -149,6 +153,8 @@ func setup(env *testscript.Env) error {
 		"one.json":       request,
 		"light.onnx":     light,
 		"text.onnx":      text,
+		"heads.onnx":     heads,
+		"ones.npy":       append(npy("<f4", "(1, 784)"), bytes.Repeat([]byte{0, 0, 0x80, 0x3f}, 784)...),
 		"text.npz":       tokens,
 		"bert.onnx":      bert,
 		"bert.npz":       texts,
@@ -189,6 +195,30 @@ func setup(env *testscript.Env) error {
 		}
 	}
 	return nil
+}
+
+// headsModel returns a network of two layers of one vector of 784, each an output: of the first two
+// elements, and of their sum.
+func headsModel() ([]byte, error) {
+	pick := func(rows ...int) *graph.Dense { // of each row, so many of the first elements
+		d := &graph.Dense{In: 784, Out: len(rows), W: make([]float32, 784*len(rows))}
+		for i, n := range rows {
+			for j := range n {
+				d.W[784*i+j] = 1
+			}
+		}
+		return d
+	}
+	return onnx.Marshal(&graph.Graph{
+		Input: graph.Vector(784),
+		Nodes: []graph.Node{
+			{Op: pick(1, 2), Inputs: []graph.Value{0}},
+			{Op: pick(2), Inputs: []graph.Value{0}},
+			{Op: graph.Outputs{}, Inputs: []graph.Value{1, 2}},
+		},
+		Output:  3,
+		Results: []graph.Result{{Name: "sums", Dims: []int{2, 1}}, {Name: "sum", Dims: []int{1}}},
+	})
 }
 
 // textFiles returns a network of two ids and a mask, whose output is the first id's row and the

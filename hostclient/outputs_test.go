@@ -1,0 +1,110 @@
+package hostclient_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"filippo.io/age"
+
+	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/graph"
+	"github.com/securenets/securenets/internal/graph/graphtest"
+	"github.com/securenets/securenets/plan"
+	"github.com/securenets/securenets/transform"
+)
+
+// twoHeads is a map of 3 x 2 x 2 (C, H, W), and a layer of it, beside each other.
+func twoHeads(rnd *rand.Rand) *graph.Graph {
+	return &graph.Graph{
+		Input: graph.Shape{H: 2, W: 2, C: 1},
+		Nodes: []graph.Node{
+			{Op: conv(rnd, plan.Conv2D{H: 2, W: 2, C: 1, OutC: 3, KH: 1, KW: 1, SH: 1, SW: 1, DH: 1, DW: 1, Groups: 1}), Inputs: []graph.Value{0}},
+			{Op: graph.Reshape{To: graph.Vector(12)}, Inputs: []graph.Value{1}},
+			{Op: graphtest.Dense(rnd, 12, 4), Inputs: []graph.Value{2}},
+			{Op: graph.Outputs{}, Inputs: []graph.Value{2, 3}},
+		},
+		Output:  4,
+		Results: []graph.Result{{Name: "map", Dims: []int{3, 2, 2}}, {Name: "scores", Dims: []int{4}}},
+	}
+}
+
+func TestOutputs(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(51, 1))
+	g := twoHeads(rnd)
+	const n = 3
+	x := gaussian(rnd, n*4)
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []hostclient.OutputDescription{{Name: "map", Shape: []int{3, 2, 2}}, {Name: "scores", Shape: []int{4}}}
+	for _, scheme := range schemes {
+		r := newRig(t, g, scheme)
+		var file bytes.Buffer
+		if err := r.secret.Encrypt(&file, identity.Recipient()); err != nil {
+			t.Fatal(err)
+		}
+		if r.secret, err = hostclient.DecryptSecret(&file, identity); err != nil {
+			t.Fatal(err)
+		}
+		if d := r.secret.Describe(); !reflect.DeepEqual(d.Outputs, want) || d.Output != 16 {
+			t.Errorf("%v: %+v, %d elements", scheme, d.Outputs, d.Output)
+		}
+		y := infer(t, r.open(t, hostclient.Options{Multiplier: kernel}), x, n)
+		all := graphtest.Evaluate(g, x, n)
+		for i, v := range y {
+			if math.Abs(float64(v)-all[i]) > 1e-3 {
+				t.Errorf("%v: element %d of sample %d is %v, want %v", scheme, i%16, i/16, v, all[i])
+			}
+		}
+	}
+}
+
+// Of one output nothing is said that was not before, and only the layers that it needs are sealed.
+func TestOneOfOutputs(t *testing.T) {
+	g := twoHeads(rand.New(rand.NewPCG(52, 1)))
+	path := filepath.Join(t.TempDir(), "m.onnx")
+	if err := os.WriteFile(path, model(g), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		outputs []string
+		all     int // outputs that are described
+		layers  int // that a cloud evaluates
+	}{{nil, 2, 2}, {[]string{"scores", "map"}, 2, 2}, {[]string{"map"}, 0, 1}, {[]string{"scores"}, 0, 2}} {
+		m, err := hostclient.OpenModelWith(path, hostclient.ModelOptions{Outputs: c.outputs})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := m.Preview(transform.DefaultScheme(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent := 0
+		for _, l := range d.Layers {
+			if l.Cloud != "" {
+				sent++
+			}
+		}
+		text, err := json.Marshal(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(d.Outputs) != c.all || sent != c.layers || strings.Contains(string(text), `"outputs":`) != (c.all > 0) {
+			t.Errorf("%q: outputs %v, %d layers, %s", c.outputs, d.Outputs, sent, text)
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := hostclient.OpenModelWith(path, hostclient.ModelOptions{Outputs: []string{"none"}}); err == nil || !strings.Contains(err.Error(), "there are map, scores") {
+		t.Error(err)
+	}
+}
