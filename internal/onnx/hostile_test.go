@@ -617,7 +617,6 @@ func TestParseUnsupported(t *testing.T) {
 		"Concat of a constant":      {nodes(op("Concat", "x b", "y", intAttribute("axis", 1))).with(floats("b", 1, 4)), []string{"Concat(constant input 1)"}},
 		"mean of all":               {nodes(op("ReduceMean", "x", "y")).on(x4...), []string{"ReduceMean(across samples)"}},
 		"Squeeze of all":            {nodes(op("Squeeze", "x", "y")).on("N", 4, 1, 1), []string{"Squeeze(axes=[])"}},
-		"Unsqueeze of a map":        {nodes(op("Unsqueeze", "x", "y", intsAttribute("axes", 2, 3))).on("N", 4, 1, 1), []string{"output of rank 6"}},
 		"Unsqueeze to rank 9":       {nodes(op("Unsqueeze", "x", "y", intsAttribute("axes", 2, 3, 4, 5, 6))).on("N", 4, 1, 1), []string{"Unsqueeze(to rank 9)"}},
 		"Cast to half":              {nodes(op("Cast", "x", "y", intAttribute("to", 10))), []string{"Cast(to=10)"}},
 		"Pow":                       {nodes(op("Pow", "x e", "y")).with(int64s("e", 4)), []string{"Pow(exponent of 4)"}},
@@ -636,7 +635,6 @@ func TestParseUnsupported(t *testing.T) {
 		"Reshape to 0":              {nodes(op("Reshape", "x s", "y", intAttribute("allowzero", 1))).with(int64s("s", -1, 0)), []string{"Reshape(across samples)"}},
 		"Reshape by a matrix":       {nodes(op("Reshape", "x s", "y")).with(cat(header("s", typeInt64, 1, 2), num(7, 0), num(7, 4))), []string{"Reshape(sizes of rank 2)"}},
 		"Reshape to channels first": {view(op("Slice", "s one two", "n"), op("Concat", "n minus", "v", intAttribute("axis", 0))), []string{"Reshape(across samples)"}},
-		"Reshape to batch last":     {view(op("Concat", "minus s", "v", intAttribute("axis", 0))), []string{"output of rank 5"}},
 		"Reshape to two batches":    {view(op("Slice", "s zero one", "n"), op("Concat", "n n", "v", intAttribute("axis", 0))), []string{"Reshape(across samples)"}},
 		"twice the batch":           {view(op("Gather", "s zero", "n"), op("Mul", "n two", "m"), op("Concat", "m minus", "v", intAttribute("axis", 0))), []string{"output across samples"}},
 		"sizes by the batch":        {view(op("Gather", "s zero", "n"), op("Gather", "s n", "v")), []string{"Gather(by the batch's size)"}},
@@ -651,7 +649,6 @@ func TestParseUnsupported(t *testing.T) {
 		"Dropout in training": {nodes(op("Dropout", "x _ t", "a"), op("Relu", "a", "y")).with(cat(header("t", typeBool), sub(9, []byte{1}))),
 			[]string{"Dropout(training_mode=1)"}},
 		"Reshape to rank 9":          {nodes(op("Reshape", "x s", "y")).with(int64s("s", 0, 4, 1, 1, 1, 1, 1, 1, 1)), []string{"Reshape(to rank 9)"}},
-		"output of rank 5":           {nodes(op("Relu", "x", "a"), op("Reshape", "a s", "y")).with(int64s("s", 0, 2, 2, 1, 1)), []string{"output of rank 5"}},
 		"a value of rank 5":          {nodes(op("Reshape", "x s", "a"), op("GlobalMaxPool", "a", "y")).with(int64s("s", 0, 2, 2, 1, 1)), []string{"GlobalMaxPool(input of rank 5)"}},
 		"integers":                   {file{nodes: []message{relu}, inputs: []message{declare("x", typeUint8, "N", 4)}}, []string{"Relu(of integers)"}},
 		"integers as output":         {file{nodes: []message{op("Identity", "x", "y")}, inputs: []message{declare("x", typeUint8, "N", 4)}}, []string{"output of integers"}},
@@ -837,6 +834,41 @@ func TestParseOutputs(t *testing.T) {
 	f.outputs = append(declared, declare("p", typeFloat))
 	if _, err = Parse(f.bytes()); !errors.Is(err, ErrInvalid) {
 		t.Errorf("one output twice: %v", err)
+	}
+}
+
+// An output may be one number a sample, or of more dimensions than a map, but not of several samples.
+func TestParseOutputRanks(t *testing.T) {
+	for name, c := range map[string]struct {
+		f    file
+		want graph.Shape // or none, for what is refused
+	}{
+		"rank 5":             {nodes(op("Relu", "x", "a"), op("Reshape", "a s", "y")).with(int64s("s", 0, 2, 2, 1, 1)), graph.Vector(4)},
+		"rank 5, batch last": {nodes(op("Relu", "x", "a"), op("Reshape", "a s", "b"), op("Transpose", "b", "y", intsAttribute("perm", 1, 2, 3, 4, 0))).with(int64s("s", 0, 2, 2, 1, 1)), graph.Vector(4)},
+		"rank 1":             {nodes(op("Relu", "x", "a"), op("Squeeze", "a i", "y")).with(int64s("i", 1)).on("N", 1), graph.Vector(1)},
+		"samples in a row":   {nodes(op("Relu", "x", "a"), op("Reshape", "a s", "y")).with(int64s("s", -1)), graph.Shape{}},
+		"one sample's row":   {nodes(op("Relu", "x", "a"), op("Reshape", "a s", "y")).with(int64s("s", -1)).on(1, 4), graph.Shape{}},
+		"two samples' row":   {nodes(op("Relu", "x", "a"), op("Reshape", "a s", "y")).with(int64s("s", 8)).on(2, 4), graph.Shape{}},
+	} {
+		for _, outputs := range [][]message{{declare("y", typeFloat)}, {declare("y", typeFloat), declare("a", typeFloat)}} {
+			c.f.outputs = outputs
+			g, err := Parse(c.f.bytes())
+			if c.want == (graph.Shape{}) {
+				if err == nil {
+					t.Errorf("%s, %d outputs: %v", name, len(outputs), g)
+				}
+				checkTyped(t, name, err)
+				continue
+			}
+			if err != nil {
+				t.Errorf("%s, %d outputs: %v", name, len(outputs), err)
+				continue
+			}
+			shapes, err := g.Shapes()
+			if got := shapes[g.Output].Len(); err != nil || len(outputs) == 1 && got != c.want.Len() || len(outputs) == 2 && got != 2*c.want.Len() {
+				t.Errorf("%s, %d outputs: %d elements, %v", name, len(outputs), got, err)
+			}
+		}
 	}
 }
 

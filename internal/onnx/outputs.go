@@ -67,20 +67,17 @@ func (p *parser) readOutputs(outputs []valueInfo) error {
 		if err != nil {
 			return err
 		}
-		rank := x.rank()
-		if rank == 1 { // a number of each sample
-			if x, err = p.flattened(x); err != nil {
-				return err
-			}
+		if rank := x.rank(); rank < 2 || rank > len(canonical) {
+			x, _, err = p.flat(x)
+			p.graph.Output = x.value
+			return err
 		}
 		x, ok, err := p.settled(x)
-		switch {
-		case err != nil:
+		if err == nil && !ok {
+			err = acrossSamples()
+		}
+		if err != nil {
 			return err
-		case !ok && rank > len(canonical):
-			return &UnsupportedError{[]string{fmt.Sprintf("output of rank %d", rank)}}
-		case !ok:
-			return acrossSamples()
 		}
 		x, err = p.ordered(x)
 		p.graph.Output = x.value
@@ -92,33 +89,42 @@ func (p *parser) readOutputs(outputs []valueInfo) error {
 		if err != nil {
 			return err
 		}
-		s, ok := p.samplesFirst(x.view())
-		if !ok {
-			return acrossSamples()
-		}
-		if x.split != nil {
-			x.split = s
-		}
-		r := graph.Result{Name: v.name, Dims: []int{}}
-		for _, d := range s.sizes()[1:] {
-			r.Dims = append(r.Dims, int(d.n))
+		r := graph.Result{Name: v.name}
+		if flat[i], r.Dims, err = p.flat(x); err != nil {
+			return err
 		}
 		p.graph.Results = append(p.graph.Results, r)
-		if x, err = p.flattened(x); err != nil {
-			return err
-		}
-		if x, ok, err = p.settled(x); err != nil {
-			return err
-		} else if !ok {
-			return acrossSamples()
-		}
-		if flat[i], err = p.ordered(x); err != nil {
-			return err
-		}
 	}
 	x, err := p.apply(graph.Outputs{}, axesC, flat...)
 	p.graph.Output = x.value
 	return err
+}
+
+// flat returns x as a vector of a sample's elements in the model's order, and a sample's dimensions.
+func (p *parser) flat(x operand) (operand, []int, error) {
+	s, ok := p.samplesFirst(x.view())
+	if !ok {
+		return x, nil, acrossSamples()
+	}
+	if x.split != nil {
+		x.split = s
+	}
+	dims := []int{}
+	for _, d := range s.sizes()[1:] {
+		dims = append(dims, int(d.n))
+	}
+	x, err := p.flattened(x)
+	if err != nil {
+		return x, dims, err
+	}
+	if x, ok, err = p.settled(x); err == nil && !ok {
+		err = acrossSamples()
+	}
+	if err != nil {
+		return x, dims, err
+	}
+	x, err = p.ordered(x)
+	return x, dims, err
 }
 
 func acrossSamples() error { return &UnsupportedError{[]string{"output across samples"}} }
