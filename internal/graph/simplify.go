@@ -82,8 +82,8 @@ func reshapeOnce(g *Graph) *Graph {
 		inputs := out.inputs(n)
 		shape, _ := n.Op.OutShape(Node{n.Op, inputs}.shapesOf(shapes)...) // which is valid
 		if isReshape(n) {
-			for inputs[0] > 0 && isReshape(out.Nodes[inputs[0]-1]) {
-				inputs[0] = out.Nodes[inputs[0]-1].Inputs[0]
+			if v := inputs[0]; v > 0 && isReshape(out.Nodes[v-1]) { // which reads none itself
+				inputs[0] = out.Nodes[v-1].Inputs[0]
 			}
 			if v := inputs[0]; shapes[v] == shape && (v > 0 || Value(i+1) != g.Output) {
 				out.to[i+1] = v

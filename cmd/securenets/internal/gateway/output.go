@@ -82,9 +82,9 @@ func (m *Model) part(y []float32, i int) []float32 {
 	for k := range i {
 		at += m.Outputs[k].elements()
 	}
-	n := m.Outputs[i].elements()
-	var part []float32
-	for results := range slices.Chunk(y, m.results()) {
+	n, each := m.Outputs[i].elements(), m.results()
+	part := make([]float32, 0, len(y)/each*n)
+	for results := range slices.Chunk(y, each) {
 		part = append(part, results[at:at+n]...)
 	}
 	return part
