@@ -133,8 +133,9 @@ func (l *Layer) Mask(x []int32, n int, pads *Pads) (*Call, error) {
 
 // MaskFloats is QuantizeInputs and Mask in one, a tile at a time, without keeping the integers.
 // key is the key of the layer's check. The call keeps the sums that the products must have
-// under it, and the scales of the samples. On any error nothing is masked and pads are
-// unchanged.
+// under it, and the scales of the samples. It reads each sample once, as it masks it: where x
+// holds a NaN or an infinity, the error is a *NotFiniteError and pads are used up. On any other
+// error they are unchanged.
 func (l *Layer) MaskFloats(x []float32, n int, xmax int32, key *verify.Key, pads *Pads) (*Call, error) {
 	in := l.op.InLen()
 	if err := wantLen("inputs", len(x), n, in); err != nil {
@@ -147,8 +148,13 @@ func (l *Layer) MaskFloats(x []float32, n int, xmax int32, key *verify.Key, pads
 		return nil, fmt.Errorf("%w: a key of another layer", ErrShape)
 	}
 	c := &Call{layer: l, n: n, scale: make([]float32, n), expected: key.Expect(n)}
-	if err := scales(c.scale, x, xmax); err != nil {
-		return nil, err
+	bad := -1 // the first sample that is not finite
+	begin := func(i int) {
+		scale, ok := scaleOf(x[i*in:(i+1)*in], xmax)
+		if !ok && bad < 0 {
+			bad = i
+		}
+		c.scale[i] = scale
 	}
 	tile := l.in.tile()
 	if l.scheme.Inputs == InputPermute {
@@ -156,19 +162,33 @@ func (l *Layer) MaskFloats(x []float32, n int, xmax int32, key *verify.Key, pads
 	}
 	q := scratch.Get(2 * tile)
 	defer scratch.Put(q)
-	return l.mask(c, pads, tiles{
+	_, err := l.mask(c, pads, tiles{
 		most: xmax,
 		of: func(i, at, count int) []int32 {
+			if at == 0 {
+				begin(i)
+			}
 			round(q[:count], x[i*in+at:][:count], c.scale[i])
 			c.expected.Add(i, at, q[:count])
 			return q[:count]
 		},
 		pairs: func(i, at, count int) []int32 {
+			if at == 0 {
+				begin(i)
+				begin(i + 1)
+			}
 			pass.roundPairs(q[:2*count], x[i*in+at:][:count], x[(i+1)*in+at:][:count], [2]float64{1 / float64(c.scale[i]), 1 / float64(c.scale[i+1])})
 			c.expected.AddPairs(i, at, q[:2*count])
 			return q[:2*count]
 		},
 	})
+	switch {
+	case err != nil:
+		return nil, err
+	case bad >= 0: // what was masked is left to the garbage collector: no cloud may see it
+		return nil, &NotFiniteError{"sample", bad}
+	}
+	return c, nil
 }
 
 // Scales returns the scales of the samples that MaskFloats masked.
@@ -177,7 +197,8 @@ func (c *Call) Scales() []float32 { return c.scale }
 // Expected returns the sums that the products of MaskFloats' inputs must have.
 func (c *Call) Expected() verify.Expected { return c.expected }
 
-// tiles gives the integers of samples, at most most in magnitude. Each is read once.
+// tiles gives the integers of samples, at most most in magnitude. Each is read once, those of a
+// sample in order.
 type tiles struct {
 	most int32
 	// of returns elements [at, at+count) of sample i, valid until the next call.
@@ -187,7 +208,8 @@ type tiles struct {
 	pairs func(i, at, count int) []int32
 }
 
-// mask masks the samples x for call c, and returns c.
+// mask masks the samples x for call c, and returns c. On any error nothing is masked and pads are
+// unchanged.
 func (l *Layer) mask(c *Call, pads *Pads, x tiles) (*Call, error) {
 	if pads != nil && l.scheme.Inputs != InputPad {
 		return nil, fmt.Errorf("%w: scheme %v uses none", ErrPads, l.scheme)

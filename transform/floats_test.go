@@ -108,7 +108,8 @@ func TestMaskFloats(t *testing.T) {
 	}
 }
 
-// TestMaskFloatsRefuses: on an error nothing is masked, and pads are unchanged.
+// TestMaskFloatsRefuses: on an error nothing is masked. Pads are unchanged, unless values are not
+// finite.
 func TestMaskFloatsRefuses(t *testing.T) {
 	op, s := plan.Dense(4, 2), transform.DefaultScheme()
 	l, other := seal(t, ring.Q4(), s, op, make([]int32, 8)), seal(t, ring.Q4(), s, plan.Dense(2, 4), make([]int32, 8))
@@ -129,19 +130,22 @@ func TestMaskFloatsRefuses(t *testing.T) {
 			t.Errorf("%s: error %v, want %v", name, err, c.want)
 		}
 	}
-	for _, bad := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
-		x := slices.Clone(good)
-		x[6] = float32(bad)
-		var e *transform.NotFiniteError
-		if _, err := l.layer.MaskFloats(x, 2, 100, l.key, pads); !errors.As(err, &e) || e.Index != 1 {
-			t.Errorf("%v: error %v, want sample 1", bad, err)
-		}
-	}
 	if pads.Len() != 2 {
 		t.Errorf("pads of %d samples are left", pads.Len())
 	}
 	if _, err := l.layer.MaskFloats(good, 2, 100, l.key, pads); err != nil {
 		t.Error(err)
+	}
+	for _, bad := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
+		x, pads := slices.Clone(good), l.pads(t, s, 2)
+		x[6] = float32(bad)
+		var e *transform.NotFiniteError
+		if call, err := l.layer.MaskFloats(x, 2, 100, l.key, pads); !errors.As(err, &e) || e.Index != 1 || call != nil {
+			t.Errorf("%v: error %v, want sample 1", bad, err)
+		}
+		if pads.Len() != 0 {
+			t.Errorf("%v: pads of %d samples are left", bad, pads.Len())
+		}
 	}
 }
 

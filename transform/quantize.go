@@ -153,32 +153,27 @@ func QuantizeInputs(dst []int32, scale, x []float32, n int, xmax int32) error {
 	if xmax < 1 {
 		return fmt.Errorf("%w: largest input %d", ErrRange, xmax)
 	}
-	if err := scales(scale, x, xmax); err != nil {
-		return err
-	}
 	each := len(x) / n
-	for i, s := range scale {
-		round(dst[i*each:(i+1)*each], x[i*each:(i+1)*each], s)
+	for i := range scale {
+		sample := x[i*each : (i+1)*each]
+		s, ok := scaleOf(sample, xmax)
+		if !ok {
+			return &NotFiniteError{"sample", i}
+		}
+		scale[i] = s
+		round(dst[i*each:(i+1)*each], sample, s)
 	}
 	return nil
 }
 
-// scales sets the scale of each sample of x, or returns a *NotFiniteError.
-func scales(scale, x []float32, xmax int32) error {
-	each := len(x) / len(scale)
-	for i := range scale {
-		top, ok := peak(x[i*each : (i+1)*each])
-		switch {
-		case !ok:
-			return &NotFiniteError{"sample", i}
-		case top == 0:
-			scale[i] = 1
-		default:
-			// top/scale is at most xmax, before and so after rounding.
-			scale[i] = roundUp(float64(top) / float64(xmax))
-		}
+// scaleOf returns the scale of a sample x, 1 for zeros, and false if x holds a NaN or an infinity.
+func scaleOf(x []float32, xmax int32) (float32, bool) {
+	top, ok := peak(x)
+	if !ok || top == 0 {
+		return 1, ok
 	}
-	return nil
+	// top/scale is at most xmax, before and so after rounding.
+	return roundUp(float64(top) / float64(xmax)), true
 }
 
 // RhoReLU is the ratio of the root mean square to the peak of a few thousand
