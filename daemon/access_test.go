@@ -409,6 +409,67 @@ func TestSocketAccess(t *testing.T) {
 	d.works(m)
 }
 
+// TestRenewedTLS: a renewed certificate, and another CA for callers, count from the next connection on.
+// While the files cannot be used, as between the writing of a certificate and of its key, what they
+// were before does. Connections that are open go on.
+func TestRenewedTLS(t *testing.T) {
+	d := startTLS(t, nil, withMetrics)
+	m := smallModel(t)
+	alice := d.as(tlstest.Leaf{CommonName: "alice"})
+	d.by(alice).push(m)
+	served := func() (expires time.Time, err error) {
+		c, err := tls.Dial("tcp", strings.TrimPrefix(d.addr, "tls:"), callerOf(t, d.ca, tlstest.Leaf{CommonName: "alice"}))
+		if err != nil {
+			return time.Time{}, err
+		}
+		defer c.Close()
+		return c.ConnectionState().PeerCertificates[0].NotAfter, nil
+	}
+	write := func(path string, content []byte) {
+		t.Helper()
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, err := served()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key, err := d.ca.Issue(tlstest.Leaf{Server: true, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}, Expires: 48 * time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(d.cfg.TLS.Certificate, cert)
+	for range 2 {
+		if now, err := served(); err != nil || !now.Equal(first) {
+			t.Errorf("without its key: a certificate until %v, %v; want %v", now, err, first)
+		}
+	}
+	d.waitForLog("cannot be used", 1)
+	write(d.cfg.TLS.Key, key)
+	second, err := served()
+	if err != nil || second.Sub(first) < 40*time.Hour {
+		t.Errorf("renewed: until %v, %v; before it was %v", second, err, first)
+	}
+	d.waitForFigure(float64(second.Unix()), "securenets_tls_certificate_expiry_timestamp_seconds")
+
+	other, err := tlstest.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(d.cfg.TLS.ClientCA, other.PEM())
+	if _, err := pb.NewSecureNetsClient(d.as(tlstest.Leaf{CommonName: "alice"})).List(d.ctx(), &pb.ListRequest{}); err == nil {
+		t.Error("served with a certificate of the CA before")
+	}
+	by := callerOf(t, other, tlstest.Leaf{CommonName: "alice"})
+	by.RootCAs = d.ca.Pool()
+	d.by(d.with(by)).works(m)
+	d.by(alice).works(m) // connected before
+	if n := strings.Count(d.log.String(), "cannot be used"); n != 1 {
+		t.Errorf("%d failures logged, want 1", n)
+	}
+}
+
 // TestCannotStartTLS: the daemon does not start with bad certificates or keys, an address in
 // use or an unknown group, and leaves no socket.
 func TestCannotStartTLS(t *testing.T) {

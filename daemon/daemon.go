@@ -57,11 +57,15 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kerne
 	s.batcher = batch.New(work, batch.Options{Parallel: parallel(cfg, backend), Lender: lender})
 	defer s.batcher.Close()
 	sharing := newSharing(cfg.SharedMemory, s.metrics, log)
-	s.metrics.Watch(metrics.Sources{
+	sources := metrics.Sources{
 		Ready:   s.serving.Load,
 		Waiting: s.batcher.Waiting, Models: s.store.Size, Loaded: s.store.Loaded, Backend: backend,
 		Messages: s.incoming, Parked: s.parked, Requests: s.memory, Shared: sharing.all,
-	})
+	}
+	if secure != nil {
+		sources.Expires = secure.expires
+	}
+	s.metrics.Watch(sources)
 	stopMetrics, err := s.serveMetrics(cfg.Metrics)
 	if err != nil {
 		return err

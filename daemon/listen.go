@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -26,7 +25,7 @@ import (
 var ErrAddressInUse = localsocket.ErrInUse
 
 // listen opens the unix socket at path and, where it is configured, the TLS listener.
-func (s *service) listen(path string, cfg config.Config) (listeners []net.Listener, secure *tls.Config, err error) {
+func (s *service) listen(path string, cfg config.Config) (listeners []net.Listener, secure *tlsFiles, err error) {
 	access, err := accessOf(cfg)
 	if err != nil {
 		return nil, nil, err
@@ -35,7 +34,7 @@ func (s *service) listen(path string, cfg config.Config) (listeners []net.Listen
 	if err != nil {
 		return nil, nil, fmt.Errorf("daemon: %w", err)
 	}
-	port, secure, err := listenTLS(cfg.TLS)
+	port, secure, err := s.listenTLS(cfg.TLS)
 	if err != nil {
 		socket.Close()
 		return nil, nil, err
@@ -75,8 +74,8 @@ func (s *service) stranger(uid uint32, err error) {
 // over TLS, and gives each call its connection, so that the call can end it. Unix sockets are
 // not encrypted.
 type transport struct {
-	credentials.TransportCredentials             // for the methods that this type does not implement
-	tls                              *tls.Config // nil: no TLS
+	credentials.TransportCredentials           // for the methods that this type does not implement
+	tls                              *tlsFiles // nil: no TLS
 	turnedAway                       func(from net.Addr, why error)
 	connections                      *atomic.Uint64 // unix connections so far
 	sharing                          *sharing

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/tls"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -37,7 +36,7 @@ type server struct {
 
 // newServer returns a server that has yet to be started. Its health is NOT_SERVING. secure
 // is the configuration of TLS; nil if there is no TLS listener.
-func newServer(s *service, backend kernels.Backend, listeners []net.Listener, secure *tls.Config, sharing *sharing) *server {
+func newServer(s *service, backend kernels.Backend, listeners []net.Listener, secure *tlsFiles, sharing *sharing) *server {
 	turnedAway := func(from net.Addr, why error) {
 		s.metrics.Refused(metrics.Stranger)
 		s.log.Warn("caller turned away", "address", from, "error", why)

@@ -5,12 +5,15 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/securenets/securenets/daemon/config"
 	"github.com/securenets/securenets/daemon/model"
+	"github.com/securenets/securenets/internal/reread"
 	"github.com/securenets/securenets/internal/wire"
 )
 
@@ -40,7 +43,7 @@ func CallerName(cert *x509.Certificate) (string, error) {
 
 // listenTLS opens the TLS listener of c and returns its TLS configuration; nil if c has no
 // address to listen on.
-func listenTLS(c config.TLS) (net.Listener, *tls.Config, error) {
+func (s *service) listenTLS(c config.TLS) (net.Listener, *tlsFiles, error) {
 	if c.Listen == "" {
 		return nil, nil, nil
 	}
@@ -48,19 +51,44 @@ func listenTLS(c config.TLS) (net.Listener, *tls.Config, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	secure, err := readTLS(c, s.log)
+	if err != nil {
+		return nil, nil, fmt.Errorf("daemon: tls: %w", err)
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort(host, port))
+	if err != nil {
+		return nil, nil, err
+	}
+	return l, secure, nil
+}
+
+// tlsFiles are the daemon's certificate and key and those who vouch for callers, as their files
+// have them at the moment.
+type tlsFiles struct {
+	*reread.Of[*tls.Config]
+	log *slog.Logger
+}
+
+func readTLS(c config.TLS, log *slog.Logger) (*tlsFiles, error) {
+	of, err := reread.New(func() (*tls.Config, error) { return serverTLS(c) }, c.Certificate, c.Key, c.ClientCA)
+	return &tlsFiles{of, log}, err
+}
+
+// serverTLS reads the files of c.
+func serverTLS(c config.TLS) (*tls.Config, error) {
 	own, err := tls.LoadX509KeyPair(c.Certificate, c.Key)
 	if err != nil {
-		return nil, nil, fmt.Errorf("daemon: tls: certificate and key: %w", err)
+		return nil, fmt.Errorf("certificate and key: %w", err)
 	}
 	pem, err := os.ReadFile(c.ClientCA)
 	if err != nil {
-		return nil, nil, fmt.Errorf("daemon: tls: client_ca: %w", err)
+		return nil, fmt.Errorf("client_ca: %w", err)
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, nil, fmt.Errorf("daemon: tls: client_ca: %s contains no PEM certificate", c.ClientCA)
+		return nil, fmt.Errorf("client_ca: %s contains no PEM certificate", c.ClientCA)
 	}
-	secure := &tls.Config{
+	return &tls.Config{
 		NextProtos:   wire.Protocols(),
 		Certificates: []tls.Certificate{own},
 		ClientAuth:   tls.RequireAndVerifyClientCert,
@@ -75,20 +103,31 @@ func listenTLS(c config.TLS) (net.Listener, *tls.Config, error) {
 			}
 			return err
 		},
-	}
-	l, err := net.Listen("tcp", net.JoinHostPort(host, port))
-	if err != nil {
-		return nil, nil, err
-	}
-	return l, secure, nil
+	}, nil
 }
+
+// config returns the configuration for a handshake. What the files have become since the last one
+// counts, unless they cannot be used: renewing a certificate must not end the service halfway.
+func (f *tlsFiles) config() *tls.Config {
+	c, again, err := f.Get()
+	switch {
+	case err != nil:
+		f.log.Error("the files of [tls] have changed and cannot be used; what they were before stays in use", "error", err)
+	case again:
+		f.log.Info("the files of [tls] have changed and are in use", "expires", c.Certificates[0].Leaf.NotAfter)
+	}
+	return c
+}
+
+// expires returns when the daemon's certificate does.
+func (f *tlsFiles) expires() time.Time { return f.config().Certificates[0].Leaf.NotAfter }
 
 // handshake does the TLS handshake. It returns the caller, and whether a direct stream follows.
 func (t transport) handshake(c net.Conn) (_ *tls.Conn, owner model.Owner, direct bool, err error) {
 	if t.tls == nil {
 		return nil, "", false, errors.New("daemon: connection that is neither a unix socket nor TLS")
 	}
-	secured, direct, err := wire.Handshake(c, t.tls)
+	secured, direct, err := wire.Handshake(c, t.tls.config())
 	if err != nil {
 		return nil, "", false, err
 	}

@@ -23,6 +23,7 @@ import (
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/internal/lane"
+	"github.com/securenets/securenets/internal/reread"
 	"github.com/securenets/securenets/internal/wire"
 )
 
@@ -119,13 +120,21 @@ func DialTLS(addr, provider string, config *tls.Config) (*Client, error) {
 }
 
 // LoadTLS reads PEM files: the host's certificate, its key, and the CA certificates that
-// clouds are checked against. "" for the last stands for the system's.
+// clouds are checked against. "" for the last stands for the system's. Connections present what
+// the first two hold when they are made; while that is no certificate and key, what they held
+// before.
 func LoadTLS(certificate, key, ca string) (*tls.Config, error) {
-	own, err := tls.LoadX509KeyPair(certificate, key)
+	own, err := reread.New(func() (*tls.Certificate, error) {
+		c, err := tls.LoadX509KeyPair(certificate, key)
+		return &c, err
+	}, certificate, key)
 	if err != nil {
 		return nil, fmt.Errorf("hostclient: certificate and key: %w", err)
 	}
-	c := &tls.Config{Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS13}
+	c := &tls.Config{MinVersion: tls.VersionTLS13, GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		now, _, _ := own.Get()
+		return now, nil
+	}}
 	if ca == "" {
 		return c, nil
 	}

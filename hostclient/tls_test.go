@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -236,6 +237,73 @@ func TestSilentClouds(t *testing.T) {
 			cancel()
 			l.Close()
 			conn.Close()
+		}
+	}
+}
+
+// TestLoadTLS: each connection presents the certificate that the files have by then, and while
+// they have none, the one before.
+func TestLoadTLS(t *testing.T) {
+	ca, own := localCA(t)
+	dir := t.TempDir()
+	write := func(name string) (certificate, key string) {
+		t.Helper()
+		certificate, key, err := ca.Write(dir, "host", tlstest.Leaf{CommonName: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return certificate, key
+	}
+	authority, err := ca.WriteCA(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, key := write("first")
+	config, err := hostclient.LoadTLS(certificate, key, authority)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{own}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	presented := func() string {
+		t.Helper()
+		go func() {
+			if c, err := tls.Dial("tcp", l.Addr().String(), config); err == nil {
+				defer c.Close()
+				_, _ = c.Read(make([]byte, 1)) // until the other end closes
+			}
+		}()
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if err := c.(*tls.Conn).HandshakeContext(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return c.(*tls.Conn).ConnectionState().PeerCertificates[0].Subject.CommonName
+	}
+	check := func(want string) {
+		t.Helper()
+		if got := presented(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	check("first")
+	write("second")
+	check("second")
+	if err := os.Remove(key); err != nil {
+		t.Fatal(err)
+	}
+	check("second")
+	write("third")
+	check("third")
+	for _, files := range [][3]string{{key, key, authority}, {certificate, dir, authority}, {certificate, key, key}, {certificate, key, dir}} {
+		if _, err := hostclient.LoadTLS(files[0], files[1], files[2]); err == nil {
+			t.Errorf("%v: no error", files)
 		}
 	}
 }

@@ -1,6 +1,8 @@
 package metrics
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/securenets/securenets/kernels"
@@ -16,6 +18,8 @@ type Sources struct {
 	// Messages, Parked and Requests are the three parts of max_bytes_in_flight.
 	Messages, Parked, Requests Budget
 	Shared                     Budget // memory shared with callers
+	// Expires returns when the daemon's certificate expires; nil: it has none.
+	Expires func() time.Time
 }
 
 // Loaded is the number of loaded models and their memory.
@@ -54,6 +58,7 @@ var (
 	most     = describe("securenets_in_flight_limit_bytes", "Limit on securenets_in_flight_bytes, by part.", "part")
 	shared   = describe("securenets_shared_memory_bytes", "Bytes of memory that callers share with the daemon.")
 	mostOf   = describe("securenets_shared_memory_limit_bytes", "Limit on securenets_shared_memory_bytes.")
+	expires  = describe("securenets_tls_certificate_expiry_timestamp_seconds", "When the daemon's TLS certificate expires, in seconds since 1970.")
 
 	backend  = describe("securenets_backend_info", "Always 1; the label is the backend's name.", "backend")
 	loaded   = describe("securenets_backend_matrices", "Weight matrices loaded by the backend.")
@@ -79,7 +84,7 @@ var (
 // Describe implements prometheus.Collector.
 func (w watcher) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		ready, waiting, stored, files, models, unloaded, taken, limit, inFlight, most, shared, mostOf, backend, loaded, resident, products, samples, mulAdds, busy,
+		ready, waiting, stored, files, models, unloaded, taken, limit, inFlight, most, shared, mostOf, expires, backend, loaded, resident, products, samples, mulAdds, busy,
 		utilisation, memory, used, power, devReady, devBudget, devWeights, devWork, devEvicted, celsius,
 	} {
 		to <- d
@@ -116,6 +121,9 @@ func (w watcher) Collect(to chan<- prometheus.Metric) {
 	}
 	gauge(shared, float64(w.Shared.Used()))
 	gauge(mostOf, float64(w.Shared.Limit()))
+	if w.Expires != nil {
+		gauge(expires, float64(w.Expires().Unix()))
+	}
 
 	s := w.Backend.Stats()
 	gauge(backend, 1, w.Backend.Name())
