@@ -3,6 +3,7 @@ GO       ?= go
 FUZZTIME ?= 60s
 BENCHFLAGS ?= $(if $(QUICK),--quick)
 BIN      := bin
+PREFIX   ?= /usr/local
 # The CUDA backend is built on linux/amd64 where there is gcc. It needs no CUDA to be
 # installed: its own headers, and archives with nothing in them for the linker.
 CUDA     := $(CURDIR)/kernels/cuda/internal/driver
@@ -33,6 +34,20 @@ endif
 .PHONY: build-cpu
 build-cpu: ## Build both without CUDA and without C
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./cmd/securenets ./cmd/securenetsd
+
+# It builds nothing: under sudo there may be no go.
+.PHONY: install
+install: SHARE := $(DESTDIR)$(PREFIX)/share
+install: ## Install what was built, manual pages, completions and the service under DESTDIR and PREFIX (/usr/local)
+	install -D -t $(DESTDIR)$(PREFIX)/bin $(BIN)/securenets $(BIN)/securenetsd
+	umask 022 && mkdir -p $(addprefix $(SHARE)/,bash-completion/completions zsh/site-functions fish/vendor_completions.d) $(DESTDIR)$(PREFIX)/lib/systemd/system && \
+	  $(BIN)/securenets man $(SHARE)/man/man1 && \
+	  $(BIN)/securenets completion bash > $(SHARE)/bash-completion/completions/securenets && \
+	  $(BIN)/securenets completion zsh > $(SHARE)/zsh/site-functions/_securenets && \
+	  $(BIN)/securenets completion fish > $(SHARE)/fish/vendor_completions.d/securenets.fish && \
+	  sed 's|/usr/bin/|$(PREFIX)/bin/|' deploy/securenetsd.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/securenetsd.service
+	install -D -m 0644 deploy/securenets.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/securenets.conf
+	test -e $(DESTDIR)/etc/securenets/config.toml || install -D -m 0644 config.toml $(DESTDIR)/etc/securenets/config.toml
 
 .PHONY: run
 run: build ## The main job: classify real images on a daemon of our own, every product checked
