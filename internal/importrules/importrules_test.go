@@ -73,8 +73,8 @@ var only = map[string][]string{
 	"internal/dataset":     {},
 	"internal/lane":        {},
 	"internal/localsocket": {},
-	"internal/wire":        {"ring", "plan", "internal/lane", "api"},
-	"daemon/config":        {"ring", "plan", "internal/lane", "internal/wire", "api"},
+	"internal/wire":        {"ring", "plan", "internal/lane", "internal/pool", "api"},
+	"daemon/config":        {"ring", "plan", "internal/lane", "internal/pool", "internal/wire", "api"},
 	"internal/version":     {},
 	"internal/reference":   {"ring", "plan", "internal/cpuid", "internal/graph"},
 	"verify":               {"ring", "plan", "internal/cpuid", "internal/pool", "internal/parallel"},
@@ -91,7 +91,7 @@ var only = map[string][]string{
 	// What benches share reaches none of them.
 	"cmd/securenets/internal/bench/measure": {"internal/version"},
 	"cmd/securenets/internal/bench/layer":   {"ring", "plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/parallel", "verify", "transform"},
-	"cmd/securenets/internal/bench/traffic": {"ring", "plan", "internal/safetensors", "internal/sealed", "internal/lane", "internal/wire", "api"},
+	"cmd/securenets/internal/bench/traffic": {"ring", "plan", "internal/pool", "internal/safetensors", "internal/sealed", "internal/lane", "internal/wire", "api"},
 }
 
 // confined: only packages below these reach the module or package of the key.

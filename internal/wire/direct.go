@@ -119,13 +119,12 @@ func (d *direct) ReadMessageHeader(header []byte) error {
 }
 
 func (d *direct) Read(n int) (mem.BufferSlice, error) {
-	pool := mem.DefaultBufferPool()
-	b := pool.Get(n)
+	b := buffers.Get(n)
 	if _, err := io.ReadFull(d.in, *b); err != nil {
-		pool.Put(b)
+		buffers.Put(b)
 		return nil, d.broken(err)
 	}
-	return mem.BufferSlice{mem.NewBuffer(b, pool)}, nil
+	return mem.BufferSlice{mem.NewBuffer(b, buffers)}, nil
 }
 
 // broken converts an error of the connection to a gRPC status, and ends the stream if the

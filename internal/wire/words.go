@@ -76,7 +76,7 @@ func EncodeWords(r ring.Ring, v []uint32, release func()) mem.BufferSlice {
 	if b, ok := asBytes(r, v); ok {
 		return mem.BufferSlice{mem.NewBuffer(&b, releasePool(release))}
 	}
-	pool := copyPool{mem.DefaultBufferPool(), release}
+	pool := copyPool{buffers, release}
 	b := pool.Get(n)
 	r.PutWords(*b, v)
 	return mem.BufferSlice{mem.NewBuffer(b, pool)}
