@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"image/png"
 	"io"
 	"os"
 	"path/filepath"
@@ -36,7 +38,7 @@ encryption. Each row says whether it confirms the paper.
 
 onnxruntime and TenSEAL run in Python: bench/peers/venv.sh installs them. If one is
 missing, a row says so. If it is interrupted, it writes what was measured so far, marked
-partial.`,
+partial; if nothing was, earlier files stay as they are.`,
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.Flags()
@@ -69,7 +71,7 @@ partial.`,
 			if err := os.MkdirAll(f.dir, 0o755); err != nil {
 				return err
 			}
-			if err := f.figure(cmd.Context(), o); err != nil {
+			if err := f.draw(cmd.Context(), o); err != nil {
 				return err
 			}
 		}
@@ -98,17 +100,23 @@ func paperCommand(o paper.Options) string {
 type paperForms struct {
 	json, csv, dir string // "" for none
 	command        string
-	caption        string // of the figure
+	picture        []byte // figure 2, PNG; nil for none
+	caption        string // of it
 }
 
-// figure draws what clouds see of images of 28 x 28, in a dense layer: a word a pixel.
-func (f *paperForms) figure(ctx context.Context, o paper.Options) error {
+// draw draws figure 2: what clouds see of images of 28 x 28, in a dense layer: a word a pixel.
+func (f *paperForms) draw(ctx context.Context, o paper.Options) error {
 	o.Progress("figure 2", 0, 1)
 	options := demo.Options{Network: "mlp", Batch: 1, Daemon: o.Daemon, Out: io.Discard, Progress: func(string, int, int) {}}
-	columns, err := demo.WriteFigure(ctx, options, paper.FigureSchemes(), filepath.Join(f.dir, figureName))
+	m, columns, err := demo.DrawFigure(ctx, options, paper.FigureSchemes())
 	if err != nil {
 		return err
 	}
+	var b bytes.Buffer
+	if err := png.Encode(&b, m); err != nil {
+		return err
+	}
+	f.picture = b.Bytes()
 	var names []string
 	for _, c := range columns {
 		name := c.Scheme.String()
@@ -122,14 +130,18 @@ func (f *paperForms) figure(ctx context.Context, o paper.Options) error {
 	return nil
 }
 
-// write writes all forms.
+// write writes all forms. A result without figures does not take the place of an earlier one.
 func (f *paperForms) write(out io.Writer, r *paper.Result) error {
+	if !r.Measured() {
+		return nil
+	}
 	asJSON := inJSON(r)
 	forms := []form{{f.json, asJSON}, {f.csv, r.CSV}}
 	if f.dir != "" {
 		in := func(ext string) string { return filepath.Join(f.dir, paperName+ext) }
 		forms = append(forms, form{in(".json"), asJSON}, form{in(".csv"), r.CSV},
-			form{in(".md"), func(w io.Writer) error { return r.Markdown(w, f.command, figureName, f.caption) }})
+			form{in(".md"), func(w io.Writer) error { return r.Markdown(w, f.command, figureName, f.caption) }},
+			form{filepath.Join(f.dir, figureName), func(w io.Writer) error { _, err := w.Write(f.picture); return err }})
 	}
 	return errors.Join(r.Table(out), writeForms(forms...))
 }

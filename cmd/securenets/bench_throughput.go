@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"strings"
@@ -25,8 +26,9 @@ it can, the limit of the device.
 It writes report.json, report.csv, report.md and charts as PNG and SVG to the folder
 of --dir. A row that varies too much is marked, and so is a report during which the
 machine changed its speed. If it is interrupted, it ends with exit status 1 and leaves a
-partial report of what was measured. Models that it pushed to --endpoint are removed in
-either case. "bench compare" compares two reports.`,
+partial report of what was measured; if nothing was, an earlier report stays as it is.
+Models that it pushed to --endpoint are removed in either case. "bench compare" compares
+two reports.`,
 		Args: cobra.NoArgs,
 	}
 	var o throughput.Options
@@ -69,15 +71,30 @@ either case. "bench compare" compares two reports.`,
 		o.Progress = func(label string, done, total int) { bar.step(label, int64(done), int64(total)) }
 		report, err := throughput.Run(cmd.Context(), o)
 		bar.clear()
-		wrote := errors.Join(report.Write(*dir), writeForms(form{*asJSON, inJSON(report)}, form{*asCSV, report.CSV}))
-		out := cmd.OutOrStdout()
-		told := report.Table(out)
-		if wrote == nil {
-			fmt.Fprintf(out, "\nThe report is in %s: begin with report.md.\n", *dir)
-		} else if cmd.Context().Err() != nil { // that it was interrupted is no news
+		forms := throughputForms{dir: *dir, json: *asJSON, csv: *asCSV}
+		wrote := forms.write(cmd.OutOrStdout(), report)
+		if wrote != nil && cmd.Context().Err() != nil { // that it was interrupted is no news
 			return wrote
 		}
-		return errors.Join(err, wrote, told)
+		return errors.Join(err, wrote)
 	}
 	return cmd
+}
+
+// throughputForms are the files that a report is written to.
+type throughputForms struct {
+	dir, json, csv string // "" for none of the last two
+}
+
+// write writes all forms. A report without figures does not take the place of an earlier one.
+func (f throughputForms) write(out io.Writer, report *throughput.Report) error {
+	if len(report.Rows) == 0 {
+		return nil
+	}
+	wrote := errors.Join(report.Write(f.dir), writeForms(form{f.json, inJSON(report)}, form{f.csv, report.CSV}))
+	told := report.Table(out)
+	if wrote == nil {
+		fmt.Fprintf(out, "\nThe report is in %s: begin with report.md.\n", f.dir)
+	}
+	return errors.Join(wrote, told)
 }

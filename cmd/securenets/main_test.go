@@ -12,6 +12,7 @@ import (
 	"image/color"
 	"image/png"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -30,6 +31,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/securenets/securenets/cmd/securenets/internal/bench/throughput"
 	"github.com/securenets/securenets/cmd/securenets/internal/demo"
 	"github.com/securenets/securenets/daemon/config"
 	"github.com/securenets/securenets/hostclient"
@@ -615,6 +617,61 @@ func TestDemo(t *testing.T) {
 			t.Errorf("%v: %d figures, want %d", scheme, len(fields), len(within))
 		}
 		checkView(t, filepath.Join(dir, "cloud-view.png"), scheme)
+	}
+}
+
+// TestDemoInterrupted: a run that is interrupted, if only among the lies, leaves the files of
+// an earlier one.
+func TestDemoInterrupted(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for _, name := range []string{"cloud-view.png", "demo.json"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("earlier"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := demo.Run(ctx, demo.Options{
+		Network: "mlp", Scheme: transform.DefaultScheme(), Samples: 8, Batch: 8, OutDir: dir, Daemon: securenetsd,
+		Out: io.Discard, Log: t.Output(), Progress: func(label string, done, _ int) {
+			if label == "lies" && done == 1 {
+				cancel()
+			}
+		},
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"cloud-view.png", "demo.json"} {
+		if b, err := os.ReadFile(filepath.Join(dir, name)); string(b) != "earlier" {
+			t.Errorf("%s: %d bytes, %v", name, len(b), err)
+		}
+	}
+}
+
+// TestThroughputForms: a partial report is written where it has figures.
+func TestThroughputForms(t *testing.T) {
+	dir := t.TempDir()
+	f := throughputForms{dir: filepath.Join(dir, "all"), json: filepath.Join(dir, "copy.json"), csv: filepath.Join(dir, "copy.csv")}
+	report := &throughput.Report{Schema: throughput.Schema, Partial: true, Stopped: "interrupted"}
+	for _, rows := range [][]throughput.Row{nil, {{Side: "host", Network: "dense-8x2", Images: &throughput.Figure{Median: 7, Q1: 7, Q3: 7}}}} {
+		report.Rows = rows
+		var out bytes.Buffer
+		if err := f.write(&out, report); err != nil {
+			t.Fatal(err)
+		}
+		for path, want := range map[string]string{
+			f.json: `"partial": true`, f.csv: "host,dense-8x2,", filepath.Join(f.dir, "report.json"): `"partial": true`,
+			filepath.Join(f.dir, "report.csv"): "host,dense-8x2,", filepath.Join(f.dir, "report.md"): "PARTIAL: interrupted",
+		} {
+			b, err := os.ReadFile(path)
+			if rows == nil && !errors.Is(err, fs.ErrNotExist) || rows != nil && !strings.Contains(string(b), want) {
+				t.Errorf("%d rows: %s: %q, %v", len(rows), path, b, err)
+			}
+		}
+		if said := out.String(); rows == nil && said != "" || rows != nil && !strings.Contains(said, "The report is in "+f.dir) {
+			t.Errorf("%d rows: %s", len(rows), said)
+		}
 	}
 }
 

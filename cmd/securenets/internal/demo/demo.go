@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"image"
 	"io"
 	"os"
 	"path/filepath"
@@ -80,6 +81,7 @@ type run struct {
 	secret  *hostclient.Secret
 	layers  []hostclient.LayerDescription // that the clouds evaluate
 	classes []int                         // by private inference
+	view    image.Image                   // of what a cloud saw; nil: nothing
 }
 
 // Run does it all. Its errors wrap verify.ErrRejected where the honest daemon

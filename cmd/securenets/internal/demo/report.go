@@ -64,14 +64,19 @@ func (r *run) report(context.Context) error {
 	return nil
 }
 
-// write leaves the figures in demo.json.
+// write leaves the figures in demo.json and the picture in cloud-view.png: last of all, so
+// that a run that fails leaves those of an earlier one.
 func (r *run) write(context.Context) error {
 	path := filepath.Join(r.OutDir, resultFile)
 	if err := render.File(path, func(w io.Writer) error { return render.JSON(w, r.result) }); err != nil {
 		return err
 	}
-	if len(r.clouds) > 0 {
-		fmt.Fprintf(r.Out, "What the cloud saw: %s. ", filepath.Join(r.OutDir, viewFile))
+	if r.view != nil {
+		seen := filepath.Join(r.OutDir, viewFile)
+		if err := writePNG(seen, r.view); err != nil {
+			return err
+		}
+		fmt.Fprintf(r.Out, "What the cloud saw: %s. ", seen)
 	}
 	fmt.Fprintf(r.Out, "All figures: %s.\n", path)
 	if r.result.TamperCaught < r.result.TamperTried {

@@ -7,7 +7,6 @@ import (
 	"image/color"
 	"image/png"
 	"io"
-	"path/filepath"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/hostclient"
@@ -23,7 +22,7 @@ const (
 	viewGap   = 2 // between an image and what was seen of it, doubled between pairs
 )
 
-// drawView writes cloud-view.png: the first images, each with what the cloud of
+// drawView draws cloud-view.png: the first images, each with what the cloud of
 // role 0 got for it in the first layer at its right. words are those of all,
 // sample-major.
 func (r *run) drawView(words []uint32) error {
@@ -31,7 +30,8 @@ func (r *run) drawView(words []uint32) error {
 	if err != nil {
 		return err
 	}
-	return writePNG(filepath.Join(r.OutDir, viewFile), view(r.images, shown, viewPairs, modulus, [][]uint32{words}))
+	r.view = view(r.images, shown, viewPairs, modulus, [][]uint32{words})
+	return nil
 }
 
 // modulus returns that of the words that clouds get.
@@ -75,34 +75,35 @@ func writePNG(path string, m image.Image) error {
 	return render.File(path, func(w io.Writer) error { return png.Encode(w, m) })
 }
 
-// figureImages is how many images WriteFigure draws, one a line.
+// figureImages is how many images DrawFigure draws, one a line.
 const figureImages = 8
 
-// WriteFigure writes a picture to path, like the paper's figure 2: on each line a test
-// image of o's network, and at its right what every role's cloud gets for it in the
-// first layer, scheme by scheme. It returns which scheme and role each column is of.
-func WriteFigure(ctx context.Context, o Options, schemes []transform.Scheme, path string) (columns []Column, err error) {
+// DrawFigure draws a picture like the paper's figure 2: on each line a test image of o's
+// network, and at its right what every role's cloud gets for it in the first layer,
+// scheme by scheme. It also returns which scheme and role each column is of.
+func DrawFigure(ctx context.Context, o Options, schemes []transform.Scheme) (image.Image, []Column, error) {
+	var columns []Column
 	var views [][]uint32
 	var images *dataset.Images
 	var modulus uint32
 	for _, o.Scheme = range schemes {
 		c, err := OpenCosts(ctx, o, 0)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if modulus, err = c.r.modulus(); err != nil {
-			return nil, errors.Join(err, c.Close())
+			return nil, nil, errors.Join(err, c.Close())
 		}
 		seen, err := c.r.watch(ctx, figureImages)
 		if err := errors.Join(err, c.Close()); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for role, words := range seen {
 			views, columns = append(views, words), append(columns, Column{o.Scheme, role})
 		}
 		images = c.r.images
 	}
-	return columns, writePNG(path, view(images, figureImages, 1, modulus, views))
+	return view(images, figureImages, 1, modulus, views), columns, nil
 }
 
 // Column is what a column of a figure shows.

@@ -64,6 +64,11 @@ type Row struct {
 	Note      string `json:"note"`
 }
 
+// Measured reports whether any row has figures that were measured here.
+func (r *Result) Measured() bool {
+	return slices.ContainsFunc(r.Rows, func(row Row) bool { return row.LocalMS != nil || row.TotalMS != nil })
+}
+
 func of[T any](v T) *T { return &v }
 
 // median returns that of s, nil for none.
