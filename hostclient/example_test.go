@@ -193,5 +193,5 @@ func ExampleSession_Precompute() {
 	// in stock: 2
 	// <nil>
 	// <nil>
-	// hostclient: no pads in stock
+	// hostclient: too few pads in stock: for 0 samples, and the batch has 1
 }

@@ -49,8 +49,9 @@ var (
 	ErrBadAnswer = errors.New("hostclient: malformed answer")
 	// ErrQuarantined: an earlier answer of this cloud was wrong; it is not asked again.
 	ErrQuarantined = errors.New("hostclient: cloud quarantined after a wrong answer")
-	// ErrNoPads: the stock of pads is empty and Options.RequireStock is set.
-	ErrNoPads = errors.New("hostclient: no pads in stock")
+	// ErrNoPads: the stock has fewer pads than the batch needs, and Options.RequireStock is
+	// set.
+	ErrNoPads = errors.New("hostclient: too few pads in stock")
 	// ErrSecret: bytes that are not a secret file, or a wrong identity or passphrase.
 	ErrSecret = errors.New("hostclient: cannot open secret")
 	// ErrSecretVersion: a secret file of a format that this version does not read;

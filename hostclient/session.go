@@ -27,8 +27,8 @@ type Options struct {
 	// any. With several roles it also identifies the ones that lied: without it, all
 	// count as liars.
 	Multiplier Multiplier
-	// RequireStock makes Infer return ErrNoPads when the stock runs dry;
-	// otherwise it makes pads on the spot, and Stats counts them.
+	// RequireStock makes Infer return ErrNoPads when the stock has too few pads for the whole
+	// batch; otherwise it makes pads on the spot, and Stats counts them.
 	RequireStock bool
 	// Stock keeps the pads that Precompute makes on disk. Nil: the stock lives in
 	// memory and dies with the session.

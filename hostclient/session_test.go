@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -388,7 +389,7 @@ func TestRequireStock(t *testing.T) {
 		t.Fatal(err)
 	}
 	x := make([]float32, 4*7)
-	if y, err := s.Infer(ctx, x, 4); y != nil || !errors.Is(err, hostclient.ErrNoPads) {
+	if y, err := s.Infer(ctx, x, 4); y != nil || !errors.Is(err, hostclient.ErrNoPads) || !strings.Contains(err.Error(), "for 3 samples, and the batch has 4") {
 		t.Errorf("%v, %v", y, err)
 	}
 	if st := s.Stats(); st.Stock != 3 || c.requests.Load() != 0 {

@@ -80,11 +80,16 @@ type stock interface {
 	// add gives pads away to the stock.
 	add(sheet) error
 	// take removes the pads of n samples, or of as many as there are; with all
-	// set, of n samples or of none (ErrNoPads).
+	// set, of n samples or of none (noPads).
 	take(n int, all bool) ([]sheet, error)
 	// size returns the samples that pads are in stock for.
 	size() int
 	close() error
+}
+
+// noPads says how many samples there are pads for, where a batch of n needs more.
+func noPads(left, n int) error {
+	return fmt.Errorf("%w: for %d samples, and the batch has %d", ErrNoPads, left, n)
 }
 
 // openStock opens the stock that the options ask for.
@@ -135,7 +140,7 @@ func (st *memoryStock) take(n int, all bool) ([]sheet, error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if all && st.n < n {
-		return nil, ErrNoPads
+		return nil, noPads(st.n, n)
 	}
 	var taken []sheet
 	for n > 0 && len(st.sheets) > 0 {
@@ -186,8 +191,8 @@ func (st *durableStock) add(sh sheet) error {
 
 func (st *durableStock) take(n int, all bool) ([]sheet, error) {
 	parts, err := st.disk.Take(n, all)
-	if errors.Is(err, padstock.ErrShort) {
-		return nil, ErrNoPads
+	if short := new(padstock.ShortError); errors.As(err, &short) {
+		return nil, noPads(short.Left, n)
 	} else if err != nil {
 		return nil, err
 	}

@@ -30,7 +30,7 @@ func addSessionFlags(cmd *cobra.Command, endpoint string, padMemory int64) sessi
 	return sessionFlags{
 		on:           cloudsFlags(cmd, endpoint),
 		identity:     identityFlag(cmd),
-		onlyStock:    cmd.Flags().Bool("require-stock", false, "fail if no pads are in stock, instead of making them on the way"),
+		onlyStock:    cmd.Flags().Bool("require-stock", false, "fail if the stock has fewer pads than a batch has samples, instead of making them on the way"),
 		padMemory:    cmd.Flags().Int64("pad-memory", padMemory, "bytes of pads to keep in stock, made in the background"),
 		retries:      cmd.Flags().Int("retries", 0, "times to ask for a layer again if a cloud fails or lies"),
 		spares:       cmd.Flags().StringArray("spare", nil, "`address` of another cloud with the sealed network, asked if the first fails; ROLE=ADDRESS if there are several roles"),

@@ -53,6 +53,13 @@ var (
 	ErrVersion = errors.New("padstock: unknown format version")
 )
 
+// ShortError is what Take returns where all that it is asked for are not there.
+type ShortError struct{ Left, Asked int } // samples
+
+func (e *ShortError) Error() string {
+	return fmt.Sprintf("padstock: pads for %d samples are left, and %d were asked for", e.Left, e.Asked)
+}
+
 // Reasons for which a stock was discarded.
 var (
 	// ErrMachine: the stock was made on another machine.
@@ -76,8 +83,6 @@ func mismatch(err error) bool {
 
 // Errors that Add and Take return.
 var (
-	// ErrShort: fewer pads are left than were asked for.
-	ErrShort = errors.New("padstock: not enough pads")
 	// ErrShape: the pads are of other layers.
 	ErrShape = errors.New("padstock: pads of the wrong shape")
 	// ErrFailed: a change may or may not be on disk. The stock serves no more pads until it
@@ -502,7 +507,7 @@ func (s *Stock) associated(b block, i int) []byte {
 
 // Take burns the pads of up to n samples and returns them: one entry per block that they come
 // from, which has one entry per layer. If all is set and fewer than n are left, it takes none
-// and returns ErrShort. On any other error pads may be burned, but none is returned.
+// and returns a *ShortError. On any other error pads may be burned, but none is returned.
 func (s *Stock) Take(n int, all bool) ([][]transform.PadsState, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -522,7 +527,7 @@ func (s *Stock) Take(n int, all bool) ([][]transform.PadsState, error) {
 	}
 	switch {
 	case all && taken < n:
-		return nil, ErrShort
+		return nil, &ShortError{Left: taken, Asked: n}
 	case taken == 0:
 		return nil, nil
 	}
