@@ -190,6 +190,9 @@ CPUs compute; the rest are for the load.`,
 		if loads > 1 {
 			return nil, usagef("bench serve: --soak, --idle and --echo are loads of their own: give one of them")
 		}
+		if *soak > 0 && general.Quick {
+			return nil, usagef("bench serve: --quick does not shorten --soak: give it another time")
+		}
 		if *idle < 0 || *idle > 1<<16 {
 			return nil, usagef("bench serve: --idle is %d, want 0 to %d", *idle, 1<<16)
 		}

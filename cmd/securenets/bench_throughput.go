@@ -37,8 +37,8 @@ two reports.`,
 	tls := tlsFlags(flags)
 	daemon := daemonFlag(cmd)
 	flags.StringVar(&o.Backend, "backend", "auto", "what its own daemons multiply with: auto, cuda or cpu")
-	flags.Float64Var(&o.PerHour, "price-per-hour", 0, "price of this instance for an hour, to compute the cost of a million inferences with one cloud")
-	flags.StringVar(&o.Currency, "currency", "USD", "currency of the price")
+	flags.Float64Var(&o.PerHour, "price-per-hour", 0, "price of this instance for an hour, in --currency, to compute the cost of a million inferences with one cloud")
+	flags.StringVar(&o.Currency, "currency", "USD", "currency of --price-per-hour, for the report")
 	flags.BoolVar(&o.Quick, "quick", false, "measure less, in half a minute")
 	dir := flags.String("dir", "out/throughput", "`folder` to write the report to")
 	asJSON := flags.String("json", "", "also write report.json to `file`")
@@ -47,17 +47,22 @@ two reports.`,
 		switch {
 		case flags.Changed("price-per-hour") && !(o.PerHour > 0 && o.PerHour <= math.MaxFloat32):
 			return usagef("bench throughput: --price-per-hour is %v, want more than 0", o.PerHour)
+		case flags.Changed("currency") && o.PerHour == 0:
+			return usagef("bench throughput: --currency is that of --price-per-hour: give both")
 		case o.Backend != "auto" && o.Backend != "cuda" && o.Backend != "cpu":
 			return usagef("bench throughput: --backend is %q, want auto, cuda or cpu", o.Backend)
 		case o.Endpoint != "" && (flags.Changed("daemon") || flags.Changed("backend")):
 			return usagef("bench throughput: --daemon and --backend are for daemons of its own, not for --endpoint")
+		}
+		if err := tls.apply(o.Endpoint); err != nil {
+			return err
 		}
 		if o.Endpoint == "" {
 			if o.Daemon, err = daemon(); err != nil {
 				return err
 			}
 		}
-		if strings.HasPrefix(o.Endpoint, "tls:") {
+		if strings.HasPrefix(o.Endpoint, tlsScheme) {
 			if o.TLS, err = tls.config(o.Endpoint); err != nil {
 				return err
 			}

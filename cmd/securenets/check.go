@@ -46,7 +46,7 @@ With --place auto it measures what "seal" would with that flag, for a cloud reac
 	data := cmd.Flags().String("data", "", "`file` of samples (npy, npz, IDX, CIFAR-10, PNG)")
 	labels := cmd.Flags().String("labels", "", "`file` of their labels (IDX, CIFAR-10, or integers as npy), one a sample or a position")
 	calibrate := calibrateFlag(cmd)
-	samples := cmd.Flags().Int("samples", 256, "the most samples to run")
+	samples := cmd.Flags().Int("samples", 256, "the most samples of --data to run")
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		o, err := choose.options()
@@ -54,8 +54,8 @@ With --place auto it measures what "seal" would with that flag, for a cloud reac
 			return err
 		}
 		o.Multiplier = cpu.New(cpu.Options{})
-		if *data == "" && (*labels != "" || *calibrate != "") {
-			return usagef("check: --labels and --calibrate need --data")
+		if *data == "" && (*labels != "" || *calibrate != "" || cmd.Flags().Changed("samples")) {
+			return usagef("check: --labels, --calibrate and --samples need --data")
 		}
 		if err := atLeast(cmd, "samples", *samples, 1); err != nil {
 			return err

@@ -22,6 +22,9 @@ import (
 
 const endpointUsage = "a cloud's `address`, unix:/path or tls:HOST:PORT; $SECURENETS_ENDPOINT sets another default"
 
+// tlsScheme begins endpoints that are reached by TLS.
+const tlsScheme = "tls:"
+
 // tlsFiles are those that endpoints tls:HOST:PORT need.
 type tlsFiles struct{ certificate, key, ca *string }
 
@@ -31,6 +34,15 @@ func tlsFlags(f *pflag.FlagSet) tlsFiles {
 		f.String("tls-key", "", "`file` with its key, PEM"),
 		f.String("tls-ca", "", "`file` with the CA certificates that clouds are checked against, PEM; without one, the system's"),
 	}
+}
+
+// apply refuses the flags where none of the addresses, or spares' ROLE=ADDRESS, asks for
+// what they name.
+func (t tlsFiles) apply(addrs ...string) error {
+	if *t.certificate+*t.key+*t.ca == "" || slices.ContainsFunc(addrs, func(a string) bool { return strings.Contains(a, tlsScheme) }) {
+		return nil
+	}
+	return usagef("--tls-certificate, --tls-key and --tls-ca are for endpoints tls:HOST:PORT: give one with -e")
 }
 
 // dial returns a client of the daemon at an address, with options for one on this machine.
@@ -90,6 +102,9 @@ var unshared = hostclient.SharedMemory(0)
 
 // use calls f with a client of the cloud.
 func (c cloud) use(f func(*hostclient.Client) error) error {
+	if err := c.tls.apply(*c.addr); err != nil {
+		return err
+	}
 	client, err := c.tls.dial(*c.addr, "", unshared)
 	if err != nil {
 		return err
@@ -179,6 +194,9 @@ records in the secret which provider has which role, for good; it needs -i for t
 			err = fmt.Errorf("%w (there is none where \"seal\" kept every layer)", err)
 		}
 		if err != nil {
+			return err
+		}
+		if err := to.tls.apply(*to.endpoints...); err != nil {
 			return err
 		}
 		clients, closeAll, err := to.dial(len(models), unshared)

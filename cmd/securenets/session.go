@@ -77,6 +77,11 @@ func (f sessionFlags) open(cmd *cobra.Command, dir string) (_ *session, err erro
 			err = errors.Join(err, s.Close())
 		}
 	}()
+	if secret.Roles() > 0 {
+		if err := f.on.tls.apply(slices.Concat(*f.on.endpoints, *f.spares)...); err != nil {
+			return nil, err
+		}
+	}
 	firsts, _, err := f.on.dial(secret.Roles(), local...)
 	if err != nil {
 		return nil, err

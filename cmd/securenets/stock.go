@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/hostclient"
@@ -15,7 +16,10 @@ import (
 )
 
 // stockFlags say where a durable stock of pads is.
-type stockFlags struct{ dir, journal, machine *string }
+type stockFlags struct {
+	dir, journal, machine *string
+	flags                 *pflag.FlagSet
+}
 
 // addStockFlags gives cmd the flags of a durable stock.
 func addStockFlags(cmd *cobra.Command) stockFlags {
@@ -24,12 +28,16 @@ func addStockFlags(cmd *cobra.Command) stockFlags {
 		f.String("stock", "", "`folder` of a stock of pads that outlives the process (see \"securenets help pads\")"),
 		f.String("journal", "", "`folder` that records which of these pads are used up; needed with --stock"),
 		f.String("machine-id", "/etc/machine-id", "`file` with the machine's id, which a stock is bound to"),
+		f,
 	}
 }
 
 // stock returns what the flags ask for, or nil.
 func (f stockFlags) stock() (*hostclient.DurableStock, error) {
 	if *f.dir == "" && *f.journal == "" {
+		if f.flags.Changed("machine-id") {
+			return nil, usagef("--machine-id is for the stock of --stock and --journal: give these, too")
+		}
 		return nil, nil
 	}
 	if *f.dir == "" || *f.journal == "" {
