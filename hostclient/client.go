@@ -208,6 +208,9 @@ func classify(ctx context.Context, err error) error {
 		return refused
 	}
 	s := status.Convert(err)
+	if alert, ok := wire.Alert(cause(s.Message())); ok && s.Code() == codes.Unavailable {
+		return &AlertError{alert}
+	}
 	kind := ErrUnavailable
 	switch s.Code() {
 	case codes.DeadlineExceeded:

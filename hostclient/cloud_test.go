@@ -188,7 +188,9 @@ func (c *cloud) start() error {
 	var creds credentials.TransportCredentials = c.directs
 	switch {
 	case c.old && c.secure != nil:
-		creds = credentials.NewTLS(&tls.Config{Certificates: c.secure.Certificates})
+		secure := c.secure.Clone()
+		secure.NextProtos = nil
+		creds = credentials.NewTLS(secure)
 	case c.old:
 		creds = insecure.NewCredentials()
 	}

@@ -22,6 +22,7 @@
 package hostclient
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 
@@ -38,7 +39,7 @@ type Digest = sealed.Digest
 
 // Errors that Infer, Push and the others return, to be told apart with
 // errors.Is. A wrong answer is a *verify.RejectedError; what a cloud refused is
-// a *RefusedError.
+// a *RefusedError, or an *AlertError of TLS.
 var (
 	// ErrUnavailable: the cloud cannot be reached, or went away during a call.
 	ErrUnavailable = errors.New("hostclient: cloud unavailable")
@@ -85,9 +86,33 @@ var (
 // "MODEL_NOT_FOUND" (docs/spec.md, section 8).
 type RefusedError = wire.Error
 
+// AlertError is a TLS alert that a cloud sent: it does not accept the host's certificate,
+// say, or has none of the host's versions of TLS. It wraps ErrUnavailable.
+type AlertError struct{ Alert tls.AlertError }
+
+func (e *AlertError) Error() string {
+	what := "the cloud ended the TLS connection"
+	if e.Certificate() {
+		what = "the cloud does not accept this host's certificate"
+	}
+	return fmt.Sprintf("%v: %s: %v", ErrUnavailable, what, e.Alert)
+}
+
+func (e *AlertError) Unwrap() error { return ErrUnavailable }
+
+// Certificate reports whether the alert is about the host's certificate (RFC 8446, section 6.2):
+// another try would not change that.
+func (e *AlertError) Certificate() bool {
+	switch e.Alert {
+	case 42, 43, 44, 45, 46, 48, 49, 116: // bad_certificate to certificate_unknown, unknown_ca, access_denied, certificate_required
+		return true
+	}
+	return false
+}
+
 // CloudError is an error of one cloud. It names the cloud that did not answer, answered
-// with something malformed, or lied. It wraps one of the errors above, a *RefusedError or
-// a *verify.RejectedError.
+// with something malformed, or lied. It wraps one of the errors above, an
+// *AlertError, a *RefusedError or a *verify.RejectedError.
 type CloudError struct {
 	Role int
 	Addr string // as it was given to Dial

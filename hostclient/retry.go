@@ -149,7 +149,8 @@ func (a *attempts) again(ctx context.Context, err error) error {
 		if a.ss.clients[e.Role].next(e.cloud) {
 			continue
 		}
-		if e.cloud.Quarantined() || errors.Is(e.Err, errDistrusted) {
+		var alert *AlertError
+		if e.cloud.Quarantined() || errors.Is(e.Err, errDistrusted) || errors.As(e.Err, &alert) && alert.Certificate() {
 			return err
 		}
 		same = true

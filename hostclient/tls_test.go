@@ -124,6 +124,79 @@ func TestDistrustedCloud(t *testing.T) {
 	}
 }
 
+// TestAlert: a cloud that does not accept the host's certificate is found out as such, by
+// streams of either kind and by short calls, in one handshake each.
+func TestAlert(t *testing.T) {
+	r := newRig(t, nets()["mlp"], permutePad)
+	c := r.clouds[0]
+	ca, own := localCA(t)
+	stranger, err := tlstest.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	issued := func(by *tlstest.CA, l tlstest.Leaf) []tls.Certificate {
+		cert, err := by.KeyPair(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []tls.Certificate{cert}
+	}
+	var handshakes atomic.Int64
+	for name, test := range map[string]struct {
+		own  []tls.Certificate
+		want tls.AlertError
+	}{
+		"of another CA": {issued(stranger, tlstest.Leaf{CommonName: "host"}), 48},
+		"expired":       {issued(ca, tlstest.Leaf{CommonName: "host", Expires: -time.Minute}), 45},
+		"a server's":    {issued(ca, tlstest.Leaf{Server: true}), 42},
+		"none":          {nil, 116},
+	} {
+		for _, old := range []bool{false, true} {
+			c.stop()
+			c.secure = &tls.Config{
+				Certificates: []tls.Certificate{own}, NextProtos: wire.Protocols(), ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
+				GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { handshakes.Add(1); return nil, nil },
+			}
+			c.old, c.addr = old, "tls:127.0.0.1:0"
+			if err := c.start(); err != nil {
+				t.Fatal(err)
+			}
+			dial := func() *hostclient.Client {
+				client, err := hostclient.DialTLS(c.addr, r.clients[0].Provider(), &tls.Config{RootCAs: ca.Pool(), Certificates: test.own})
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { client.Close() })
+				return client
+			}
+			check := func(err error) {
+				t.Helper()
+				var alert *hostclient.AlertError
+				if !errors.As(err, &alert) || alert.Alert != test.want || !errors.Is(err, hostclient.ErrUnavailable) ||
+					!strings.Contains(err.Error(), "the cloud does not accept this host's certificate: tls: ") {
+					t.Errorf("%s, old %v: %v", name, old, err)
+				}
+			}
+			for range 5 {
+				client := dial()
+				_, err := client.Info(t.Context())
+				check(err)
+				client.Close()
+			}
+			handshakes.Store(0)
+			honest := r.clients[0]
+			r.clients[0] = dial()
+			_, err := r.open(t, hostclient.Options{Multiplier: kernel, Retries: 3}).Infer(t.Context(), make([]float32, 7), 1)
+			check(err)
+			r.clients[0].Close()
+			r.clients[0] = honest
+			if n := handshakes.Load(); n != map[bool]int64{false: 1, true: 2}[old] { // one finds no direct streams
+				t.Errorf("%s, old %v: %d handshakes", name, old, n)
+			}
+		}
+	}
+}
+
 // TestSilentCloud: a cloud that accepts connections and says nothing is found out in the time
 // of one attempt.
 func TestSilentCloud(t *testing.T) {

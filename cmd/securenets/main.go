@@ -58,11 +58,14 @@ func run() int {
 // hint says what to look at first after an error that nearly always has the same cause.
 func hint(err error) string {
 	var refused *hostclient.RefusedError
+	var alert *hostclient.AlertError
 	switch {
 	case errors.As(err, &refused) && refused.Reason == wire.ReasonModelNotFound:
 		return ` ("securenets push" gives a cloud the sealed model)`
 	case errors.Is(err, hostclient.ErrNoPads):
 		return ` (make more: with --pads, or with "securenets pads" for the stock of --stock; or leave out --require-stock)`
+	case errors.As(err, &alert) && alert.Certificate():
+		return " (see --tls-certificate, and at the cloud client_ca and allowed_names of [tls]; the daemon's log says why it turned this host away)"
 	case errors.Is(err, hostclient.ErrUnavailable):
 		return " (does securenetsd serve there, and admit this host? -e says where to ask; the daemon's log, whom it turned away)"
 	default:

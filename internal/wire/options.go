@@ -145,7 +145,7 @@ func DialTLS(addr string, config *tls.Config) (*grpc.ClientConn, error) {
 		return d.DialContext(ctx, "tcp", hostport)
 	})
 	return grpc.NewClient("passthrough:///localhost",
-		append(DialOptions(), dial, grpc.WithTransportCredentials(credentials.NewTLS(c)))...)
+		append(DialOptions(), dial, grpc.WithTransportCredentials(alerting{credentials.NewTLS(c)}))...)
 }
 
 // Dial connects lazily to an address that SocketPath accepts.
