@@ -19,6 +19,7 @@ type checked struct {
 	Unsupported []string `json:"unsupported,omitempty"` // then there is nothing else
 	*hostclient.Description
 	*comparison
+	Comparisons []compared `json:"comparisons,omitempty"` // of several outputs, in their order
 }
 
 func newCheck() *cobra.Command {
@@ -32,9 +33,10 @@ is not supported.
 With --data it also runs samples, as "infer" reads them, through the quantised network, on
 this machine and in the clear; sealing and masking would not change a bit of the results.
 It compares them with those of float32: how far they are apart, and how often the same
-output is the largest. That is of all outputs; of those of each position where the network
-gives a map (along its channels) or a sequence (along its last axis). With --labels it
-compares the accuracy of both; a negative label is not counted. Give --ring and --calibrate
+element is the largest. That is of all elements of an output; of those of each position
+where it is a map (along its channels) or a sequence (along its last axis). Of several
+outputs it compares each. With --labels it compares the accuracy of both, of the output
+that has one position a label; a negative label is not counted. Give --ring and --calibrate
 as for "seal".
 
 With --place auto it measures what "seal" would with that flag, for a cloud reached by
@@ -89,13 +91,10 @@ With --place auto it measures what "seal" would with that flag, for a cloud reac
 		}
 		result.Description = &d
 		if *data != "" {
-			if len(d.Outputs) > 0 {
-				return usagef("check: --data compares one output, and %s has %s: choose by --output", args[0], outputNames(d))
-			}
 			bar := newProgress(cmd)
 			defer bar.clear()
 			c := comparing{model: model, options: o, takes: takenBy(d), data: *data, labels: *labels, most: *samples, bar: bar}
-			if result.comparison, err = c.run(cmd.Context(), d.Layers); err != nil {
+			if result.comparison, result.Comparisons, err = c.run(cmd.Context(), d); err != nil {
 				return err
 			}
 			bar.clear()
@@ -106,9 +105,9 @@ With --place auto it measures what "seal" would with that flag, for a cloud reac
 		fmt.Fprintf(w, "%s with %s in %s\n\n", args[0], d.Scheme, d.Ring)
 		printLayers(w, d)
 		printPlacement(w, d)
-		if result.comparison != nil {
+		if *data != "" {
 			fmt.Fprintln(w)
-			result.comparison.print(w, d)
+			printComparison(w, d, result.comparison, result.Comparisons)
 		}
 		return nil
 	}

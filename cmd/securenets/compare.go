@@ -29,20 +29,39 @@ type comparison struct {
 	AccuracyPrivate *float64 `json:"accuracy_private,omitempty"`
 }
 
-func (c *comparison) print(w io.Writer, d hostclient.Description) {
+// compared is a comparison of one of several outputs.
+type compared struct {
+	Name string `json:"name"`
+	*comparison
+}
+
+// printComparison writes a comparison, or those of several outputs.
+func printComparison(w io.Writer, d hostclient.Description, one *comparison, several []compared) {
+	fmt.Fprintf(w, "Quantised in %s, as \"infer\" computes it bit for bit, compared with float32:\n", d.Ring)
+	if one != nil {
+		fmt.Fprintln(w)
+		one.print(w, "output")
+	}
+	for _, c := range several {
+		fmt.Fprintf(w, "\noutput %s\n", c.Name)
+		c.print(w, "element")
+	}
+}
+
+// print writes the table of an output, whose numbers have a name.
+func (c *comparison) print(w io.Writer, number string) {
 	percent := func(f float64) string { return fmt.Sprintf("%.2f %%", 100*f) }
-	fmt.Fprintf(w, "Quantised in %s, as \"infer\" computes it bit for bit, compared with float32:\n\n", d.Ring)
 	t := render.Table(w)
 	fmt.Fprintf(t, "samples\t%s\n", render.Count(c.Samples))
 	if c.Agreement != nil {
-		of := fmt.Sprintf("same largest of %s outputs", render.Count(c.Classes))
+		of := fmt.Sprintf("same largest of %s %ss", render.Count(c.Classes), number)
 		if c.Positions > 1 {
 			of += fmt.Sprintf(", by position (%s a sample)", render.Count(c.Positions))
 		}
 		fmt.Fprintf(t, "%s\t%s\n", of, percent(*c.Agreement))
 	}
-	fmt.Fprintf(t, "largest difference\t%.2g of the largest output\n", c.Error)
-	fmt.Fprintf(t, "mean difference\t%.2g of the mean output, by magnitude\n", c.MeanError)
+	fmt.Fprintf(t, "largest difference\t%.2g of the largest %s\n", c.Error, number)
+	fmt.Fprintf(t, "mean difference\t%.2g of the mean %s, by magnitude\n", c.MeanError, number)
 	if c.AccuracyFloat != nil {
 		fmt.Fprintf(t, "accuracy in float32\t%s\naccuracy quantised\t%s (%+.2f points)\n",
 			percent(*c.AccuracyFloat), percent(*c.AccuracyPrivate), 100*(*c.AccuracyPrivate-*c.AccuracyFloat))
@@ -67,6 +86,23 @@ func scoresOf(out [3]int) scores {
 		return scores{c, w, w, 1}
 	default:
 		return scores{h * w, c, 1, h * w}
+	}
+}
+
+// sizes returns the C, H, W of an output with the dimensions of a model, with one channel axis
+// and one last axis, as of a single output.
+func sizes(dims []int) [3]int {
+	switch n := len(dims); n {
+	case 0:
+		return [3]int{1, 1, 1}
+	case 1:
+		return [3]int{dims[0], 1, 1}
+	default:
+		between := 1
+		for _, d := range dims[1 : n-1] {
+			between *= d
+		}
+		return [3]int{dims[0], between, dims[n-1]}
 	}
 }
 
@@ -95,9 +131,24 @@ type comparing struct {
 // chunkOutputs bounds the outputs, of several samples, that are held of either kind.
 const chunkOutputs = 1 << 20
 
-// run compares the first samples. It sets the linear layers' largest inputs to what calibration
-// makes of them.
-func (c *comparing) run(ctx context.Context, layers []hostclient.LayerDescription) (*comparison, error) {
+// run compares the first samples, by output where there are several. It sets the linear layers'
+// largest inputs to what calibration makes of them.
+func (c *comparing) run(ctx context.Context, d hostclient.Description) (one *comparison, several []compared, err error) {
+	tallies, err := c.tallies(ctx, d)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, out := range d.Outputs {
+		several = append(several, compared{out.Name, tallies[i].comparison()})
+	}
+	if several == nil {
+		one = tallies[0].comparison()
+	}
+	return one, several, nil
+}
+
+// tallies returns one for each output.
+func (c *comparing) tallies(ctx context.Context, d hostclient.Description) ([]tally, error) {
 	images, err := readSamples(c.data, c.takes)
 	if err != nil {
 		return nil, err
@@ -106,10 +157,15 @@ func (c *comparing) run(ctx context.Context, layers []hostclient.LayerDescriptio
 	if err != nil {
 		return nil, err
 	}
-	out := float.Output()
-	t := tally{scores: scoresOf(out)}
+	var tallies []tally
+	for _, out := range d.Outputs {
+		tallies = append(tallies, tally{name: out.Name, scores: scoresOf(sizes(out.Shape))})
+	}
+	if tallies == nil {
+		tallies = []tally{{scores: scoresOf(float.Output())}}
+	}
 	if c.labels != "" {
-		if t.labels, err = readLabels(c.labels, t.scores, images.N, c.data); err != nil {
+		if err := giveLabels(tallies, c.labels, images.N, c.data); err != nil {
 			return nil, err
 		}
 	}
@@ -119,13 +175,13 @@ func (c *comparing) run(ctx context.Context, layers []hostclient.LayerDescriptio
 	}
 	defer private.Close()
 	xmax := private.XMax()
-	for i := range layers {
-		if layers[i].XMax > 0 { // it is linear
-			layers[i].XMax, xmax = xmax[0], xmax[1:]
+	for i := range d.Layers {
+		if d.Layers[i].XMax > 0 { // it is linear
+			d.Layers[i].XMax, xmax = xmax[0], xmax[1:]
 		}
 	}
 	n := min(c.most, images.N)
-	each := out[0] * out[1] * out[2]
+	each := d.Output
 	for i, k := 0, 0; i < n; i += k {
 		c.bar.step("samples", int64(i), int64(n))
 		k = min(n-i, max(1, chunkOutputs/each))
@@ -139,14 +195,20 @@ func (c *comparing) run(ctx context.Context, layers []hostclient.LayerDescriptio
 			return nil, fmt.Errorf("%s: samples from %d on: in float32: %w", c.data, i, err)
 		}
 		for j := range k {
-			t.add(p[j*each:][:each], f[j*each:][:each])
+			p, f := p[j*each:], f[j*each:]
+			for t := range tallies {
+				own := tallies[t].positions * tallies[t].classes
+				tallies[t].add(p[:own], f[:own])
+				p, f = p[own:], f[own:]
+			}
 		}
 	}
-	return t.comparison(), nil
+	return tallies, nil
 }
 
 // tally adds up what a comparison is made of.
 type tally struct {
+	name string // of one of several outputs
 	scores
 	labels []float32 // of all positions of all samples
 
@@ -203,27 +265,49 @@ func (t *tally) comparison() *comparison {
 	return c
 }
 
-// readLabels reads the labels of n samples of a file: one for each position.
-func readLabels(file string, s scores, n int, data string) ([]float32, error) {
-	if s.classes == 1 {
-		return nil, usagef("check: --labels: the network gives no scores of several classes")
+// giveLabels reads the labels of n samples, one for each position, and gives them to the output
+// that they fit: with so many positions, and scores of several classes.
+func giveLabels(tallies []tally, file string, n int, data string) error {
+	var scored []*tally
+	for i := range tallies {
+		if tallies[i].classes > 1 {
+			scored = append(scored, &tallies[i])
+		}
+	}
+	if scored == nil {
+		return usagef("check: --labels: the network gives no scores of several classes")
 	}
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer f.Close()
 	labels, err := labelsIn(f)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+		return fmt.Errorf("%s: %w", file, err)
 	}
 	if labels.N != n {
-		return nil, fmt.Errorf("%s has %d labels, and %s %d samples", file, labels.N, data, n)
+		return fmt.Errorf("%s has %d labels, and %s %d samples", file, labels.N, data, n)
 	}
-	if each := len(labels.Data) / n; each != s.positions {
-		return nil, fmt.Errorf("%s has %d labels a sample, and the network %d positions", file, each, s.positions)
+	each := len(labels.Data) / n
+	var fit *tally
+	for _, t := range scored {
+		switch {
+		case t.positions != each:
+		case fit != nil:
+			return usagef("check: --labels are of one output, and %s and %s have %d positions each: choose by --output", fit.name, t.name, each)
+		default:
+			fit = t
+		}
 	}
-	return labels.Data, nil
+	switch {
+	case fit == nil && len(tallies) == 1:
+		return fmt.Errorf("%s has %d labels a sample, and the network %d positions", file, each, scored[0].positions)
+	case fit == nil:
+		return fmt.Errorf("%s has %d labels a sample, and no output so many positions with scores of several classes", file, each)
+	}
+	fit.labels = labels.Data
+	return nil
 }
 
 // labelsIn reads labels in any format.

@@ -103,15 +103,6 @@ func dimensions(shape []int) string {
 	return strings.Trim(strings.ReplaceAll(fmt.Sprint(shape), " ", "x"), "[]")
 }
 
-// outputNames lists a network's outputs.
-func outputNames(d hostclient.Description) string {
-	var names []string
-	for _, out := range d.Outputs {
-		names = append(names, out.Name)
-	}
-	return strings.Join(names, ", ")
-}
-
 // links says what each is.
 var links = map[hostclient.Link]string{
 	hostclient.LinkShared: "a unix socket and shared memory",

@@ -134,7 +134,7 @@ func setup(env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	heads, err := headsModel()
+	heads, both, err := headsModels()
 	if err != nil {
 		return err
 	}
@@ -156,6 +156,9 @@ func setup(env *testscript.Env) error {
 		"light.onnx":     light,
 		"text.onnx":      text,
 		"heads.onnx":     heads,
+		"both.onnx":      both,
+		"one.labels":     append(npy("|u1", "(1,)"), 1),
+		"two.labels":     append(npy("|u1", "(1, 2)"), 0, 1),
 		"ones.npy":       append(npy("<f4", "(1, 784)"), bytes.Repeat([]byte{0, 0, 0x80, 0x3f}, 784)...),
 		"text.npz":       tokens,
 		"bert.onnx":      bert,
@@ -199,9 +202,9 @@ func setup(env *testscript.Env) error {
 	return nil
 }
 
-// headsModel returns a network of two layers of one vector of 784, each an output: of the first two
-// elements, and of their sum.
-func headsModel() ([]byte, error) {
+// headsModels returns two networks with outputs of one vector of 784: the first element and the sum
+// of the first two, then that sum; and the sum, then both, then both the other way round.
+func headsModels() (heads, both []byte, err error) {
 	pick := func(rows ...int) *graph.Dense { // of each row, so many of the first elements
 		d := &graph.Dense{In: 784, Out: len(rows), W: make([]float32, 784*len(rows))}
 		for i, n := range rows {
@@ -211,16 +214,22 @@ func headsModel() ([]byte, error) {
 		}
 		return d
 	}
-	return onnx.Marshal(&graph.Graph{
-		Input: graph.Vector(784),
-		Nodes: []graph.Node{
-			{Op: pick(1, 2), Inputs: []graph.Value{0}},
-			{Op: pick(2), Inputs: []graph.Value{0}},
-			{Op: graph.Outputs{}, Inputs: []graph.Value{1, 2}},
-		},
-		Output:  3,
-		Results: []graph.Result{{Name: "sums", Dims: []int{2, 1}}, {Name: "sum", Dims: []int{1}}},
-	})
+	model := func(results []graph.Result, heads ...*graph.Dense) ([]byte, error) {
+		g := &graph.Graph{Input: graph.Vector(784), Results: results, Output: graph.Value(len(heads) + 1)}
+		all := graph.Node{Op: graph.Outputs{}}
+		for i, d := range heads {
+			g.Nodes = append(g.Nodes, graph.Node{Op: d, Inputs: []graph.Value{0}})
+			all.Inputs = append(all.Inputs, graph.Value(i+1))
+		}
+		g.Nodes = append(g.Nodes, all)
+		return onnx.Marshal(g)
+	}
+	sums, sum := graph.Result{Name: "sums", Dims: []int{2, 1}}, graph.Result{Name: "sum", Dims: []int{1}}
+	if heads, err = model([]graph.Result{sums, sum}, pick(1, 2), pick(2)); err != nil {
+		return nil, nil, err
+	}
+	both, err = model([]graph.Result{sum, sums, {Name: "turned", Dims: []int{2}}}, pick(2), pick(1, 2), pick(2, 1))
+	return heads, both, err
 }
 
 // textFiles returns a network of two ids and a mask, whose output is the first id's row and the
@@ -534,6 +543,20 @@ func TestScores(t *testing.T) {
 		}
 		if s.positions*s.classes != len(y) || !slices.Equal(got, test.want) {
 			t.Errorf("%v: %+v, %v, want %v", test.out, s, got, test.want)
+		}
+	}
+}
+
+// TestSizes: dimensions between the first and the last are one axis.
+func TestSizes(t *testing.T) {
+	for _, test := range []struct {
+		dims []int
+		want [3]int
+	}{
+		{nil, [3]int{1, 1, 1}}, {[]int{7}, [3]int{7, 1, 1}}, {[]int{5, 3}, [3]int{5, 1, 3}}, {[]int{2, 4, 3}, [3]int{2, 4, 3}}, {[]int{2, 4, 5, 3}, [3]int{2, 20, 3}},
+	} {
+		if got := sizes(test.dims); got != test.want {
+			t.Errorf("%v: %v, want %v", test.dims, got, test.want)
 		}
 	}
 }
