@@ -173,7 +173,7 @@ CPUs compute; the rest are for the load.`,
 	flags.IntVar(&o.Threads, "threads", max(1, runtime.NumCPU()/2), "threads of the daemon that compute")
 	flags.IntVar(&o.Callers, "callers", 64, "callers that send requests, each on its own connection")
 	flags.IntVar(&o.Rows, "rows", 1, "rows of a request")
-	soak := flags.Duration("soak", 0, "load a daemon for a `time`, at least 5s")
+	soak := flags.Duration("soak", 0, "load a daemon for a `time` such as 5m, at least 5s")
 	echo := flags.Bool("echo", false, "measure requests of mnist-cnn beside an echo")
 	idle := flags.Int("idle", 0, "further callers that are connected and send nothing")
 	daemon := daemonFlag(cmd)
@@ -250,7 +250,7 @@ func benchFlags(cmd *cobra.Command, run func(context.Context, measure.Options) (
 	asJSON := flags.String("json", "", "also write the figures to `file`, as JSON")
 	asCSV := flags.String("csv", "", "also write the rows to `file`, as CSV")
 	var o measure.Options
-	flags.BoolVar(&o.Quick, "quick", false, "measure less, in seconds")
+	flags.BoolVar(&o.Quick, "quick", false, "measure less, which takes seconds")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		bar := newProgress(cmd)
 		defer bar.clear()

@@ -20,7 +20,7 @@ and by more than this interval. Reports of different kinds are refused; if the m
 differ, it warns.`,
 		Args: cobra.ExactArgs(2),
 	}
-	threshold := cmd.Flags().Float64("threshold", 0.05, "mark ratios that differ from 1 by more than this")
+	threshold := cmd.Flags().Float64("threshold", 0.05, "mark ratios that differ from 1 by more than this fraction")
 	asJSON := cmd.Flags().String("json", "", "also write the ratios to `file`, as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if !(*threshold >= 0 && *threshold <= 1e6) {

@@ -240,7 +240,7 @@ func bind(ctx context.Context, dir string, clients []*hostclient.Client, identit
 			return err
 		}
 	}
-	with, to, err := reopen(ctx, identity)
+	with, to, err := reopen(ctx, dir, identity)
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ cost less here, even if that leaves no layer for a daemon.`,
 	flags.StringVar(&o.Network, "network", "mnist-cnn", "`name` of a network: one of "+strings.Join(models.Names(), ", "))
 	cmd.RegisterFlagCompletionFunc("network", cobra.FixedCompletions(models.Names(), cobra.ShellCompDirectiveNoFileComp))
 	choose := choiceFlags(cmd)
-	clouds := flags.Int("clouds", 1, "number of clouds; without --scheme, this selects the first scheme for that number")
+	clouds := flags.Int("clouds", 1, "number of clouds, 1 to 3; without --scheme, this selects the first scheme for that number")
 	samples := flags.String("samples", "1000", `images to classify, or "all"`)
 	flags.IntVar(&o.Batch, "batch", 256, "images in a batch")
 	flags.StringVar(&o.OutDir, "out", "out", "`folder` to write to")
@@ -87,13 +87,13 @@ cost less here, even if that leaves no layer for a daemon.`,
 // it was, which then must be for as many.
 func schemeFor(clouds int, s transform.Scheme, chosen bool) (transform.Scheme, error) {
 	if chosen && s.Roles() != clouds {
-		return s, usagef("demo: scheme %v is for %d clouds, and --clouds is %d", s, s.Roles(), clouds)
+		return s, usagef("demo: scheme %v is for %d cloud(s), and --clouds is %d", s, s.Roles(), clouds)
 	}
 	if !chosen {
 		all := transform.Schemes()
 		i := slices.IndexFunc(all, func(s transform.Scheme) bool { return s.Roles() == clouds })
 		if i < 0 {
-			return s, usagef("demo: no scheme is for %d clouds", clouds)
+			return s, usagef("demo: --clouds is %d, and schemes are for 1, 2 or 3", clouds)
 		}
 		s = all[i]
 	}

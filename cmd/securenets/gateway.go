@@ -53,6 +53,11 @@ and the log records.`,
 		case len(args) > 1 && *flags.stock.dir != "":
 			return usagef("gateway: a stock on disk is of one network only, and %d networks are given", len(args))
 		}
+		for _, addr := range []string{*rest, *grpcAt} { // before anything is opened
+			if err := gateway.CheckAddress(addr); addr != "" && err != nil {
+				return usageError{err}
+			}
+		}
 		log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 		var models []gateway.Model
 		t := render.Table(cmd.OutOrStdout())
@@ -83,9 +88,6 @@ and the log records.`,
 				continue
 			}
 			l, err := g.Listen(addr)
-			if errors.Is(err, gateway.ErrAddress) {
-				return usageError{err}
-			}
 			if err != nil {
 				return err
 			}

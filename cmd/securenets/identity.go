@@ -10,6 +10,8 @@ import (
 	"filippo.io/age"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"github.com/securenets/securenets/hostclient"
 )
 
 // errNoTerminal: a passphrase is needed and there is nobody to ask.
@@ -20,18 +22,22 @@ func identityFlag(cmd *cobra.Command) *string {
 	return cmd.Flags().StringP("identity", "i", "", "age identity `file`, as age-keygen writes; without it a passphrase is asked for")
 }
 
-// identities returns what opens a secret: the identities of a file, or a passphrase.
-func identities(ctx context.Context, file string) ([]age.Identity, error) {
-	with, _, err := reopen(ctx, file)
+// identities returns what opens the secret of a folder: the identities of a file, or a
+// passphrase.
+func identities(ctx context.Context, dir, file string) ([]age.Identity, error) {
+	with, _, err := reopen(ctx, dir, file)
 	return with, err
 }
 
 // reopen returns what opens a secret, as identities does, and whom to encrypt it to when it
 // is written again: nil, which keeps its recipients, or the passphrase's recipient.
-func reopen(ctx context.Context, file string) (with []age.Identity, to []age.Recipient, err error) {
+func reopen(ctx context.Context, dir, file string) (with []age.Identity, to []age.Recipient, err error) {
 	if file != "" {
 		with, err = readIdentities(file)
 		return with, nil, err
+	}
+	if hostclient.Vacant(dir) == nil {
+		return nil, nil, fmt.Errorf("%s holds no sealed network: there is no secret.age in it", dir)
 	}
 	phrase, err := askPassphrase(ctx, "Passphrase: ")
 	if err != nil {

@@ -33,7 +33,7 @@ standard error. If "seal --place auto" kept every layer, no cloud is asked.`,
 		Args: cobra.MinimumNArgs(2),
 	}
 	batch := cmd.Flags().Int("batch", 256, "samples in a batch")
-	pads := cmd.Flags().Int("pads", 0, "samples to make pads for beforehand; pads for further samples are made on the way")
+	pads := cmd.Flags().Int("pads", 0, "samples to make pads for beforehand; pads for further samples are made on the way (default: none)")
 	flags := addSessionFlags(cmd, endpoint, 0)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if err := cmp.Or(atLeast(cmd, "batch", *batch, 1), atLeast(cmd, "pads", *pads, 0)); err != nil {
@@ -87,7 +87,7 @@ standard error. If "seal --place auto" kept every layer, no cloud is asked.`,
 
 // readSecret reads the secret of a folder.
 func readSecret(ctx context.Context, dir, identity string) (*hostclient.Secret, error) {
-	ids, err := identities(ctx, identity)
+	ids, err := identities(ctx, dir, identity)
 	if err != nil {
 		return nil, err
 	}

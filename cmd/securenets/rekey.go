@@ -46,7 +46,7 @@ may have become known as well, change that too: with -r, for other keys only, or
 		if err != nil {
 			return err
 		}
-		with, to, err := reopen(cmd.Context(), *identity)
+		with, to, err := reopen(cmd.Context(), args[0], *identity)
 		if err != nil {
 			return err
 		}

@@ -97,6 +97,7 @@ type sealedRole struct {
 func modelFlags(cmd *cobra.Command) *hostclient.ModelOptions {
 	o := new(hostclient.ModelOptions)
 	cmd.Flags().StringToIntVar(&o.Sizes, "size", nil, "size of a dimension that the model names and has none for, such as a sequence length, as `NAME=N` (repeatable)")
+	cmd.Flags().Lookup("size").DefValue = "" // which help would show as []
 	cmd.Flags().StringArrayVar(&o.Outputs, "output", nil, "`name` of an output that is wanted; without it, all of floats are (repeatable)")
 	return o
 }

@@ -25,11 +25,10 @@ var ErrAddress = errors.New("gateway: bad address")
 // Listen listens at unix:/path, where this process's user and root may connect, or at
 // HOST:PORT with a host that is this machine's alone.
 func (g *Gateway) Listen(addr string) (net.Listener, error) {
-	if strings.HasPrefix(addr, "unix:") {
-		path, err := wire.SocketPath(addr)
-		if err != nil {
-			return nil, err
-		}
+	if err := CheckAddress(addr); err != nil {
+		return nil, err
+	}
+	if path, err := wire.SocketPath(addr); err == nil {
 		l, err := localsocket.Listen(path, localsocket.Private, func(uid uint32, err error) {
 			g.o.Log.Warn("caller turned away", "uid", uid, "error", err)
 		})
@@ -38,10 +37,20 @@ func (g *Gateway) Listen(addr string) (net.Listener, error) {
 		}
 		return l, nil
 	}
-	if _, _, err := net.SplitHostPort(addr); err != nil || !loopback(addr) {
-		return nil, fmt.Errorf("%w %q: want unix:/path, or a port of this machine as 127.0.0.1:8000", ErrAddress, addr)
-	}
 	return net.Listen("tcp", addr)
+}
+
+// CheckAddress refuses what Listen takes for no address: its error wraps ErrAddress or, of a
+// socket, wire.ErrAddress.
+func CheckAddress(addr string) error {
+	if strings.HasPrefix(addr, "unix:") {
+		_, err := wire.SocketPath(addr)
+		return err
+	}
+	if _, _, err := net.SplitHostPort(addr); err != nil || !loopback(addr) {
+		return fmt.Errorf("%w %q: want unix:/path, or a port of this machine as 127.0.0.1:8000", ErrAddress, addr)
+	}
+	return nil
 }
 
 const (
