@@ -52,6 +52,9 @@ type socket interface {
 // socketOf returns the socket under a connection.
 func socketOf(c Conn) socket {
 	if secured, ok := c.(*tls.Conn); ok {
+		if g, ok := secured.NetConn().(*gathering); ok {
+			return g.TCPConn
+		}
 		return secured.NetConn().(socket)
 	}
 	return c.(socket)
@@ -176,8 +179,10 @@ func (d *direct) send(flags byte, b mem.BufferSlice) (err error) {
 		return err
 	}
 	all := append(net.Buffers{d.out}, rest...)
-	_, err = all.WriteTo(d.conn)
-	return err
+	return gathered(d.conn, b.Len(), func() error {
+		_, err := all.WriteTo(d.conn)
+		return err
+	})
 }
 
 // Direct is the host's end of a direct stream: a Stream that may have shared memory, from
@@ -232,11 +237,16 @@ func DialDirectTLS(ctx context.Context, addr string, config *tls.Config) (*Direc
 	c.NextProtos = []string{DirectProtocol}
 	within, cancel := context.WithTimeout(ctx, reconnect.MinConnectTimeout)
 	defer cancel()
-	conn, err := (&tls.Dialer{Config: c}).DialContext(within, "tcp", hostport)
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(within, "tcp", hostport)
 	if err != nil {
 		return nil, err
 	}
-	secured := conn.(*tls.Conn)
+	secured := tls.Client(under(conn), c)
+	if err := secured.HandshakeContext(within); err != nil {
+		conn.Close()
+		return nil, err
+	}
 	if p := secured.ConnectionState().NegotiatedProtocol; p != DirectProtocol {
 		conn.Close()
 		return nil, fmt.Errorf("%w: it chose ALPN protocol %q", lane.ErrVersion, p)
@@ -357,7 +367,7 @@ const http2 = "h2"
 // reports whether a direct stream follows, or HTTP/2. The caller must have set a deadline.
 // After an error the connection is closed.
 func Handshake(c net.Conn, config *tls.Config) (secured *tls.Conn, direct bool, err error) {
-	secured = tls.Server(c, config)
+	secured = tls.Server(under(c), config)
 	err = secured.Handshake()
 	p := secured.ConnectionState().NegotiatedProtocol
 	if err == nil && p == "" {
