@@ -837,6 +837,19 @@ func TestParseOutputs(t *testing.T) {
 	}
 }
 
+// An optional input that is left out has no name, as has an output: one does not depend on the other.
+func TestParseChosenWithoutName(t *testing.T) {
+	f := nodes(
+		op("Gemm", "x v", "b"), op("Frobnicate", "b", "_ z"),
+		op("Clip", "x _ hi", "a"), op("Gemm", "a w", "y"),
+	).with(values("hi", 1), floats("w", 4, 3), floats("v", 4, 2))
+	f.outputs = []message{declare("y", typeFloat), declare("z", typeFloat)}
+	g, err := ParseWith(f.bytes(), Options{Outputs: []string{"y"}})
+	if err != nil || len(g.Nodes) != 2 {
+		t.Errorf("%+v, %v", g, err)
+	}
+}
+
 // An output may be one number a sample, or of more dimensions than a map, but not of several samples.
 func TestParseOutputRanks(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -16,7 +16,8 @@ var ErrOutput = errors.New("onnx: no such output")
 type Options struct {
 	Sizes Sizes
 	// Outputs names those that are read; of none all of floats are, or all where there are none
-	// of floats. Operators that they do not depend on are left out, supported or not.
+	// of floats. If that leaves out an output, it leaves out all operators that those read do not
+	// depend on, supported or not.
 	Outputs []string
 }
 
@@ -51,7 +52,7 @@ func (g *graphProto) choose(names []string) error {
 		if slices.ContainsFunc(g.nodes[i].outputs, func(name string) bool { return needed[name] }) {
 			nodes = append(nodes, g.nodes[i])
 			for _, name := range g.nodes[i].inputs {
-				needed[name] = true
+				needed[name] = name != "" // an input that is left out is nobody's output
 			}
 		}
 	}
