@@ -47,7 +47,7 @@ func spotCheck(op plan.Op, w, x []int32, candidate Candidate, c int, source io.R
 	if err != nil {
 		return false, err
 	}
-	tile, scratch := make([]int32, min(candidate.tile, out)), make([]int32, candidate.tile)
+	tile, scratch := make([]int32, min(candidate.tile, out)), make([]int32, min(candidate.tile, out))
 	passed = true
 	for _, e := range entries {
 		i, e := e/out, e%out

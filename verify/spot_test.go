@@ -29,6 +29,10 @@ func TestSpotCheckSeesAll(t *testing.T) {
 					t.Fatalf("c = %d: right products do not pass: %v", c, err)
 				}
 			}
+			atOnce := LazyCandidate(n, len(y)/n, math.MaxInt, func(dst, _ []int32, i, at int) { copy(dst, y[i*len(y)/n+at:]) })
+			if ok, err := SpotCheck(o.op, w, x, atOnce, len(y)); !ok || err != nil {
+				t.Fatalf("right products of samples that are read at once do not pass: %v", err)
+			}
 			wrong := slices.Clone(y)
 			for i := range wrong {
 				wrong[i]++

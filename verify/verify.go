@@ -288,8 +288,12 @@ func NewCandidate(y []int32, n int) Candidate {
 // of one or more elements at a time, and not kept. There are n samples of each elements. read
 // sets dst to the elements of sample i from at on, where at is a multiple of tile and dst has
 // tile elements, or fewer at the end. It may use scratch, which has the same length. Several
-// goroutines call it at once.
+// goroutines call it at once. For a tile of no elements, or without read, the result is the zero
+// value.
 func LazyCandidate(n, each, tile int, read func(dst, scratch []int32, i, at int)) Candidate {
+	if tile < 1 || read == nil {
+		return Candidate{}
+	}
 	return Candidate{n: n, each: each, tile: tile, read: read}
 }
 

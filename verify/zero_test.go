@@ -22,6 +22,7 @@ func TestZeroValues(t *testing.T) {
 	}
 	y := func() Candidate { return NewCandidate([]int32{3}, 1) }
 	dst, sample := make([]float32, 1), []float32{1}
+	read := func(dst, _ []int32, _, _ int) { dst[0] = 3 }
 	isKey := func(err error) bool { return errors.Is(err, ErrKey) }
 	isField := func(err error) bool { return errors.Is(err, ErrField) }
 	for name, c := range map[string]struct {
@@ -34,6 +35,9 @@ func TestZeroValues(t *testing.T) {
 		"floats by no key":   {func() error { return none.OpenFloats(nil, NewCandidate(nil, 1), none.Expect(1), sample, scale) }, isLength},
 		"candidate":          {func() error { _, err := key.Open(Candidate{}, nil); return err }, isLength},
 		"uneven candidate":   {func() error { _, err := key.Open(NewCandidate([]int32{1, 2, 3}, 2), w); return err }, isLength},
+		"no tile":            {func() error { _, err := key.Open(LazyCandidate(1, 1, 0, read), w); return err }, isLength},
+		"negative tile":      {func() error { _, err := SpotCheck(op, w, w, LazyCandidate(1, 1, -1, read), 1); return err }, isLength},
+		"nothing to read":    {func() error { _, err := key.Open(LazyCandidate(1, 1, 1, nil), w); return err }, isLength},
 		"spot check":         {func() error { _, err := SpotCheck(op, w, nil, Candidate{}, 1); return err }, isLength},
 		"expected":           {func() error { return key.OpenFloats(dst, y(), Expected{}, sample, scale) }, isKey},
 		"scale":              {func() error { return key.OpenFloats(dst, y(), key.Expect(1), sample, Scale{}) }, isLength},
