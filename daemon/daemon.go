@@ -31,8 +31,17 @@ import (
 
 // Run serves until ctx ends. Then it stops accepting, answers the requests that it has
 // received, for up to the drain timeout, and returns nil. An error means that it could not
-// start or that a socket failed. The caller closes the backend; by then no product is open.
-func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kernels.Backend) (err error) {
+// start, in particular that the configuration is not valid (config.ErrInvalid), or that a socket
+// failed. The caller closes the backend; by then no product is open.
+func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kernels.Backend) error {
+	if err := cfg.Validate(); err != nil {
+		return fmt.Errorf("daemon: %w", err)
+	}
+	return run(ctx, cfg, log, backend)
+}
+
+// run is Run with a configuration that is valid.
+func run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kernels.Backend) (err error) {
 	path, err := wire.SocketPath(cfg.Listen)
 	if err != nil {
 		return err

@@ -618,7 +618,12 @@ func TestCannotStart(t *testing.T) {
 		"address in use":            {func(c *config.Config) { c.StateDir = filepath.Join(dir, "1") }, newHooked(), daemon.ErrAddressInUse},
 		"address is a file":         {func(c *config.Config) { c.StateDir, c.Listen = filepath.Join(dir, "2"), "unix:"+file }, newHooked(), new(fs.PathError)},
 		"state directory is a file": {func(c *config.Config) { c.StateDir = file }, newHooked(), new(fs.PathError)},
-		"another scheme":            {func(c *config.Config) { c.Listen = "tcp:127.0.0.1:1" }, newHooked(), wire.ErrAddress},
+		"another scheme":            {func(c *config.Config) { c.Listen = "tcp:127.0.0.1:1" }, newHooked(), config.ErrInvalid},
+		"a socket for all":          {func(c *config.Config) { c.SocketMode = "0777" }, newHooked(), config.ErrInvalid},
+		"a model without a digest":  {func(c *config.Config) { c.Residency.Pinned = []string{"a"} }, newHooked(), config.ErrInvalid},
+		"policies of no model":      {func(c *config.Config) { c.Batching.Models = map[string]config.Override{"a": {}} }, newHooked(), config.ErrInvalid},
+		"no limits":                 {func(c *config.Config) { c.Limits = config.Limits{} }, newHooked(), config.ErrInvalid},
+		"less than no memory":       {func(c *config.Config) { c.SharedMemory.Bytes = -1 }, newHooked(), config.ErrInvalid},
 		"a backend that is wrong": {func(c *config.Config) {
 			c.StateDir, c.Listen = filepath.Join(dir, "3"), "unix:"+filepath.Join(dir, "t")
 		},

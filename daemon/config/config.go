@@ -20,7 +20,7 @@ import (
 // valid. The error lists every key that is wrong.
 var ErrInvalid = errors.New("config: invalid")
 
-// Config is a valid configuration, by value: nothing changes it after Parse.
+// Config is a configuration. Those of Default, Load and Parse are valid; daemon.Run refuses others.
 type Config struct {
 	Listen string `toml:"listen"` // "unix:/path"
 	// SocketMode and SocketGroup are those of the socket of Listen; AllowedUIDs are the
