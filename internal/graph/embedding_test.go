@@ -79,6 +79,7 @@ func TestCheckInput(t *testing.T) {
 		"two of one name":    {{Name: "a", Shape: graph.Vector(4)}, {Name: "a", Shape: graph.Vector(1)}},
 		"no name":            {{Shape: graph.Vector(5)}},
 		"no text":            {{Name: "\xff", Shape: graph.Vector(5)}},
+		"a line's end":       {{Name: "a\n", Shape: graph.Vector(5)}},
 		"an empty range":     {{Name: "a", Shape: graph.Vector(5), From: 1, Below: 0}},
 		"too large integers": {{Name: "a", Shape: graph.Vector(5), Below: 1<<24 + 2}},
 		"too small integers": {{Name: "a", Shape: graph.Vector(5), From: -1<<24 - 1, Below: 1}},

@@ -2,6 +2,8 @@ package graph
 
 import (
 	"fmt"
+	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/securenets/securenets/plan"
@@ -63,8 +65,8 @@ func (g *Graph) checkParts() error {
 		if err := p.Shape.Check(); err != nil {
 			return fmt.Errorf("input %d: %w", i, err)
 		}
-		if p.Name == "" || !utf8.ValidString(p.Name) || names[p.Name] {
-			return fmt.Errorf("%w: inputs without a name that is text, or two of one", ErrInvalid)
+		if !named(p.Name) || names[p.Name] {
+			return fmt.Errorf("%w: inputs without a name that can be shown, or two of one", ErrInvalid)
 		}
 		names[p.Name] = true
 		// Floats have one form. Without overflow: what is least has no negative.
@@ -84,6 +86,15 @@ func (g *Graph) checkParts() error {
 		return fmt.Errorf("%w: inputs of %d elements in all for %v", ErrInvalid, total, g.Input)
 	}
 	return nil
+}
+
+// maxName bounds the bytes of a name.
+const maxName = 1 << 10
+
+// named reports whether a name of an input or an output may be shown to people as it is: text without
+// what moves a cursor or the direction of writing, or ends a line.
+func named(name string) bool {
+	return name != "" && len(name) <= maxName && utf8.ValidString(name) && !strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
 // Outputs is the Concat that makes one vector of a network's several outputs. It is a graph's output
@@ -133,8 +144,8 @@ func (g *Graph) checkResults(shapes []Shape) error {
 	output, of := shapes[g.Output], g.Nodes[g.Output-1].Inputs
 	names := map[string]bool{}
 	for i, r := range g.Results {
-		if r.Name == "" || !utf8.ValidString(r.Name) || names[r.Name] {
-			return fmt.Errorf("%w: outputs without a name that is text, or two of one", ErrInvalid)
+		if !named(r.Name) || names[r.Name] {
+			return fmt.Errorf("%w: outputs without a name that can be shown, or two of one", ErrInvalid)
 		}
 		names[r.Name] = true
 		if len(r.Dims) > maxResultDims {
