@@ -48,7 +48,9 @@ func float64s(order binary.ByteOrder) func([]float32, []byte) {
 // (count, rows, columns) or 4 (count, channels, rows, columns) dimensions in C
 // order, of either byte order. A float64 is rounded to float32, to infinity if it is too
 // large.
-func ReadNPY(r io.Reader) (*Images, error) {
+func ReadNPY(r io.Reader) (*Images, error) { return readFloats(r, npySizes) }
+
+func readFloats(r io.Reader, sizes func(shape []int) (*Images, int, error)) (*Images, error) {
 	descr, shape, err := npyHeader(r)
 	if err != nil {
 		return nil, err
@@ -57,7 +59,7 @@ func ReadNPY(r io.Reader) (*Images, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: npy elements of type %q, want uint8, float32 or float64", ErrFormat, descr)
 	}
-	m, n, err := npySizes(shape)
+	m, n, err := sizes(shape)
 	if err != nil {
 		return nil, err
 	}

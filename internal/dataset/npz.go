@@ -44,7 +44,7 @@ func openInputs(path string, inputs []Input) (*Images, error) {
 	case len(inputs) > 1:
 		return nil, fmt.Errorf("%w: not an .npz file with arrays %s, the network's inputs", ErrFormat, names(inputs))
 	}
-	m, err := readInput(r, inputs[0])
+	m, err := readInput(r, inputs[0], maxElements)
 	if err != nil {
 		return nil, err
 	}
@@ -59,17 +59,23 @@ func names(inputs []Input) string {
 	return strings.Join(list, ", ")
 }
 
-// readInput reads the array of one input.
-func readInput(r *bufio.Reader, in Input) (*Images, error) {
-	read := ReadNPY
+// readInput reads the array of one input, if it has no more than most elements.
+func readInput(r *bufio.Reader, in Input, most int) (*Images, error) {
+	sizes := func(shape []int) (*Images, int, error) {
+		m, n, err := npySizes(shape)
+		switch {
+		case err != nil:
+		case m.C*m.H*m.W != in.Elements:
+			err = fmt.Errorf("%w: samples of %d elements, the network takes %d", ErrFormat, m.C*m.H*m.W, in.Elements)
+		case n > most:
+			err = fmt.Errorf("%w: more than %d elements in all", ErrFormat, maxElements)
+		}
+		return m, n, err
+	}
 	if in.Integers {
-		read = ReadIntegers
+		return readIntegers(r, sizes)
 	}
-	m, err := read(r)
-	if err == nil && m.C*m.H*m.W != in.Elements {
-		err = fmt.Errorf("%w: samples of %d elements, the network takes %d", ErrFormat, m.C*m.H*m.W, in.Elements)
-	}
-	return m, err
+	return readFloats(r, sizes)
 }
 
 // openNPZ reads an .npz file: a zip file of .npy files, which may be compressed.
@@ -92,28 +98,26 @@ func openNPZ(f *os.File, inputs []Input) (*Images, error) {
 	}
 	out := &Images{H: 1, W: 1}
 	parts := make([]*Images, len(inputs))
+	total := 0 // elements
 	for i, in := range inputs {
 		file := files[in.Name]
 		if file == nil {
 			return nil, fmt.Errorf("%w: no array %s; the network takes %s", ErrFormat, in.Name, names(inputs))
 		}
 		delete(files, in.Name)
-		if parts[i], err = readMember(file, in); err != nil {
+		if parts[i], err = readMember(file, in, maxElements-total); err != nil {
 			return nil, fmt.Errorf("array %s: %w", in.Name, err)
 		}
 		if out.N = parts[i].N; out.N != parts[0].N {
 			return nil, fmt.Errorf("%w: %d samples of %s and %d of %s", ErrFormat, parts[0].N, inputs[0].Name, out.N, in.Name)
 		}
 		out.C += in.Elements
+		total += len(parts[i].Data)
 	}
 	for name := range files { // a runtime refuses such, too
 		return nil, fmt.Errorf("%w: array %.64q is none of the network's inputs %s", ErrFormat, name, names(inputs))
 	}
-	n, err := elements(out.N, out.C)
-	if err != nil {
-		return nil, err
-	}
-	out.Data = make([]float32, 0, n)
+	out.Data = make([]float32, 0, total)
 	for i := range out.N {
 		for _, m := range parts {
 			out.Data = append(out.Data, m.Range(i, i+1)...)
@@ -143,11 +147,11 @@ func readSingle(f *os.File) (*Images, error) {
 	return ReadNPY(bufio.NewReader(r))
 }
 
-func readMember(file *zip.File, in Input) (*Images, error) {
+func readMember(file *zip.File, in Input, most int) (*Images, error) {
 	r, err := file.Open()
 	if err != nil {
 		return nil, malformed(err, "npz")
 	}
 	defer r.Close()
-	return readInput(bufio.NewReader(r), in)
+	return readInput(bufio.NewReader(r), in, most)
 }

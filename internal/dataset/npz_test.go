@@ -157,6 +157,9 @@ func TestOpenInputs(t *testing.T) {
 		{"floats for integers", "want integers", func() string {
 			return zipped(member{"ids.npy", array("<f4", "(2, 2)", make([]float32, 4))}, x)
 		}},
+		{"too much in all", "more than 268435456 elements in all", func() string {
+			return zipped(ids, member{"x.npy", array("<f4", "(89478485, 3)", make([]float32, 3))})
+		}},
 		{"no array", "array x", func() string { return zipped(ids, member{"x.npy", []byte("text")}) }},
 		{"an npy file", "not an .npz file", func() string { return write(ids.file) }},
 		{"a zip file cut short", "npz", func() string { return write([]byte("PK\x03\x04")) }},
