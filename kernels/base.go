@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,9 +31,12 @@ type Loader func(ctx context.Context, r ring.Ring, op plan.Op, w ring.Matrix) (L
 // Base makes a Backend from a Loader: it checks arguments and keeps the counters.
 // Backends embed it.
 type Base struct {
-	name   string
-	load   Loader
-	closed atomic.Bool
+	name string
+	load Loader
+
+	mu     sync.Mutex
+	closed bool
+	held   int // products that are open, being loaded or being freed
 
 	products, bytes, calls, samples, mulAdds, computeNS atomic.Int64
 }
@@ -45,9 +49,39 @@ func (b *Base) Name() string { return b.name }
 
 // Load implements Backend.
 func (b *Base) Load(ctx context.Context, r ring.Ring, op plan.Op, w ring.Matrix) (plan.Product, error) {
-	if b.closed.Load() {
+	if !b.hold() {
 		return nil, fmt.Errorf("%w: backend %s", ErrClosed, b.name)
 	}
+	p, err := b.open(ctx, r, op, w)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// hold keeps the backend open for another product, unless it is closed.
+func (b *Base) hold() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closed {
+		b.held++
+	}
+	return !b.closed
+}
+
+func (b *Base) release() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.held--
+}
+
+// open is Load of a backend that is held, which it releases if there is no product.
+func (b *Base) open(ctx context.Context, r ring.Ring, op plan.Op, w ring.Matrix) (p *product, err error) {
+	defer func() {
+		if p == nil {
+			b.release()
+		}
+	}()
 	if !r.Valid() {
 		return nil, fmt.Errorf("kernels: load: %w: not a ring", ring.ErrParameters)
 	}
@@ -84,13 +118,15 @@ func (b *Base) Stats() Stats {
 	}
 }
 
-// Close implements Backend. While products are open it closes nothing and returns an
-// error wrapping ErrClosed.
+// Close implements Backend. While products are open, or being loaded or freed, it closes nothing
+// and returns an error wrapping ErrClosed.
 func (b *Base) Close() error {
-	if n := b.products.Load(); n != 0 {
-		return fmt.Errorf("%w too early: backend %s has %d products open", ErrClosed, b.name, n)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.held != 0 {
+		return fmt.Errorf("%w too early: backend %s has %d products open", ErrClosed, b.name, b.held)
 	}
-	b.closed.Store(true)
+	b.closed = true
 	return nil
 }
 
@@ -136,6 +172,7 @@ func (p *product) Close() error {
 	if p.closed.Swap(true) {
 		return nil
 	}
+	defer p.base.release() // once the memory is free
 	p.base.products.Add(-1)
 	p.base.bytes.Add(-p.loaded.Bytes)
 	free := p.loaded.Free

@@ -72,6 +72,36 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// TestCloseBeside: a backend stays open while a product is loaded or freed.
+func TestCloseBeside(t *testing.T) {
+	var b kernels.Base
+	closed := func(when string) {
+		if err := b.Close(); !errors.Is(err, kernels.ErrClosed) {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+	b.Init("fake", func(context.Context, ring.Ring, plan.Op, ring.Matrix) (kernels.Loaded, error) {
+		closed("while a product is loaded")
+		return kernels.Loaded{Free: func() error {
+			closed("while it is freed")
+			return nil
+		}}, nil
+	})
+	p, err := b.Load(t.Context(), ring.Q4(), plan.Dense(1, 1), ring.NewMatrix(1, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Load(t.Context(), ring.Ring{}, plan.Dense(1, 1), ring.NewMatrix(1, 1)); !errors.Is(err, ring.ErrParameters) {
+		t.Error(err)
+	}
+	if err := errors.Join(p.Close(), p.Close(), b.Close()); err != nil {
+		t.Error(err)
+	}
+	if _, err := b.Load(t.Context(), ring.Q4(), plan.Dense(1, 1), ring.NewMatrix(1, 1)); !errors.Is(err, kernels.ErrClosed) {
+		t.Errorf("once it is closed: %v", err)
+	}
+}
+
 func TestSelfTest(t *testing.T) {
 	device := errors.New("device lost")
 	for name, test := range map[string]struct {
