@@ -282,7 +282,7 @@ func (r Ring) SubVec(dst, a, b []uint32) {
 }
 
 // PutWords writes canonical v to dst as little-endian words of WordBytes bytes;
-// len(dst) is len(v)·WordBytes.
+// len(dst) is len(v)·WordBytes, or it panics.
 func (r Ring) PutWords(dst []byte, v []uint32) {
 	w := r.WordBytes()
 	if len(dst) != len(v)*w {
@@ -307,8 +307,8 @@ func (r Ring) PutWords(dst []byte, v []uint32) {
 	}
 }
 
-// Words reads dst from src as PutWords writes it. It returns a *NonCanonicalError if a
-// word is not in [0, M); dst must then not be used.
+// Words reads dst from src as PutWords writes it, and panics as that does. It returns a
+// *NonCanonicalError if a word is not in [0, M); dst must then not be used.
 func (r Ring) Words(dst []uint32, src []byte) error {
 	w := r.WordBytes()
 	if len(src) != len(dst)*w {

@@ -90,8 +90,8 @@ func (m Masked) Seed() (Seed, bool) {
 	return *m.seed, true
 }
 
-// ErrUnmasked reports a call that was unmasked before.
-var ErrUnmasked = errors.New("transform: call unmasked before")
+// ErrUnmasked reports a call that was unmasked before, or closed.
+var ErrUnmasked = errors.New("transform: call unmasked before, or closed")
 
 // Call is the host's secret of one masked call. It prints redacted. The zero value masks
 // nothing, and takes no answers.
@@ -113,9 +113,10 @@ const redactedCall = "transform.Call(redacted)"
 // Format prints c redacted, whatever the verb.
 func (Call) Format(f fmt.State, _ rune) { io.WriteString(f, redactedCall) }
 
-// Mask masks n samples of integers, at most XMax in magnitude, with randomness drawn for
-// this call alone. Under InputPad it uses up pads, which must be this layer's, unused, and
-// for exactly n samples; otherwise the error wraps ErrPads. Under other masks pads is
+// Mask masks n samples of integers, with randomness drawn for this call alone. They are at most
+// Quantized.XMax in magnitude, so that products stay in the range of the signed lift; above
+// Max(ring) the error wraps ErrRange. Under InputPad it uses up pads, which must be this layer's,
+// unused, and for exactly n samples; otherwise the error wraps ErrPads. Under other masks pads is
 // nil. On any error nothing is masked and pads are unchanged.
 func (l *Layer) Mask(x []int32, n int, pads *Pads) (*Call, error) {
 	if err := wantLen("inputs", len(x), n, l.op.InLen()); err != nil {
@@ -359,7 +360,7 @@ func (c *Call) Close() {
 // and returns the signed products. They are unmasked when they are checked, so the answers
 // must not change until then. Malformed answers are refused with an error wrapping
 // ErrShape, a *ring.ShapeError or a *ring.NonCanonicalError, and Unmask may be called
-// again with other answers. After a success it returns ErrUnmasked.
+// again with other answers. After a success, or Close, it returns ErrUnmasked.
 func (c *Call) Unmask(answers []ring.Matrix) (verify.Candidate, error) {
 	if c.done {
 		return verify.Candidate{}, ErrUnmasked

@@ -57,7 +57,7 @@ func (l *Layer) NewPads(ctx context.Context, product plan.Product, n int) (*Pads
 		return nil, fmt.Errorf("%w: pads of %d samples", ErrShape, n)
 	}
 	key := prg.NewSeed()
-	s := &sheet{layer: l, key: key, seed: prg.New(key), u: make([][]uint32, 0, n)}
+	s := &sheet{layer: l, key: key, seed: prg.New(key)} // u grows: n may be more than ctx lets be made
 	in, out := l.cloud.InLen(), l.cloud.OutLen()
 	const words = 1 << 20 // of a matrix at a time, about
 	r := ring.NewMatrix(min(n, max(1, words/max(in, out))), in)

@@ -295,7 +295,7 @@ func TestPadsInChunks(t *testing.T) {
 		}
 	}
 	broken := &countingProduct{Product: l.prod, err: context.Canceled}
-	if pads, err := l.layer.NewPads(t.Context(), broken, 5); !errors.Is(err, context.Canceled) || pads != nil {
+	if pads, err := l.layer.NewPads(t.Context(), broken, math.MaxInt); !errors.Is(err, context.Canceled) || pads != nil {
 		t.Errorf("a product that fails: %v", err)
 	}
 }
