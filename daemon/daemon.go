@@ -32,10 +32,13 @@ import (
 // Run serves until ctx ends. Then it stops accepting, answers the requests that it has
 // received, for up to the drain timeout, and returns nil. An error means that it could not
 // start, in particular that the configuration is not valid (config.ErrInvalid), or that a socket
-// failed. The caller closes the backend; by then no product is open.
+// failed. The caller closes the backend; by then no product is open. A nil log is no log.
 func Run(ctx context.Context, cfg config.Config, log *slog.Logger, backend kernels.Backend) error {
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("daemon: %w", err)
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
 	}
 	return run(ctx, cfg, log, backend)
 }

@@ -648,6 +648,24 @@ func TestCannotStart(t *testing.T) {
 	}
 }
 
+// TestNoLog: a daemon runs without a log.
+func TestNoLog(t *testing.T) {
+	dir := t.TempDir()
+	d := &running{t: t, cfg: config.Default()}
+	d.cfg.Listen, d.cfg.StateDir = "unix:"+filepath.Join(dir, "s"), filepath.Join(dir, "state")
+	h := newHooked()
+	defer h.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- daemon.Run(ctx, d.cfg, nil, h) }()
+	d.cc = d.connect()
+	d.waitFor(healthpb.HealthCheckResponse_SERVING)
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestStaleSocket: the socket of a daemon that died is replaced.
 func TestStaleSocket(t *testing.T) {
 	d := start(t, nil, nil)
