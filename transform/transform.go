@@ -12,6 +12,9 @@
 // sample goes through all steps while the first- or second-level cache holds it, and calls
 // reuse memory.
 //
+// What holds secrets prints redacted, but not as a value in a field of another type that is not
+// exported: package fmt calls no methods there.
+//
 // Everything random comes from crypto/rand. The time to draw and invert masks depends on
 // them. The time of masking and unmasking depends on shapes and on how package prg takes its
 // time (Mask's also on whether all of its integers are small, MaskFloats' on whether xmax

@@ -15,6 +15,9 @@
 // A Candidate is an unmasked product that has not been checked. Only Key.Open and
 // Key.OpenFloats give out its elements.
 //
+// What holds secrets prints redacted, but not as a value in a field of another type that is not
+// exported: package fmt calls no methods there.
+//
 // The time of a check depends on shapes, not on values, with two exceptions: the processor's
 // division instruction, once per sum, and subnormal floats, which may take longer. Drawing S
 // skips words, which is independent of the words kept.
