@@ -175,7 +175,7 @@ func TestDocumented(t *testing.T) {
 	for _, row := range regexp.MustCompile("(?m)^\\| `((?:nv|securenets)_[a-z_]+)` \\| ([a-z ]+) \\| ([a-z_, `]*?) *\\|").FindAllStringSubmatch(string(text), -1) {
 		documented[row[1]] = row[2] + " " + strings.ReplaceAll(row[3], "`", "")
 	}
-	d := start(t, newReporting(), withMetrics)
+	d := startTLS(t, newReporting(), withMetrics)
 	m := smallModel(t)
 	d.push(m)
 	d.works(m)
