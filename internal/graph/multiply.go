@@ -1,22 +1,21 @@
 package graph
 
 import (
-	"runtime"
-	"sync"
-	"sync/atomic"
+	"gonum.org/v1/gonum/blas"
+	"gonum.org/v1/gonum/blas/blas32"
 
 	"github.com/securenets/securenets/plan"
 )
 
 const (
-	// part is how many products are summed in float32; these sums are added in float64.
-	part = 256
-	// chunkRows and chunkWords bound what is multiplied at a time: rows, and the elements of
-	// patches in them unless one row has more.
-	chunkRows  = 1 << 12
-	chunkWords = 1 << 21
-	// narrow is how many columns are too few for a panel, as those of a depthwise convolution.
-	narrow = 4
+	// part is how many products are summed in float32; these sums are added in float64. gonum cuts
+	// what it spreads over cores into blocks of as many terms: within one, a sum has one order.
+	part = 64
+	// tileRows and tileColumns bound what is multiplied at a time, and patchWords the elements of
+	// patches in it, unless one row has more.
+	tileRows    = 1 << 9
+	tileColumns = 1 << 9
+	patchWords  = 1 << 20
 )
 
 // Multiply sets dst to W x + b of n samples, sample-major, as no cloud computes it: in floats.
@@ -25,40 +24,40 @@ const (
 func Multiply(l Linear, w, dst []float32, n int, x []float32) {
 	op, b := l.Plan(), l.Bias()
 	outs, terms := op.Rows(), op.Terms()
-	rows, groups, high := n, 1, chunkRows
-	if op.Kind == plan.KindConv2D {
+	rows, groups, high := n, 1, tileRows
+	conv := op.Kind == plan.KindConv2D
+	if conv {
 		groups = op.Conv.Groups
 		rows *= op.Conv.Positions()
-		high = max(1, min(high, chunkWords/terms))
+		high = max(1, min(high, patchWords/terms))
 	}
+	high = min(high, rows)
+	own := outs / groups
+	wide := min(own, tileColumns)
+	sums, buf := make([]float64, high*wide), make([]float32, high*wide)
 	var patches []float32
-	if op.Kind == plan.KindConv2D {
-		patches = make([]float32, min(rows, high)*terms)
+	if conv {
+		patches = make([]float32, high*terms)
 	}
 	for i := 0; i < rows; i += high {
 		k := min(high, rows-i)
 		for g := range groups {
 			in := patches
-			if op.Kind == plan.KindConv2D {
+			if conv {
 				unroll(patches, &op.Conv, x, i, k, g)
 			} else {
 				in = x[i*terms:]
 			}
-			from, own := g*(outs/groups), outs/groups
-			panels(own, func(j, width int) {
-				j += from
-				y := product(w[j*terms:][:width*terms], in[:k*terms], width, terms)
-				for r := range k {
-					to := dst[(i+r)*outs+j:][:width]
-					for c := range to {
-						s := y[r*width+c]
-						if b != nil {
-							s += float64(b[j+c])
-						}
-						to[c] = float32(s)
-					}
+			for j := g * own; j < (g+1)*own; j += wide {
+				width := min(wide, (g+1)*own-j)
+				y := sums[:k*width]
+				product(y, buf, in[:k*terms], w[j*terms:][:width*terms], terms)
+				var bias []float32
+				if b != nil {
+					bias = b[j:][:width]
 				}
-			})
+				round(dst[i*outs+j:], outs, y, width, bias)
+			}
 		}
 	}
 }
@@ -73,58 +72,32 @@ func unroll(patches []float32, c *plan.Conv2D, x []float32, i, k, g int) {
 	}
 }
 
-// panels calls f, on all processors, for panels of columns.
-func panels(columns int, f func(j, width int)) {
-	count := (columns + panel - 1) / panel
-	var next atomic.Int64
-	work := func() {
-		for {
-			p := int(next.Add(1)) - 1
-			if p >= count {
-				return
-			}
-			f(p*panel, min(panel, columns-p*panel))
+// product sets y to x wᵀ, whose rows have so many terms. Buf holds as many floats as y, or more.
+// The order of a sum hangs on where in memory w lies, to 16 bytes, and on nothing of x.
+func product(y []float64, buf, x, w []float32, terms int) {
+	rows, cols := len(x)/terms, len(w)/terms
+	clear(y)
+	for k := 0; k < terms; k += part {
+		depth := min(part, terms-k)
+		blas32.Gemm(blas.NoTrans, blas.Trans, 1,
+			blas32.General{Rows: rows, Cols: depth, Stride: terms, Data: x[k:]},
+			blas32.General{Rows: cols, Cols: depth, Stride: terms, Data: w[k:]},
+			0, blas32.General{Rows: rows, Cols: cols, Stride: cols, Data: buf})
+		for i := range y {
+			y[i] += float64(buf[i])
 		}
 	}
-	var wg sync.WaitGroup
-	for range min(count, runtime.GOMAXPROCS(0)) - 1 {
-		wg.Go(work)
-	}
-	work()
-	wg.Wait()
 }
 
-// product returns the products of rows of x with each of width rows of w, all of terms elements.
-func product(w, x []float32, width, terms int) []float64 {
-	rows := len(x) / terms
-	y := make([]float64, rows*width)
-	if width < narrow {
-		for r := range rows {
-			for c := range width {
-				row, sum := w[c*terms:][:terms], 0.0
-				for k, v := range x[r*terms:][:terms] {
-					sum += float64(v) * float64(row[k])
-				}
-				y[r*width+c] = sum
+// round sets rows of dst, stride apart, to those of y, of width sums, plus b unless it is nil.
+func round(dst []float32, stride int, y []float64, width int, b []float32) {
+	for r := 0; len(y) > 0; r, y = r+1, y[width:] {
+		to := dst[r*stride:][:width]
+		for c, s := range y[:width] {
+			if b != nil {
+				s += float64(b[c])
 			}
-		}
-		return y
-	}
-	m := make([]float32, panel*min(part, terms)) // columns that there are not stay 0
-	for k0 := 0; k0 < terms; k0 += part {
-		depth := min(part, terms-k0)
-		for c := range width {
-			for k, v := range w[c*terms+k0:][:depth] {
-				m[k*panel+c] = v
-			}
-		}
-		for r := range rows {
-			var sums [panel]float32
-			vectors.accumulate(sums[:], x[r*terms+k0:][:depth], m[:depth*panel])
-			for c, s := range sums[:width] {
-				y[r*width+c] += float64(s)
-			}
+			to[c] = float32(s)
 		}
 	}
-	return y
 }
