@@ -885,6 +885,25 @@ func TestParseOutputRanks(t *testing.T) {
 	}
 }
 
+// The dimension of a batch of one sample may be repeated, and another of 1 is then the batch's.
+func TestGatherOfOneSample(t *testing.T) {
+	for _, dims := range [][]any{{1, 2, 1, 2}, {1, 1, 4}, {1, 4}} {
+		g, err := Parse(nodes(op("Gather", "x three", "g"), op("Reshape", "g to", "y")).
+			with(int64s("three", 0, 0, 0), int64s("to", 1, 12)).on(dims...).bytes())
+		if err != nil {
+			t.Errorf("%d: %v", dims, err)
+			continue
+		}
+		x := []float32{1, 2, 3, 4}
+		if g.Input.H > 1 || g.Input.W > 1 {
+			graph.CHWToHWC(x, []float32{1, 2, 3, 4}, 1, g.Input)
+		}
+		if y := graphtest.Run(g, x, 1); !slices.Equal(y, []float32{1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4}) {
+			t.Errorf("%d: %v", dims, y)
+		}
+	}
+}
+
 // Samples come first in an output, wherever the model has them.
 func TestParseTurnedOutput(t *testing.T) {
 	g, err := Parse(nodes(op("Transpose", "x", "a"), op("Relu", "a", "y")).bytes())

@@ -326,8 +326,10 @@ func (p *parser) alone(x operand, i int) (operand, axis, error) {
 		along = axisW
 		x, err = p.placed(x, []int{last}, s.others(i, last), []int{i})
 	}
-	if x.split == nil && err == nil {
-		along = x.axes[i-1] // of placed too, as an extent of 1 may have got another
+	// Of placed too, as an extent of 1 may have got another; but one that stands first may have
+	// become the batch of one sample, which has none.
+	if x.split == nil && err == nil && i > 0 {
+		along = x.axes[i-1]
 	}
 	return x, along, err
 }
