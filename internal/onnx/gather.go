@@ -84,14 +84,7 @@ func (p *parser) gatherValue(n *node) (operand, error) {
 			of = append(of, size{n: d})
 		}
 		to := slices.Concat(s.sizes()[:i], of, s.sizes()[i+1:])
-		if len(to) > 1+maxSplit {
-			return x, p.refuse(n, "to rank %d", len(to))
-		}
-		y, ok := p.regrouped(x, to)
-		if !ok {
-			return x, p.refuse(n, "across samples")
-		}
-		return y, nil
+		return p.regroupedFor(n, x, to)
 	}
 	if len(s.dims) < 3 {
 		return x, p.refuse(n, "to rank 1")
@@ -267,14 +260,7 @@ func (p *parser) gatherOwn(n *node, x operand) (operand, error) {
 	for i, d := range dims {
 		to = append(to, size{n: d, batch: i == 0 && a.shared})
 	}
-	if to = append(to, rest...); len(to) > 1+maxSplit {
-		return x, p.refuse(n, "to rank %d", len(to))
-	}
-	y, ok := p.regrouped(x, to)
-	if !ok {
-		return x, p.refuse(n, "across samples")
-	}
-	return y, nil
+	return p.regroupedFor(n, x, append(to, rest...))
 }
 
 // lookedUp reads a Gather of a constant table's rows by integers of an input.

@@ -215,3 +215,11 @@ func (n *node) int(name string, otherwise int64) int64 {
 	}
 	return otherwise
 }
+
+// text is float for strings.
+func (n *node) text(name, otherwise string) string {
+	if a, ok := n.attribute(name); ok {
+		return string(a.s)
+	}
+	return otherwise
+}

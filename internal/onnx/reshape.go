@@ -61,13 +61,35 @@ func (p *parser) reshape(n *node) (operand, error) {
 // reshapeValue gives x the dimensions to, of which one may be -1, and 0, unless zeros, is
 // x's own.
 func (p *parser) reshapeValue(n *node, x operand, to []size, zeros bool) (operand, error) {
+	dims, err := p.newSizes(n, x, to, zeros)
+	if err != nil {
+		return x, err
+	}
+	fixed := sizes{v: dims}.batch() < 0 && p.isBatch(dims[0])
+	first, ok := p.samplesFirst(x.view())
+	if !ok || !fixed && dims[0] != (size{1, true}) {
+		return p.regroupedFor(n, x, dims)
+	}
+	if x.split != nil {
+		x.split = first
+	}
+	var rest []int64
+	for _, d := range dims[1:] {
+		rest = append(rest, d.n)
+	}
+	return p.reshaped(n, x, rest)
+}
+
+// newSizes returns what to stands for where n gives x these dimensions: 0, unless zeros, for x's own,
+// and one -1 for what is left.
+func (p *parser) newSizes(n *node, x operand, to []size, zeros bool) ([]size, error) {
 	s := x.view()
 	unlike := fmt.Errorf("%w: %d elements do not have the new shape", ErrInvalid, x.shape.Len())
 	dims, free, samples, known := slices.Clone(to), -1, 0, int64(1)
 	for i, d := range to {
 		if d.n == 0 && !zeros {
 			if i >= len(s.dims) {
-				return x, unlike
+				return nil, unlike
 			}
 			d = s.size(i)
 		}
@@ -78,9 +100,9 @@ func (p *parser) reshapeValue(n *node, x operand, to []size, zeros bool) (operan
 		case d.n == -1 && free < 0:
 			free = i
 		case d.n <= 0 && to[0].n == -1:
-			return x, p.refuse(n, "across samples")
+			return nil, p.refuse(n, "across samples")
 		case d.n <= 0 || d.n > plan.MaxExtent/known:
-			return x, unlike
+			return nil, unlike
 		default:
 			known *= d.n
 		}
@@ -88,44 +110,26 @@ func (p *parser) reshapeValue(n *node, x operand, to []size, zeros bool) (operan
 	total := int64(x.shape.Len())
 	if samples == 0 && p.batch > 0 { // numbers alone
 		if p.batch > math.MaxInt32 {
-			return x, unlike
+			return nil, unlike
 		}
 		total *= p.batch
 	}
 	if samples > 1 || samples == 0 && p.batch == 0 && free < 0 {
-		return x, p.refuse(n, "across samples")
+		return nil, p.refuse(n, "across samples")
 	}
 	if free >= 0 {
 		if dims[free] = (size{total / known, samples == 0 && p.batch == 0}); dims[free].n == 0 {
-			return x, unlike
+			return nil, unlike
 		}
 		known *= dims[free].n
 	}
-	if known != total {
-		if !dims[0].batch && (p.batch == 0 || dims[0].n != p.batch) {
-			return x, p.refuse(n, "across samples")
-		}
-		return x, unlike
+	switch {
+	case known == total:
+		return dims, nil
+	case !p.isBatch(dims[0]):
+		return nil, p.refuse(n, "across samples")
 	}
-	first, ok := p.samplesFirst(s)
-	if ok && (dims[0] == size{1, true} || samples == 0 && p.batch > 0 && dims[0].n == p.batch) {
-		if x.split != nil {
-			x.split = first
-		}
-		var rest []int64
-		for _, d := range dims[1:] {
-			rest = append(rest, d.n)
-		}
-		return p.reshaped(n, x, rest)
-	}
-	if len(dims) > 1+maxSplit {
-		return x, p.refuse(n, "to rank %d", len(dims))
-	}
-	y, ok := p.regrouped(x, dims)
-	if !ok {
-		return x, p.refuse(n, "across samples")
-	}
-	return y, nil
+	return nil, unlike
 }
 
 // reshaped gives x the sizes dims after the batch, which must be first.

@@ -11,18 +11,44 @@ import (
 
 // resize reads Resize and Upsample, of rows and columns.
 func (p *parser) resize(n *node) (operand, error) {
-	named := func(name, otherwise string) string {
-		if a, given := n.attribute(name); given {
-			return string(a.s)
-		}
-		return otherwise
+	r, err := p.interpolation(n)
+	if err != nil {
+		return operand{}, err
 	}
-	r := graph.Resize{Mode: named("mode", "nearest"), Places: "asymmetric", Rounding: "floor"}
-	scales := 1 // the input that holds them
-	if old := n.op == "Upsample" || p.opset < 11; !old {
-		scales = 2
-		r.Places = named("coordinate_transformation_mode", "half_pixel")
-		r.Rounding = named("nearest_mode", "round_prefer_floor")
+	x, err := p.variable(n, 0, 0)
+	if err != nil {
+		return x, err
+	}
+	dims, scales, err := p.resizedTo(n, x)
+	if err != nil {
+		return x, err
+	}
+	if _, ok := extent(dims); !ok {
+		return x, fmt.Errorf("%w: resized to %d", ErrInvalid, dims)
+	}
+	to := shaped(x.axes, dims)
+	if scales[axisC] != 1 || to.C != x.shape.C {
+		return x, p.refuse(n, "of channels")
+	}
+	r.H, r.W, r.ScaleH, r.ScaleW = to.H, to.W, scales[axisH], scales[axisW]
+	if to == x.shape {
+		if r.ScaleH != 1 || r.ScaleW != 1 { // runtimes differ in whether that does something
+			return x, p.refuse(n, "scales that change no extent")
+		}
+		return x, nil
+	}
+	return p.apply(r, x.axes, x)
+}
+
+// upsamples reports whether n has the inputs and the meaning of Upsample, as the first Resize had.
+func (p *parser) upsamples(n *node) bool { return n.op == "Upsample" || p.opset < 11 }
+
+// interpolation returns the Resize that n is, of no extents yet: which elements it makes of which.
+func (p *parser) interpolation(n *node) (graph.Resize, error) {
+	r := graph.Resize{Mode: n.text("mode", "nearest"), Places: "asymmetric", Rounding: "floor"}
+	if !p.upsamples(n) {
+		r.Places = n.text("coordinate_transformation_mode", "half_pixel")
+		r.Rounding = n.text("nearest_mode", "round_prefer_floor")
 	} else if r.Mode == "bilinear" { // before opset 9
 		r.Mode = "linear"
 	}
@@ -38,7 +64,7 @@ func (p *parser) resize(n *node) (operand, error) {
 	if !slices.Contains(graph.ResizePlaces, r.Places) {
 		err = p.refuse(n, "coordinate_transformation_mode=%s", clean(r.Places))
 	}
-	if policy := named("keep_aspect_ratio_policy", "stretch"); policy != "stretch" {
+	if policy := n.text("keep_aspect_ratio_policy", "stretch"); policy != "stretch" {
 		err = p.refuse(n, "keep_aspect_ratio_policy=%s", clean(policy))
 	}
 	if n.int("antialias", 0) != 0 {
@@ -50,72 +76,67 @@ func (p *parser) resize(n *node) (operand, error) {
 	if n.int("exclude_outside", 0) != 0 {
 		err = p.refuse(n, "exclude_outside=1")
 	}
-	if err != nil {
-		return operand{}, err
-	}
-	x, err := p.variable(n, 0, 0)
-	if err != nil {
-		return x, err
-	}
+	return r, err
+}
+
+// resizedTo returns the extents after the batch that n gives x, and how many times those that x has
+// they are along each axis.
+func (p *parser) resizedTo(n *node, x operand) (to []int64, scales [3]float32, err error) {
+	to, scales = x.dims(), [3]float32{1, 1, 1}
 	a, given := n.attribute("axes")
 	dims, err := p.dimensions(n, x, a.ints, given)
 	if err != nil {
-		return x, err
+		return to, scales, err
 	}
-
-	by, err := p.scales(n, scales)
+	by, sizes, err := p.scalesOrSizes(n, len(dims))
 	if err != nil {
-		return x, err
+		return to, scales, err
 	}
-	var to *sizes
-	if by == nil && n.has(3) {
-		if to, err = p.sizes(n, 3); err != nil {
-			return x, err
-		}
-	}
-	if by == nil && to == nil || by != nil && len(by) != len(dims) || to != nil && (len(to.v) != len(dims) || len(to.dims) != 1) {
-		return x, fmt.Errorf("%w: neither scales nor sizes for %d axes", ErrInvalid, len(dims))
-	}
-	result, s := x.dims(), []float32{1, 1, 1} // scales by axis
 	seen := map[int]bool{}
 	for k, i := range dims {
 		if seen[i] {
-			return x, fmt.Errorf("%w: an axis twice", ErrInvalid)
+			return to, scales, fmt.Errorf("%w: an axis twice", ErrInvalid)
 		}
 		seen[i] = true
-		if i < 0 {
-			if by != nil && by[k] != 1 || to != nil && !to.v[k].batch && (p.batch == 0 || to.v[k].n != p.batch) {
-				return x, p.refuse(n, "across samples")
-			}
-			continue
-		}
-		from := result[i]
-		if by != nil {
-			if p.opset < 11 && by[k] < 1 {
-				return x, p.refuse(n, "scale of %v", by[k])
-			}
-			result[i], s[x.axes[i]] = int64(graph.Scaled(int(from), by[k])), by[k]
-		} else if to.v[k].batch {
-			return x, p.refuse(n, "across samples")
-		} else {
-			result[i], s[x.axes[i]] = to.v[k].n, float32(to.v[k].n)/float32(from)
+		switch {
+		case i < 0 && (by != nil && by[k] == 1 || by == nil && p.isBatch(sizes[k])):
+		case i < 0 || by == nil && sizes[k].batch:
+			return to, scales, p.refuse(n, "across samples")
+		case by == nil:
+			scales[x.axes[i]] = float32(sizes[k].n) / float32(to[i])
+			to[i] = sizes[k].n
+		case by[k] < 1 && p.opset < 11:
+			return to, scales, p.refuse(n, "scale of %v", by[k])
+		default:
+			scales[x.axes[i]] = by[k]
+			to[i] = int64(graph.Scaled(int(to[i]), by[k]))
 		}
 	}
-	if _, ok := extent(result); !ok {
-		return x, fmt.Errorf("%w: resized to %d", ErrInvalid, result)
+	return to, scales, nil
+}
+
+// scalesOrSizes returns what n says of so many dimensions: how much larger they become, or else their
+// sizes.
+func (p *parser) scalesOrSizes(n *node, dims int) (by []float32, to []size, err error) {
+	i := 2
+	if p.upsamples(n) {
+		i = 1
 	}
-	out := shaped(x.axes, result)
-	if s[axisC] != 1 || out.C != x.shape.C {
-		return x, p.refuse(n, "of channels")
+	if by, err = p.scales(n, i); err != nil {
+		return nil, nil, err
 	}
-	r.H, r.W, r.ScaleH, r.ScaleW = out.H, out.W, s[axisH], s[axisW]
-	if out == x.shape {
-		if r.ScaleH != 1 || r.ScaleW != 1 { // runtimes differ in whether that does something
-			return x, p.refuse(n, "scales that change no extent")
+	ok := len(by) == dims && by != nil
+	if by == nil && n.has(3) {
+		s, err := p.sizes(n, 3)
+		if err != nil {
+			return nil, nil, err
 		}
-		return x, nil
+		to, ok = s.v, len(s.v) == dims && len(s.dims) == 1
 	}
-	return p.apply(r, x.axes, x)
+	if !ok {
+		return nil, nil, fmt.Errorf("%w: neither scales nor sizes for %d axes", ErrInvalid, dims)
+	}
+	return by, to, nil
 }
 
 // scales returns the attribute, or input i, with which n says how much larger a value becomes

@@ -416,87 +416,136 @@ func (p *parser) aside(x operand, axis int64) operand {
 // of its parts and of parts of those. None of them may be the batch's, if that is fixed: it
 // then counts as the number that it is.
 func (p *parser) regrouped(x operand, to []size) (operand, bool) {
-	s := x.view()
-	samples := slices.IndexFunc(to, func(d size) bool { return d.batch })
+	samples := sizes{v: to}.batch()
 	if samples < 0 && p.batch == 0 {
 		return x, false
 	}
-	type part struct {
-		at int // in s, or batch
-		n  int64
-	}
-	var left []part
-	for _, d := range s.dims {
-		for _, k := range d {
-			if k != batch {
-				left = append(left, part{k, s.parts[k]})
-			} else if p.batch != 1 {
-				left = append(left, part{batch, max(p.batch, 1)})
-			}
-		}
-	}
-	pieces := make([][]int64, len(s.parts)) // that each part is divided into
-	for k, n := range s.parts {
-		pieces[k] = []int64{n}
-	}
-	type piece struct{ part, piece int }
-	dims := make([][]piece, len(to))
-	if p.batch == 1 {
-		dims[max(samples, 0)] = []piece{{part: batch}}
-	}
+	r := p.newRegrouping(x.view(), samples < 0)
+	dims, ok := make([][]piece, len(to)), false
 	for i, d := range to {
-		need, sought := d.n, d.batch && p.batch != 1
-		for need > 1 || sought {
-			if len(left) == 0 {
-				return x, false
-			}
-			l := &left[0]
-			switch {
-			case l.at == batch && sought:
-				sought = false
-			case l.at == batch && (samples >= 0 || need%l.n != 0):
-				return x, false
-			case need%l.n == 0:
-				need /= l.n
-			case need > 1 && l.n%need == 0:
-				last := len(pieces[l.at]) - 1
-				pieces[l.at] = append(pieces[l.at][:last], need, l.n/need)
-				dims[i] = append(dims[i], piece{l.at, last})
-				l.n /= need
-				need = 1
-				continue
-			default:
-				return x, false
-			}
-			taken := piece{part: l.at}
-			if l.at != batch {
-				taken.piece = len(pieces[l.at]) - 1
-			}
-			dims[i] = append(dims[i], taken)
-			left = left[1:]
+		if dims[i], ok = r.take(d.n, d.batch && p.batch != 1); !ok {
+			return x, false
 		}
 	}
-	t := new(split)
-	first := make([]int, len(pieces)) // of each part, the number of its first piece
-	for k, of := range pieces {
+	if p.batch == 1 {
+		i := max(samples, 0)
+		dims[i] = slices.Insert(dims[i], 0, piece{part: batch})
+	}
+	t := r.split(dims)
+	if len(r.left) > 0 || len(t.parts) > maxSplit {
+		return x, false
+	}
+	return p.seen(x, t), true
+}
+
+// regroupedFor is regrouped of what n gives these dimensions.
+func (p *parser) regroupedFor(n *node, x operand, to []size) (operand, error) {
+	if len(to) > 1+maxSplit {
+		return x, p.refuse(n, "to rank %d", len(to))
+	}
+	y, ok := p.regrouped(x, to)
+	if !ok {
+		return x, p.refuse(n, "across samples")
+	}
+	return y, nil
+}
+
+// A regrouping gives new dimensions the parts of a split, in order, and divides those that two of them
+// share.
+type regrouping struct {
+	left   []leftPart // which no dimension has yet
+	pieces [][]int64  // that each part is divided into: their extents, the last of which may be left
+	fixed  bool       // the batch counts as the number that it is
+}
+
+// A leftPart is a part of a split, or what is left of it, or the batch.
+type leftPart struct {
+	part   int // or batch
+	extent int64
+}
+
+// A piece is one of those that a part is divided into, or the batch.
+type piece struct{ part, number int }
+
+// newRegrouping begins one of s. A batch of one sample is left out.
+func (p *parser) newRegrouping(s *split, fixed bool) *regrouping {
+	r := &regrouping{fixed: fixed}
+	for _, k := range slices.Concat(s.dims...) {
+		if k != batch {
+			r.left = append(r.left, leftPart{k, s.parts[k]})
+		} else if p.batch != 1 {
+			r.left = append(r.left, leftPart{batch, max(p.batch, 1)})
+		}
+	}
+	for _, n := range s.parts {
+		r.pieces = append(r.pieces, []int64{n})
+	}
+	return r
+}
+
+// take takes what a dimension of so many elements is made of, with the batch among it if that is
+// sought, or fails.
+func (r *regrouping) take(elements int64, sought bool) (of []piece, ok bool) {
+	for elements > 1 || sought {
+		if len(r.left) == 0 {
+			return nil, false
+		}
+		next := &r.left[0]
+		switch {
+		case next.part == batch && sought:
+			sought = false
+		case next.part == batch && (!r.fixed || elements%next.extent != 0):
+			return nil, false
+		case elements%next.extent == 0:
+			elements /= next.extent
+		case elements > 1 && next.extent%elements == 0:
+			of = append(of, r.last(next.part))
+			r.divide(next, elements)
+			elements = 1
+			continue
+		default:
+			return nil, false
+		}
+		of = append(of, r.last(next.part))
+		r.left = r.left[1:]
+	}
+	return of, true
+}
+
+// last returns the last piece of a part.
+func (r *regrouping) last(part int) piece {
+	if part == batch {
+		return piece{part: batch}
+	}
+	return piece{part, len(r.pieces[part]) - 1}
+}
+
+// divide divides the last piece of a part, which is all that is left of it, in two: the first of the
+// given extent, and what is left then.
+func (r *regrouping) divide(of *leftPart, extent int64) {
+	last := r.last(of.part).number
+	of.extent /= extent
+	r.pieces[of.part] = append(r.pieces[of.part][:last], extent, of.extent)
+}
+
+// split returns the split whose parts are all pieces, and whose dimensions are made of the given ones.
+func (r *regrouping) split(dims [][]piece) *split {
+	t := &split{dims: make([][]int, len(dims))}
+	first := make([]int, len(r.pieces)) // of each part, the number of its first piece
+	for k, of := range r.pieces {
 		first[k] = len(t.parts)
 		t.parts = append(t.parts, of...)
 	}
-	if len(left) > 0 || len(t.parts) > maxSplit {
-		return x, false
-	}
-	for _, d := range dims {
-		var list []int
-		for _, k := range d {
-			if k.part == batch {
-				list = append(list, batch)
-			} else {
-				list = append(list, first[k.part]+k.piece)
+	for i, d := range dims {
+		for _, of := range d {
+			k := batch
+			if of.part != batch {
+				k = first[of.part] + of.number
 			}
+			t.dims[i] = append(t.dims[i], k)
 		}
-		t.dims = append(t.dims, list)
 	}
-	return p.seen(x, t), true
+	return t
 }
 
 // ofEachSample returns x, of which dimension i begins with the samples or is that of one, with that
