@@ -144,14 +144,13 @@ func (p *parser) gelu(n *node) (operand, error) {
 	if err != nil {
 		return x, err
 	}
-	approximate, given := n.attribute("approximate")
 	var y operand
-	switch kind := string(approximate.s); {
-	case !given || kind == "none":
+	switch n.text("approximate", "none") {
+	case "none":
 		if y, err = p.scaled(x, math.Sqrt2/2, 0); err == nil {
 			y, err = p.apply(graph.Erf{}, x.axes, y)
 		}
-	case kind == "tanh":
+	case "tanh":
 		const root = 0.7978845608028654 // √(2/π)
 		if y, err = p.apply(graph.Square{}, x.axes, x); err == nil {
 			y, err = p.scaled(y, root*0.044715, root)

@@ -296,50 +296,14 @@ func (p *parser) spread(n *node, t *tensor, x operand) (operand, []float32, grap
 		return x, v, graph.Vector(x.shape.C), err
 	}
 	s := x.view()
-	before := len(s.dims) - len(t.dims)
-	if before < 0 {
-		return x, nil, graph.Shape{}, p.refuse(n, "constant of more dimensions")
+	strides, err := p.stridesIn(n, t, s)
+	if err != nil {
+		return x, nil, graph.Shape{}, err
 	}
-	// What a step along each of x's parts is in t, or 0.
-	strides, stride := make([]int, len(s.parts)), 1
-	for i := len(t.dims) - 1; i >= 0; i-- {
-		d := t.dims[i]
-		if d == 1 {
-			continue
-		}
-		switch of := s.size(before + i); {
-		case of.batch:
-			return x, nil, graph.Shape{}, p.refuse(n, "constant for each sample")
-		case of.n != d:
-			return x, nil, graph.Shape{}, p.refuse(n, "constant of another shape")
-		}
-		parts := s.dims[before+i]
-		for j := len(parts) - 1; j >= 0; j-- {
-			strides[parts[j]] = stride
-			stride *= int(s.parts[parts[j]])
-		}
-	}
-	// Along each axis, from the first part that t has on, where its elements are.
-	var places [3][]int
+	var places [3][]int // along each axis, of t's elements
 	for a, parts := range s.axesOf(x.shape) {
-		places[a] = []int{0}
-		for len(parts) > 0 && strides[parts[0]] == 0 {
-			parts = parts[1:]
-		}
-		for _, k := range parts {
-			if len(places[a]) > plan.MaxExtent/int(s.parts[k]) {
-				return x, nil, graph.Shape{}, fmt.Errorf("%w: a constant of too many elements", ErrInvalid)
-			}
-			if err := p.charge(len(places[a]) * int(s.parts[k])); err != nil {
-				return x, nil, graph.Shape{}, err
-			}
-			var next []int
-			for _, at := range places[a] {
-				for i := range int(s.parts[k]) {
-					next = append(next, at+i*strides[k])
-				}
-			}
-			places[a] = next
+		if places[a], err = p.placesAlong(s, parts, strides); err != nil {
+			return x, nil, graph.Shape{}, err
 		}
 	}
 	extent := graph.Shape{C: len(places[axisC]), H: len(places[axisH]), W: len(places[axisW])}
@@ -359,6 +323,58 @@ func (p *parser) spread(n *node, t *tensor, x operand) (operand, []float32, grap
 		}
 	}
 	return x, v, extent, nil
+}
+
+// stridesIn returns how far apart t's elements are along each part of s, to which it broadcasts: 0
+// where they are the same.
+func (p *parser) stridesIn(n *node, t *tensor, s *split) ([]int, error) {
+	before := len(s.dims) - len(t.dims)
+	if before < 0 {
+		return nil, p.refuse(n, "constant of more dimensions")
+	}
+	strides, stride := make([]int, len(s.parts)), 1
+	for i, d := range slices.Backward(t.dims) {
+		if d == 1 {
+			continue
+		}
+		switch of := s.size(before + i); {
+		case of.batch:
+			return nil, p.refuse(n, "constant for each sample")
+		case of.n != d:
+			return nil, p.refuse(n, "constant of another shape")
+		}
+		for _, k := range slices.Backward(s.dims[before+i]) {
+			strides[k] = stride
+			stride *= int(s.parts[k])
+		}
+	}
+	return strides, nil
+}
+
+// placesAlong returns where a constant's elements are along an axis of the given parts, from the first
+// part on along which they differ.
+func (p *parser) placesAlong(s *split, parts, strides []int) ([]int, error) {
+	for len(parts) > 0 && strides[parts[0]] == 0 {
+		parts = parts[1:]
+	}
+	places := []int{0}
+	for _, k := range parts {
+		l := int(s.parts[k])
+		if len(places) > plan.MaxExtent/l {
+			return nil, fmt.Errorf("%w: a constant of too many elements", ErrInvalid)
+		}
+		if err := p.charge(len(places) * l); err != nil {
+			return nil, err
+		}
+		next := make([]int, 0, len(places)*l)
+		for _, at := range places {
+			for i := range l {
+				next = append(next, at+i*strides[k])
+			}
+		}
+		places = next
+	}
+	return places, nil
 }
 
 // perChannel returns x, its dimensions in another order if that helps, and t as channels does.

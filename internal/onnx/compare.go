@@ -169,11 +169,26 @@ func (p *parser) withConstant(n *node, at int) (operand, error) {
 	if c == nil || c.kind != typeBool || c.len() == 0 || len(c.dims) > x.rank() {
 		return x, p.refuse(n, "of a constant")
 	}
-	// Both may broadcast to the other.
+	if x, err = p.expandedLike(n, x, c.dims); err != nil {
+		return x, err
+	}
+	neutral := truthOf(n.op == "And") // what leaves a comparison as it is
+	if !slices.Contains(c.ints, 1-neutral) {
+		x.truth = &is
+		return x, nil
+	}
+	if x, err = p.widenedBits(x, is); err != nil {
+		return x, err
+	}
+	return p.decided(n, x, c, neutral)
+}
+
+// expandedLike returns x as an Expand to what it and a constant of the given dimensions broadcast to.
+func (p *parser) expandedLike(n *node, x operand, dims []int64) (operand, error) {
 	s := x.view()
 	wide := x.shape
-	for i, d := range c.dims {
-		k := len(s.dims) - len(c.dims) + i
+	for i, d := range dims {
+		k := len(s.dims) - len(dims) + i
 		switch of := s.size(k); {
 		case d == 1 || of == size{n: d}:
 		case of == size{n: 1} && x.split == nil && k > 0:
@@ -188,22 +203,18 @@ func (p *parser) withConstant(n *node, at int) (operand, error) {
 	if wide != x.shape {
 		x.wide = &wide
 	}
-	passing := truthOf(n.op == "And") // what leaves a comparison as it is
-	if !slices.Contains(c.ints, 1-passing) {
-		x.truth = &is
-		return x, nil
-	}
-	if x, err = p.widenedBits(x, is); err != nil {
-		return x, err
-	}
-	// 0 where the constant decides so, or 1.
+	return x, nil
+}
+
+// decided returns x, of 0 and 1, where c is neutral for the And or Or n, and c elsewhere.
+func (p *parser) decided(n *node, x operand, c *array, neutral int64) (operand, error) {
 	if err := p.compute(2 * c.len()); err != nil {
 		return x, err
 	}
 	scale := &tensor{kind: typeFloat, dims: c.dims, floats: make([]float32, c.len())}
 	shift := &tensor{kind: typeFloat, dims: c.dims, floats: make([]float32, c.len())}
 	for i, v := range c.ints {
-		if v == passing {
+		if v == neutral {
 			scale.floats[i] = 1
 		} else {
 			shift.floats[i] = float32(v)

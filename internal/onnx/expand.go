@@ -27,7 +27,7 @@ func (p *parser) expand(n *node) (operand, error) {
 	if len(to.dims) != 1 || len(to.v) != x.rank() {
 		return x, p.refuse(n, "to another rank")
 	}
-	if b := to.v[0]; !b.batch && b.n != 1 && (p.batch == 0 || b.n != p.batch) {
+	if b := to.v[0]; b.n != 1 && !p.isBatch(b) {
 		return x, p.refuse(n, "across samples")
 	}
 	dims := x.dims()

@@ -11,10 +11,7 @@ import (
 
 // pad reads a Pad. Before opset 11 its inputs are attributes.
 func (p *parser) pad(n *node) (operand, error) {
-	mode := "constant"
-	if a, given := n.attribute("mode"); given {
-		mode = string(a.s)
-	}
+	mode := n.text("mode", "constant")
 	if mode != "constant" && mode != "reflect" && mode != "edge" && mode != "wrap" {
 		return operand{}, p.refuse(n, "mode=%s", clean(mode))
 	}

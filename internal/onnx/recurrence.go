@@ -15,10 +15,7 @@ import (
 // directions of the layer's inputs, and a graph.Recurrence of these. It returns Y, Y_h and,
 // where something reads it, Y_c.
 func (p *parser) recurrent(n *node) ([]operand, error) {
-	op := &graph.Recurrence{Cell: strings.ToLower(n.op), Direction: "forward"}
-	if a, given := n.attribute("direction"); given {
-		op.Direction = string(a.s)
-	}
+	op := &graph.Recurrence{Cell: strings.ToLower(n.op), Direction: n.text("direction", "forward")}
 	dirs := map[string]int{"forward": 1, "reverse": 1, "bidirectional": 2}[op.Direction]
 	if dirs == 0 {
 		return nil, fmt.Errorf("%w: direction %s", ErrInvalid, clean(op.Direction))

@@ -408,9 +408,11 @@ func (p *parser) blocks(n *node) (operand, error) {
 			return x, fmt.Errorf("%w: %d channels in blocks of %d", ErrInvalid, c, b)
 		}
 		dims, perm = []int64{b, b, c / (b * b), h, w}, []int{2, 3, 0, 4, 1}
-		if mode, given := n.attribute("mode"); given && string(mode.s) == "CRD" {
+		switch n.text("mode", "DCR") {
+		case "DCR":
+		case "CRD":
 			dims, perm = []int64{c / (b * b), b, b, h, w}, []int{0, 3, 1, 4, 2}
-		} else if given && string(mode.s) != "DCR" {
+		default:
 			return x, fmt.Errorf("%w: unknown mode", ErrInvalid)
 		}
 		to = []int64{c / (b * b), h * b, w * b}

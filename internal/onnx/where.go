@@ -125,71 +125,71 @@ func (p *parser) chosen(n *node) (operand, error) {
 	if err != nil {
 		return x, err
 	}
-	condition, err := p.constantFor(n, 0, x)
+	is, err := p.condition(n, x)
 	if err != nil {
 		return x, err
 	}
-	is, err := p.array(n, 0)
-	if err != nil {
-		return x, err
-	}
-	if is == nil || is.kind != typeBool || is.len() == 0 {
-		return x, p.refuse(n, "by a constant of element type %d", condition.kind)
-	}
-	all := !slices.Contains(is.ints, int64(at-1)) // Where takes the second input for 0
-	if !p.fits(is, x) {
-		return x, p.refuse(n, "values of unlike shapes")
-	}
+	taken := int64(2 - at) // what the condition is where x is taken
+	everywhere := !slices.Contains(is.ints, 1-taken)
 	if p.operands[n.inputs[3-at]].known {
 		y, err := p.viewed(n, 3-at)
 		if err != nil {
 			return x, err
 		}
-		if !p.fitsValue(y, x) || !all {
+		if !p.fitsValue(y, x) || !everywhere {
 			return x, p.refuse(n, "by a constant, of two values")
 		}
 		return x, nil
 	}
-	if _, err := p.constantFor(n, 3-at, x); err != nil {
+	other, err := p.alternative(n, 3-at, x)
+	if err != nil || everywhere {
 		return x, err
 	}
-	v, err := p.array(n, 3-at)
+	return p.replaced(n, x, is, taken, other)
+}
+
+// condition returns the condition of the Where n, a constant that broadcasts to x.
+func (p *parser) condition(n *node, x operand) (*array, error) {
+	t, err := p.constantFor(n, 0, x)
+	if err != nil {
+		return nil, err
+	}
+	is, err := p.array(n, 0)
+	switch {
+	case err != nil:
+		return nil, err
+	case is == nil || is.kind != typeBool || is.len() == 0:
+		return nil, p.refuse(n, "by a constant of element type %d", t.kind)
+	case !p.fits(is, x):
+		return nil, p.refuse(n, "values of unlike shapes")
+	}
+	return is, nil
+}
+
+// alternative returns input i of the Where n, a constant of floats that broadcasts to the other
+// choice, x.
+func (p *parser) alternative(n *node, i int, x operand) (*array, error) {
+	if _, err := p.constantFor(n, i, x); err != nil {
+		return nil, err
+	}
+	v, err := p.array(n, i)
+	switch {
+	case err != nil:
+		return nil, err
+	case v == nil || !v.float() || v.len() == 0 || v.steps != nil:
+		return nil, p.refuse(n, "by a constant")
+	case !p.fits(v, x):
+		return nil, p.refuse(n, "values of unlike shapes")
+	}
+	return v, nil
+}
+
+// replaced returns x where the condition is as taken says, and elsewhere the elements of other:
+// a x + b, with a and b for each element.
+func (p *parser) replaced(n *node, x operand, is *array, taken int64, other *array) (operand, error) {
+	a, b, err := p.blend(is, taken, other)
 	if err != nil {
 		return x, err
-	}
-	if v == nil || !v.float() || v.len() == 0 || v.steps != nil {
-		return x, p.refuse(n, "by a constant")
-	}
-	if !p.fits(v, x) {
-		return x, p.refuse(n, "values of unlike shapes")
-	}
-	if all {
-		return x, nil
-	}
-	// a x + b, with a and b for each element: 1 and 0 where x is taken, else 0 and the constant;
-	// or 1 and minus infinity.
-	is.shared, v.shared = false, false
-	dims, _, _ := p.broadcast(is, v)
-	if is, err = p.spreadTo(is, dims); err != nil {
-		return x, err
-	}
-	if v, err = p.spreadTo(v, dims); err != nil {
-		return x, err
-	}
-	if err := p.compute(2 * is.len()); err != nil {
-		return x, err
-	}
-	a := &tensor{kind: typeFloat, dims: dims, floats: make([]float32, is.len())}
-	b := &tensor{kind: typeFloat, dims: dims, floats: make([]float32, is.len())}
-	scaled := false
-	for i, take := range is.ints {
-		a.floats[i] = 1
-		if take == int64(2-at) {
-			continue
-		}
-		if b.floats[i] = v.floats[i]; !negativeInfinity(v.floats[i]) {
-			a.floats[i], scaled = 0, true
-		}
 	}
 	x, shift, extent, err := p.spread(n, b, x)
 	if err != nil {
@@ -197,15 +197,14 @@ func (p *parser) chosen(n *node) (operand, error) {
 	}
 	op := &graph.Affine{Shift: shift}
 	masked := x.masked || slices.ContainsFunc(shift, negativeInfinity)
-	if scaled && x.masked {
+	if scaled := slices.Contains(a.floats, 0); scaled && x.masked {
 		return x, p.refuse(n, "of infinities")
-	}
-	if scaled {
-		y, scale, other, err := p.spread(n, a, x)
+	} else if scaled {
+		y, scale, along, err := p.spread(n, a, x)
 		if err != nil {
 			return x, err
 		}
-		if other != extent || y.value != x.value { // what is alike everywhere in one is not in the other
+		if along != extent || y.value != x.value { // what is alike everywhere in one is not in the other
 			return x, p.refuse(n, "by a constant")
 		}
 		op.Scale = scale
@@ -213,6 +212,33 @@ func (p *parser) chosen(n *node) (operand, error) {
 	y, err := p.apply(elementAffine(extent, op, x), x.axes, x)
 	y.masked = masked
 	return y, err
+}
+
+// blend returns scales and shifts that leave a value where a condition is as taken says: 1 and 0.
+// Elsewhere they are 0 and the other's element, or 1 and minus infinity.
+func (p *parser) blend(is *array, taken int64, other *array) (scales, shifts *tensor, err error) {
+	is.shared, other.shared = false, false
+	dims, _, _ := p.broadcast(is, other)
+	if is, err = p.spreadTo(is, dims); err != nil {
+		return nil, nil, err
+	}
+	if other, err = p.spreadTo(other, dims); err != nil {
+		return nil, nil, err
+	}
+	if err := p.compute(2 * is.len()); err != nil {
+		return nil, nil, err
+	}
+	scales = &tensor{kind: typeFloat, dims: dims, floats: slices.Repeat([]float32{1}, is.len())}
+	shifts = &tensor{kind: typeFloat, dims: dims, floats: make([]float32, is.len())}
+	for i, v := range is.ints {
+		if v == taken {
+			continue
+		}
+		if shifts.floats[i] = other.floats[i]; !negativeInfinity(other.floats[i]) {
+			scales.floats[i] = 0
+		}
+	}
+	return scales, shifts, nil
 }
 
 // constantFor returns input i of n, a constant, as one for each sample of x, which may be shared by
