@@ -215,32 +215,14 @@ func (p *parser) pow(n *node) (operand, error) {
 	if x, err = p.viewed(n, 0); err != nil {
 		return x, err
 	}
-	t, err := p.constant(n, 1)
+	e, single, err := p.number(n, 1, x.rank())
 	if err != nil {
 		return x, err
 	}
-	var e []float64
-	if t.kind == typeInt32 || t.kind == typeInt64 {
-		ints, err := p.ints(n, t)
-		if err != nil {
-			return x, err
-		}
-		for _, v := range ints {
-			e = append(e, float64(v))
-		}
-	} else {
-		floats, err := p.floats32(n, t)
-		if err != nil {
-			return x, err
-		}
-		for _, v := range floats {
-			e = append(e, float64(v))
-		}
-	}
-	if len(e) != 1 || len(t.dims) > x.rank() {
+	if !single {
 		return x, p.refuse(n, "exponent of more than one number")
 	}
-	switch e[0] {
+	switch e {
 	case 0.5:
 		return p.apply(graph.Sqrt{}, x.axes, x)
 	case 1:
@@ -251,7 +233,7 @@ func (p *parser) pow(n *node) (operand, error) {
 		y, err := p.apply(graph.Square{}, x.axes, x)
 		return p.times(x, y, err)
 	}
-	return x, p.refuse(n, "exponent of %v", e[0])
+	return x, p.refuse(n, "exponent of %v", e)
 }
 
 // times returns x y, where y came of x.

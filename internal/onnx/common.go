@@ -89,18 +89,12 @@ func (p *parser) commonOf(n *node, t *tensor, to *sizes) (operand, error) {
 	if err := p.charge(int(all)); err != nil {
 		return operand{}, err
 	}
-	places := []int{0}
-	for i := range c.dims {
-		var next []int
-		for _, at := range places {
-			for k := range c.len(i) {
-				next = append(next, at+k*strides[i])
-			}
-		}
-		places = next
+	lens := make([]int64, len(c.dims))
+	for i := range lens {
+		lens[i] = int64(c.len(i))
 	}
-	for _, at := range places {
-		c.v = append(c.v, v[at])
+	for _, index := range indices(lens) {
+		c.v = append(c.v, v[offset(index, strides)])
 	}
 	return c.operand(), nil
 }
@@ -156,10 +150,7 @@ func (p *parser) squeezeCommon(n *node, x operand) (operand, error) {
 	if c == nil {
 		return x, p.refuse(n, "of what is expanded")
 	}
-	dims, err := squeezed(p, n, c.dims, 0, func(d int64) bool { return d == 1 }, 1)
-	if err == nil && len(dims) > maxRank {
-		err = fmt.Errorf("%w: tensor of rank %d", ErrInvalid, len(dims))
-	}
+	dims, err := p.squeezedConstant(n, c.dims)
 	if err != nil {
 		return x, err
 	}

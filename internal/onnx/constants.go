@@ -34,12 +34,18 @@ func (p *parser) value(n *node) (operand, error) {
 	return operand{constant: t}, nil
 }
 
-// constantOfShape reads a ConstantOfShape, of floats or of integers.
+// constantOfShape reads a ConstantOfShape of floats, or of no integers: others are folded.
 func (p *parser) constantOfShape(n *node) (operand, error) {
 	value := float32(0)
 	if a, given := n.attribute("value"); given {
 		if a.t == nil || a.t.kind != typeFloat {
-			return p.filled(n)
+			dims, err := p.list(n, "", 0)
+			if err == nil && (a.t == nil || a.t.kind != typeInt32 && a.t.kind != typeInt64) {
+				err = p.refuse(n, "not of integers")
+			} else if err == nil && !slices.Equal(dims, []int64{0}) {
+				err = p.refuse(n, "of shape %d", dims)
+			}
+			return operand{sizes: row(nil)}, err
 		}
 		v, err := p.floats32(n, a.t)
 		if err != nil {
@@ -97,14 +103,17 @@ func (p *parser) cast(n *node) (operand, error) {
 	if t := x.constant; t != nil && t.kind == typeFloat && to == typeFloat {
 		return x, nil
 	}
-	if to == typeFloat {
-		return p.castSizes(n)
-	}
-	if to != typeInt32 && to != typeInt64 {
+	if to != typeFloat && to != typeInt32 && to != typeInt64 {
 		return x, p.refuse(n, "to=%d", to)
 	}
 	s, err := p.sizes(n, 0)
-	return operand{sizes: s}, err
+	if err != nil || to != typeFloat {
+		return operand{sizes: s}, err
+	}
+	if len(s.v) > 0 { // numbers alone are folded
+		return x, p.refuse(n, "of the batch's size")
+	}
+	return operand{constant: &tensor{kind: typeFloat, dims: s.dims}}, nil
 }
 
 // castTruth reads a Cast of a comparison: to numbers, 1 where it holds and 0 elsewhere.

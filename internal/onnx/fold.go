@@ -144,61 +144,78 @@ func (p *parser) arrayOf(n *node, o operand) (*array, error) {
 	}
 	a := &array{kind: t.kind, dims: t.dims, shared: o.shared, steps: o.steps}
 	size := 0
+	var err error
 	if !slices.Contains(t.dims, 0) {
-		var err error
 		if size, err = t.len(); err != nil {
 			return nil, err
 		}
 	}
 	switch t.kind {
 	case typeFloat, typeDouble:
-		if t.kind == typeFloat && t.floats != nil && len(t.floats) == size {
-			a.floats = t.floats
-			return a, nil
-		}
-		if err := p.compute(size); err != nil || size == 0 {
+		a.kind = typeFloat
+		if a.floats, err = p.computedFloats(t, size); a.floats == nil {
 			return nil, err
-		}
-		width, typed := 4, len(t.floats)
-		if t.kind == typeDouble {
-			width, typed = 8, len(t.doubles)
-		}
-		if _, err := t.checkData(typed, width); err != nil {
-			return nil, err
-		}
-		a.kind, a.floats = typeFloat, make([]float32, size)
-		if err := t.read(a.floats, 0, t.piece()); err != nil {
-			return nil, err
-		}
-		if t.kind == typeDouble && !t.rounded(a.floats) {
-			return nil, nil
 		}
 	case typeInt32, typeInt64, typeBool:
-		if size == 0 {
-			if len(t.int32s)+len(t.int64s)+len(t.raw) > 0 {
-				return nil, fmt.Errorf("%w: an empty tensor with data", ErrInvalid)
-			}
-			return a, nil
-		}
-		if err := p.look(size); err != nil {
+		if a.ints, err = p.computedInts(n, t, size); err != nil {
 			return nil, err
-		}
-		if t.raw != nil || t.stored != nil {
-			if err := p.compute(size); err != nil {
-				return nil, err
-			}
-		}
-		var err error
-		if a.ints, err = p.integers(n, t, size); err != nil {
-			return nil, err
-		}
-		if t.kind == typeBool && slices.ContainsFunc(a.ints, func(v int64) bool { return v != 0 && v != 1 }) {
-			return nil, fmt.Errorf("%w: a bool that is none", ErrInvalid)
 		}
 	default:
 		return nil, nil
 	}
 	return a, nil
+}
+
+// computedFloats returns the elements of t, of so many floats, to compute with; or nil where there
+// are none, or where they are no float32.
+func (p *parser) computedFloats(t *tensor, size int) ([]float32, error) {
+	if t.kind == typeFloat && t.floats != nil && len(t.floats) == size {
+		return t.floats, nil
+	}
+	if err := p.compute(size); err != nil || size == 0 {
+		return nil, err
+	}
+	width, typed := 4, len(t.floats)
+	if t.kind == typeDouble {
+		width, typed = 8, len(t.doubles)
+	}
+	if _, err := t.checkData(typed, width); err != nil {
+		return nil, err
+	}
+	v := make([]float32, size)
+	if err := t.read(v, 0, t.piece()); err != nil {
+		return nil, err
+	}
+	if t.kind == typeDouble && !t.rounded(v) {
+		return nil, nil
+	}
+	return v, nil
+}
+
+// computedInts returns the elements of t, of so many integers or bools, to compute with.
+func (p *parser) computedInts(n *node, t *tensor, size int) ([]int64, error) {
+	if size == 0 {
+		if len(t.int32s)+len(t.int64s)+len(t.raw) > 0 {
+			return nil, fmt.Errorf("%w: an empty tensor with data", ErrInvalid)
+		}
+		return nil, nil
+	}
+	if err := p.look(size); err != nil {
+		return nil, err
+	}
+	if t.raw != nil || t.stored != nil {
+		if err := p.compute(size); err != nil {
+			return nil, err
+		}
+	}
+	v, err := p.integers(n, t, size)
+	if err != nil {
+		return nil, err
+	}
+	if t.kind == typeBool && slices.ContainsFunc(v, func(v int64) bool { return v != 0 && v != 1 }) {
+		return nil, fmt.Errorf("%w: a bool that is none", ErrInvalid)
+	}
+	return v, nil
 }
 
 // rounded reports whether t's doubles, which are v rounded, are floats as they are.

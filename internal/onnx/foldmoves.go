@@ -79,10 +79,7 @@ func (p *parser) foldSqueeze(n *node, in []*array) (*array, error) {
 		return nil, nil
 	}
 	b := *a
-	b.dims, err = squeezed(p, n, a.dims, 0, func(d int64) bool { return d == 1 }, 1)
-	if err == nil && len(b.dims) > maxRank {
-		err = fmt.Errorf("%w: tensor of rank %d", ErrInvalid, len(b.dims))
-	}
+	b.dims, err = p.squeezedConstant(n, a.dims)
 	return &b, err
 }
 

@@ -208,44 +208,19 @@ func (p *parser) gatherOwn(n *node, x operand) (operand, error) {
 	if a == nil || a.float() || a.kind == typeBool || len(a.dims) == 0 || len(a.ints) == 0 {
 		return x, p.refuse(n, "across samples")
 	}
-	places := make([]int64, 0, len(a.ints))
+	var places []int64
 	dims := a.dims
-	s := x.view()
-	switch n.op {
-	case "GatherND":
-		last := len(dims) - 1
-		if dims[last] != 2 || len(s.dims) < 2 || !slices.Equal(s.dims[0], []int{batch}) {
-			return x, p.refuse(n, "across samples")
-		}
-		dims = dims[:last]
-		for i := 0; i < len(a.ints); i += 2 {
-			step, other := int64(1), int64(0)
-			if a.steps != nil {
-				step, other = a.steps[i], a.steps[i+1]
-			} else if p.batch != 1 {
-				return x, p.refuse(n, "across samples")
-			}
-			if own := a.ints[i] == 0 || p.batch == 1 && a.ints[i] == -1; !own || step != 1 || other != 0 {
-				return x, p.refuse(n, "across samples")
-			}
-			places = append(places, a.ints[i+1])
-		}
-	default:
-		y, ok := p.ofEachSample(x, 0)
-		if !ok || n.int("axis", 0) != 0 && n.int("axis", 0) != -int64(len(s.dims)) {
-			return x, p.refuse(n, "across samples")
-		}
-		each := y.view().size(1).n
-		for i, v := range a.ints {
-			if p.batch != 1 && (a.steps == nil || a.steps[i] != each || v < 0 || v >= each) {
-				return x, p.refuse(n, "across samples")
-			}
-			places = append(places, v)
-		}
-		x = y
+	if n.op == "GatherND" {
+		dims = dims[:len(dims)-1]
+		places, err = p.pairedWithSamples(n, x.view(), a)
+	} else {
+		x, places, err = p.amongSamples(n, x, a)
 	}
-	if p.batch != 1 && !a.shared {
-		return x, p.refuse(n, "across samples")
+	if err == nil && p.batch != 1 && !a.shared {
+		err = p.refuse(n, "across samples")
+	}
+	if err != nil {
+		return x, err
 	}
 	// Of two dimensions, the samples' and their elements', become those of the indices.
 	rest := x.view().sizes()[2:]
@@ -261,6 +236,43 @@ func (p *parser) gatherOwn(n *node, x operand) (operand, error) {
 		to = append(to, size{n: d, batch: i == 0 && a.shared})
 	}
 	return p.regroupedFor(n, x, append(to, rest...))
+}
+
+// pairedWithSamples returns the places that the GatherND n takes of a split's second dimension, where
+// the indices a are pairs of each sample's own number and a place.
+func (p *parser) pairedWithSamples(n *node, s *split, a *array) (places []int64, err error) {
+	if a.dims[len(a.dims)-1] != 2 || len(s.dims) < 2 || !slices.Equal(s.dims[0], []int{batch}) {
+		return nil, p.refuse(n, "across samples")
+	}
+	for i := 0; i < len(a.ints); i += 2 {
+		step, other := int64(1), int64(0)
+		if a.steps != nil {
+			step, other = a.steps[i], a.steps[i+1]
+		} else if p.batch != 1 {
+			return nil, p.refuse(n, "across samples")
+		}
+		if own := a.ints[i] == 0 || p.batch == 1 && a.ints[i] == -1; !own || step != 1 || other != 0 {
+			return nil, p.refuse(n, "across samples")
+		}
+		places = append(places, a.ints[i+1])
+	}
+	return places, nil
+}
+
+// amongSamples returns x with its first dimension in two, the samples' and their elements', and the
+// places among each sample's elements that the Gather n takes, where the indices a count all samples'.
+func (p *parser) amongSamples(n *node, x operand, a *array) (operand, []int64, error) {
+	y, ok := p.ofEachSample(x)
+	if axis := n.int("axis", 0); !ok || axis != 0 && axis != -int64(x.rank()) {
+		return x, nil, p.refuse(n, "across samples")
+	}
+	each := y.view().size(1).n
+	for i, v := range a.ints {
+		if p.batch != 1 && (a.steps == nil || a.steps[i] != each || v < 0 || v >= each) {
+			return x, nil, p.refuse(n, "across samples")
+		}
+	}
+	return y, a.ints, nil
 }
 
 // lookedUp reads a Gather of a constant table's rows by integers of an input.

@@ -42,45 +42,60 @@ func (p *parser) pad(n *node) (operand, error) {
 	if len(pads) != 2*len(dims) {
 		return x, fmt.Errorf("%w: %d pads for %d axes", ErrInvalid, len(pads), len(dims))
 	}
-	op := graph.Pad{Value: value}
-	part, extents := newSlicing(x), x.dims()
+	constant := padding{slicing: newSlicing(x), op: graph.Pad{Value: value}}
 	seen := map[int]bool{}
 	for k, i := range dims {
 		from, to := pads[k], pads[k+len(dims)]
-		if seen[i] {
+		switch {
+		case seen[i]:
 			return x, fmt.Errorf("%w: an axis twice", ErrInvalid)
+		case from == 0 && to == 0:
+		case i < 0:
+			return x, p.refuse(n, "across samples")
+		case max(from, to) > math.MaxInt32 || min(from, to) < -math.MaxInt32:
+			return x, fmt.Errorf("%w: padding of %d, %d", ErrInvalid, from, to)
+		case mode == "constant":
+			err = constant.along(i, from, to)
+		default:
+			x, err = p.mirrored(n, x, i, mode, from, to)
+		}
+		if err != nil {
+			return x, err
 		}
 		seen[i] = true
-		if from == 0 && to == 0 {
-			continue
-		}
-		if i < 0 {
-			return x, p.refuse(n, "across samples")
-		}
-		if max(from, to) > math.MaxInt32 || min(from, to) < -math.MaxInt32 {
-			return x, fmt.Errorf("%w: padding of %d, %d", ErrInvalid, from, to)
-		}
-		if mode != "constant" {
-			if x, err = p.mirrored(n, x, i, mode, from, to); err != nil {
-				return x, err
-			}
-			continue
-		}
-		// Where a pad is negative, so much of the value is left out.
-		left, right := max(-from, 0), extents[i]-max(-to, 0)
-		if left >= right {
-			return x, fmt.Errorf("%w: padding of %d, %d for %d elements", ErrInvalid, from, to, extents[i])
-		}
-		part.cut(i, left, right)
-		*extentOf(&op.Before, x.axes[i]), *extentOf(&op.After, x.axes[i]) = int(max(from, 0)), int(max(to, 0))
 	}
 	if mode != "constant" {
 		return x, nil
 	}
-	if x, err = part.apply(p); err != nil || op.Before == (graph.Shape{}) && op.After == (graph.Shape{}) {
+	return constant.apply(p)
+}
+
+// A padding is what a Pad with constants makes of a value, under construction: a part of it, padded.
+type padding struct {
+	*slicing
+	op graph.Pad
+}
+
+// along pads dimension i after the batch. Where a pad is negative, so much of the value is left out.
+func (d *padding) along(i int, from, to int64) error {
+	l := d.x.dims()[i]
+	left, right := max(-from, 0), l-max(-to, 0)
+	if left >= right {
+		return fmt.Errorf("%w: padding of %d, %d for %d elements", ErrInvalid, from, to, l)
+	}
+	d.cut(i, left, right)
+	a := d.x.axes[i]
+	*extentOf(&d.op.Before, a), *extentOf(&d.op.After, a) = int(max(from, 0)), int(max(to, 0))
+	return nil
+}
+
+// apply returns the padded value.
+func (d *padding) apply(p *parser) (operand, error) {
+	x, err := d.slicing.apply(p)
+	if err != nil || d.op.Before == (graph.Shape{}) && d.op.After == (graph.Shape{}) {
 		return x, err
 	}
-	return p.apply(op, x.axes, x)
+	return p.apply(d.op, x.axes, x)
 }
 
 // mirrored pads x along dimension i with elements of its own.

@@ -304,10 +304,7 @@ func (p *parser) squeeze(n *node) (operand, error) {
 	}
 	if t := x.constant; t != nil {
 		c := *t
-		c.dims, err = squeezed(p, n, t.dims, 0, func(d int64) bool { return d == 1 }, 1)
-		if len(c.dims) > maxRank {
-			err = fmt.Errorf("%w: tensor of rank %d", ErrInvalid, len(c.dims))
-		}
+		c.dims, err = p.squeezedConstant(n, t.dims)
 		return operand{constant: &c}, err
 	}
 	if x, err = p.viewed(n, 0); err != nil {
@@ -347,6 +344,15 @@ func (p *parser) squeeze(n *node) (operand, error) {
 	}
 	x.axes = axes
 	return x, nil
+}
+
+// squeezedConstant returns the dimensions that the Squeeze or Unsqueeze n makes of a constant's.
+func (p *parser) squeezedConstant(n *node, dims []int64) ([]int64, error) {
+	to, err := squeezed(p, n, dims, 0, func(d int64) bool { return d == 1 }, 1)
+	if err == nil && len(to) > maxRank {
+		err = fmt.Errorf("%w: tensor of rank %d", ErrInvalid, len(to))
+	}
+	return to, err
 }
 
 // squeezed returns dims, of a tensor with batch dimensions before them, without those

@@ -197,22 +197,6 @@ func (p *parser) whereSizes(n *node) (operand, error) {
 	return operand{sizes: to}, nil
 }
 
-// castSizes reads a Cast of sizes to floats.
-func (p *parser) castSizes(n *node) (operand, error) {
-	s, err := p.sizes(n, 0)
-	if err != nil {
-		return operand{}, err
-	}
-	t := &tensor{kind: typeFloat, dims: s.dims}
-	for _, d := range s.v {
-		if d.batch {
-			return operand{}, p.refuse(n, "of the batch's size")
-		}
-		t.floats = append(t.floats, float32(d.n))
-	}
-	return operand{constant: t}, p.charge(len(t.floats))
-}
-
 // reshapeSizes reads a Reshape of sizes.
 func (p *parser) reshapeSizes(n *node, to []int64, zeros bool) (operand, error) {
 	from, err := p.sizes(n, 0)
@@ -265,26 +249,4 @@ func (p *parser) squeezeSize(n *node) (operand, error) {
 		return operand{}, p.refuse(n, "of %d sizes of rank %d", len(s.v), len(s.dims))
 	}
 	return operand{sizes: &sizes{s.v, []int64{1}[:to]}}, nil
-}
-
-// filled reads a ConstantOfShape of integers.
-func (p *parser) filled(n *node) (operand, error) {
-	dims, err := p.list(n, "", 0)
-	if err != nil {
-		return operand{}, err
-	}
-	value := int64(0)
-	a, given := n.attribute("value")
-	if !given || a.t == nil || a.t.kind != typeInt32 && a.t.kind != typeInt64 {
-		return operand{}, p.refuse(n, "not of integers")
-	}
-	v, err := p.ints(n, a.t)
-	if err != nil {
-		return operand{}, err
-	}
-	if len(v) != 1 || len(dims) != 1 || dims[0] < 0 || dims[0] > maxRank {
-		return operand{}, p.refuse(n, "of shape %d", dims)
-	}
-	value = v[0]
-	return operand{sizes: row(slices.Repeat([]size{{n: value}}, int(dims[0])))}, nil
 }

@@ -548,16 +548,14 @@ func (r *regrouping) split(dims [][]piece) *split {
 	return t
 }
 
-// ofEachSample returns x, of which dimension i begins with the samples or is that of one, with that
-// dimension in two: the samples', and what each of them has.
-func (p *parser) ofEachSample(x operand, i int) (operand, bool) {
-	s := x.view()
-	to := slices.Clone(s.sizes())
-	to = slices.Insert(slices.Delete(to, i, i+1), i, size{1, true}, size{n: s.size(i).n})
-	if i > 0 || !s.size(i).batch {
+// ofEachSample returns x, whose first dimension begins with the samples, with that in two: the
+// samples', and what each of them has.
+func (p *parser) ofEachSample(x operand) (operand, bool) {
+	all := x.view().sizes()
+	if !all[0].batch {
 		return x, false
 	}
-	return p.regrouped(x, to)
+	return p.regrouped(x, slices.Concat([]size{{1, true}, {n: all[0].n}}, all[1:]))
 }
 
 // index returns the dimension that n's axis i is of s, and notes where the batch is in it,
