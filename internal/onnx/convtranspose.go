@@ -56,15 +56,8 @@ func (p *parser) convTranspose(n *node) (operand, error) {
 		return read(dst)
 	}
 	if n.has(2) {
-		bias, err := p.vector(n, 2, int(group*per))
-		if err != nil {
+		if conv.B, err = p.phasesBias(n, v); err != nil {
 			return x, err
-		}
-		if err := p.charge(g.OutC); err != nil {
-			return x, err
-		}
-		for b := range slices.Chunk(bias, int(per)) {
-			conv.B = append(conv.B, slices.Repeat(b, v.phases())...)
 		}
 	}
 	y, err := p.apply(conv, x.axes, x)
@@ -79,6 +72,21 @@ func (p *parser) convTranspose(n *node) (operand, error) {
 		*r = graph.Range{From: v.along[i].shift, To: v.along[i].shift + out[i]}
 	}
 	return part.apply(p)
+}
+
+// phasesBias returns n's bias for each channel of the convolution of stride 1.
+func (p *parser) phasesBias(n *node, v transposition) (all []float32, err error) {
+	bias, err := p.vector(n, 2, v.group*v.per)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.charge(len(bias) * v.phases()); err != nil {
+		return nil, err
+	}
+	for b := range slices.Chunk(bias, v.per) {
+		all = append(all, slices.Repeat(b, v.phases())...)
+	}
+	return all, nil
 }
 
 // transposedExtents returns the rows and columns that the transposed convolution n makes of a map of

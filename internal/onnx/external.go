@@ -240,16 +240,7 @@ func (o *outliner) tensor(graph []byte, length int64) ([]byte, error) {
 			if err != nil {
 				return err
 			}
-			var key, value string
-			err = fields(b, func(f field) error {
-				switch f.tag {
-				case 1<<3 | bytes:
-					key = string(f.b)
-				case 2<<3 | bytes:
-					value = string(f.b)
-				}
-				return nil
-			})
+			key, value, err := decodeEntry(b)
 			if entries == nil {
 				entries = map[string]string{}
 			}
@@ -284,6 +275,20 @@ func (o *outliner) tensor(graph []byte, length int64) ([]byte, error) {
 	}
 	o.stored = append(o.stored, data)
 	return appendBytes(graph, 5<<3|bytes, rest), nil
+}
+
+// decodeEntry decodes a StringStringEntryProto.
+func decodeEntry(b []byte) (key, value string, err error) {
+	err = fields(b, func(f field) error {
+		switch f.tag {
+		case 1<<3 | bytes:
+			key = string(f.b)
+		case 2<<3 | bytes:
+			value = string(f.b)
+		}
+		return nil
+	})
+	return key, value, err
 }
 
 // section returns what an external tensor's entries say.

@@ -248,25 +248,11 @@ func (p *parser) foldGather(n *node, in []*array) (*array, error) {
 	}
 	dims := slices.Concat(t.dims[:axis], ids.dims, t.dims[axis+1:])
 	if t.kind == typeFloat && axis == 0 && t.of == nil && len(t.dims) > 1 {
-		width, ok := extent(t.dims[1:])
-		if !ok {
-			return nil, nil
+		y, err := p.tableRows(t, places, dims)
+		if y != nil {
+			y.shared = ids.shared
 		}
-		if _, err := t.checkData(len(t.floats), 4); err != nil {
-			return nil, err
-		}
-		y, err := p.made(&array{kind: typeFloat}, dims)
-		if y == nil || err != nil {
-			return nil, err
-		}
-		piece := t.piece()
-		for i, at := range places {
-			if err := t.read(y.floats[i*width:][:width], at*width, piece); err != nil {
-				return nil, err
-			}
-		}
-		y.shared = ids.shared
-		return y, nil
+		return y, err
 	}
 	a, err := p.array(n, 0)
 	if a == nil || err != nil || a.len() == 0 {
@@ -282,6 +268,28 @@ func (p *parser) foldGather(n *node, in []*array) (*array, error) {
 		y.shared = a.shared || ids.shared
 	}
 	return y, err
+}
+
+// tableRows returns the given rows of t, of floats, as an array of the given dimensions.
+func (p *parser) tableRows(t *tensor, rows []int, dims []int64) (*array, error) {
+	width, ok := extent(t.dims[1:])
+	if !ok {
+		return nil, nil
+	}
+	if _, err := t.checkData(len(t.floats), 4); err != nil {
+		return nil, err
+	}
+	y, err := p.made(&array{kind: typeFloat}, dims)
+	if y == nil || err != nil {
+		return nil, err
+	}
+	piece := t.piece()
+	for i, at := range rows {
+		if err := t.read(y.floats[i*width:][:width], at*width, piece); err != nil {
+			return nil, err
+		}
+	}
+	return y, nil
 }
 
 // foldGatherElements computes a GatherElements.

@@ -19,8 +19,9 @@ const (
 
 // Marshal writes g as an ONNX model that Parse reads back to an equal graph, if
 // graph.Simplify finds nothing to do in g, and otherwise to what that makes of
-// it; of several outputs, operators may come back in another order. Its batch is symbolic. The bytes are a function of the graph alone. Its
-// errors wrap graph.ErrInvalid, or are an *UnsupportedError.
+// it; of several outputs, operators may come back in another order. Its batch is
+// symbolic. The bytes are a function of the graph alone. Its errors wrap
+// graph.ErrInvalid, or are an *UnsupportedError.
 func Marshal(g *graph.Graph) ([]byte, error) {
 	if err := g.Validate(); err != nil {
 		return nil, err
@@ -56,7 +57,14 @@ func Marshal(g *graph.Graph) ([]byte, error) {
 			return nil, err
 		}
 	}
+	if outputs == nil {
+		outputs = []message{valueInfoMessage(w.values[g.Output], shapes[g.Output])}
+	}
+	return w.model(inputs, outputs), nil
+}
 
+// model returns the model of all that was written.
+func (w *writer) model(inputs, outputs []message) message {
 	var gr message
 	for _, n := range w.nodes {
 		gr.bytes(1, n)
@@ -67,9 +75,6 @@ func Marshal(g *graph.Graph) ([]byte, error) {
 	}
 	for _, in := range inputs {
 		gr.bytes(11, in)
-	}
-	if outputs == nil {
-		outputs = []message{valueInfoMessage(w.values[g.Output], shapes[g.Output])}
 	}
 	for _, out := range outputs {
 		gr.bytes(12, out)
@@ -84,7 +89,7 @@ func Marshal(g *graph.Graph) ([]byte, error) {
 	m.string(2, "securenets")
 	m.bytes(7, gr)
 	m.bytes(8, opset)
-	return m, nil
+	return m
 }
 
 // naturalRank is the rank that a value of shape s has in the file, if nothing

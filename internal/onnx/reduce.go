@@ -44,25 +44,7 @@ func (p *parser) reduce(n *node) (operand, error) {
 			return x, err
 		}
 	}
-	var y operand
-	if at := slices.Index(x.axes, axisC); over[axisC] && n.op != "ReduceMean" {
-		// Channels are reduced as rows or columns, after those if they are to be, too.
-		delete(over, axisC)
-		if y, err = p.reduced(n.op, x, over); err != nil {
-			return x, err
-		}
-		axes := slices.Clone(x.axes)
-		if axes[at] = axisH; len(axes) > 1 {
-			other := (at + 1) % len(axes)
-			axes[at], axes[other] = x.axes[other], axisC
-		}
-		if y, err = p.reordered(y, axes); err == nil {
-			y, err = p.reduced(n.op, y, map[axis]bool{axes[at]: true})
-		}
-		over[axisC] = true
-	} else {
-		y, err = p.reduced(n.op, x, over)
-	}
+	y, err := p.reducedOver(n.op, x, over)
 	if err == nil && n.op == "ReduceL2" {
 		y, err = p.apply(graph.Sqrt{}, y.axes, y)
 	}
@@ -80,6 +62,26 @@ func (p *parser) reduce(n *node) (operand, error) {
 		return y, p.refuse(n, "to rank 1")
 	}
 	return y, nil
+}
+
+// reducedOver is reduced, also of channels: as rows or columns, after those if they are to be, too.
+func (p *parser) reducedOver(op string, x operand, over map[axis]bool) (operand, error) {
+	if !over[axisC] || op == "ReduceMean" {
+		return p.reduced(op, x, over)
+	}
+	y, err := p.reduced(op, x, map[axis]bool{axisH: over[axisH], axisW: over[axisW]})
+	if err != nil {
+		return x, err
+	}
+	axes, at := slices.Clone(x.axes), slices.Index(x.axes, axisC)
+	if axes[at] = axisH; len(axes) > 1 {
+		other := (at + 1) % len(axes)
+		axes[at], axes[other] = x.axes[other], axisC
+	}
+	if y, err = p.reordered(y, axes); err != nil {
+		return x, err
+	}
+	return p.reduced(op, y, map[axis]bool{axes[at]: true})
 }
 
 // reduced reduces x over axes, in place; over channels to their mean alone. ReduceL2 is

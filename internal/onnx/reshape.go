@@ -310,22 +310,16 @@ func (p *parser) squeeze(n *node) (operand, error) {
 	if x, err = p.viewed(n, 0); err != nil {
 		return x, err
 	}
-	if list, err := p.list(n, "axes", 1); err != nil || x.split != nil || n.op == "Unsqueeze" && (len(list)+x.rank() > len(canonical) || slices.Contains(list, 0)) || n.op == "Squeeze" && len(list) == len(x.axes) || p.batch == 1 && slices.Contains(list, 0) {
-		s := x.view()
-		if p.batch == 1 { // of one sample any dimension of 1 may be
-			s = &split{s.parts, s.owned()}
-		}
-		dims, err := squeezed(p, n, s.dims, 0, func(d []int) bool { return len(d) == 0 }, nil)
-		if err == nil && (len(dims) == 0 || len(dims) > 1+maxSplit) {
-			err = p.refuse(n, "to rank %d", len(dims))
-		}
-		if err != nil {
-			return x, err
-		}
-		if p.batch == 1 {
-			dims[0] = slices.Insert(dims[0], 0, batch)
-		}
-		return p.seen(x, &split{s.parts, dims}), nil
+	list, err := p.list(n, "axes", 1)
+	if err != nil {
+		return x, err
+	}
+	first := slices.Contains(list, 0)
+	switch {
+	case x.split != nil,
+		n.op == "Unsqueeze" && (first || len(list)+x.rank() > len(canonical)),
+		n.op == "Squeeze" && (first && p.batch == 1 || len(list) == len(x.axes)):
+		return p.squeezeView(n, x)
 	}
 	of := extents(x.shape)
 	axes, err := squeezed(p, n, x.axes, 1, func(a axis) bool { return of[a] == 1 }, -1)
@@ -344,6 +338,25 @@ func (p *parser) squeeze(n *node) (operand, error) {
 	}
 	x.axes = axes
 	return x, nil
+}
+
+// squeezeView reads a Squeeze or an Unsqueeze of a value as a split.
+func (p *parser) squeezeView(n *node, x operand) (operand, error) {
+	s := x.view()
+	if p.batch == 1 { // of one sample any dimension of 1 may be
+		s = &split{s.parts, s.owned()}
+	}
+	dims, err := squeezed(p, n, s.dims, 0, func(d []int) bool { return len(d) == 0 }, nil)
+	if err == nil && (len(dims) == 0 || len(dims) > 1+maxSplit) {
+		err = p.refuse(n, "to rank %d", len(dims))
+	}
+	if err != nil {
+		return x, err
+	}
+	if p.batch == 1 {
+		dims[0] = slices.Insert(dims[0], 0, batch)
+	}
+	return p.seen(x, &split{s.parts, dims}), nil
 }
 
 // squeezedConstant returns the dimensions that the Squeeze or Unsqueeze n makes of a constant's.
