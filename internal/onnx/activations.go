@@ -20,16 +20,13 @@ func (p *parser) elu(n *node) (operand, error) {
 }
 
 // celu reads max(0, x) + min(0, alpha (exp(x/alpha) - 1)).
-func (p *parser) celu(n *node) (operand, error) {
-	x, err := p.viewed(n, 0)
-	if err != nil {
-		return x, err
-	}
+func (p *parser) celu(n *node, x operand) (operand, error) {
 	alpha := n.float("alpha", 1)
 	if !(alpha > 0) {
 		return x, p.refuse(n, "alpha=%v", alpha)
 	}
-	if x, err = p.scaled(x, 1/alpha, 0); err != nil {
+	x, err := p.scaled(x, 1/alpha, 0)
+	if err != nil {
 		return x, err
 	}
 	if x, err = p.apply(graph.ELU{Alpha: 1}, x.axes, x); err != nil {
@@ -39,23 +36,16 @@ func (p *parser) celu(n *node) (operand, error) {
 }
 
 // selu reads gamma x where x > 0, and gamma alpha (exp(x) - 1) elsewhere.
-func (p *parser) selu(n *node) (operand, error) {
-	x, err := p.viewed(n, 0)
+func (p *parser) selu(n *node, x operand) (operand, error) {
+	x, err := p.apply(graph.ELU{Alpha: n.float("alpha", 1.67326319217681884765625)}, x.axes, x)
 	if err != nil {
-		return x, err
-	}
-	if x, err = p.apply(graph.ELU{Alpha: n.float("alpha", 1.67326319217681884765625)}, x.axes, x); err != nil {
 		return x, err
 	}
 	return p.scaled(x, n.float("gamma", 1.05070102214813232421875), 0)
 }
 
 // prelu reads slopes of one value a channel.
-func (p *parser) prelu(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
-	if err != nil {
-		return x, err
-	}
+func (p *parser) prelu(n *node, x operand) (operand, error) {
 	t, err := p.constant(n, 1)
 	if err != nil {
 		return x, err
@@ -85,20 +75,12 @@ func (p *parser) clip(n *node) (operand, error) {
 }
 
 // hardSigmoid reads max(0, min(1, alpha x + beta)).
-func (p *parser) hardSigmoid(n *node) (operand, error) {
-	x, err := p.viewed(n, 0)
-	if err != nil {
-		return x, err
-	}
+func (p *parser) hardSigmoid(n *node, x operand) (operand, error) {
 	return p.ramp(x, n.float("alpha", 0.2), n.float("beta", 0.5))
 }
 
 // hardSwish reads x max(0, min(1, x/6 + 1/2)).
-func (p *parser) hardSwish(n *node) (operand, error) {
-	x, err := p.viewed(n, 0)
-	if err != nil {
-		return x, err
-	}
+func (p *parser) hardSwish(n *node, x operand) (operand, error) {
 	y, err := p.ramp(x, 1./6, 0.5)
 	return p.times(x, y, err)
 }
@@ -113,11 +95,7 @@ func (p *parser) ramp(x operand, scale, shift float32) (operand, error) {
 }
 
 // swish reads x / (1 + exp(-alpha x)).
-func (p *parser) swish(n *node) (operand, error) {
-	x, err := p.viewed(n, 0)
-	if err != nil {
-		return x, err
-	}
+func (p *parser) swish(n *node, x operand) (operand, error) {
 	y, err := p.scaled(x, n.float("alpha", 1), 0)
 	if err == nil {
 		y, err = p.apply(graph.Sigmoid{}, x.axes, y)
@@ -126,11 +104,7 @@ func (p *parser) swish(n *node) (operand, error) {
 }
 
 // mish reads x tanh(log(1 + exp(x))).
-func (p *parser) mish(n *node) (operand, error) {
-	x, err := p.viewed(n, 0)
-	if err != nil {
-		return x, err
-	}
+func (p *parser) mish(n *node, x operand) (operand, error) {
 	y, err := p.apply(graph.Softplus{}, x.axes, x)
 	if err == nil {
 		y, err = p.apply(graph.Tanh{}, x.axes, y)
@@ -139,12 +113,9 @@ func (p *parser) mish(n *node) (operand, error) {
 }
 
 // gelu reads x (1 + erf(x/√2)) / 2, or x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2.
-func (p *parser) gelu(n *node) (operand, error) {
-	x, err := p.viewed(n, 0)
-	if err != nil {
-		return x, err
-	}
+func (p *parser) gelu(n *node, x operand) (operand, error) {
 	var y operand
+	var err error
 	switch n.text("approximate", "none") {
 	case "none":
 		if y, err = p.scaled(x, math.Sqrt2/2, 0); err == nil {
@@ -168,20 +139,12 @@ func (p *parser) gelu(n *node) (operand, error) {
 }
 
 // neg reads -x.
-func (p *parser) neg(n *node) (operand, error) {
-	x, err := p.viewed(n, 0)
-	if err != nil {
-		return x, err
-	}
+func (p *parser) neg(n *node, x operand) (operand, error) {
 	return p.scaled(x, -1, 0)
 }
 
 // sign reads 1 where x > 0 less 1 where x < 0.
-func (p *parser) sign(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
-	if err != nil {
-		return x, err
-	}
+func (p *parser) sign(n *node, x operand) (operand, error) {
 	y, err := p.apply(graph.Step{}, x.axes, x)
 	if err == nil {
 		x, err = p.scaled(x, -1, 0)

@@ -95,11 +95,7 @@ func (p *parser) equal(n *node) (operand, error) {
 
 // isNaN reads an IsNaN of what a softmax gives, as torch guards rows of a mask that leave nothing:
 // here they are 0.
-func (p *parser) isNaN(n *node) (operand, error) {
-	x, err := p.viewed(n, 0)
-	if err != nil {
-		return x, err
-	}
+func (p *parser) isNaN(n *node, x operand) (operand, error) {
 	if !x.softened {
 		return x, p.refuse(n, "of what is no softmax")
 	}

@@ -383,11 +383,7 @@ func (p *parser) chooses(n *node, x operand, rows int64) error {
 }
 
 // tile reads a Tile that keeps samples apart.
-func (p *parser) tile(n *node) (operand, error) {
-	x, err := p.viewed(n, 0)
-	if err != nil {
-		return x, err
-	}
+func (p *parser) tile(n *node, x operand) (operand, error) {
 	times, err := p.list(n, "", 1)
 	if err != nil {
 		return x, err

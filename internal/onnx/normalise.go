@@ -44,11 +44,7 @@ func (p *parser) batchNorm(n *node) (operand, error) {
 }
 
 // layerNorm reads a LayerNormalization.
-func (p *parser) layerNorm(n *node) (operand, error) {
-	x, err := p.viewed(n, 0)
-	if err != nil {
-		return x, err
-	}
+func (p *parser) layerNorm(n *node, x operand) (operand, error) {
 	s := x.view()
 	from, err := p.index(n, s, n.int("axis", -1))
 	if err != nil {
@@ -105,15 +101,12 @@ func (p *parser) layerNorm(n *node) (operand, error) {
 }
 
 // instanceNorm reads an InstanceNormalization: of each channel, over its map.
-func (p *parser) instanceNorm(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
-	if err != nil {
-		return x, err
-	}
+func (p *parser) instanceNorm(n *node, x operand) (operand, error) {
 	if len(x.axes) < 2 {
 		return x, fmt.Errorf("%w: input of rank %d", ErrInvalid, x.rank())
 	}
-	if x, err = p.channelsAt(x, 0); err != nil {
+	x, err := p.channelsAt(x, 0)
+	if err != nil {
 		return x, err
 	}
 	if x, err = p.normalised(x, map[axis]bool{axisH: true, axisW: true}, n.float("epsilon", 1e-5)); err != nil {
@@ -124,11 +117,7 @@ func (p *parser) instanceNorm(n *node) (operand, error) {
 
 // groupNorm reads a GroupNormalization. Its scale and bias have a value a group
 // before opset 21.
-func (p *parser) groupNorm(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
-	if err != nil {
-		return x, err
-	}
+func (p *parser) groupNorm(n *node, x operand) (operand, error) {
 	dims := x.dims()
 	groups := n.int("num_groups", 0)
 	if groups <= 0 || dims[0]%groups != 0 {
@@ -209,12 +198,9 @@ func (p *parser) scaledBy(n *node, x operand, repeat int) (operand, error) {
 }
 
 // lrn reads x / (bias + alpha/size Σ x²)^beta, the sum going over channels around.
-func (p *parser) lrn(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
+func (p *parser) lrn(n *node, x operand) (operand, error) {
+	x, err := p.channelsAt(x, 0)
 	if err != nil {
-		return x, err
-	}
-	if x, err = p.channelsAt(x, 0); err != nil {
 		return x, err
 	}
 	size, bias := n.int("size", 0), n.float("bias", 1)

@@ -73,15 +73,15 @@ var operators = map[string]operator{
 	"Or":             {2, nil, (*parser).logic},
 	"Not":            {1, nil, (*parser).logic},
 	"Where":          {3, nil, (*parser).where},
-	"Sign":           {1, nil, (*parser).sign},
+	"Sign":           {1, nil, ofAxes((*parser).sign)},
 	"Equal":          {2, nil, (*parser).equal},
-	"IsNaN":          {1, nil, (*parser).isNaN},
+	"IsNaN":          {1, nil, ofValue((*parser).isNaN)},
 	"Range":          {3, nil, constantsOnly},
 	"Xor":            {2, nil, constantsOnly},
 	"Cos":            {1, nil, constantsOnly},
 	"Sin":            {1, nil, constantsOnly},
 	"Trilu":          {2, map[string]int64{"upper": attributeInt}, constantsOnly},
-	"CumSum":         {2, map[string]int64{"exclusive": attributeInt, "reverse": attributeInt}, (*parser).cumSum},
+	"CumSum":         {2, map[string]int64{"exclusive": attributeInt, "reverse": attributeInt}, ofValue((*parser).cumSum)},
 	"GatherElements": {2, map[string]int64{"axis": attributeInt}, (*parser).gatherElements},
 	"Mod":            {2, map[string]int64{"fmod": attributeInt}, (*parser).calculate},
 	"Max":            {math.MaxInt, nil, (*parser).largest},
@@ -91,7 +91,7 @@ var operators = map[string]operator{
 	"LeakyRelu":      {1, map[string]int64{"alpha": attributeFloat}, (*parser).leakyReLU},
 	"Clip":           {3, map[string]int64{"min": attributeFloat, "max": attributeFloat}, (*parser).clip},
 	"Sigmoid":        {1, nil, elementary(graph.Sigmoid{})},
-	"HardSigmoid":    {1, map[string]int64{"alpha": attributeFloat, "beta": attributeFloat}, (*parser).hardSigmoid},
+	"HardSigmoid":    {1, map[string]int64{"alpha": attributeFloat, "beta": attributeFloat}, ofValue((*parser).hardSigmoid)},
 	"Tanh":           {1, nil, elementary(graph.Tanh{})},
 	"MaxPool": {1, with(windowAttributes, map[string]int64{
 		"ceil_mode": attributeInt, "storage_order": attributeInt,
@@ -101,13 +101,13 @@ var operators = map[string]operator{
 	}), (*parser).pool},
 	"LRN": {1, map[string]int64{
 		"alpha": attributeFloat, "beta": attributeFloat, "bias": attributeFloat, "size": attributeInt,
-	}, (*parser).lrn},
-	"GlobalMaxPool":     {1, nil, (*parser).globalPool},
-	"GlobalAveragePool": {1, nil, (*parser).globalPool},
-	"ReduceMax":         {2, reduceAttributes, (*parser).reduce},
-	"ReduceMean":        {2, reduceAttributes, (*parser).reduce},
-	"ReduceSum":         {2, reduceAttributes, (*parser).reduce},
-	"ReduceL2":          {2, reduceAttributes, (*parser).reduce},
+	}, ofAxes((*parser).lrn)},
+	"GlobalMaxPool":     {1, nil, ofAxes((*parser).globalPool)},
+	"GlobalAveragePool": {1, nil, ofAxes((*parser).globalPool)},
+	"ReduceMax":         {2, reduceAttributes, ofValue((*parser).reduce)},
+	"ReduceMean":        {2, reduceAttributes, ofValue((*parser).reduce)},
+	"ReduceSum":         {2, reduceAttributes, ofValue((*parser).reduce)},
+	"ReduceL2":          {2, reduceAttributes, ofValue((*parser).reduce)},
 	"DepthToSpace":      {1, map[string]int64{"blocksize": attributeInt, "mode": attributeString}, (*parser).blocks},
 	"SpaceToDepth":      {1, map[string]int64{"blocksize": attributeInt}, (*parser).blocks},
 	"Expand":            {2, nil, (*parser).expand},
@@ -122,7 +122,7 @@ var operators = map[string]operator{
 	"Unsqueeze":         {2, map[string]int64{"axes": attributeInts}, (*parser).squeeze},
 	"Shape":             {1, map[string]int64{"start": attributeInt, "end": attributeInt}, (*parser).shape},
 	"Gather":            {2, map[string]int64{"axis": attributeInt}, (*parser).gather},
-	"Tile":              {2, nil, (*parser).tile},
+	"Tile":              {2, nil, ofValue((*parser).tile)},
 	"GatherND":          {2, map[string]int64{"batch_dims": attributeInt}, (*parser).gatherND},
 	"Slice": {5, map[string]int64{
 		"starts": attributeInts, "ends": attributeInts, "axes": attributeInts,
@@ -134,27 +134,27 @@ var operators = map[string]operator{
 	"Pad": {4, map[string]int64{
 		"mode": attributeString, "pads": attributeInts, "value": attributeFloat,
 	}, (*parser).pad},
-	"Neg":       {1, nil, (*parser).neg},
+	"Neg":       {1, nil, ofValue((*parser).neg)},
 	"Sqrt":      {1, nil, (*parser).sqrt},
 	"Erf":       {1, nil, elementary(graph.Erf{})},
 	"Softplus":  {1, nil, elementary(graph.Softplus{})},
 	"Elu":       {1, map[string]int64{"alpha": attributeFloat}, (*parser).elu},
-	"Celu":      {1, map[string]int64{"alpha": attributeFloat}, (*parser).celu},
-	"Selu":      {1, map[string]int64{"alpha": attributeFloat, "gamma": attributeFloat}, (*parser).selu},
-	"PRelu":     {2, nil, (*parser).prelu},
-	"HardSwish": {1, nil, (*parser).hardSwish},
-	"Swish":     {1, map[string]int64{"alpha": attributeFloat}, (*parser).swish},
-	"Mish":      {1, nil, (*parser).mish},
-	"Gelu":      {1, map[string]int64{"approximate": attributeString}, (*parser).gelu},
+	"Celu":      {1, map[string]int64{"alpha": attributeFloat}, ofValue((*parser).celu)},
+	"Selu":      {1, map[string]int64{"alpha": attributeFloat, "gamma": attributeFloat}, ofValue((*parser).selu)},
+	"PRelu":     {2, nil, ofAxes((*parser).prelu)},
+	"HardSwish": {1, nil, ofValue((*parser).hardSwish)},
+	"Swish":     {1, map[string]int64{"alpha": attributeFloat}, ofValue((*parser).swish)},
+	"Mish":      {1, nil, ofValue((*parser).mish)},
+	"Gelu":      {1, map[string]int64{"approximate": attributeString}, ofValue((*parser).gelu)},
 	"LayerNormalization": {3, map[string]int64{
 		"axis": attributeInt, "epsilon": attributeFloat, "stash_type": attributeInt,
-	}, (*parser).layerNorm},
-	"InstanceNormalization": {3, map[string]int64{"epsilon": attributeFloat}, (*parser).instanceNorm},
+	}, ofValue((*parser).layerNorm)},
+	"InstanceNormalization": {3, map[string]int64{"epsilon": attributeFloat}, ofAxes((*parser).instanceNorm)},
 	"GroupNormalization": {3, map[string]int64{
 		"epsilon": attributeFloat, "num_groups": attributeInt, "stash_type": attributeInt,
-	}, (*parser).groupNorm},
-	"LogSoftmax": {1, map[string]int64{"axis": attributeInt}, (*parser).softmax},
-	"Softmax":    {1, map[string]int64{"axis": attributeInt}, (*parser).softmax},
+	}, ofAxes((*parser).groupNorm)},
+	"LogSoftmax": {1, map[string]int64{"axis": attributeInt}, ofValue((*parser).softmax)},
+	"Softmax":    {1, map[string]int64{"axis": attributeInt}, ofValue((*parser).softmax)},
 	"LSTM":       {8, with(recurrentAttributes, map[string]int64{"input_forget": attributeInt}), nil}, // see recurrent
 	"GRU":        {6, with(recurrentAttributes, map[string]int64{"linear_before_reset": attributeInt}), nil},
 	"RNN":        {6, recurrentAttributes, nil},
@@ -184,6 +184,28 @@ func elementary(op graph.Op) func(*parser, *node) (operand, error) {
 			return x, err
 		}
 		return p.apply(op, x.axes, x)
+	}
+}
+
+// ofValue returns the reading of an operator whose first input is a value, split or not.
+func ofValue(read func(p *parser, n *node, x operand) (operand, error)) func(*parser, *node) (operand, error) {
+	return func(p *parser, n *node) (operand, error) {
+		x, err := p.viewed(n, 0)
+		if err != nil {
+			return x, err
+		}
+		return read(p, n, x)
+	}
+}
+
+// ofAxes is ofValue of a value with axes.
+func ofAxes(read func(p *parser, n *node, x operand) (operand, error)) func(*parser, *node) (operand, error) {
+	return func(p *parser, n *node) (operand, error) {
+		x, err := p.variable(n, 0, 0)
+		if err != nil {
+			return x, err
+		}
+		return read(p, n, x)
 	}
 }
 

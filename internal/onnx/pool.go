@@ -119,15 +119,12 @@ func (p *parser) dilated(w *window, x operand) (operand, error) {
 }
 
 // globalPool reads GlobalMaxPool and GlobalAveragePool: of each channel, over its map.
-func (p *parser) globalPool(n *node) (operand, error) {
-	x, err := p.variable(n, 0, 0)
-	if err != nil {
-		return x, err
-	}
+func (p *parser) globalPool(n *node, x operand) (operand, error) {
 	if len(x.axes) < 2 {
 		return x, fmt.Errorf("%w: input of rank %d", ErrInvalid, x.rank())
 	}
-	if x, err = p.ordered(x); err != nil {
+	x, err := p.ordered(x)
+	if err != nil {
 		return x, err
 	}
 	if n.op == "GlobalMaxPool" {

@@ -10,11 +10,7 @@ import (
 // Reductions, Softmax and CumSum: what goes over one or more axes.
 
 // reduce reads ReduceMax, ReduceMean, ReduceSum and ReduceL2 of one or more axes.
-func (p *parser) reduce(n *node) (operand, error) {
-	x, err := p.viewed(n, 0)
-	if err != nil {
-		return x, err
-	}
+func (p *parser) reduce(n *node, x operand) (operand, error) {
 	list, err := p.list(n, "axes", 1)
 	if err != nil {
 		return x, err
@@ -22,7 +18,7 @@ func (p *parser) reduce(n *node) (operand, error) {
 	if x.split != nil && len(list) > 0 {
 		return p.reduceView(n, x, list)
 	}
-	if x, err = p.variable(n, 0, 0); err != nil {
+	if x, err = p.plain(n, x); err != nil {
 		return x, err
 	}
 	if len(list) == 0 && n.int("noop_with_empty_axes", 0) != 0 {
@@ -174,11 +170,7 @@ func (p *parser) reduceView(n *node, x operand, axes []int64) (operand, error) {
 }
 
 // softmax reads Softmax and LogSoftmax. Before opset 13 they go over all axes from one on.
-func (p *parser) softmax(n *node) (operand, error) {
-	x, err := p.viewed(n, 0)
-	if err != nil {
-		return x, err
-	}
+func (p *parser) softmax(n *node, x operand) (operand, error) {
 	otherwise := int64(-1)
 	if p.opset < 13 {
 		otherwise = 1
@@ -194,7 +186,8 @@ func (p *parser) softmax(n *node) (operand, error) {
 		}
 		return p.overChannels(n, x)
 	}
-	if x, err = p.variable(n, 0, 0); err != nil {
+	x, err := p.plain(n, x)
+	if err != nil {
 		return x, err
 	}
 	at, err := p.dimension(n, x, axis)
@@ -224,11 +217,7 @@ func (p *parser) overChannels(n *node, x operand) (operand, error) {
 }
 
 // cumSum reads a CumSum of a value.
-func (p *parser) cumSum(n *node) (operand, error) {
-	x, err := p.viewed(n, 0)
-	if err != nil {
-		return x, err
-	}
+func (p *parser) cumSum(n *node, x operand) (operand, error) {
 	list, err := p.list(n, "", 1)
 	if err != nil {
 		return x, err
