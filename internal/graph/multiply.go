@@ -73,7 +73,7 @@ func unroll(patches []float32, c *plan.Conv2D, x []float32, i, k, g int) {
 }
 
 // product sets y to x wᵀ, whose rows have so many terms. Buf holds as many floats as y, or more.
-// The order of a sum hangs on where in memory w lies, to 16 bytes, and on nothing of x.
+// The order of a sum depends on where in memory w lies, to 16 bytes, and on nothing of x.
 func product(y []float64, buf, x, w []float32, terms int) {
 	rows, cols := len(x)/terms, len(w)/terms
 	clear(y)
