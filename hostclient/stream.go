@@ -143,7 +143,7 @@ func unreachable(err error) bool {
 // receive hands out answers until the stream fails.
 func (c *Client) receive(s *stream, conn wire.Stream) {
 	for {
-		var resp wire.Response
+		resp := wire.Response{Place: s.into}
 		if err := conn.RecvMsg(&resp); err != nil {
 			if err == io.EOF {
 				err = fmt.Errorf("%w: the cloud ended the stream", ErrUnavailable)
@@ -171,7 +171,22 @@ func (c *Client) receive(s *stream, conn wire.Stream) {
 	}
 }
 
-// take decodes the answer into dst. Words in shared memory are copied before they are
+// into returns the memory where the words of an answer should go, if their n bytes are on the
+// wire as they are in memory, and nil otherwise.
+func (s *stream) into(id uint64, n int) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.waiting[id]
+	if a == nil || a.done == nil {
+		return nil
+	}
+	if b, ok := wire.AsBytes(a.ring, a.dst); ok && len(b) == n {
+		return b
+	}
+	return nil
+}
+
+// take decodes the answer into dst, where its words may be already. Words in shared memory are copied before they are
 // checked: the cloud may change them at any time. It may also have taken the memory's pages
 // out, once it has ended the connection; that does not count as a wrong answer.
 func (a *answer) take(resp *wire.Response, from *wire.Direct) error {

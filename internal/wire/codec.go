@@ -227,6 +227,36 @@ func several(is ...bool) bool {
 	return n > 1
 }
 
+// wordsLast decodes a response of size bytes that begins with head and ends with its words, of
+// which the first is at at. It returns false if it cannot tell, or the message has other fields.
+func wordsLast(head []byte, size int) (r Response, at int, ok bool) {
+	for rest := head; len(rest) > 0; {
+		num, typ, k := protowire.ConsumeTag(rest)
+		if k < 0 {
+			return r, 0, false
+		}
+		v, n := protowire.ConsumeVarint(rest[k:])
+		if n < 0 {
+			return r, 0, false
+		}
+		rest = rest[k+n:]
+		switch {
+		case num == responseID && typ == protowire.VarintType:
+			r.ID = v
+		case num == responseQueue && typ == protowire.VarintType:
+			r.QueueNS = v
+		case num == responseCompute && typ == protowire.VarintType:
+			r.ComputeNS = v
+		case num == responseWords && typ == protowire.BytesType:
+			at = len(head) - len(rest)
+			return r, at, v == uint64(size-at)
+		default:
+			return r, 0, false
+		}
+	}
+	return r, 0, false
+}
+
 func dropWords(words *mem.BufferSlice) {
 	words.Free()
 	*words = nil

@@ -322,6 +322,11 @@ func (d *Direct) RecvMsg(m any) error {
 	if err != nil {
 		return err
 	}
+	if r, ok := m.(*Response); ok && r.Place != nil && !last {
+		if done, err := d.placed(r, size); done || err != nil {
+			return err
+		}
+	}
 	b, err := d.Read(size)
 	if err != nil {
 		return err
@@ -334,6 +339,30 @@ func (d *Direct) RecvMsg(m any) error {
 		return status.Errorf(codes.Internal, "cannot decode message: %v", err)
 	}
 	return nil
+}
+
+// placed receives a response of size bytes if its words have a place. Otherwise it leaves the
+// message where it is.
+func (d *Direct) placed(r *Response, size int) (done bool, err error) {
+	head, err := d.in.Peek(min(size, headBytes))
+	if err != nil {
+		return false, d.broken(err)
+	}
+	found, at, ok := wordsLast(head, size)
+	if !ok {
+		return false, nil
+	}
+	to := r.Place(found.ID, size-at)
+	if to == nil {
+		return false, nil
+	}
+	_, _ = d.in.Discard(at)
+	if _, err := io.ReadFull(d.in, to); err != nil {
+		return false, d.broken(err)
+	}
+	found.Words = mem.BufferSlice{mem.SliceBuffer(to)}
+	*r = found
+	return true, nil
 }
 
 // outcome returns the result of a stream, which its last message holds.

@@ -686,3 +686,80 @@ func socketPair() (ends [2]*net.UnixConn, err error) {
 	}
 	return ends, nil
 }
+
+// TestDirectPlaced: words of a response go where there is a place for them, and otherwise where
+// others go; what follows is read as before.
+func TestDirectPlaced(t *testing.T) {
+	for _, over := range []link{overSocket, overTLS} {
+		t.Run(string(over), func(t *testing.T) {
+			host, server, _ := over.pair(t, t.Context())
+			r := ring.Q4()
+			const most = 100_000
+			sizes := []int{1, 16, 300, 5000, most}
+			sent := make(chan error, 1)
+			go func() {
+				for i, n := range append(sizes, 0) {
+					resp := &wire.Response{ID: uint64(i), QueueNS: 9}
+					if n == 0 {
+						resp.Err = &pb.Error{Code: 3, Message: "none"}
+					} else {
+						resp.Words = wire.EncodeWords(r, randomWords(r, n), nil)
+					}
+					if err := server.SendMsg(resp); err != nil {
+						sent <- err
+						return
+					}
+					resp.Free()
+				}
+				sent <- nil
+			}()
+			memory := make([]uint32, most)
+			for i, n := range sizes {
+				place, _ := wire.AsBytes(r, memory[:n])
+				clear(memory)
+				asked := 0
+				resp := wire.Response{Place: func(id uint64, bytes int) []byte {
+					if asked++; id != uint64(i) || bytes != 4*n {
+						t.Errorf("a place for %d bytes of response %d", bytes, id)
+					}
+					if i%2 == 1 {
+						return nil
+					}
+					return place
+				}}
+				if err := host.RecvMsg(&resp); err != nil {
+					t.Fatal(err)
+				}
+				want := randomWords(r, n)
+				if placed := slices.Equal(memory[:n], want); placed != (i%2 == 0) || asked != 1 || resp.ID != uint64(i) || resp.QueueNS != 9 {
+					t.Errorf("%d words: placed %v, asked %d times", n, placed, asked)
+				}
+				got := memory[:n]
+				if err := wire.DecodeWords(r, got, resp.Words); err != nil || !slices.Equal(got, want) {
+					t.Errorf("%d words: %v", n, err)
+				}
+				resp.Free()
+			}
+			resp := wire.Response{Place: func(uint64, int) []byte { t.Error("a place for an error"); return nil }}
+			if err := host.RecvMsg(&resp); err != nil || resp.Err.GetMessage() != "none" {
+				t.Error(err, resp.Err)
+			}
+			if err := <-sent; err != nil {
+				t.Fatal(err)
+			}
+			go func() {
+				sent <- server.SendMsg(&wire.Response{ID: 1, Words: wire.EncodeWords(r, []uint32{1, 1<<32 - 1, 2}, nil)})
+			}()
+			place, _ := wire.AsBytes(r, memory[:3])
+			resp = wire.Response{Place: func(uint64, int) []byte { return place }}
+			if err := host.RecvMsg(&resp); err != nil {
+				t.Fatal(err)
+			}
+			var wrong *wire.Error
+			if err := wire.DecodeWords(r, memory[:3], resp.Words); !errors.As(err, &wrong) || wrong.Reason != wire.ReasonNonCanonical {
+				t.Errorf("a word that is not canonical: %v", err)
+			}
+			<-sent
+		})
+	}
+}

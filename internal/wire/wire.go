@@ -58,6 +58,10 @@ type Response struct {
 	Err                *pb.Error // set instead of Words
 	Shared             *Span     // set instead of Words: the request's Answer, where the words are
 	QueueNS, ComputeNS uint64
+	// Place, if set when a response is received, returns memory for the n bytes of words of the
+	// response with an ID, or nil. Words on a direct stream are read there, not copied: Words are
+	// then that memory, as the peer sent it.
+	Place func(id uint64, n int) []byte
 }
 
 // Free drops the caller's reference to the words, received or to be sent.

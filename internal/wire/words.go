@@ -16,8 +16,8 @@ import (
 // littleEndian reports whether this machine is little-endian, as the wire is.
 var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
 
-// asBytes returns v's memory as bytes, or false if the wire format differs from it.
-func asBytes(r ring.Ring, v []uint32) ([]byte, bool) {
+// AsBytes returns v's memory as bytes, or false if the wire format differs from it.
+func AsBytes(r ring.Ring, v []uint32) ([]byte, bool) {
 	if !littleEndian || r.WordBytes() != 4 {
 		return nil, false
 	}
@@ -73,7 +73,7 @@ func EncodeWords(r ring.Ring, v []uint32, release func()) mem.BufferSlice {
 		release()
 		return mem.BufferSlice{b}
 	}
-	if b, ok := asBytes(r, v); ok {
+	if b, ok := AsBytes(r, v); ok {
 		return mem.BufferSlice{mem.NewBuffer(&b, releasePool(release))}
 	}
 	pool := copyPool{buffers, release}
@@ -84,7 +84,7 @@ func EncodeWords(r ring.Ring, v []uint32, release func()) mem.BufferSlice {
 
 // PutWords encodes v into to, which has len(v)·r.WordBytes() bytes.
 func PutWords(r ring.Ring, to []byte, v []uint32) {
-	if b, ok := asBytes(r, v); ok {
+	if b, ok := AsBytes(r, v); ok {
 		copy(to, b)
 		return
 	}
@@ -92,12 +92,12 @@ func PutWords(r ring.Ring, to []byte, v []uint32) {
 }
 
 // DecodeWords copies exactly len(dst) words from b to dst. Its error is an *Error with
-// ReasonBadLength or ReasonNonCanonical; dst must then not be used.
+// ReasonBadLength or ReasonNonCanonical; dst must then not be used. b may be the memory of dst.
 func DecodeWords(r ring.Ring, dst []uint32, b mem.BufferSlice) error {
 	if got, want := b.Len(), len(dst)*r.WordBytes(); got != want {
 		return &Error{Code: codes.InvalidArgument, Reason: ReasonBadLength, Message: fmt.Sprintf("%d bytes of words, want %d", got, want)}
 	}
-	if d, ok := asBytes(r, dst); ok {
+	if d, ok := AsBytes(r, dst); ok {
 		if len(b) == 1 {
 			return copyWords(r, dst, d, b[0].ReadOnlyData())
 		}
