@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/bits"
 	"math/rand/v2"
+	"sync"
 
 	"github.com/securenets/securenets/plan"
 	"github.com/securenets/securenets/ring"
@@ -14,12 +15,18 @@ import (
 // ErrWrong reports a backend whose product is not the exact one.
 var ErrWrong = errors.New("kernels: wrong product")
 
-// SelfTest loads and evaluates a small dense operator and small convolutions on b and
-// compares every word. It returns an error wrapping ErrWrong if one differs. A daemon
-// runs it on each backend before it serves.
-func SelfTest(ctx context.Context, b Backend) error {
+// selfTest is an operator with operands and their product.
+type selfTest struct {
+	op         plan.Op
+	w, x, want ring.Matrix
+}
+
+// selfTests are a small dense operator and small convolutions, made once: a machine with many
+// devices tests each, on each of its paths.
+var selfTests = sync.OnceValue(func() []selfTest {
 	r := ring.Q4()
 	rng := rand.New(rand.NewPCG(0, 0)) // a test needs no secrets
+	var tests []selfTest
 	for _, op := range []plan.Op{
 		plan.Dense(301, 67),
 		plan.Conv(plan.Conv2D{
@@ -30,10 +37,7 @@ func SelfTest(ctx context.Context, b Backend) error {
 			H: 4, W: 5, C: 32, OutC: 6, KH: 2, KW: 3, SH: 1, SW: 1, DH: 1, DW: 1, Left: 1, Bot: 1, Groups: 2,
 		}),
 	} {
-		const rows = 5
-		w := ring.NewMatrix(op.Rows(), op.Terms())
-		x := ring.NewMatrix(rows, op.InLen())
-		y := ring.NewMatrix(rows, op.OutLen())
+		w, x := ring.NewMatrix(op.Rows(), op.Terms()), ring.NewMatrix(5, op.InLen())
 		for _, m := range []ring.Matrix{w, x} {
 			for i := range m.Data {
 				m.Data[i] = rng.Uint32N(r.Modulus())
@@ -42,12 +46,23 @@ func SelfTest(ctx context.Context, b Backend) error {
 		for i := range op.Terms() { // the largest sum
 			w.Data[i], x.Data[i] = r.Modulus()-1, r.Modulus()-1
 		}
-		if err := evaluateOnce(ctx, b, r, op, w, y, x); err != nil {
+		tests = append(tests, selfTest{op, w, x, Direct(r, op, w, x)})
+	}
+	return tests
+})
+
+// SelfTest loads and evaluates a small dense operator and small convolutions on b and
+// compares every word. It returns an error wrapping ErrWrong if one differs. A daemon
+// runs it on each backend before it serves.
+func SelfTest(ctx context.Context, b Backend) error {
+	for _, t := range selfTests() {
+		y := ring.NewMatrix(t.want.Rows, t.want.Cols)
+		if err := evaluateOnce(ctx, b, ring.Q4(), t.op, t.w, y, t.x); err != nil {
 			return fmt.Errorf("kernels: self-test of %s: %w", b.Name(), err)
 		}
-		for i, want := range Direct(r, op, w, x).Data {
+		for i, want := range t.want.Data {
 			if y.Data[i] != want {
-				return fmt.Errorf("%w: %s computes %v wrongly at word %d", ErrWrong, b.Name(), op, i)
+				return fmt.Errorf("%w: %s computes %v wrongly at word %d", ErrWrong, b.Name(), t.op, i)
 			}
 		}
 	}
