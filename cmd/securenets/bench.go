@@ -244,12 +244,15 @@ type result interface {
 	CSV(io.Writer) error
 }
 
+// benchBudget is the Budget of benchmarks. Tests set it.
+var benchBudget time.Duration
+
 // benchFlags gives cmd the flags of every bench, and has it call run.
 func benchFlags(cmd *cobra.Command, run func(context.Context, measure.Options) (result, error)) {
 	flags := cmd.Flags()
 	asJSON := flags.String("json", "", "also write the figures to `file`, as JSON")
 	asCSV := flags.String("csv", "", "also write the rows to `file`, as CSV")
-	var o measure.Options
+	o := measure.Options{Budget: benchBudget}
 	flags.BoolVar(&o.Quick, "quick", false, "measure less, which takes seconds")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		bar := newProgress(cmd)

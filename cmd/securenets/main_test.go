@@ -46,7 +46,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(withDaemon{m}, map[string]func(){"securenets": main})
+	testscript.Main(withDaemon{m}, map[string]func(){"securenets": func() {
+		benchBudget = 100 * time.Millisecond
+		main()
+	}})
 }
 
 // withDaemon builds the daemon for the tests that it runs.

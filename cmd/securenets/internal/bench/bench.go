@@ -37,9 +37,5 @@ type scope struct {
 // a second of each shape in the place of five.
 func newScope(o measure.Options, shapes []shape) scope {
 	const memory = 512 << 20 // more than a last cache has
-	s := scope{shapes: shapes, budget: 5 * time.Second, memory: memory}
-	if o.Quick {
-		s.budget = time.Second / 3
-	}
-	return s
+	return scope{shapes: shapes, budget: o.Each(time.Second/3, 5*time.Second), memory: memory}
 }

@@ -9,10 +9,24 @@ import (
 
 // Options say what to measure.
 type Options struct {
-	Quick    bool // measure less, in seconds
+	Quick bool // measure less, in seconds
+	// Budget is how long each load or shape is measured for; 0: as long as the benchmark says.
+	// Tests of the commands, which look at no figure, make it short.
+	Budget   time.Duration
 	Progress func(label string, done, total int)
 	// Daemon is the path of securenetsd, for what is measured through one; "" for not.
 	Daemon string
+}
+
+// Each returns how long to measure each load or shape for, of what a benchmark says.
+func (o Options) Each(quick, full time.Duration) time.Duration {
+	switch {
+	case o.Budget > 0:
+		return o.Budget
+	case o.Quick:
+		return quick
+	}
+	return full
 }
 
 // Rounds calls round until the budget is spent, and often enough for a median.

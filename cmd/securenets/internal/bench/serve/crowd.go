@@ -69,12 +69,8 @@ func (r *CrowdResult) Verdict() error {
 // Crowd loads a daemon of its own with active callers of this process while idle ones
 // of another process are connected.
 func Crowd(ctx context.Context, o CrowdOptions) (*CrowdResult, error) {
-	budget := 20 * time.Second
-	if o.Quick {
-		budget = time.Second
-	}
 	o.hold = holdElsewhere
-	return o.crowd(ctx, traffic.Model(0, serveOp), budget)
+	return o.crowd(ctx, traffic.Model(0, serveOp), o.Each(time.Second, 20*time.Second))
 }
 
 func (o CrowdOptions) crowd(ctx context.Context, model sealed.Model, budget time.Duration) (_ *CrowdResult, err error) {

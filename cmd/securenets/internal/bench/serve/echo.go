@@ -79,12 +79,12 @@ func (s *echoSeries) load() EchoLoad {
 
 // Echo loads a daemon of its own, the bare kernel and an echo in turn.
 func Echo(ctx context.Context, o EchoOptions) (*EchoResult, error) {
-	rounds, budget := 5, 4*time.Second
+	rounds := 5
 	if o.Quick {
-		rounds, budget = 3, quickBudget
+		rounds = 3
 	}
 	o.echo = echoElsewhere
-	return o.measure(ctx, rounds, budget)
+	return o.measure(ctx, rounds, o.Each(quickBudget, fullBudget))
 }
 
 func (o EchoOptions) measure(ctx context.Context, rounds int, budget time.Duration) (_ *EchoResult, err error) {

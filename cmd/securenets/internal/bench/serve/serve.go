@@ -135,16 +135,16 @@ const transportCallers = 2
 // greedy one so many without an answer.
 const contendedBatch, contendedDepth = 20, 6
 
-// quickBudget is how long a load is measured with Quick.
-const quickBudget = 400 * time.Millisecond
+// How long a load is measured, with Quick and without.
+const quickBudget, fullBudget = 400 * time.Millisecond, 4 * time.Second
 
 // Run loads a daemon of its own from this process.
 func Run(ctx context.Context, o Options) (*Result, error) {
-	rounds, budget := 5, 4*time.Second
+	rounds := 5
 	if o.Quick {
-		rounds, budget = 3, quickBudget
+		rounds = 3
 	}
-	return o.run(ctx, serveOp, rounds, budget)
+	return o.run(ctx, serveOp, rounds, o.Each(quickBudget, fullBudget))
 }
 
 func (o Options) run(ctx context.Context, op plan.Op, rounds int, budget time.Duration) (_ *Result, err error) {
