@@ -2,6 +2,7 @@ package ring
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 )
 
@@ -30,9 +31,14 @@ type Matrix struct {
 	Data       []uint32
 }
 
-// NewMatrix returns a zero row-major matrix.
+// NewMatrix returns a zero row-major matrix. Callers have checked the sizes: it panics, as make
+// does, where one is negative or no slice can hold as many words.
 func NewMatrix(rows, cols int) Matrix {
-	return Matrix{Rows: rows, Cols: cols, Data: make([]uint32, rows*cols)}
+	hi, lo := bits.Mul64(uint64(rows), uint64(cols))
+	if rows < 0 || cols < 0 || hi != 0 || lo > math.MaxInt {
+		panic("ring: NewMatrix: size out of range")
+	}
+	return Matrix{Rows: rows, Cols: cols, Data: make([]uint32, lo)}
 }
 
 // ShapeError reports a matrix with the wrong shape, order or length.

@@ -49,6 +49,25 @@ func TestMatrix(t *testing.T) {
 	}
 }
 
+// A product of sizes that wraps gives no matrix of fewer words.
+func TestNewMatrixOutOfRange(t *testing.T) {
+	for _, size := range [][2]int{{1 << 32, 1 << 32}, {1 << 62, 4}, {math.MinInt64, 2}, {1<<32 + 1, 1 << 32}, {-1, -1}, {-1, 0}, {0, -1}, {-1, 1}, {math.MaxInt, 1}} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%dx%d is a matrix", size[0], size[1])
+				}
+			}()
+			ring.NewMatrix(size[0], size[1])
+		}()
+	}
+	for _, size := range [][2]int{{0, 0}, {0, math.MaxInt}, {math.MaxInt, 0}} {
+		if m := ring.NewMatrix(size[0], size[1]); m.Want("m", size[0], size[1]) != nil {
+			t.Errorf("%dx%d is %dx%d of %d words", size[0], size[1], m.Rows, m.Cols, len(m.Data))
+		}
+	}
+}
+
 func TestWant(t *testing.T) {
 	if err := numbered(3, 5).Want("m", 3, 5); err != nil {
 		t.Error(err)
