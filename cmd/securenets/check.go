@@ -36,8 +36,9 @@ It compares them with those of float32: how far they are apart, and how often th
 element is the largest. That is of all elements of an output; of those of each position
 where it is a map (along its channels) or a sequence (along its last axis). Of several
 outputs it compares each. With --labels it compares the accuracy of both, of the output
-that has one position a label; a negative label is not counted. Give --ring and --calibrate
-as for "seal".
+that has one position a label. A negative label, or 255 where there are fewer classes, stands
+for none: it is left out, and the report says how many were. Give --ring and --calibrate as
+for "seal".
 
 With --place auto it measures what "seal" would with that flag, for a cloud reached by
 --link, and shows which layers would be kept here.`,

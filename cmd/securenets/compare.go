@@ -27,6 +27,7 @@ type comparison struct {
 	// With labels.
 	AccuracyFloat   *float64 `json:"accuracy_float,omitempty"`
 	AccuracyPrivate *float64 `json:"accuracy_private,omitempty"`
+	LabelsLeftOut   int      `json:"labels_left_out,omitempty"` // as they are of no class
 }
 
 // compared is a comparison of one of several outputs.
@@ -65,6 +66,9 @@ func (c *comparison) print(w io.Writer, number string) {
 	if c.AccuracyFloat != nil {
 		fmt.Fprintf(t, "accuracy in float32\t%s\naccuracy quantised\t%s (%+.2f points)\n",
 			percent(*c.AccuracyFloat), percent(*c.AccuracyPrivate), 100*(*c.AccuracyPrivate-*c.AccuracyFloat))
+	}
+	if c.LabelsLeftOut > 0 {
+		fmt.Fprintf(t, "labels left out\t%s, which stand for no class\n", render.Count(c.LabelsLeftOut))
 	}
 	t.Flush()
 }
@@ -116,6 +120,12 @@ func (s scores) largest(y []float32, position int) int {
 		}
 	}
 	return class
+}
+
+// ignores reports whether a label is one of those by which data sets mark what is not to count: -1
+// and other negative ones, and 255, which is a byte's -1, where that is no class.
+func (s scores) ignores(label float32) bool {
+	return label < 0 || label == math.MaxUint8 && s.classes <= math.MaxUint8
 }
 
 // comparing is what compares results.
@@ -217,6 +227,7 @@ type tally struct {
 	difference, largest        float64 // the largest ones
 	differences, outputs       float64 // sums
 	counted, right, rightFloat int     // labels
+	leftOut                    int     // labels
 }
 
 // add adds a sample's outputs, quantised and in float32.
@@ -232,7 +243,11 @@ func (t *tally) add(private, float []float32) {
 		t.same += count(p == f)
 		if t.labels != nil {
 			label := t.labels[t.samples*t.positions+i]
-			t.counted += count(label >= 0)
+			if t.ignores(label) {
+				t.leftOut++
+				continue
+			}
+			t.counted++
 			t.right += count(float32(p) == label)
 			t.rightFloat += count(float32(f) == label)
 		}
@@ -252,7 +267,7 @@ func (t *tally) comparison() *comparison {
 		f := float64(a) / float64(b)
 		return &f
 	}
-	c := &comparison{Samples: t.samples, Positions: t.positions}
+	c := &comparison{Samples: t.samples, Positions: t.positions, LabelsLeftOut: t.leftOut}
 	if t.classes > 1 {
 		c.Classes, c.Agreement = t.classes, fraction(t.same, t.samples*t.positions)
 	}
@@ -305,6 +320,12 @@ func giveLabels(tallies []tally, file string, n int, data string) error {
 		return fmt.Errorf("%s has %d labels a sample, and the network %d positions", file, each, scored[0].positions)
 	case fit == nil:
 		return fmt.Errorf("%s has %d labels a sample, and no output so many positions with scores of several classes", file, each)
+	}
+	// All are looked at, also those of samples that are not run: a few may all be in range by chance.
+	for i, l := range labels.Data {
+		if int(l) >= fit.classes && !fit.ignores(l) {
+			return fmt.Errorf("%s: label %d of sample %d is outside of the network's %d classes, which are numbered from 0", file, int(l), i/each, fit.classes)
+		}
 	}
 	fit.labels = labels.Data
 	return nil

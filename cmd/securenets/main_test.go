@@ -174,6 +174,9 @@ func setup(env *testscript.Env) error {
 		"ten.labels":     append([]byte{0, 0, 8, 1, 0, 0, 0, 10}, labels[:10]...),
 		"nine.labels":    append([]byte{0, 0, 8, 1, 0, 0, 0, 9}, labels[:9]...),
 		"labels.npy":     append(npy("|u1", "(10,)"), labels[:10]...),
+		"from-1.npy":     append(append(npy("|u1", "(10,)"), labels[:9]...), 10),
+		"ignore.npy":     append(append(npy("|u1", "(10,)"), labels[:8]...), 255, 255),
+		"ignored.npy":    append(npy("|i1", "(10,)"), bytes.Repeat([]byte{0xff}, 10)...), // -1
 		"few.npy":        append(npy("|i1", "(2,)"), 0, 1),
 		"tokens.npy":     append(npy("|i1", "(2, 4)"), 0, 1, 2, 0x9c, 3, 4, 5, 6), // one of -100
 		"ten.npy":        append(npy("|u1", "(10, 1, 28, 28)"), pixels...),
@@ -571,7 +574,7 @@ func TestTally(t *testing.T) {
 	c.add([]float32{0, 1, 2, 0}, []float32{0, 4, 2, 0})
 	got := *c.comparison()
 	fractions := []float64{*got.Agreement, *got.AccuracyFloat, *got.AccuracyPrivate}
-	if got.Samples != 2 || got.Positions != 2 || got.Classes != 2 || !slices.Equal(fractions, []float64{3. / 4, 1, 2. / 3}) ||
+	if got.Samples != 2 || got.Positions != 2 || got.Classes != 2 || got.LabelsLeftOut != 1 || !slices.Equal(fractions, []float64{3. / 4, 1, 2. / 3}) ||
 		got.Error != 3./4 || got.MeanError != 7./13 {
 		t.Errorf("%+v, %v", got, fractions)
 	}
@@ -580,6 +583,21 @@ func TestTally(t *testing.T) {
 	c.add([]float32{0}, []float32{0})
 	if got := *c.comparison(); got != (comparison{Samples: 1, Positions: 1}) {
 		t.Errorf("%+v", got)
+	}
+}
+
+// TestIgnoredLabels: 255 is a class where there are so many, and stands for none where there are not.
+func TestIgnoredLabels(t *testing.T) {
+	for _, test := range []struct {
+		classes int
+		label   float32
+		want    bool
+	}{
+		{10, 0, false}, {10, 10, false}, {10, -1, true}, {10, -100, true}, {10, 255, true}, {255, 255, true}, {256, 255, false}, {300, 255, false}, {300, -1, true}, {10, 256, false},
+	} {
+		if got := (scores{classes: test.classes}).ignores(test.label); got != test.want {
+			t.Errorf("%v of %d classes: %v", test.label, test.classes, got)
+		}
 	}
 }
 
