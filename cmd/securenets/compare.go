@@ -20,10 +20,14 @@ type comparison struct {
 	Classes   int `json:"classes,omitempty"` // scores of a position; left out where there is but one
 	// Agreement is the fraction of positions, of all samples, where both have the same largest score.
 	Agreement *float64 `json:"agreement,omitempty"`
-	// Error is the largest difference of two outputs, as a fraction of the largest output.
-	Error float64 `json:"error"`
-	// MeanError is the mean difference, as a fraction of the mean output, by magnitude.
-	MeanError float64 `json:"mean_error"`
+	// Error is the largest difference of two outputs, as a fraction of the largest output, and
+	// MeanError the mean difference, as a fraction of the mean output, by magnitude.
+	Error     *float64 `json:"error,omitempty"`
+	MeanError *float64 `json:"mean_error,omitempty"`
+	// Difference and MeanDifference are these differences as they are. They stand in the place of
+	// fractions where float32 gives zeros only, and the quantised network does not.
+	Difference     *float64 `json:"difference,omitempty"`
+	MeanDifference *float64 `json:"mean_difference,omitempty"`
 	// With labels.
 	AccuracyFloat   *float64 `json:"accuracy_float,omitempty"`
 	AccuracyPrivate *float64 `json:"accuracy_private,omitempty"`
@@ -61,8 +65,13 @@ func (c *comparison) print(w io.Writer, number string) {
 		}
 		fmt.Fprintf(t, "%s\t%s\n", of, percent(*c.Agreement))
 	}
-	fmt.Fprintf(t, "largest difference\t%.2g of the largest %s\n", c.Error, number)
-	fmt.Fprintf(t, "mean difference\t%.2g of the mean %s, by magnitude\n", c.MeanError, number)
+	if c.Error != nil {
+		fmt.Fprintf(t, "largest difference\t%.2g of the largest %s\n", *c.Error, number)
+		fmt.Fprintf(t, "mean difference\t%.2g of the mean %s, by magnitude\n", *c.MeanError, number)
+	} else {
+		fmt.Fprintf(t, "largest difference\t%.2g, where every %s in float32 is 0\n", *c.Difference, number)
+		fmt.Fprintf(t, "mean difference\t%.2g, by magnitude\n", *c.MeanDifference)
+	}
 	if c.AccuracyFloat != nil {
 		fmt.Fprintf(t, "accuracy in float32\t%s\naccuracy quantised\t%s (%+.2f points)\n",
 			percent(*c.AccuracyFloat), percent(*c.AccuracyPrivate), 100*(*c.AccuracyPrivate-*c.AccuracyFloat))
@@ -263,16 +272,18 @@ func count(b bool) int {
 }
 
 func (t *tally) comparison() *comparison {
-	fraction := func(a, b int) *float64 {
-		f := float64(a) / float64(b)
-		return &f
-	}
+	fraction := func(a, b int) *float64 { return new(float64(a) / float64(b)) }
 	c := &comparison{Samples: t.samples, Positions: t.positions, LabelsLeftOut: t.leftOut}
 	if t.classes > 1 {
 		c.Classes, c.Agreement = t.classes, fraction(t.same, t.samples*t.positions)
 	}
-	if t.largest > 0 {
-		c.Error, c.MeanError = t.difference/t.largest, t.differences/t.outputs
+	switch {
+	case t.largest > 0:
+		c.Error, c.MeanError = new(t.difference/t.largest), new(t.differences/t.outputs)
+	case t.difference > 0:
+		c.Difference, c.MeanDifference = new(t.difference), new(t.differences/float64(t.samples*t.positions*t.classes))
+	default:
+		c.Error, c.MeanError = new(float64), new(float64)
 	}
 	if t.counted > 0 {
 		c.AccuracyFloat, c.AccuracyPrivate = fraction(t.rightFloat, t.counted), fraction(t.right, t.counted)

@@ -575,14 +575,36 @@ func TestTally(t *testing.T) {
 	got := *c.comparison()
 	fractions := []float64{*got.Agreement, *got.AccuracyFloat, *got.AccuracyPrivate}
 	if got.Samples != 2 || got.Positions != 2 || got.Classes != 2 || got.LabelsLeftOut != 1 || !slices.Equal(fractions, []float64{3. / 4, 1, 2. / 3}) ||
-		got.Error != 3./4 || got.MeanError != 7./13 {
+		*got.Error != 3./4 || *got.MeanError != 7./13 {
 		t.Errorf("%+v, %v", got, fractions)
 	}
-	// A single output has no class, and outputs of zeros have no relative error.
-	c = tally{scores: scoresOf([3]int{1, 1, 1})}
-	c.add([]float32{0}, []float32{0})
-	if got := *c.comparison(); got != (comparison{Samples: 1, Positions: 1}) {
-		t.Errorf("%+v", got)
+}
+
+// TestTallyOfZeros: where float32 gives zeros only, what is not 0 is no fraction of that, and is not
+// left out. A single output has no class.
+func TestTallyOfZeros(t *testing.T) {
+	for _, test := range []struct {
+		private      []float32
+		json, prints string
+	}{
+		{[]float32{0, 0}, `{"samples":2,"positions":1,"error":0,"mean_error":0}`,
+			"samples             2\nlargest difference  0 of the largest output\nmean difference     0 of the mean output, by magnitude\n"},
+		{[]float32{0.5, -1}, `{"samples":2,"positions":1,"difference":1,"mean_difference":0.75}`,
+			"samples             2\nlargest difference  1, where every output in float32 is 0\nmean difference     0.75, by magnitude\n"},
+	} {
+		c := tally{scores: scoresOf([3]int{1, 1, 1})}
+		for _, y := range test.private {
+			c.add([]float32{y}, []float32{0})
+		}
+		got, err := json.Marshal(c.comparison())
+		if err != nil || string(got) != test.json {
+			t.Errorf("%v: %s, %v, want %s", test.private, got, err, test.json)
+		}
+		var b strings.Builder
+		c.comparison().print(&b, "output")
+		if b.String() != test.prints {
+			t.Errorf("%v:\n%swant\n%s", test.private, &b, test.prints)
+		}
 	}
 }
 
