@@ -4,8 +4,6 @@ FUZZTIME ?= 60s
 BENCHFLAGS ?= $(if $(QUICK),--quick)
 BIN      := bin
 PREFIX   ?= /usr/local
-# Without paths, what is compiled once serves every target and every checkout.
-export GOFLAGS := $(strip $(shell $(GO) env GOFLAGS) -trimpath)
 # The CUDA backend is built on linux/amd64 where there is gcc. It needs no CUDA to be
 # installed: its own headers, and archives with nothing in them for the linker.
 CUDA     := $(CURDIR)/kernels/cuda/internal/driver

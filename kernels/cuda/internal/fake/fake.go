@@ -33,36 +33,22 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
-	"strings"
+	"runtime"
 	"unsafe"
 )
 
 // Build compiles the library into dir, with flags for the compiler, opens it for the
 // functions below, and returns its path.
 func Build(dir string, flags ...string) (string, error) {
-	here, err := folder()
-	if err != nil {
-		return "", err
-	}
+	_, here, _, _ := runtime.Caller(0)
 	path := filepath.Join(dir, "libfake.so")
 	args := append([]string{"-shared", "-fPIC", "-O3", "-Wall", "-Werror", "-fvisibility=hidden",
-		"-I", filepath.Join(here, "../driver/include"), "-o", path}, flags...)
-	out, err := exec.Command("gcc", append(args, filepath.Join(here, "testdata/fake.c"), "-lpthread")...).CombinedOutput()
+		"-I", filepath.Join(filepath.Dir(here), "../driver/include"), "-o", path}, flags...)
+	out, err := exec.Command("gcc", append(args, filepath.Join(filepath.Dir(here), "testdata/fake.c"), "-lpthread")...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("gcc: %w\n%s", err, out)
 	}
 	return path, Open(path)
-}
-
-// folder returns this package's folder, which programs built with -trimpath do not know.
-func folder() (string, error) {
-	cmd := exec.Command("go", "list", "-tags=gpu", "-f={{.Dir}}", "github.com/securenets/securenets/kernels/cuda/internal/fake")
-	cmd.Stderr = new(strings.Builder)
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("go list: %w\n%s", err, cmd.Stderr)
-	}
-	return strings.TrimSpace(string(out)), nil
 }
 
 // Open opens a library that Build made.
