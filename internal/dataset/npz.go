@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"github.com/securenets/securenets/internal/few"
 )
 
 var zipMagic = []byte("PK\x03\x04")
@@ -52,11 +54,7 @@ func openInputs(path string, inputs []Input) (*Images, error) {
 }
 
 func names(inputs []Input) string {
-	var list []string
-	for _, in := range inputs {
-		list = append(list, in.Name)
-	}
-	return strings.Join(list, ", ")
+	return few.Of(inputs, func(in Input) string { return in.Name })
 }
 
 // readInput reads the array of one input, if it has no more than most elements.

@@ -171,6 +171,10 @@ func TestOpenInputs(t *testing.T) {
 	if m, err := OpenInputs(write(ids.file), inputs[:1]); err != nil || m.N != 2 || !slices.Equal(m.Data, []float32{5, 6, 7, 8}) {
 		t.Errorf("%+v, %v", m, err)
 	}
+	many := slices.Repeat(inputs[:1], 9)
+	if _, err := OpenInputs(write(ids.file), many); err == nil || !strings.Contains(err.Error(), "with arrays ids, ids, ids, ids, ids, ids and 3 more, the") {
+		t.Errorf("of many inputs: %v", err)
+	}
 	if _, err := OpenInputs(filepath.Join(dir, "none"), inputs); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: %v", err)
 	}

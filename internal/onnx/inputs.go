@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
+	"github.com/securenets/securenets/internal/few"
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/plan"
 )
@@ -173,9 +173,5 @@ func there(names map[string]bool) string {
 	if len(names) == 0 {
 		return "there is none to fix"
 	}
-	var list []string
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		list = append(list, clean(name))
-	}
-	return "there are " + strings.Join(list, ", ")
+	return "there are " + few.Of(slices.Sorted(maps.Keys(names)), clean)
 }

@@ -4,8 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
+	"github.com/securenets/securenets/internal/few"
 	"github.com/securenets/securenets/internal/graph"
 )
 
@@ -32,11 +32,8 @@ func (g *graphProto) choose(names []string) error {
 	}
 	for _, name := range names {
 		if !slices.ContainsFunc(chosen, func(v valueInfo) bool { return v.name == name }) {
-			var all []string
-			for _, v := range g.outputs {
-				all = append(all, clean(v.name))
-			}
-			return fmt.Errorf("%w: none is named %s: there are %s", ErrOutput, clean(name), strings.Join(all, ", "))
+			all := few.Of(g.outputs, func(v valueInfo) string { return clean(v.name) })
+			return fmt.Errorf("%w: none is named %s: there are %s", ErrOutput, clean(name), all)
 		}
 	}
 	if len(chosen) == len(g.outputs) {

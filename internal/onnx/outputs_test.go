@@ -1,9 +1,11 @@
 package onnx
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/securenets/securenets/internal/graph"
@@ -67,6 +69,26 @@ func TestChosenOutputs(t *testing.T) {
 		if have, want := layersOf(some, some.Output), layersOf(g, chosen...); have != want {
 			t.Errorf("%q of %+v: %d layers, want %d", names, g.Results, have, want)
 		}
+	}
+}
+
+// Of many outputs and dimensions, errors name a few.
+func TestManyNames(t *testing.T) {
+	var ops, outputs []message
+	input := []any{"N"}
+	for i := range 20 {
+		name := fmt.Sprintf("y%d", i)
+		ops, outputs = append(ops, op("Relu", "x", name)), append(outputs, declare(name, typeFloat))
+		if i < 8 {
+			input = append(input, fmt.Sprintf("d%d", i))
+		}
+	}
+	b := file{nodes: ops, outputs: outputs, inputs: []message{declare("x", typeFloat, input...)}}.bytes()
+	if _, err := ParseWith(b, Options{Outputs: []string{"none"}}); err == nil || !strings.HasSuffix(err.Error(), "none is named none: there are y0, y1, y2, y3, y4, y5 and 14 more") {
+		t.Error(err)
+	}
+	if _, err := ParseWith(b, Options{Sizes: Sizes{"none": 1}}); err == nil || !strings.HasSuffix(err.Error(), "is named none: there are d0, d1, d2, d3, d4, d5 and 2 more") {
+		t.Error(err)
 	}
 }
 

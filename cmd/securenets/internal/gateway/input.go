@@ -11,6 +11,7 @@ import (
 
 	pb "github.com/securenets/securenets/api/inference"
 	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/few"
 )
 
 // Input is one of a network's inputs, a map or a vector of floats or of integers.
@@ -125,11 +126,7 @@ func (m *Model) gather(request []given) (x []float32, n int, err error) {
 }
 
 func (m *Model) inputNames() string {
-	var names []string
-	for _, in := range m.Inputs {
-		names = append(names, strconv.Quote(in.Name))
-	}
-	return strings.Join(names, ", ")
+	return few.Of(m.Inputs, func(in Input) string { return strconv.Quote(in.Name) })
 }
 
 // place says which element one is.

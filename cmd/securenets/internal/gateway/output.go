@@ -3,11 +3,11 @@ package gateway
 import (
 	"slices"
 	"strconv"
-	"strings"
 
 	"google.golang.org/grpc/codes"
 
 	"github.com/securenets/securenets/hostclient"
+	"github.com/securenets/securenets/internal/few"
 )
 
 // Output is one of a network's outputs, of floats.
@@ -66,11 +66,7 @@ func (m *Model) requested(names []string) (which []int, err error) {
 }
 
 func (m *Model) outputNames() string {
-	var names []string
-	for _, o := range m.Outputs {
-		names = append(names, strconv.Quote(o.Name))
-	}
-	return strings.Join(names, ", ")
+	return few.Of(m.Outputs, func(o Output) string { return strconv.Quote(o.Name) })
 }
 
 // part returns the elements of output i of all samples, whose results are y.

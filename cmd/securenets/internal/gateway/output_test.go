@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"math"
 	"slices"
@@ -70,6 +71,25 @@ func TestSeveralOutputs(t *testing.T) {
 		if w := ask(g, "POST", "/v2/models/heads/infer", inputs+`,"outputs":`+outputs+`}`); w.Code != 400 || !strings.Contains(w.Body.String(), reason) {
 			t.Errorf("%s: %d %s", outputs, w.Code, w.Body)
 		}
+	}
+}
+
+// Of many inputs and outputs, an error names a few.
+func TestManyNames(t *testing.T) {
+	m := Model{Name: "m"}
+	for i := range 26 {
+		name := fmt.Sprint(i)
+		m.Inputs = append(m.Inputs, Input{Name: name})
+		m.Outputs = append(m.Outputs, Output{Name: name})
+	}
+	if _, err := m.requested([]string{"none"}); err == nil || !strings.Contains(err.Error(), `no output "none": model m has "0", "1", "2", "3", "4", "5" and 20 more`) {
+		t.Error(err)
+	}
+	if _, _, err := m.gather(nil); err == nil || !strings.Contains(err.Error(), `no input "0": model m takes "0", "1", "2", "3", "4", "5" and 20 more`) {
+		t.Error(err)
+	}
+	if _, _, err := m.gather([]given{{name: "none"}}); err == nil || !strings.Contains(err.Error(), `an input "none": model m takes "0", "1", "2", "3", "4", "5" and 20 more`) {
+		t.Error(err)
 	}
 }
 
