@@ -261,24 +261,33 @@ func (c *Client) push(ctx context.Context, m SealedFile, from io.ReaderAt, progr
 	if progress == nil {
 		progress = func(int64, int64) {}
 	}
-	held, err := c.upload(ctx, m, 0, nil, progress) // asks how much is there
-	if err != nil {
-		return err
-	}
-	if !held.Complete {
-		if held.Received > uint64(m.Size) {
-			return fmt.Errorf("%w: push: %s holds %d bytes of a model of %d", ErrBadAnswer, c.addr, held.Received, m.Size)
-		}
-		if held, err = c.upload(ctx, m, int64(held.Received), from, progress); err != nil {
+	for try := 1; ; try++ {
+		held, err := c.upload(ctx, m, 0, nil, progress) // asks how much is there
+		if err != nil {
 			return err
 		}
+		if !held.Complete && held.Received > uint64(m.Size) {
+			return fmt.Errorf("%w: push: %s holds %d bytes of a model of %d", ErrBadAnswer, c.addr, held.Received, m.Size)
+		}
 		if !held.Complete {
+			held, err = c.upload(ctx, m, int64(held.Received), from, progress)
+		}
+		var refused *RefusedError
+		switch {
+		case errors.As(err, &refused) && refused.Reason == wire.ReasonBadOffset && try < uploadTries:
+			continue // more of it has arrived since: from a connection that broke, or another push
+		case err != nil:
+			return err
+		case !held.Complete:
 			return fmt.Errorf("%w: push: all was sent, but %s holds %d bytes of a model of %d", ErrBadAnswer, c.addr, held.Received, m.Size)
 		}
+		progress(m.Size, m.Size)
+		return nil
 	}
-	progress(m.Size, m.Size)
-	return nil
 }
+
+// uploadTries is how often a push asks how much a cloud holds, and goes on from there.
+const uploadTries = 5
 
 // upload sends a model from an offset on in one stream; nothing if from is nil.
 func (c *Client) upload(ctx context.Context, m SealedFile, offset int64, from io.ReaderAt, progress func(done, total int64)) (*pb.UploadResponse, error) {

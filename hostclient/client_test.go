@@ -121,6 +121,26 @@ func TestPushRefused(t *testing.T) {
 	}
 }
 
+// TestPushLate: what an earlier connection sent may arrive after a push has asked how much is held. It
+// goes on from there, and not for ever.
+func TestPushLate(t *testing.T) {
+	m := big()
+	for late, want := range map[int]wire.Reason{2: "", 4: "", 5: wire.ReasonBadOffset} {
+		c := newCloud(t)
+		for i := range late {
+			c.late = append(c.late, m.Bytes[1000*i:1000*(i+1)])
+		}
+		err := dial(t, c).Push(t.Context(), m, nil)
+		var refused *hostclient.RefusedError
+		switch {
+		case want == "" && err != nil, want != "" && (!errors.As(err, &refused) || refused.Reason != want):
+			t.Errorf("%d parts arrive late: %v", late, err)
+		case want == "" && c.uploaded.Load() >= int64(len(m.Bytes)):
+			t.Errorf("%d parts arrive late: %d bytes sent", late, c.uploaded.Load())
+		}
+	}
+}
+
 // A file that cannot be read, or not to its end any more, is not the cloud's fault.
 func TestPushBrokenFile(t *testing.T) {
 	client := dial(t, newCloud(t))

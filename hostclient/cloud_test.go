@@ -46,6 +46,7 @@ type cloud struct {
 	mu      sync.Mutex
 	models  map[sealed.Digest]*held
 	partial map[sealed.Digest][]byte
+	late    [][]byte          // parts of an upload, each of which arrives once a host has asked how much is there
 	answer  func(*call) error // how calls are answered; nil: honestly
 	version string            // that it says it has
 	seen    []seen            // what the cloud was sent
@@ -260,12 +261,13 @@ func (c *cloud) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.Up
 	digest := sealed.Digest(first.Digest)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(first.Data) > 0 || first.Offset > 0 {
-		if first.Offset != uint64(len(c.partial[digest])) {
-			return (&wire.Error{Code: codes.FailedPrecondition, Reason: wire.ReasonBadOffset}).Status()
-		}
-	}
+	asks := true // how much is there
 	for req := first; ; {
+		if len(req.Data) > 0 && asks {
+			if asks = false; first.Offset != uint64(len(c.partial[digest])) {
+				return (&wire.Error{Code: codes.FailedPrecondition, Reason: wire.ReasonBadOffset}).Status()
+			}
+		}
 		c.partial[digest] = append(c.partial[digest], req.Data...)
 		c.uploaded.Add(int64(len(req.Data)))
 		if req, err = stream.Recv(); err == io.EOF {
@@ -276,6 +278,10 @@ func (c *cloud) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.Up
 	}
 	b := c.partial[digest]
 	resp := &pb.UploadResponse{Received: uint64(len(b))}
+	if asks && len(c.late) > 0 {
+		c.partial[digest] = append(b, c.late[0]...)
+		c.late = c.late[1:]
+	}
 	if uint64(len(b)) == first.Size {
 		if err := c.load(digest, b); err != nil {
 			return (&wire.Error{Code: codes.InvalidArgument, Reason: wire.ReasonBadModel, Message: err.Error()}).Status()
