@@ -176,7 +176,7 @@ func TestVanishesUnread(t *testing.T) {
 		})
 		m := smallModel(t)
 		d.push(m)
-		const halves, message = 3, 1<<24 - 1 // of 48 MiB for messages
+		const halves, message = 3, 1 << 24 // bytes that each takes, of 48 MiB for messages
 		for range halves {
 			if _, err := d.rawDirect().Write([]byte("\x00\x00\xff\xff\xffand no more")); err != nil {
 				t.Fatal(err)

@@ -19,6 +19,7 @@ import (
 	"github.com/securenets/securenets/daemon/metrics"
 	"github.com/securenets/securenets/daemon/model"
 	"github.com/securenets/securenets/internal/lane"
+	"github.com/securenets/securenets/internal/pool"
 	"github.com/securenets/securenets/internal/prg"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/plan"
@@ -138,14 +139,14 @@ func (e *evaluation) request(size int) error {
 		}
 	}()
 	ctx := e.stream.Context()
-	e.slots <- struct{}{} // a slot becomes free at the latest when the stream ends
-	r := new(wire.Request)
-	if err := e.receive(ctx, e.receiver, e.silent, r, size, int64(size)); err != nil {
+	e.slots <- struct{}{}                                // a slot becomes free at the latest when the stream ends
+	r, held := new(wire.Request), int64(pool.Size(size)) // bytes of its buffer
+	if err := e.receive(ctx, e.receiver, e.silent, r, size, held); err != nil {
 		return err
 	}
 	j := &job{Request: r, arrived: time.Now(), received: r.Words.Len()}
-	err := e.admit(ctx, j, int64(size))
-	e.incoming.Release(int64(size))
+	err := e.admit(ctx, j, held)
+	e.incoming.Release(held)
 	passed = true
 	go func() {
 		defer e.work.Done()
@@ -231,7 +232,7 @@ const overhead = 8 << 10
 //
 // A request acquires the following in this order, and releases what it no longer needs:
 //
-//	incoming  for its message of size bytes         waits, holding nothing
+//	incoming  for its message, which takes size     waits, holding nothing
 //	parked    for its message, instead of incoming  if its weights are not loaded; never waits
 //	a use     of the weights                        waits for their load, holding parked
 //	memory    for the work and the message          waits, holding the use and incoming or parked
@@ -341,10 +342,11 @@ func (s *service) chargeOf(r ring.Ring, op plan.Op, rows uint32, sharedIn, share
 	if width != wordSize && !sharedOut {
 		encoded = out * width
 	}
-	// The pool rounds sizes up by at most an eighth (see internal/pool.Size). Memory for the
+	// Pools round sizes up by at most an eighth (see internal/pool.Size). Memory for the
 	// encoded answer is charged to out but serves the message until the product is done.
-	c.in = wordSize*(in+in/8) + max(0, message-encoded)
-	c.out = overhead + wordSize*(out+out/8) + encoded
+	rounded := func(bytes int64) int64 { return bytes + bytes/8 }
+	c.in = rounded(wordSize*in) + rounded(max(0, message-encoded))
+	c.out = overhead + rounded(wordSize*out) + rounded(encoded)
 	if most := s.memory.limit; c.total() > most {
 		return tooLarge("%d bytes of memory, want at most %d", c.total(), most)
 	}

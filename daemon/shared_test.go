@@ -609,7 +609,8 @@ func TestHostilePrefaces(t *testing.T) {
 	waitForOpened(t, fds, maps)
 }
 
-// TestCharges: words in shared memory are not charged as part of a message.
+// TestCharges: words in shared memory are not charged as part of a message. All else is, with the
+// eighth by which pools round up.
 func TestCharges(t *testing.T) {
 	limits := config.Default().Limits
 	const rows, in, out = 10, 300, 500
@@ -622,7 +623,8 @@ func TestCharges(t *testing.T) {
 			return n
 		}
 		width := int64(r.WordBytes())
-		input, output := int64(4*(rows*in+rows*in/8)), int64(4*(rows*out+rows*out/8)+8<<10)
+		eighth := func(bytes int64) int64 { return bytes + bytes/8 }
+		input, output := eighth(4*rows*in), eighth(4*rows*out)+8<<10
 		message, encoded := rows*in*width, int64(0)
 		if width != 4 {
 			encoded = rows * out * width
@@ -631,9 +633,9 @@ func TestCharges(t *testing.T) {
 			in, out bool
 			want    int64
 		}{
-			{false, false, input + output + max(0, message-encoded) + encoded},
-			{true, false, input + output + encoded},
-			{false, true, input + output + message},
+			{false, false, input + output + eighth(max(0, message-encoded)) + eighth(encoded)},
+			{true, false, input + output + eighth(encoded)},
+			{false, true, input + output + eighth(message)},
 			{true, true, input + output},
 		} {
 			if got := charge(c.in, c.out); got != c.want {
