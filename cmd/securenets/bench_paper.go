@@ -31,10 +31,11 @@ func newBenchPaper() *cobra.Command {
 		Long: `Paper runs the paper's networks on daemons of its own.
 
 Table 1 compares local inference, by the reference and by onnxruntime, with outsourced
-inference: under the paper's scheme and those that replace it, with the paper's checks and
-the real one, with one thread and with all (the same for host and daemons). Table 2 compares
-CryptoNets' network with published figures and with TenSEAL, a library for homomorphic
-encryption. Each row says whether it confirms the paper.
+inference: under the paper's scheme, permute, and those that replace it (permute+pad,
+permute+split, lagrange), with the paper's checks and the real one, with one thread and
+with all (the same for host and daemons). Table 2 compares CryptoNets' network with
+published figures and with TenSEAL, a library for homomorphic encryption. Each row says
+whether it confirms the paper.
 
 onnxruntime and TenSEAL run in Python: bench/peers/venv.sh installs them. If one is
 missing, a row says so. If it is interrupted, it writes what was measured so far, marked

@@ -31,6 +31,16 @@ type checking struct {
 	spot            []measure.Series // by spotPoints
 }
 
+// checkedAs returns the input mask whose checking is that of s. Checks are of the same
+// integers whatever they were masked with, and unmasking is no part of checking. Only
+// permute, which unrolls convolutions, may cut a batch into other parts than pad does.
+func checkedAs(s transform.Scheme) transform.InputMask {
+	if s.Roles() > 1 {
+		return transform.InputPad
+	}
+	return s.Inputs
+}
+
 func newChecking(ctx context.Context, n *network, s transform.Scheme, samples int) (_ *checking, err error) {
 	b := cpu.New(cpu.Options{})
 	defer func() { err = errors.Join(err, b.Close()) }()

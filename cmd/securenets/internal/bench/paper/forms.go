@@ -134,10 +134,10 @@ func (p *Result) about() []string {
 			"The host runs with GOMAXPROCS threads, and every daemon computes on as many (its sockets and codec use whatever processors there are). KB are 1,024 bytes of payload.",
 			p.CPU, p.Version, p.Rounds, p.Batch, render.Count(p.Large)),
 		"Total is the elapsed time of a batch as the product runs it: with two parts of the batch in flight at once. Host online, cloud and transfer are elapsed times of the same batch with its parts " +
-			"one after the other. These three add up; total is less than their sum where they overlap. Cloud is the time of the products by the daemon's own account, that of the slower daemon where there are two. Transfer is whatever else the host waits for: " +
+			"one after the other. These three add up; total is less than their sum where they overlap. Cloud is the time of the products by the daemon's own account, that of the slowest daemon where there are several. Transfer is whatever else the host waits for: " +
 			"encoding, sockets, decoding at both ends and the daemon's queue. Host offline (pads) is not in the total. CPU is that of the host's process online and of all daemons, for a batch as the product runs it.",
 		"Every product is checked: that is the row \"full\". Rows of 0, 10 and 100 entries (marked ~) are estimates, because an unchecked value cannot be had: from the measured times of \"full\" the time of the check is subtracted, " +
-			"and that of verify.SpotCheck of so many entries of every call is added. Both are measured here, in the same rounds, on layers of the same shapes with random weights. The total changes as the sum of parts does. " +
+			"and that of verify.SpotCheck of so many entries of every call is added. Both are measured here, in the same rounds, on layers of the same shapes with random weights. Unmasking, which is where schemes differ, stays as it was measured. The total changes as the sum of parts does. " +
 			"Such a check of c entries detects a single wrong entry among N with probability c/N.",
 		"Weights masked at every call (also ~): the time of masking all weights is added to host online, and that of pushing them to transfer, once per batch. Both are measured here; after a push the daemon stores the weights durably and loads them. Reference is gorgonia float32 on gonum's BLAS. All securenets rows of a network in one ring gave the same results bit for bit. " +
 			"Networks are trained on Fashion-MNIST, so their accuracy cannot be compared with the paper's on MNIST and CIFAR-10. Accuracy is over " + p.images() + " test images. " +

@@ -42,6 +42,7 @@ var schemes = []transform.Scheme{
 	{Weights: transform.WeightPermute, Inputs: transform.InputPermute},
 	{Weights: transform.WeightPermute, Inputs: transform.InputPad},
 	{Weights: transform.WeightPermute, Inputs: transform.InputSplit},
+	{Weights: transform.WeightLagrange, Inputs: transform.InputLagrange},
 }
 
 // FigureSchemes are those that figure 2 shows.
@@ -186,8 +187,7 @@ func (n *network) open(ctx context.Context) (err error) {
 			if s.Inputs == transform.InputPermute {
 				n.remask = append(n.remask, &remasking{outsourced: o})
 			}
-			// Answers of split are unmasked as those of pad.
-			if n.checks[s.Inputs] == nil && s.Roles() == 1 {
+			if n.checks[s.Inputs] == nil && checkedAs(s) == s.Inputs {
 				n.checks[s.Inputs], err = newChecking(ctx, n, s, o.Session().PartSize(n.batch()))
 				if err != nil {
 					return err

@@ -73,8 +73,8 @@ func TestRun(t *testing.T) {
 		}
 		rows[name] = row
 	}
-	// Local twice; permute with weights masked once and at every call, pad and split, each beside two baselines with four checks.
-	if want := threads*(2+4*2*4) + 2 + 2*3 + 1; len(rows) != want {
+	// Local twice; permute with weights masked once and at every call, pad, split and lagrange, each beside two baselines with four checks.
+	if want := threads*(2+5*2*4) + 2 + 2*4 + 1; len(rows) != want {
 		t.Errorf("%d rows, want %d", len(rows), want)
 	}
 	get := func(name string) Row {
@@ -112,12 +112,18 @@ func TestRun(t *testing.T) {
 	if *pad.BytesUp != 4*(784+12*12*16+512) || *pad.BytesDown != 4*(24*24*16+8*8*32+10) {
 		t.Errorf("%v bytes up, %v down", *pad.BytesUp, *pad.BytesDown)
 	}
+	for scheme, n := range map[string]struct{ up, down float64 }{"permute+split": {1, 2}, "lagrange": {2, 3}} { // clouds that are sent words, and that answer
+		row := get("1securenetsmnist-cnn, " + scheme + ", checks full, threads 1, beside reference")
+		if up := *row.BytesUp - n.up**pad.BytesUp; up <= 0 || up > 32 || *row.BytesDown != n.down**pad.BytesDown { // a seed a call of 8 images
+			t.Errorf("%s: %v bytes up, %v down", scheme, *row.BytesUp, *row.BytesDown)
+		}
+	}
 	once, anew := get("1securenetsmnist-cnn, permute, checks full, threads 1, beside reference"), get("1securenetsmnist-cnn, permute, weights masked at every call, checks full, threads 1, beside reference")
 	weights := 4 * (16*25 + 32*400 + 10*512) / 8. // bytes an image of the batch
 	if more := *anew.BytesUp - *once.BytesUp; more < weights || more > weights+200 || *anew.TotalMS <= *once.TotalMS || *anew.HostOnlineMS <= *once.HostOnlineMS || *anew.TransferMS <= *once.TransferMS {
 		t.Errorf("masked at every call: %v bytes more, want %v and a header; %+v", more, weights, anew)
 	}
-	for _, scheme := range []string{"permute", "permute+pad", "permute+split"} {
+	for _, scheme := range []string{"permute", "permute+pad", "permute+split", "lagrange"} {
 		var down [2]float64
 		for i, r := range []string{"q4", "q3"} {
 			row := get(fmt.Sprintf("2securenets%s, %s, %s, checks full, threads %d", CryptoNets, scheme, r, gomaxprocs))
@@ -584,11 +590,11 @@ func TestFigure(t *testing.T) {
 	for _, c := range columns {
 		names = append(names, fmt.Sprint(c.Scheme, " ", c.Role))
 	}
-	if got := strings.Join(names, ", "); got != "permute 0, permute+pad 0, permute+split 0, permute+split 1" {
+	if got := strings.Join(names, ", "); got != "permute 0, permute+pad 0, permute+split 0, permute+split 1, lagrange 0, lagrange 1, lagrange 2" {
 		t.Error(got)
 	}
 	const lines, scale, cell, gap = 8, 4, 28, 2
-	if b := m.Bounds(); b.Dx() != scale*(5*(cell+gap)+2*gap) || b.Dy() != scale*lines*(cell+2*gap) {
+	if b := m.Bounds(); b.Dx() != scale*(8*(cell+gap)+2*gap) || b.Dy() != scale*lines*(cell+2*gap) {
 		t.Fatalf("a picture of %v", b)
 	}
 	// Zeros of an image stay zeros under permute, and under the others nothing does.

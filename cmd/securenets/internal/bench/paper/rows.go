@@ -166,11 +166,7 @@ func (n *network) compared(o *outsourced, r *remasking) (rows []Row) {
 		row.HostCPU, row.DaemonCPU, row.TotalQ = nil, nil, nil // of which this is no part
 		row.Estimated = true                                   // by adding it
 	}
-	inputs := o.scheme.Inputs
-	if inputs == transform.InputSplit {
-		inputs = transform.InputPad
-	}
-	cost := n.checks[inputs]
+	cost := n.checks[checkedAs(o.scheme)]
 	for _, b := range n.baselines {
 		if b.threads != o.threads || len(b.elapsed) == 0 {
 			continue
