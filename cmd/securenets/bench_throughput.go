@@ -20,8 +20,9 @@ func newBenchThroughput() *cobra.Command {
 		Long: `Throughput starts daemons on the devices of this machine, or uses the daemon at --endpoint,
 and runs sealed networks on them with every product checked. It varies the images in a
 request, the concurrent callers, and the width and depth of dense layers, and adds one
-network with convolutions. It also measures the cloud alone, with raw frames, and, where
-it can, the limit of the device.
+network with convolutions. The scheme is permute+pad; on daemons of its own, permute+split
+(two daemons) and lagrange (three) are measured over width and for the convolutions too. It
+also measures the cloud alone, with raw frames, and, where it can, the limit of the device.
 
 It writes report.json, report.csv, report.md and charts as PNG and SVG to the folder
 of --dir. A row that varies too much is marked, and so is a report during which the
@@ -39,7 +40,7 @@ two reports.`,
 	flags.StringVar(&o.Backend, "backend", "auto", "what its own daemons multiply with: auto, cuda or cpu")
 	flags.Float64Var(&o.PerHour, "price-per-hour", 0, "price of this instance for an hour, in --currency, to compute the cost of a million inferences with one cloud")
 	flags.StringVar(&o.Currency, "currency", "USD", "currency of --price-per-hour, for the report")
-	flags.BoolVar(&o.Quick, "quick", false, "measure less, in half a minute")
+	flags.BoolVar(&o.Quick, "quick", false, "measure less, in under a minute")
 	dir := flags.String("dir", "out/throughput", "`folder` to write the report to")
 	asJSON := flags.String("json", "", "also write report.json to `file`")
 	asCSV := flags.String("csv", "", "also write report.csv to `file`")

@@ -59,7 +59,13 @@ func (t *Report) charts() []namedChart {
 	gmacs := func(r *Row) *Figure { return r.GMACs }
 	cpu := func(r *Row) *Figure { return r.HostCPU }
 	pads := func(r *Row) *Figure { return r.HostPads }
-	split := transform.Scheme{Weights: transform.WeightPermute, Inputs: transform.InputSplit}.String()
+	byWidth := []chart.Line{
+		{Name: pad + ", online", Colour: 0, Points: sorted(t.line(sized(sideHost, pad), width, cpu))},
+		{Name: pad + ", for pads", Colour: 0, Dashed: true, Points: sorted(t.line(sized(sideHost, pad), width, pads))},
+	}
+	for i, s := range ofSeveral { // online is all that there is
+		byWidth = append(byWidth, chart.Line{Name: s.String(), Colour: 1 + i, Points: sorted(t.line(sized(sideHost, s.String()), width, cpu))})
+	}
 	of := fmt.Sprintf(": %d dense layers, %d rows, %d callers", depth, rows, callers)
 	ticks := floats(t.distinct(sized(sideHost, pad), func(r *Row) int { return r.Width }))
 	return []namedChart{
@@ -75,11 +81,7 @@ func (t *Report) charts() []namedChart {
 		}, "gmacs-width"},
 		{chart.Chart{
 			Title: "Host CPU time against width" + of, X: "width of a layer", Y: "microseconds of host CPU time per image", Ticks: ticks,
-			Lines: []chart.Line{
-				{Name: pad + ", online", Colour: 0, Points: sorted(t.line(sized(sideHost, pad), width, cpu))},
-				{Name: pad + ", for pads", Colour: 0, Dashed: true, Points: sorted(t.line(sized(sideHost, pad), width, pads))},
-				{Name: split, Colour: 1, Points: sorted(t.line(sized(sideHost, split), width, cpu))},
-			},
+			Lines: byWidth,
 		}, "host-cpu-width"},
 	}
 }

@@ -60,10 +60,10 @@ func (r *running) measure(ctx context.Context, plan func(device bool) sweep) err
 	}
 	device := strings.HasPrefix(r.report.Daemon.Backend, "cuda")
 	r.sweep = plan(device)
-	r.sweep.split = r.o.Endpoint == ""
+	r.sweep.several = r.o.Endpoint == ""
 	r.report.Rounds = r.sweep.rounds
-	if r.sweep.split {
-		if _, err := r.daemon(ctx); err != nil { // the other role's
+	for r.sweep.several && len(r.daemons) < r.sweep.clouds() { // those of the other roles
+		if _, err := r.daemon(ctx); err != nil {
 			return err
 		}
 	}
@@ -152,9 +152,13 @@ func devices(ctx context.Context, binary string) ([]cuda.Device, error) {
 	return list, nil
 }
 
+// sharedBytes is the memory that callers may share with a daemon of its own: all sessions
+// do until the end, and the callers of raw frames meanwhile.
+const sharedBytes = 4 << 30
+
 // daemon starts one more of its own.
 func (r *running) daemon(ctx context.Context) (*child.Daemon, error) {
-	d, err := child.Start(r.o.Daemon, filepath.Join(r.dir, fmt.Sprint("cloud-", len(r.daemons))), fmt.Sprintf("backend = %q\n", r.o.Backend))
+	d, err := child.Start(r.o.Daemon, filepath.Join(r.dir, fmt.Sprint("cloud-", len(r.daemons))), fmt.Sprintf("backend = %q\n[shared_memory]\nbytes = %d\n", r.o.Backend, int64(sharedBytes)))
 	if err != nil {
 		return nil, err
 	}

@@ -198,7 +198,7 @@ type sweep struct {
 	at      struct{ rows, callers int }
 	rounds  int
 	window  time.Duration // that a row takes in a round
-	split   bool          // also permute+split
+	several bool          // also schemes of several clouds
 
 	readings int // of a processor's limit at a time
 	peer     int // rows, terms and columns of the plain product that is a device's limit
@@ -223,9 +223,24 @@ func sweepFor(device, quick bool) sweep {
 	return s
 }
 
+// ofSeveral are the schemes that several clouds are measured with, each with its own daemon.
+var ofSeveral = []transform.Scheme{
+	{Weights: transform.WeightPermute, Inputs: transform.InputSplit},
+	{Weights: transform.WeightLagrange, Inputs: transform.InputLagrange},
+}
+
+// clouds returns the number of clouds that the sweep needs.
+func (s sweep) clouds() int {
+	n := 1
+	for _, p := range s.points() {
+		n = max(n, p.scheme.Roles())
+	}
+	return n
+}
+
 // points returns the loads, each once.
 func (s sweep) points() []point {
-	pad, split := transform.DefaultScheme(), transform.Scheme{Weights: transform.WeightPermute, Inputs: transform.InputSplit}
+	pad := transform.DefaultScheme()
 	var all []point
 	add := func(p point) {
 		if !slices.Contains(all, p) {
@@ -252,8 +267,10 @@ func (s sweep) points() []point {
 	for _, n := range others {
 		host(n, pad)
 		cloud(n, s.at.rows)
-		if s.split {
-			host(n, split)
+		if s.several {
+			for _, scheme := range ofSeveral {
+				host(n, scheme)
+			}
 		}
 	}
 	for _, d := range s.depths {

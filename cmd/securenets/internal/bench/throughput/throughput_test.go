@@ -122,11 +122,40 @@ func TestSweep(t *testing.T) {
 	for _, device := range []bool{false, true} {
 		for _, quick := range []bool{false, true} {
 			s := sweepFor(device, quick)
-			s.split = true
+			s.several = true
 			if s.rounds < 3 || !slices.Contains(s.rows, s.at.rows) || !slices.Contains(s.callers, s.at.callers) || !slices.Contains(s.widths, s.base.width) {
 				t.Errorf("%+v", s)
 			}
+			if n := s.clouds(); n != 3 {
+				t.Errorf("%d clouds", n)
+			}
 			points := s.points()
+			sessions, frames := map[point]bool{}, 0
+			for _, p := range points {
+				sessions[point{network: p.network, scheme: p.scheme}] = true
+				if p.side == sideCloud {
+					frames = max(frames, p.callers*framesDepth*2*4*p.rows*max(p.network.width, 1<<14)) // a map of mnist-cnn has less
+				}
+			}
+			if shared := len(sessions)*hostclient.DefaultSharedMemory + frames; shared > sharedBytes {
+				t.Errorf("%d sessions and frames share %d bytes", len(sessions), shared)
+			}
+			for _, scheme := range []string{"permute+pad", "permute+split", "lagrange"} {
+				seen := map[network]bool{}
+				for _, p := range points {
+					if p.scheme.String() == scheme && p.side == sideHost && p.rows == s.at.rows && p.callers == s.at.callers {
+						seen[p.network] = true
+					}
+				}
+				for _, w := range s.widths {
+					if !seen[network{width: w, depth: s.base.depth}] {
+						t.Errorf("%s: no layers of width %d", scheme, w)
+					}
+				}
+				if !seen[network{model: s.model}] {
+					t.Errorf("%s: no %s", scheme, s.model)
+				}
+			}
 			for i, p := range points {
 				if slices.Index(points, p) != i {
 					t.Errorf("%v twice", p)
@@ -135,7 +164,7 @@ func TestSweep(t *testing.T) {
 					t.Errorf("%v: frames of %d bytes", p, bytes)
 				}
 			}
-			for axis, least := range map[string]int{"rows": 3, "callers": 2, "widths": 3, "depths": 3, "schemes": 2, "models": 2} {
+			for axis, least := range map[string]int{"rows": 3, "callers": 2, "widths": 3, "depths": 3, "schemes": 3, "models": 2} {
 				seen := map[any]bool{}
 				for _, p := range points {
 					seen[map[string]any{
@@ -146,9 +175,9 @@ func TestSweep(t *testing.T) {
 					t.Errorf("%d %s", len(seen), axis)
 				}
 			}
-			s.split = false
-			if slices.ContainsFunc(s.points(), func(p point) bool { return p.scheme.Roles() > 1 }) {
-				t.Error("split where there is one cloud")
+			s.several = false
+			if slices.ContainsFunc(s.points(), func(p point) bool { return p.scheme.Roles() > 1 }) || s.clouds() != 1 {
+				t.Error("schemes of several clouds where there is one")
 			}
 		}
 	}
@@ -181,7 +210,7 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.split = true
+	s.several = true
 	points := s.points()
 	if r.Partial || r.Stopped != "" || len(r.Rows) != len(points) || r.Rounds != 1 || len(r.Reference.GMACs) != 2 || r.Checked == 0 || r.Rejected != 0 {
 		t.Fatalf("%d rows of %d points: %+v", len(r.Rows), len(points), r)
@@ -213,8 +242,8 @@ func TestRun(t *testing.T) {
 			if v == nil {
 				continue
 			}
-			pads := f.name == "host_pads_us" && p.scheme.Inputs == transform.InputSplit
-			if pads != (v.Median == 0) || v.Q1 > v.Median || v.Median > v.Q3 || math.IsNaN(v.Median) || math.IsInf(v.Median, 0) {
+			none := f.name == "host_pads_us" && p.scheme.Inputs != transform.InputPad
+			if none != (v.Median == 0) || v.Q1 > v.Median || v.Median > v.Q3 || math.IsNaN(v.Median) || math.IsInf(v.Median, 0) {
 				t.Errorf("%s: %s is %+v", p.label(), f.name, *v)
 			}
 		}
@@ -233,14 +262,14 @@ func TestRun(t *testing.T) {
 			}
 		}
 		if row.Side == sideHost {
-			// A word of 4 bytes for each value of each layer, one way and from each cloud the other.
-			want := int64(4 * p.network.width * p.network.depth)
-			seed := int64(0)
-			if p.scheme.Roles() == 2 {
+			// A word of 4 bytes for each value of each layer: to every cloud that is not sent a seed, and from all.
+			words := int64(4 * p.network.width * p.network.depth)
+			up, down, seed := words*map[int]int64{1: 1, 2: 1, 3: 2}[p.scheme.Roles()], words*int64(p.scheme.Roles()), int64(0)
+			if p.scheme.Roles() > 1 {
 				seed = 128 // of each layer, for all rows of a call
 			}
-			if p.network.width > 0 && (*row.BytesUp < want || *row.BytesUp > want+seed || *row.BytesDown != want*int64(p.scheme.Roles())) {
-				t.Errorf("%s: %d bytes up, %d down, want %d", p.label(), *row.BytesUp, *row.BytesDown, want)
+			if p.network.width > 0 && (*row.BytesUp < up || *row.BytesUp > up+seed || *row.BytesDown != down) {
+				t.Errorf("%s: %d bytes up, %d down, want %d and %d", p.label(), *row.BytesUp, *row.BytesDown, up, down)
 			}
 			if row.Cost != nil && row.CostPadded.Median < row.Cost.Median || row.P50.Median > row.P90.Median || row.P90.Median > row.P95.Median || row.P95.Median > row.P99.Median {
 				t.Errorf("%+v", row)
@@ -248,6 +277,18 @@ func TestRun(t *testing.T) {
 		} else if row.BytesUp != nil || row.BytesDown != nil {
 			t.Errorf("%+v", row)
 		}
+	}
+
+	var lines []string
+	for _, c := range r.charts() {
+		for _, l := range c.Lines {
+			if c.file == "host-cpu-width" && len(l.Points) == len(s.widths) {
+				lines = append(lines, l.Name)
+			}
+		}
+	}
+	if got := strings.Join(lines, "; "); got != "permute+pad, online; permute+pad, for pads; permute+split; lagrange" {
+		t.Errorf("host CPU time is drawn of %q", got)
 	}
 
 	dir := filepath.Join(t.TempDir(), "a", "b")
@@ -309,7 +350,7 @@ func checkReport(t *testing.T, dir string, r *Report, charts []string) {
 	if cells := strings.Count(string(text), "\n| dense-"); len(r.Rows) > 0 && cells == 0 || r.Partial != strings.Contains(string(text), "PARTIAL") {
 		t.Errorf("%s", text)
 	}
-	if r.PerHour != nil != strings.Contains(string(text), "permute+split has neither") {
+	if r.PerHour != nil != strings.Contains(string(text), "permute+split and lagrange have neither") {
 		t.Errorf("why a scheme has no cost: %s", text)
 	}
 	if slices.Contains(r.Command, "b|c") != strings.Contains(string(text), "a b\\|c`") {

@@ -272,7 +272,7 @@ const definitions = `Each figure is the median over rounds, in which all rows ta
 - **p50** to **p99** are latencies by nearest rank in each round, of a whole call of so many rows through all layers, or of a frame. Where a round has fewer than 100 calls, p99 is the slowest; report.json gives their number (calls).
 `
 
-const costFormula = `**cost/million** is price per hour / 3600 / (images/s) x 10^6. **with pads** is price per hour / 3600 x (1 / (images/s) + elapsed seconds of an image's pads) x 10^6: the cost where pads are made on the same instance before they are used. permute+split has neither, as it needs instances of two providers and the price is that of one.`
+const costFormula = `**cost/million** is price per hour / 3600 / (images/s) x 10^6. **with pads** is price per hour / 3600 x (1 / (images/s) + elapsed seconds of an image's pads) x 10^6: the cost where pads are made on the same instance before they are used. permute+split and lagrange have neither, as they need instances of two and three providers and the price is that of one.`
 
 // text writes the median, "" for no figure.
 func (f *Figure) text() string {
