@@ -60,6 +60,7 @@ and the log records.`,
 		}
 		log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 		var models []gateway.Model
+		var sessions []*session
 		t := render.Table(cmd.OutOrStdout())
 		for _, arg := range args {
 			name, dir, err := nameOf(arg)
@@ -75,9 +76,13 @@ and the log records.`,
 			}
 			defer func() { err = errors.Join(err, s.Close()) }()
 			defer warnDiscarded(cmd, s.Session)()
+			sessions = append(sessions, s)
 			d := s.secret.Describe()
 			models = append(models, gateway.Model{Name: name, Inputs: gateway.InputsOf(d), Outputs: gateway.OutputsOf(d), Infer: s.Infer, Ready: s.ready})
 			fmt.Fprintf(t, "model\t%s\n", name)
+		}
+		if err := padsIn(cmd, sessions...); err != nil {
+			return err
 		}
 		g := gateway.New(gateway.Options{
 			Version: version.String(), Batch: *batch, Concurrent: *concurrent, MaxBytes: gatewayMaxBytes, Log: log,

@@ -44,6 +44,9 @@ standard error. If "seal --place auto" kept every layer, no cloud is asked.`,
 			return err
 		}
 		defer func() { err = errors.Join(err, session.Close()) }()
+		if err := padsIn(cmd, session); err != nil {
+			return err
+		}
 		defer warnDiscarded(cmd, session.Session)()
 		bar := newProgress(cmd)
 		defer bar.clear()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/kernels/cpu"
+	"github.com/securenets/securenets/transform"
 )
 
 // sessionFlags say how sessions of sealed networks run.
@@ -101,6 +102,23 @@ func (f sessionFlags) open(cmd *cobra.Command, dir string) (_ *session, err erro
 		Retries: *f.retries, Spares: spares, PadMemory: *f.padMemory,
 	})
 	return s, err
+}
+
+// padsIn refuses flags about pads where none of the networks has a scheme with pads.
+func padsIn(cmd *cobra.Command, networks ...*session) error {
+	scheme := ""
+	for _, s := range networks {
+		scheme = s.secret.Describe().Scheme
+		if parsed, err := transform.ParseScheme(scheme); err != nil || parsed.Inputs == transform.InputPad {
+			return err
+		}
+	}
+	for _, name := range []string{"pads", "require-stock", "pad-memory", "stock", "journal"} {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && !slices.Contains([]string{"", "0", "false"}, f.Value.String()) {
+			return usagef("%s: --%s is for schemes with pads, and %s has none", cmd.Name(), name, scheme)
+		}
+	}
+	return nil
 }
 
 // Close ends the session and its connections.
