@@ -20,6 +20,27 @@ import (
 // redacted.
 type Seed = prg.Seed
 
+// Expand sets row i of dst to the first dst.Cols words of PRG(seed, first+i) over r, as a cloud does
+// that receives a seed; first is 0 where it receives all rows of a batch. It is for clouds other
+// than securenetsd, and for tests: a host has no need of it. The error wraps ErrShape where first+i
+// passes 2^64-1, and is a *ring.ShapeError where dst is not row-major or of another length.
+func Expand(dst ring.Matrix, r ring.Ring, seed Seed, first uint64) error {
+	if !r.Valid() {
+		return ring.ErrParameters
+	}
+	if err := dst.Want("what a seed is expanded to", dst.Rows, dst.Cols); err != nil {
+		return err
+	}
+	if dst.Rows > 0 && first > math.MaxUint64-uint64(dst.Rows-1) {
+		return fmt.Errorf("%w: %d rows from index %d on", ErrShape, dst.Rows, first)
+	}
+	e := prg.New(seed)
+	for i := range dst.Rows {
+		e.Fill(r, dst.Row(i), first+uint64(i))
+	}
+	return nil
+}
+
 // Masked is what one role's cloud receives for a call, and the only thing that a
 // transport accepts. It holds words, or a seed that the cloud expands to the rows of a
 // batch, from row 0. It prints redacted.
@@ -82,7 +103,7 @@ func (m Masked) Cols() int { return m.cols }
 // Words returns the masked rows, or false if the cloud expands a seed.
 func (m Masked) Words() (ring.Matrix, bool) { return m.words, m.seed == nil }
 
-// Seed returns the seed, or false if there are words.
+// Seed returns the seed, or false if there are words. Expand has the words that it stands for.
 func (m Masked) Seed() (Seed, bool) {
 	if m.seed == nil {
 		return Seed{}, false

@@ -3,11 +3,16 @@ package transform_test
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	mathrand "math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/securenets/securenets/internal/prg"
@@ -191,6 +196,57 @@ func wantNoPads(t *testing.T, schemes ...transform.Scheme) {
 		}
 		if _, err := l.layer.Mask(make([]int32, 3), 1, other.pads(t, transform.DefaultScheme(), 1)); !errors.Is(err, transform.ErrPads) {
 			t.Errorf("%v: Mask with pads: %v", s, err)
+		}
+	}
+}
+
+// TestExpand: the words are those of the vectors, and rows have indices of their own.
+func TestExpand(t *testing.T) {
+	text, err := os.ReadFile("../docs/vectors/prg.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vectors struct {
+		Cases []struct {
+			Name, Seed, Index string
+			Ring              []uint32
+			Words             []uint32
+		}
+	}
+	if err := json.Unmarshal(text, &vectors); err != nil || len(vectors.Cases) < 2 {
+		t.Fatalf("%d cases, %v", len(vectors.Cases), err)
+	}
+	for _, c := range vectors.Cases {
+		r, err := ring.New(c.Ring...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var seed transform.Seed
+		if n, err := hex.Decode(seed[:], []byte(c.Seed)); err != nil || n != len(seed) {
+			t.Fatalf("%s: seed of %d bytes, %v", c.Name, n, err)
+		}
+		index, err := strconv.ParseUint(c.Index, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for before := range min(3, index+1) { // rows
+			got := ring.NewMatrix(int(before)+1, len(c.Words))
+			if err := transform.Expand(got, r, seed, index-before); err != nil || !slices.Equal(got.Row(int(before)), c.Words) {
+				t.Errorf("%s, behind %d rows: %d, %v, want %d", c.Name, before, got.Row(int(before)), err, c.Words)
+			}
+		}
+	}
+
+	last := ring.NewMatrix(2, 3)
+	if err := transform.Expand(last, ring.Q4(), transform.Seed{}, math.MaxUint64); !errors.Is(err, transform.ErrShape) {
+		t.Errorf("two rows from the last index on: %v", err)
+	}
+	if err := transform.Expand(last, ring.Q4(), transform.Seed{}, math.MaxUint64-1); err != nil {
+		t.Errorf("up to the last index: %v", err)
+	}
+	for _, dst := range []ring.Matrix{last.T(), {Rows: 2, Cols: 3, Data: make([]uint32, 5)}, {Rows: -1, Cols: -1, Data: make([]uint32, 1)}} {
+		if shape := new(ring.ShapeError); !errors.As(transform.Expand(dst, ring.Q4(), transform.Seed{}, 0), &shape) {
+			t.Errorf("%dx%d %v of %d words is filled", dst.Rows, dst.Cols, dst.Order, len(dst.Data))
 		}
 	}
 }

@@ -45,6 +45,7 @@ func TestZeroValues(t *testing.T) {
 		"Unmask":          {func() error { _, err := call.Unmask(nil); return err }, transform.ErrShape},
 		"UnmaskDecoded":   {func() error { _, err := call.UnmaskDecoded(nil); return err }, transform.ErrShape},
 		"Liars":           {func() error { _, err := call.Liars(context.Background(), nil, nil, 0); return err }, transform.ErrShape},
+		"Expand":          {func() error { return transform.Expand(ring.NewMatrix(1, 1), r, transform.Seed{}, 0) }, ring.ErrParameters},
 		"QuantizeWeights": {func() error { _, err := transform.QuantizeWeights(r, op, []float32{1, 2}, 1); return err }, ring.ErrParameters},
 	} {
 		if err := c.do(); !errors.Is(err, c.want) {
