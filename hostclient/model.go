@@ -26,8 +26,8 @@ type ModelOptions struct {
 	// Sizes fix dimensions of inputs, other than the batch, for which the model has a name and no
 	// size, such as a sequence length.
 	Sizes map[string]int
-	// Outputs names those of the model's outputs that are wanted; nil for all of floats. Layers that
-	// only the others depend on are left out.
+	// Outputs names those of the model's outputs that are wanted; nil for all of floats. Layers
+	// and inputs that only the others depend on are left out.
 	Outputs []string
 }
 

@@ -108,3 +108,51 @@ func TestOneOfOutputs(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Inputs that only other outputs depend on are neither described nor sealed, and one that is left is as
+// a single one.
+func TestInputsOfOneOutput(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(55, 1))
+	cut := func(from, to int) graph.Slice {
+		return graph.Slice{H: graph.Range{To: 1}, W: graph.Range{To: 1}, C: graph.Range{From: from, To: to}}
+	}
+	g := &graph.Graph{
+		Input: graph.Vector(5),
+		Parts: []graph.Part{{Name: "a", Shape: graph.Vector(2)}, {Name: "b", Shape: graph.Vector(3)}},
+		Nodes: []graph.Node{
+			{Op: cut(0, 2), Inputs: []graph.Value{0}}, {Op: cut(2, 5), Inputs: []graph.Value{0}},
+			{Op: graphtest.Dense(rnd, 2, 4), Inputs: []graph.Value{1}}, {Op: graphtest.Dense(rnd, 3, 2), Inputs: []graph.Value{2}},
+			{Op: graph.Outputs{}, Inputs: []graph.Value{3, 4}},
+		},
+		Output:  5,
+		Results: []graph.Result{{Name: "of a", Dims: []int{4}}, {Name: "of b", Dims: []int{2}}},
+	}
+	path := filepath.Join(t.TempDir(), "m.onnx")
+	if err := os.WriteFile(path, model(g), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m, err := hostclient.OpenModelWith(path, hostclient.ModelOptions{Outputs: []string{"of b"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	d, err := m.Preview(transform.DefaultScheme(), "")
+	if err != nil || d.Inputs != nil || d.Input != [3]int{3, 1, 1} || d.Output != 2 {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	e, err := m.NewEmulator(t.Context(), hostclient.SealOptions{Multiplier: kernel})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	x := gaussian(rnd, 5)
+	y, err := e.Infer(t.Context(), x[2:], 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range graphtest.Evaluate(g, x, 1)[4:] {
+		if math.Abs(float64(y[i])-want) > 1e-3 {
+			t.Errorf("element %d is %v, want %v", i, y[i], want)
+		}
+	}
+}

@@ -16,13 +16,13 @@ var ErrOutput = errors.New("onnx: no such output")
 type Options struct {
 	Sizes Sizes
 	// Outputs names those that are read; of none all of floats are, or all where there are none
-	// of floats. If that leaves out an output, it leaves out all operators that those read do not
-	// depend on, supported or not.
+	// of floats. If that leaves out an output, it leaves out all operators and inputs that those
+	// read do not depend on, supported or not.
 	Outputs []string
 }
 
 // choose leaves the graph the outputs that Options.Outputs names, in its own order, and the
-// nodes that they depend on.
+// nodes and inputs that they depend on.
 func (g *graphProto) choose(names []string) error {
 	chosen := slices.Clone(g.outputs)
 	if len(names) > 0 {
@@ -55,6 +55,10 @@ func (g *graphProto) choose(names []string) error {
 	}
 	slices.Reverse(nodes)
 	g.nodes = nodes
+	read := slices.DeleteFunc(slices.Clone(g.inputs), func(v valueInfo) bool { return !needed[v.name] })
+	if len(read) > 0 { // else the outputs are constant, which is said of them
+		g.inputs = read
+	}
 	return nil
 }
 
