@@ -1,7 +1,6 @@
 package hostclient_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"math"
 	"math/rand/v2"
@@ -10,8 +9,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-
-	"filippo.io/age"
 
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/graph"
@@ -40,20 +37,10 @@ func TestOutputs(t *testing.T) {
 	g := twoHeads(rnd)
 	const n = 3
 	x := gaussian(rnd, n*4)
-	identity, err := age.GenerateX25519Identity()
-	if err != nil {
-		t.Fatal(err)
-	}
 	want := []hostclient.OutputDescription{{Name: "map", Shape: []int{3, 2, 2}}, {Name: "scores", Shape: []int{4}}}
 	for _, scheme := range schemes {
 		r := newRig(t, g, scheme)
-		var file bytes.Buffer
-		if err := r.secret.Encrypt(&file, identity.Recipient()); err != nil {
-			t.Fatal(err)
-		}
-		if r.secret, err = hostclient.DecryptSecret(&file, identity); err != nil {
-			t.Fatal(err)
-		}
+		r.throughFile(t)
 		if d := r.secret.Describe(); !reflect.DeepEqual(d.Outputs, want) || d.Output != 16 {
 			t.Errorf("%v: %+v, %d elements", scheme, d.Outputs, d.Output)
 		}

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc/codes"
 
@@ -124,6 +125,22 @@ func (r *rig) push(t testing.TB) {
 			t.Fatal(err)
 		}
 		r.clouds, r.clients = append(r.clouds, c), append(r.clients, client)
+	}
+}
+
+// throughFile writes the secret to a file and reads it back.
+func (r *rig) throughFile(t testing.TB) {
+	t.Helper()
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file bytes.Buffer
+	if err := r.secret.Encrypt(&file, identity.Recipient()); err != nil {
+		t.Fatal(err)
+	}
+	if r.secret, err = hostclient.DecryptSecret(&file, identity); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -9,8 +9,6 @@ import (
 	"slices"
 	"testing"
 
-	"filippo.io/age"
-
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/graph/graphtest"
@@ -49,20 +47,9 @@ func TestText(t *testing.T) {
 	g := textNet(rand.New(rand.NewPCG(41, 1)))
 	x := []float32{0, 4, 2, 1, 1, 1, 1, 1, 3, 3, 0, 4, 1, 1, 1, 0}
 	const n = 2
-	identity, err := age.GenerateX25519Identity()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, scheme := range schemes {
 		r := newRig(t, g, scheme)
-		// The table is in the secret's file, from which it is read.
-		var file bytes.Buffer
-		if err := r.secret.Encrypt(&file, identity.Recipient()); err != nil {
-			t.Fatal(err)
-		}
-		if r.secret, err = hostclient.DecryptSecret(&file, identity); err != nil {
-			t.Fatal(err)
-		}
+		r.throughFile(t) // the table is in it
 		s := r.open(t, hostclient.Options{Multiplier: kernel})
 		y := infer(t, s, x, n)
 		for i, want := range graphtest.Evaluate(g, x, n) {
