@@ -8,6 +8,8 @@ import (
 	"time"
 )
 
+const patience = 10 * time.Second // for what must arrive
+
 // tcpPair returns both ends of a TCP connection.
 func tcpPair(t *testing.T) (a, b *net.TCPConn) {
 	t.Helper()
@@ -33,6 +35,7 @@ func tcpPair(t *testing.T) (a, b *net.TCPConn) {
 func TestGathering(t *testing.T) {
 	near, far := tcpPair(t)
 	g := under(near).(*gathering)
+	_ = far.SetReadDeadline(time.Now().Add(patience))
 	want := func(text string) {
 		t.Helper()
 		b := make([]byte, len(text))
@@ -55,7 +58,7 @@ func TestGathering(t *testing.T) {
 	if n, err := far.Read(make([]byte, 1)); n != 0 || err == nil {
 		t.Error("it is not held")
 	}
-	_ = far.SetReadDeadline(time.Time{})
+	_ = far.SetReadDeadline(time.Now().Add(patience))
 	if err := g.end(); err != nil {
 		t.Fatal(err)
 	}
