@@ -127,14 +127,15 @@ generate-check: ## Fail where generated files are not what their sources give
 	else echo '$(CLANG) is missing: the PTX of kernels/cuda is not compared with its source'; fi
 	@git diff --exit-code --stat -- '*.pb.go' '*_amd64.s' '*_amd64.S' kernels/cuda/internal/driver '*.ptx' || { echo "generated files differ: commit what go generate writes"; exit 1; }
 
-# clang-19 has no attribute for clusters of two blocks: sed adds the directives to the PTX.
+# clang-19 has no attribute for clusters: sed adds the directives to the PTX.
 .PHONY: ptx
 ptx: ## Compile the CUDA kernels to PTX (Debian package clang-19)
 	cd kernels/cuda && for k in kernels:sm_70 hopper:sm_90a; do \
 	  $(CLANG) -x cuda --cuda-device-only --cuda-path=/nonexistent -nocudainc -nocudalib --cuda-gpu-arch=$${k#*:} -O3 -std=c++17 -Wall -Wextra \
 	    -S $${k%:*}.cu -o $${k%:*}.ptx || exit 1; \
 	done
-	sed -i 's/^\.minnctapersm 1$$/&\n.explicitcluster\n.reqnctapercluster 2, 1, 1/' kernels/cuda/hopper.ptx
+	sed -i -e '/^\.visible \.entry fused/,/^{/s/^\.minnctapersm.*/&\n.explicitcluster\n.reqnctapercluster 2, 1, 1/' \
+	  -e '/^\.visible \.entry parallel/,/^{/s/^\.minnctapersm.*/&\n.explicitcluster\n.reqnctapercluster 4, 1, 1/' kernels/cuda/hopper.ptx
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (60s)

@@ -36,6 +36,9 @@ var selfTests = sync.OnceValue(func() []selfTest {
 		plan.Conv(plan.Conv2D{ // with as many channels as vectors have bytes
 			H: 4, W: 5, C: 32, OutC: 6, KH: 2, KW: 3, SH: 1, SW: 1, DH: 1, DW: 1, Left: 1, Bot: 1, Groups: 2,
 		}),
+		plan.Conv(plan.Conv2D{ // with channels that a device may fill up
+			H: 7, W: 5, C: 48, OutC: 9, KH: 3, KW: 2, SH: 2, SW: 1, DH: 1, DW: 2, Top: 2, Right: 1, Groups: 1,
+		}),
 	} {
 		w, x := ring.NewMatrix(op.Rows(), op.Terms()), ring.NewMatrix(5, op.InLen())
 		for _, m := range []ring.Matrix{w, x} {

@@ -156,18 +156,21 @@ func (d *device) choose(paths []path) error {
 	return failed
 }
 
-// test checks products of the device alone for exactness: all by its path, then by the path
-// that each would take.
+// test checks products of the device alone for exactness, on the path fused by each variant.
 func (d *device) test() error {
 	alone := &Backend{devices: []*device{d}}
 	alone.Init("cuda", alone.load)
-	d.eager = true
-	err := kernels.SelfTest(context.Background(), alone)
-	d.eager = false
-	if err != nil || d.path != pathFused {
-		return err
+	if d.path != pathFused {
+		return kernels.SelfTest(context.Background(), alone)
 	}
-	return kernels.SelfTest(context.Background(), alone)
+	defer func() { d.forced = nil }()
+	for i := range variants {
+		d.forced = &i
+		if err := kernels.SelfTest(context.Background(), alone); err != nil {
+			return fmt.Errorf("%s: %w", variants[i].name, err)
+		}
+	}
+	return nil
 }
 
 // Devices describes the devices, the refused ones last.
@@ -342,14 +345,8 @@ func (m *matrix) evaluate(ctx context.Context, y, x ring.Matrix) error {
 // run computes y on r's device, parts of it on several streams.
 func (b *Backend) run(ctx context.Context, r *resident, y, x ring.Matrix) error {
 	pinnedX, pinnedY := b.pinned.holds(x.Data), b.pinned.holds(y.Data)
-	// The first part has half the size, as nothing overlaps with copying it in; the same
-	// goes for copying out the last one.
-	each := r.samples()
-	parts, early := (x.Rows+each-1)/each, 0
-	if parts > 2 {
-		early = each / 2
-		parts = (x.Rows + early + each - 1) / each
-	}
+	ends := r.cut(x.Rows)
+	parts := len(ends)
 	var next atomic.Int64
 	work := func() error {
 		w, err := r.dev.take(ctx)
@@ -366,7 +363,10 @@ func (b *Backend) run(ctx context.Context, r *resident, y, x ring.Matrix) error 
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				i, j := max(0, part*each-early), min((part+1)*each-early, x.Rows)
+				i, j := 0, ends[part]
+				if part > 0 {
+					i = ends[part-1]
+				}
 				if err := w.evaluate(r, y.RowRange(i, j), x.RowRange(i, j), pinnedY, pinnedX); err != nil {
 					next.Store(int64(parts)) // stops the other streams
 					return err

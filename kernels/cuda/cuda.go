@@ -11,7 +11,7 @@
 // sums to words by the Chinese remainder theorem. If all weights lift to 8 bits, one image
 // serves for all primes. There are three paths:
 //
-//	fused    one kernel for Hopper's tensor cores that does the last two steps
+//	fused    kernels for Hopper's tensor cores that do the last two steps, and gather patches
 //	int8     cuBLAS, a strided batch of int8 products, then a kernel for the words
 //	float64  cuBLAS, float64 products modulo pairs of primes: sums stay below 2^48
 //

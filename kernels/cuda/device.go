@@ -30,11 +30,14 @@ type device struct {
 	ctx  cu.CUContext
 	path path
 	fns  functions
-	// eager makes products take the device's path even if another is faster, for its test.
-	eager bool
+	// forced makes products on the path fused take one variant, for its test.
+	forced *int
 
 	workers []*worker
 	idle    chan *worker // workers that nobody has taken
+
+	uploads    sync.Mutex
+	lastUpload *worker // guarded by uploads
 
 	mu        sync.Mutex
 	state     State
@@ -59,7 +62,9 @@ const (
 
 // functions are the kernels of the loaded modules.
 type functions struct {
-	split8, split64, patch8, patch64, gather8, combine8, combine64, fused cu.Function
+	split8, split64, patch8, patch64, gather8, combine8, combine64 cu.Function
+
+	hopper hopperKernels
 }
 
 // errRefused reports a device that the backend does not use.
@@ -146,7 +151,7 @@ func (d *device) load(o Options, hopper bool) error {
 	}
 	d.path = pathInt8
 	if hopper {
-		if err := d.loadFused(); err != nil {
+		if d.fns.hopper, err = loadHopper(); err != nil {
 			d.log.Warn("fused products are off", "device", d.info.String(), "error", err)
 		} else {
 			d.path = pathFused
@@ -165,17 +170,6 @@ func (d *device) load(o Options, hopper bool) error {
 	d.partBytes = partBytes
 	d.tileBytes = min(tileBytes, d.budget/int64(4*cap(d.idle)))
 	return nil
-}
-
-func (d *device) loadFused() error {
-	module, err := cu.LoadData(hopperPTX)
-	if err != nil {
-		return err
-	}
-	if d.fns.fused, err = module.Function("fused"); err != nil {
-		return err
-	}
-	return driver.SetShared(d.fns.fused, fusedShared)
 }
 
 // close ends the workers and releases the context. No worker may be in use.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"slices"
 
 	"gonum.org/v1/gonum/blas"
 	"gorgonia.org/cu"
@@ -39,13 +40,14 @@ type resident struct {
 	consts constants
 	lift   bool // one image of the weights serves for all primes
 
-	terms, ld  int   // elements of a row, and padded
-	outs, pad  int   // weight rows of a group, and padded
-	images     int   // images of x and of sums: one per prime, or per two primes
-	element    int64 // bytes of a residue
-	weights    memory
-	places     memory           // places of a convolution's terms
-	weightsMap driver.TensorMap // for the fused kernel
+	terms, ld int   // elements of a row, and padded
+	outs, pad int   // weight rows of a group, and padded
+	images    int   // images of x and of sums: one per prime, or per two primes
+	element   int64 // bytes of a residue
+	weights   memory
+	places    memory                       // places of a convolution's terms
+	maps      [len(boxes)]driver.TensorMap // of the weights, for the kernels of hopper.cu
+	chunk     int                          // 0 if patches are stored before they are multiplied
 
 	// Guarded by dev.mu.
 	users int
@@ -75,8 +77,13 @@ func (d *device) newResident(r ring.Ring, op plan.Op, lift bool) *resident {
 	} else {
 		res.lift = lift && c.Groups == 1 // with groups, one image is not evenly spaced over the batch
 	}
-	if res.path == pathFused && c.Groups > 1 {
+	switch {
+	case res.path == pathFused && c.Groups > 1:
 		res.path = pathInt8
+	case res.path == pathFused && !res.dense:
+		if res.chunk = chunked(c); res.chunk > 0 {
+			res.ld = c.KH * c.KW * fill(c.C, res.chunk)
+		}
 	}
 	return res
 }
@@ -92,10 +99,13 @@ func (r *resident) weightImages() int {
 // image returns the number of elements in an image of the weights.
 func (r *resident) image() int { return r.op.Groups * r.pad * r.ld }
 
+// placed reports whether the places of a convolution's terms are needed on the device.
+func (r *resident) placed() bool { return !r.dense && r.chunk == 0 }
+
 // bytes returns the device memory of the weights.
 func (r *resident) bytes() int64 {
 	n := int64(r.weightImages()) * int64(r.image()) * r.element
-	if !r.dense {
+	if r.placed() {
 		n += int64(r.terms) * 16
 	}
 	return n
@@ -122,8 +132,12 @@ type split struct {
 
 // split queues the kernel that computes the residues of a matrix, of rows for each group.
 func (w *worker) split(r *resident, images, x cu.DevicePtr, rows, pad, groups int, lift bool) error {
-	s := split{x: x, images: images, rows: int64(rows), pad: int64(pad),
-		terms: uint32(r.terms), ld: uint32(r.ld), groups: uint32(groups), r: r.consts}
+	pieces := 1 // of a row, each filled up
+	if r.chunk > 0 {
+		pieces = r.op.KH * r.op.KW
+	}
+	s := split{x: x, images: images, rows: int64(rows) * int64(pieces), pad: int64(pad) * int64(pieces),
+		terms: uint32(r.terms / pieces), ld: uint32(r.ld / pieces), groups: uint32(groups), r: r.consts}
 	if lift {
 		s.r.lift = 1
 	}
@@ -132,7 +146,7 @@ func (w *worker) split(r *resident, images, x cu.DevicePtr, rows, pad, groups in
 		fn = w.dev.fns.split64
 	}
 	var grid driver.Grid
-	s.shift, grid = blocks(int64(groups)*int64(pad), r.ld/4)
+	s.shift, grid = blocks(int64(groups)*s.pad, int(s.ld)/4)
 	return driver.Launch(fn, grid, w.stream, driver.Arg(&s))
 }
 
@@ -174,7 +188,7 @@ type gather struct {
 // bytewise reports whether maps are split first and patches gathered from their residues, 16
 // channels at a time. Otherwise patches are split word by word.
 func (r *resident) bytewise() bool {
-	return !r.dense && !r.path.wide() && r.op.C/r.op.Groups%16 == 0
+	return r.placed() && r.path == pathInt8 && r.op.C/r.op.Groups%16 == 0
 }
 
 // splitMaps queues the kernel that computes the residues of samples' maps, in w.maps.
@@ -236,7 +250,7 @@ func (r *resident) load(w *worker, words []uint32) (err error) {
 	if err := r.room(&r.weights, image); err != nil {
 		return err
 	}
-	if !r.dense {
+	if r.placed() {
 		if err := r.loadPlaces(w); err != nil {
 			return err
 		}
@@ -261,9 +275,7 @@ func (r *resident) load(w *worker, words []uint32) (err error) {
 		return err
 	}
 	if r.path == pathFused {
-		r.weightsMap, err = driver.NewTensorMap(driver.Rows{
-			Base: r.weights.at, Bytes: r.ld, Rows: r.pad, Images: r.weightImages(), Stride: r.ld, Image: r.image(), Height: fusedOuts,
-		})
+		err = r.mapWeights()
 	}
 	loaded = err == nil
 	return err
@@ -366,24 +378,45 @@ func (r *resident) free() error {
 const (
 	partBytes = 4 << 20   // bytes of words each way, unless rows are longer
 	partRows  = 256       // least number of positions, so that products are large enough
+	fewBytes  = 1 << 20   // and the same for the first and the last part, and where a batch has
+	fewRows   = 128       // only a few
 	partMost  = 64 << 20  // bytes each way, a limit to partRows
 	tileBytes = 128 << 20 // bytes of residues and sums, on a device with enough memory
 )
 
-// samples returns the number of samples in a part of a batch.
-func (r *resident) samples() int {
-	words := max(r.op.H*r.op.W*r.op.C, r.op.Positions()*r.op.OutC)
-	n := max(1, r.dev.partBytes/(wordBytes*words))
-	if n*r.op.Positions() < partRows {
-		n = max(n, min(partRows, partMost/(wordBytes*words)))
+// cut cuts a batch of rows into parts, and returns where they end. Nothing overlaps with copying in
+// the first part and copying out the last, so that parts grow at the start and shrink at the end.
+func (r *resident) cut(rows int) (ends []int) {
+	positions := r.op.Positions()
+	bytes := wordBytes * max(r.op.H*r.op.W*r.op.C, positions*r.op.OutC)
+	samples := func(of, least int) int {
+		return max(1, of/bytes, min((least+positions-1)/positions, partMost/bytes))
 	}
-	return n
+	few := samples(min(fewBytes, r.dev.partBytes), fewRows)
+	each := min(samples(r.dev.partBytes, partRows), max((rows+3)/4, few))
+	first, last := 0, rows
+	for size := max(each/4, few); size < each && last-first >= 2*size+each; size *= 2 {
+		first += size
+		last -= size
+		ends = append(ends, first, last+size)
+	}
+	for parts := (last - first + each - 1) / each; parts > 0; parts-- {
+		first += (last - first) / parts
+		ends = append(ends, first)
+	}
+	slices.Sort(ends)
+	return ends
 }
 
 // tile returns the number of positions that are multiplied at a time.
 func (r *resident) tile() int {
+	if r.chunk > 0 {
+		return fillRows // it stores no tiles
+	}
 	each := int64(r.images*r.op.Groups) * int64(r.ld) * r.element
-	each += int64(r.images*r.op.Groups*r.pad) * 4 * max(1, r.element/4) // also for fused: its small products take the int8 path
+	if r.path != pathFused {
+		each += int64(r.images*r.op.Groups*r.pad) * 4 * max(1, r.element/4)
+	}
 	return max(fillRows, int(r.dev.tileBytes/each))
 }
 
@@ -446,6 +479,12 @@ func (w *worker) part(r *resident, y, x ring.Matrix, pinnedY, pinnedX bool, tile
 // multiply queues the product of samples of x on the device, in tiles of positions.
 func (w *worker) multiply(r *resident, y, x cu.DevicePtr, samples, tile int) error {
 	positions := samples * r.op.Positions()
+	if r.chunk > 0 {
+		if err := w.splitMaps(r, x, samples); err != nil {
+			return err
+		}
+		return w.multiplyHopper(r, y, positions, 0, samples)
+	}
 	tile = min(tile, fill(positions, fillRows))
 	if err := w.grow(&w.images, int64(r.images*r.op.Groups)*int64(fill(tile, fillRows))*int64(r.ld)*r.element); err != nil {
 		return err
@@ -472,8 +511,8 @@ func (w *worker) multiply(r *resident, y, x cu.DevicePtr, samples, tile int) err
 		}
 		out := y + cu.DevicePtr(first*r.op.OutC*wordBytes)
 		switch {
-		case r.path == pathFused && w.fusedPays(r, rows):
-			err = w.multiplyFused(r, out, rows, pad)
+		case r.path == pathFused:
+			err = w.multiplyHopper(r, out, rows, pad, 0)
 		case r.path.wide():
 			err = w.multiplyFloat64(r, out, rows, pad)
 		default:

@@ -22,7 +22,10 @@ type worker struct {
 	dev    *device
 	tasks  chan task
 	stream cu.Stream
-	blas   *cublas.Standard
+	// uploaded is recorded behind each upload, once made is set.
+	uploaded cu.Event
+	made     bool
+	blas     *cublas.Standard
 
 	x, y, maps, images, sums memory // buffers on the device, which grow as needed
 	in, out                  staging
@@ -44,6 +47,10 @@ func (d *device) newWorker() (*worker, error) {
 		if w.stream, err = cu.MakeStream(cu.NonBlocking); err != nil {
 			return err
 		}
+		if w.uploaded, err = cu.MakeEvent(cu.DisableTiming); err != nil {
+			return err
+		}
+		w.made = true
 		return w.openBLAS()
 	})
 	if err != nil {
@@ -112,6 +119,9 @@ func (w *worker) close() error {
 		if w.blas != nil {
 			err = errors.Join(err, w.blas.Close())
 		}
+		if w.made {
+			err = errors.Join(err, cu.DestroyEvent(&w.uploaded))
+		}
 		if w.stream != cu.NoStream {
 			err = errors.Join(err, w.stream.Destroy())
 		}
@@ -175,8 +185,9 @@ func (s *staging) free() error {
 
 const wordBytes = 4
 
-// upload queues the copy of words to the device. Words that are not pinned are staged in w.in,
-// which must not be in use.
+// upload queues the copy of words to the device, behind the uploads of all other workers: side by
+// side they would all end late, and the first part of a batch could not be multiplied while
+// others are copied. Words that are not pinned are staged in w.in, which must not be in use.
 func (w *worker) upload(to cu.DevicePtr, words []uint32, pinned bool) error {
 	if !pinned {
 		staged, err := w.in.grow(len(words))
@@ -186,7 +197,19 @@ func (w *worker) upload(to cu.DevicePtr, words []uint32, pinned bool) error {
 		copy(staged, words)
 		words = staged
 	}
-	return cu.MemcpyHtoDAsync(to, unsafe.Pointer(&words[0]), int64(len(words))*wordBytes, w.stream)
+	d := w.dev
+	d.uploads.Lock()
+	defer d.uploads.Unlock()
+	if last := d.lastUpload; last != nil && last != w {
+		if err := w.stream.Wait(last.uploaded, 0); err != nil {
+			return err
+		}
+	}
+	if err := cu.MemcpyHtoDAsync(to, unsafe.Pointer(&words[0]), int64(len(words))*wordBytes, w.stream); err != nil {
+		return err
+	}
+	d.lastUpload = w
+	return w.uploaded.Record(w.stream)
 }
 
 // download copies words from the device, and waits for all queued work.

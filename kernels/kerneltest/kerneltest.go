@@ -149,6 +149,9 @@ var testTiles = examples(func(add func(ring.Ring, plan.Op, ring.Matrix, ring.Mat
 		{plan.Dense(40_001, 3), 15},
 		{conv(plan.Conv2D{H: 7, W: 9, C: 40, OutC: 61, KH: 3, KW: 3, Top: 1, Left: 1, Bot: 1, Right: 1}), 2},
 		{conv(plan.Conv2D{H: 30, W: 40, C: 16, OutC: 2, KH: 2, KW: 2}), 8},
+		{conv(plan.Conv2D{H: 9, W: 13, C: 128, OutC: 70, KH: 3, KW: 2, SW: 2, DH: 2, Top: 1, Left: 1, Bot: 2}), 5},
+		{conv(plan.Conv2D{H: 10, W: 7, C: 160, OutC: 130, KH: 2, KW: 3, SH: 3, DW: 2, Left: 1, Right: 2}), 6},
+		{conv(plan.Conv2D{H: 11, W: 12, C: 64, OutC: 65, KH: 4, KW: 3, SH: 2, SW: 3, Top: 2, Left: 1, Bot: 1, Right: 1}), 9},
 		{conv(plan.Conv2D{H: 8, W: 8, C: 300, OutC: 300, KH: 3, KW: 3, Groups: 300}), 1},
 	} {
 		r := ring.Q4()

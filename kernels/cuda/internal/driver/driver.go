@@ -6,6 +6,7 @@ package driver
 #cgo LDFLAGS: -L${SRCDIR}/lib
 #cgo noescape driver_launch
 #cgo noescape driver_tensor_map
+#cgo noescape driver_patch_map
 #include "shim.h"
 */
 import "C"
@@ -216,6 +217,27 @@ type Rows struct {
 func NewTensorMap(r Rows) (m TensorMap, err error) {
 	err = result("cuTensorMapEncodeTiled", C.driver_tensor_map(unsafe.Pointer(&m), C.CUdeviceptr(r.Base),
 		C.uint64_t(r.Bytes), C.uint64_t(r.Rows), C.uint64_t(r.Images), C.uint64_t(r.Stride), C.uint64_t(r.Image), C.uint32_t(r.Height)))
+	return m, err
+}
+
+// Patches describes maps of bytes, N of H x W x C, of which the copy engine gathers patches: a
+// number of channels of as many pixels, StepW and StepH apart, the first of which lie from Left
+// and Top on, up to Right and Bottom beyond the last column and row.
+type Patches struct {
+	Base                     cu.DevicePtr
+	C, W, H, N               int
+	Left, Top, Right, Bottom int
+	StepW, StepH             int
+	Channels, Pixels         int // Channels: 32, 64 or 128, which are swizzled
+}
+
+// NewPatchMap returns p as encoded by the driver.
+func NewPatchMap(p Patches) (m TensorMap, err error) {
+	size := [4]C.uint64_t{C.uint64_t(p.C), C.uint64_t(p.W), C.uint64_t(p.H), C.uint64_t(p.N)}
+	corners := [4]C.int{C.int(p.Left), C.int(p.Top), C.int(p.Right), C.int(p.Bottom)}
+	steps := [2]C.uint32_t{C.uint32_t(p.StepW), C.uint32_t(p.StepH)}
+	err = result("cuTensorMapEncodeIm2col", C.driver_patch_map(unsafe.Pointer(&m), C.CUdeviceptr(p.Base),
+		&size[0], &corners[0], &steps[0], C.uint32_t(p.Channels), C.uint32_t(p.Pixels)))
 	return m, err
 }
 

@@ -143,6 +143,7 @@ static const char *const names_cuda[] = {
 	"cuStreamWriteValue32_v2",
 	"cuSurfRefGetArray",
 	"cuSurfRefSetArray",
+	"cuTensorMapEncodeIm2col",
 	"cuTensorMapEncodeTiled",
 	"cuTexRefGetAddressMode",
 	"cuTexRefGetAddress_v2",

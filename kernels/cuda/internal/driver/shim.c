@@ -85,3 +85,17 @@ CUresult driver_tensor_map(void *map, CUdeviceptr base, uint64_t bytes, uint64_t
 	memcpy(map, &made, sizeof made);
 	return r;
 }
+
+CUresult driver_patch_map(void *map, CUdeviceptr base, const uint64_t *size, const int *corners, const uint32_t *steps,
+                          uint32_t channels, uint32_t pixels)
+{
+	CUtensorMap made; /* aligned as it has to be */
+	uint64_t strides[3] = {size[0], size[0] * size[1], size[0] * size[1] * size[2]};
+	uint32_t step[4] = {1, steps[0], steps[1], 1};
+	CUtensorMapSwizzle swizzle = channels == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : channels == 64 ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_32B;
+	CUresult r = cuTensorMapEncodeIm2col(&made, CU_TENSOR_MAP_DATA_TYPE_UINT8, 4, (void *)base, size, strides, corners, corners + 2,
+	                                     channels, pixels, step, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
+	                                     CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+	memcpy(map, &made, sizeof made);
+	return r;
+}

@@ -19,3 +19,9 @@ CUresult driver_launch(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsi
    each, to be copied in boxes of height rows by 128 bytes, swizzled. */
 CUresult driver_tensor_map(void *map, CUdeviceptr base, uint64_t bytes, uint64_t rows, uint64_t images,
                            uint64_t stride, uint64_t image, uint32_t height);
+
+/* driver_patch_map describes maps of bytes, of size C, W, H and N, to be copied in boxes of
+   channels of a number of pixels, swizzled. corners are the first pixel's least column and row,
+   and how far beyond the last column and row it may lie. */
+CUresult driver_patch_map(void *map, CUdeviceptr base, const uint64_t *size, const int *corners, const uint32_t *steps,
+                          uint32_t channels, uint32_t pixels);

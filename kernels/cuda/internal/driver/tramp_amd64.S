@@ -1147,13 +1147,21 @@ cuSurfRefSetArray:
 	endbr64
 	jmp *driver_cuda+1136(%rip)
 	.size cuSurfRefSetArray,.-cuSurfRefSetArray
+	.globl cuTensorMapEncodeIm2col
+	.hidden cuTensorMapEncodeIm2col
+	.type cuTensorMapEncodeIm2col,@function
+	.p2align 4
+cuTensorMapEncodeIm2col:
+	endbr64
+	jmp *driver_cuda+1144(%rip)
+	.size cuTensorMapEncodeIm2col,.-cuTensorMapEncodeIm2col
 	.globl cuTensorMapEncodeTiled
 	.hidden cuTensorMapEncodeTiled
 	.type cuTensorMapEncodeTiled,@function
 	.p2align 4
 cuTensorMapEncodeTiled:
 	endbr64
-	jmp *driver_cuda+1144(%rip)
+	jmp *driver_cuda+1152(%rip)
 	.size cuTensorMapEncodeTiled,.-cuTensorMapEncodeTiled
 	.globl cuTexRefGetAddressMode
 	.hidden cuTexRefGetAddressMode
@@ -1161,7 +1169,7 @@ cuTensorMapEncodeTiled:
 	.p2align 4
 cuTexRefGetAddressMode:
 	endbr64
-	jmp *driver_cuda+1152(%rip)
+	jmp *driver_cuda+1160(%rip)
 	.size cuTexRefGetAddressMode,.-cuTexRefGetAddressMode
 	.globl cuTexRefGetAddress_v2
 	.hidden cuTexRefGetAddress_v2
@@ -1169,7 +1177,7 @@ cuTexRefGetAddressMode:
 	.p2align 4
 cuTexRefGetAddress_v2:
 	endbr64
-	jmp *driver_cuda+1160(%rip)
+	jmp *driver_cuda+1168(%rip)
 	.size cuTexRefGetAddress_v2,.-cuTexRefGetAddress_v2
 	.globl cuTexRefGetArray
 	.hidden cuTexRefGetArray
@@ -1177,7 +1185,7 @@ cuTexRefGetAddress_v2:
 	.p2align 4
 cuTexRefGetArray:
 	endbr64
-	jmp *driver_cuda+1168(%rip)
+	jmp *driver_cuda+1176(%rip)
 	.size cuTexRefGetArray,.-cuTexRefGetArray
 	.globl cuTexRefGetBorderColor
 	.hidden cuTexRefGetBorderColor
@@ -1185,7 +1193,7 @@ cuTexRefGetArray:
 	.p2align 4
 cuTexRefGetBorderColor:
 	endbr64
-	jmp *driver_cuda+1176(%rip)
+	jmp *driver_cuda+1184(%rip)
 	.size cuTexRefGetBorderColor,.-cuTexRefGetBorderColor
 	.globl cuTexRefGetFilterMode
 	.hidden cuTexRefGetFilterMode
@@ -1193,7 +1201,7 @@ cuTexRefGetBorderColor:
 	.p2align 4
 cuTexRefGetFilterMode:
 	endbr64
-	jmp *driver_cuda+1184(%rip)
+	jmp *driver_cuda+1192(%rip)
 	.size cuTexRefGetFilterMode,.-cuTexRefGetFilterMode
 	.globl cuTexRefGetFlags
 	.hidden cuTexRefGetFlags
@@ -1201,7 +1209,7 @@ cuTexRefGetFilterMode:
 	.p2align 4
 cuTexRefGetFlags:
 	endbr64
-	jmp *driver_cuda+1192(%rip)
+	jmp *driver_cuda+1200(%rip)
 	.size cuTexRefGetFlags,.-cuTexRefGetFlags
 	.globl cuTexRefGetFormat
 	.hidden cuTexRefGetFormat
@@ -1209,7 +1217,7 @@ cuTexRefGetFlags:
 	.p2align 4
 cuTexRefGetFormat:
 	endbr64
-	jmp *driver_cuda+1200(%rip)
+	jmp *driver_cuda+1208(%rip)
 	.size cuTexRefGetFormat,.-cuTexRefGetFormat
 	.globl cuTexRefGetMaxAnisotropy
 	.hidden cuTexRefGetMaxAnisotropy
@@ -1217,7 +1225,7 @@ cuTexRefGetFormat:
 	.p2align 4
 cuTexRefGetMaxAnisotropy:
 	endbr64
-	jmp *driver_cuda+1208(%rip)
+	jmp *driver_cuda+1216(%rip)
 	.size cuTexRefGetMaxAnisotropy,.-cuTexRefGetMaxAnisotropy
 	.globl cuTexRefSetAddress2D_v3
 	.hidden cuTexRefSetAddress2D_v3
@@ -1225,7 +1233,7 @@ cuTexRefGetMaxAnisotropy:
 	.p2align 4
 cuTexRefSetAddress2D_v3:
 	endbr64
-	jmp *driver_cuda+1216(%rip)
+	jmp *driver_cuda+1224(%rip)
 	.size cuTexRefSetAddress2D_v3,.-cuTexRefSetAddress2D_v3
 	.globl cuTexRefSetAddressMode
 	.hidden cuTexRefSetAddressMode
@@ -1233,7 +1241,7 @@ cuTexRefSetAddress2D_v3:
 	.p2align 4
 cuTexRefSetAddressMode:
 	endbr64
-	jmp *driver_cuda+1224(%rip)
+	jmp *driver_cuda+1232(%rip)
 	.size cuTexRefSetAddressMode,.-cuTexRefSetAddressMode
 	.globl cuTexRefSetAddress_v2
 	.hidden cuTexRefSetAddress_v2
@@ -1241,7 +1249,7 @@ cuTexRefSetAddressMode:
 	.p2align 4
 cuTexRefSetAddress_v2:
 	endbr64
-	jmp *driver_cuda+1232(%rip)
+	jmp *driver_cuda+1240(%rip)
 	.size cuTexRefSetAddress_v2,.-cuTexRefSetAddress_v2
 	.globl cuTexRefSetArray
 	.hidden cuTexRefSetArray
@@ -1249,7 +1257,7 @@ cuTexRefSetAddress_v2:
 	.p2align 4
 cuTexRefSetArray:
 	endbr64
-	jmp *driver_cuda+1240(%rip)
+	jmp *driver_cuda+1248(%rip)
 	.size cuTexRefSetArray,.-cuTexRefSetArray
 	.globl cuTexRefSetBorderColor
 	.hidden cuTexRefSetBorderColor
@@ -1257,7 +1265,7 @@ cuTexRefSetArray:
 	.p2align 4
 cuTexRefSetBorderColor:
 	endbr64
-	jmp *driver_cuda+1248(%rip)
+	jmp *driver_cuda+1256(%rip)
 	.size cuTexRefSetBorderColor,.-cuTexRefSetBorderColor
 	.globl cuTexRefSetFilterMode
 	.hidden cuTexRefSetFilterMode
@@ -1265,7 +1273,7 @@ cuTexRefSetBorderColor:
 	.p2align 4
 cuTexRefSetFilterMode:
 	endbr64
-	jmp *driver_cuda+1256(%rip)
+	jmp *driver_cuda+1264(%rip)
 	.size cuTexRefSetFilterMode,.-cuTexRefSetFilterMode
 	.globl cuTexRefSetFlags
 	.hidden cuTexRefSetFlags
@@ -1273,7 +1281,7 @@ cuTexRefSetFilterMode:
 	.p2align 4
 cuTexRefSetFlags:
 	endbr64
-	jmp *driver_cuda+1264(%rip)
+	jmp *driver_cuda+1272(%rip)
 	.size cuTexRefSetFlags,.-cuTexRefSetFlags
 	.globl cuTexRefSetFormat
 	.hidden cuTexRefSetFormat
@@ -1281,7 +1289,7 @@ cuTexRefSetFlags:
 	.p2align 4
 cuTexRefSetFormat:
 	endbr64
-	jmp *driver_cuda+1272(%rip)
+	jmp *driver_cuda+1280(%rip)
 	.size cuTexRefSetFormat,.-cuTexRefSetFormat
 	.globl cuTexRefSetMaxAnisotropy
 	.hidden cuTexRefSetMaxAnisotropy
@@ -1289,7 +1297,7 @@ cuTexRefSetFormat:
 	.p2align 4
 cuTexRefSetMaxAnisotropy:
 	endbr64
-	jmp *driver_cuda+1280(%rip)
+	jmp *driver_cuda+1288(%rip)
 	.size cuTexRefSetMaxAnisotropy,.-cuTexRefSetMaxAnisotropy
 	.globl cuTexRefSetMipmapFilterMode
 	.hidden cuTexRefSetMipmapFilterMode
@@ -1297,7 +1305,7 @@ cuTexRefSetMaxAnisotropy:
 	.p2align 4
 cuTexRefSetMipmapFilterMode:
 	endbr64
-	jmp *driver_cuda+1288(%rip)
+	jmp *driver_cuda+1296(%rip)
 	.size cuTexRefSetMipmapFilterMode,.-cuTexRefSetMipmapFilterMode
 	.globl cuTexRefSetMipmapLevelBias
 	.hidden cuTexRefSetMipmapLevelBias
@@ -1305,7 +1313,7 @@ cuTexRefSetMipmapFilterMode:
 	.p2align 4
 cuTexRefSetMipmapLevelBias:
 	endbr64
-	jmp *driver_cuda+1296(%rip)
+	jmp *driver_cuda+1304(%rip)
 	.size cuTexRefSetMipmapLevelBias,.-cuTexRefSetMipmapLevelBias
 	.globl cuTexRefSetMipmapLevelClamp
 	.hidden cuTexRefSetMipmapLevelClamp
@@ -1313,14 +1321,14 @@ cuTexRefSetMipmapLevelBias:
 	.p2align 4
 cuTexRefSetMipmapLevelClamp:
 	endbr64
-	jmp *driver_cuda+1304(%rip)
+	jmp *driver_cuda+1312(%rip)
 	.size cuTexRefSetMipmapLevelClamp,.-cuTexRefSetMipmapLevelClamp
 	.section .data.rel,"aw",@progbits
 	.p2align 3
 	.globl driver_cuda
 	.hidden driver_cuda
 driver_cuda:
-	.rept 164
+	.rept 165
 	.quad driver_cuda_absent
 	.endr
 	.text

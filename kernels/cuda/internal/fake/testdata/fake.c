@@ -476,6 +476,13 @@ EXPORT CUresult cuEventRecord(CUevent e, CUstream s)
 	queue(s, (op){.run = tell, .a = {(uintptr_t)e}});
 	return 0;
 }
+/* Nothing has to wait: what streams do is not ordered among them. */
+EXPORT CUresult cuStreamWaitEvent(CUstream s, CUevent e, unsigned int flags)
+{
+	(void)flags;
+	IN_CONTEXT();
+	return s->ctx != current || !e->stream ? CUDA_ERROR_INVALID_VALUE : 0;
+}
 EXPORT CUresult cuEventSynchronize(CUevent e)
 {
 	IN_CONTEXT();
@@ -653,9 +660,12 @@ static void doCombine(op *o, int wide)
 static void combine8(op *o) { doCombine(o, 0); }
 static void combine64(op *o) { doCombine(o, 1); }
 
+/* A map of rows, or, with pixels, of patches. */
 typedef struct {
 	const int8_t *base;
 	uint64_t bytes, rows, images, stride, image, height;
+	uint32_t c, w, h, n, channels, pixels;
+	int16_t left, top, right, bottom, sw, sh;
 } map;
 
 _Static_assert(sizeof(map) <= sizeof(CUtensorMap), "map");
@@ -669,7 +679,28 @@ EXPORT CUresult cuTensorMapEncodeTiled(CUtensorMap *to, CUtensorMapDataType type
 	if (type != 0 || rank != 3 || step[0] != 1 || step[1] != 1 || step[2] != 1 || interleave != 0 || swizzle != 3 || fill != 0 ||
 	    (uintptr_t)base % 16 || strides[0] % 16 || strides[1] % 16 || box[0] != 128 || !box[1] || box[1] > 256 || box[2] != 1 || (uintptr_t)to % 64)
 		return CUDA_ERROR_INVALID_VALUE;
-	map m = {base, size[0], size[1], size[2], strides[0], strides[1], box[1]};
+	map m = {.base = base, .bytes = size[0], .rows = size[1], .images = size[2], .stride = strides[0], .image = strides[1], .height = box[1]};
+	memset(to, 0, sizeof *to);
+	memcpy(to, &m, sizeof m);
+	return 0;
+}
+
+static int small(int v) { return v >= -128 && v <= 127; }
+
+EXPORT CUresult cuTensorMapEncodeIm2col(CUtensorMap *to, CUtensorMapDataType type, cuuint32_t rank, void *base, const cuuint64_t *size,
+                                        const cuuint64_t *strides, const int *lower, const int *upper, cuuint32_t channels, cuuint32_t pixels,
+                                        const cuuint32_t *step, CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle,
+                                        CUtensorMapL2promotion promotion, CUtensorMapFloatOOBfill fill)
+{
+	(void)promotion;
+	IN_CONTEXT();
+	if (type != 0 || rank != 4 || step[0] != 1 || step[1] < 1 || step[1] > 8 || step[2] < 1 || step[2] > 8 || step[3] != 1 || interleave != 0 ||
+	    channels != 16u << swizzle || fill != 0 || (uintptr_t)base % 16 || strides[0] % 16 || strides[0] != size[0] ||
+	    strides[1] != size[0] * size[1] || strides[2] != strides[1] * size[2] || !pixels || pixels > 1024 || (uintptr_t)to % 64 ||
+	    !small(lower[0]) || !small(lower[1]) || !small(upper[0]) || !small(upper[1]))
+		return CUDA_ERROR_INVALID_VALUE;
+	map m = {.base = base, .c = size[0], .w = size[1], .h = size[2], .n = size[3], .channels = channels, .pixels = pixels,
+	         .left = lower[0], .top = lower[1], .right = upper[0], .bottom = upper[1], .sw = step[1], .sh = step[2]};
 	memset(to, 0, sizeof *to);
 	memcpy(to, &m, sizeof m);
 	return 0;
@@ -679,8 +710,11 @@ typedef struct {
 	CUtensorMap x, w;
 	uint32_t *y;
 	uint32_t rows, outs, high, wide, steps;
+	uint32_t perPlace, chunk, kw, dh, dw, outW, positions;
+	int32_t top, left;
+	uint32_t sh, sw, samples;
 	ring r;
-} fusedArgs;
+} product;
 
 /* row returns a row's elements, or NULL for one that is not there, which reads as zeros. */
 static const int8_t *row(const map *m, uint64_t image, uint64_t row)
@@ -697,30 +731,67 @@ static int32_t dot(const int8_t *a, const int8_t *b, int64_t n)
 	return s;
 }
 
-static void fused(op *o)
+/* gathered sums the products of the patch at a position with weights of n bytes, as the copy
+   engine walks from the tile's first position on. */
+static int32_t gathered(const product *s, const map *m, unsigned image, uint32_t position, uint32_t tile, const int8_t *w, uint32_t n)
 {
-	fusedArgs s;
+	uint32_t first = position / tile * tile, at = first % s->positions;
+	int64_t sample = (int64_t)image * s->samples + first / s->positions;
+	int column = (int)(at % s->outW * s->sw) - s->left, line = (int)(at / s->outW * s->sh) - s->top;
+	for (uint32_t i = first; i < position; i++)
+		if ((column += m->sw) >= (int)m->w + m->right) {
+			column = m->left;
+			if ((line += m->sh) >= (int)m->h + m->bottom) {
+				line = m->top;
+				sample++;
+			}
+		}
+	int32_t sum = 0;
+	for (uint32_t k = 0; k < n; k++) {
+		uint32_t place = k / (s->perPlace * s->chunk), channel = k % (s->perPlace * s->chunk);
+		int x = column + (int)(place % s->kw * s->dw), y = line + (int)(place / s->kw * s->dh);
+		if (channel < m->c && x >= 0 && x < (int)m->w && y >= 0 && y < (int)m->h && sample < m->n)
+			sum += w[k] * m->base[((sample * m->h + y) * m->w + x) * m->c + channel];
+	}
+	return sum;
+}
+
+/* multiply is a product by tiles of rows by outs, copied in boxes of xHeight and wHeight. */
+static void multiply(op *o, uint32_t rows, uint32_t outs, uint32_t xHeight, uint32_t wHeight)
+{
+	product s;
 	map x, w;
 	memcpy(&s, o->args, sizeof s);
 	memcpy(&x, &s.x, sizeof x);
 	memcpy(&w, &s.w, sizeof w);
-	if (x.height != 128 || w.height != 96 || s.steps * 128 < x.bytes || s.steps * 128 < w.bytes || s.high * 256 < s.rows || s.wide * 192 < s.outs) {
+	uint32_t reach = s.steps * 128;
+	if ((s.perPlace ? x.pixels : x.height) != xHeight || w.height != wHeight || reach < w.bytes || s.high * rows < s.rows || s.wide * outs < s.outs ||
+	    (s.perPlace ? s.chunk != x.channels || s.sw != (uint32_t)x.sw || s.sh != (uint32_t)x.sh || (xHeight != rows && s.chunk != 128)
+	                : reach < x.bytes || s.chunk != 128)) {
 		o->ctx->lost = CUDA_ERROR_LAUNCH_FAILED;
 		return;
 	}
-	uint64_t ones[4], bytes = x.bytes < w.bytes ? x.bytes : w.bytes;
+	uint64_t ones[4], bytes = !s.perPlace && x.bytes < w.bytes ? x.bytes : w.bytes;
 	weights(&s.r, ones);
 	for (uint32_t j = 0; j < s.rows; j++)
 		for (uint32_t out = 0; out < s.outs; out++) {
 			int64_t sums[4] = {0};
 			for (unsigned i = 0; i < s.r.primes; i++) {
-				const int8_t *a = row(&x, i, j), *b = row(&w, s.r.lift ? 0 : i, out);
-				if (a && b)
+				const int8_t *b = row(&w, s.r.lift ? 0 : i, out), *a = s.perPlace ? NULL : row(&x, i, j);
+				if (b && s.perPlace)
+					sums[i] = gathered(&s, &x, i, j, xHeight, b, bytes);
+				else if (a && b)
 					sums[i] = dot(a, b, bytes);
 			}
 			s.y[(uint64_t)j * s.outs + out] = word(&s.r, ones, sums);
 		}
 }
+static void fused(op *o) { multiply(o, 256, 192, 128, 96); }
+#define PARALLEL(groups, columns) \
+	static void parallel##groups##x##columns(op *o) { multiply(o, columns, 64 * groups, columns, 64); }
+PARALLEL(2, 64)
+PARALLEL(2, 128)
+PARALLEL(1, 256)
 
 static const struct twin {
 	const char *name;
@@ -729,7 +800,8 @@ static const struct twin {
 } twins[] = {
 	{"split8", sizeof(split), split8}, {"split64", sizeof(split), split64}, {"patch8", sizeof(patch), patch8},
 	{"patch64", sizeof(patch), patch64}, {"combine8", sizeof(combine), combine8}, {"combine64", sizeof(combine), combine64},
-	{"gather8", sizeof(gather), gather8}, {"fused", sizeof(fusedArgs), fused},
+	{"gather8", sizeof(gather), gather8}, {"fused", sizeof(product), fused}, {"parallel2x64", sizeof(product), parallel2x64},
+	{"parallel2x128", sizeof(product), parallel2x128}, {"parallel1x256", sizeof(product), parallel1x256},
 };
 
 EXPORT CUresult cuModuleLoadData(CUmodule *m, const void *image)
