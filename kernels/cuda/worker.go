@@ -22,10 +22,10 @@ type worker struct {
 	dev    *device
 	tasks  chan task
 	stream cu.Stream
-	// uploaded is recorded behind each upload, once made is set.
-	uploaded cu.Event
-	made     bool
-	blas     *cublas.Standard
+	events []*cu.Event // those that were made
+	// uploaded is recorded behind each upload, computed before each download.
+	uploaded, computed cu.Event
+	blas               *cublas.Standard
 
 	x, y, maps, images, sums memory // buffers on the device, which grow as needed
 	in, out                  staging
@@ -47,10 +47,12 @@ func (d *device) newWorker() (*worker, error) {
 		if w.stream, err = cu.MakeStream(cu.NonBlocking); err != nil {
 			return err
 		}
-		if w.uploaded, err = cu.MakeEvent(cu.DisableTiming); err != nil {
-			return err
+		for _, e := range []*cu.Event{&w.uploaded, &w.computed} {
+			if *e, err = cu.MakeEvent(cu.BlockingSyncEvent | cu.DisableTiming); err != nil {
+				return err
+			}
+			w.events = append(w.events, e)
 		}
-		w.made = true
 		return w.openBLAS()
 	})
 	if err != nil {
@@ -119,8 +121,8 @@ func (w *worker) close() error {
 		if w.blas != nil {
 			err = errors.Join(err, w.blas.Close())
 		}
-		if w.made {
-			err = errors.Join(err, cu.DestroyEvent(&w.uploaded))
+		for _, e := range w.events {
+			err = errors.Join(err, cu.DestroyEvent(e))
 		}
 		if w.stream != cu.NoStream {
 			err = errors.Join(err, w.stream.Destroy())
@@ -221,6 +223,9 @@ func (w *worker) download(words []uint32, from cu.DevicePtr, pinned bool) error 
 			return err
 		}
 	}
+	if err := w.computed.Record(w.stream); err != nil {
+		return err
+	}
 	if err := cu.MemcpyDtoHAsync(unsafe.Pointer(&to[0]), from, int64(len(to))*wordBytes, w.stream); err != nil {
 		return err
 	}
@@ -237,12 +242,28 @@ func (w *worker) download(words []uint32, from cu.DevicePtr, pinned bool) error 
 // as a small product.
 const eager = 100 * time.Microsecond
 
-// wait waits for all queued work.
+// wait waits for all queued work, the last of which is a download. It sleeps at most until that
+// begins, so that waking up takes place during the copy.
 func (w *worker) wait() error {
-	for start := time.Now(); time.Since(start) < eager; {
-		if err := w.stream.Query(); err != error(cu.NotReady) {
-			return err
-		}
+	done, err := w.poll()
+	if done || err != nil {
+		return err
+	}
+	if err := w.computed.Synchronize(); err != nil {
+		return err
+	}
+	if done, err := w.poll(); done || err != nil {
+		return err
 	}
 	return w.stream.Synchronize()
+}
+
+// poll reports whether all queued work ends within a short time.
+func (w *worker) poll() (done bool, err error) {
+	for start := time.Now(); time.Since(start) < eager; {
+		if err := w.stream.Query(); err != error(cu.NotReady) {
+			return true, err
+		}
+	}
+	return false, nil
 }
