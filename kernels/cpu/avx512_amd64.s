@@ -75,6 +75,20 @@ TEXT ·tileAVX512(SB), NOSPLIT, $16-8
 	MOVQ tile_ahead(AX), R13
 	MOVQ tile_aheadStep(AX), R12
 prime:
+	CMPQ primes-16(SP), $1
+	JNE multiply
+	CMPQ tile_crt(AX), $0
+	JEQ multiply
+	MOVQ tile_y(AX), DI
+	MOVQ tile_words(AX), CX
+words:
+	PREFETCHT0 (DI)
+	PREFETCHT0 64(DI)
+	PREFETCHT0 124(DI)
+	ADDQ tile_yStride(AX), DI
+	DECQ CX
+	JNZ words
+multiply:
 	MOVQ w-8(SP), SI
 	MOVQ tile_runs(AX), BX
 	MOVQ tile_runs+8(AX), DX

@@ -106,6 +106,10 @@ func tile512(a *asm) {
 	a.i("MOVQ tile_aheadStep(AX), R12")
 
 	a.label("prime")
+	a.i("CMPQ primes-16(SP), $1")
+	a.i("JNE multiply")
+	prefetchWords(a)
+	a.label("multiply")
 	a.i("MOVQ w-8(SP), SI")
 	a.i("MOVQ tile_runs(AX), BX")
 	a.i("MOVQ tile_runs+8(AX), DX") // its length
@@ -139,6 +143,22 @@ func tile512(a *asm) {
 	a.i("DECQ primes-16(SP)")
 	a.i("JNZ prime")
 	crt512(a)
+}
+
+// prefetchWords prefetches the tile's words, which are about to be written, if it computes them:
+// they mostly lie in no near cache.
+func prefetchWords(a *asm) {
+	a.i("CMPQ tile_crt(AX), $0")
+	a.i("JEQ multiply")
+	a.i("MOVQ tile_y(AX), DI")
+	a.i("MOVQ tile_words(AX), CX")
+	a.label("words")
+	a.i("PREFETCHT0 (DI)")
+	a.i("PREFETCHT0 64(DI)")
+	a.i("PREFETCHT0 124(DI)") // of a row that begins within a line
+	a.i("ADDQ tile_yStride(AX), DI")
+	a.i("DECQ CX")
+	a.i("JNZ words")
 }
 
 // sums512 writes the loop over k for vectors·16 weight rows by rows of x:
