@@ -435,9 +435,13 @@ func (p *residues) take(s *scratch, x ring.Matrix, i0, i1 int) {
 	for sample := first; sample <= last; sample++ {
 		p0, p1 := lines(sample)
 		p.splitRows(st, base, x.Row(sample), top(p0), height(p1-p0))
-		for i := max(i0, sample*positions); i < min(i1, (sample+1)*positions); i++ {
-			line, q := i%positions/width, i%width
-			st.at = append(st.at, base+(line-p0)*c.SH*p.line+q*c.SW*c.C*p.unit.width)
+		from, to := max(i0, sample*positions), min(i1, (sample+1)*positions)
+		line, q, step := base+(from%positions/width-p0)*c.SH*p.line, from%positions%width, c.SW*c.C*p.unit.width
+		for range to - from {
+			st.at = append(st.at, line+q*step)
+			if q++; q == width {
+				line, q = line+c.SH*p.line, 0
+			}
 		}
 		base += pitch(p1 - p0)
 	}
