@@ -186,8 +186,12 @@ func (e *evaluation) send(r *wire.Response, written <-chan struct{}) (ok bool) {
 		return err == nil
 	}
 	select {
-	case <-written:
-	case <-ctx.Done():
+	case <-written: // as of a direct stream, by now
+	default:
+		select {
+		case <-written:
+		case <-ctx.Done():
+		}
 	}
 	return err == nil && ctx.Err() == nil
 }
@@ -423,9 +427,10 @@ func (e *evaluation) answer(ctx context.Context, j *job) {
 		j.model.Metrics.Failed(metrics.Cancelled)
 		return
 	}
-	e.metrics.Sent(bytes, time.Since(begun))
+	end := time.Now()
+	e.metrics.Sent(bytes, end.Sub(begun))
 	e.metrics.Carried(j.lane(), j.received, bytes, j.copied)
-	took.Total = time.Since(j.arrived)
+	took.Total = end.Sub(j.arrived)
 	j.model.Metrics.Answered(took)
 }
 

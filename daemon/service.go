@@ -252,11 +252,17 @@ func (s *service) receive(ctx context.Context, from *wire.Receiver, silent *time
 	if err := s.incoming.Acquire(ctx, bytes); err != nil {
 		return err
 	}
-	silent.Reset(s.limits.StallTimeout())
-	begun := time.Now()
-	err := from.Read(m)
-	took := time.Since(begun)
-	silent.Stop()
+	var took time.Duration
+	var err error
+	if from.Arrived() {
+		err = from.Read(m)
+	} else {
+		silent.Reset(s.limits.StallTimeout())
+		begun := time.Now()
+		err = from.Read(m)
+		took = time.Since(begun)
+		silent.Stop()
+	}
 	if err != nil {
 		s.incoming.Release(bytes)
 		return err

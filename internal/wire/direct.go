@@ -121,6 +121,9 @@ func (d *direct) ReadMessageHeader(header []byte) error {
 	return d.broken(err)
 }
 
+// Buffered returns the number of bytes that Read returns without waiting.
+func (d *direct) Buffered() int { return d.in.Buffered() }
+
 func (d *direct) Read(n int) (mem.BufferSlice, error) {
 	b := buffers.Get(n)
 	if _, err := io.ReadFull(d.in, *b); err != nil {

@@ -54,6 +54,12 @@ func (r *Receiver) Next() (size int, err error) {
 	return size, err
 }
 
+// Arrived reports whether all of the message that Next has announced is known to be here.
+func (r *Receiver) Arrived() bool {
+	s, ok := r.stream.(interface{ Buffered() int })
+	return ok && s.Buffered() >= int(binary.BigEndian.Uint32(r.header[1:]))
+}
+
 // Read reads the message that Next has announced and decodes it with Codec.
 func (r *Receiver) Read(m any) error {
 	b, err := r.stream.Read(int(binary.BigEndian.Uint32(r.header[1:])))
