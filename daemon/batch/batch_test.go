@@ -190,6 +190,26 @@ func TestMerge(t *testing.T) {
 	})
 }
 
+// TestReady: calls that are ready at the same time are merged, although none waits for others.
+func TestReady(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that ready goroutines wait
+	q := batch.New(t.Context(), batch.Options{Parallel: 4})
+	defer q.Close()
+	p := newProduct(1)
+	var calls sync.WaitGroup
+	for i := range 20 {
+		calls.Go(func() {
+			if _, err := call(t.Context(), t, q, batch.Policy{MaxRows: 100, MaxCalls: 100}, p, 1, uint64(i)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	calls.Wait()
+	if began := p.began(); len(began) > 10 {
+		t.Errorf("20 calls took products of %v rows", began)
+	}
+}
+
 // TestWide: the words of a merged product are limited too.
 func TestWide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
