@@ -149,6 +149,11 @@ func (m *matrix) evaluate(ctx context.Context, y, x ring.Matrix) error {
 	work := int64(x.Rows) * m.op.MulAdds()
 	units := int(min(2*int64(cap(m.backend.slots)), 1+work/unitMulAdds))
 	blocks := (positions + high - 1) / high
+	if slots := cap(m.backend.slots); slots > 1 && blocks > 1 && blocks < 8*slots { // all goroutines get as many
+		n := (blocks + slots - 1) / slots * slots
+		high = (positions + n - 1) / n
+		blocks = (positions + high - 1) / high
+	}
 	shares := min(panels, (units+blocks-1)/blocks)
 	if n := (units + shares - 1) / shares; n > blocks {
 		high = (positions + n - 1) / n
