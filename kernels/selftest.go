@@ -39,6 +39,12 @@ var selfTests = sync.OnceValue(func() []selfTest {
 		plan.Conv(plan.Conv2D{ // with channels that a device may fill up
 			H: 7, W: 5, C: 48, OutC: 9, KH: 3, KW: 2, SH: 2, SW: 1, DH: 1, DW: 2, Top: 2, Right: 1, Groups: 1,
 		}),
+		plan.Conv(plan.Conv2D{ // and ones with few and with many
+			H: 4, W: 3, C: 16, OutC: 5, KH: 2, KW: 3, SH: 1, SW: 2, DH: 1, DW: 1, Left: 1, Bot: 1, Groups: 1,
+		}),
+		plan.Conv(plan.Conv2D{
+			H: 3, W: 4, C: 128, OutC: 3, KH: 2, KW: 2, SH: 1, SW: 1, DH: 1, DW: 1, Top: 1, Right: 1, Groups: 1,
+		}),
 	} {
 		w, x := ring.NewMatrix(op.Rows(), op.Terms()), ring.NewMatrix(5, op.InLen())
 		for _, m := range []ring.Matrix{w, x} {

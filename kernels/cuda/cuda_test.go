@@ -139,8 +139,13 @@ func TestPatches(t *testing.T) {
 		c := plan.Conv2D{H: upTo(12), W: upTo(12), C: 16 * upTo(12), OutC: upTo(70), KH: upTo(4), KW: upTo(4),
 			SH: upTo(3), SW: upTo(3), DH: upTo(3), DW: upTo(3), Groups: 1}
 		c.Top, c.Left, c.Bot, c.Right = rng.IntN(c.KH), rng.IntN(c.KW), rng.IntN(c.KH), rng.IntN(c.KW)
-		if i%10 == 0 {
+		switch {
+		case i%10 == 0:
 			c.SH = 9 // more than the copy engine can skip
+		case i == 1:
+			c = plan.Conv2D{H: 5, W: 4, C: 16, OutC: 1, KH: 1, KW: 1, SH: 1, SW: 1, DH: 100, DW: 1, Groups: 1} // further than it can reach
+		case i == 2:
+			c = plan.Conv2D{H: 90, W: 2, C: 32, OutC: 2, KH: 2, KW: 1, SH: 1, SW: 1, DH: 86, DW: 1, Groups: 1}
 		}
 		op := plan.Conv(c)
 		if op.Validate() != nil {

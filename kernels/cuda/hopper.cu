@@ -109,6 +109,7 @@ DEVICE void wait(u32 barrier, u32 parity)
 
 DEVICE void clusterSync()
 {
+	asm volatile("bar.warp.sync 0xffffffff;" ::: "memory"); // one of a warp's threads may have filled the ring
 	asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 

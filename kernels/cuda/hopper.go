@@ -106,7 +106,8 @@ func (r *resident) choose(rows int) int {
 // chunked returns how many bytes of channels the copy engine gathers at a time for a
 // convolution, or 0 if it cannot gather its patches. The bytes are such that the least is filled up.
 func chunked(c plan.Conv2D) int {
-	if c.Groups > 1 || c.C%16 != 0 || max(c.SH, c.SW) > 8 || max(c.KH*c.DH, c.KW*c.DW) > 255 ||
+	// The last stage has up to three chunks behind the last place, of up to two rows more.
+	if c.Groups > 1 || c.C%16 != 0 || max(c.SH, c.SW) > 8 || max((c.KH+2)*c.DH, c.KW*c.DW) > 255 ||
 		max(c.Top, c.Left, (c.KH-1)*c.DH-c.Bot, (c.KW-1)*c.DW-c.Right) > 128 || max(c.Bot-(c.KH-1)*c.DH, c.Right-(c.KW-1)*c.DW) > 127 {
 		return 0
 	}

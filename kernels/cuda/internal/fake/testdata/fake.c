@@ -765,6 +765,11 @@ static void multiply(op *o, uint32_t rows, uint32_t outs, uint32_t xHeight, uint
 	memcpy(&x, &s.x, sizeof x);
 	memcpy(&w, &s.w, sizeof w);
 	uint32_t reach = s.steps * 128;
+	/* Offsets of the chunks that are copied, behind the last place too, have 8 bits. */
+	if (s.perPlace && ((reach / s.chunk - 1) / s.perPlace / s.kw * s.dh > 255 || (s.kw - 1) * s.dw > 255)) {
+		o->ctx->lost = CUDA_ERROR_LAUNCH_FAILED;
+		return;
+	}
 	if ((s.perPlace ? x.pixels : x.height) != xHeight || w.height != wHeight || reach < w.bytes || s.high * rows < s.rows || s.wide * outs < s.outs ||
 	    (s.perPlace ? s.chunk != x.channels || s.sw != (uint32_t)x.sw || s.sh != (uint32_t)x.sh || (xHeight != rows && s.chunk != 128)
 	                : reach < x.bytes || s.chunk != 128)) {
