@@ -213,9 +213,11 @@ func (s series) spread() [2]float64 { return [2]float64{s.quartile(1), s.quartil
 
 // processTime returns the time that all threads of this process have run: what
 // would run on more than one pays for it.
-func processTime() time.Duration {
+func processTime() time.Duration { return cpuTime(unix.CLOCK_PROCESS_CPUTIME_ID) }
+
+func cpuTime(clock int32) time.Duration {
 	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &t); err != nil {
+	if err := unix.ClockGettime(clock, &t); err != nil {
 		panic(err) // it fails for bad arguments alone
 	}
 	return time.Duration(t.Nano())
@@ -228,15 +230,23 @@ func rate(work func() float64) float64 {
 	return done / float64(max(1, processTime()-start))
 }
 
+// limit returns what work does in a nanosecond of its thread's processor time: others may still
+// be ending what they did before.
+func limit(work func() float64) float64 {
+	start := cpuTime(unix.CLOCK_THREAD_CPUTIME_ID)
+	done := work()
+	return done / float64(max(1, cpuTime(unix.CLOCK_THREAD_CPUTIME_ID)-start))
+}
+
 // limits are measured in every round.
 type limits struct{ vnni, fma, read series }
 
 func (l *limits) round(memory []byte) (vnni float64) {
 	roofline.FMA(1000) // about 10 ms, in which what peers' threads do ends
-	vnni = rate(func() float64 { return roofline.VNNI(300) })
+	vnni = limit(func() float64 { return roofline.VNNI(300) })
 	l.vnni = append(l.vnni, vnni)
-	l.fma = append(l.fma, rate(func() float64 { return roofline.FMA(150) }))
-	l.read = append(l.read, rate(func() float64 { return roofline.Read(memory) }))
+	l.fma = append(l.fma, limit(func() float64 { return roofline.FMA(150) }))
+	l.read = append(l.read, limit(func() float64 { return roofline.Read(memory) }))
 	return vnni
 }
 
