@@ -18,8 +18,6 @@
 
 #include "ring.cuh"
 
-typedef u32 quad __attribute__((ext_vector_type(4)));
-
 struct alignas(64) Map { u64 opaque[16]; };
 
 // Patches tells where the patches of a convolution lie. A row of the weights has perPlace
@@ -481,18 +479,7 @@ template <u32 GROUPS, u32 COLUMNS, u32 RING> DEVICE void parallel(const Product 
 			u32 c = permute(v[0], v[1], 0x7362), d = permute(v[2], v[3], 0x7362); // of 2 and 3
 			quad words = {word(s.r, correction, permute(a, b, 0x5410)), word(s.r, correction, permute(a, b, 0x7632)),
 			              word(s.r, correction, permute(c, d, 0x5410)), word(s.r, correction, permute(c, d, 0x7632))};
-			u32 *y = s.y + (s64)row * s.outs + out;
-			if (s.outs % 4 == 0) {
-				*(quad *)y = words;
-				continue;
-			}
-			y[0] = words.x;
-			if (out + 1 < s.outs)
-				y[1] = words.y;
-			if (out + 2 < s.outs)
-				y[2] = words.z;
-			if (out + 3 < s.outs)
-				y[3] = words.w;
+			storeWords(s.y + (s64)row * s.outs + out, words, out, s.outs);
 		}
 	}
 	clusterSync(); // others may still fetch from here

@@ -7,7 +7,6 @@
 
 #include "ring.cuh"
 
-typedef u32 quad __attribute__((ext_vector_type(4)));
 struct alignas(16) place { int offset, row, column, unused; };
 
 struct Split {
@@ -254,18 +253,7 @@ KERNEL combine8(Combine s)
 		u32 a[4] = {v[0].x, v[1].x, v[2].x, v[3].x}, b[4] = {v[0].y, v[1].y, v[2].y, v[3].y};
 		u32 c[4] = {v[0].z, v[1].z, v[2].z, v[3].z}, d[4] = {v[0].w, v[1].w, v[2].w, v[3].w};
 		quad y = {word(s.r, a), word(s.r, b), word(s.r, c), word(s.r, d)};
-		u32 *out = s.y + (j * s.groups + g) * s.outs + o;
-		if (s.outs % 4 == 0) {
-			*(quad *)out = y;
-			continue;
-		}
-		out[0] = y.x;
-		if (o + 1 < s.outs)
-			out[1] = y.y;
-		if (o + 2 < s.outs)
-			out[2] = y.z;
-		if (o + 3 < s.outs)
-			out[3] = y.w;
+		storeWords(s.y + (j * s.groups + g) * s.outs + o, y, o, s.outs);
 	}
 }
 

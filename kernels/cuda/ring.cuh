@@ -9,6 +9,7 @@ typedef signed char s8;
 typedef unsigned u32;
 typedef long long s64;
 typedef unsigned long long u64;
+typedef u32 quad __attribute__((ext_vector_type(4)));
 
 // Ring has the constants of up to four primes. See ring.go.
 struct Ring {
@@ -43,4 +44,20 @@ DEVICE float centred(float v, float p, float inverse)
 {
 	float q = __builtin_fmaf(v - MAGIC, inverse, MAGIC) - MAGIC;
 	return __builtin_fmaf(-p, q, v);
+}
+
+// storeWords writes four words of a row of outs words, from column o on, as far as they exist.
+DEVICE void storeWords(u32 *to, quad y, u32 o, u32 outs)
+{
+	if (outs % 4 == 0) {
+		*(quad *)to = y;
+		return;
+	}
+	to[0] = y.x;
+	if (o + 1 < outs)
+		to[1] = y.y;
+	if (o + 2 < outs)
+		to[2] = y.z;
+	if (o + 3 < outs)
+		to[3] = y.w;
 }
