@@ -763,3 +763,26 @@ func TestDirectPlaced(t *testing.T) {
 		})
 	}
 }
+
+// TestArrived: a message has arrived once its last byte has.
+func TestArrived(t *testing.T) {
+	const size = 100
+	for _, sent := range []int{0, size - 1, size, size + 1} {
+		ends, err := socketPair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ends[0].Close()
+		server, receiver := wire.ServeDirect(t.Context(), ends[1], nil)
+		if _, err := ends[0].Write(append([]byte{0, 0, 0, 0, size}, make([]byte, sent)...)); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := receiver.Next(); n != size || err != nil {
+			t.Fatalf("%d bytes, %v", n, err)
+		}
+		if got := receiver.Arrived(); got != (sent >= size) {
+			t.Errorf("of %d bytes %d were sent: arrived %v", size, sent, got)
+		}
+		server.HangUp()
+	}
+}
