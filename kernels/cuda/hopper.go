@@ -15,11 +15,12 @@ import (
 // variant is a kernel of hopper.cu.
 type variant struct {
 	name            string
-	outs, positions int // weight rows and positions of a tile
-	box, rows       int // weight rows and positions that the copy engine copies at a time
-	stage, ring     int // rows of a stage in a block, and stages
-	cluster         int // blocks of a tile
-	threads         int // of a block
+	outs, positions int  // weight rows and positions of a tile
+	box, rows       int  // weight rows and positions that the copy engine copies at a time
+	stage, ring     int  // rows of a stage in a block, and stages
+	cluster         int  // blocks of a tile
+	threads         int  // of a block
+	fused           bool // takes all primes in a block, and one tile after the other
 	// A tile takes set + steps·step microseconds on an H100, to choose among variants.
 	set, step float64
 }
@@ -27,7 +28,7 @@ type variant struct {
 // variants are the kernels of hopper.cu: fused for large products, then parallel for small ones,
 // of which a processor has room for two blocks.
 var variants = [...]variant{
-	{name: "fused", outs: 192, positions: 256, box: 96, rows: 128, stage: 128 + 192, ring: 5, cluster: 2, threads: 384, set: 8, step: 0.6},
+	{name: "fused", outs: 192, positions: 256, box: 96, rows: 128, stage: 128 + 192, ring: 5, cluster: 2, threads: 384, fused: true, set: 8, step: 0.6},
 	parallel(2, 64, 4, 2.7, 1.17),
 	parallel(2, 128, 3, 6, 1.2),
 	parallel(1, 256, 2, 10, 1.3),
@@ -57,12 +58,12 @@ func (v *variant) tiles(rows, outs int) (high, wide int) {
 func (v *variant) time(r *resident, rows int) float64 {
 	high, wide := v.tiles(rows, r.outs)
 	tiles, steps, processors := float64(high*wide), float64(r.steps()), r.dev.info.Processors
-	if v.cluster == 2 {
-		rounds := math.Ceil(tiles / float64(max(1, processors/2)))
+	if v.fused {
+		rounds := math.Ceil(tiles / float64(max(1, processors/v.cluster)))
 		return rounds * (v.set + steps*float64(r.images)*v.step)
 	}
 	// Clusters of four do not fit everywhere.
-	rounds := tiles / float64(max(1, 2*(processors/4-2)))
+	rounds := tiles / float64(max(1, 2*(processors/v.cluster-2)))
 	if rounds > 1 {
 		rounds += 0.3 // as the last round is not full
 	}
@@ -91,12 +92,12 @@ func loadHopper() (k hopperKernels, err error) {
 // choose returns the variant for a number of positions.
 func (r *resident) choose(rows int) int {
 	whole := r.chunk == 0 || r.chunk == stageBytes // as fused needs the rows of a stage
-	if v := r.dev.forced; v != nil && (whole || *v > 0) {
+	if v := r.dev.forced; v != nil && (whole || !variants[*v].fused) {
 		return *v
 	}
 	best := 1
 	for i := range variants {
-		if (whole || i > 0) && variants[i].time(r, rows) < variants[best].time(r, rows) {
+		if (whole || !variants[i].fused) && variants[i].time(r, rows) < variants[best].time(r, rows) {
 			best = i
 		}
 	}
@@ -197,7 +198,7 @@ func (w *worker) multiplyHopper(r *resident, y cu.DevicePtr, rows, pad, samples 
 	high, wide := v.tiles(rows, r.outs)
 	s.high, s.wide = uint32(high), uint32(wide)
 	clusters := high * wide
-	if at == 0 { // its blocks take one tile after the other
+	if v.fused {
 		clusters = min(clusters, max(1, w.dev.info.Processors/v.cluster))
 	}
 	return driver.Launch(w.dev.fns.hopper[at], driver.Grid{X: v.cluster * clusters, Threads: v.threads, Shared: v.shared()}, w.stream, driver.Arg(&s))
