@@ -850,10 +850,11 @@ func TestTouch(t *testing.T) {
 // offered returns the slots of a region of the given size.
 func offered(t *testing.T, size int64) (*lane.Region, *lane.Slots) {
 	host, daemon := pair(t)
+	var l ledger
 	released := make(chan struct{}) // closed when the other end has released it
 	go func() {
 		defer close(released)
-		if r, _, err := new(ledger).accept(daemon); err == nil {
+		if r, _, err := l.accept(daemon); err == nil {
 			r.Release()
 		}
 	}()
@@ -862,6 +863,11 @@ func offered(t *testing.T, size int64) (*lane.Region, *lane.Slots) {
 		t.Fatal(err)
 	}
 	<-released
+	for end := time.Now().Add(time.Minute); l.left() != 0; time.Sleep(100 * time.Microsecond) {
+		if time.Now().After(end) { // a daemon unmaps in the background
+			t.Fatal("the other end does not unmap it")
+		}
+	}
 	return r, lane.NewSlots(r)
 }
 
