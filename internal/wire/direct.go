@@ -84,11 +84,17 @@ type direct struct {
 	server bool
 	conn   Conn
 	socket socket
+	unix   *unixSocket // conn; nil: it is read and written as any connection
 	in     *bufio.Reader
-	out    []byte // the start of the message being sent, copied together
-	most   int    // bytes that out may have
 	ctx    context.Context
 	cancel context.CancelFunc
+
+	// The message being sent.
+	message mem.BufferSlice
+	out     []byte      // its start, copied together
+	most    int         // bytes that out may have
+	parts   net.Buffers // out and the rest
+	left    net.Buffers // of parts: not yet sent
 }
 
 const (
@@ -101,7 +107,12 @@ const (
 )
 
 func newDirect(ctx context.Context, c Conn, server bool) direct {
-	d := direct{server: server, conn: c, socket: socketOf(c), in: bufio.NewReaderSize(c, readAhead), most: together}
+	d := direct{server: server, conn: c, socket: socketOf(c), unix: unixSocketOf(c), most: together}
+	if d.unix != nil {
+		d.in = bufio.NewReaderSize(d.unix, readAhead)
+	} else {
+		d.in = bufio.NewReaderSize(c, readAhead)
+	}
 	if d.socket != c {
 		d.most = record
 	}
@@ -165,27 +176,62 @@ func marshal(m any) (mem.BufferSlice, error) {
 	return b, nil
 }
 
-// send sends a message. It belongs to one goroutine at a time.
-func (d *direct) send(flags byte, b mem.BufferSlice) (err error) {
+// start begins to send a message, which it takes over. It sends what it can without waiting,
+// and reports whether that is all; if not, finish must be called next. Sending belongs to one
+// goroutine at a time.
+func (d *direct) start(flags byte, b mem.BufferSlice) (all bool, err error) {
+	d.message = b
 	d.out = binary.BigEndian.AppendUint32(append(d.out[:0], flags), uint32(b.Len()))
-	var rest net.Buffers
+	d.parts = append(d.parts[:0], nil)
 	for _, part := range b {
 		p := part.ReadOnlyData()
 		n := min(len(p), d.most-len(d.out))
 		d.out = append(d.out, p[:n]...)
 		if n < len(p) {
-			rest = append(rest, p[n:])
+			d.parts = append(d.parts, p[n:])
 		}
 	}
-	if rest == nil {
+	d.parts[0] = d.out
+	d.left = d.parts
+	if d.unix == nil {
+		return false, nil
+	}
+	if err := d.unix.Write(&d.left, false); err != nil || len(d.left) == 0 {
+		return true, d.sent(err)
+	}
+	return false, nil
+}
+
+// finish sends the rest of a message.
+func (d *direct) finish() (err error) {
+	switch {
+	case d.unix != nil:
+		err = d.unix.Write(&d.left, true)
+	case len(d.left) == 1:
 		_, err = d.conn.Write(d.out)
+	default:
+		err = gathered(d.conn, d.message.Len(), func() error {
+			_, err := d.left.WriteTo(d.conn)
+			return err
+		})
+	}
+	return d.sent(err)
+}
+
+// sent frees the message, which has been sent or has failed with err, which it returns.
+func (d *direct) sent(err error) error {
+	d.message.Free()
+	d.message, d.left = nil, nil
+	clear(d.parts)
+	return err
+}
+
+// send sends a message, which it takes over.
+func (d *direct) send(flags byte, b mem.BufferSlice) error {
+	if all, err := d.start(flags, b); all {
 		return err
 	}
-	all := append(net.Buffers{d.out}, rest...)
-	return gathered(d.conn, b.Len(), func() error {
-		_, err := all.WriteTo(d.conn)
-		return err
-	})
+	return d.finish()
 }
 
 // Direct is the host's end of a direct stream: a Stream that may have shared memory, from
@@ -300,8 +346,7 @@ func (d *Direct) SendMsg(m any) error {
 	if err != nil {
 		return err
 	}
-	defer b.Free()
-	if err := d.send(0, b); err != nil {
+	if d.send(0, b) != nil {
 		return io.EOF
 	}
 	return nil
@@ -425,13 +470,26 @@ func (d *DirectServer) Region() *lane.Region { return d.region }
 
 // SendMsg sends a message. Its errors are gRPC statuses.
 func (d *DirectServer) SendMsg(m any) error {
-	b, err := marshal(m)
-	if err != nil {
+	if all, err := d.Start(m); all {
 		return err
 	}
-	defer b.Free()
-	return d.broken(d.send(0, b))
+	return d.Finish()
 }
+
+// Start begins to send a message. It sends what it can without waiting for the host to read,
+// and reports whether that is all or has failed; if not, Finish must be called before anything
+// else is sent. Its errors are gRPC statuses.
+func (d *DirectServer) Start(m any) (all bool, err error) {
+	b, err := marshal(m)
+	if err != nil {
+		return true, err
+	}
+	all, err = d.start(0, b)
+	return all, d.broken(err)
+}
+
+// Finish sends the rest of the message that Start has begun. Its errors are gRPC statuses.
+func (d *DirectServer) Finish() error { return d.broken(d.finish()) }
 
 // End sends the stream's result, a gRPC status or nil for success, and ends the connection.
 func (d *DirectServer) End(err error) {

@@ -1,0 +1,36 @@
+//go:build !race
+
+package wire
+
+import (
+	"net"
+	"syscall"
+	"unsafe"
+)
+
+// rawRead reads bytes into b, which is not empty.
+func rawRead(fd uintptr, b []byte) (int, syscall.Errno) {
+	return raw(syscall.SYS_READ, fd, unsafe.Pointer(unsafe.SliceData(b)), len(b))
+}
+
+// rawWrite writes bytes of parts, and returns how many.
+func rawWrite(fd uintptr, parts net.Buffers) (int, syscall.Errno) {
+	var vec [4]syscall.Iovec
+	n := min(len(vec), len(parts))
+	for i, p := range parts[:n] {
+		vec[i].Base = unsafe.SliceData(p)
+		vec[i].SetLen(len(p))
+	}
+	return raw(syscall.SYS_WRITEV, fd, unsafe.Pointer(&vec), n)
+}
+
+// raw is a system call, again if a signal interrupts it. It returns what it transferred.
+func raw(call, fd uintptr, at unsafe.Pointer, n int) (int, syscall.Errno) {
+	for {
+		if r, _, err := syscall.RawSyscall(call, fd, uintptr(at), uintptr(n)); err == 0 {
+			return int(r), 0
+		} else if err != syscall.EINTR {
+			return 0, err
+		}
+	}
+}
