@@ -53,6 +53,7 @@ func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, p
 // evaluate serves one stream of an owner.
 func (s *service) evaluate(owner model.Owner, e *evaluation) error {
 	e.service, e.models, e.slots = s, s.store.Of(owner), make(chan struct{}, maxInFlight)
+	e.calls = s.batcher.Stream(e.stream.Context(), e.caller)
 	e.silent, e.deaf = s.onStall(e.hangUp, stallSending), s.onStall(e.hangUp, stallReading)
 	defer e.end()
 	// read returns when the stream ends, which is at the latest when this returns.
@@ -78,9 +79,10 @@ type evaluation struct {
 	stream   responder
 	receiver *wire.Receiver
 	caller   batch.Caller
-	region   *lane.Region  // shared memory of a direct stream; nil: none
-	hangUp   func()        // ends the connection
-	models   model.Space   // the caller's
+	region   *lane.Region // shared memory of a direct stream; nil: none
+	hangUp   func()       // ends the connection
+	models   model.Space  // the caller's
+	calls    *batch.Stream
 	silent   *time.Timer   // runs while the rest of a request is awaited
 	deaf     *time.Timer   // runs while an answer waits for the caller to read it
 	slots    chan struct{} // holds a token for each request in progress
@@ -129,8 +131,7 @@ func (e *evaluation) read() error {
 	}
 }
 
-// request reads a request of size bytes, which begin has counted, and starts a goroutine that
-// answers it.
+// request reads a request of size bytes, which begin has counted, and begins to work on it.
 func (e *evaluation) request(size int) error {
 	passed := false
 	defer func() {
@@ -139,67 +140,39 @@ func (e *evaluation) request(size int) error {
 		}
 	}()
 	ctx := e.stream.Context()
-	e.slots <- struct{}{}                                // a slot becomes free at the latest when the stream ends
-	r, held := new(wire.Request), int64(pool.Size(size)) // bytes of its buffer
-	if err := e.receive(ctx, e.receiver, e.silent, r, size, held); err != nil {
+	e.slots <- struct{}{}                         // a slot becomes free at the latest when the stream ends
+	j, held := &job{e: e}, int64(pool.Size(size)) // bytes of its buffer
+	if err := e.receive(ctx, e.receiver, e.silent, &j.Request, size, held); err != nil {
 		return err
 	}
-	j := &job{Request: r, arrived: time.Now(), received: r.Words.Len()}
+	j.arrived, j.received = time.Now(), j.Words.Len()
 	err := e.admit(ctx, j, held)
 	e.incoming.Release(held)
 	passed = true
-	go func() {
-		defer e.work.Done()
-		defer func() { <-e.slots }()
-		if err != nil {
-			r.Free()
-			e.refuse(j, err)
-			return
-		}
-		e.answer(ctx, j)
-	}()
+	switch {
+	case err != nil:
+		j.freeWords()
+		j.refuse(err)
+	case j.parked > 0:
+		go func() {
+			if timeout, err := e.waitForModel(ctx, j); err != nil {
+				j.freeWords()
+				j.refuse(err)
+			} else {
+				j.submit(timeout)
+			}
+		}()
+	default:
+		j.submit(j.timeout())
+	}
 	return nil
 }
 
-// refuse answers a request with an error.
-func (e *evaluation) refuse(j *job, err error) {
-	told, why := e.report(err)
-	e.metrics.Refused(why)
-	if j.model != nil {
-		j.model.Metrics.Failed(why)
-	}
-	e.send(&wire.Response{ID: j.ID, Err: told.Proto()}, nil)
-}
-
-// send sends a response and frees it. It returns once the transport has released the words:
-// when written is closed or the stream has ended. A caller that does not read the response in
-// time loses its connection.
-func (e *evaluation) send(r *wire.Response, written <-chan struct{}) (ok bool) {
-	e.sending.Lock()
-	defer e.sending.Unlock()
-	ctx := e.stream.Context()
-	e.deaf.Reset(e.limits.StallTimeout())
-	defer e.deaf.Stop()
-	err := e.stream.SendMsg(r)
-	r.Free()
-	if written == nil {
-		return err == nil
-	}
-	select {
-	case <-written: // as of a direct stream, by now
-	default:
-		select {
-		case <-written:
-		case <-ctx.Done():
-		}
-	}
-	return err == nil && ctx.Err() == nil
-}
-
-// job is a request. Once admitted, its sizes are checked, and its memory is reserved or it is
-// parked.
+// job is a request, from its receipt until its response is sent. Once admitted, its sizes are
+// checked, and its memory is reserved or it is parked.
 type job struct {
-	*wire.Request
+	wire.Request
+	e       *evaluation
 	model   *model.Use // held until the product is computed; a parked job's has yet to begin
 	op      plan.Op
 	charge  charge
@@ -208,8 +181,16 @@ type job struct {
 	// The parts of shared memory for the request's words and for the answer's; nil: they are
 	// in messages. The caller may write to both at any time.
 	in, out []byte
-	// Bytes of words: received, and copied between the transport and the product.
-	received, copied int
+	// Bytes of words: received, copied between the transport and the product, and sent.
+	received, copied, bytes int
+	waited                  time.Duration // while it was parked
+	took                    metrics.Request
+	answer                  batch.Answer // of a request that has succeeded
+	response                wire.Response
+	begun                   time.Time // when its answer was computed
+	// written is closed once the transport has released the response's words; nil: it has by
+	// the time they are sent, or there are none.
+	written chan struct{}
 }
 
 // lane returns the lane that the request counts for.
@@ -369,81 +350,152 @@ func (s *service) checkPlan(p plan.Plan) error {
 	return nil
 }
 
-// answer evaluates an admitted request, answers it and releases what it holds.
-func (e *evaluation) answer(ctx context.Context, j *job) {
-	took := metrics.Request{Rows: int(j.Rows)}
-	fill := func(x ring.Matrix) error {
-		begun := time.Now()
-		err := j.input(x)
-		took.Input = time.Since(begun)
-		return err
-	}
-	policy := e.policy(j.model.Digest)
-	waited, timeout, err := e.waitForModel(ctx, j, policy)
-	if err != nil {
-		j.freeWords()
-		e.refuse(j, err)
-		return
-	}
-	answer, timing, err := e.batcher.Evaluate(ctx, batch.Call{
-		Caller: e.caller, Op: j.op, Product: j.model.Product(int(j.Layer)), Policy: policy, Rows: int(j.Rows),
-		Fill: fill, Priority: j.Priority, Timeout: timeout,
+// submit asks for an admitted request's product.
+func (j *job) submit(timeout time.Duration) {
+	j.e.calls.Submit(batch.Call{
+		Op: j.op, Product: j.model.Product(int(j.Layer)), Policy: j.e.policy(j.model.Digest), Rows: int(j.Rows),
+		Priority: j.Priority, Timeout: timeout, Task: j,
 	})
-	took.Queue, took.Compute, took.Batch = waited+timing.Queue, timing.Compute, timing.Batch
+}
+
+// Done implements batch.Task: it answers a request and releases what it holds.
+func (j *job) Done(answer batch.Answer, timing batch.Timing, err error) {
+	e := j.e
 	j.freeWords()
 	j.model.Release()
 	e.memory.Release(j.charge.in)
 	if err != nil {
 		e.memory.Release(j.charge.out)
-		e.refuse(j, err)
+		j.refuse(err)
 		return
 	}
-	defer answer.Drop(func() { e.memory.Release(j.charge.out) })
-	resp := &wire.Response{ID: j.ID, QueueNS: uint64(took.Queue.Nanoseconds()), ComputeNS: uint64(took.Compute.Nanoseconds())}
-	r, y := j.model.Plan.Ring, answer.Y.Data
-	bytes := len(y) * r.WordBytes()
-	begun := time.Now()
-	var written chan struct{}
+	j.answer = answer
+	j.took.Rows, j.took.Queue, j.took.Compute, j.took.Batch = int(j.Rows), j.waited+timing.Queue, timing.Compute, timing.Batch
+	if bytes := len(answer.Y.Data) * j.model.Plan.Ring.WordBytes(); bytes > prompt {
+		go j.succeed(bytes)
+	} else {
+		j.succeed(bytes)
+	}
+}
+
+// prompt is the size of answers, in bytes, that are sent one after the other. A larger one is
+// copied by a goroutine of its own, for which other answers do not wait.
+const prompt = 64 << 10
+
+// succeed answers with bytes of words.
+func (j *job) succeed(bytes int) {
+	e, r, y := j.e, j.model.Plan.Ring, j.answer.Y.Data
+	j.begun, j.bytes = time.Now(), bytes
+	j.response = wire.Response{ID: j.ID, QueueNS: uint64(j.took.Queue.Nanoseconds()), ComputeNS: uint64(j.took.Compute.Nanoseconds())}
 	if j.out != nil {
 		err := lane.Touch(func() { wire.PutWords(r, j.out, y) })
-		answer.Read()
+		j.answer.Read()
 		if err != nil {
-			e.refuse(j, badRequest("%v", err))
+			j.refuse(badRequest("%v", err))
 			return
 		}
 		j.copied += bytes
-		resp.Shared = j.Answer
+		j.response.Shared = j.Answer
 	} else {
-		written = make(chan struct{})
+		if _, direct := e.stream.(*wire.DirectServer); !direct {
+			j.written = make(chan struct{})
+		}
 		j.copied += wire.Copies(r, len(y))
-		resp.Words = wire.EncodeWords(r, y, func() {
-			answer.Read()
-			close(written)
-		})
+		j.response.Words = wire.EncodeWords(r, y, j.release)
 	}
 	e.counts[j.lane()].answered(bytes, j.received, j.copied)
-	if !e.send(resp, written) {
-		e.metrics.Refused(metrics.Cancelled)
-		j.model.Metrics.Failed(metrics.Cancelled)
-		return
-	}
-	end := time.Now()
-	e.metrics.Sent(bytes, end.Sub(begun))
-	e.metrics.Carried(j.lane(), j.received, bytes, j.copied)
-	took.Total = end.Sub(j.arrived)
-	j.model.Metrics.Answered(took)
+	e.send(j)
 }
 
-// waitForModel makes a parked request wait until its weights are loaded and its memory is
-// reserved. It returns how long that took and how long the request may still wait; 0: as long
-// as its policy says.
-func (e *evaluation) waitForModel(ctx context.Context, j *job, p *batch.Policy) (waited, timeout time.Duration, err error) {
-	timeout = time.Duration(min(j.TimeoutNS, math.MaxInt64))
-	if j.parked == 0 {
-		return 0, timeout, nil
+// release releases the answer's words, which are in the response.
+func (j *job) release() {
+	j.answer.Read()
+	if j.written != nil {
+		close(j.written)
 	}
+}
+
+// refuse answers with an error.
+func (j *job) refuse(err error) {
+	told, why := j.e.report(err)
+	j.e.metrics.Refused(why)
+	if j.model != nil {
+		j.model.Metrics.Failed(why)
+	}
+	j.response = wire.Response{ID: j.ID, Err: told.Proto()}
+	j.e.send(j)
+}
+
+// send sends a request's response, without waiting if it can, and otherwise in a goroutine. A
+// caller that does not read the response in time loses its connection.
+func (e *evaluation) send(j *job) {
+	s, ok := e.stream.(*wire.DirectServer)
+	if !ok || !e.sending.TryLock() {
+		go func() {
+			e.sending.Lock()
+			e.wait(j, func() error { return e.stream.SendMsg(&j.response) })
+		}()
+		return
+	}
+	all, err := s.Start(&j.response)
+	if !all {
+		go e.wait(j, s.Finish)
+		return
+	}
+	e.sending.Unlock()
+	j.response.Free()
+	j.end(err == nil)
+}
+
+// wait calls write, which waits for the caller to read a response. e.sending must be locked;
+// it unlocks it.
+func (e *evaluation) wait(j *job, write func() error) {
+	ctx := e.stream.Context()
+	e.deaf.Reset(e.limits.StallTimeout())
+	err := write()
+	j.response.Free()
+	if j.written != nil {
+		select {
+		case <-j.written:
+		case <-ctx.Done():
+		}
+	}
+	e.deaf.Stop()
+	e.sending.Unlock()
+	j.end(err == nil && ctx.Err() == nil)
+}
+
+// end ends a request, whose response was sent or not.
+func (j *job) end(sent bool) {
+	e := j.e
+	if j.response.Err == nil {
+		if sent {
+			end := time.Now()
+			e.metrics.Sent(j.bytes, end.Sub(j.begun))
+			e.metrics.Carried(j.lane(), j.received, j.bytes, j.copied)
+			j.took.Total = end.Sub(j.arrived)
+			j.model.Metrics.Answered(j.took)
+		} else {
+			e.metrics.Refused(metrics.Cancelled)
+			j.model.Metrics.Failed(metrics.Cancelled)
+		}
+	}
+	if j.answer.Y.Data != nil {
+		j.answer.Drop(func() { e.memory.Release(j.charge.out) })
+	}
+	<-e.slots
+	e.work.Done()
+}
+
+// timeout is how long a request may wait; 0: as long as its policy says.
+func (j *job) timeout() time.Duration { return time.Duration(min(j.TimeoutNS, math.MaxInt64)) }
+
+// waitForModel makes a parked request wait until its weights are loaded and its memory is
+// reserved. It returns how long the request may still wait, as timeout does.
+func (e *evaluation) waitForModel(ctx context.Context, j *job) (timeout time.Duration, err error) {
 	defer e.parked.Release(j.parked)
-	if p.Timeout > 0 && (timeout == 0 || p.Timeout < timeout) {
+	timeout = j.timeout()
+	if p := e.policy(j.model.Digest); p.Timeout > 0 && (timeout == 0 || p.Timeout < timeout) {
 		timeout = p.Timeout
 	}
 	begun, all := time.Now(), ctx
@@ -457,19 +509,21 @@ func (e *evaluation) waitForModel(ctx context.Context, j *job, p *batch.Policy) 
 			j.model.Release()
 		}
 	}
-	waited = time.Since(begun)
-	if all.Err() == nil && timeout > 0 && (ctx.Err() != nil || waited >= timeout) {
+	j.waited = time.Since(begun)
+	if all.Err() == nil && timeout > 0 && (ctx.Err() != nil || j.waited >= timeout) {
 		if err == nil {
 			j.model.Release()
 			e.memory.Release(j.charge.total())
 		}
 		err = &wire.Error{Code: codes.DeadlineExceeded, Reason: wire.ReasonTimeout, Message: "the request timed out before its model was loaded"}
 	}
-	return waited, max(0, timeout-waited), err
+	return max(0, timeout-j.waited), err
 }
 
-// input fills x and frees the message.
-func (j *job) input(x ring.Matrix) error {
+// Fill implements batch.Task: it fills x and frees the message.
+func (j *job) Fill(x ring.Matrix) error {
+	begun := time.Now()
+	defer func() { j.took.Input = time.Since(begun) }()
 	r := j.model.Plan.Ring
 	if j.Seed == nil {
 		if j.in != nil {

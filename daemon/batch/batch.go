@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"time"
 
@@ -38,16 +37,25 @@ type Policy struct {
 
 // Call asks for a product. Product, Op and Policy belong together.
 type Call struct {
-	Caller  Caller
-	Op      plan.Op
-	Product plan.Product
-	Policy  *Policy
-	Rows    int // at least 1
-	// Fill sets x, Rows x Op.InLen() canonical words. It is called at most once, and not
-	// after Evaluate has returned. Its error fails this call alone.
-	Fill     func(x ring.Matrix) error
+	Op       plan.Op
+	Product  plan.Product
+	Policy   *Policy
+	Rows     int           // at least 1
 	Priority uint32        // a level; if the policy has no such level, Policy.Level counts
 	Timeout  time.Duration // counts if it is shorter than the policy's; 0: none
+	Task     Task
+}
+
+// Task is a call's input and what becomes of its outcome.
+type Task interface {
+	// Fill sets x, Rows x Op.InLen() canonical words. It is called at most once, before Done.
+	// Its error fails this call alone.
+	Fill(x ring.Matrix) error
+	// Done is called once, with the answer W x or an error: a *wire.Error if the queue refuses
+	// the call, an error of Fill or the backend, or that of the stream's context if it ends
+	// before the product has begun. The call's Product must be open until then. Done must not
+	// wait, as other calls' answers wait for it.
+	Done(a Answer, t Timing, err error)
 }
 
 // Timing is where a call spent its time.
@@ -80,17 +88,26 @@ type Queue struct {
 	outputs pool.Words // from the heap only, as gRPC may never free them when a connection breaks
 	calls   sync.Pool  // of *call
 
-	mu     sync.Mutex
-	state  *state
-	closed bool
-	timer  *time.Timer // calls wake at the time at
-	at     time.Time   // zero: the timer is stopped
+	mu       sync.Mutex
+	state    *state
+	closed   bool
+	starting bool        // a goroutine is about to look for products that are due
+	ended    []*call     // without a product; unlock tells their tasks
+	timer    *time.Timer // calls wake at the time at
+	at       time.Time   // zero: the timer is stopped
+}
+
+// Stream is where calls of one caller come from. They are cancelled together.
+type Stream struct {
+	q      *Queue
+	ctx    context.Context
+	caller Caller
 }
 
 // call is a Call in the queue.
 type call struct {
 	Call
-	ctx      context.Context
+	stream   *Stream
 	work     int64 // multiply-adds
 	level    uint32
 	deadline time.Time // zero: none
@@ -102,8 +119,7 @@ type call struct {
 	place   int  // in the heap of deadlines
 	alone   bool // arrived at an empty queue, so it need not wait for more rows
 
-	x      ring.Matrix   // filled before it is queued, if its product is its own anyway
-	done   chan struct{} // gets a token once the following fields are set; has room for it
+	x      ring.Matrix // filled before it is queued, if its product is its own anyway
 	timing Timing
 	answer Answer
 	err    error
@@ -127,56 +143,77 @@ func (q *Queue) Close() {
 	q.work.Wait()
 }
 
-// Evaluate returns W x for the rows of c. Its error is a *wire.Error if it refuses the
-// call, an error of c.Fill or the backend, or ctx's error if ctx ends before the product has
-// begun. The caller must keep c.Product open until Evaluate returns.
-func (q *Queue) Evaluate(ctx context.Context, c Call) (Answer, Timing, error) {
-	k := q.prepare(ctx, &c)
-	defer q.free(k)
-	if c.Rows >= mostRows(c.Policy, c.Op) {
-		// Its product has no other calls: filling it now delays nobody.
-		k.x = matrix(&q.inputs, c.Rows, c.Op.InLen())
-		defer q.inputs.Put(k.x.Data)
-		if err := Guard(func() error { return c.Fill(k.x) }); err != nil {
-			return Answer{}, Timing{Queue: time.Since(k.arrived)}, err
-		}
+// Stream returns a stream of calls, which are cancelled when ctx ends, as it must. A product
+// that has begun with several calls goes on.
+func (q *Queue) Stream(ctx context.Context, caller Caller) *Stream {
+	s := &Stream{q, ctx, caller}
+	context.AfterFunc(ctx, s.leave)
+	return s
+}
+
+// Submit queues a call.
+func (s *Stream) Submit(c Call) {
+	k := s.prepare(&c)
+	if c.Rows < mostRows(c.Policy, c.Op) {
+		s.q.arrive(k)
+		return
 	}
+	go func() { // its product has no other calls: filling it now delays nobody
+		k.x = matrix(&s.q.inputs, c.Rows, c.Op.InLen())
+		if k.err = Guard(func() error { return c.Task.Fill(k.x) }); k.err != nil {
+			k.timing.Queue = time.Since(k.arrived)
+			s.q.finish(k)
+			return
+		}
+		s.q.arrive(k)
+	}()
+}
+
+// arrive puts a call in the queue.
+func (q *Queue) arrive(k *call) {
 	q.mu.Lock()
+	defer q.unlock()
 	now := time.Now()
 	k.arrived = now
-	var b []*call
 	if q.closed {
 		q.end(k, now, context.Canceled)
-	} else {
-		if refused := q.state.arrive(now, k); refused != nil {
-			q.end(refused, now, q.overloaded(refused))
-		}
-		if q.state.running < q.state.parallel {
-			q.yield()
-		}
-		b = q.due()
+		return
 	}
-	q.mu.Unlock()
-	if slices.Contains(b, k) { // evaluate here, which saves two switches of goroutines
-		b = q.evaluate(b)
+	if err := k.stream.ctx.Err(); err != nil {
+		q.end(k, now, err)
+		return
 	}
-	q.start(b)
-	select {
-	case <-k.done:
-	case <-ctx.Done():
-		q.leave(k)
-		<-k.done // at once, unless its product has begun
+	if refused := q.state.arrive(now, k); refused != nil {
+		q.end(refused, now, q.overloaded(refused))
 	}
-	return k.answer, k.timing, k.err
+	if q.state.running >= q.state.parallel {
+		q.pump(now)
+	} else if !q.starting {
+		q.starting = true
+		q.work.Add(1)
+		go q.begin()
+	}
+}
+
+// begin evaluates the products that are due once ready goroutines have run, which may bring
+// them more calls.
+func (q *Queue) begin() {
+	defer q.work.Done()
+	q.mu.Lock()
+	q.yield()
+	q.starting = false
+	b := q.due()
+	q.unlock()
+	q.run(b)
 }
 
 // prepare returns a call for the queue.
-func (q *Queue) prepare(ctx context.Context, c *Call) *call {
-	k, ok := q.calls.Get().(*call)
+func (s *Stream) prepare(c *Call) *call {
+	k, ok := s.q.calls.Get().(*call)
 	if !ok {
-		k = &call{done: make(chan struct{}, 1)}
+		k = new(call)
 	}
-	k.Call, k.ctx, k.work, k.arrived = *c, ctx, int64(c.Rows)*c.Op.MulAdds(), time.Now()
+	k.Call, k.stream, k.work, k.arrived = *c, s, int64(c.Rows)*c.Op.MulAdds(), time.Now()
 	if p := c.Policy; p.Levels > 0 {
 		k.level = p.Level
 		if c.Priority > 0 && c.Priority <= p.Levels {
@@ -193,10 +230,25 @@ func (q *Queue) prepare(ctx context.Context, c *Call) *call {
 	return k
 }
 
-// free recycles k. It must have ended, or never have been in the queue.
-func (q *Queue) free(k *call) {
-	*k = call{done: k.done}
+// finish tells a call's task of its outcome, and recycles the call. q.mu must not be held.
+func (q *Queue) finish(k *call) {
+	if k.x.Data != nil {
+		q.inputs.Put(k.x.Data)
+	}
+	task, answer, timing, err := k.Task, k.answer, k.timing, k.err
+	*k = call{}
 	q.calls.Put(k)
+	task.Done(answer, timing, err)
+}
+
+// unlock unlocks q.mu, and finishes the calls that have ended without a product.
+func (q *Queue) unlock() {
+	ended := q.ended
+	q.ended = nil
+	q.mu.Unlock()
+	for _, c := range ended {
+		q.finish(c)
+	}
 }
 
 // mostRows returns the most rows of a product with several calls.
@@ -218,29 +270,30 @@ func (q *Queue) overloaded(c *call) error {
 		Message: fmt.Sprintf("%d requests wait for this layer already; retry later", c.Policy.MaxCalls)}
 }
 
-// leave ends c, unless its product has begun or it has ended.
-func (q *Queue) leave(c *call) {
+// leave ends the waiting calls of a stream.
+func (s *Stream) leave() {
+	q := s.q
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.state.leave(c) {
-		now := time.Now()
-		q.end(c, now, c.ctx.Err())
-		q.start(q.pump(now))
+	defer q.unlock()
+	now, err := time.Now(), s.ctx.Err()
+	for _, c := range q.state.leave(s) {
+		q.end(c, now, err)
 	}
+	q.start(q.due())
 }
 
 // drop ends all waiting calls when the queue is closed.
 func (q *Queue) drop() {
 	defer q.work.Done()
 	q.mu.Lock()
-	defer q.mu.Unlock()
+	defer q.unlock()
 	q.closed = true
 	q.timer.Stop()
 	now := time.Now()
 	for _, l := range q.state.lines {
 		for len(l.shares) > 0 {
 			c := l.shares[0].order.first
-			q.state.leave(c)
+			q.state.remove(c)
 			q.end(c, now, context.Canceled)
 		}
 	}
@@ -248,11 +301,10 @@ func (q *Queue) drop() {
 
 // wake pumps when the timer runs out.
 func (q *Queue) wake() {
-	var b []*call
 	q.mu.Lock()
 	q.at = time.Time{}
-	b = q.due()
-	q.mu.Unlock()
+	b := q.due()
+	q.unlock()
 	q.run(b)
 }
 
@@ -301,14 +353,13 @@ func (q *Queue) run(b []*call) {
 	}
 }
 
-// end ends a call without a product. q.mu must be held.
+// end ends a call without a product, once q.mu, which must be held, is unlocked.
 func (q *Queue) end(c *call, now time.Time, err error) {
-	c.timing = Timing{Queue: now.Sub(c.arrived)}
-	c.err = err
-	c.done <- struct{}{}
+	c.timing, c.err = Timing{Queue: now.Sub(c.arrived)}, err
+	q.ended = append(q.ended, c)
 }
 
-// evaluate evaluates a product and answers its calls. It returns a product that is now due,
+// evaluate evaluates a product and finishes its calls. It returns a product that is due then,
 // as pump does.
 func (q *Queue) evaluate(b []*call) (next []*call) {
 	defer q.work.Done()
@@ -328,19 +379,25 @@ func (q *Queue) evaluate(b []*call) (next []*call) {
 		}
 	}
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	q.state.done(q.state.lines[b[0].Product], len(b), work, now.Sub(start))
 	if q.state.backlog >= light {
 		next = q.due()
 	}
-	for _, c := range b {
-		c.done <- struct{}{}
+	q.unlock()
+	finish := func() {
+		for _, c := range b {
+			q.finish(c)
+		}
 	}
-	if next == nil {
-		q.yield()
-		next = q.due()
+	if next != nil {
+		q.work.Go(finish)
+		return next
 	}
-	return next
+	finish()
+	q.mu.Lock()
+	defer q.unlock()
+	q.yield()
+	return q.due()
 }
 
 // due is pump at this time, unless the queue is closed.
@@ -382,7 +439,7 @@ func (q *Queue) product(b []*call) (start time.Time) {
 	ctx := q.ctx
 	if len(b) == 1 { // its caller can cancel the product
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithCancel(b[0].ctx)
+		ctx, cancel = context.WithCancel(b[0].stream.ctx)
 		defer cancel()
 		defer context.AfterFunc(q.ctx, cancel)()
 	}
@@ -396,9 +453,9 @@ func (q *Queue) product(b []*call) (start time.Time) {
 		x = matrix(&q.inputs, rows, op.InLen())
 		defer q.inputs.Put(x.Data)
 		rows = 0
-		good := make([]*call, 0, len(b)) // if a call's Fill fails, the next call gets its rows
+		good := make([]*call, 0, len(b)) // if a task's Fill fails, the next call gets its rows
 		for _, c := range b {
-			if c.err = Guard(func() error { return c.Fill(x.RowRange(rows, rows+c.Rows)) }); c.err == nil {
+			if c.err = Guard(func() error { return c.Task.Fill(x.RowRange(rows, rows+c.Rows)) }); c.err == nil {
 				good, rows = append(good, c), rows+c.Rows
 			}
 		}

@@ -82,14 +82,40 @@ func (p *product) began() []int {
 	return slices.Clone(p.rows)
 }
 
+// asked is the task of a call that is waited for.
+type asked struct {
+	fill func(x ring.Matrix) error
+	done chan struct{}
+
+	answer batch.Answer
+	timing batch.Timing
+	err    error
+}
+
+func (a *asked) Fill(x ring.Matrix) error { return a.fill(x) }
+
+func (a *asked) Done(answer batch.Answer, t batch.Timing, err error) {
+	a.answer, a.timing, a.err = answer, t, err
+	close(a.done)
+}
+
+// evaluate makes a call and waits for its outcome.
+func evaluate(s *batch.Stream, c batch.Call, fill func(x ring.Matrix) error) (batch.Answer, batch.Timing, error) {
+	a := &asked{fill: fill, done: make(chan struct{})}
+	c.Task = a
+	s.Submit(c)
+	<-a.done
+	return a.answer, a.timing, a.err
+}
+
 // call evaluates n seeded rows and checks the result against the product itself.
 func call(ctx context.Context, t *testing.T, q *batch.Queue, po batch.Policy, p *product, n int, seed uint64) (batch.Timing, error) {
 	t.Helper()
-	return callAs(ctx, t, q, po, p, n, seed, batch.Call{Caller: "c"})
+	return callAs(ctx, t, q, po, p, n, seed, batch.Call{}, nil)
 }
 
-// callAs is call with all options.
-func callAs(ctx context.Context, t *testing.T, q *batch.Queue, po batch.Policy, p *product, n int, seed uint64, c batch.Call) (batch.Timing, error) {
+// callAs is call with all options. If fill is not nil, it sets the rows.
+func callAs(ctx context.Context, t *testing.T, q *batch.Queue, po batch.Policy, p *product, n int, seed uint64, c batch.Call, fill func(ring.Matrix) error) (batch.Timing, error) {
 	t.Helper()
 	rnd := rand.New(rand.NewPCG(seed, 2))
 	x := ring.NewMatrix(n, p.op.InLen())
@@ -97,15 +123,15 @@ func callAs(ctx context.Context, t *testing.T, q *batch.Queue, po batch.Policy, 
 		x.Data[i] = rnd.Uint32N(r.Modulus())
 	}
 	c.Op, c.Product, c.Policy, c.Rows = p.op, p, &po, n
-	if c.Fill == nil {
-		c.Fill = func(to ring.Matrix) error {
+	if fill == nil {
+		fill = func(to ring.Matrix) error {
 			if to.Rows != n || copy(to.Data, x.Data) != len(x.Data) {
 				t.Errorf("%d rows of %d words for %d", to.Rows, len(to.Data), n)
 			}
 			return nil
 		}
 	}
-	a, timing, err := q.Evaluate(ctx, c)
+	a, timing, err := evaluate(q.Stream(ctx, "c"), c, fill)
 	if err == nil {
 		if !slices.Equal(a.Y.Data, kernels.Direct(r, p.op, p.w, x).Data) {
 			t.Errorf("wrong product for %d rows", n)
@@ -318,8 +344,8 @@ func TestOverload(t *testing.T) {
 	})
 }
 
-// TestCancel: a waiting call leaves at once, and its rows are not evaluated; a call that runs
-// alone is cancelled; a call that runs merged with others is waited for.
+// TestCancel: when a stream ends, a waiting call leaves at once, and its rows are not evaluated;
+// a call that runs alone is cancelled; one that runs merged with others is waited for.
 func TestCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := batch.New(t.Context(), batch.Options{Parallel: 4})
@@ -420,7 +446,7 @@ func TestBadWords(t *testing.T) {
 			var told atomic.Int64 // rows
 			submit := func(n int, fill func(ring.Matrix) error, good func(error) bool) {
 				wg.Go(func() {
-					timing, err := callAs(t.Context(), t, q, po, p, n, uint64(n), batch.Call{Caller: "c", Fill: fill})
+					timing, err := callAs(t.Context(), t, q, po, p, n, uint64(n), batch.Call{}, fill)
 					if !good(err) || err != nil && timing.Batch != 0 {
 						t.Errorf("%d rows: %+v, error %v", n, timing, err)
 					}
@@ -447,7 +473,7 @@ func TestBadWords(t *testing.T) {
 				t.Errorf("callers are told of %d rows, want 7", got)
 			}
 			only := newProduct(2)
-			if _, err := callAs(t.Context(), t, q, po, only, 1, 1, batch.Call{Fill: func(ring.Matrix) error { return bad }}); !errors.Is(err, bad) || len(only.began()) != 0 {
+			if _, err := callAs(t.Context(), t, q, po, only, 1, 1, batch.Call{}, func(ring.Matrix) error { return bad }); !errors.Is(err, bad) || len(only.began()) != 0 {
 				t.Errorf("alone: %v, products of %v rows", err, only.began())
 			}
 		}
@@ -468,8 +494,8 @@ func TestAnswers(t *testing.T) {
 		for i := range answers {
 			wg.Go(func() {
 				var err error
-				answers[i], _, err = q.Evaluate(t.Context(), batch.Call{Op: p.op, Product: p, Policy: &po, Rows: 1 + i,
-					Fill: func(x ring.Matrix) error { clear(x.Data); return nil }})
+				answers[i], _, err = evaluate(q.Stream(t.Context(), "c"), batch.Call{Op: p.op, Product: p, Policy: &po, Rows: 1 + i},
+					func(x ring.Matrix) error { clear(x.Data); return nil })
 				if err != nil {
 					t.Error(err)
 				}
@@ -516,7 +542,7 @@ func TestTimeout(t *testing.T) {
 		} {
 			po := batch.Policy{MaxRows: 1, MaxCalls: 10, Timeout: test.policy}
 			var e *wire.Error
-			timing, err := callAs(t.Context(), t, q, po, p, 1, 1, batch.Call{Timeout: test.own})
+			timing, err := callAs(t.Context(), t, q, po, p, 1, 1, batch.Call{Timeout: test.own}, nil)
 			if !errors.As(err, &e) || e.Reason != wire.ReasonTimeout || timing.Queue != test.want {
 				t.Errorf("%+v: %v after %v", test, err, timing.Queue)
 			}
@@ -565,8 +591,7 @@ func (p *counted) Evaluate(_ context.Context, y, x ring.Matrix) error {
 	return nil
 }
 
-// BenchmarkQueue: each caller makes calls of one row, one after the other, with a context that
-// can end, as streams do.
+// BenchmarkQueue: each caller makes calls of one row, one after the other.
 func BenchmarkQueue(b *testing.B) {
 	for _, test := range []struct{ callers, operators int }{{1, 1}, {64, 1}, {64, 3}} {
 		b.Run(fmt.Sprintf("%d callers, %d operators", test.callers, test.operators), func(b *testing.B) {
@@ -581,12 +606,10 @@ func BenchmarkQueue(b *testing.B) {
 			var wg sync.WaitGroup
 			for i := range test.callers {
 				wg.Go(func() {
-					name := batch.Caller(fmt.Sprintf("uid 1000, connection %d", i))
+					s := q.Stream(b.Context(), batch.Caller(fmt.Sprintf("uid 1000, connection %d", i)))
 					for n := i; left.Add(-1) >= 0; n++ {
-						a, _, err := q.Evaluate(b.Context(), batch.Call{
-							Caller: name, Op: plan.Dense(16, 16), Product: &products[n%len(products)], Policy: policy, Rows: 1,
-							Fill: func(x ring.Matrix) error { clear(x.Data); return nil },
-						})
+						a, _, err := evaluate(s, batch.Call{Op: plan.Dense(16, 16), Product: &products[n%len(products)], Policy: policy, Rows: 1},
+							func(x ring.Matrix) error { clear(x.Data); return nil })
 						if err != nil {
 							b.Error(err)
 							return

@@ -102,12 +102,12 @@ func (s *state) arrive(now time.Time, c *call) (refused *call) {
 			return c
 		}
 	}
-	m, ok := s.callers[c.Caller]
+	m, ok := s.callers[c.stream.caller]
 	if !ok {
 		s.came++
 		m = s.spareMembers.take()
-		*m = member{name: c.Caller, at: len(s.members), came: s.came, spent: s.granted, shares: m.shares}
-		s.callers[c.Caller] = m
+		*m = member{name: c.stream.caller, at: len(s.members), came: s.came, spent: s.granted, shares: m.shares}
+		s.callers[c.stream.caller] = m
 		s.members = append(s.members, m)
 	}
 	sh := m.in(l)
@@ -155,7 +155,7 @@ func (m *member) in(l *line) *share {
 func (l *line) last(c *call) *call {
 	var own, longest *share
 	for _, sh := range l.shares {
-		if sh.member.name == c.Caller {
+		if sh.member.name == c.stream.caller {
 			own = sh
 		} else if longest == nil || sh.calls > longest.calls ||
 			sh.calls == longest.calls && sh.member.name < longest.member.name {
@@ -174,13 +174,23 @@ func (l *line) last(c *call) *call {
 	return c
 }
 
-// leave takes c out of the queue. It returns false, and does nothing, if c no longer waits.
-func (s *state) leave(c *call) bool {
-	if c.share == nil {
-		return false
+// leave takes out and returns the waiting calls of a stream.
+func (s *state) leave(of *Stream) (left []*call) {
+	m, ok := s.callers[of.caller]
+	if !ok {
+		return nil
 	}
-	s.remove(c)
-	return true
+	for _, sh := range m.shares {
+		for c := sh.order.first; c != nil; c = c.links[byOrder].after {
+			if c.stream == of {
+				left = append(left, c)
+			}
+		}
+	}
+	for _, c := range left {
+		s.remove(c)
+	}
+	return left
 }
 
 // remove takes a waiting call out of the queue.

@@ -62,7 +62,7 @@ func (s *script) event(text string) string {
 		}
 		s.state.done(s.state.lines[plan.Product(s.products[f[2]])], len(b), work, time.Millisecond)
 	case "leave":
-		if !s.state.leave(s.calls[f[2]]) {
+		if len(s.state.leave(s.calls[f[2]].stream)) == 0 {
 			out = append(out, "gone")
 		}
 	default:
@@ -95,7 +95,10 @@ func (s *script) call(now time.Time, f []string) *call {
 		p = &named{line}
 		s.products[line] = p
 	}
-	c := &call{Call: Call{Caller: Caller(strings.TrimRight(name, "0123456789")), Product: p, Op: plan.Dense(1, 1), Policy: s.policies[line]}, work: quantum}
+	c := &call{
+		Call:   Call{Product: p, Op: plan.Dense(1, 1), Policy: s.policies[line]},
+		stream: &Stream{caller: Caller(strings.TrimRight(name, "0123456789"))}, work: quantum,
+	}
 	fmt.Sscan(f[2], &c.Rows)
 	for _, o := range f[3:] {
 		switch o[0] {
@@ -348,7 +351,7 @@ func TestStateProperties(t *testing.T) {
 						rows += c.Rows
 						var number int
 						fmt.Sscan(strings.TrimLeft(name, "ABCD"), &number)
-						of := flow{string(c.Caller), line, c.level}
+						of := flow{string(c.stream.caller), line, c.level}
 						if number < latest[of] {
 							t.Fatalf("%s begins after %d", name, latest[of])
 						}
@@ -502,7 +505,7 @@ func TestFairShares(t *testing.T) {
 					for _, c := range s.begun[l] {
 						debt -= float64(c.work / quantum)
 						if tick >= 20 {
-							served[c.Caller[0]-'A'] += float64(c.work / quantum)
+							served[c.stream.caller[0]-'A'] += float64(c.work / quantum)
 						}
 					}
 					s.event(fmt.Sprintf("%dms done %s", tick, l))
@@ -562,7 +565,7 @@ func BenchmarkState(b *testing.B) {
 			s := newState(1)
 			for b.Loop() {
 				for _, name := range callers {
-					s.arrive(now, &call{Call: Call{Caller: name, Product: product, Op: plan.Dense(1, 1), Policy: p, Rows: 1}, work: 16 * quantum})
+					s.arrive(now, &call{Call: Call{Product: product, Op: plan.Dense(1, 1), Policy: p, Rows: 1}, stream: &Stream{caller: name}, work: 16 * quantum})
 				}
 				for batch := s.next(now); batch != nil; batch = s.next(now) {
 					s.done(s.lines[product], len(batch), 1, time.Millisecond)
