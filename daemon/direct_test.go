@@ -351,6 +351,38 @@ func TestUnreadSmall(t *testing.T) {
 	d.works(m)
 }
 
+// TestUnreadBeside: no answer waits for a caller that does not read its own, of the same product.
+func TestUnreadBeside(t *testing.T) {
+	eachWay(t, func(t *testing.T, by way) {
+		const requests = 60
+		h := newHooked()
+		d := by.start(t, h, func(c *config.Config) {
+			withMetrics(c)
+			c.Limits.StallTimeoutSeconds = 300 // longer than patience
+		})
+		m := newModel(t, ring.Q4(), plan.Dense(1, 1024))
+		d.push(m)
+		for _, rows := range []int{15, 64} { // answers of 60 KiB and of 256 KiB, more than a transport takes unread
+			begun, resume := h.hold(t, 100)
+			unread, reads := by.open(d, d.ctx()), by.open(d, d.ctx())
+			unread.send(m.request(0, rows, 0))
+			<-begun
+			for id := range uint64(requests) {
+				unread.send(m.request(0, rows, 1+id))
+			}
+			d.waitForQueue(requests)
+			reads.send(m.request(0, 1, 1000))
+			d.waitForQueue(requests + 1)
+			close(resume)
+			r, err := reads.receive()
+			if err != nil || r.ID != 1000 {
+				t.Fatalf("%+v, %v", r, err)
+			}
+			r.Free()
+		}
+	})
+}
+
 // TestUnreadDrain: a caller that reads no answers does not delay the daemon's end beyond the
 // drain timeout.
 func TestUnreadDrain(t *testing.T) {

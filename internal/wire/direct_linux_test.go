@@ -667,6 +667,62 @@ func TestDirectPieces(t *testing.T) {
 	}
 }
 
+// TestDirectStart: what a socket takes at once is sent without waiting, and the rest later, in
+// however many parts a message is.
+func TestDirectStart(t *testing.T) {
+	ends, err := socketPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ends[1].Close()
+	s, _ := wire.ServeDirect(t.Context(), ends[0], nil)
+	defer s.HangUp()
+	rng := rand.New(rand.NewPCG(3, 4))
+	var want []byte
+	started := 0
+	for all := true; all; started++ {
+		var parts mem.BufferSlice
+		for range rng.IntN(12) {
+			b := make([]byte, rng.IntN(3)*rng.IntN(3000))
+			for i := range b {
+				b[i] = byte(rng.Uint32())
+			}
+			parts = append(parts, mem.SliceBuffer(b))
+		}
+		m := &wire.Response{ID: uint64(started), Words: parts}
+		b, err := wire.Codec{}.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = binary.BigEndian.AppendUint32(append(want, 0), uint32(b.Len()))[:len(want)+5]
+		want = append(want, b.Materialize()...)
+		if all, err = s.Start(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if started < 5 {
+		t.Errorf("%d messages fill the socket", started)
+	}
+	finished := make(chan error)
+	go func() { finished <- s.Finish() }()
+	select {
+	case err := <-finished:
+		t.Errorf("the socket is full, and the rest was sent: %v", err)
+	case <-time.After(10 * time.Millisecond):
+	}
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(ends[1], got); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("other bytes arrived, %v", err)
+	}
+	if err := <-finished; err != nil {
+		t.Error(err)
+	}
+	ends[1].Close()
+	if all, err := s.Start(&wire.Response{}); !all || status.Code(err) != codes.Canceled {
+		t.Errorf("to nobody: %v, %v", all, err)
+	}
+}
+
 func bufferOf(b []byte) mem.BufferSlice { return mem.BufferSlice{mem.SliceBuffer(b)} }
 
 // socketPair returns the ends of a connection.
