@@ -377,6 +377,13 @@ func TestCancel(t *testing.T) {
 		p.gate <- struct{}{}
 		wg.Wait()
 		other()
+		ctx, cancel := context.WithCancel(t.Context())
+		late := q.Stream(ctx, "c")
+		cancel()
+		synctest.Wait()
+		if _, _, err := evaluate(late, batch.Call{Op: p.op, Product: p, Policy: &po, Rows: 6}, nil); !errors.Is(err, context.Canceled) {
+			t.Errorf("a stream that has ended: %v", err)
+		}
 		if got := p.began(); !slices.Equal(got, []int{1, 7}) {
 			t.Errorf("products of %v rows", got)
 		}
