@@ -104,7 +104,7 @@ func TestVanishes(t *testing.T) {
 	}{
 		"waits for a request":  {4, false, false, 4, 3},
 		"has no more requests": {4, false, true, 4, 3},
-		"waits for its turn":   {most + 4, false, false, most, most - 1}, // 4 leave a socket writable
+		"waits for its turn":   {most + 4, false, false, most, most - 1}, // which a socket takes, even one that was full before
 		"waits for memory":     {5, true, false, 3, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -362,7 +362,7 @@ func TestUnreadBeside(t *testing.T) {
 		})
 		m := newModel(t, ring.Q4(), plan.Dense(1, 1024))
 		d.push(m)
-		for _, rows := range []int{15, 64} { // answers of 60 KiB and of 256 KiB, more than a transport takes unread
+		for _, rows := range []int{4, 64} { // answers of 16 KiB and of 256 KiB, in all more than a socket takes unread
 			begun, resume := h.hold(t, 100)
 			unread, reads := by.open(d, d.ctx()), by.open(d, d.ctx())
 			unread.send(m.request(0, rows, 0))

@@ -148,7 +148,6 @@ func (e *evaluation) request(size int) error {
 	j.arrived, j.received = time.Now(), j.Words.Len()
 	err := e.admit(ctx, j, held)
 	e.incoming.Release(held)
-	passed = true
 	switch {
 	case err != nil:
 		j.freeWords()
@@ -165,6 +164,7 @@ func (e *evaluation) request(size int) error {
 	default:
 		j.submit(j.timeout())
 	}
+	passed = true
 	return nil
 }
 
@@ -207,7 +207,7 @@ func (j *job) freeWords() {
 	j.Words = nil
 }
 
-// overhead is an upper bound on the bytes that a request holds besides its words: its
+// overhead is an upper bound on the bytes that a request holds besides its words: a
 // goroutine and gRPC's own memory.
 const overhead = 8 << 10
 
@@ -371,21 +371,22 @@ func (j *job) Done(answer batch.Answer, timing batch.Timing, err error) {
 	}
 	j.answer = answer
 	j.took.Rows, j.took.Queue, j.took.Compute, j.took.Batch = int(j.Rows), j.waited+timing.Queue, timing.Compute, timing.Batch
-	if bytes := len(answer.Y.Data) * j.model.Plan.Ring.WordBytes(); bytes > prompt {
-		go j.succeed(bytes)
+	j.bytes = len(answer.Y.Data) * j.model.Plan.Ring.WordBytes()
+	if _, direct := e.stream.(*wire.DirectServer); !direct || j.bytes > prompt {
+		go j.succeed(e.sendLater)
 	} else {
-		j.succeed(bytes)
+		j.succeed(e.send)
 	}
 }
 
 // prompt is the size of answers, in bytes, that are sent one after the other. A larger one is
 // copied by a goroutine of its own, for which other answers do not wait.
-const prompt = 64 << 10
+const prompt = 16 << 10
 
-// succeed answers with bytes of words.
-func (j *job) succeed(bytes int) {
+// succeed answers with words.
+func (j *job) succeed(send func(*job)) {
 	e, r, y := j.e, j.model.Plan.Ring, j.answer.Y.Data
-	j.begun, j.bytes = time.Now(), bytes
+	j.begun = time.Now()
 	j.response = wire.Response{ID: j.ID, QueueNS: uint64(j.took.Queue.Nanoseconds()), ComputeNS: uint64(j.took.Compute.Nanoseconds())}
 	if j.out != nil {
 		err := lane.Touch(func() { wire.PutWords(r, j.out, y) })
@@ -394,7 +395,7 @@ func (j *job) succeed(bytes int) {
 			j.refuse(badRequest("%v", err))
 			return
 		}
-		j.copied += bytes
+		j.copied += j.bytes
 		j.response.Shared = j.Answer
 	} else {
 		if _, direct := e.stream.(*wire.DirectServer); !direct {
@@ -403,8 +404,8 @@ func (j *job) succeed(bytes int) {
 		j.copied += wire.Copies(r, len(y))
 		j.response.Words = wire.EncodeWords(r, y, j.release)
 	}
-	e.counts[j.lane()].answered(bytes, j.received, j.copied)
-	e.send(j)
+	e.counts[j.lane()].answered(j.bytes, j.received, j.copied)
+	send(j)
 }
 
 // release releases the answer's words, which are in the response.
@@ -431,10 +432,7 @@ func (j *job) refuse(err error) {
 func (e *evaluation) send(j *job) {
 	s, ok := e.stream.(*wire.DirectServer)
 	if !ok || !e.sending.TryLock() {
-		go func() {
-			e.sending.Lock()
-			e.wait(j, func() error { return e.stream.SendMsg(&j.response) })
-		}()
+		go e.sendLater(j)
 		return
 	}
 	all, err := s.Start(&j.response)
@@ -445,6 +443,12 @@ func (e *evaluation) send(j *job) {
 	e.sending.Unlock()
 	j.response.Free()
 	j.end(err == nil)
+}
+
+// sendLater sends a request's response, and may wait for that.
+func (e *evaluation) sendLater(j *job) {
+	e.sending.Lock()
+	e.wait(j, func() error { return e.stream.SendMsg(&j.response) })
 }
 
 // wait calls write, which waits for the caller to read a response. e.sending must be locked;

@@ -49,12 +49,12 @@ type Call struct {
 // Task is a call's input and what becomes of its outcome.
 type Task interface {
 	// Fill sets x, Rows x Op.InLen() canonical words. It is called at most once, before Done.
-	// Its error fails this call alone.
+	// Its error fails this call alone. Calls of the same product wait for it.
 	Fill(x ring.Matrix) error
 	// Done is called once, with the answer W x or an error: a *wire.Error if the queue refuses
-	// the call, an error of Fill or the backend, or that of the stream's context if it ends
-	// before the product has begun. The call's Product must be open until then. Done must not
-	// wait, as other calls' answers wait for it.
+	// the call, an error of Fill or the backend, context.Canceled if the queue is closed, or the
+	// error of the stream's context if it ends before the product has begun. The call's Product must be open until then. Done must not
+	// wait, as other calls' answers wait for it. It may be called before Submit returns.
 	Done(a Answer, t Timing, err error)
 }
 
@@ -83,7 +83,7 @@ type Queue struct {
 	o       Options
 	ctx     context.Context
 	cancel  context.CancelFunc
-	work    sync.WaitGroup // products, and drop
+	work    sync.WaitGroup // products, goroutines that begin or finish them, and drop
 	inputs  pool.Words
 	outputs pool.Words // from the heap only, as gRPC may never free them when a connection breaks
 	calls   sync.Pool  // of *call
@@ -102,6 +102,8 @@ type Stream struct {
 	q      *Queue
 	ctx    context.Context
 	caller Caller
+
+	waiting list // guarded by q.mu
 }
 
 // call is a Call in the queue.
@@ -115,7 +117,7 @@ type call struct {
 	// Set by state.
 	arrived time.Time
 	share   *share // where it waits; nil: it does not wait
-	links   [2]links
+	links   [3]links
 	place   int  // in the heap of deadlines
 	alone   bool // arrived at an empty queue, so it need not wait for more rows
 
@@ -137,7 +139,8 @@ func New(ctx context.Context, o Options) *Queue {
 	return q
 }
 
-// Close cancels all calls and waits for them to end.
+// Close cancels all calls, and waits for products to end and for calls that waited to be told.
+// A large call that is being filled meanwhile is cancelled afterwards.
 func (q *Queue) Close() {
 	q.cancel()
 	q.work.Wait()
@@ -146,21 +149,21 @@ func (q *Queue) Close() {
 // Stream returns a stream of calls, which are cancelled when ctx ends, as it must. A product
 // that has begun with several calls goes on.
 func (q *Queue) Stream(ctx context.Context, caller Caller) *Stream {
-	s := &Stream{q, ctx, caller}
+	s := &Stream{q: q, ctx: ctx, caller: caller, waiting: list{by: byStream}}
 	context.AfterFunc(ctx, s.leave)
 	return s
 }
 
 // Submit queues a call.
 func (s *Stream) Submit(c Call) {
-	k := s.prepare(&c)
-	if c.Rows < mostRows(c.Policy, c.Op) {
+	k := s.prepare(c)
+	if k.Rows < mostRows(k.Policy, k.Op) {
 		s.q.arrive(k)
 		return
 	}
 	go func() { // its product has no other calls: filling it now delays nobody
-		k.x = matrix(&s.q.inputs, c.Rows, c.Op.InLen())
-		if k.err = Guard(func() error { return c.Task.Fill(k.x) }); k.err != nil {
+		k.x = matrix(&s.q.inputs, k.Rows, k.Op.InLen())
+		if k.err = Guard(func() error { return k.Task.Fill(k.x) }); k.err != nil {
 			k.timing.Queue = time.Since(k.arrived)
 			s.q.finish(k)
 			return
@@ -186,8 +189,8 @@ func (q *Queue) arrive(k *call) {
 	if refused := q.state.arrive(now, k); refused != nil {
 		q.end(refused, now, q.overloaded(refused))
 	}
-	if q.state.running >= q.state.parallel {
-		q.pump(now)
+	if q.state.running >= q.state.parallel || q.state.backlog >= light {
+		q.start(q.pump(now))
 	} else if !q.starting {
 		q.starting = true
 		q.work.Add(1)
@@ -208,12 +211,12 @@ func (q *Queue) begin() {
 }
 
 // prepare returns a call for the queue.
-func (s *Stream) prepare(c *Call) *call {
+func (s *Stream) prepare(c Call) *call {
 	k, ok := s.q.calls.Get().(*call)
 	if !ok {
 		k = new(call)
 	}
-	k.Call, k.stream, k.work, k.arrived = *c, s, int64(c.Rows)*c.Op.MulAdds(), time.Now()
+	k.Call, k.stream, k.work, k.arrived = c, s, int64(c.Rows)*c.Op.MulAdds(), time.Now()
 	if p := c.Policy; p.Levels > 0 {
 		k.level = p.Level
 		if c.Priority > 0 && c.Priority <= p.Levels {
@@ -380,7 +383,7 @@ func (q *Queue) evaluate(b []*call) (next []*call) {
 	}
 	q.mu.Lock()
 	q.state.done(q.state.lines[b[0].Product], len(b), work, now.Sub(start))
-	if q.state.backlog >= light {
+	if q.state.backlog >= light || len(b) > few {
 		next = q.due()
 	}
 	q.unlock()
@@ -412,6 +415,10 @@ func (q *Queue) due() (own []*call) {
 // calls for the same products: a tenth of a millisecond of a core with AVX-512. With fewer
 // products, calls that are as cheap cost less.
 const light = 8 * quantum
+
+// few is how many calls are told of their answers before the next product begins, if little work
+// waits.
+const few = 64
 
 // yield lets goroutines run that are ready, if little work waits for them. q.mu must be held,
 // and is not while they run.

@@ -124,6 +124,7 @@ func (s *state) arrive(now time.Time, c *call) (refused *call) {
 	sh.order.insert(c, ahead)
 	sh.calls++
 	l.waiting.insert(c, l.waiting.last)
+	c.stream.waiting.insert(c, c.stream.waiting.last)
 	if l.calls++; l.calls == 1 && !l.running {
 		s.opens(l)
 	}
@@ -176,19 +177,10 @@ func (l *line) last(c *call) *call {
 
 // leave takes out and returns the waiting calls of a stream.
 func (s *state) leave(of *Stream) (left []*call) {
-	m, ok := s.callers[of.caller]
-	if !ok {
-		return nil
-	}
-	for _, sh := range m.shares {
-		for c := sh.order.first; c != nil; c = c.links[byOrder].after {
-			if c.stream == of {
-				left = append(left, c)
-			}
-		}
-	}
-	for _, c := range left {
+	for of.waiting.first != nil {
+		c := of.waiting.first
 		s.remove(c)
+		left = append(left, c)
 	}
 	return left
 }
@@ -222,6 +214,7 @@ func (s *state) take(c *call) {
 		s.spareShares.keep(sh)
 	}
 	l.waiting.remove(c)
+	c.stream.waiting.remove(c)
 	l.calls--
 	l.rows -= c.Rows
 	s.backlog -= c.work
@@ -422,10 +415,11 @@ type list struct {
 	first, last *call
 }
 
-// A waiting call is in two lists.
+// A waiting call is in three lists.
 const (
 	byArrival = iota // its line's
 	byOrder          // its share's
+	byStream         // its stream's
 )
 
 // links are the neighbours of a call in a list, nil at an end.

@@ -88,6 +88,8 @@ func (s *script) event(text string) string {
 	return strings.Join(out, ", ")
 }
 
+func newStream(caller Caller) *Stream { return &Stream{caller: caller, waiting: list{by: byStream}} }
+
 func (s *script) call(now time.Time, f []string) *call {
 	name, line := f[0], f[1]
 	p, ok := s.products[line]
@@ -97,7 +99,7 @@ func (s *script) call(now time.Time, f []string) *call {
 	}
 	c := &call{
 		Call:   Call{Product: p, Op: plan.Dense(1, 1), Policy: s.policies[line]},
-		stream: &Stream{caller: Caller(strings.TrimRight(name, "0123456789"))}, work: quantum,
+		stream: newStream(Caller(strings.TrimRight(name, "0123456789"))), work: quantum,
 	}
 	fmt.Sscan(f[2], &c.Rows)
 	for _, o := range f[3:] {
@@ -565,7 +567,7 @@ func BenchmarkState(b *testing.B) {
 			s := newState(1)
 			for b.Loop() {
 				for _, name := range callers {
-					s.arrive(now, &call{Call: Call{Product: product, Op: plan.Dense(1, 1), Policy: p, Rows: 1}, stream: &Stream{caller: name}, work: 16 * quantum})
+					s.arrive(now, &call{Call: Call{Product: product, Op: plan.Dense(1, 1), Policy: p, Rows: 1}, stream: newStream(name), work: 16 * quantum})
 				}
 				for batch := s.next(now); batch != nil; batch = s.next(now) {
 					s.done(s.lines[product], len(batch), 1, time.Millisecond)

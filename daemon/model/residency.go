@@ -130,7 +130,7 @@ func (r *residency) close() {
 }
 
 // Use is one use of a model's weights, from a successful Take or Wait until Release. It
-// belongs to one goroutine.
+// belongs to one goroutine at a time.
 type Use struct {
 	*Model
 	r       *residency
@@ -236,12 +236,18 @@ func (u *Use) Release() {
 	u.w = nil
 	r.mu.Lock()
 	w.users--
-	gone := w.leaving && w.users == 0
-	if w.users == 0 && !gone {
+	free := false
+	switch {
+	case w.users > 0:
+	case !w.leaving:
 		r.schedule() // these weights may leave now
+	case r.closed:
+		free = true
+	default:
+		r.work.Go(func() { r.free(w) }) // who ends a use need not wait for a device
 	}
 	r.mu.Unlock()
-	if gone {
+	if free {
 		r.free(w)
 	}
 }

@@ -176,10 +176,10 @@ func marshal(m any) (mem.BufferSlice, error) {
 	return b, nil
 }
 
-// start begins to send a message, which it takes over. It sends what it can without waiting,
-// and reports whether that is all; if not, finish must be called next. Sending belongs to one
+// start begins to send a message, which it takes over, and reports whether it has ended; if not,
+// finish must be called next. It waits for the peer only if it may. Sending belongs to one
 // goroutine at a time.
-func (d *direct) start(flags byte, b mem.BufferSlice) (all bool, err error) {
+func (d *direct) start(flags byte, b mem.BufferSlice, wait bool) (all bool, err error) {
 	d.message = b
 	d.out = binary.BigEndian.AppendUint32(append(d.out[:0], flags), uint32(b.Len()))
 	d.parts = append(d.parts[:0], nil)
@@ -196,7 +196,7 @@ func (d *direct) start(flags byte, b mem.BufferSlice) (all bool, err error) {
 	if d.unix == nil {
 		return false, nil
 	}
-	if err := d.unix.Write(&d.left, false); err != nil || len(d.left) == 0 {
+	if err := d.unix.Write(&d.left, wait); err != nil || len(d.left) == 0 {
 		return true, d.sent(err)
 	}
 	return false, nil
@@ -228,7 +228,7 @@ func (d *direct) sent(err error) error {
 
 // send sends a message, which it takes over.
 func (d *direct) send(flags byte, b mem.BufferSlice) error {
-	if all, err := d.start(flags, b); all {
+	if all, err := d.start(flags, b, true); all {
 		return err
 	}
 	return d.finish()
@@ -470,7 +470,7 @@ func (d *DirectServer) Region() *lane.Region { return d.region }
 
 // SendMsg sends a message. Its errors are gRPC statuses.
 func (d *DirectServer) SendMsg(m any) error {
-	if all, err := d.Start(m); all {
+	if all, err := d.begin(m, true); all {
 		return err
 	}
 	return d.Finish()
@@ -480,11 +480,15 @@ func (d *DirectServer) SendMsg(m any) error {
 // and reports whether that is all or has failed; if not, Finish must be called before anything
 // else is sent. Its errors are gRPC statuses.
 func (d *DirectServer) Start(m any) (all bool, err error) {
+	return d.begin(m, false)
+}
+
+func (d *DirectServer) begin(m any, wait bool) (all bool, err error) {
 	b, err := marshal(m)
 	if err != nil {
 		return true, err
 	}
-	all, err = d.start(0, b)
+	all, err = d.start(0, b, wait)
 	return all, d.broken(err)
 }
 

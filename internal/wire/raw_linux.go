@@ -8,18 +8,24 @@ import (
 	"unsafe"
 )
 
+// most is how many bytes one system call transfers: while it copies, it holds up goroutines that
+// wait for the processor, and the garbage collector.
+const most = 256 << 10
+
 // rawRead reads bytes into b, which is not empty.
 func rawRead(fd uintptr, b []byte) (int, syscall.Errno) {
-	return raw(syscall.SYS_READ, fd, unsafe.Pointer(unsafe.SliceData(b)), len(b))
+	return raw(syscall.SYS_READ, fd, unsafe.Pointer(unsafe.SliceData(b)), min(len(b), most))
 }
 
 // rawWrite writes bytes of parts, and returns how many.
 func rawWrite(fd uintptr, parts net.Buffers) (int, syscall.Errno) {
 	var vec [4]syscall.Iovec
-	n := min(len(vec), len(parts))
-	for i, p := range parts[:n] {
-		vec[i].Base = unsafe.SliceData(p)
-		vec[i].SetLen(len(p))
+	n, left := 0, most
+	for ; n < min(len(vec), len(parts)) && left > 0; n++ {
+		p := parts[n]
+		vec[n].Base = unsafe.SliceData(p)
+		vec[n].SetLen(min(len(p), left))
+		left -= int(vec[n].Len)
 	}
 	return raw(syscall.SYS_WRITEV, fd, unsafe.Pointer(&vec), n)
 }

@@ -8,9 +8,9 @@ import (
 )
 
 // unixSocket reads and writes a unix socket by system calls that Go's scheduler is not told of:
-// they never wait, and one that looks long, as a process that shares the processors may make it,
-// would otherwise have the scheduler wake another thread. One goroutine may read and one write
-// at a time.
+// they do not wait for the peer, and one that takes long because another process has got the
+// processor would otherwise have the scheduler wake another thread. One goroutine may read and
+// one write at a time.
 type unixSocket struct {
 	raw     syscall.RawConn
 	in, out transfer
