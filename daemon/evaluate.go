@@ -381,7 +381,7 @@ func (j *job) Done(answer batch.Answer, timing batch.Timing, err error) {
 
 // prompt is the size of answers, in bytes, that are sent one after the other. A larger one is
 // copied by a goroutine of its own, for which other answers do not wait.
-const prompt = 16 << 10
+const prompt = 64 << 10
 
 // succeed answers with words.
 func (j *job) succeed(send func(*job)) {

@@ -375,6 +375,7 @@ func (q *Queue) evaluate(b []*call) (next []*call) {
 			rows += c.Rows
 		}
 	}
+	many := len(b) > few || rows*b[0].Op.OutLen() > fewWords
 	for _, c := range b {
 		c.timing = Timing{Queue: start.Sub(c.arrived), Compute: now.Sub(start)}
 		if c.err == nil {
@@ -383,7 +384,7 @@ func (q *Queue) evaluate(b []*call) (next []*call) {
 	}
 	q.mu.Lock()
 	q.state.done(q.state.lines[b[0].Product], len(b), work, now.Sub(start))
-	if q.state.backlog >= light || len(b) > few {
+	if q.state.backlog >= light || many {
 		next = q.due()
 	}
 	q.unlock()
@@ -416,9 +417,9 @@ func (q *Queue) due() (own []*call) {
 // products, calls that are as cheap cost less.
 const light = 8 * quantum
 
-// few is how many calls are told of their answers before the next product begins, if little work
-// waits.
-const few = 64
+// So many calls of a product, with so many words of answers, are finished before the next
+// product begins, if little work waits.
+const few, fewWords = 64, 1 << 19
 
 // yield lets goroutines run that are ready, if little work waits for them. q.mu must be held,
 // and is not while they run.
