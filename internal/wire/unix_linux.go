@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -52,7 +53,7 @@ func (s *unixSocket) Read(b []byte) (int, error) {
 	t.bytes = nil
 	switch {
 	case err != nil:
-		return 0, err
+		return 0, named("read", err)
 	case t.err != 0:
 		return 0, os.NewSyscallError("read", t.err)
 	case t.n == 0:
@@ -75,6 +76,15 @@ func (s *unixSocket) Write(parts *net.Buffers, wait bool) error {
 	t.parts = nil
 	if err == nil && t.err != 0 {
 		err = os.NewSyscallError("writev", t.err)
+	}
+	return named("write", err)
+}
+
+// named returns an error of a raw connection with the name that the operation usually has.
+func named(op string, err error) error {
+	var e *net.OpError
+	if errors.As(err, &e) {
+		e.Op = op
 	}
 	return err
 }
