@@ -60,7 +60,7 @@ type Task interface {
 
 // Timing is where a call spent its time.
 type Timing struct {
-	Queue   time.Duration // from its arrival to the start of its product, or to its end without one
+	Queue   time.Duration // from its arrival until the filling of its product's inputs begins, or to its end without one
 	Compute time.Duration // of its product
 	// Batch is the product's number of rows in one of the product's calls, and 0 in the others.
 	Batch int
@@ -366,6 +366,7 @@ func (q *Queue) end(c *call, now time.Time, err error) {
 // as pump does.
 func (q *Queue) evaluate(b []*call) (next []*call) {
 	defer q.work.Done()
+	begun := time.Now()
 	start := q.product(b)
 	now := time.Now()
 	rows, work := 0, int64(0)
@@ -377,7 +378,7 @@ func (q *Queue) evaluate(b []*call) (next []*call) {
 	}
 	many := len(b) > few || rows*b[0].Op.OutLen() > fewWords
 	for _, c := range b {
-		c.timing = Timing{Queue: start.Sub(c.arrived), Compute: now.Sub(start)}
+		c.timing = Timing{Queue: begun.Sub(c.arrived), Compute: now.Sub(start)}
 		if c.err == nil {
 			c.timing.Batch, rows = rows, 0
 		}
@@ -440,7 +441,8 @@ type PanicError struct {
 
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
-// product computes a product, sets its calls' answers or errors, and returns when it began.
+// product computes a product, sets its calls' answers or errors, and returns when its inputs
+// were filled.
 // Input words are copied, by Fill into their rows of x. Output words are not: an answer is
 // its rows of y.
 func (q *Queue) product(b []*call) (start time.Time) {

@@ -216,6 +216,23 @@ func TestMerge(t *testing.T) {
 	})
 }
 
+// TestTiming: filling inputs counts neither as queueing nor as computing.
+func TestTiming(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := batch.New(t.Context(), batch.Options{Parallel: 4})
+		defer q.Close()
+		for _, most := range []int{100, 1} { // filled by the product, or beforehand
+			fill := func(x ring.Matrix) error { clear(x.Data); time.Sleep(time.Second); return nil }
+			p := newProduct(1)
+			_, timing, err := evaluate(q.Stream(t.Context(), "c"), batch.Call{
+				Op: p.op, Product: p, Policy: &batch.Policy{MaxRows: most, MaxCalls: 100}, Rows: 1}, fill)
+			if err != nil || timing != (batch.Timing{Batch: 1}) {
+				t.Errorf("%+v, %v", timing, err)
+			}
+		}
+	})
+}
+
 // TestReady: calls that are ready at the same time are merged, although none waits for others.
 func TestReady(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that ready goroutines wait
