@@ -53,14 +53,15 @@ type Task interface {
 	Fill(x ring.Matrix) error
 	// Done is called once, with the answer W x or an error: a *wire.Error if the queue refuses
 	// the call, an error of Fill or the backend, context.Canceled if the queue is closed, or the
-	// error of the stream's context if it ends before the product has begun. The call's Product must be open until then. Done must not
-	// wait, as other calls' answers wait for it. It may be called before Submit returns.
+	// error of the stream's context if it ends before the product has begun. The call's Product
+	// must be open until then. Done must not wait, as other calls' answers wait for it. It may be
+	// called before Submit returns.
 	Done(a Answer, t Timing, err error)
 }
 
 // Timing is where a call spent its time.
 type Timing struct {
-	Queue   time.Duration // from its arrival until the filling of its product's inputs begins, or to its end without one
+	Queue   time.Duration // from its arrival until its product's inputs are being filled, or to its end without one
 	Compute time.Duration // of its product
 	// Batch is the product's number of rows in one of the product's calls, and 0 in the others.
 	Batch int
@@ -442,9 +443,8 @@ type PanicError struct {
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
 // product computes a product, sets its calls' answers or errors, and returns when its inputs
-// were filled.
-// Input words are copied, by Fill into their rows of x. Output words are not: an answer is
-// its rows of y.
+// were filled. Input words are copied, by Fill into their rows of x. Output words are not: an
+// answer is its rows of y.
 func (q *Queue) product(b []*call) (start time.Time) {
 	ctx := q.ctx
 	if len(b) == 1 { // its caller can cancel the product
