@@ -8,19 +8,19 @@ import (
 	"unsafe"
 )
 
-// most is how many bytes one system call transfers: while it copies, it holds up goroutines that
+// atOnce is how many bytes one system call transfers: while it copies, it holds up goroutines that
 // wait for the processor, and the garbage collector.
-const most = 256 << 10
+const atOnce = 256 << 10
 
 // rawRead reads bytes into b, which is not empty.
 func rawRead(fd uintptr, b []byte) (int, syscall.Errno) {
-	return raw(syscall.SYS_READ, fd, unsafe.Pointer(unsafe.SliceData(b)), min(len(b), most))
+	return raw(syscall.SYS_READ, fd, unsafe.Pointer(unsafe.SliceData(b)), min(len(b), atOnce))
 }
 
 // rawWrite writes bytes of parts, and returns how many.
 func rawWrite(fd uintptr, parts net.Buffers) (int, syscall.Errno) {
 	var vec [4]syscall.Iovec
-	n, left := 0, most
+	n, left := 0, atOnce
 	for ; n < min(len(vec), len(parts)) && left > 0; n++ {
 		p := parts[n]
 		vec[n].Base = unsafe.SliceData(p)
