@@ -31,6 +31,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type backend struct {
 	open atomic.Int64
 	err  error
+	gate chan struct{} // if not nil: products close once it is closed
 }
 
 func (b *backend) Load(ctx context.Context, _ ring.Ring, _ plan.Op, w ring.Matrix) (plan.Product, error) {
@@ -53,6 +54,9 @@ type product struct {
 func (p *product) Close() error {
 	if p.closed.Swap(true) {
 		panic("closed twice")
+	}
+	if p.b.gate != nil {
+		<-p.b.gate
 	}
 	p.b.open.Add(-1)
 	return nil
@@ -408,7 +412,9 @@ func TestRemove(t *testing.T) {
 	if n := f.backend.open.Load(); n != 4 {
 		t.Errorf("%d products open", n)
 	}
-	m.Release()
+	f.backend.gate = make(chan struct{})
+	m.Release() // does not wait for the device
+	close(f.backend.gate)
 	for end := time.Now().Add(time.Minute); f.backend.open.Load() != 2; time.Sleep(time.Millisecond) { // freed in the background
 		if time.Now().After(end) {
 			t.Fatalf("%d products open after the last use", f.backend.open.Load())
