@@ -280,7 +280,7 @@ func (b *Backend) roomiest() []*device {
 
 // place loads the weights on a device, and acquires them.
 func (m *matrix) place(ctx context.Context, d *device) (*resident, error) {
-	w, err := d.take(ctx)
+	w, err := d.take(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -347,32 +347,56 @@ func (b *Backend) run(ctx context.Context, r *resident, y, x ring.Matrix) error 
 	pinnedX, pinnedY := b.pinned.holds(x.Data), b.pinned.holds(y.Data)
 	ends := r.cut(x.Rows)
 	parts := len(ends)
-	var next atomic.Int64
-	work := func() error {
-		w, err := r.dev.take(ctx)
-		if err != nil {
-			return err
-		}
-		defer r.dev.give(w)
-		return w.do(func() error {
-			for {
-				part := int(next.Add(1) - 1)
-				if part >= parts {
-					return nil
-				}
-				if err := ctx.Err(); err != nil {
-					return err
-				}
-				i, j := 0, ends[part]
-				if part > 0 {
-					i = ends[part-1]
-				}
-				if err := w.evaluate(r, y.RowRange(i, j), x.RowRange(i, j), pinnedY, pinnedX); err != nil {
-					next.Store(int64(parts)) // stops the other streams
-					return err
-				}
+	var next atomic.Int64         // part that nobody has taken
+	over := make(chan struct{})   // closed when all are taken
+	end := sync.OnceFunc(func() { // also after an error, to stop the other streams
+		next.Store(int64(parts))
+		close(over)
+	})
+	// some computes parts on a worker until none is left, or somebody else waits for a worker.
+	some := func(w *worker) (done bool, err error) {
+		for {
+			part := int(next.Add(1) - 1)
+			if part >= parts-1 {
+				end()
 			}
-		})
+			if part >= parts {
+				return true, nil
+			}
+			if err := ctx.Err(); err != nil {
+				return true, err
+			}
+			i, j := 0, ends[part]
+			if part > 0 {
+				i = ends[part-1]
+			}
+			if err := w.evaluate(r, y.RowRange(i, j), x.RowRange(i, j), pinnedY, pinnedX); err != nil {
+				return true, err
+			}
+			if r.dev.waiting.Load() > 0 {
+				return false, nil
+			}
+		}
+	}
+	work := func() error {
+		for {
+			w, err := r.dev.take(ctx, over)
+			if w == nil {
+				return err
+			}
+			done := false
+			err = w.do(func() (err error) {
+				done, err = some(w)
+				return err
+			})
+			r.dev.give(w)
+			if err != nil {
+				end()
+			}
+			if done || err != nil {
+				return err
+			}
+		}
 	}
 	var wg sync.WaitGroup
 	streams := min(parts, cap(r.dev.idle))
@@ -408,7 +432,7 @@ func (m *matrix) free() error {
 	if at < 0 {
 		return err // evicted, or lost with its device
 	}
-	w, e := d.take(context.Background())
+	w, e := d.take(context.Background(), nil)
 	if e != nil {
 		return errors.Join(err, e)
 	}
@@ -432,7 +456,7 @@ func (p *pinned) open(d *device, bytes int64) error {
 	if words <= 0 {
 		return nil
 	}
-	w, err := d.take(context.Background())
+	w, err := d.take(context.Background(), nil)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"gorgonia.org/cu"
 
@@ -35,9 +36,10 @@ type device struct {
 
 	workers []*worker
 	idle    chan *worker // workers that nobody has taken
+	waiting atomic.Int32 // those who wait for one
 
-	uploads    sync.Mutex
-	lastUpload *worker // guarded by uploads
+	uploading sync.Mutex // one upload is queued at a time, with what is recorded behind it
+	uploads   cu.Stream  // the stream of all uploads
 
 	mu        sync.Mutex
 	state     State
@@ -135,8 +137,11 @@ func openDevice(ordinal int, o Options) (*device, error) {
 	return d, nil
 }
 
-// load loads the kernels and sets the budget. It runs on a worker.
-func (d *device) load(o Options, hopper bool) error {
+// load makes the stream of uploads, loads the kernels and sets the budget. It runs on a worker.
+func (d *device) load(o Options, hopper bool) (err error) {
+	if d.uploads, err = cu.MakeStream(cu.NonBlocking); err != nil {
+		return err
+	}
 	module, err := cu.LoadData(kernelsPTX)
 	if err != nil {
 		return fmt.Errorf("load kernels: %w", err)
@@ -175,6 +180,9 @@ func (d *device) load(o Options, hopper bool) error {
 // close ends the workers and releases the context. No worker may be in use.
 func (d *device) close() error {
 	var err error
+	if d.uploads != cu.NoStream {
+		err = d.workers[0].do(d.uploads.Destroy)
+	}
 	for _, w := range d.workers {
 		err = errors.Join(err, w.close())
 	}
@@ -191,11 +199,20 @@ func (d *device) close() error {
 	return err
 }
 
-// take waits for a worker that nobody uses.
-func (d *device) take(ctx context.Context) (*worker, error) {
+// take waits for a worker that nobody uses. It returns nil if over is closed first.
+func (d *device) take(ctx context.Context, over <-chan struct{}) (*worker, error) {
 	select {
 	case w := <-d.idle:
 		return w, nil
+	default:
+	}
+	d.waiting.Add(1)
+	defer d.waiting.Add(-1)
+	select {
+	case w := <-d.idle:
+		return w, nil
+	case <-over:
+		return nil, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

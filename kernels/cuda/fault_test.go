@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/securenets/securenets/kernels"
 	"github.com/securenets/securenets/kernels/cpu"
@@ -103,7 +104,7 @@ func TestFaults(t *testing.T) {
 						}
 						sites[name]++
 					}
-					for _, want := range []string{"cuMemAlloc_v2", "cuMemFree_v2", "cuLaunchKernel", "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize", "cuStreamQuery"} {
+					for _, want := range []string{"cuMemAlloc_v2", "cuMemFree_v2", "cuLaunchKernel", "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuEventRecord", "cuStreamWaitEvent", "cuStreamSynchronize", "cuStreamQuery"} {
 						if sites[want] == 0 {
 							t.Errorf("%s never failed", want)
 						}
@@ -365,6 +366,107 @@ func TestTooLarge(t *testing.T) {
 	}
 	if d := b.Devices()[0]; d.Weights+d.Work > o.Memory {
 		t.Errorf("%d and %d bytes held", d.Weights, d.Work)
+	}
+}
+
+// TestIdleBuffers: weights that need the room of idle streams' buffers get it.
+func TestIdleBuffers(t *testing.T) {
+	machine(t, fake.Hopper(1))
+	o := options(PathInt8)
+	o.Streams, o.Memory, o.Pinned = 3, 17<<20, 8<<20
+	b := mustOpen(t, o)
+	small := newLayer(plan.Dense(8, 6), 1) // to be evicted first
+	q, err := b.Load(t.Context(), ring.Q4(), small.op, small.w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.devices[0].partBytes = 1
+	if err := newLayer(plan.Dense(8, 600), 4*partRows).evaluate(b); err != nil {
+		t.Fatal(err)
+	}
+	l := newLayer(plan.Dense(1200, 1100), 1) // 5 MB, and twice that to load them
+	if d := b.Devices()[0]; d.Work+3*int64(len(l.w.Data)*wordBytes) < o.Memory {
+		t.Fatalf("%d bytes of buffers leave room", d.Work)
+	}
+	p, err := b.Load(t.Context(), ring.Q4(), l.op, l.w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if evicted := b.Devices()[0].Evicted; evicted != 1 {
+		t.Errorf("%d evicted", evicted)
+	}
+	if err := errors.Join(p.Close(), q.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestBLAS: a stream whose handle of cuBLAS could not be opened again opens one when it is used.
+func TestBLAS(t *testing.T) {
+	for _, path := range []string{PathInt8, PathFloat64} {
+		t.Run(path, func(t *testing.T) {
+			machine(t, fake.Hopper(1))
+			o := options(path)
+			o.Streams = 1
+			b := mustOpen(t, o)
+			w := b.devices[0].workers[0]
+			if err := w.do(w.closeBLAS); err != nil {
+				t.Fatal(err)
+			}
+			if err := layers[0].evaluate(b); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestStreamsShared: a batch gives its stream to who waits for one, and waits for none when no
+// part of it is left.
+func TestStreamsShared(t *testing.T) {
+	machine(t, fake.Hopper(1))
+	for _, parts := range []int{2, 4} {
+		synctest.Test(t, func(t *testing.T) {
+			o := options(PathInt8)
+			o.Streams = 2
+			b := mustOpen(t, o)
+			d := b.devices[0]
+			d.partBytes = 1
+			l := newLayer(plan.Dense(9, 7), parts*fewRows)
+			p, err := b.Load(t.Context(), ring.Q4(), l.op, l.w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			var held []*worker
+			for range 2 {
+				w, err := d.take(t.Context(), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				held = append(held, w)
+			}
+			y := ring.NewMatrix(l.x.Rows, l.op.OutLen())
+			ended, taken := make(chan error, 1), make(chan *worker, 1)
+			go func() { ended <- p.Evaluate(t.Context(), y, l.x) }()
+			synctest.Wait() // until it waits twice
+			go func() {
+				w, err := d.take(t.Context(), nil)
+				if err != nil {
+					t.Error(err)
+				}
+				taken <- w
+			}()
+			synctest.Wait()
+			d.give(held[0]) // with which two parts are computed before the other has it
+			synctest.Wait()
+			if (len(ended) == 1) != (parts == 2) || len(taken) != 1 {
+				t.Fatalf("%d parts: %d ended, %d taken", parts, len(ended), len(taken))
+			}
+			d.give(<-taken)
+			d.give(held[1])
+			if err := <-ended; err != nil || !slices.Equal(y.Data, l.want.Data) {
+				t.Errorf("%d parts: %v, or wrong words", parts, err)
+			}
+		})
 	}
 }
 

@@ -237,8 +237,20 @@ func (w *worker) combine(r *resident, y, sums cu.DevicePtr, rows, pad int) error
 	return driver.Launch(fn, grid, w.stream, driver.Arg(&s))
 }
 
-// load loads the weights on the device, and evicts others if needed. It runs on w's thread.
-func (r *resident) load(w *worker, words []uint32) (err error) {
+// load loads the weights on the device, and makes room for them if needed. It runs on w's thread.
+func (r *resident) load(w *worker, words []uint32) error {
+	for first := true; ; first = false {
+		err := r.loadOnce(w, words)
+		if !errors.Is(err, kernels.ErrOutOfMemory) {
+			return err
+		}
+		if more, e := w.makeRoom(); e != nil || !more && !first { // w's own buffers are freed even so
+			return errors.Join(err, e)
+		}
+	}
+}
+
+func (r *resident) loadOnce(w *worker, words []uint32) (err error) {
 	loaded := false
 	defer func() {
 		if !loaded { // after an error or a panic
@@ -247,7 +259,7 @@ func (r *resident) load(w *worker, words []uint32) (err error) {
 		}
 	}()
 	image := int64(r.weightImages()) * int64(r.image()) * r.element
-	if err := r.room(&r.weights, image); err != nil {
+	if r.weights, err = r.dev.alloc(forWeights, image); err != nil {
 		return err
 	}
 	if r.placed() {
@@ -325,7 +337,7 @@ func (w *worker) loadGroups(r *resident, words []uint32) error {
 
 // loadPlaces loads the places of the terms, or of every 16 terms, on the device: struct place
 // of kernels.cu, each relative to its patch's corner.
-func (r *resident) loadPlaces(w *worker) error {
+func (r *resident) loadPlaces(w *worker) (err error) {
 	c := &r.op
 	depth, step := c.C/c.Groups, 1
 	if r.bytewise() {
@@ -340,26 +352,13 @@ func (r *resident) loadPlaces(w *worker) error {
 			}
 		}
 	}
-	if err := r.room(&r.places, int64(len(words))*wordBytes); err != nil {
+	if r.places, err = r.dev.alloc(forWeights, int64(len(words))*wordBytes); err != nil {
 		return err
 	}
 	if err := w.upload(r.places.at, words, false); err != nil {
 		return err
 	}
 	return w.stream.Synchronize()
-}
-
-// room allocates memory for weights, and evicts others if needed.
-func (r *resident) room(m *memory, bytes int64) error {
-	for {
-		var err error
-		if *m, err = r.dev.alloc(forWeights, bytes); !errors.Is(err, kernels.ErrOutOfMemory) {
-			return err
-		}
-		if more, e := r.dev.evict(); !more || e != nil {
-			return errors.Join(err, e)
-		}
-	}
 }
 
 // free frees the weights. It runs on a worker.
@@ -421,7 +420,7 @@ func (r *resident) tile() int {
 }
 
 // evaluate computes rows of y from rows of x and waits for them. If the device has no room, it
-// evicts weights, then takes smaller tiles, then fewer rows at a time. It runs on w's thread.
+// makes some, then takes smaller tiles, then fewer rows at a time. It runs on w's thread.
 func (w *worker) evaluate(r *resident, y, x ring.Matrix, pinnedY, pinnedX bool) error {
 	tile := r.tile()
 	for {
@@ -436,10 +435,7 @@ func (w *worker) evaluate(r *resident, y, x ring.Matrix, pinnedY, pinnedX bool) 
 		if !errors.Is(err, kernels.ErrOutOfMemory) {
 			return err
 		}
-		if e := w.release(); e != nil {
-			return w.dev.check(e)
-		}
-		more, e := w.dev.evict()
+		more, e := w.makeRoom()
 		if e != nil {
 			return w.dev.check(e)
 		}
@@ -527,6 +523,9 @@ func (w *worker) multiply(r *resident, y, x cu.DevicePtr, samples, tile int) err
 
 // multiplyInt8 queues the product of a tile's residues, then the words from its sums.
 func (w *worker) multiplyInt8(r *resident, y cu.DevicePtr, rows, pad int) error {
+	if err := w.openBLAS(); err != nil {
+		return err
+	}
 	batch := r.images * r.op.Groups
 	if err := w.grow(&w.sums, 4*int64(batch)*int64(pad)*int64(r.pad)); err != nil {
 		return err
@@ -548,6 +547,9 @@ func (w *worker) multiplyInt8(r *resident, y cu.DevicePtr, rows, pad int) error 
 
 // multiplyFloat64 does the same for residues modulo pairs of primes.
 func (w *worker) multiplyFloat64(r *resident, y cu.DevicePtr, rows, pad int) error {
+	if err := w.openBLAS(); err != nil {
+		return err
+	}
 	batch := r.images * r.op.Groups
 	if err := w.grow(&w.sums, 8*int64(batch)*int64(pad)*int64(r.pad)); err != nil {
 		return err
@@ -561,7 +563,7 @@ func (w *worker) multiplyFloat64(r *resident, y cu.DevicePtr, rows, pad int) err
 			driver.Floats(w.sums.at+cu.DevicePtr(8*i*c), c), r.pad)
 	}
 	if err := w.blas.Err(); err != nil {
-		return errors.Join(fmt.Errorf("product in float64: %w", err), w.openBLAS())
+		return errors.Join(fmt.Errorf("product in float64: %w", err), w.closeBLAS())
 	}
 	return w.combine(r, y, w.sums.at, rows, pad)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -25,7 +26,7 @@ type worker struct {
 	events []*cu.Event // those that were made
 	// uploaded is recorded behind each upload, computed before each download.
 	uploaded, computed cu.Event
-	blas               *cublas.Standard
+	blas               *cublas.Standard // nil until openBLAS
 
 	x, y, maps, images, sums memory // buffers on the device, which grow as needed
 	in, out                  staging
@@ -61,22 +62,30 @@ func (d *device) newWorker() (*worker, error) {
 	return w, nil
 }
 
-// openBLAS opens a handle for the stream, and replaces a failed one: after an error
-// cublas.Standard does nothing.
+// openBLAS opens a handle for the stream, if none is open.
 func (w *worker) openBLAS() error {
 	if w.blas != nil {
-		err := w.blas.Close()
-		w.blas = nil
-		if err != nil {
-			return err
-		}
+		return nil
 	}
 	blas := new(cublas.Standard) // cublas.New panics on an error
 	if err := blas.Init(); err != nil {
 		return err
 	}
+	if err := errors.Join(driver.Pedantic(blas), driver.SetStream(blas, w.stream)); err != nil {
+		return errors.Join(err, blas.Close())
+	}
 	w.blas = blas
-	return errors.Join(driver.Pedantic(w.blas), driver.SetStream(w.blas, w.stream))
+	return nil
+}
+
+// closeBLAS closes the handle: after an error cublas.Standard does nothing.
+func (w *worker) closeBLAS() error {
+	if w.blas == nil {
+		return nil
+	}
+	blas := w.blas
+	w.blas = nil
+	return blas.Close()
 }
 
 func (w *worker) run() {
@@ -117,10 +126,7 @@ func (w *worker) do(f func() error) error {
 // close frees what the worker holds and ends its thread.
 func (w *worker) close() error {
 	err := w.do(func() error {
-		err := w.release()
-		if w.blas != nil {
-			err = errors.Join(err, w.blas.Close())
-		}
+		err := errors.Join(w.release(), w.closeBLAS())
 		for _, e := range w.events {
 			err = errors.Join(err, cu.DestroyEvent(e))
 		}
@@ -133,16 +139,54 @@ func (w *worker) close() error {
 	return err
 }
 
+// buffers returns the worker's memory on the device.
+func (w *worker) buffers() []*memory {
+	return []*memory{&w.x, &w.y, &w.maps, &w.images, &w.sums}
+}
+
+// holds reports whether the worker has memory on the device.
+func (w *worker) holds() bool {
+	return slices.ContainsFunc(w.buffers(), func(m *memory) bool { return m.bytes > 0 })
+}
+
 // release frees the worker's buffers.
 func (w *worker) release() error {
 	var err error
-	for _, m := range []*memory{&w.x, &w.y, &w.maps, &w.images, &w.sums} {
+	for _, m := range w.buffers() {
 		err = errors.Join(err, w.dev.free(m))
 	}
 	for _, s := range []*staging{&w.in, &w.out} {
 		err = errors.Join(err, s.free())
 	}
 	return err
+}
+
+// makeRoom frees w's buffers, which must not be in use, and something of others: weights that are
+// not in use or, when there are none, the buffers of idle workers. It reports whether there was
+// anything of others. It runs on w's thread.
+func (w *worker) makeRoom() (bool, error) {
+	if err := w.release(); err != nil {
+		return false, w.dev.check(err)
+	}
+	if more, err := w.dev.evict(); more || err != nil {
+		return more, w.dev.check(err)
+	}
+	var idle []*worker
+	for range cap(w.dev.idle) {
+		select {
+		case o := <-w.dev.idle:
+			idle = append(idle, o)
+		default:
+		}
+	}
+	more := false
+	var err error
+	for _, o := range idle {
+		more = more || o.holds()
+		err = errors.Join(err, o.release())
+		w.dev.give(o)
+	}
+	return more, w.dev.check(err)
 }
 
 // grow makes a buffer at least the given number of bytes large.
@@ -189,7 +233,9 @@ const wordBytes = 4
 
 // upload queues the copy of words to the device, behind the uploads of all other workers: side by
 // side they would all end late, and the first part of a batch could not be multiplied while
-// others are copied. Words that are not pinned are staged in w.in, which must not be in use.
+// others are copied. They share a stream, as a copy that waits for one of another stream starts
+// late. The worker's stream waits for the copy; it must have nothing queued. Words that are not
+// pinned are staged in w.in.
 func (w *worker) upload(to cu.DevicePtr, words []uint32, pinned bool) error {
 	if !pinned {
 		staged, err := w.in.grow(len(words))
@@ -200,18 +246,19 @@ func (w *worker) upload(to cu.DevicePtr, words []uint32, pinned bool) error {
 		words = staged
 	}
 	d := w.dev
-	d.uploads.Lock()
-	defer d.uploads.Unlock()
-	if last := d.lastUpload; last != nil && last != w {
-		if err := w.stream.Wait(last.uploaded, 0); err != nil {
-			return err
-		}
-	}
-	if err := cu.MemcpyHtoDAsync(to, unsafe.Pointer(&words[0]), int64(len(words))*wordBytes, w.stream); err != nil {
+	d.uploading.Lock()
+	defer d.uploading.Unlock()
+	if err := cu.MemcpyHtoDAsync(to, unsafe.Pointer(&words[0]), int64(len(words))*wordBytes, d.uploads); err != nil {
 		return err
 	}
-	d.lastUpload = w
-	return w.uploaded.Record(w.stream)
+	err := w.uploaded.Record(d.uploads)
+	if err == nil {
+		err = w.stream.Wait(w.uploaded, 0)
+	}
+	if err != nil {
+		return errors.Join(err, d.uploads.Synchronize()) // who waits for the worker's stream does not wait for the copy
+	}
+	return nil
 }
 
 // download copies words from the device, and waits for all queued work.

@@ -27,11 +27,13 @@ struct CUctx_st {
 
 struct CUstream_st {
 	struct CUctx_st *ctx;
+	pthread_mutex_t mutex; /* held while its work runs */
 	op *first, **last;
 };
 
 struct CUevent_st {
 	CUstream stream;
+	long recorded, reached; /* how often it was queued, and how often that ran */
 	double at;
 };
 
@@ -352,19 +354,28 @@ static void queue(CUstream s, op o)
 	*p = o;
 	p->next = NULL;
 	p->ctx = s->ctx;
+	pthread_mutex_lock(&s->mutex);
 	*s->last = p;
 	s->last = &p->next;
+	pthread_mutex_unlock(&s->mutex);
+}
+
+/* step runs the work queued first. The caller holds the stream's mutex. */
+static void step(CUstream s)
+{
+	op *o = s->first;
+	if (!(s->first = o->next))
+		s->last = &s->first;
+	o->run(o);
+	free(o);
 }
 
 static void drain(CUstream s)
 {
-	while (s->first) {
-		op *o = s->first;
-		if (!(s->first = o->next))
-			s->last = &s->first;
-		o->run(o);
-		free(o);
-	}
+	pthread_mutex_lock(&s->mutex);
+	while (s->first)
+		step(s);
+	pthread_mutex_unlock(&s->mutex);
 }
 
 EXPORT CUresult cuStreamCreate(CUstream *s, unsigned int flags)
@@ -374,6 +385,7 @@ EXPORT CUresult cuStreamCreate(CUstream *s, unsigned int flags)
 	*s = calloc(1, sizeof **s);
 	(*s)->ctx = current;
 	(*s)->last = &(*s)->first;
+	pthread_mutex_init(&(*s)->mutex, NULL);
 	pthread_mutex_lock(&mutex);
 	alive.streams++;
 	pthread_mutex_unlock(&mutex);
@@ -389,6 +401,7 @@ EXPORT CUresult cuStreamDestroy_v2(CUstream s)
 		s->first = o->next;
 		free(o);
 	}
+	pthread_mutex_destroy(&s->mutex);
 	free(s);
 	pthread_mutex_lock(&mutex);
 	alive.streams--;
@@ -468,20 +481,38 @@ EXPORT CUresult cuEventDestroy_v2(CUevent e)
 	pthread_mutex_unlock(&mutex);
 	return 0;
 }
-static void tell(op *o) { ((CUevent)o->a[0])->at = now(); }
+static void tell(op *o)
+{
+	CUevent e = (CUevent)o->a[0];
+	e->at = now();
+	e->reached++;
+}
 EXPORT CUresult cuEventRecord(CUevent e, CUstream s)
 {
 	IN_CONTEXT();
 	e->stream = s;
+	e->recorded++;
 	queue(s, (op){.run = tell, .a = {(uintptr_t)e}});
 	return 0;
 }
-/* Nothing has to wait: what streams do is not ordered among them. */
+/* await runs another stream's work up to what was recorded when the wait was queued. */
+static void await(op *o)
+{
+	CUevent e = (CUevent)o->a[0];
+	CUstream s = (CUstream)o->a[1];
+	pthread_mutex_lock(&s->mutex);
+	while (e->reached < (long)o->a[2])
+		step(s);
+	pthread_mutex_unlock(&s->mutex);
+}
 EXPORT CUresult cuStreamWaitEvent(CUstream s, CUevent e, unsigned int flags)
 {
 	(void)flags;
 	IN_CONTEXT();
-	return s->ctx != current || !e->stream ? CUDA_ERROR_INVALID_VALUE : 0;
+	if (s->ctx != current || !e->stream || e->stream == s)
+		return CUDA_ERROR_INVALID_VALUE;
+	queue(s, (op){.run = await, .a = {(uintptr_t)e, (uintptr_t)e->stream, (uintptr_t)e->recorded}});
+	return 0;
 }
 EXPORT CUresult cuEventSynchronize(CUevent e)
 {
