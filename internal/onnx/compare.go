@@ -41,7 +41,8 @@ func (p *parser) compare(n *node) (operand, error) {
 	default:
 		return a, p.refuse(n, "constant input 0")
 	}
-	y.truth = &truth{negated: n.op == "LessOrEqual" || n.op == "GreaterOrEqual"}
+	// A value less 0 is the value itself, whose elements may be anything.
+	y.alike(operand{truth: &truth{negated: n.op == "LessOrEqual" || n.op == "GreaterOrEqual"}})
 	return y, err
 }
 

@@ -123,7 +123,7 @@ func (p *parser) castTruth(n *node, x operand, to int64) (operand, error) {
 	switch {
 	case to == typeBool:
 		return x, nil
-	case number && is == (truth{}) && x.part > 0: // an input's, of 0 and 1
+	case number && is == (truth{}) && x.part > 0 && p.graph.Parts[x.part-1].Type == "bool": // of 0 and 1
 		x.truth, x.whole, x.bounds = nil, integer, [2]int64{0, 1}
 		return x, nil
 	case number && !is.never:

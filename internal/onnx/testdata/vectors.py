@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, numpy_helper
-from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor, make_tensor_value_info
+from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor, make_tensor_value_info, np_dtype_to_tensor_dtype
 
 draws = np.random.default_rng(1)
 cases = []
@@ -29,10 +29,12 @@ def ints(*values):
     return np.array(values, dtype=np.int64)
 
 
-def case(name, shape, rank, nodes, opset=13, batch="N", weights_as="initializers", **tensors):
-    """Adds a model from x (batch x shape) to y, of the given rank, with tensors by name."""
+def case(name, shape, rank, nodes, opset=13, batch="N", weights_as="initializers", given=None, **tensors):
+    """Adds a model from x (batch x shape) to y, of the given rank, with tensors by name. The elements
+    of x are those given, or drawn as floats."""
     tensors = [numpy_helper.from_array(t, k) if isinstance(t, np.ndarray) else t for k, t in tensors.items()]
-    inputs = [make_tensor_value_info("x", TensorProto.FLOAT, [batch, *shape])]
+    kind = TensorProto.FLOAT if given is None else np_dtype_to_tensor_dtype(given.dtype)
+    inputs = [make_tensor_value_info("x", kind, [batch, *shape])]
     if weights_as == "inputs":  # as files before IR version 4 do
         inputs += [make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in tensors]
     if weights_as == "constants":
@@ -46,7 +48,7 @@ def case(name, shape, rank, nodes, opset=13, batch="N", weights_as="initializers
     )
     onnx.checker.check_model(model)
     n = 2 if batch == "N" else batch
-    x = normal(n, *shape)
+    x = normal(n, *shape) if given is None else given
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     (y,) = onnxruntime.InferenceSession(model.SerializeToString(), options).run(None, {"x": x})
@@ -580,6 +582,18 @@ case("elements repeated", [2, 3, 4], 4, [
 case("LRN behind a softmax over rows", [5, 3, 2], 4, [make_node("Softmax", ["x"], ["a"], axis=2), make_node("LRN", ["a"], ["y"], size=3, alpha=3.0, beta=0.6)])
 case("ReduceL2 of a split", [4, 3, 4], 4, [make_node("Reshape", ["x", "s"], ["a"]), make_node("ReduceL2", ["a"], ["y"], axes=[2, -1], keepdims=0)], s=ints(0, 2, 2, 3, 2, 2))
 case("places of a split", [4, 3, 4], 2, [make_node("Reshape", ["x", "s"], ["a"]), make_node("Gather", ["a", "i"], ["b"], axis=3), make_node("Flatten", ["b"], ["y"])], s=ints(0, 2, 2, 3, 2, 2), i=ints(2, 0, -1, 0))
+
+ids = ints(7, 3, 0, -2, 1, 0, -5, 9, 2, 0).reshape(2, 5)
+for kind in np.int64, np.int32:
+    zero = np.array(0, dtype=kind)
+    for op, order in ("Greater", ["x", "n"]), ("Less", ["n", "x"]):
+        case(f"{op} of {np.dtype(kind).name} and 0", [5], 2, [make_node(op, order, ["c"]), make_node("Cast", ["c"], ["y"], to=TensorProto.FLOAT)], given=ids.astype(kind), n=zero)
+    case(f"{np.dtype(kind).name} above 0, moved, as integers", [5], 3, [
+        make_node("Greater", ["x", "n"], ["a"]), make_node("Unsqueeze", ["a", "i"], ["b"]), make_node("Slice", ["b", "i", "j", "j"], ["c"]),
+        make_node("Cast", ["c"], ["d"], to=TensorProto.INT64), make_node("Cast", ["d"], ["y"], to=TensorProto.FLOAT)], given=ids.astype(kind), n=zero, i=ints(1), j=ints(2))
+case("integers as floats, above 0", [5], 2, [
+    make_node("Cast", ["x"], ["a"], to=TensorProto.FLOAT), make_node("Greater", ["a", "n"], ["b"]), make_node("Cast", ["b"], ["y"], to=TensorProto.FLOAT)], given=ids, n=np.array(0, dtype=np.float32))
+case("bools as numbers", [5], 2, [make_node("Not", ["x"], ["a"]), make_node("Not", ["a"], ["b"]), make_node("Cast", ["b"], ["c"], to=TensorProto.FLOAT), make_node("Neg", ["c"], ["y"])], given=ids > 0)
 
 with open("vectors.json", "w") as f:
     f.write("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")
