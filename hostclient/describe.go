@@ -30,7 +30,7 @@ type Description struct {
 type InputDescription struct {
 	Name  string `json:"name"`
 	Shape [3]int `json:"shape"` // C, H, W
-	Type  string `json:"type"`  // of elements: "float32", "int64", "int32" or "bool"
+	Type  string `json:"type"`  // of elements: "float32", "int64", "int32", "uint8" or "bool"
 	// Integers are the least and the largest that an element may be; nil for floats.
 	Integers *[2]int `json:"integers,omitempty"`
 }

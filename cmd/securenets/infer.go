@@ -195,7 +195,10 @@ func takenBy(d hostclient.Description) taken { return taken{d.Input, d.Inputs} }
 // readSamples reads a file of samples for a network. A vector may stand for a map, and a map
 // for a vector: their order is one.
 func readSamples(file string, takes taken) (*dataset.Images, error) {
-	if len(takes.inputs) > 0 {
+	open := dataset.Open
+	if len(takes.inputs) == 1 && takes.inputs[0].Type == "uint8" { // an image that the network scales
+		open = dataset.OpenBytes
+	} else if len(takes.inputs) > 0 {
 		var inputs []dataset.Input
 		for _, in := range takes.inputs {
 			inputs = append(inputs, dataset.Input{Name: in.Name, Elements: in.Shape[0] * in.Shape[1] * in.Shape[2], Integers: in.Integers != nil})
@@ -207,9 +210,9 @@ func readSamples(file string, takes taken) (*dataset.Images, error) {
 	if input[1]*input[2] == 1 {
 		channels = 1 // of a PNG, or three where it has as many elements then
 	}
-	images, err := dataset.Open(file, channels)
+	images, err := open(file, channels)
 	if err == nil && channels != input[0] && 3*len(images.Data) == elements {
-		images, err = dataset.Open(file, 3)
+		images, err = open(file, 3)
 	}
 	if err != nil {
 		return nil, err

@@ -141,6 +141,10 @@ func setup(env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
+	scaling, err := scalingModel(model)
+	if err != nil {
+		return err
+	}
 	bert, texts, err := bertFiles()
 	if err != nil {
 		return err
@@ -150,6 +154,12 @@ func setup(env *testscript.Env) error {
 	}
 	request, err := json.Marshal(map[string]any{"inputs": []any{map[string]any{
 		"name": "input", "datatype": "FP32", "shape": []int{1, 1, 28, 28}, "data": images.Range(0, 1),
+	}}})
+	if err != nil {
+		return err
+	}
+	asBytes, err := json.Marshal(map[string]any{"inputs": []any{map[string]any{
+		"name": "image", "datatype": "UINT8", "shape": []int{1, 1, 28, 28}, "data": asIntegers(pixels[:28*28]),
 	}}})
 	if err != nil {
 		return err
@@ -164,6 +174,8 @@ func setup(env *testscript.Env) error {
 		"two.labels":     append(npy("|u1", "(1, 2)"), 0, 1),
 		"ones.npy":       append(npy("<f4", "(1, 784)"), bytes.Repeat([]byte{0, 0, 0x80, 0x3f}, 784)...),
 		"text.npz":       tokens,
+		"bytes.onnx":     scaling,
+		"bytes.json":     asBytes,
 		"bert.onnx":      bert,
 		"bert.npz":       texts,
 		"ids.npy":        append(npy("<i4", "(1, 2)"), 1, 0, 0, 0, 2, 0, 0, 0),
@@ -206,6 +218,32 @@ func setup(env *testscript.Env) error {
 		}
 	}
 	return nil
+}
+
+// scalingModel returns a network of images in [0, 1] as one that takes bytes, and scales them.
+func scalingModel(model []byte) ([]byte, error) {
+	g, err := onnx.Parse(model)
+	if err != nil {
+		return nil, err
+	}
+	g.Parts = []graph.Part{{Name: "image", Shape: g.Input, Below: 256, Type: "uint8"}}
+	nodes := []graph.Node{{Op: &graph.Affine{Scale: []float32{1. / 255}}, Inputs: []graph.Value{0}}}
+	for _, n := range g.Nodes {
+		for i := range n.Inputs {
+			n.Inputs[i]++
+		}
+		nodes = append(nodes, n)
+	}
+	g.Nodes, g.Output = nodes, g.Output+1
+	return onnx.Marshal(g)
+}
+
+// asIntegers returns bytes as numbers, which JSON has no bytes of.
+func asIntegers(b []byte) (v []int) {
+	for _, b := range b {
+		v = append(v, int(b))
+	}
+	return v
 }
 
 // headsModels returns two networks with outputs of one vector of 784: the first element and the sum

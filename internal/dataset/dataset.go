@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 )
 
@@ -20,8 +21,8 @@ var ErrFormat = errors.New("dataset: bad file")
 // maxElements bounds the elements of one file: 1 GiB of float32.
 const maxElements = 1 << 28
 
-// Images are N samples in C, H, W order, one after the other. Bytes are scaled
-// to [0, 1]; floating-point files are taken as they are.
+// Images are N samples in C, H, W order, one after the other. Bytes are scaled to [0, 1], but not
+// by OpenBytes, OpenInputs of integers and ReadIntegers; floating-point files are taken as they are.
 type Images struct {
 	N, C, H, W int
 	Data       []float32
@@ -65,7 +66,25 @@ func (m *Images) Fit(c, h, w int) (*Images, error) {
 // files have no magic number: a file that begins with a label and has no other format's magic
 // is read as one. One that begins with label 0 and pixels 0 and 8 looks like IDX and is
 // refused; ReadCIFAR10 reads it.
-func Open(path string, channels int) (*Images, error) {
+func Open(path string, channels int) (*Images, error) { return open(path, channels, ReadNPY) }
+
+// OpenBytes is Open of bytes as they are, 0 to 255: .npy and .npz files hold integers, and a PNG's
+// samples of 16 bits are rounded to 8.
+func OpenBytes(path string, channels int) (*Images, error) {
+	scaled := true
+	m, err := open(path, channels, func(r io.Reader) (*Images, error) {
+		scaled = false
+		return ReadIntegers(r)
+	})
+	if err == nil && scaled {
+		for i, v := range m.Data {
+			m.Data[i] = float32(math.Round(255 * float64(v)))
+		}
+	}
+	return m, err
+}
+
+func open(path string, channels int, npy func(io.Reader) (*Images, error)) (*Images, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -81,9 +100,9 @@ func Open(path string, channels int) (*Images, error) {
 	case bytes.HasPrefix(head, gzipMagic), bytes.HasPrefix(head, idxMagic):
 		m, err = ReadIDX(r)
 	case bytes.HasPrefix(head, npyMagic):
-		m, err = ReadNPY(r)
+		m, err = npy(r)
 	case bytes.HasPrefix(head, zipMagic):
-		m, err = readSingle(f)
+		m, err = readSingle(f, npy)
 	case bytes.HasPrefix(head, pngMagic):
 		m, err = ReadPNG(r, channels)
 	case len(head) > 0 && head[0] < cifarClasses:

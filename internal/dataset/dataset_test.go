@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"archive/zip"
 	"bytes"
 	"compress/gzip"
 	"encoding/binary"
@@ -247,6 +248,60 @@ func TestOpen(t *testing.T) {
 	if _, err := Open(filepath.Join(dir, "png"), 2); err == nil || errors.Is(err, ErrFormat) {
 		t.Errorf("PNG of 2 channels: %v", err)
 	}
+}
+
+// Bytes are as they are in files of any kind.
+func TestOpenBytes(t *testing.T) {
+	all := counting(256)
+	header := "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 16, 16), }"
+	grey, deep := image.NewGray(image.Rect(0, 0, 16, 16)), image.NewGray16(image.Rect(0, 0, 16, 16))
+	copy(grey.Pix, all)
+	for i, v := range all {
+		deep.SetGray16(i%16, i/16, color.Gray16{Y: uint16(min(257*int(v)+100, 65535))})
+	}
+	var zipped bytes.Buffer
+	z := zip.NewWriter(&zipped)
+	w, err := z.Create("image.npy")
+	if err == nil {
+		_, err = w.Write(npy(header, all))
+	}
+	if err := errors.Join(err, z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "file")
+	for name, file := range map[string][]byte{
+		"idx": idx(all, 1, 16, 16), "idx.gz": gzipped(t, idx(all, 1, 16, 16)), "npy": npy(header, all), "npz": zipped.Bytes(),
+		"integers": array("<i2", "(1, 256)", counting16(256)), "png": encodePNG(grey), "png of 16 bits": encodePNG(deep),
+	} {
+		if err := os.WriteFile(path, file, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		m, err := OpenBytes(path, 1)
+		if err != nil || len(m.Data) != 256 {
+			t.Errorf("%s: %+v, %v", name, m, err)
+			continue
+		}
+		for i, v := range m.Data {
+			if v != float32(i) {
+				t.Errorf("%s: byte %d is %v", name, i, v)
+				break
+			}
+		}
+	}
+	if err := os.WriteFile(path, array("<f4", "(1, 2)", []float32{0, 1}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenBytes(path, 1); !errors.Is(err, ErrFormat) {
+		t.Errorf("floats: %v", err)
+	}
+}
+
+func counting16(n int) []int16 {
+	v := make([]int16, n)
+	for i := range v {
+		v[i] = int16(i)
+	}
+	return v
 }
 
 // allocated returns the bytes that f allocates.

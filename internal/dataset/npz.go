@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -125,7 +126,7 @@ func openNPZ(f *os.File, inputs []Input) (*Images, error) {
 }
 
 // readSingle reads an .npz file with one array, whatever its name.
-func readSingle(f *os.File) (*Images, error) {
+func readSingle(f *os.File, npy func(io.Reader) (*Images, error)) (*Images, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -142,7 +143,7 @@ func readSingle(f *os.File) (*Images, error) {
 		return nil, malformed(err, "npz")
 	}
 	defer r.Close()
-	return ReadNPY(bufio.NewReader(r))
+	return npy(bufio.NewReader(r))
 }
 
 func readMember(file *zip.File, in Input, most int) (*Images, error) {

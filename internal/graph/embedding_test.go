@@ -87,6 +87,9 @@ func TestCheckInput(t *testing.T) {
 		"floats from 1":      {{Name: "a", Shape: graph.Vector(5), From: 1, Below: 1}},
 		"floats as integers": {{Name: "a", Shape: graph.Vector(5), Type: "int64"}},
 		"ids as bools":       {{Name: "a", Shape: graph.Vector(5), Below: 3, Type: "bool"}},
+		"bytes past 255":     {{Name: "a", Shape: graph.Vector(5), Below: 257, Type: "uint8"}},
+		"bytes below 0":      {{Name: "a", Shape: graph.Vector(5), From: -1, Below: 3, Type: "uint8"}},
+		"floats as bytes":    {{Name: "a", Shape: graph.Vector(5), Type: "uint8"}},
 		"another type":       {{Name: "a", Shape: graph.Vector(5), Below: 2, Type: "uint4"}},
 		"no elements":        {{Name: "a", Shape: graph.Vector(5)}, {Name: "b"}},
 	} {

@@ -16,8 +16,8 @@ type Part struct {
 	Shape Shape
 	// Each element is an integer of From to Below-1; or a float, where both are 0.
 	From, Below int
-	// Type is "int64", "int32" or "bool", as whoever gives the integers has them; or nothing, which is
-	// "int64" of integers.
+	// Type is "int64", "int32", "uint8" or "bool", as whoever gives the integers has them; or nothing,
+	// which is "int64" of integers.
 	Type string `json:",omitempty"`
 }
 
@@ -74,7 +74,8 @@ func (g *Graph) checkParts() error {
 			return fmt.Errorf("%w: integers of %d to %d", ErrInvalid, p.From, p.Below-1)
 		}
 		switch {
-		case p.Type == "", p.From != p.Below && (p.Type == "int64" || p.Type == "int32"), p.Type == "bool" && p.From == 0 && p.Below == 2:
+		case p.Type == "", p.From != p.Below && (p.Type == "int64" || p.Type == "int32"), p.Type == "bool" && p.From == 0 && p.Below == 2,
+			p.Type == "uint8" && 0 <= p.From && p.From < p.Below && p.Below <= 256:
 		default:
 			return fmt.Errorf("%w: integers of %d to %d as %.16q", ErrInvalid, p.From, p.Below-1, p.Type)
 		}

@@ -107,6 +107,9 @@ func (p *parser) ofIntegers(n *node, a, b operand) (operand, error) {
 	if err != nil {
 		return a, err
 	}
+	if p.ofBytes(a) || p.ofBytes(b) { // which are modulo 256
+		return a, p.refuse(n, "of bytes")
+	}
 	var of []int64
 	for _, v := range x {
 		for _, w := range y {
@@ -140,6 +143,11 @@ func (p *parser) ofIntegers(n *node, a, b operand) (operand, error) {
 	}
 	z.whole, z.bounds = true, bounds
 	return z, err
+}
+
+// ofBytes reports whether x is of an input's bytes, as such: nothing else is of bytes.
+func (p *parser) ofBytes(x operand) bool {
+	return x.whole && x.part > 0 && p.graph.Parts[x.part-1].Type == "uint8"
 }
 
 // boundsOf returns the least and the largest of integers, values or constants.

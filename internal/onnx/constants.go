@@ -155,6 +155,9 @@ func (p *parser) castValue(n *node, x operand, to int64) (operand, error) {
 		return x, nil
 	case (to == typeInt32 || to == typeInt64) && (x.whole || x.part > 0): // of as many bits as its elements have
 		x.whole = true
+		if p.ofBytes(x) {
+			x.part = 0 // its sums are no bytes
+		}
 		return x, nil
 	}
 	return x, p.refuse(n, "to=%d", to)

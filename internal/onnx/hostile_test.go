@@ -651,6 +651,7 @@ func TestParseUnsupported(t *testing.T) {
 		"Reshape to rank 9":          {nodes(op("Reshape", "x s", "y")).with(int64s("s", 0, 4, 1, 1, 1, 1, 1, 1, 1)), []string{"Reshape(to rank 9)"}},
 		"a value of rank 5":          {nodes(op("Reshape", "x s", "a"), op("GlobalMaxPool", "a", "y")).with(int64s("s", 0, 2, 2, 1, 1)), []string{"GlobalMaxPool(input of rank 5)"}},
 		"integers":                   {file{nodes: []message{relu}, inputs: []message{declare("x", typeUint8, "N", 4)}}, []string{"Relu(of integers)"}},
+		"sum of bytes":               {file{nodes: []message{op("Add", "x x", "a"), op("Cast", "a", "y", intAttribute("to", typeFloat))}, inputs: []message{declare("x", typeUint8, "N", 4)}}, []string{"Add(of bytes)"}},
 		"integers as output":         {file{nodes: []message{op("Identity", "x", "y")}, inputs: []message{declare("x", typeUint8, "N", 4)}}, []string{"output of integers"}},
 		"Transpose of sizes":         {view(op("Transpose", "s", "v")), []string{"Transpose(of sizes)"}},
 		"mean to one number":         {nodes(op("ReduceMean", "x", "y", intsAttribute("axes", 1), intAttribute("keepdims", 0))), []string{"ReduceMean(to rank 1)"}},

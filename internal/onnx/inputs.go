@@ -96,6 +96,7 @@ func (p *parser) input(v valueInfo) (operand, graph.Part, error) {
 	switch kind {
 	case typeUint8:
 		o.whole, o.bounds = true, [2]int64{0, 255}
+		part.From, part.Below, part.Type = 0, 256, "uint8"
 	case typeInt32, typeInt64:
 		o.whole = true
 		part.From, part.Below, part.Type = -graph.MaxInteger, graph.MaxInteger+1, "int64"

@@ -4,11 +4,27 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/securenets/securenets/internal/graph"
 )
+
+// What is read of a file depends on the type of an input, so that a graph has it, of one input too.
+func TestInputTypes(t *testing.T) {
+	for kind, want := range map[int64][]graph.Part{
+		typeFloat: nil,
+		typeUint8: {{Name: "x", Shape: graph.Shape{H: 2, W: 2, C: 3}, Below: 256, Type: "uint8"}},
+		typeBool:  {{Name: "x", Shape: graph.Shape{H: 2, W: 2, C: 3}, Below: 2, Type: "bool"}},
+		typeInt32: {{Name: "x", Shape: graph.Shape{H: 2, W: 2, C: 3}, From: -graph.MaxInteger, Below: graph.MaxInteger + 1, Type: "int32"}},
+	} {
+		f := file{nodes: []message{op("Cast", "x", "a", intAttribute("to", typeFloat)), op("Relu", "a", "y")}, inputs: []message{declare("x", kind, "N", 3, 2, 2)}}
+		if g, err := Parse(f.bytes()); err != nil || !slices.Equal(g.Parts, want) {
+			t.Errorf("type %d: %+v, %v", kind, g, err)
+		}
+	}
+}
 
 func TestSizes(t *testing.T) {
 	two := file{nodes: []message{op("Cast", "n", "m", intAttribute("to", typeFloat)), op("Mul", "x m", "y")}, inputs: []message{

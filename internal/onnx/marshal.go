@@ -158,12 +158,12 @@ func (w *writer) results(n graph.Node, results []graph.Result, shapes []graph.Sh
 	return outputs, nil
 }
 
-// partInputs returns the inputs that the parts are, which are vectors. Integers are read as floats,
-// and those of several parts as the Slices of what holds all.
+// partInputs returns the inputs that the parts are, which are vectors where there are several. Integers
+// are read as floats, and those of several parts as the Slices of what holds all.
 func (w *writer) partInputs() ([]message, error) {
 	var inputs []message
 	for _, p := range w.parts {
-		if p.Shape != graph.Vector(p.Shape.C) {
+		if len(w.parts) > 1 && p.Shape != graph.Vector(p.Shape.C) {
 			return nil, &UnsupportedError{[]string{"several inputs of maps"}}
 		}
 		kind := typeFloat
@@ -172,10 +172,12 @@ func (w *writer) partInputs() ([]message, error) {
 			kind = typeBool
 		case p.Type == "int32":
 			kind = typeInt32
+		case p.Type == "uint8":
+			kind = typeUint8
 		case p.From != p.Below:
 			kind = typeInt64
 		}
-		inputs = append(inputs, typedInfoMessage(p.Name, 2, p.Shape, kind))
+		inputs = append(inputs, typedInfoMessage(p.Name, naturalRank(p.Shape), p.Shape, kind))
 	}
 	if len(w.parts) == 1 {
 		w.values[0].name = w.partFloats(0)

@@ -595,5 +595,12 @@ case("integers as floats, above 0", [5], 2, [
     make_node("Cast", ["x"], ["a"], to=TensorProto.FLOAT), make_node("Greater", ["a", "n"], ["b"]), make_node("Cast", ["b"], ["y"], to=TensorProto.FLOAT)], given=ids, n=np.array(0, dtype=np.float32))
 case("bools as numbers", [5], 2, [make_node("Not", ["x"], ["a"]), make_node("Not", ["a"], ["b"]), make_node("Cast", ["b"], ["c"], to=TensorProto.FLOAT), make_node("Neg", ["c"], ["y"])], given=ids > 0)
 
+pixels = np.arange(2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 3, 4, 5) * 2 + 16
+case("image of bytes", [3, 4, 5], 4, [
+    make_node("Cast", ["x"], ["a"], to=TensorProto.FLOAT), make_node("Div", ["a", "n"], ["b"]), make_node("Conv", ["b", "w"], ["y"])],
+     given=pixels, n=np.array(255, dtype=np.float32), w=normal(2, 3, 2, 2))
+case("bytes added as integers", [3, 4, 5], 4, [
+    make_node("Cast", ["x"], ["a"], to=TensorProto.INT64), make_node("Add", ["a", "a"], ["b"]), make_node("Cast", ["b"], ["y"], to=TensorProto.FLOAT)], given=pixels)
+
 with open("vectors.json", "w") as f:
     f.write("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")

@@ -31,6 +31,7 @@ const (
 const (
 	int64s = "INT64"
 	int32s = "INT32"
+	uint8s = "UINT8"
 	bools  = "BOOL"
 )
 

@@ -18,12 +18,12 @@ import (
 type Input struct {
 	Name        string
 	Shape       [3]int // C, H, W
-	Datatype    string // as the protocol has it: FP32, INT64, INT32 or BOOL
+	Datatype    string // as the protocol has it: FP32, INT64, INT32, UINT8 or BOOL
 	Least, Most int    // of integers
 }
 
 // datatypes has those of the protocol by those of descriptions.
-var datatypes = map[string]string{"float32": datatype, "int64": int64s, "int32": int32s, "bool": bools}
+var datatypes = map[string]string{"float32": datatype, "int64": int64s, "int32": int32s, "uint8": uint8s, "bool": bools}
 
 // InputsOf returns the inputs of a network. One of floats has one name for all networks.
 func InputsOf(d hostclient.Description) (inputs []Input) {
@@ -148,7 +148,7 @@ func (in *Input) finite(x []float32) ([]float32, error) {
 }
 
 // integers returns them as floats, which have all that an input may hold.
-func integers[T int32 | int64](in *Input, v []T) ([]float32, error) {
+func integers[T int32 | int64 | uint8 | uint32](in *Input, v []T) ([]float32, error) {
 	x := make([]float32, len(v))
 	for i, v := range v {
 		if int64(v) < int64(in.Least) || int64(v) > int64(in.Most) {
@@ -174,6 +174,8 @@ func (in *Input) raw(b []byte) ([]float32, error) {
 			return nil, err
 		}
 		return integers(in, v)
+	case uint8s:
+		return integers(in, b)
 	case bools:
 		x := make([]float32, len(b))
 		for i, v := range b {
@@ -201,8 +203,8 @@ func decode[T float32 | int32 | int64](in *Input, b []byte, size int) ([]T, erro
 
 // contents returns those of a gRPC request.
 func (in *Input) contents(c *pb.InferTensorContents) ([]float32, error) {
-	own := map[string]int{int64s: len(c.GetInt64Contents()), int32s: len(c.GetIntContents()), bools: len(c.GetBoolContents()), datatype: len(c.GetFp32Contents())}
-	all := len(c.GetUintContents()) + len(c.GetUint64Contents()) + len(c.GetFp64Contents()) + len(c.GetBytesContents())
+	own := map[string]int{int64s: len(c.GetInt64Contents()), int32s: len(c.GetIntContents()), uint8s: len(c.GetUintContents()), bools: len(c.GetBoolContents()), datatype: len(c.GetFp32Contents())}
+	all := len(c.GetUint64Contents()) + len(c.GetFp64Contents()) + len(c.GetBytesContents())
 	for _, n := range own {
 		all += n
 	}
@@ -214,6 +216,8 @@ func (in *Input) contents(c *pb.InferTensorContents) ([]float32, error) {
 		return integers(in, c.GetInt64Contents())
 	case int32s:
 		return integers(in, c.GetIntContents())
+	case uint8s:
+		return integers(in, c.GetUintContents())
 	case bools:
 		x := make([]float32, len(c.GetBoolContents()))
 		for i, v := range c.GetBoolContents() {

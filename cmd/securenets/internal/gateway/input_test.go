@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "github.com/securenets/securenets/api/inference"
+	"github.com/securenets/securenets/hostclient"
 )
 
 // Two samples of textInputs.
@@ -130,6 +131,41 @@ func textCall(inBytes bool) *pb.ModelInferRequest {
 		}
 	}
 	return r
+}
+
+// TestBytes: an image of bytes comes as UINT8, in each form.
+func TestBytes(t *testing.T) {
+	g, ran := keep(t)
+	for i := range g.models {
+		g.models[i].Inputs = InputsOf(hostclient.Description{Input: [3]int{1, 2, 2}, Inputs: []hostclient.InputDescription{
+			{Name: "image", Shape: [3]int{1, 2, 2}, Type: "uint8", Integers: &[2]int{0, 255}},
+		}})
+	}
+	want := []float32{0, 1, 128, 255}
+	head := `{"inputs":[{"name":"image","datatype":"UINT8","shape":[1,1,2,2],%s}]}`
+	for _, c := range []struct{ how, tail string }{{`"data":[[0,1],[128,255]]`, ""}, {`"parameters":{"binary_data_size":4}`, "\x00\x01\x80\xff"}} {
+		*ran = nil
+		head := fmt.Sprintf(head, c.how)
+		if w := ask(g, "POST", "/v2/models/text/infer", head+c.tail, headerLength, size(head)); w.Code != 200 || !slices.Equal(*ran, want) {
+			t.Errorf("%s: %d %s, ran %v", c.how, w.Code, w.Body, *ran)
+		}
+	}
+	*ran = nil
+	if w := ask(g, "POST", "/v2/models/text/infer", fmt.Sprintf(head, `"data":[0,1,2,256]`)); w.Code != 400 || *ran != nil {
+		t.Errorf("256: %d %s", w.Code, w.Body)
+	}
+	c := dial(t, g)
+	for _, contents := range []*pb.InferTensorContents{nil, {UintContents: []uint32{0, 1, 128, 255}}, {UintContents: []uint32{0, 1, 128, 256}}, {IntContents: []int32{0, 1, 128, 255}}} {
+		r := &pb.ModelInferRequest{ModelName: "text", Inputs: []*pb.ModelInferRequest_InferInputTensor{{Name: "image", Datatype: "UINT8", Shape: []int64{1, 4}, Contents: contents}}}
+		if contents == nil {
+			r.RawInputContents = [][]byte{{0, 1, 128, 255}}
+		}
+		good := contents == nil || len(contents.UintContents) > 0 && contents.UintContents[3] == 255
+		*ran = nil
+		if _, err := c.ModelInfer(t.Context(), r); (err == nil) != good || good && !slices.Equal(*ran, want) {
+			t.Errorf("%v: %v, ran %v", contents, err, *ran)
+		}
+	}
 }
 
 // TestTextsRefused: what is wrong about inputs is said with their names, and never an id.
