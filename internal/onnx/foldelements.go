@@ -146,13 +146,14 @@ func (p *parser) foldPair(n *node, op pair, a, b *array) (*array, error) {
 		return nil, nil
 	}
 	if exponent {
+		if b.len() == 0 || b.steps != nil { // floats have no steps
+			return nil, nil
+		}
 		c := &array{kind: typeFloat, dims: b.dims, shared: b.shared}
 		for _, v := range b.ints {
 			c.floats = append(c.floats, float32(v))
 		}
-		if b = c; len(b.floats) == 0 || c.steps != nil {
-			return nil, nil
-		}
+		b = c
 	}
 	var err error
 	if a, err = p.spreadTo(a, dims); a == nil || err != nil {

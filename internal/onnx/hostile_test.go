@@ -543,6 +543,7 @@ func TestParseUnsupported(t *testing.T) {
 		"infinities in a layer":    {text(op("Gather", "table ids", "a"), op("Add", "a inf", "b"), op("MatMul", "b inf", "y")), []string{"MatMul(of infinities)"}},
 		"infinities as a result":   {text(op("Gather", "table ids", "a"), op("Add", "a inf", "y")), []string{"output of infinities"}},
 		"no softmax that is NaN":   {text(op("Gather", "table ids", "a"), op("IsNaN", "a", "b"), op("Where", "b a a", "y")), []string{"IsNaN(of what is no softmax)"}},
+		"power by sample":          {text(op("Shape", "ids", "s"), op("Gather", "s zero", "n"), op("Squeeze", "n", "m"), op("Range", "zero m one", "r"), op("Unsqueeze", "r one", "e"), op("Pow", "half e", "h"), op("Gather", "table ids", "g"), op("ReduceSum", "g two", "a", intAttribute("keepdims", 0)), op("Mul", "a h", "y")).with(values("half", 0.5)), []string{"Pow(of what is expanded)"}},
 		"numbers of samples":       {text(op("Shape", "ids", "s"), op("Gather", "s zero", "n"), op("Squeeze", "n", "m"), op("Range", "zero m one", "r"), op("Gather", "table r", "y")), []string{"Gather(element type 1)"}},
 		"another sample's mask":    {text(op("Shape", "ids", "s"), op("Gather", "s zero", "n"), op("Squeeze", "n", "m"), op("Range", "zero m one", "r"), op("Add", "r one", "q"), op("Gather", "mask q", "a"), op("Gather", "table ids", "b"), op("Where", "a b b", "y")), []string{"Gather(across samples)"}},
 		"inputs of two batches":    {file{nodes: []message{relu}, inputs: []message{declare("x", 1, 2, 4), declare("z", 1, 3, 4)}}, []string{"inputs of unlike batches"}},
