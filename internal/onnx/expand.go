@@ -83,7 +83,7 @@ func (p *parser) expandConstant(n *node, t *tensor, to *sizes) (operand, error) 
 	c := *t
 	c.dims = append(slices.Repeat([]int64{1}, len(to.v)-len(t.dims)), t.dims...)
 	for i, d := range to.v {
-		samples := i == 0 && (d == size{1, true} || p.batch > 0 && d.n == p.batch)
+		samples := i == 0 && p.isBatch(d)
 		if d.batch && !samples || !samples && d.n != 1 && d.n != c.dims[i] || samples && c.dims[i] != 1 {
 			return p.commonOf(n, t, to)
 		}

@@ -27,8 +27,10 @@ type size struct {
 // batch returns the index of the first that is the batch's, or -1.
 func (s sizes) batch() int { return slices.IndexFunc(s.v, func(d size) bool { return d.batch }) }
 
-// isBatch reports whether d is the batch's size, or a multiple of it, or the number that it is.
-func (p *parser) isBatch(d size) bool { return d.batch || p.batch > 0 && d.n == p.batch }
+// isBatch reports whether d is the batch's size, or the number that it is.
+func (p *parser) isBatch(d size) bool {
+	return d == size{1, true} || p.batch > 0 && d == size{n: p.batch}
+}
 
 // sizes returns input i of n, constant integers or a part of a shape.
 func (p *parser) sizes(n *node, i int) (*sizes, error) {
