@@ -548,6 +548,8 @@ func TestParseUnsupported(t *testing.T) {
 		"another sample's mask":    {text(op("Shape", "ids", "s"), op("Gather", "s zero", "n"), op("Squeeze", "n", "m"), op("Range", "zero m one", "r"), op("Add", "r one", "q"), op("Gather", "mask q", "a"), op("Gather", "table ids", "b"), op("Where", "a b b", "y")), []string{"Gather(across samples)"}},
 		"inputs of two batches":    {file{nodes: []message{relu}, inputs: []message{declare("x", 1, 2, 4), declare("z", 1, 3, 4)}}, []string{"inputs of unlike batches"}},
 		"comparison to integers":   {nodes(op("Greater", "x b", "a"), op("Cast", "a", "y", intAttribute("to", typeInt64))).with(floats("b", 1)), []string{"output of integers"}},
+		"chosen integers divided":  {nodes(op("Greater", "x b", "a"), op("Where", "a seven one", "c"), op("Where", "a two one", "d"), op("Div", "c d", "e"), op("Cast", "e", "y", intAttribute("to", typeFloat))).with(floats("b", 1), int64s("seven", 7), int64s("one", 1), int64s("two", 2)), []string{"Div(of integers)"}},
+		"chosen ids past a table":  {nodes(op("Greater", "x b", "a"), op("Where", "a seven one", "c"), op("Gather", "table c", "y")).with(floats("b", 1), floats("table", 7, 2), int64s("seven", 7), int64s("one", 1)), []string{"Gather(of 7 rows by integers of 1 to 7)"}},
 		"comparison of numbers":    {nodes(op("Greater", "b b", "a"), op("Where", "a x x", "y")).with(floats("b", 1)), []string{"Where(by a constant, of two values)"}},
 		"comparison of lengths":    {nodes(op("Gemm", "x w", "a"), op("Less", "a x", "b"), op("Where", "b x x", "y")).with(floats("w", 4, 3)), []string{"Less(values of unlike shapes)"}},
 		"Where of a value":         {nodes(op("Where", "x x x", "y")), []string{"Where(of what is no comparison)"}},

@@ -58,6 +58,9 @@ func (p *parser) where(n *node) (operand, error) {
 	}
 	y, err := p.apply(graph.Select{}, x.axes, three...)
 	y.wide, y.masked = wide, masked
+	if a, b := three[1], three[2]; a.whole && b.whole {
+		y.whole, y.bounds = true, [2]int64{min(a.bounds[0], b.bounds[0]), max(a.bounds[1], b.bounds[1])}
+	}
 	return y, err
 }
 
@@ -104,7 +107,11 @@ func (p *parser) choice(n *node, i int, x operand) (operand, error) {
 		return x, p.refuse(n, "constant of more than one number")
 	}
 	if !negativeInfinity(v) {
-		return p.apply(graph.Clip{Min: v, Max: v}, x.axes, x)
+		y, err := p.apply(graph.Clip{Min: v, Max: v}, x.axes, x)
+		if kind := o.constant.kind; kind == typeInt32 || kind == typeInt64 {
+			y.whole, y.bounds = true, [2]int64{int64(v), int64(v)}
+		}
+		return y, err
 	}
 	shift, err := p.repeated(v, x.shape.C)
 	if err != nil {

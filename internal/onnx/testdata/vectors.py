@@ -602,5 +602,9 @@ case("image of bytes", [3, 4, 5], 4, [
 case("bytes added as integers", [3, 4, 5], 4, [
     make_node("Cast", ["x"], ["a"], to=TensorProto.INT64), make_node("Add", ["a", "a"], ["b"]), make_node("Cast", ["b"], ["y"], to=TensorProto.FLOAT)], given=pixels)
 
+case("integers by a comparison", [5], 2, [
+    make_node("LessOrEqual", ["x", "z"], ["a"]), make_node("Where", ["a", "i", "j"], ["b"]), make_node("Add", ["b", "k"], ["c"]), make_node("Cast", ["c"], ["y"], to=TensorProto.FLOAT)],
+     z=np.array(0, dtype=np.float32), i=np.array(-1), j=np.array(4), k=np.array([1, 2, 3, -4, 5]))
+
 with open("vectors.json", "w") as f:
     f.write("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")
