@@ -22,6 +22,9 @@ func (p *parser) reduce(n *node, x operand) (operand, error) {
 		return x, err
 	}
 	if len(list) == 0 && n.int("noop_with_empty_axes", 0) != 0 {
+		if n.op == "ReduceL2" { // of each element alone
+			return p.apply(graph.Abs{}, x.axes, x)
+		}
 		return x, nil
 	}
 	if len(list) == 0 {

@@ -606,5 +606,7 @@ case("integers by a comparison", [5], 2, [
     make_node("LessOrEqual", ["x", "z"], ["a"]), make_node("Where", ["a", "i", "j"], ["b"]), make_node("Add", ["b", "k"], ["c"]), make_node("Cast", ["c"], ["y"], to=TensorProto.FLOAT)],
      z=np.array(0, dtype=np.float32), i=np.array(-1), j=np.array(4), k=np.array([1, 2, 3, -4, 5]))
 
+case("ReduceL2 of no axes", [2, 3], 3, [make_node("ReduceL2", ["x"], ["a"], noop_with_empty_axes=1), make_node("Sigmoid", ["a"], ["y"])], 18)
+
 with open("vectors.json", "w") as f:
     f.write("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")
