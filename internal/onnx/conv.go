@@ -80,22 +80,31 @@ func (p *parser) window(n *node, kernel []int64) (*window, error) {
 	return w, nil
 }
 
-// pad sets the padding that auto_pad SAME asks for: that of an output of
+// same reports whether the padding follows from the map.
+func (w *window) same() bool { return w.autoPad == "SAME_UPPER" || w.autoPad == "SAME_LOWER" }
+
+// padSame sets the padding that auto_pad SAME asks for: that of an output of
 // ceil(size / stride), halved, its odd row or column at the end or the start.
-func (w *window) pad(s graph.Shape) {
-	if w.autoPad != "SAME_UPPER" && w.autoPad != "SAME_LOWER" {
-		return
+// Where windows leave out more than one at the map's ends, runtimes differ in which.
+func (p *parser) padSame(n *node, w *window, s graph.Shape) error {
+	if !w.same() {
+		return nil
 	}
 	for i, size := range []int64{int64(s.H), int64(s.W)} {
 		steps := (size - 1) / w.strides[i]          // steps·stride < size < 2^32
 		reach := w.dilations[i]*(w.kernel[i]-1) + 1 // < 2^62
-		total := max(steps*w.strides[i]+reach-size, 0)
+		total := steps*w.strides[i] + reach - size
+		if total < -1 {
+			return p.refuse(n, "auto_pad=%s of negative padding", w.autoPad)
+		}
+		total = max(total, 0)
 		small, large := total/2, total-total/2
 		if w.autoPad == "SAME_LOWER" {
 			small, large = large, small
 		}
 		w.pads[i], w.pads[i+2] = small, large
 	}
+	return nil
 }
 
 // convolved returns the weights, the window and the input of a convolution, transposed or not.
@@ -130,7 +139,9 @@ func (p *parser) conv(n *node) (operand, error) {
 	if group <= 0 || group > int64(x.shape.C) || per*group != int64(x.shape.C) {
 		return x, fmt.Errorf("%w: weights for %d channels in %d groups, input has %d", ErrInvalid, per, group, x.shape.C)
 	}
-	w.pad(x.shape)
+	if err := p.padSame(n, w, x.shape); err != nil {
+		return x, err
+	}
 	c := &graph.Conv2D{
 		From: read,
 		Geometry: plan.Conv2D{

@@ -117,8 +117,7 @@ func (p *parser) transposedExtents(n *node, w *window, s graph.Shape) (out [2]in
 			return out, fmt.Errorf("%w: kernel over %d elements, and %d more", ErrInvalid, reach, more[i])
 		}
 		l := w.strides[i]*int64(from-1) + reach + 1 + more[i]
-		same := w.autoPad == "SAME_UPPER" || w.autoPad == "SAME_LOWER"
-		if same || wanted != nil {
+		if w.same() || wanted != nil {
 			over := l - w.strides[i]*int64(from) // is cut off
 			if wanted != nil {
 				over = l - wanted[i]

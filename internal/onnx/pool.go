@@ -17,14 +17,16 @@ func (p *parser) pool(n *node) (operand, error) {
 		return operand{}, err
 	}
 	dilated := slices.Max(w.dilations) > 1
-	if dilated && (n.op != "MaxPool" || n.int("ceil_mode", 0) != 0 || slices.Max(w.kernel) > maxDilated) {
-		return operand{}, p.refuse(n, "dilations")
+	if dilated && (n.op != "MaxPool" || w.same() || n.int("ceil_mode", 0) != 0 || slices.Max(w.kernel) > maxDilated) {
+		return operand{}, p.refuse(n, "dilations") // with auto_pad SAME, runtimes differ
 	}
 	x, err := p.variable(n, 0, w.rank)
 	if err != nil {
 		return x, err
 	}
-	w.pad(x.shape)
+	if err := p.padSame(n, w, x.shape); err != nil {
+		return x, err
+	}
 	if dilated {
 		return p.dilated(w, x)
 	}

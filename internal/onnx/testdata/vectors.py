@@ -608,5 +608,7 @@ case("integers by a comparison", [5], 2, [
 
 case("ReduceL2 of no axes", [2, 3], 3, [make_node("ReduceL2", ["x"], ["a"], noop_with_empty_axes=1), make_node("Sigmoid", ["a"], ["y"])], 18)
 
+case("Conv of every second, SAME", [1, 8, 6], 4, [make_node("Conv", ["x", "w"], ["y"], strides=[2, 2], auto_pad="SAME_LOWER")], w=normal(2, 1, 1, 1))
+
 with open("vectors.json", "w") as f:
     f.write("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")
