@@ -113,7 +113,7 @@ func (p *parser) ofIntegers(n *node, a, b operand) (operand, error) {
 	var of []int64
 	for _, v := range x {
 		for _, w := range y {
-			if max(v, -v, w, -w) > graph.MaxInteger {
+			if large(v) || large(w) {
 				return a, p.refuse(n, "of integers of more than %d", graph.MaxInteger)
 			}
 			switch n.op {
@@ -129,7 +129,7 @@ func (p *parser) ofIntegers(n *node, a, b operand) (operand, error) {
 		}
 	}
 	bounds := [2]int64{slices.Min(of), slices.Max(of)}
-	if max(-bounds[0], bounds[1]) > graph.MaxInteger {
+	if large(bounds[0]) || large(bounds[1]) {
 		return a, p.refuse(n, "of integers of more than %d", graph.MaxInteger)
 	}
 	var z operand

@@ -248,7 +248,7 @@ func (p *parser) number(n *node, i, rank int) (float32, bool, error) {
 	}
 	if t.kind == typeInt32 || t.kind == typeInt64 {
 		v, err := p.ints(n, t)
-		if err != nil || max(v[0], -v[0]) > graph.MaxInteger {
+		if err != nil || large(v[0]) {
 			return 0, false, err
 		}
 		return float32(v[0]), true, nil
@@ -259,6 +259,9 @@ func (p *parser) number(n *node, i, rank int) (float32, bool, error) {
 	}
 	return v[0], true, nil
 }
+
+// large reports whether floats do not have all integers of v's magnitude.
+func large(v int64) bool { return v < -graph.MaxInteger || v > graph.MaxInteger }
 
 // repeated returns v once a channel.
 func (p *parser) repeated(v float32, channels int) ([]float32, error) {

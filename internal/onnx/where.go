@@ -262,7 +262,7 @@ func (p *parser) constantFor(n *node, i int, x operand) (*tensor, error) {
 		return p.constant(n, i)
 	}
 	if t := o.constant; x.whole && (t.kind == typeInt32 || t.kind == typeInt64) {
-		a, err := p.array(n, i) // of integers that floats have, see ofIntegers
+		a, err := p.array(n, i)
 		if err != nil {
 			return nil, err
 		}
@@ -271,6 +271,9 @@ func (p *parser) constantFor(n *node, i int, x operand) (*tensor, error) {
 		}
 		u := &tensor{kind: typeFloat, dims: t.dims}
 		for _, v := range a.ints {
+			if large(v) {
+				return nil, p.refuse(n, "of integers of more than %d", graph.MaxInteger)
+			}
 			u.floats = append(u.floats, float32(v))
 		}
 		o.constant = u
