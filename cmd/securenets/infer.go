@@ -192,8 +192,8 @@ type taken struct {
 
 func takenBy(d hostclient.Description) taken { return taken{d.Input, d.Inputs} }
 
-// readSamples reads a file of samples for a network. A vector may stand for a map, and a map
-// for a vector: their order is one.
+// readSamples reads a file of samples for a network. A vector may stand for a map, a map for a
+// vector, and rows of one channel for channels of one row: their order is one.
 func readSamples(file string, takes taken) (*dataset.Images, error) {
 	open := dataset.Open
 	if len(takes.inputs) == 1 && takes.inputs[0].Type == "uint8" { // an image that the network scales
@@ -219,7 +219,8 @@ func readSamples(file string, takes taken) (*dataset.Images, error) {
 	}
 	have := [3]int{images.C, images.H, images.W}
 	vector := have[1]*have[2] == 1 || input[1]*input[2] == 1
-	if have != input && !(vector && have[0]*have[1]*have[2] == elements) {
+	sequence := input[1] == 1 && have == [3]int{1, input[0], input[2]}
+	if have != input && !sequence && !(vector && have[0]*have[1]*have[2] == elements) {
 		return nil, fmt.Errorf("%s: samples of %dx%dx%d (channels, rows, columns), the network takes %dx%dx%d",
 			file, have[0], have[1], have[2], input[0], input[1], input[2])
 	}

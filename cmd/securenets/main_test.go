@@ -564,6 +564,26 @@ func TestPicture(t *testing.T) {
 	}
 }
 
+// TestReadSequence: a sequence, of channels without rows, is read of arrays of three dimensions.
+func TestReadSequence(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "x.npy")
+	b, err := binary.Append(npy("<f4", "(2, 2, 3)"), binary.LittleEndian, []float32{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11})
+	if err == nil {
+		err = os.WriteFile(file, b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := readSamples(file, taken{input: [3]int{2, 1, 3}}); err != nil || !slices.Equal(m.Range(1, 2), []float32{6, 7, 8, 9, 10, 11}) {
+		t.Errorf("%+v, %v", m, err)
+	}
+	for _, input := range [][3]int{{3, 1, 2}, {1, 3, 2}, {2, 3, 1}} {
+		if m, err := readSamples(file, taken{input: input}); err == nil {
+			t.Errorf("%d: %+v", input, m)
+		}
+	}
+}
+
 // TestScores: the largest output is of all, of a sequence's positions, or of a map's channels.
 func TestScores(t *testing.T) {
 	y := []float32{0, 5, 2, 3, 1, 4, 9, 7, 8, 6, -1, -2} // 2 x 2 x 3
