@@ -189,7 +189,7 @@ type echoProcess struct {
 
 // load returns the processor time of a request, once requests have come for a while.
 func (e *echoProcess) load(ctx context.Context, callers []traffic.Caller, budget time.Duration) (float64, error) {
-	return again(func() (float64, error) { return e.once(ctx, callers, budget) })
+	return again(standstill, func() (float64, error) { return e.once(ctx, callers, budget) })
 }
 
 func (e *echoProcess) once(ctx context.Context, callers []traffic.Caller, budget time.Duration) (float64, error) {

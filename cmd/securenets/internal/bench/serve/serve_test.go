@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/benchtest"
 )
@@ -67,7 +68,7 @@ func TestAgain(t *testing.T) {
 		{slices.Repeat([]error{errNoAnswer}, 9), 5, errNoAnswer},
 	} {
 		calls := 0
-		v, err := again(func() (int, error) { calls++; return calls, test.errs[calls-1] })
+		v, err := again(time.Microsecond, func() (int, error) { calls++; return calls, test.errs[calls-1] })
 		if v != test.calls || calls != test.calls || !errors.Is(err, test.want) {
 			t.Errorf("%v: %d after %d calls, %v", test.errs, v, calls, err)
 		}

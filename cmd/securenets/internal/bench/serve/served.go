@@ -136,20 +136,25 @@ func (s *served) spread(callers int) []traffic.Caller {
 // errNoAnswer reports a load of which nothing was answered while it was measured.
 var errNoAnswer = errors.New("bench: no answer")
 
-// again calls load until there was an answer, a few times: a machine full of other work may
-// stand still for a second or two.
-func again[T any](load func() (T, error)) (v T, err error) {
-	for range 5 {
+// again calls load until there was an answer, a few times with ever longer pauses: a machine full
+// of other work may stand still for a second or two.
+func again[T any](pause time.Duration, load func() (T, error)) (v T, err error) {
+	for range 4 {
 		if v, err = load(); !errors.Is(err, errNoAnswer) {
-			break
+			return v, err
 		}
+		time.Sleep(pause)
+		pause *= 2
 	}
-	return v, err
+	return load()
 }
+
+// standstill is the first pause.
+const standstill = 250 * time.Millisecond
 
 // load measures a load for the budget, once it has run for a while.
 func (s *served) load(ctx context.Context, name string, callers []traffic.Caller) (Row, error) {
-	return again(func() (Row, error) { return s.once(ctx, name, callers) })
+	return again(standstill, func() (Row, error) { return s.once(ctx, name, callers) })
 }
 
 func (s *served) once(ctx context.Context, name string, callers []traffic.Caller) (Row, error) {
