@@ -87,7 +87,7 @@ func (t *tile) sum(prime, row, lane int) *uint32 {
 //	high = 2^31 + Σ floor(v / 2^16)    in the others
 //
 // so that Σ v = 2^16·(high - 2^31) + (low - 2^16·high mod 2^32), as there are at
-// most 2^15 parts.
+// most 2^16 parts, and only 2^15 if each is of two products.
 type tileSums [ring.MaxPrimes][maxRows][maxLanes]uint32
 
 const (
@@ -452,7 +452,7 @@ func (p *residues) take(s *scratch, x ring.Matrix, i0, i1 int) {
 func (p *residues) splitRows(st *stage, base int, x []uint32, h, rows int) {
 	c := &p.op
 	words := c.W * c.C
-	padded := p.line > words
+	padded := p.line > words*p.unit.width
 	for end := h + rows; h < end; {
 		n := 1
 		inside := h >= 0 && h < c.H

@@ -159,16 +159,19 @@ var testTiles = examples(func(add func(ring.Ring, plan.Op, ring.Matrix, ring.Mat
 	}
 })
 
-// testLongestSum takes contractions of ring.MaxTerms terms.
+// testLongestSum takes contractions of ring.MaxTerms terms, in one run, in several, and in runs of
+// one, of the words whose residues are nearest to 0 and furthest from it.
 var testLongestSum = examples(func(add func(ring.Ring, plan.Op, ring.Matrix, ring.Matrix)) {
 	for _, r := range rings {
 		rng := rand.New(rand.NewPCG(5, uint64(r.Modulus())))
 		for _, op := range []plan.Op{
 			plan.Dense(ring.MaxTerms, 5),
 			conv(plan.Conv2D{H: 5, W: 4, C: ring.MaxTerms / 16, OutC: 2, KH: 4, KW: 4}),
+			conv(plan.Conv2D{H: 256, W: 511, C: 1, OutC: 2, KH: 256, KW: 256, DW: 2}),
 		} {
-			top := r.Modulus() - 1
-			add(r, op, constant(op.Rows(), op.Terms(), top), constant(1, op.InLen(), top))
+			for _, word := range []uint32{r.Modulus() - 1, r.Modulus() / 2} {
+				add(r, op, constant(op.Rows(), op.Terms(), word), constant(1, op.InLen(), word))
+			}
 			add(r, op, uniform(rng, r, op.Rows(), op.Terms()), uniform(rng, r, 1, op.InLen()))
 		}
 	}
