@@ -552,6 +552,58 @@ func TestIdleUpload(t *testing.T) {
 	d.works(m)
 }
 
+// TestUploadsAtATime: uploads of one model do not deadlock, however little memory there is: one
+// that waits for another holds none. It must then ask where to go on, unless the model is complete.
+func TestUploadsAtATime(t *testing.T) {
+	d := start(t, nil, func(c *config.Config) {
+		withMetrics(c)
+		c.Limits.MaxBytesInFlight = 144 << 20
+		c.Limits.StallTimeoutSeconds = 300 // longer than patience
+	})
+	m := newModel(t, ring.Q4(), plan.Dense(1000, 1000))
+	received := 0
+	begin := func(req *pb.UploadRequest) (grpc.ClientStreamingClient[pb.UploadRequest, pb.UploadResponse], context.CancelFunc) {
+		req.Digest, req.Size = m.digest[:], uint64(len(m.bytes))
+		ctx, cancel := context.WithCancel(d.ctx())
+		stream, err := d.client().Upload(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.Send(req); err != nil {
+			t.Fatal(err)
+		}
+		received += proto.Size(req)
+		d.waitForFigure(float64(received), "securenets_received_bytes_total")
+		return stream, cancel
+	}
+	all := make([]byte, wire.MaxMessage-100) // takes all memory for messages
+
+	first, cancel := begin(&pb.UploadRequest{Data: m.bytes[:9]})
+	d.waitForPart(m, 9)
+	second, _ := begin(&pb.UploadRequest{Data: all})
+	d.waitForFigure(0, "securenets_in_flight_bytes", "part", "messages")
+	cancel()
+	_, err := second.CloseAndRecv()
+	wantReason(t, wire.FromStatus(err), codes.FailedPrecondition, wire.ReasonBadOffset)
+	if _, err := first.CloseAndRecv(); status.Code(err) != codes.Canceled {
+		t.Error(err)
+	}
+
+	first, _ = begin(&pb.UploadRequest{Offset: 9, Data: m.bytes[9:10]})
+	d.waitForPart(m, 10)
+	second, _ = begin(&pb.UploadRequest{Data: all})
+	third, _ := begin(&pb.UploadRequest{})
+	if err := first.Send(&pb.UploadRequest{Data: m.bytes[10:]}); err != nil {
+		t.Fatal(err)
+	}
+	for _, stream := range []grpc.ClientStreamingClient[pb.UploadRequest, pb.UploadResponse]{first, second, third} {
+		if resp, err := stream.CloseAndRecv(); err != nil || !resp.Complete {
+			t.Errorf("upload: %v, %v", resp, err)
+		}
+	}
+	d.works(m)
+}
+
 // TestCallersThatVanish: streams and connections that are cut with requests in flight or
 // answers unread do not hold resources for good.
 func TestCallersThatVanish(t *testing.T) { eachWay(t, testCallersThatVanish) }

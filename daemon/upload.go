@@ -32,18 +32,18 @@ func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.
 	}
 	r := &uploadReader{inbox: in, owner: owner}
 	defer r.release()
-	first, err := r.next(ctx)
-	if err != nil {
-		return err
-	}
-	if first == nil {
+	if err := r.next(ctx); err == io.EOF {
 		return badRequest("upload without a message")
+	} else if err != nil {
+		return err
 	}
-	digest, err := parseDigest(first.Digest)
+	digest, err := parseDigest(r.message.Digest)
 	if err != nil {
 		return err
 	}
-	u, err := s.store.Of(owner).Upload(ctx, digest, int64(min(first.Size, math.MaxInt64)))
+	offset, data := r.message.Offset, len(r.message.Data) > 0
+	// While it waits for another upload, it holds nothing that the other one's messages need.
+	u, err := s.store.Of(owner).Upload(ctx, digest, int64(min(r.message.Size, math.MaxInt64)), r.release)
 	if err != nil {
 		return err
 	}
@@ -52,7 +52,10 @@ func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.
 		u.Cancel(&wire.Error{Code: codes.DeadlineExceeded, Reason: wire.ReasonTimeout, Message: "the upload stalled"})
 	})
 	defer r.idle.Stop()
-	if err := r.copyTo(u, first); err != nil {
+	if r.message == nil && data && !u.Stored() {
+		return badOffset("the data came during another upload of the model, which held %d bytes at its end", u.Held())
+	}
+	if err := r.copyTo(u, offset); err != nil {
 		return err
 	}
 	if err := u.Finish(); err != nil {
@@ -61,53 +64,55 @@ func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.
 	return stream.SendAndClose(&pb.UploadResponse{Received: uint64(u.Held()), Complete: u.Stored()})
 }
 
+func badOffset(format string, a ...any) error {
+	return &wire.Error{Code: codes.FailedPrecondition, Reason: wire.ReasonBadOffset, Message: fmt.Sprintf(format, a...)}
+}
+
 // uploadReader reads the messages of an upload, one at a time.
 type uploadReader struct {
 	*inbox
-	owner model.Owner
-	held  int64       // bytes of incoming reserved for the current message
-	idle  *time.Timer // runs while the next message is awaited; nil before the first
+	owner   model.Owner
+	message *pb.UploadRequest // the current one; nil: none
+	held    int64             // bytes of incoming reserved for it
+	idle    *time.Timer       // runs while the next message is awaited; nil before the first
 }
 
-// release gives the current message's memory back.
+// release drops the current message and gives its memory back.
 func (r *uploadReader) release() {
 	r.incoming.Release(r.held)
-	r.held = 0
+	r.message, r.held = nil, 0
 }
 
-// next releases the current message and reads the next one, at the caller's pace; nil after
+// next releases the current message and reads the next one, at the caller's pace; io.EOF after
 // the last.
-func (r *uploadReader) next(ctx context.Context) (*pb.UploadRequest, error) {
+func (r *uploadReader) next(ctx context.Context) error {
 	r.release()
 	size, err := r.inbox.next(ctx)
 	if r.idle != nil {
 		r.idle.Stop()
 	}
-	if err == io.EOF {
-		return nil, nil
-	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := r.pace(ctx, r.owner, size); err != nil {
-		return nil, err
+		return err
 	}
 	m, bytes := new(pb.UploadRequest), uploadCopies*int64(size)
 	if err := r.receive(m, size, bytes); err != nil {
-		return nil, err
+		return err
 	}
-	r.held = bytes
-	return m, nil
+	r.message, r.held = m, bytes
+	return nil
 }
 
-// copyTo writes the data of the first message, and of those that follow, to u.
-func (r *uploadReader) copyTo(u *model.Upload, first *pb.UploadRequest) (err error) {
+// copyTo writes the data of the current message, whose offset is given, and of those that follow
+// to u.
+func (r *uploadReader) copyTo(u *model.Upload, offset uint64) error {
 	begun := false
-	for m := first; m != nil && !u.Stored(); {
-		if len(m.Data) > 0 {
-			if at := uint64(u.Held()); !begun && first.Offset != at {
-				return &wire.Error{Code: codes.FailedPrecondition, Reason: wire.ReasonBadOffset,
-					Message: fmt.Sprintf("offset %d, want %d", first.Offset, at)}
+	for !u.Stored() {
+		if m := r.message; m != nil && len(m.Data) > 0 {
+			if at := uint64(u.Held()); !begun && offset != at {
+				return badOffset("offset %d, want %d", offset, at)
 			}
 			begun = true
 			if err := u.Write(m.Data); err != nil {
@@ -115,10 +120,12 @@ func (r *uploadReader) copyTo(u *model.Upload, first *pb.UploadRequest) (err err
 			}
 		}
 		r.idle.Reset(r.limits.StallTimeout())
-		if m, err = r.next(u.Context()); err != nil {
+		if err := r.next(u.Context()); err == io.EOF {
+			return nil
+		} else if err != nil {
 			return err
 		}
-		if m != nil && (len(m.Digest) > 0 || m.Size != 0 || m.Offset != 0) {
+		if m := r.message; len(m.Digest) > 0 || m.Size != 0 || m.Offset != 0 {
 			return badRequest("digest, size or offset set in a message after the first")
 		}
 	}

@@ -210,7 +210,7 @@ func (s *Store) retire(ctx context.Context, m *Model, why error) error {
 	// This runs within a load, so nothing that it waits for may wait for a load. A removal does
 	// not, and an upload of a visible model ends at once. An upload of a new copy, once this model
 	// is gone, may: the claim then fails instead of waiting.
-	mine, err := m.space.claim(ctx, d, func(error) {}, m)
+	mine, err := m.space.claim(ctx, d, func(error) {}, m, nil)
 	if err != nil {
 		return err
 	}

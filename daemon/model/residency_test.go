@@ -659,7 +659,7 @@ func TestBudget(t *testing.T) {
 					i := rnd.IntN(models)
 					switch d := s.digests[i]; rnd.IntN(8) {
 					case 0, 1:
-						u, err := owner.Upload(t.Context(), d, int64(len(s.files[i])))
+						u, err := owner.Upload(t.Context(), d, int64(len(s.files[i])), nil)
 						if err != nil {
 							t.Error(err)
 							return
@@ -715,7 +715,7 @@ func TestUploadsExpire(t *testing.T) {
 	for i, s := range []model.Space{f.Space, f.Of(another)} {
 		for j, age := range []time.Duration{2 * time.Hour, 30 * time.Minute} {
 			_, d := sealedModel(t, uint64(10*i+j))
-			u, err := s.Upload(t.Context(), d, int64(len(b)))
+			u, err := s.Upload(t.Context(), d, int64(len(b)), nil)
 			if err == nil {
 				err = u.Write(b[:10])
 				u.Close()
@@ -726,7 +726,7 @@ func TestUploadsExpire(t *testing.T) {
 			}
 		}
 	}
-	busy, err := f.Upload(t.Context(), d, int64(len(b)))
+	busy, err := f.Upload(t.Context(), d, int64(len(b)), nil)
 	if err == nil {
 		err = errors.Join(busy.Write(b[:10]), os.Chtimes(filepath.Join(f.dir(), d.String()+".part"), now, now.Add(-2*time.Hour)))
 	}
@@ -766,7 +766,7 @@ func TestUploadEndsWhileLoading(t *testing.T) {
 		b, d := s.add(1)
 		resume := make(chan struct{})
 		s.load = func(int, int) error { <-resume; return nil }
-		u, err := s.Upload(t.Context(), d, int64(len(b)))
+		u, err := s.Upload(t.Context(), d, int64(len(b)), nil)
 		if err == nil {
 			err = u.Write(b)
 		}
@@ -998,7 +998,7 @@ func TestBadPlanMakesNoRoom(t *testing.T) {
 		s.mustPut(someone, 1)
 		b, d := s.add(9)
 		for range 2 {
-			u, err := s.Of(another).Upload(t.Context(), d, int64(len(b)))
+			u, err := s.Of(another).Upload(t.Context(), d, int64(len(b)), nil)
 			if err == nil {
 				err = errors.Join(u.Write(b[u.Held():]), u.Finish())
 				u.Close()

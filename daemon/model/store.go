@@ -241,7 +241,7 @@ func (s *Store) Size() (models int, bytes int64) {
 // Remove deletes a model, or cancels and deletes an unfinished upload. Find then no longer
 // finds the model. Its weights are freed when uses in progress have ended.
 func (s Space) Remove(ctx context.Context, d sealed.Digest) error {
-	mine, err := s.claim(ctx, d, nil, nil)
+	mine, err := s.claim(ctx, d, nil, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -283,8 +283,9 @@ func NotFound(d sealed.Digest) error {
 
 // claim waits until no one else uploads or removes a model, and claims it until free is
 // called. cancel is nil for a removal, which cancels an upload that it waits for. If only is
-// not nil, the claim fails once that model is no longer visible.
-func (s Space) claim(ctx context.Context, d sealed.Digest, cancel context.CancelCauseFunc, only *Model) (*claim, error) {
+// not nil, the claim fails once that model is no longer visible. waits, if not nil, is called
+// before each wait.
+func (s Space) claim(ctx context.Context, d sealed.Digest, cancel context.CancelCauseFunc, only *Model, waits func()) (*claim, error) {
 	for {
 		s.s.mu.Lock()
 		if only != nil && s.s.models[key{s.owner, d}] != only {
@@ -301,6 +302,9 @@ func (s Space) claim(ctx context.Context, d sealed.Digest, cancel context.Cancel
 		s.s.mu.Unlock()
 		if cancel == nil && other.cancel != nil {
 			other.cancel(NotFound(d))
+		}
+		if waits != nil {
+			waits()
 		}
 		select {
 		case <-other.done:

@@ -150,7 +150,7 @@ func (f *fixture) restart() {
 // upload sends b as one part of a model and finishes.
 func (f *fixture) upload(d sealed.Digest, size int, b []byte) (held int64, stored bool, err error) {
 	f.t.Helper()
-	u, err := f.Upload(f.t.Context(), d, int64(size))
+	u, err := f.Upload(f.t.Context(), d, int64(size), nil)
 	if err != nil {
 		return 0, false, err
 	}
@@ -245,7 +245,7 @@ func TestStoreAndRestart(t *testing.T) {
 		f.restart()
 	}
 	// A second upload is complete at once.
-	u, err := f.Upload(t.Context(), d1, int64(len(b1)))
+	u, err := f.Upload(t.Context(), d1, int64(len(b1)), nil)
 	if err != nil || !u.Stored() || u.Held() != int64(len(b1)) {
 		t.Errorf("again: %v", err)
 	}
@@ -441,7 +441,7 @@ func TestConcurrentUse(t *testing.T) {
 		for range 2 {
 			wg.Go(func() {
 				for range 20 {
-					u, err := f.Upload(t.Context(), d, int64(len(b)))
+					u, err := f.Upload(t.Context(), d, int64(len(b)), nil)
 					if err != nil {
 						t.Error(err)
 						return
@@ -504,7 +504,7 @@ func TestLimit(t *testing.T) {
 	if held, _, err := f.upload(old, len(b), nil); err != nil || held != 0 {
 		t.Errorf("the older upload: %d held, %v", held, err)
 	}
-	u, err := f.Upload(t.Context(), young, int64(len(b)))
+	u, err := f.Upload(t.Context(), young, int64(len(b)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -519,13 +519,13 @@ func TestLimit(t *testing.T) {
 func TestOneUploadAtATime(t *testing.T) {
 	f := open(t)
 	b, d := sealedModel(t, 1)
-	u, err := f.Upload(t.Context(), d, int64(len(b)))
+	u, err := f.Upload(t.Context(), d, int64(len(b)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if _, err := f.Upload(ctx, d, int64(len(b))); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := f.Upload(ctx, d, int64(len(b)), nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("second upload: %v", err)
 	}
 	second := make(chan int64)
@@ -549,7 +549,7 @@ func TestOneUploadAtATime(t *testing.T) {
 func TestRemoveCancels(t *testing.T) {
 	f := open(t)
 	b, d := sealedModel(t, 1)
-	u, err := f.Upload(t.Context(), d, int64(len(b)))
+	u, err := f.Upload(t.Context(), d, int64(len(b)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -643,7 +643,7 @@ func TestCancelledLoad(t *testing.T) {
 func TestStorageFails(t *testing.T) {
 	f := open(t)
 	b, d := sealedModel(t, 1)
-	u, err := f.Upload(t.Context(), d, int64(len(b)))
+	u, err := f.Upload(t.Context(), d, int64(len(b)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -666,7 +666,7 @@ const another model.Owner = "tls-00000000000000000000000000000000000000000000000
 // put uploads a whole model for a caller.
 func put(t *testing.T, s model.Space, d sealed.Digest, b []byte) error {
 	t.Helper()
-	u, err := s.Upload(t.Context(), d, int64(len(b)))
+	u, err := s.Upload(t.Context(), d, int64(len(b)), nil)
 	if err != nil {
 		return err
 	}
@@ -705,7 +705,7 @@ func TestCallersApart(t *testing.T) {
 		t.Errorf("%d products, want each caller's own", n)
 	}
 	// One caller's upload in progress does not block the other's, whose removal does not end it.
-	u, err := f.Upload(t.Context(), d2, int64(len(b2)))
+	u, err := f.Upload(t.Context(), d2, int64(len(b2)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -757,7 +757,7 @@ func TestCallerModels(t *testing.T) {
 		t.Fatal(err)
 	}
 	// An idle upload of the other caller is removed for another one of its own,
-	u, err := other.Upload(t.Context(), d[4], int64(len(b[4])))
+	u, err := other.Upload(t.Context(), d[4], int64(len(b[4])), nil)
 	if err == nil {
 		err = u.Write(b[4][:10])
 		u.Close()
@@ -786,7 +786,7 @@ func TestCallerBytes(t *testing.T) {
 	f.o.MaxModels, f.o.CallerBytes = 10, int64(2*len(b))
 	f.open()
 	f.store(b, d)
-	u, err := f.Upload(t.Context(), d2, int64(len(b2)))
+	u, err := f.Upload(t.Context(), d2, int64(len(b2)), nil)
 	if err == nil {
 		err = u.Write(b2[:1])
 	}

@@ -30,13 +30,14 @@ type Upload struct {
 }
 
 // Upload begins or resumes the upload of a model of size bytes. It waits for another
-// upload of the same model to end. When ctx ends, the upload ends.
-func (s Space) Upload(ctx context.Context, d sealed.Digest, size int64) (*Upload, error) {
+// upload of the same model to end, and calls waits, if that is not nil, before it does. When ctx
+// ends, the upload ends.
+func (s Space) Upload(ctx context.Context, d sealed.Digest, size int64, waits func()) (*Upload, error) {
 	if size <= 0 || size > s.s.o.MaxBytes {
 		return nil, tooLarge("model of %d bytes, want 1 to %d", size, s.s.o.MaxBytes)
 	}
 	upload, cancel := context.WithCancelCause(ctx)
-	mine, err := s.claim(ctx, d, cancel, nil)
+	mine, err := s.claim(ctx, d, cancel, nil, waits)
 	if err != nil {
 		cancel(nil)
 		return nil, err
