@@ -235,7 +235,7 @@ func (e *evaluation) admit(ctx context.Context, j *job, size int64) error {
 		return model.NotFound(digest)
 	}
 	j.model = m
-	if err := e.check(j); err != nil {
+	if err := e.check(j, size); err != nil {
 		return err
 	}
 	if m.Take() {
@@ -253,8 +253,8 @@ func (e *evaluation) admit(ctx context.Context, j *job, size int64) error {
 		Message: "too many requests wait for their models to be loaded; retry later"}
 }
 
-// check checks the request and sets op, charge, in and out of j.
-func (e *evaluation) check(j *job) error {
+// check checks the request, whose message takes size, and sets op, charge, in and out of j.
+func (e *evaluation) check(j *job, size int64) error {
 	if int64(j.Layer) >= int64(len(j.model.Plan.Ops)) {
 		return &wire.Error{Code: codes.NotFound, Reason: wire.ReasonLayerNotFound,
 			Message: fmt.Sprintf("layer %d, want less than %d", j.Layer, len(j.model.Plan.Ops))}
@@ -263,8 +263,11 @@ func (e *evaluation) check(j *job) error {
 		return badRequest("0 rows, want at least 1")
 	}
 	j.op = j.model.Plan.Ops[j.Layer]
+	if j.Words == nil {
+		size = 0 // only words keep their message in memory, and all of it on a direct stream
+	}
 	var err error
-	if j.charge, err = e.chargeOf(j.model.Plan.Ring, j.op, j.Rows, j.Shared != nil, j.Answer != nil); err != nil {
+	if j.charge, err = e.chargeOf(j.model.Plan.Ring, j.op, j.Rows, size, j.Answer != nil); err != nil {
 		return err
 	}
 	row := int64(j.Rows) * int64(j.model.Plan.Ring.WordBytes())
@@ -303,10 +306,10 @@ type charge struct {
 
 func (c charge) total() int64 { return c.in + c.out }
 
-// chargeOf returns the charge of a request. sharedIn and sharedOut say whether the words of
-// the request and of its answer are in shared memory. It returns a *wire.Error if a limit is
-// exceeded.
-func (s *service) chargeOf(r ring.Ring, op plan.Op, rows uint32, sharedIn, sharedOut bool) (c charge, err error) {
+// chargeOf returns the charge of a request. message is the bytes of its message that stay in
+// memory; sharedOut says whether its answer's words are in shared memory. It returns a
+// *wire.Error if a limit is exceeded.
+func (s *service) chargeOf(r ring.Ring, op plan.Op, rows uint32, message int64, sharedOut bool) (c charge, err error) {
 	tooLarge := func(format string, a ...any) (charge, error) {
 		return charge{}, &wire.Error{Code: codes.ResourceExhausted, Reason: wire.ReasonTooLarge, Message: fmt.Sprintf(format, a...)}
 	}
@@ -320,17 +323,14 @@ func (s *service) chargeOf(r ring.Ring, op plan.Op, rows uint32, sharedIn, share
 	if work, most := out*int64(op.Terms()), s.limits.MaxMultiplyAdds; work > most {
 		return tooLarge("%d multiply-adds, want at most %d", work, most)
 	}
-	message, encoded := in*width, int64(0)
-	if sharedIn {
-		message = 0
-	}
+	encoded := int64(0)
 	if width != wordSize && !sharedOut {
 		encoded = out * width
 	}
 	// Pools round sizes up by at most an eighth (see internal/pool.Size). Memory for the
 	// encoded answer is charged to out but serves the message until the product is done.
 	rounded := func(bytes int64) int64 { return bytes + bytes/8 }
-	c.in = rounded(wordSize*in) + rounded(max(0, message-encoded))
+	c.in = rounded(wordSize*in) + max(0, message-rounded(encoded))
 	c.out = overhead + rounded(wordSize*out) + rounded(encoded)
 	if most := s.memory.limit; c.total() > most {
 		return tooLarge("%d bytes of memory, want at most %d", c.total(), most)
@@ -343,7 +343,8 @@ func (s *service) chargeOf(r ring.Ring, op plan.Op, rows uint32, sharedIn, share
 func (s *service) checkPlan(p plan.Plan) error {
 	for i, op := range p.Ops {
 		var refused *wire.Error
-		if _, err := s.chargeOf(p.Ring, op, 1, false, false); errors.As(err, &refused) {
+		row := int64(op.InLen()) * int64(p.Ring.WordBytes())
+		if _, err := s.chargeOf(p.Ring, op, 1, row, false); errors.As(err, &refused) {
 			return &wire.Error{Code: refused.Code, Reason: refused.Reason, Message: fmt.Sprintf("operator %d: %s", i, refused.Message)}
 		}
 	}

@@ -32,8 +32,8 @@ func SetSilence(d time.Duration) (restore func()) {
 }
 
 // Charge returns the bytes that a request is charged.
-func Charge(l config.Limits, r ring.Ring, op plan.Op, rows uint32, sharedIn, sharedOut bool) (int64, error) {
-	c, err := newService(l, slog.New(slog.DiscardHandler), "", context.Background()).chargeOf(r, op, rows, sharedIn, sharedOut)
+func Charge(l config.Limits, r ring.Ring, op plan.Op, rows uint32, message int64, sharedOut bool) (int64, error) {
+	c, err := newService(l, slog.New(slog.DiscardHandler), "", context.Background()).chargeOf(r, op, rows, message, sharedOut)
 	return c.total(), err
 }
 

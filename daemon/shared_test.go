@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/daemon"
@@ -609,40 +610,62 @@ func TestHostilePrefaces(t *testing.T) {
 	waitForOpened(t, fds, maps)
 }
 
-// TestCharges: words in shared memory are not charged as part of a message. All else is, with the
-// eighth by which pools round up.
+// TestCharges: a request is charged for its words, whether they come in a message or not, for all
+// of the message that stays in memory with them, and for its answer, with the eighth by which
+// pools round up.
 func TestCharges(t *testing.T) {
 	limits := config.Default().Limits
 	const rows, in, out = 10, 300, 500
 	for _, r := range []ring.Ring{ring.Q4(), ring.Q3()} {
-		charge := func(sharedIn, sharedOut bool) int64 {
-			n, err := daemon.Charge(limits, r, plan.Dense(in, out), rows, sharedIn, sharedOut)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return n
-		}
-		width := int64(r.WordBytes())
 		eighth := func(bytes int64) int64 { return bytes + bytes/8 }
-		input, output := eighth(4*rows*in), eighth(4*rows*out)+8<<10
-		message, encoded := rows*in*width, int64(0)
-		if width != 4 {
-			encoded = rows * out * width
+		input, output, encoded := eighth(4*rows*in), eighth(4*rows*out)+8<<10, int64(0)
+		if r.WordBytes() != 4 {
+			encoded = eighth(int64(rows * out * r.WordBytes()))
 		}
-		for _, c := range []struct {
-			in, out bool
-			want    int64
-		}{
-			{false, false, input + output + eighth(max(0, message-encoded)) + eighth(encoded)},
-			{true, false, input + output + eighth(encoded)},
-			{false, true, input + output + eighth(message)},
-			{true, true, input + output},
-		} {
-			if got := charge(c.in, c.out); got != c.want {
-				t.Errorf("%v, words in shared memory %v, answer %v: charged %d, want %d", r, c.in, c.out, got, c.want)
+		for _, message := range []int64{0, rows * in * 4, 1 << 24} {
+			for _, c := range []struct {
+				shared bool // the answer's words
+				want   int64
+			}{
+				{false, input + output + max(message, encoded)}, // which are not there at the same time
+				{true, input + output + message},
+			} {
+				got, err := daemon.Charge(limits, r, plan.Dense(in, out), rows, message, c.shared)
+				if err != nil || got != c.want {
+					t.Errorf("%v, a message of %d bytes, answer in shared memory %v: charged %d, want %d, %v", r, message, c.shared, got, c.want, err)
+				}
 			}
 		}
 	}
+}
+
+// TestPadding: what a message has besides its words is charged as long as they keep it in memory.
+func TestPadding(t *testing.T) { eachWay(t, testPadding) }
+
+func testPadding(t *testing.T, by way) {
+	h := newHooked()
+	d := by.start(t, h, withMetrics)
+	m := smallModel(t)
+	d.push(m)
+	begun, resume := h.hold(t, 1)
+	e := by.open(d, d.ctx())
+	r := &pb.EvaluateRequest{Model: m.digest[:], Layer: 1, Rows: 2, Input: &pb.EvaluateRequest_Words{Words: words(m, 1, 2)}}
+	const padding = 15 << 20
+	r.ProtoReflect().SetUnknown(protowire.AppendBytes(protowire.AppendTag(nil, 100, protowire.BytesType), make([]byte, padding)))
+	if err := e.stream.SendMsg(r); err != nil {
+		t.Fatal(err)
+	}
+	<-begun
+	if got := d.scrape().value("securenets_in_flight_bytes", "part", "requests"); got < padding {
+		t.Errorf("%v bytes are charged, and %d are held", got, padding)
+	}
+	close(resume)
+	resp, err := e.receive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.check(t, resp, 1, m.input(1, 2, 1))
+	d.waitForFigure(0, "securenets_in_flight_bytes", "part", "requests")
 }
 
 // TestSharedDrain: a draining daemon answers its requests, in shared memory too.

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 
@@ -24,6 +25,14 @@ const (
 	responseID, responseWords, responseError, responseQueue, responseCompute, responseShared = 1, 2, 3, 4, 5, 6
 
 	spanOffset, spanLength = 1, 2
+
+	seedKey, seedFirst = 1, 2
+)
+
+// Of a field that is valid with one length only, this much is kept: enough to refuse it.
+const (
+	mostModel = sha256.Size + 1
+	mostKey   = 32 + 1
 )
 
 // headBytes has room for all fields of a message except words, seed and error.
@@ -143,7 +152,7 @@ func (r *Request) unmarshal(b mem.BufferSlice) error {
 		case num == requestID && typ == protowire.VarintType:
 			r.ID, err = c.varint()
 		case num == requestModel && typ == protowire.BytesType:
-			r.Model, err = c.bytes()
+			r.Model, err = c.bytes(mostModel)
 		case num == requestLayer && typ == protowire.VarintType:
 			r.Layer, err = c.uint32()
 		case num == requestRows && typ == protowire.VarintType:
@@ -157,7 +166,7 @@ func (r *Request) unmarshal(b mem.BufferSlice) error {
 			if r.Seed == nil {
 				r.Seed = new(pb.Seed)
 			}
-			err = c.message(r.Seed)
+			err = c.seed(r.Seed)
 		case num == requestTimeout && typ == protowire.VarintType:
 			r.TimeoutNS, err = c.varint()
 		case num == requestPriority && typ == protowire.VarintType:
@@ -371,19 +380,20 @@ func (c *cursor) length() (int, error) {
 	return int(n), err
 }
 
-func (c *cursor) bytes() ([]byte, error) {
+// bytes returns a copy of a field's first bytes, most at most.
+func (c *cursor) bytes(most int) ([]byte, error) {
 	n, err := c.length()
 	if err != nil {
 		return nil, err
 	}
-	v := make([]byte, 0, n)
-	c.each(n, func(b mem.Buffer, start, end int) { v = append(v, b.ReadOnlyData()[start:end]...) })
-	return v, nil
+	v := make([]byte, 0, min(n, most))
+	c.each(cap(v), func(b mem.Buffer, start, end int) { v = append(v, b.ReadOnlyData()[start:end]...) })
+	return v, c.discard(n - cap(v))
 }
 
 // message merges a field into m, as protobuf does if the field occurs several times.
 func (c *cursor) message(m proto.Message) error {
-	v, err := c.bytes()
+	v, err := c.bytes(MaxMessage)
 	if err != nil {
 		return err
 	}
@@ -393,18 +403,25 @@ func (c *cursor) message(m proto.Message) error {
 	return nil
 }
 
-// span merges a field into *s in the same way.
-func (c *cursor) span(s **Span) error {
+// inner calls field, as eachField does, for every field of a message that is a field itself.
+func (c *cursor) inner(field func(c *cursor, num protowire.Number, typ protowire.Type) (ok bool, err error)) error {
 	n, err := c.length()
 	if err != nil {
 		return err
 	}
+	after := c.left - n
+	c.left = n
+	err = c.eachField(field)
+	c.left += after
+	return err
+}
+
+// span merges a field into *s, as message does.
+func (c *cursor) span(s **Span) error {
 	if *s == nil {
 		*s = new(Span)
 	}
-	after := c.left - n
-	c.left = n
-	err = c.eachField(func(c *cursor, num protowire.Number, typ protowire.Type) (ok bool, err error) {
+	return c.inner(func(c *cursor, num protowire.Number, typ protowire.Type) (ok bool, err error) {
 		switch {
 		case num == spanOffset && typ == protowire.VarintType:
 			(*s).Offset, err = c.varint()
@@ -415,8 +432,21 @@ func (c *cursor) span(s **Span) error {
 		}
 		return true, err
 	})
-	c.left += after
-	return err
+}
+
+// seed merges a field into s in the same way.
+func (c *cursor) seed(s *pb.Seed) error {
+	return c.inner(func(c *cursor, num protowire.Number, typ protowire.Type) (ok bool, err error) {
+		switch {
+		case num == seedKey && typ == protowire.BytesType:
+			s.Key, err = c.bytes(mostKey)
+		case num == seedFirst && typ == protowire.VarintType:
+			s.First, err = c.varint()
+		default:
+			return false, nil
+		}
+		return true, err
+	})
 }
 
 // words replaces *words with views of the field's buffers.

@@ -92,13 +92,21 @@ func toShared(s *wire.Span) *pb.Shared {
 	return &pb.Shared{Offset: s.Offset, Length: s.Length}
 }
 
-// clearUnknown drops the fields that Request and Response do not keep.
+// kept is how many bytes are kept of a digest or key, which have one byte less if they are valid.
+const kept = 33
+
+// clearUnknown drops what Request and Response do not keep.
 func clearUnknown(m proto.Message) {
 	m.ProtoReflect().SetUnknown(nil)
 	spans := []*pb.Shared{}
 	switch m := m.(type) {
 	case *pb.EvaluateRequest:
 		spans = append(spans, m.GetShared(), m.Answer)
+		m.Model = m.Model[:min(len(m.Model), kept)]
+		if s := m.GetSeed(); s != nil {
+			s.Key = s.Key[:min(len(s.Key), kept)]
+			s.ProtoReflect().SetUnknown(nil)
+		}
 	case *pb.EvaluateResponse:
 		spans = append(spans, m.GetShared())
 	}
@@ -140,14 +148,14 @@ func drawMessage(t *rapid.T, p *pool) message {
 		}
 		return m
 	}
-	m := &wire.Request{ID: rapid.Uint64().Draw(t, "id"), Model: rapid.SliceOf(rapid.Byte()).Draw(t, "model"),
+	m := &wire.Request{ID: rapid.Uint64().Draw(t, "id"), Model: rapid.SliceOfN(rapid.Byte(), 0, kept).Draw(t, "model"),
 		Layer: rapid.Uint32().Draw(t, "layer"), Rows: rapid.Uint32().Draw(t, "rows"),
 		TimeoutNS: rapid.Uint64().Draw(t, "timeout"), Priority: rapid.Uint32().Draw(t, "priority")}
 	switch oneof.Draw(t, "input") {
 	case "words":
 		m.Words = words()
 	case "message":
-		m.Seed = &pb.Seed{Key: rapid.SliceOf(rapid.Byte()).Draw(t, "key"), First: rapid.Uint64().Draw(t, "first")}
+		m.Seed = &pb.Seed{Key: rapid.SliceOfN(rapid.Byte(), 0, kept).Draw(t, "key"), First: rapid.Uint64().Draw(t, "first")}
 	case "shared":
 		m.Shared = span()
 	}
@@ -233,6 +241,31 @@ func TestWordsAreNotCopied(t *testing.T) {
 	}
 }
 
+// TestKeepsLittle: of a message without words little is kept, however long its fields are.
+func TestKeepsLittle(t *testing.T) {
+	long := make([]byte, 1<<20)
+	m := &pb.EvaluateRequest{Model: long, Input: &pb.EvaluateRequest_Seed{Seed: &pb.Seed{Key: long}}}
+	unknown := protowire.AppendBytes(protowire.AppendTag(nil, 100, protowire.BytesType), long)
+	m.GetSeed().ProtoReflect().SetUnknown(unknown)
+	b, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p pool
+	in := p.split(b, 50)
+	var r wire.Request
+	if err := (wire.Codec{}).Unmarshal(in, &r); err != nil {
+		t.Fatal(err)
+	}
+	in.Free()
+	if n := cap(r.Model) + cap(r.Seed.Key) + len(r.Seed.ProtoReflect().GetUnknown()); n > 2*kept || p.out.Load() != 0 {
+		t.Errorf("%d bytes and %d buffers are kept", n, p.out.Load())
+	}
+	if len(r.Model) != kept || len(r.Seed.Key) != kept {
+		t.Errorf("a digest of %d bytes and a key of %d, want %d", len(r.Model), len(r.Seed.Key), kept)
+	}
+}
+
 func TestMarshalRefuses(t *testing.T) {
 	for _, m := range []any{
 		&wire.Request{Words: mem.BufferSlice{}, Seed: &pb.Seed{}},
@@ -293,6 +326,11 @@ func hostile() map[string][]byte {
 		"empty words":             words(),
 		"id twice":                join(field(1, 0, 5), field(1, 0, 6)),
 		"model twice":             join(field(2, 2, 1, 5), field(2, 2, 0)),
+		"long model":              join(protowire.AppendBytes(field(2, 2), make([]byte, 50)), field(1, 0, 5)),
+		"long model cut":          field(2, 2, 40, 1, 2),
+		"long key":                join(seed(protowire.AppendBytes(field(1, 2), make([]byte, 50))...), field(1, 0, 5)),
+		"seed, unknown":           seed(0x18, 1, 0x10, 64, 0x22, 1, 1),
+		"seed past its end":       join(seed(0x0a, 5, 1), field(1, 0, 5)),
 		"layer of 40 bits":        field(3, 0, 0x81, 0x80, 0x80, 0x80, 0x80, 0x01),
 		"long zero":               field(1, 0, 0x80, 0x80, 0x00),
 		"unknown fields":          join(field(100, 0, 1), field(101, 1, 1, 2, 3, 4, 5, 6, 7, 8), field(102, 2, 1, 1), field(103, 5, 1, 2, 3, 4), field(1, 0, 5)),
