@@ -489,11 +489,19 @@ func (d *DirectServer) begin(m any, wait bool) (all bool, err error) {
 		return true, err
 	}
 	all, err = d.start(0, b, wait)
-	return all, d.broken(err)
+	return all, d.cut(err)
 }
 
 // Finish sends the rest of the message that Start has begun. Its errors are gRPC statuses.
-func (d *DirectServer) Finish() error { return d.broken(d.finish()) }
+func (d *DirectServer) Finish() error { return d.cut(d.finish()) }
+
+// cut is broken for an error of sending. It hangs up: nothing may follow a part of a message.
+func (d *DirectServer) cut(err error) error {
+	if err != nil {
+		d.HangUp()
+	}
+	return d.broken(err)
+}
 
 // End sends the stream's result, a gRPC status or nil for success, and ends the connection.
 func (d *DirectServer) End(err error) {

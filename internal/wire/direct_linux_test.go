@@ -397,6 +397,52 @@ func TestDirectLingers(t *testing.T) {
 	}
 }
 
+// TestDirectCut: nothing follows a message of which only a part could be sent, and the connection
+// ends.
+func TestDirectCut(t *testing.T) { overAll(t, testDirectCut) }
+
+func testDirectCut(t *testing.T, over link) {
+	l := over.listen(t)
+	accepted := make(chan wire.Conn, 1)
+	go func() {
+		c, region, err := l.accept()
+		if err != nil {
+			t.Error(err)
+		}
+		release(region)
+		accepted <- c
+	}()
+	host, err := l.raw(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	c := <-accepted
+	s, _ := wire.ServeDirect(t.Context(), c, nil)
+	defer s.HangUp()
+	const size = wire.MaxPayload // more than any socket takes
+	sent := make(chan error)
+	go func() { sent <- s.SendMsg(&wire.Response{Words: bufferOf(make([]byte, size))}) }()
+	if _, err := io.ReadFull(host, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	c.SetWriteDeadline(time.Now())
+	if err := <-sent; status.Code(err) != codes.Canceled {
+		t.Errorf("part of a message: %v", err)
+	}
+	c.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	if err := s.SendMsg(&wire.Response{ID: 1}); status.Code(err) != codes.Canceled {
+		t.Errorf("behind it: %v", err)
+	}
+	if s.Context().Err() == nil {
+		t.Error("the stream goes on")
+	}
+	host.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if got, err := io.Copy(io.Discard, host); got >= size || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%d bytes arrived, %v", got, err)
+	}
+}
+
 // TestDirectHosts: a server gets an error for bad messages of a host and when the host has gone.
 func TestDirectHosts(t *testing.T) { overAll(t, testDirectHosts) }
 
