@@ -146,6 +146,7 @@ func (e *evaluation) request(size int) error {
 		return err
 	}
 	j.arrived, j.received = time.Now(), j.Words.Len()
+	j.left = time.Duration(min(j.TimeoutNS, math.MaxInt64))
 	err := e.admit(ctx, j, held)
 	e.incoming.Release(held)
 	switch {
@@ -154,15 +155,17 @@ func (e *evaluation) request(size int) error {
 		j.refuse(err)
 	case j.parked > 0:
 		go func() {
-			if timeout, err := e.waitForModel(ctx, j); err != nil {
+			err := e.await(ctx, j, false)
+			e.parked.Release(j.parked)
+			if err != nil {
 				j.freeWords()
 				j.refuse(err)
 			} else {
-				j.submit(timeout)
+				j.submit()
 			}
 		}()
 	default:
-		j.submit(j.timeout())
+		j.submit()
 	}
 	passed = true
 	return nil
@@ -183,7 +186,8 @@ type job struct {
 	in, out []byte
 	// Bytes of words: received, copied between the transport and the product, and sent.
 	received, copied, bytes int
-	waited                  time.Duration // while it was parked
+	waited                  time.Duration // for its model and its memory
+	left                    time.Duration // how long it may still wait; 0: as long as its policy says
 	took                    metrics.Request
 	answer                  batch.Answer // of a request that has succeeded
 	response                wire.Response
@@ -239,11 +243,10 @@ func (e *evaluation) admit(ctx context.Context, j *job, size int64) error {
 		return err
 	}
 	if m.Take() {
-		err := e.memory.Acquire(ctx, j.charge.total())
-		if err != nil {
-			m.Release()
+		if e.memory.TryAcquire(j.charge.total()) {
+			return nil
 		}
-		return err
+		return e.await(ctx, j, true)
 	}
 	if parked := overhead + size; e.parked.TryAcquire(parked) {
 		j.parked = parked
@@ -352,10 +355,10 @@ func (s *service) checkPlan(p plan.Plan) error {
 }
 
 // submit asks for an admitted request's product.
-func (j *job) submit(timeout time.Duration) {
+func (j *job) submit() {
 	j.e.calls.Submit(batch.Call{
 		Op: j.op, Product: j.model.Product(int(j.Layer)), Policy: j.e.policy(j.model.Digest), Rows: int(j.Rows),
-		Priority: j.Priority, Timeout: timeout, Task: j,
+		Priority: j.Priority, Timeout: j.left, Task: j,
 	})
 }
 
@@ -492,37 +495,36 @@ func (j *job) end(sent bool) {
 	e.work.Done()
 }
 
-// timeout is how long a request may wait; 0: as long as its policy says.
-func (j *job) timeout() time.Duration { return time.Duration(min(j.TimeoutNS, math.MaxInt64)) }
-
-// waitForModel makes a parked request wait until its weights are loaded and its memory is
-// reserved. It returns how long the request may still wait, as timeout does.
-func (e *evaluation) waitForModel(ctx context.Context, j *job) (timeout time.Duration, err error) {
-	defer e.parked.Release(j.parked)
-	timeout = j.timeout()
+// await makes a request wait until its weights are loaded, unless it has a use of them, and its
+// memory is reserved, for no longer than it may wait.
+func (e *evaluation) await(ctx context.Context, j *job, loaded bool) (err error) {
+	begun, timeout, all := time.Now(), j.left, ctx
 	if p := e.policy(j.model.Digest); p.Timeout > 0 && (timeout == 0 || p.Timeout < timeout) {
 		timeout = p.Timeout
 	}
-	begun, all := time.Now(), ctx
 	if timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	if err = j.model.Wait(ctx); err == nil {
+	if !loaded {
+		err = j.model.Wait(ctx)
+	}
+	if err == nil {
 		if err = e.memory.Acquire(ctx, j.charge.total()); err != nil {
 			j.model.Release()
 		}
 	}
 	j.waited = time.Since(begun)
-	if all.Err() == nil && timeout > 0 && (ctx.Err() != nil || j.waited >= timeout) {
+	j.left = max(0, timeout-j.waited)
+	if all.Err() == nil && timeout > 0 && (ctx.Err() != nil || j.left == 0) {
 		if err == nil {
 			j.model.Release()
 			e.memory.Release(j.charge.total())
 		}
-		err = &wire.Error{Code: codes.DeadlineExceeded, Reason: wire.ReasonTimeout, Message: "the request timed out before its model was loaded"}
+		err = &wire.Error{Code: codes.DeadlineExceeded, Reason: wire.ReasonTimeout, Message: "the request timed out before its model was loaded and there was memory for it"}
 	}
-	return max(0, timeout-j.waited), err
+	return err
 }
 
 // Fill implements batch.Task: it fills x and frees the message.

@@ -689,6 +689,54 @@ func testUnreadAnswers(t *testing.T, by way) {
 	}
 }
 
+// TestWaitsForMemory: waiting for memory counts as waiting, both for a request's timeout and in
+// its answer.
+func TestWaitsForMemory(t *testing.T) {
+	h := newHooked()
+	d := start(t, h, func(c *config.Config) {
+		withMetrics(c)
+		c.Limits.MaxBytesInFlight = 144 << 20
+	})
+	m := newModel(t, ring.Q4(), plan.Dense(1024, 1))
+	d.push(m)
+	begun, resume := h.hold(t, 10)
+	ask := func(id uint64, timeout time.Duration) *evaluation {
+		e := evaluate(t, d.ctx(), d.cc)
+		r := m.request(0, 4090, id) // takes 34 MiB of 78
+		r.TimeoutNS = uint64(timeout)
+		e.send(r)
+		return e
+	}
+	answered := func(e *evaluation, id uint64) *wire.Response {
+		t.Helper()
+		r, err := e.receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.check(t, r, 0, m.input(0, 4090, id))
+		return r
+	}
+	first, second := ask(1, 0), ask(2, 0)
+	<-begun
+	d.waitForReceived(2)
+	d.waitForFigure(0, "securenets_in_flight_bytes", "part", "messages")
+	r, err := ask(3, time.Millisecond).receive()
+	if err != nil || r.Err.GetReason() != string(wire.ReasonTimeout) {
+		t.Fatalf("answer %v, %v", r, err)
+	}
+	patient := ask(4, time.Hour)
+	d.waitForReceived(4)
+	d.waitForFigure(16<<20, "securenets_in_flight_bytes", "part", "messages")
+	const held = 20 * time.Millisecond
+	time.Sleep(held)
+	close(resume)
+	answered(first, 1)
+	answered(second, 2)
+	if r := answered(patient, 4); r.QueueNS < uint64(held) {
+		t.Errorf("it waited for %v of %v", time.Duration(r.QueueNS), held)
+	}
+}
+
 // TestMemory: the daemon's memory stays near its budget, whatever callers send and leave
 // unread. The measurement includes the callers' own buffers, as they are in this process.
 func TestMemory(t *testing.T) { eachWay(t, testMemory) }
