@@ -374,7 +374,10 @@ func (j *job) Done(answer batch.Answer, timing batch.Timing, err error) {
 		return
 	}
 	j.answer = answer
-	j.took.Rows, j.took.Queue, j.took.Compute, j.took.Batch = int(j.Rows), j.waited+timing.Queue, timing.Compute, timing.Batch
+	if timing.Batch > 0 {
+		j.model.Metrics.Computed(timing.Batch)
+	}
+	j.took.Rows, j.took.Queue, j.took.Compute = int(j.Rows), j.waited+timing.Queue, timing.Compute
 	j.bytes = len(answer.Y.Data) * j.model.Plan.Ring.WordBytes()
 	if _, direct := e.stream.(*wire.DirectServer); !direct || j.bytes > prompt {
 		go j.succeed(e.sendLater)

@@ -426,6 +426,38 @@ func testFigures(t *testing.T, by way) {
 	}
 }
 
+// TestUnansweredProduct: a product counts once, even if all who asked for it have left.
+func TestUnansweredProduct(t *testing.T) {
+	h := newHooked()
+	d := start(t, h, withMetrics)
+	m := smallModel(t)
+	name := m.digest.String()
+	d.push(m)
+	begun, resume := h.hold(t, 1)
+	other := byDirect.open(d, d.ctx())
+	other.send(m.request(1, 1, 0))
+	<-begun
+	var cuts []func()
+	for id := range uint64(2) {
+		e, _, cut := byDirect.openApart(d, d.ctx())
+		e.send(m.request(1, 2, 1+id))
+		cuts = append(cuts, cut)
+	}
+	d.waitForQueue(2)
+	resume <- struct{}{}
+	<-begun // with both, so it goes on without them
+	for _, cut := range cuts {
+		cut()
+	}
+	resume <- struct{}{}
+	d.waitForFigure(2, "nv_inference_request_failure", "model", name, "reason", "CANCELED")
+	d.waitForFigure(1, "nv_inference_request_success", "model", name)
+	d.waitForFigure(2, "nv_inference_exec_count", "model", name)
+	if h := d.scrape().find("securenets_batch_rows").GetHistogram(); h.GetSampleCount() != 2 || h.GetSampleSum() != 1+2*2 {
+		t.Errorf("products: %d of %v rows", h.GetSampleCount(), h.GetSampleSum())
+	}
+}
+
 // TestBoundedLabels: nothing that callers do adds metrics.
 func TestBoundedLabels(t *testing.T) {
 	d := start(t, nil, func(c *config.Config) {

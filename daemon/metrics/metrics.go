@@ -289,21 +289,22 @@ func (f *Model) Drop() {
 
 // Request holds the size and times of an answered request.
 type Request struct {
-	Rows  int
-	Batch int // rows of the product, for one request of each product; 0 for the others
+	Rows int
 	// Total is from the request's last byte to its answer's last byte; the others are parts
 	// of it.
 	Total, Input, Queue, Compute time.Duration
+}
+
+// Computed counts a product and its rows, whatever becomes of its answers.
+func (f *Model) Computed(rows int) {
+	f.products.Inc()
+	f.m.batch.Observe(float64(rows))
 }
 
 // Answered counts a request that was answered with its product.
 func (f *Model) Answered(r Request) {
 	f.success.Inc()
 	f.rows.Add(float64(r.Rows))
-	if r.Batch > 0 {
-		f.products.Inc()
-		f.m.batch.Observe(float64(r.Batch))
-	}
 	for _, of := range []struct {
 		us      prometheus.Counter
 		seconds prometheus.Observer

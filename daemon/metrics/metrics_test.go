@@ -69,6 +69,9 @@ func BenchmarkAnswered(b *testing.B) {
 		took := time.Duration(i%1000+1) * time.Microsecond
 		m.Received(4096, took)
 		m.Sent(4096, took)
-		f.Answered(metrics.Request{Rows: 1, Batch: i & 1, Total: 4 * took, Input: took, Queue: took, Compute: took})
+		if i&1 == 1 {
+			f.Computed(2)
+		}
+		f.Answered(metrics.Request{Rows: 1, Total: 4 * took, Input: took, Queue: took, Compute: took})
 	}
 }
