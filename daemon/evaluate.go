@@ -53,12 +53,16 @@ func (s *service) Evaluate(stream grpc.BidiStreamingServer[pb.EvaluateRequest, p
 // evaluate serves one stream of an owner.
 func (s *service) evaluate(owner model.Owner, e *evaluation) error {
 	e.service, e.models, e.slots = s, s.store.Of(owner), make(chan struct{}, maxInFlight)
+	e.room = s.incoming.join(owner)
 	e.calls = s.batcher.Stream(e.stream.Context(), e.caller)
 	e.silent, e.deaf = s.onStall(e.hangUp, stallSending), s.onStall(e.hangUp, stallReading)
 	defer e.end()
 	// read returns when the stream ends, which is at the latest when this returns.
 	read := make(chan error, 1)
-	go func() { read <- batch.Guard(e.read) }()
+	go func() {
+		defer e.room.leave()
+		read <- batch.Guard(e.read)
+	}()
 	select {
 	case err := <-read:
 		return err
@@ -82,6 +86,7 @@ type evaluation struct {
 	region   *lane.Region // shared memory of a direct stream; nil: none
 	hangUp   func()       // ends the connection
 	models   model.Space  // the caller's
+	room     *room        // the caller's, of memory for messages
 	calls    *batch.Stream
 	silent   *time.Timer   // runs while the rest of a request is awaited
 	deaf     *time.Timer   // runs while an answer waits for the caller to read it
@@ -142,13 +147,13 @@ func (e *evaluation) request(size int) error {
 	ctx := e.stream.Context()
 	e.slots <- struct{}{}                         // a slot becomes free at the latest when the stream ends
 	j, held := &job{e: e}, int64(pool.Size(size)) // bytes of its buffer
-	if err := e.receive(ctx, e.receiver, e.silent, &j.Request, size, held); err != nil {
+	if err := e.receive(ctx, e.room, e.receiver, e.silent, &j.Request, size, held); err != nil {
 		return err
 	}
 	j.arrived, j.received = time.Now(), j.Words.Len()
 	j.left = time.Duration(min(j.TimeoutNS, math.MaxInt64))
 	err := e.admit(ctx, j, held)
-	e.incoming.Release(held)
+	e.room.Release(held)
 	switch {
 	case err != nil:
 		j.freeWords()

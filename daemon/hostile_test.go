@@ -26,6 +26,7 @@ import (
 	pb "github.com/securenets/securenets/api/securenets/v1"
 	"github.com/securenets/securenets/daemon/config"
 	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/internal/tlstest"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/plan"
 	"github.com/securenets/securenets/ring"
@@ -686,6 +687,38 @@ func testUnreadAnswers(t *testing.T, by way) {
 				t.Errorf("%d answers of %d, then %v", n, requests, err)
 			}
 		}
+	}
+}
+
+// TestRoomForOthers: a caller that announces messages and does not send them leaves memory for
+// those of others.
+func TestRoomForOthers(t *testing.T) {
+	d := startTLS(t, nil, func(c *config.Config) {
+		withMetrics(c)
+		c.Limits.StallTimeoutSeconds = 300 // longer than patience
+	})
+	m := smallModel(t)
+	alice := d.by(d.as(tlstest.Leaf{CommonName: "alice"}))
+	alice.push(m)
+	const streams, most = 10, 64 << 20 // bytes, half of what is for messages
+	for range streams {
+		if _, err := d.rawDirect().Write([]byte("\x00\x01\x00\x00\x00")); err != nil { // 16 MiB
+			t.Fatal(err)
+		}
+	}
+	upload, err := d.client().Upload(d.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := upload.Send(&pb.UploadRequest{Data: make([]byte, 1<<20)}); err != nil {
+		t.Fatal(err)
+	}
+	d.waitForFigure(most, "securenets_in_flight_bytes", "part", "messages")
+	d.waitForFigure(streams+1, "securenets_calls")
+	time.Sleep(10 * time.Millisecond) // until all wait
+	alice.works(m)
+	if got := d.scrape().value("securenets_in_flight_bytes", "part", "messages"); got != most {
+		t.Errorf("%v bytes are one caller's, want %v", got, most)
 	}
 }
 

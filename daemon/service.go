@@ -43,7 +43,7 @@ type service struct {
 	pacer   pacer
 	// The three parts of max_bytes_in_flight: for messages being received, for requests
 	// that wait for their model to be loaded, and for admitted requests.
-	incoming *budget             // bytes of messages, from the first byte until they are decoded
+	incoming *incoming           // bytes of messages, from the first byte until they are decoded
 	parked   *budget             // bytes of requests that wait for their model
 	memory   *budget             // bytes of requests: see charge
 	calls    *semaphore.Weighted // one for each call in progress
@@ -60,7 +60,7 @@ func newService(l config.Limits, log *slog.Logger, backend string, draining cont
 		backend: backend, log: log, limits: l,
 		metrics:  metrics.New(),
 		pacer:    pacer{rate: l.MaxUploadBytesPerSecond, paid: map[model.Owner]time.Time{}},
-		incoming: newBudget(incoming),
+		incoming: newIncoming(incoming),
 		parked:   newBudget(parked),
 		memory:   newBudget(l.MaxBytesInFlight - incoming - parked),
 		calls:    semaphore.NewWeighted(int64(l.MaxCalls)),
@@ -244,12 +244,12 @@ func (s *service) report(err error) (told *wire.Error, why wire.Reason) {
 	return &wire.Error{Code: codes.Internal, Reason: wire.ReasonInternal, Message: "internal error"}, wire.ReasonInternal
 }
 
-// receive waits until bytes of incoming memory are free, then reads the message of the given
+// receive waits until room has bytes free, then reads the message of the given
 // size that from has announced into m. On success the caller must release the bytes. If the
 // message does not arrive before the timer silent runs out, its sender loses the connection,
 // as others need the memory.
-func (s *service) receive(ctx context.Context, from *wire.Receiver, silent *time.Timer, m any, size int, bytes int64) error {
-	if err := s.incoming.Acquire(ctx, bytes); err != nil {
+func (s *service) receive(ctx context.Context, room *room, from *wire.Receiver, silent *time.Timer, m any, size int, bytes int64) error {
+	if err := room.Acquire(ctx, bytes); err != nil {
 		return err
 	}
 	var took time.Duration
@@ -264,7 +264,7 @@ func (s *service) receive(ctx context.Context, from *wire.Receiver, silent *time
 		silent.Stop()
 	}
 	if err != nil {
-		s.incoming.Release(bytes)
+		room.Release(bytes)
 		return err
 	}
 	s.metrics.Received(size, took)

@@ -26,7 +26,9 @@ func (s *service) Upload(stream grpc.ClientStreamingServer[pb.UploadRequest, pb.
 	if err != nil {
 		return err
 	}
-	in, err := s.inbox(ctx)
+	room := s.incoming.join(owner)
+	defer room.leave()
+	in, err := s.inbox(ctx, room)
 	if err != nil {
 		return err
 	}
@@ -73,13 +75,13 @@ type uploadReader struct {
 	*inbox
 	owner   model.Owner
 	message *pb.UploadRequest // the current one; nil: none
-	held    int64             // bytes of incoming reserved for it
+	held    int64             // bytes of room reserved for it
 	idle    *time.Timer       // runs while the next message is awaited; nil before the first
 }
 
 // release drops the current message and gives its memory back.
 func (r *uploadReader) release() {
-	r.incoming.Release(r.held)
+	r.room.Release(r.held)
 	r.message, r.held = nil, 0
 }
 
@@ -136,6 +138,7 @@ func (r *uploadReader) copyTo(u *model.Upload, offset uint64) error {
 type inbox struct {
 	*service
 	ctx      context.Context
+	room     *room
 	receiver *wire.Receiver
 	silent   *time.Timer   // runs while the rest of a message is awaited
 	begun    chan int      // the size of each message that begins; closed after the last
@@ -143,15 +146,15 @@ type inbox struct {
 	err      error         // why begun was closed; set before that
 }
 
-// inbox returns the inbox of the stream whose handler has ctx. A goroutine waits for
-// messages, so that the handler can wait for other events too. It ends at the
-// latest when the handler has returned.
-func (s *service) inbox(ctx context.Context) (*inbox, error) {
+// inbox returns the inbox of the stream whose handler has ctx and whose owner has room. A
+// goroutine waits for messages, so that the handler can wait for other events too. It ends at
+// the latest when the handler has returned.
+func (s *service) inbox(ctx context.Context, room *room) (*inbox, error) {
 	receiver, err := wire.NewReceiver(ctx)
 	if err != nil {
 		return nil, err
 	}
-	in := &inbox{s, ctx, receiver, s.onStall(func() { hangUp(ctx) }, stallSending), make(chan int), make(chan struct{}), nil}
+	in := &inbox{s, ctx, room, receiver, s.onStall(func() { hangUp(ctx) }, stallSending), make(chan int), make(chan struct{}), nil}
 	go func() {
 		defer close(in.begun)
 		for {
@@ -194,7 +197,7 @@ func (in *inbox) next(ctx context.Context) (size int, err error) {
 
 // receive reads the message that next has announced into m; see service.receive.
 func (in *inbox) receive(m any, size int, bytes int64) error {
-	if err := in.service.receive(in.ctx, in.receiver, in.silent, m, size, bytes); err != nil {
+	if err := in.service.receive(in.ctx, in.room, in.receiver, in.silent, m, size, bytes); err != nil {
 		return err
 	}
 	select {
