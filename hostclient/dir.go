@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 
 	"filippo.io/age"
@@ -22,21 +24,66 @@ var (
 	errNotRegular   = errors.New("not a regular file")
 )
 
-func roleFile(role int) string { return fmt.Sprintf("role-%d.safetensors", role) }
+// roleFile names the sealed model of a role. How many roles there are is part of the name, so
+// that a folder that lacks some does not pass for one of fewer.
+func roleFile(role, roles int) string {
+	if roles == 1 {
+		return fmt.Sprintf("role-%d.safetensors", role)
+	}
+	return fmt.Sprintf("role-%d-of-%d.safetensors", role, roles)
+}
+
+var (
+	roleName = regexp.MustCompile(`^role-[0-9]+(-of-[0-9]+)?\.safetensors$`)
+	tempName = regexp.MustCompile(`^\.(` + regexp.QuoteMeta(secretFile) + `|role-[0-9]+(-of-[0-9]+)?\.safetensors)\.[0-9]+$`)
+)
+
+// namesIn returns the names in a folder that match.
+func namesIn(dir string, match *regexp.Regexp) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if match.MatchString(e.Name()) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// rolesIn returns how many roles the sealed models of a folder are of, which has one of each.
+func rolesIn(dir string) (int, error) {
+	names, err := namesIn(dir, roleName)
+	if err != nil {
+		return 0, fmt.Errorf("hostclient: %w", err)
+	}
+	if len(names) == 0 {
+		return 0, modelError(0, &fs.PathError{Op: "open", Path: filepath.Join(dir, roleFile(0, 1)), Err: unix.ENOENT})
+	}
+	for role := range names {
+		if !slices.Contains(names, roleFile(role, len(names))) {
+			return 0, fmt.Errorf("%w: %s holds %s", ErrRoleFiles, dir, strings.Join(names, ", "))
+		}
+	}
+	return len(names), nil
+}
 
 // WriteDir writes a sealed network to the folder dir, made if it is missing:
 //
-//	DIR/secret.age           the secret, encrypted to the recipients
-//	DIR/role-N.safetensors   the sealed model of role N
+//	DIR/secret.age                the secret, encrypted to the recipients
+//	DIR/role-0.safetensors        the sealed model, if there is one role
+//	DIR/role-N-of-M.safetensors   the sealed model of role N, if there are M
 //
 // Every file is written anew with mode 0600 and renamed once all are, the secret last, so
-// that a folder with a secret is complete. Sealed models of further roles that an earlier
-// network left there are removed. A folder that has a secret is left as it is, with an
+// that a folder with a secret is complete. Other sealed models that an earlier network left
+// there are removed. A folder that has a secret is left as it is, with an
 // error wrapping fs.ErrExist. One call at a time works on a folder.
 func WriteDir(dir string, s *Secret, models []SealedModel, to ...age.Recipient) error {
-	return fillDir(dir, to, func(create func(role int) (io.Writer, error)) (*Secret, error) {
+	return fillDir(dir, to, func(create func(role, roles int) (io.Writer, error)) (*Secret, error) {
 		for _, m := range models {
-			w, err := create(m.Role)
+			w, err := create(m.Role, s.Roles())
 			if err == nil {
 				_, err = w.Write(m.Bytes)
 			}
@@ -49,9 +96,9 @@ func WriteDir(dir string, s *Secret, models []SealedModel, to ...age.Recipient) 
 }
 
 // fillDir writes a folder as WriteDir does: the sealed models that fill writes to what
-// create gives it for roles 0, 1, ... in order, and the secret that it returns. What fails
+// create gives it, one a role, and the secret that it returns. What fails
 // leaves no file of these, and no folder where there was none.
-func fillDir(dir string, to []age.Recipient, fill func(create func(role int) (io.Writer, error)) (*Secret, error)) (err error) {
+func fillDir(dir string, to []age.Recipient, fill func(create func(role, roles int) (io.Writer, error)) (*Secret, error)) (err error) {
 	made, err := makeDir(dir)
 	if err != nil {
 		return err
@@ -87,11 +134,11 @@ func fillDir(dir string, to []age.Recipient, fill func(create func(role int) (io
 		}
 		return f, err
 	}
-	s, err := fill(func(role int) (io.Writer, error) { return create(roleFile(role)) })
+	s, err := fill(func(role, roles int) (io.Writer, error) { return create(roleFile(role, roles)) })
 	if err != nil {
 		return err
 	}
-	roles := len(files)
+	models := files
 	secret, err := create(secretFile)
 	if err == nil {
 		err = s.Encrypt(secret, to...)
@@ -99,15 +146,18 @@ func fillDir(dir string, to []age.Recipient, fill func(create func(role int) (io
 	if err != nil {
 		return err
 	}
-	for role, f := range files[:roles] {
-		if err := f.commit(); err != nil {
-			return fmt.Errorf("hostclient: sealed model of role %d: %w", role, err)
-		}
+	others, err := namesIn(dir, roleName)
+	if err != nil {
+		return fmt.Errorf("hostclient: %w", err)
 	}
-	for role := roles; ; role++ { // as ReadModels would find them
-		if err := os.Remove(filepath.Join(dir, roleFile(role))); errors.Is(err, fs.ErrNotExist) {
-			break
-		} else if err != nil {
+	for _, f := range models {
+		if err := f.commit(); err != nil {
+			return fmt.Errorf("hostclient: sealed model: %w", err)
+		}
+		others = slices.DeleteFunc(others, func(name string) bool { return name == filepath.Base(f.path) })
+	}
+	for _, name := range others {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("hostclient: sealed model of another network: %w", err)
 		}
 	}
@@ -132,18 +182,11 @@ func makeDir(dir string) (made []string, err error) {
 // sweep removes files that writing a folder left unfinished when its process was killed.
 // The folder must be locked.
 func sweep(dir string) error {
-	entries, err := os.ReadDir(dir)
+	names, err := namesIn(dir, tempName)
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		var role, unique int
-		name := e.Name()
-		if _, err := fmt.Sscanf(name, "."+secretFile+".%d", &unique); err != nil {
-			if _, err := fmt.Sscanf(name, ".role-%d.safetensors.%d", &role, &unique); err != nil {
-				continue
-			}
-		}
+	for _, name := range names {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil {
 			return err
 		}
@@ -278,13 +321,12 @@ func (f *newFile) discard() {
 }
 
 // ReadModels reads the sealed models of a folder that WriteDir wrote, in the
-// order of their roles. That they belong to the secret is checked by Open.
-func ReadModels(dir string) ([]SealedModel, error) {
-	return perRole(func(role int) (SealedModel, error) { return readModel(dir, role) })
-}
+// order of their roles; with an error wrapping ErrRoleFiles if there is not one of each. That
+// they belong to the secret is checked by Open.
+func ReadModels(dir string) ([]SealedModel, error) { return perRole(dir, readModel) }
 
-func readModel(dir string, role int) (SealedModel, error) {
-	b, err := os.ReadFile(filepath.Join(dir, roleFile(role)))
+func readModel(path string, role int) (SealedModel, error) {
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return SealedModel{}, modelError(role, err)
 	}
@@ -293,9 +335,7 @@ func readModel(dir string, role int) (SealedModel, error) {
 
 // SealedFiles is ReadModels for Client.PushFile: it reads the files through for their
 // digests, and keeps nothing of what they hold.
-func SealedFiles(dir string) ([]SealedFile, error) {
-	return perRole(func(role int) (SealedFile, error) { return sealedFile(dir, role) })
-}
+func SealedFiles(dir string) ([]SealedFile, error) { return perRole(dir, sealedFile) }
 
 // openRegular opens a regular file, and nothing else: a pipe would be waited for as it is opened,
 // and is read but once.
@@ -310,8 +350,8 @@ func openRegular(path string) (*os.File, error) {
 	return os.Open(path)
 }
 
-func sealedFile(dir string, role int) (SealedFile, error) {
-	m := SealedFile{Role: role, path: filepath.Join(dir, roleFile(role))}
+func sealedFile(path string, role int) (SealedFile, error) {
+	m := SealedFile{Role: role, path: path}
 	f, err := openRegular(m.path)
 	if err == nil {
 		defer f.Close()
@@ -323,19 +363,19 @@ func sealedFile(dir string, role int) (SealedFile, error) {
 	return m, nil
 }
 
-// perRole returns what read finds for roles 0, 1, ... up to one that has no file. The first
-// must have one.
-func perRole[M any](read func(role int) (M, error)) ([]M, error) {
-	var all []M
-	for {
-		m, err := read(len(all))
-		if len(all) > 0 && errors.Is(err, fs.ErrNotExist) {
-			return all, nil
-		} else if err != nil {
+// perRole returns what read finds in the files of a folder's roles.
+func perRole[M any](dir string, read func(path string, role int) (M, error)) ([]M, error) {
+	roles, err := rolesIn(dir)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]M, roles)
+	for role := range all {
+		if all[role], err = read(filepath.Join(dir, roleFile(role, roles)), role); err != nil {
 			return nil, err
 		}
-		all = append(all, m)
 	}
+	return all, nil
 }
 
 // ReadSecret reads and decrypts the secret of a folder that WriteDir wrote.

@@ -12,6 +12,9 @@ import (
 	"github.com/securenets/securenets/ring"
 )
 
+// RoleFile names the sealed model of a role.
+func RoleFile(role, roles int) string { return roleFile(role, roles) }
+
 // SetTimeout sets how long a client waits for anything but Evaluate.
 func (c *Client) SetTimeout(d time.Duration) { c.timeout = d }
 

@@ -77,6 +77,9 @@ var (
 	ErrRecipients = errors.New("hostclient: no recipients of the secret")
 	// ErrMismatch: a sealed model is not the one that the secret was made with.
 	ErrMismatch = errors.New("hostclient: sealed model does not belong to this secret")
+	// ErrRoleFiles: a folder does not have one sealed model for each role: it is an incomplete
+	// copy, or also has models of another network.
+	ErrRoleFiles = errors.New("hostclient: not one sealed model for each role")
 	// ErrInconsistent: a secret whose masks, bounds or check vectors do not fit the sealed
 	// models that it was made with: it is damaged, or was not made by sealing.
 	ErrInconsistent = errors.New("hostclient: secret does not fit its sealed models")

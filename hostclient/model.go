@@ -98,10 +98,10 @@ func (m *ModelFile) SealDir(ctx context.Context, dir string, o SealOptions, to .
 		secret *Secret
 		files  []SealedFile
 	)
-	err := fillDir(dir, to, func(create func(role int) (io.Writer, error)) (_ *Secret, err error) {
-		secret, err = sealTo(ctx, m.file.Graph, o, func(role int, size int64) (io.Writer, error) {
-			files = append(files, SealedFile{Role: role, Size: size, path: filepath.Join(dir, roleFile(role))})
-			return create(role)
+	err := fillDir(dir, to, func(create func(role, roles int) (io.Writer, error)) (_ *Secret, err error) {
+		secret, err = sealTo(ctx, m.file.Graph, o, func(role, roles int, size int64) (io.Writer, error) {
+			files = append(files, SealedFile{Role: role, Size: size, path: filepath.Join(dir, roleFile(role, roles))})
+			return create(role, roles)
 		})
 		if err != nil {
 			err = fmt.Errorf("hostclient: seal: %w", err)

@@ -33,12 +33,20 @@ func (s *Secret) inMemory(models []SealedModel) ([]modelFile, error) {
 	return files, nil
 }
 
-// inDir returns the sealed models of a folder.
-func (s *Secret) inDir(dir string) []modelFile {
+// inDir returns the sealed models of a folder, which must be one a role.
+func (s *Secret) inDir(dir string) ([]modelFile, error) {
 	files := make([]modelFile, s.Roles())
+	if len(files) == 0 {
+		return nil, nil
+	}
+	if n, err := rolesIn(dir); err != nil {
+		return nil, err
+	} else if n != len(files) {
+		return nil, fmt.Errorf("%w: %d models for %d roles", ErrMismatch, n, len(files))
+	}
 	for i := range files {
 		files[i] = func() (io.ReadCloser, int64, error) {
-			f, err := openRegular(filepath.Join(dir, roleFile(i)))
+			f, err := openRegular(filepath.Join(dir, roleFile(i, len(files))))
 			if err != nil {
 				return nil, 0, err
 			}
@@ -49,7 +57,7 @@ func (s *Secret) inDir(dir string) []modelFile {
 			return f, info.Size(), nil
 		}
 	}
-	return files
+	return files, nil
 }
 
 // modelReader reads the sealed model that must be the one of a role.

@@ -316,7 +316,7 @@ func TestFullChild(t *testing.T) {
 // What a process that was killed left unfinished goes when the folder is written.
 func TestSealDirSweeps(t *testing.T) {
 	dir, id := t.TempDir(), identity(t)
-	for _, name := range []string{".role-0.safetensors.12", ".role-17.safetensors.3000000000", ".secret.age.7", ".secret.agent.7", ".role-x.safetensors.1", "notes"} {
+	for _, name := range []string{".role-0.safetensors.12", ".role-17.safetensors.3000000000", ".role-1-of-3.safetensors.4", ".role-1-of-x.safetensors.4", ".secret.age.7", ".secret.agent.7", ".role-x.safetensors.1", "notes"} {
 		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -324,7 +324,7 @@ func TestSealDirSweeps(t *testing.T) {
 	if _, _, err := openModel(t, nets()["mlp"]).SealDir(t.Context(), dir, hostclient.SealOptions{}, id.Recipient()); err != nil {
 		t.Fatal(err)
 	}
-	if left := names(t, dir); !slices.Equal(left, []string{".role-x.safetensors.1", ".secret.agent.7", "notes", "role-0.safetensors", "secret.age"}) {
+	if left := names(t, dir); !slices.Equal(left, []string{".role-1-of-x.safetensors.4", ".role-x.safetensors.1", ".secret.agent.7", "notes", "role-0.safetensors", "secret.age"}) {
 		t.Errorf("%q", left)
 	}
 }

@@ -100,8 +100,8 @@ func (l *layer) rekey(r ring.Ring, whats []ring.Matrix) (*verify.Key, error) {
 // returns it: see Secret.Rekey. The secret is written anew and renamed. It is encrypted
 // to the recipients given; without any, to its earlier ones, or with an error wrapping
 // ErrRecipients if that is not possible, as with a passphrase. Nothing is touched before
-// that. An error wrapping fs.ErrNotExist says that a sealed model is missing. One call at
-// a time works on a folder; others wait.
+// that. An error wrapping fs.ErrNotExist says that there is no sealed model, one wrapping
+// ErrRoleFiles that some are missing. One call at a time works on a folder; others wait.
 func RekeyDir(ctx context.Context, dir string, progress func(done, total int), with []age.Identity, to ...age.Recipient) (*Secret, error) {
 	unlock, err := lockDir(dir)
 	if err != nil {
@@ -115,7 +115,11 @@ func RekeyDir(ctx context.Context, dir string, progress func(done, total int), w
 	if to, err = s.recipientsOr(to); err != nil {
 		return nil, err
 	}
-	if s, err = s.rekey(ctx, s.inDir(dir), progress); err != nil {
+	files, err := s.inDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	if s, err = s.rekey(ctx, files, progress); err != nil {
 		return nil, err
 	}
 	if err := s.rewrite(dir, to); err != nil {

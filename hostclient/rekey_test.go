@@ -567,14 +567,18 @@ func TestRekeyDir(t *testing.T) {
 		_, err := hostclient.RekeyDir(ctx, dir, func(int, int) { cancel() }, []age.Identity{id})
 		untouched("cancelled", err, context.Canceled)
 		for role := range models {
-			path := filepath.Join(dir, fmt.Sprintf("role-%d.safetensors", role))
+			path := filepath.Join(dir, hostclient.RoleFile(role, len(models)))
 			aside := filepath.Join(t.TempDir(), "aside")
 			if err := os.Rename(path, aside); err != nil {
 				t.Fatal(err)
 			}
 			whole := held
 			held = files(t, dir)
-			untouched("a model is missing", rekey(id), fs.ErrNotExist)
+			missing := hostclient.ErrRoleFiles
+			if len(models) == 1 {
+				missing = fs.ErrNotExist
+			}
+			untouched("a model is missing", rekey(id), missing)
 			if err := os.WriteFile(path, append(models[role].Bytes, 0), 0o600); err != nil {
 				t.Fatal(err)
 			}

@@ -88,7 +88,7 @@ func Seal(ctx context.Context, model []byte, o SealOptions) ([]SealedModel, *Sec
 // seal is Seal of a graph.
 func seal(ctx context.Context, g *graph.Graph, o SealOptions) ([]SealedModel, *Secret, error) {
 	var files []*bytes.Buffer // one a role
-	secret, err := sealTo(ctx, g, o, func(_ int, size int64) (io.Writer, error) {
+	secret, err := sealTo(ctx, g, o, func(_, _ int, size int64) (io.Writer, error) {
 		b := new(bytes.Buffer)
 		b.Grow(int(size))
 		files = append(files, b)
@@ -105,8 +105,8 @@ func seal(ctx context.Context, g *graph.Graph, o SealOptions) ([]SealedModel, *S
 }
 
 // sealTo seals a graph layer by layer. It writes each role's sealed model, as it comes, to
-// what create returns for it and its size.
-func sealTo(ctx context.Context, g *graph.Graph, o SealOptions, create func(role int, size int64) (io.Writer, error)) (*Secret, error) {
+// what create returns for it, the number of roles and its size.
+func sealTo(ctx context.Context, g *graph.Graph, o SealOptions, create func(role, roles int, size int64) (io.Writer, error)) (*Secret, error) {
 	s, err := newSealing(ctx, g, o)
 	if err != nil {
 		return nil, err
@@ -258,7 +258,7 @@ func (s *sealing) quantise(l int) ([]int32, error) {
 }
 
 // seal writes the sealed models of the layers that are sent.
-func (s *sealing) seal(ctx context.Context, create func(role int, size int64) (io.Writer, error)) error {
+func (s *sealing) seal(ctx context.Context, create func(role, roles int, size int64) (io.Writer, error)) error {
 	sent := plan.Plan{Ring: s.ring}
 	for _, l := range s.secret.sent {
 		sent.Ops = append(sent.Ops, s.secret.layers[l].masks.CloudOp())
@@ -269,7 +269,7 @@ func (s *sealing) seal(ctx context.Context, create func(role int, size int64) (i
 		if err != nil {
 			return fmt.Errorf("role %d: %w", role, err)
 		}
-		to, err := create(role, f.Size())
+		to, err := create(role, len(files), f.Size())
 		if err == nil {
 			err = f.Begin(to)
 		}

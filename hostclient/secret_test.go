@@ -421,6 +421,78 @@ func TestDirAnew(t *testing.T) {
 	}
 }
 
+// TestRoleFiles: a folder that does not have one sealed model for each role is refused, as
+// whoever takes its role 0 for the only one gives it away without a record.
+func TestRoleFiles(t *testing.T) {
+	id := identity(t)
+	models, secret := seal(t, nets()["mlp"], lagrange)
+	single, one := seal(t, nets()["mlp"], permutePad)
+	for _, test := range []struct {
+		has []string
+		ok  bool
+	}{
+		{[]string{"role-0-of-3", "role-1-of-3", "role-2-of-3"}, true},
+		{[]string{"role-0-of-3", "role-1-of-3", "role-2-of-3", "role-x"}, true},
+		{[]string{"role-0-of-3"}, false},
+		{[]string{"role-2-of-3"}, false},
+		{[]string{"role-0-of-3", "role-2-of-3"}, false},
+		{[]string{"role-0-of-3", "role-1-of-3"}, false},
+		{[]string{"role-0-of-2", "role-1-of-3", "role-2-of-3"}, false},
+		{[]string{"role-0", "role-0-of-3", "role-1-of-3", "role-2-of-3"}, false},
+		{[]string{"role-0", "role-1", "role-2"}, false},
+		{[]string{"role-1"}, false},
+		{[]string{"role-0-of-1"}, false},
+		{[]string{"role-00"}, false},
+	} {
+		dir := t.TempDir()
+		if err := hostclient.WriteDir(dir, secret, nil, id.Recipient()); err != nil {
+			t.Fatal(err)
+		}
+		for i, name := range test.has {
+			if err := os.WriteFile(filepath.Join(dir, name+".safetensors"), models[min(i, 2)].Bytes, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := hostclient.ErrRoleFiles
+		if test.ok {
+			want = nil
+		}
+		if read, err := hostclient.ReadModels(dir); !errors.Is(err, want) || test.ok && !reflect.DeepEqual(read, models) {
+			t.Errorf("%q: read %d models, %v", test.has, len(read), err)
+		}
+		if files, err := hostclient.SealedFiles(dir); !errors.Is(err, want) || len(files) > 0 != test.ok {
+			t.Errorf("%q: %d files, %v", test.has, len(files), err)
+		}
+		if _, err := hostclient.RekeyDir(t.Context(), dir, nil, []age.Identity{id}); !errors.Is(err, want) {
+			t.Errorf("%q: rekeyed, %v", test.has, err)
+		}
+		if !test.ok {
+			clients := clientsAt(t, "a", "b", "c")
+			if err := errors.Join(secret.Bind(0, "a"), secret.Bind(1, "b"), secret.Bind(2, "c")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := hostclient.OpenDir(t.Context(), dir, secret, clients, hostclient.Options{Multiplier: kernel}); !errors.Is(err, want) {
+				t.Errorf("%q: opened, %v", test.has, err)
+			}
+		}
+	}
+	// A part of what was sealed does not get the names of a whole.
+	dir := t.TempDir()
+	if err := hostclient.WriteDir(dir, secret, models[:1], id.Recipient()); err != nil {
+		t.Fatal(err)
+	}
+	if read, err := hostclient.ReadModels(dir); !errors.Is(err, hostclient.ErrRoleFiles) {
+		t.Errorf("%d models, %v", len(read), err)
+	}
+	dir = t.TempDir()
+	if err := hostclient.WriteDir(dir, one, single, id.Recipient()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hostclient.OpenDir(t.Context(), dir, secret, clientsAt(t, "a", "b", "c"), hostclient.Options{}); !errors.Is(err, hostclient.ErrMismatch) {
+		t.Error(err)
+	}
+}
+
 func TestDescribe(t *testing.T) {
 	for _, test := range []struct {
 		scheme   transform.Scheme

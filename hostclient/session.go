@@ -98,7 +98,11 @@ func Open(ctx context.Context, s *Secret, models []SealedModel, clients []*Clien
 // reads them layer by layer, and holds no more of them than pads need. They must stay
 // there until Close.
 func OpenDir(ctx context.Context, dir string, s *Secret, clients []*Client, o Options) (*Session, error) {
-	return open(ctx, s, s.inDir(dir), clients, o)
+	files, err := s.inDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	return open(ctx, s, files, clients, o)
 }
 
 func open(ctx context.Context, s *Secret, models []modelFile, clients []*Client, o Options) (*Session, error) {

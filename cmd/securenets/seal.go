@@ -19,9 +19,10 @@ func newSeal() *cobra.Command {
 		Short: "Mask a network's weights, once",
 		Long: `Seal reads an ONNX model and writes DIR, which must not hold a secret yet:
 
-  DIR/secret.age           masks, check vectors, biases and structure, encrypted:
-                           keep it, and share it with nobody
-  DIR/role-N.safetensors   the masked weights for the cloud of role N, for "push"
+  DIR/secret.age                masks, check vectors, biases and structure, encrypted:
+                                keep it, and share it with nobody
+  DIR/role-0.safetensors        the masked weights for the cloud, for "push"
+  DIR/role-N-of-M.safetensors   under a scheme of M roles, those for the cloud of role N
 
 Under lagrange any two of the role files are the weights, and they are not encrypted:
 give each to its cloud only, and protect DIR as you protect MODEL.onnx.
