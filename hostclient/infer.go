@@ -211,11 +211,12 @@ var (
 var errOther = errors.New("hostclient: another role failed")
 
 // evaluate has every role's cloud of those asked multiply its masked input with layer
-// l's weights, all at once. The first that fails ends the call.
+// l's weights, all at once. The first that fails ends the call. That ctx ends is no cloud's fault.
 func (ss *Session) evaluate(ctx context.Context, l int, masked []transform.Masked, asked []*Client) ([]ring.Matrix, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, ss.options.Timeout, errHung)
+	due := time.Now().Add(ss.options.Timeout)
+	call, cancel := context.WithDeadlineCause(ctx, due, errHung)
 	defer cancel()
-	ctx, fail := context.WithCancelCause(ctx)
+	call, fail := context.WithCancelCause(call)
 	defer fail(nil)
 	layer := &ss.secret.layers[l]
 	cols := layer.masks.CloudOp().OutLen()
@@ -227,12 +228,15 @@ func (ss *Session) evaluate(ctx context.Context, l int, masked []transform.Maske
 	for role, m := range masked {
 		wg.Go(func() {
 			answers[role] = ring.Matrix{Rows: m.Rows(), Cols: cols, Data: answered.Get(m.Rows() * cols)}
-			t, err := asked[role].evaluate(ctx, ss.secret.ring, ss.secret.digests[role], layer.at, m, answers[role])
+			moveOn := func() { ss.clients[role].next(asked[role]) }
+			t, err := asked[role].evaluate(call, due, moveOn, ss.secret.ring, ss.secret.digests[role], layer.at, m, answers[role])
 			of[role] = t
 			if errors.Is(err, errHung) {
 				err = ErrTimeout // other parts end because of it, and their streams do not hang
 			}
-			if err != nil && !errors.Is(err, errOther) {
+			switch {
+			case err == nil, errors.Is(err, errOther), errors.Is(err, context.Cause(ctx)): // no fault of this cloud
+			default:
 				errs[role] = blame(asked, role, err)
 				fail(errOther)
 			}
@@ -250,5 +254,9 @@ func (ss *Session) evaluate(ctx context.Context, l int, masked []transform.Maske
 	}
 	ss.queued.Add(int64(longest.queue))
 	ss.computed.Add(int64(longest.compute))
-	return answers, errors.Join(errs...)
+	err := errors.Join(errs...)
+	if err == nil && ctx.Err() != nil {
+		err = stopped(ctx)
+	}
+	return answers, err
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net"
+	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -152,6 +154,111 @@ func TestSpare(t *testing.T) {
 				t.Errorf("%d more requests to the first, %+v", n, s.Stats())
 			}
 		})
+	}
+}
+
+// TestHungWithoutCalls: a cloud that answers nothing is given up after the session's timeout,
+// though every caller gave up earlier. The next call is for a spare or a new stream.
+func TestHungWithoutCalls(t *testing.T) {
+	t.Parallel()
+	silent := func(t *testing.T, r *rig) { // it accepts connections, and no more
+		path := filepath.Join(t.TempDir(), "s")
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		if r.clients[0], err = hostclient.Dial("unix:" + path); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.clients[0].Close() })
+	}
+	hangs := func(t *testing.T, r *rig) {
+		first := r.clouds[0].streams.Load() + 1
+		r.clouds[0].behave(func(c *call) error {
+			if c.streams.Load() == first {
+				<-c.stream.Context().Done()
+			}
+			return c.honest()
+		})
+	}
+	for _, test := range []struct {
+		name  string
+		cloud func(*testing.T, *rig)
+		spare bool
+	}{{"to another stream", hangs, false}, {"to a spare", hangs, true}, {"to a spare, before it opens", silent, true}} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel() // it waits
+			const timeout = time.Second
+			r := newRig(t, nets()["mlp"], permutePad)
+			o := hostclient.Options{Multiplier: kernel, Timeout: timeout}
+			var spare *cloud
+			if test.spare {
+				var client *hostclient.Client
+				spare, client = r.withSpare(t, 0)
+				o.Spares = [][]*hostclient.Client{{client}}
+			}
+			test.cloud(t, r)
+			s := r.open(t, o)
+			x := make([]float32, 7)
+			impatient := func() error {
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+				defer cancel()
+				_, err := s.Infer(ctx, x, 1)
+				return err
+			}
+			for range 3 {
+				if err := impatient(); !errors.Is(err, context.DeadlineExceeded) || errors.As(err, new(*hostclient.CloudError)) {
+					t.Errorf("an impatient caller: %v", err)
+				}
+			}
+			time.Sleep(timeout + timeout/2)
+			infer(t, s, x, 1)
+			if st := s.Stats(); st.Retried != 0 {
+				t.Errorf("%+v", st)
+			}
+			if test.spare && len(spare.take()) != 3 {
+				t.Error("the spare was not asked")
+			}
+		})
+	}
+}
+
+// TestEndsWithoutBlame: that a call's context or its session ends is no fault of a cloud's.
+func TestEndsWithoutBlame(t *testing.T) {
+	for _, scheme := range []transform.Scheme{permutePad, lagrange} {
+		mine := errors.New("changed my mind")
+		for _, test := range []struct {
+			end  func(cancel context.CancelCauseFunc, s *hostclient.Session)
+			want error
+		}{
+			{func(cancel context.CancelCauseFunc, _ *hostclient.Session) { cancel(nil) }, context.Canceled},
+			{func(cancel context.CancelCauseFunc, _ *hostclient.Session) { cancel(mine) }, mine},
+			{func(_ context.CancelCauseFunc, s *hostclient.Session) { s.Close() }, hostclient.ErrClosed},
+		} {
+			r := newRig(t, nets()["mlp"], scheme)
+			asked := make(chan bool, 3)
+			for _, c := range r.clouds {
+				c.behave(func(c *call) error { asked <- true; <-c.stream.Context().Done(); return nil })
+			}
+			s, err := hostclient.Open(t.Context(), r.secret, r.models, r.clients, hostclient.Options{Multiplier: kernel, Retries: 3})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
+			go func() {
+				for range r.clouds {
+					<-asked
+				}
+				test.end(cancel, s)
+			}()
+			_, err = s.Infer(ctx, make([]float32, 7), 1)
+			if !errors.Is(err, test.want) || errors.As(err, new(*hostclient.CloudError)) {
+				t.Errorf("%v: %v, want %v and no cloud's name", scheme, err, test.want)
+			}
+			s.Close()
+		}
 	}
 }
 

@@ -34,7 +34,8 @@ type Options struct {
 	// memory and dies with the session.
 	Stock *DurableStock
 	// Timeout bounds the wait for one layer's answers, in each try. Zero: 30 s. When it
-	// passes, the connection may be given up for everything that uses the client: a Push
+	// passes, whether or not the caller still waits, the session goes on to a spare if it has
+	// one, and the connection may be given up for everything that uses the client: a Push
 	// in progress then fails, and resumes where it stopped when it is called again.
 	Timeout time.Duration
 	// Retries is how often a layer's call is repeated, at most, if a cloud cannot be

@@ -53,6 +53,7 @@ type answer struct {
 	// use both until it answers: they must not be reused before that, unless the request was
 	// never sent.
 	up, down lane.Slot
+	overdue  *time.Timer // nil as long as the caller waits, who then notices
 }
 
 // taken is the outcome of decoding an answer.
@@ -276,6 +277,7 @@ func (s *stream) remove(id uint64) *answer {
 	defer s.mu.Unlock()
 	a := s.waiting[id]
 	delete(s.waiting, id)
+	a.timeless()
 	return a
 }
 
@@ -294,6 +296,7 @@ func (s *stream) end() {
 	s.waiting = nil
 	s.mu.Unlock()
 	for _, a := range left {
+		a.timeless()
 		a.up.Drop()
 		a.down.Drop()
 	}
@@ -302,18 +305,26 @@ func (s *stream) end() {
 	}
 }
 
-// forget makes the answers to ids be dropped when they arrive.
-func (s *stream) forget(ids []uint64) {
+// forget makes the answers to ids be dropped when they arrive. It calls hung for those that have
+// not arrived when they are due.
+func (s *stream) forget(ids []uint64, due time.Time, hung func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range ids {
 		if a := s.waiting[id]; a != nil {
-			s.waiting[id] = &answer{up: a.up, down: a.down}
+			s.waiting[id] = &answer{up: a.up, down: a.down, overdue: time.AfterFunc(time.Until(due), hung)}
 		}
 	}
 }
 
-// errHung: the cloud took longer for one layer than the client's timeout.
+// timeless stops the time of an answer that is no longer awaited.
+func (a *answer) timeless() {
+	if a != nil && a.overdue != nil {
+		a.overdue.Stop()
+	}
+}
+
+// errHung: the cloud took longer for one layer than the session's timeout.
 var errHung = fmt.Errorf("%w", ErrTimeout)
 
 // traffic is the payload of a call in bytes, and the times that its requests waited and were
@@ -331,15 +342,27 @@ func atMost(d time.Duration, ns uint64) time.Duration { return time.Duration(min
 // may still be written there. A batch is cut so that no message exceeds the limit; all its
 // parts are in flight at once.
 //
-// If ctx ends because of errHung, the stream is given up, for all its callers. If ctx ends
-// for another reason, the other callers are not affected.
-func (c *Client) evaluate(ctx context.Context, r ring.Ring, model sealed.Digest, layer int, m transform.Masked, dst ring.Matrix) (t traffic, err error) {
+// A cloud that has not answered at the time due hangs, whether or not the call still waits: the
+// stream is given up, for all its callers, and moveOn is called. ctx then ends because of
+// errHung. If it ends for another reason, the other callers are not affected before that.
+func (c *Client) evaluate(ctx context.Context, due time.Time, moveOn func(), r ring.Ring, model sealed.Digest, layer int, m transform.Masked, dst ring.Matrix) (t traffic, err error) {
 	start := time.Now()
 	s, err := c.open()
 	if err != nil {
 		return t, err
 	}
+	hung := func() {
+		s.fail(fmt.Errorf("%w: the stream was closed as another call timed out", ErrUnavailable))
+		moveOn()
+	}
 	if err := s.wait(ctx); err != nil {
+		if s.ctx.Err() == nil {
+			time.AfterFunc(time.Until(due), func() {
+				if !s.isOpen() {
+					hung()
+				}
+			})
+		}
 		return t, err
 	}
 	// A cloud counts a seed as the words that it expands to.
@@ -352,9 +375,9 @@ func (c *Client) evaluate(ctx context.Context, r ring.Ring, model sealed.Digest,
 			return
 		}
 		if errors.Is(err, errHung) {
-			s.fail(fmt.Errorf("%w: the stream was closed as another call timed out", ErrUnavailable))
+			hung()
 		}
-		s.forget(ids)
+		s.forget(ids, due, hung)
 	}()
 	for from := 0; from < dst.Rows; from += step {
 		to := min(from+step, dst.Rows)
@@ -396,6 +419,16 @@ func (s *stream) wait(ctx context.Context) error {
 		return context.Cause(s.ctx)
 	case <-ctx.Done():
 		return stopped(ctx)
+	}
+}
+
+// isOpen reports whether the stream was opened, even if it has failed since.
+func (s *stream) isOpen() bool {
+	select {
+	case <-s.opened:
+		return true
+	default:
+		return false
 	}
 }
 

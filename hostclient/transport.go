@@ -132,7 +132,7 @@ func echoed(ctx context.Context, c *Client, r ring.Ring, rows, cols, calls int) 
 	for i := range 1 + placeRounds {
 		err := timed(&took, func() error {
 			for range calls {
-				if _, err := c.evaluate(ctx, r, sealed.Digest{}, echoLayer(r), call.Masked()[0], ring.NewMatrix(rows, cols)); err != nil {
+				if _, err := c.evaluate(ctx, time.Now().Add(defaultTimeout), func() {}, r, sealed.Digest{}, echoLayer(r), call.Masked()[0], ring.NewMatrix(rows, cols)); err != nil {
 					return err
 				}
 			}
