@@ -33,10 +33,11 @@ type FS interface {
 	SyncDir(dir string) error
 }
 
-// File is an open file. Write appends.
+// File is an open file. Write appends to one that was created.
 type File interface {
 	io.Writer
 	io.ReaderAt
+	io.WriterAt
 	io.Closer
 	Sync() error
 	// Stat returns the size in bytes and the inode, which is unique in the file system while
@@ -107,11 +108,11 @@ func (OS) SyncDir(dir string) error {
 	return d.Sync()
 }
 
-// file is an os.File opened for appending.
+// file is an os.File.
 type file struct{ *os.File }
 
 func open(path string, flag int) (File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|flag, 0o600)
+	f, err := os.OpenFile(path, os.O_RDWR|flag, 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,7 @@ import (
 // good, whether or not anything was sent.
 type burn struct {
 	Stock      [16]byte
-	Generation uint64 // number of earlier reservations, and the record's index in the journal
+	Generation uint64 // counts records, from 0
 	Burned     uint64 // ids below are used up
 }
 
@@ -42,7 +42,9 @@ func decodeBurn(rec []byte) (b burn, ok bool) {
 	return b, bytes.Equal(rec, b.encode())
 }
 
-// journal is a burn journal: an append-only file with a record for each reservation.
+// journal is a burn journal: a file with the last two records. Each takes the place of the last
+// but one, in the slot that its generation's parity says, so that the last one is whole while the
+// next is written.
 type journal struct {
 	file File
 	last burn
@@ -50,11 +52,11 @@ type journal struct {
 
 const journalName = "burned"
 
-// createJournal creates a journal, replacing an existing one.
+// createJournal creates a journal of two records that burn nothing, replacing an existing one.
 func createJournal(fsys FS, dir string, stock [16]byte) (*journal, error) {
-	first := burn{Stock: stock}
+	last := burn{Stock: stock, Generation: 1}
 	err := put(fsys, dir, journalName, func(f File) error {
-		_, err := f.Write(first.encode())
+		_, err := f.Write(append(burn{Stock: stock}.encode(), last.encode()...))
 		return err
 	})
 	if err != nil {
@@ -64,11 +66,11 @@ func createJournal(fsys FS, dir string, stock [16]byte) (*journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &journal{file: f, last: first}, nil
+	return &journal{file: f, last: last}, nil
 }
 
 // openJournal opens a stock's journal and reads its last record. Its error wraps ErrJournal if
-// there is no reliable one: after half a record at the end it is unknown what was burned.
+// there is no reliable one: beside half a record it is unknown what was burned.
 func openJournal(fsys FS, dir string, stock [16]byte) (*journal, error) {
 	f, err := fsys.Open(filepath.Join(dir, journalName))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -89,26 +91,32 @@ func (j *journal) read(stock [16]byte) error {
 	if err != nil {
 		return err
 	}
-	if size == 0 || size%burnSize != 0 {
+	var rec [2 * burnSize]byte
+	if size != int64(len(rec)) {
 		return fmt.Errorf("%w: %d bytes", ErrJournal, size)
 	}
-	var rec [burnSize]byte
-	if _, err := j.file.ReadAt(rec[:], size-burnSize); err != nil {
+	if _, err := j.file.ReadAt(rec[:], 0); err != nil {
 		return err
 	}
-	var ok bool
-	switch j.last, ok = decodeBurn(rec[:]); {
-	case !ok || j.last.Generation != uint64(size/burnSize-1):
-		return fmt.Errorf("%w: the last record is damaged", ErrJournal)
-	case j.last.Stock != stock:
+	even, okEven := decodeBurn(rec[:burnSize])
+	odd, okOdd := decodeBurn(rec[burnSize:])
+	before, last := even, odd
+	if even.Generation > odd.Generation {
+		before, last = odd, even
+	}
+	switch {
+	case !okEven || !okOdd || even.Generation%2 != 0 || last.Generation != before.Generation+1:
+		return fmt.Errorf("%w: a record is damaged", ErrJournal)
+	case before.Stock != stock || last.Stock != stock:
 		return fmt.Errorf("%w: of another stock", ErrJournal)
 	}
+	j.last = last
 	return nil
 }
 
-// append adds a record durably. After an error the record may or may not be on disk.
-func (j *journal) append(b burn) error {
-	if _, err := j.file.Write(b.encode()); err != nil {
+// record makes the next record durable. After an error it may or may not be on disk.
+func (j *journal) record(b burn) error {
+	if _, err := j.file.WriteAt(b.encode(), int64(b.Generation%2)*burnSize); err != nil {
 		return fmt.Errorf("%w: %w", ErrFailed, err)
 	}
 	if err := j.file.Sync(); err != nil {

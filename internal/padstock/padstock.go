@@ -5,16 +5,16 @@
 //	DIR/stock      the header: what the stock is bound to, and its key, sealed
 //	DIR/N.pads     a block of pads; sample i of it has the id N+i
 //	DIR/burned     the burn journal's twin
-//	JOURNAL/burned the burn journal: ids below its last record's are used up
+//	JOURNAL/burned the burn journal: ids below its last record's are used up; it keeps two
 //
 // Ids count up and are used in order. Pads leave the stock in these steps:
 //
-//	read and decrypt  ->  append to the journal, fsync  ->  append to the twin, fsync  ->  hand out
+//	read and decrypt  ->  record in the journal, fsync  ->  record in the twin, fsync  ->  hand out
 //
 // When a file is created, its directory is fsynced before the next file is created. A process
 // that stops between two steps has burned pads for nothing. The twin shows whether one of
-// the two folders was restored: both must record the same reservations, except that a stop
-// between the two appends leaves one more in the journal. A stock that does not match is
+// the two folders was restored: both must have the same last record, except that a stop
+// between the two leaves one more in the journal. A stock that does not match is
 // discarded: its files are removed, and Discarded says why. No timing here depends on
 // secrets, if the processor has instructions for AES.
 package padstock
@@ -88,8 +88,6 @@ var (
 	// ErrFailed: a change may or may not be on disk. The stock serves no more pads until it
 	// is reopened.
 	ErrFailed = errors.New("padstock: disk failed")
-	// ErrFull: the stock has given out all its ids.
-	ErrFull = errors.New("padstock: no ids left")
 	// ErrClosed: the stock was closed.
 	ErrClosed = errors.New("padstock: closed")
 )
@@ -113,6 +111,8 @@ type Config struct {
 	MachineID  string // 32 hexadecimal digits, as in /etc/machine-id
 	Key        Key
 	Words      []int // words of a sample's u, one entry per layer
+
+	ids uint64 // of a stock; 0: maxID
 }
 
 // Stock is an open stock. It may be used by several goroutines at once.
@@ -179,6 +179,7 @@ func Open(fsys FS, c Config) (_ *Stock, err error) {
 		return nil, ErrShape
 	}
 	s := &Stock{fs: fsys, c: c}
+	s.c.ids = cmp.Or(c.ids, maxID)
 	if s.c.Dir, err = fsys.Dir(c.Dir); err != nil {
 		return nil, fmt.Errorf("padstock: %w", err)
 	}
@@ -298,11 +299,11 @@ func (s *Stock) load() error {
 	switch journal, twin := s.journal.last, s.twin.last; {
 	case journal == twin:
 	case journal.Generation == twin.Generation+1 && journal.Burned > twin.Burned:
-		if err := s.twin.append(journal); err != nil {
+		if err := s.twin.record(journal); err != nil {
 			return err
 		}
 	default:
-		return fmt.Errorf("%w: %d reservations in the stock's folder, %d in the journal's", ErrRollback, twin.Generation, journal.Generation)
+		return fmt.Errorf("%w: record %d in the stock's folder, %d in the journal's", ErrRollback, twin.Generation, journal.Generation)
 	}
 	return s.loadBlocks()
 }
@@ -430,7 +431,8 @@ func (s *Stock) begin() (err error) {
 
 // Add writes a block of pads, one entry per layer, all of the same number of samples.
 // When it returns, they are durable. If it fails, they are lost and the stock is unchanged,
-// except after ErrFailed. Nobody else may hold the states.
+// except after ErrFailed. A stock whose ids are used up begins anew, and pads that are left then
+// are removed, unused. Nobody else may hold the states.
 func (s *Stock) Add(pads []transform.PadsState) error {
 	if err := s.checkShape(pads); err != nil {
 		return err
@@ -448,18 +450,16 @@ func (s *Stock) Add(pads []transform.PadsState) error {
 }
 
 func (s *Stock) add(pads []transform.PadsState) error {
-	if s.left() == 0 { // so that journals do not grow without bound
+	b := block{n: len(pads[0].U)}
+	if k := len(s.blocks); k > 0 {
+		b.first = s.blocks[k-1].end()
+	}
+	if s.left() == 0 || b.end() > s.c.ids {
 		if err := s.begin(); err != nil {
 			s.forget()
 			return fmt.Errorf("padstock: begin: %w", err)
 		}
-	}
-	b := block{first: s.journal.last.Burned, n: len(pads[0].U)}
-	if k := len(s.blocks); k > 0 {
-		b.first = s.blocks[k-1].end()
-	}
-	if b.first+uint64(b.n) > maxID {
-		return ErrFull
+		b.first = 0
 	}
 	err := put(s.fs, s.c.Dir, b.name(), func(f File) error {
 		var buf, sealed []byte
@@ -533,7 +533,7 @@ func (s *Stock) Take(n int, all bool) ([][]transform.PadsState, error) {
 	}
 	next := burn{Stock: s.id, Generation: s.journal.last.Generation + 1, Burned: burned}
 	for _, j := range []*journal{s.journal, s.twin} { // in this order: see load
-		if err := j.append(next); err != nil {
+		if err := j.record(next); err != nil {
 			s.failed = fmt.Errorf("padstock: take: %w", err)
 			return nil, s.failed
 		}

@@ -186,9 +186,23 @@ func TestRestoredAndCopied(t *testing.T) {
 		}, padstock.ErrJournal, 0},
 		"the journal lost a record": {func(t *testing.T, h *host) {
 			change(t, h.c.JournalDir+"/burned", func(b []byte) []byte { return b[:len(b)-64] })
-		}, padstock.ErrRollback, 0},
+		}, padstock.ErrJournal, 0},
 		"the journal lost its first record": {func(t *testing.T, h *host) {
 			change(t, h.c.JournalDir+"/burned", func(b []byte) []byte { return b[64:] })
+		}, padstock.ErrJournal, 0},
+		"the journal's records changed places": {func(t *testing.T, h *host) {
+			change(t, h.c.JournalDir+"/burned", func(b []byte) []byte { return slices.Concat(b[64:], b[:64]) })
+		}, padstock.ErrJournal, 0},
+		"the journal has its earlier record alone": {func(t *testing.T, h *host) {
+			change(t, h.c.JournalDir+"/burned", func(b []byte) []byte { return slices.Concat(b[64:], b[64:]) })
+		}, padstock.ErrJournal, 0},
+		"the journal's last record is an earlier one": {func(t *testing.T, h *host) {
+			first := read(t, h.c.JournalDir+"/burned")[:64]
+			h.use(2)
+			change(t, h.c.JournalDir+"/burned", func(b []byte) []byte { return slices.Concat(first, b[64:]) })
+		}, padstock.ErrRollback, 0},
+		"a bit of the journal's earlier record flipped": {func(t *testing.T, h *host) {
+			change(t, h.c.JournalDir+"/burned", func(b []byte) []byte { b[64+32] ^= 1; return b })
 		}, padstock.ErrJournal, 0},
 		"the journal ends in zeros": {func(t *testing.T, h *host) {
 			change(t, h.c.JournalDir+"/burned", func(b []byte) []byte { return append(b, make([]byte, 64)...) })
@@ -493,15 +507,49 @@ func TestFilesAreAsTheSpecHasThem(t *testing.T) {
 	}
 	for _, dir := range []string{h.c.Dir, h.c.JournalDir} {
 		journal := read(t, dir+"/burned")
-		for i, want := range []uint64{0, 3} {
+		if len(journal) != 2*64 {
+			t.Errorf("%s: %d bytes of journal", dir, len(journal))
+		}
+		for i, want := range []struct{ generation, burned uint64 }{{2, 3}, {1, 0}} {
 			rec := journal[64*i:][:64]
 			digest := sha256.Sum256(rec[:40])
 			if string(rec[:8]) != "snburn1\n" || !bytes.Equal(rec[8:24], header[8:24]) || !bytes.Equal(rec[40:], digest[:24]) ||
-				binary.LittleEndian.Uint64(rec[24:]) != uint64(i) || binary.LittleEndian.Uint64(rec[32:]) != want {
+				binary.LittleEndian.Uint64(rec[24:]) != want.generation || binary.LittleEndian.Uint64(rec[32:]) != want.burned {
 				t.Errorf("%s: record %d is %x", dir, i, rec)
 			}
 		}
 	}
+}
+
+// TestIDsUsedUp: a stock that never runs dry goes on past its last id, in as much room.
+func TestIDsUsedUp(t *testing.T) {
+	h := made(t)
+	h.c = h.c.WithIDs(20)
+	check(t, h.open())
+	headers := map[string]bool{}
+	for range 30 {
+		for range 2 {
+			if h.stock.Len() < 6 {
+				check(t, h.add(3))
+			}
+		}
+		if _, err := h.take(3, true); err != nil {
+			t.Fatal(err)
+		}
+		if n := h.stock.Len(); n < 0 || n > 10 {
+			t.Fatalf("%d samples left", n)
+		}
+		headers[string(read(t, h.c.Dir+"/stock"))] = true
+		for _, dir := range []string{h.c.Dir, h.c.JournalDir} {
+			if n := len(read(t, dir+"/burned")); n != 2*64 {
+				t.Fatalf("%d bytes of journal", n)
+			}
+		}
+	}
+	if len(headers) < 4 || len(headers) > 10 {
+		t.Errorf("%d stocks for 90 samples, of 20 ids each", len(headers))
+	}
+	check(t, h.stock.Close())
 }
 
 // TestBegunAnew: every stock has a new id and key.
@@ -571,14 +619,13 @@ func TestAtRest(t *testing.T) {
 	if blocks, err := filepath.Glob(h.c.Dir + "/*.pads"); len(blocks) > 0 || err != nil {
 		t.Errorf("used up, and %v, %v are left", blocks, err)
 	}
-	if n := len(read(t, h.c.JournalDir+"/burned")); n != 9*64 {
-		t.Errorf("%d bytes of journal for 8 reservations", n)
+	for _, dir := range []string{h.c.Dir, h.c.JournalDir} {
+		if n := len(read(t, dir+"/burned")); n != 2*64 {
+			t.Errorf("%d bytes of journal after 8 reservations", n)
+		}
 	}
 	check(t, h.open())
 	check(t, h.add(1))
-	if n := len(read(t, h.c.JournalDir+"/burned")); n != 64 {
-		t.Errorf("%d bytes of journal for a stock begun anew", n)
-	}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d"} {
 		if s := fmt.Sprintf(verb, h.c.Key); s != "padstock.Key(redacted)" {
 			t.Errorf("%s prints %s", verb, s)

@@ -51,10 +51,22 @@ type directory struct {
 type inode struct {
 	number  uint64
 	data    []byte
-	durable int // bytes
-	// The bytes [from, to) of a failed sync: from then on the system considers them written,
-	// and reads return them until the power fails.
-	lost [][2]int
+	durable int         // bytes
+	written []overwrite // since the last sync, below durable
+	// What a failed sync was to make durable: from then on the system considers it written, and
+	// reads return it until the power fails.
+	lost []overwrite
+}
+
+// overwrite is a write in place: what was there before.
+type overwrite struct {
+	at  int
+	old []byte
+}
+
+// undo brings back what was there before, from the byte of number from on.
+func (o overwrite) undo(data []byte, from int) {
+	copy(data[min(o.at+from, len(data)):], o.old[from:])
 }
 
 // New returns an empty disk.
@@ -73,7 +85,7 @@ type Survival int
 const (
 	All  Survival = iota // as if the process alone was killed
 	None                 // as if nothing was written back
-	Some                 // any part: files cut anywhere, changes of a directory in any selection
+	Some                 // any part: files and what was written in place cut anywhere, changes of a directory in any selection
 )
 
 // Survivals lists every Survival.
@@ -106,12 +118,15 @@ func (d *Disk) Crash(s Survival, rnd *rand.Rand) {
 			case Some:
 				f.data = f.data[:f.durable+rnd.IntN(len(f.data)-f.durable+1)]
 			}
-			for _, l := range f.lost {
-				if s == None || s == Some && rnd.IntN(2) == 0 {
-					clear(f.data[l[0]:l[1]])
+			for _, o := range slices.Backward(slices.Concat(f.lost, f.written)) {
+				switch {
+				case s == None || s == Some && rnd.IntN(3) == 0:
+					o.undo(f.data, 0)
+				case s == Some && rnd.IntN(2) == 0:
+					o.undo(f.data, rnd.IntN(len(o.old)+1))
 				}
 			}
-			f.durable, f.lost = len(f.data), nil
+			f.durable, f.written, f.lost = len(f.data), nil, nil
 		}
 	}
 	d.boot++
@@ -310,6 +325,23 @@ func (f *file) Write(b []byte) (int, error) {
 	return len(b), err
 }
 
+func (f *file) WriteAt(b []byte, at int64) (int, error) {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if f.dead() {
+		return 0, ErrCrash
+	}
+	if int(at)+len(b) > f.durable {
+		return 0, errors.New("faultfs: not in place")
+	}
+	_, err := f.d.do("write", f.path)
+	if err != nil {
+		b = b[:len(b)/2]
+	}
+	f.written = append(f.written, overwrite{int(at), slices.Clone(f.data[at:][:len(b)])})
+	return copy(f.data[at:], b), err
+}
+
 func (f *file) ReadAt(b []byte, at int64) (int, error) {
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
@@ -334,9 +366,13 @@ func (f *file) Sync() error {
 		return err
 	}
 	if err != nil {
-		f.lost = append(f.lost, [2]int{f.durable, len(f.data)})
+		f.lost = append(append(f.lost, f.written...), overwrite{f.durable, make([]byte, len(f.data)-f.durable)})
+	} else {
+		for _, w := range f.written { // all of it is on disk now
+			f.lost = slices.DeleteFunc(f.lost, func(l overwrite) bool { return l.at == w.at && len(l.old) <= len(w.old) })
+		}
 	}
-	f.durable = len(f.data)
+	f.durable, f.written = len(f.data), nil
 	return err
 }
 
@@ -354,5 +390,5 @@ func (d *Disk) Tamper(p string, change func([]byte) []byte) {
 	defer d.mu.Unlock()
 	f := d.dirs[path.Dir(p)].names[path.Base(p)]
 	f.data = change(slices.Clone(f.data))
-	f.durable = len(f.data)
+	f.durable, f.written = len(f.data), nil
 }
