@@ -55,6 +55,17 @@ func (c *Client) Entries() int {
 // SetBlock sets how many samples a part of a batch has, and has one in work at a time.
 func (ss *Session) SetBlock(n int) { ss.block, ss.parts = n, 1 }
 
+// Sheets returns the samples of each sheet in a stock in memory.
+func (ss *Session) Sheets() (samples []int) {
+	st := ss.stock.(*memoryStock)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for _, sh := range st.sheets {
+		samples = append(samples, sh.n)
+	}
+	return samples
+}
+
 // SetParts sets how many parts of a batch are in work at once.
 func (ss *Session) SetParts(n int) { ss.parts = n }
 

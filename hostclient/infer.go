@@ -68,11 +68,15 @@ func (ss *Session) Infer(ctx context.Context, x []float32, n int) ([]float32, er
 	padded := ss.secret.padded()
 	var stocked []sheet
 	if padded {
-		if stocked, err = ss.stock.take(n, ss.options.RequireStock); err != nil {
+		stocked, err = ss.stock.take(n, ss.options.RequireStock)
+		ss.filler.wake(err != nil)
+		if why := ss.filler.why(); why != nil && errors.Is(err, ErrNoPads) {
+			err = fmt.Errorf("%w: more could not be made: %w", err, why)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
-	ss.filler.wake()
 	in, each := ss.secret.net.Input.Len(), ss.secret.net.shapes[ss.secret.net.Output].Len()
 	out := make([]float32, n*each)
 	blocks, blocksCtx := errgroup.WithContext(ctx)

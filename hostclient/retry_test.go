@@ -517,6 +517,39 @@ func TestPadMemory(t *testing.T) {
 	}
 }
 
+// TestPadSheets: under a light load pads are made some at a time, as parts of later batches are no
+// larger than what was made at once. A batch that finds too few has all that may be there made.
+func TestPadSheets(t *testing.T) {
+	r := newRig(t, nets()["mlp"], permutePad)
+	const most = 16
+	s := r.open(t, hostclient.Options{Multiplier: kernel, RequireStock: true, PadMemory: most * r.secret.PadBytes()})
+	atLeast := func(n int) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); s.Stats().Stock < n; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d in stock, want %d", s.Stats().Stock, n)
+			}
+		}
+	}
+	x := make([]float32, most*7)
+	atLeast(most)
+	for range 2*most - 1 {
+		infer(t, s, x[:7], 1)
+		atLeast(most - most/4 + 1)
+	}
+	if sheets := s.Sheets(); len(sheets) < 2 || slices.Min(sheets[1:]) < most/4 {
+		t.Errorf("sheets of %v", sheets)
+	}
+	if left := s.Stats().Stock; left == most {
+		t.Error("nothing lacks")
+	}
+	if _, err := s.Infer(t.Context(), x, most); !errors.Is(err, hostclient.ErrNoPads) {
+		t.Error(err)
+	}
+	atLeast(most)
+	infer(t, s, x, most)
+}
+
 // TestHungPart: a cloud that hangs on one part of a batch ends the other part. What the
 // cloud of another role owes others is left alone.
 func TestHungPart(t *testing.T) {

@@ -52,10 +52,13 @@ type Options struct {
 	// a layer of one part, the host works on another, and with more processors on
 	// several. Zero: 2.
 	Parts int
-	// PadMemory is how many bytes of pads the session keeps in stock; it makes more in
-	// the background as they are used. Secret.PadBytes says what a sample takes. Zero:
-	// only those of Precompute.
+	// PadMemory is how many bytes of pads the session keeps in stock, at most; it makes more in
+	// the background once a part of them is used, or too few for a batch are left.
+	// Secret.PadBytes says what a sample takes. Zero: only those of Precompute.
 	PadMemory int64
+	// PadError is called when pads cannot be made in the background, each time before a longer
+	// pause. It must not close the session. Nil: ErrNoPads and Close alone say why.
+	PadError func(error)
 }
 
 // Session runs inference with one sealed network. It may be used by several goroutines at
@@ -185,7 +188,7 @@ func (ss *Session) load(ctx context.Context) error {
 }
 
 // Close ends calls in progress and discards a stock in memory. Its error also says why
-// pads could not be made in the background.
+// pads could not be made in the background, if they could not in the end.
 func (ss *Session) Close() error {
 	ss.close()
 	errs := []error{ss.filler.wait()}
@@ -241,15 +244,20 @@ func (ss *Session) Precompute(ctx context.Context, n int) error {
 		return nil
 	}
 	for part := ss.PartSize(n); n > 0; n -= part {
-		sh, err := ss.newPads(ctx, min(n, part))
-		if err != nil {
-			return err
-		}
-		if err := ss.stock.add(sh); err != nil {
+		if err := ss.addSheet(ctx, min(n, part)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// addSheet adds pads for n samples to the stock, as one sheet.
+func (ss *Session) addSheet(ctx context.Context, n int) error {
+	sh, err := ss.newPads(ctx, n)
+	if err != nil {
+		return err
+	}
+	return ss.stock.add(sh)
 }
 
 // newPads makes pads of n samples for every layer that is sent.

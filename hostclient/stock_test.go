@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -392,6 +393,50 @@ func TestStockFailed(t *testing.T) {
 	if n := p.check(""); n != 0 {
 		t.Errorf("the cloud saw %d rows", n)
 	}
+}
+
+// TestPadMemoryGoesOn: pads are made again once the disk has room again, and until then errors say
+// what is wrong.
+func TestPadMemoryGoesOn(t *testing.T) {
+	p := newPadded(t)
+	disk := faultfs.New()
+	var full atomic.Bool
+	full.Store(true)
+	disk.Fault = func(op faultfs.Op) error {
+		if full.Load() && op.Name == "create" {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
+	told := make(chan error, 100)
+	s, err := p.open(hostclient.Options{
+		RequireStock: true, PadMemory: 8 * p.secret.PadBytes(), PadError: func(err error) { told <- err },
+		Stock: hostclient.DurableStock{Dir: "/pads", JournalDir: "/burned", MachineID: machine}.On(disk),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // it goes on trying
+		if err := <-told; !errors.Is(err, syscall.ENOSPC) {
+			t.Error(err)
+		}
+	}
+	if err := p.infer(s, 1); !errors.Is(err, hostclient.ErrNoPads) || !errors.Is(err, syscall.ENOSPC) {
+		t.Error(err)
+	}
+	full.Store(false)
+	for deadline := time.Now().Add(30 * time.Second); s.Stats().Stock < 8; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("no pads are made")
+		}
+	}
+	if err := p.infer(s, 8); err != nil {
+		t.Error(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	p.check("")
 }
 
 // TestSecretKeepsStock: a secret that was written and read opens its stock.

@@ -70,7 +70,9 @@ and the log records.`,
 			if slices.ContainsFunc(models, func(m gateway.Model) bool { return m.Name == name }) {
 				return usagef("gateway: two networks have the name %s: give one of them another, as NAME=DIR", name)
 			}
-			s, err := flags.open(cmd, dir)
+			s, err := flags.open(cmd, dir, func(err error) {
+				log.Warn("pads cannot be made in the background", "model", name, "error", err)
+			})
 			if err != nil {
 				return err
 			}

@@ -39,7 +39,7 @@ standard error. If "seal --place auto" kept every layer, no cloud is asked.`,
 		if err := cmp.Or(atLeast(cmd, "batch", *batch, 1), atLeast(cmd, "pads", *pads, 0)); err != nil {
 			return err
 		}
-		session, err := flags.open(cmd, args[0])
+		session, err := flags.open(cmd, args[0], nil)
 		if err != nil {
 			return err
 		}

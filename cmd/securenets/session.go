@@ -48,8 +48,8 @@ type session struct {
 	clouds [][]*hostclient.Client // by role, spares behind the first
 }
 
-// open opens a session of the network in a folder, which is to be closed.
-func (f sessionFlags) open(cmd *cobra.Command, dir string) (_ *session, err error) {
+// open opens a session of the network in a folder, which is to be closed. padError may be nil.
+func (f sessionFlags) open(cmd *cobra.Command, dir string, padError func(error)) (_ *session, err error) {
 	if err := cmp.Or(atLeast(cmd, "retries", *f.retries, 0), atLeast(cmd, "pad-memory", *f.padMemory, 0)); err != nil {
 		return nil, err
 	}
@@ -99,7 +99,7 @@ func (f sessionFlags) open(cmd *cobra.Command, dir string) (_ *session, err erro
 	}
 	s.Session, err = hostclient.OpenDir(cmd.Context(), dir, secret, firsts, hostclient.Options{
 		Multiplier: cpu.New(cpu.Options{}), RequireStock: *f.onlyStock, Stock: stock,
-		Retries: *f.retries, Spares: spares, PadMemory: *f.padMemory,
+		Retries: *f.retries, Spares: spares, PadMemory: *f.padMemory, PadError: padError,
 	})
 	return s, err
 }
