@@ -210,7 +210,8 @@ func Vacant(dir string) error {
 // that secret. If this changes the secret, it is written anew and renamed. It is
 // encrypted to the recipients given; without any, to its earlier ones, or with an error
 // wrapping ErrRecipients if that is not possible, as with a passphrase. Call it before
-// Push. One call at a time works on a folder; others wait.
+// Push: when it returns, the record is durable. One call at a time works on a folder; others
+// wait.
 func BindDir(dir string, clients []*Client, with []age.Identity, to ...age.Recipient) (*Secret, error) {
 	unlock, err := lockDir(dir)
 	if err != nil {
@@ -226,6 +227,10 @@ func BindDir(dir string, clients []*Client, with []age.Identity, to ...age.Recip
 		return nil, err
 	}
 	if s.count() == before {
+		// What is there may be of a call that was cut off after the rename.
+		if err := syncDir(dir); err != nil {
+			return nil, fmt.Errorf("hostclient: secret: %w", err)
+		}
 		return s, nil
 	}
 	if to, err = s.recipientsOr(to); err != nil {
@@ -306,7 +311,12 @@ func (f *newFile) commit() error {
 	if err := os.Rename(f.Name(), f.path); err != nil {
 		return err
 	}
-	d, err := os.Open(filepath.Dir(f.path))
+	return syncDir(filepath.Dir(f.path))
+}
+
+// syncDir makes the names in a folder durable. Tests replace it.
+var syncDir = func(dir string) error {
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,13 @@ import (
 // RoleFile names the sealed model of a role.
 func RoleFile(role, roles int) string { return roleFile(role, roles) }
 
+// FailSyncDir makes folders fail to become durable with err, until restore is called.
+func FailSyncDir(err error) (restore func()) {
+	was := syncDir
+	syncDir = func(string) error { return err }
+	return func() { syncDir = was }
+}
+
 // SetTimeout sets how long a client waits for anything but Evaluate.
 func (c *Client) SetTimeout(d time.Duration) { c.timeout = d }
 

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -653,6 +654,30 @@ func TestBindDir(t *testing.T) {
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 3 {
 		t.Errorf("%d files in the folder: %v", len(entries), err)
+	}
+}
+
+// A record that is there already is made durable, too: a push follows.
+func TestBindDirDurable(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "net")
+	models, secret := seal(t, nets()["mlp"], split)
+	id := identity(t)
+	if err := hostclient.WriteDir(dir, secret, models, id.Recipient()); err != nil {
+		t.Fatal(err)
+	}
+	bind := func() error {
+		_, err := hostclient.BindDir(dir, clientsAt(t, "a", "b"), []age.Identity{id})
+		return err
+	}
+	defer hostclient.FailSyncDir(syscall.EIO)()
+	for range 2 { // the second finds the record of the first, which may not survive
+		if err := bind(); !errors.Is(err, syscall.EIO) {
+			t.Error(err)
+		}
+	}
+	hostclient.FailSyncDir(nil)
+	if err := bind(); err != nil {
+		t.Error(err)
 	}
 }
 
