@@ -107,9 +107,11 @@ func DialProvider(addr, provider string, options ...DialOption) (*Client, error)
 
 // DialTLS is DialProvider for a daemon at "tls:HOST:PORT". config has the host's
 // certificate and the CAs that the daemon's is checked against: see LoadTLS. TLS 1.3 is
-// used whatever config says, and no proxy.
+// used whatever config says, and no proxy. A nil config stands for the zero one.
 func DialTLS(addr, provider string, config *tls.Config) (*Client, error) {
-	config = config.Clone() // for each stream, too
+	if config = config.Clone(); config == nil { // for each stream, too
+		config = new(tls.Config)
+	}
 	conn, err := wire.DialTLS(addr, config)
 	if err != nil {
 		return nil, fmt.Errorf("hostclient: %w", err)

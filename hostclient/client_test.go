@@ -365,6 +365,18 @@ func TestDial(t *testing.T) {
 	}
 }
 
+// A nil configuration is an empty one, without a certificate.
+func TestDialTLSWithoutConfig(t *testing.T) {
+	c, err := hostclient.DialTLS("tls:127.0.0.1:1", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Info(t.Context()); !errors.Is(err, hostclient.ErrUnavailable) {
+		t.Error(err)
+	}
+}
+
 // TestTLSPlace: one address is one place, however it is spelled.
 func TestTLSPlace(t *testing.T) {
 	var clients []*hostclient.Client
