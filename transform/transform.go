@@ -18,8 +18,9 @@
 // Everything random comes from crypto/rand. The time to draw and invert masks depends on
 // them. The time of masking and unmasking depends on shapes and on how package prg takes its
 // time (Mask's also on whether all of its integers are small, MaskFloats' on whether xmax
-// is), but they read memory in the order of the secret permutations. No such promise is made for quantisation:
-// processors may take longer for some floats.
+// is), but they read memory in the order of the secret permutations, and with AVX-512 by other
+// code where one leaves all elements within blocks of 32. No such promise is made for
+// quantisation: processors may take longer for some floats.
 package transform
 
 import (

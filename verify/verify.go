@@ -329,8 +329,8 @@ type Expected struct {
 // Format prints e redacted, whatever the verb.
 func (Expected) Format(f fmt.State, _ rune) { io.WriteString(f, "verify.Expected(redacted)") }
 
-// Expect returns the sums of n samples, with no terms added yet. Inputs that are never
-// added count as zero.
+// Expect returns the sums of n samples, with no terms added yet. Each input is to be added once:
+// one that never is counts as -2^31.
 func (k *Key) Expect(n int) Expected { return Expected{k, make([]sum, n)} }
 
 // Add adds the terms of x, the elements of sample i from at on. Several goroutines may add to
