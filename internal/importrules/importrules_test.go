@@ -74,15 +74,15 @@ var only = map[string][]string{
 	"internal/dataset":     {"internal/few"},
 	"internal/lane":        {},
 	"internal/localsocket": {},
-	"internal/wire":        {"ring", "plan", "internal/lane", "internal/pool", "api"},
-	"daemon/config":        {"ring", "plan", "internal/lane", "internal/pool", "internal/wire", "api"},
+	"internal/wire":        {"ring", "plan", "internal/lane", "internal/localsocket", "internal/pool", "api"},
+	"daemon/config":        {"ring", "plan", "internal/lane", "internal/localsocket", "internal/pool", "internal/wire", "api"},
 	"internal/version":     {},
 	"internal/reference":   {"ring", "plan", "internal/cpuid", "internal/graph"},
 	"verify":               {"ring", "plan", "internal/cpuid", "internal/pool", "internal/parallel"},
 	"transform":            {"ring", "plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/parallel", "verify"},
 	"internal/padstock":    {"ring", "plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/parallel", "verify", "transform"},
 	"hostclient": {"ring", "plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/parallel", "verify", "transform", "internal/padstock", "internal/few", "internal/graph",
-		"internal/onnx", "internal/reread", "internal/safetensors", "internal/sealed", "internal/lane", "internal/wire", "api"},
+		"internal/onnx", "internal/reread", "internal/safetensors", "internal/sealed", "internal/lane", "internal/localsocket", "internal/wire", "api"},
 	"internal/attack": {"ring", "plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/parallel", "verify", "transform", "internal/graph"},
 	"kernels":         {"ring", "plan"},
 	"daemon": {"ring", "plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/safetensors", "internal/sealed",
@@ -92,7 +92,7 @@ var only = map[string][]string{
 	// What benches share reaches none of them.
 	"cmd/securenets/internal/bench/measure": {"internal/version"},
 	"cmd/securenets/internal/bench/layer":   {"ring", "plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/parallel", "verify", "transform"},
-	"cmd/securenets/internal/bench/traffic": {"ring", "plan", "internal/pool", "internal/safetensors", "internal/sealed", "internal/lane", "internal/wire", "api"},
+	"cmd/securenets/internal/bench/traffic": {"ring", "plan", "internal/pool", "internal/safetensors", "internal/sealed", "internal/lane", "internal/localsocket", "internal/wire", "api"},
 }
 
 // confined: only packages below these reach the module or package of the key.

@@ -6,12 +6,16 @@ import (
 	"net"
 	"os"
 	"syscall"
+
+	"github.com/securenets/securenets/internal/localsocket"
 )
 
 // unixSocket reads and writes a unix socket by system calls that Go's scheduler is not told of:
 // they do not wait for the peer, and one that takes long because another process has got the
-// processor would otherwise have the scheduler wake another thread. One goroutine may read and
-// one write at a time.
+// processor would otherwise have the scheduler wake another thread. A read may take long after
+// all: it drops descriptors that came with the bytes, and a file system of the peer's own may
+// take its time for that. So the scheduler is told of reads from a peer that cannot stop this
+// process by other means. One goroutine may read and one write at a time.
 type unixSocket struct {
 	raw     syscall.RawConn
 	in, out transfer
@@ -19,6 +23,7 @@ type unixSocket struct {
 
 // transfer is a read or a write in progress.
 type transfer struct {
+	from  func(fd uintptr, b []byte) (int, syscall.Errno)
 	bytes []byte       // read
 	parts *net.Buffers // written
 	wait  bool         // for the peer to read
@@ -38,8 +43,32 @@ func unixSocketOf(c Conn) *unixSocket {
 		return nil
 	}
 	s := &unixSocket{raw: raw}
-	s.in.try, s.out.try = s.in.read, s.out.write
+	s.in.from, s.in.try, s.out.try = toldRead, s.in.read, s.out.write
+	if peer, err := localsocket.Peer(u); err == nil && canStop(peer) {
+		s.in.from = rawRead
+	}
 	return s
+}
+
+// canStop reports whether a user can stop this process by other means.
+func canStop(user uint32) bool { return user == 0 || int64(user) == int64(os.Geteuid()) }
+
+// toldRead reads bytes by a system call that the scheduler is told of.
+func toldRead(fd uintptr, b []byte) (int, syscall.Errno) {
+	return told(func() (int, error) { return syscall.Read(int(fd), b) })
+}
+
+// told makes a system call, again if a signal interrupts it.
+func told(call func() (int, error)) (int, syscall.Errno) {
+	for {
+		n, err := call()
+		var errno syscall.Errno
+		if err == nil {
+			return n, 0
+		} else if errors.As(err, &errno); errno != syscall.EINTR {
+			return 0, errno
+		}
+	}
 }
 
 // Read implements io.Reader.
@@ -63,7 +92,7 @@ func (s *unixSocket) Read(b []byte) (int, error) {
 }
 
 func (t *transfer) read(fd uintptr) (done bool) {
-	t.n, t.err = rawRead(fd, t.bytes)
+	t.n, t.err = t.from(fd, t.bytes)
 	return t.err != syscall.EAGAIN
 }
 

@@ -1,0 +1,62 @@
+package wire
+
+import (
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// TestUnixReads: reads wait for what is sent and end with what follows, by either system call.
+func TestUnixReads(t *testing.T) {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: filepath.Join(t.TempDir(), "s")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for name, from := range map[string]func(uintptr, []byte) (int, syscall.Errno){"raw": rawRead, "told": toldRead} {
+		host, err := net.Dial("unix", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := l.AcceptUnix()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := unixSocketOf(c)
+		s.in.from = from
+		read := make(chan string)
+		go func() {
+			b, err := io.ReadAll(s)
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			read <- string(b)
+		}()
+		for _, part := range []string{"some", " more"} {
+			if _, err := io.WriteString(host, part); err != nil {
+				t.Fatal(err)
+			}
+		}
+		host.Close()
+		if got := <-read; got != "some more" {
+			t.Errorf("%s: %q", name, got)
+		}
+		c.Close()
+		if _, err := s.Read(make([]byte, 1)); err == nil || err == io.EOF {
+			t.Errorf("%s: of a closed connection: %v", name, err)
+		}
+	}
+}
+
+// TestCanStop: the scheduler is told of reads from users that cannot stop this process.
+func TestCanStop(t *testing.T) {
+	own := uint32(os.Geteuid())
+	for user, want := range map[uint32]bool{0: true, own: true, own + 1: false, 1<<32 - 2: false} {
+		if canStop(user) != want {
+			t.Errorf("user %d: %v", user, !want)
+		}
+	}
+}
