@@ -584,7 +584,7 @@ func TestFailures(t *testing.T) {
 		{hostclient.ErrClosed, codes.Unavailable, 503, "level=WARN"},
 		{hostclient.ErrTimeout, codes.DeadlineExceeded, 504, "level=WARN"},
 		{context.DeadlineExceeded, codes.DeadlineExceeded, 504, "level=WARN"},
-		{hostclient.ErrNoPads, codes.ResourceExhausted, 503, "level=WARN"},
+		{fmt.Errorf("%w: open /a/file", hostclient.ErrNoPads), codes.ResourceExhausted, 503, "level=WARN"},
 		{cloud(codes.ResourceExhausted), codes.ResourceExhausted, 503, "level=WARN"},
 		{cloud(codes.NotFound), codes.Unavailable, 503, "level=WARN"},
 		{cloud(codes.InvalidArgument), codes.Unavailable, 503, "level=WARN"},
@@ -601,6 +601,9 @@ func TestFailures(t *testing.T) {
 		}}})
 		if status.Code(err) != c.code {
 			t.Errorf("%v: %v, want %v", c.err, err, c.code)
+		}
+		if told := w.Body.String() + err.Error(); strings.Contains(told, "/a/file") {
+			t.Errorf("%v: told %s", c.err, told)
 		}
 		if lines := strings.Count(log.String(), c.log); c.log != "" && lines != 2 || c.log == "" && log.Len() > 0 {
 			t.Errorf("%v: log %s", c.err, log)
