@@ -293,7 +293,7 @@ func (e *evaluation) check(j *job, size int64) error {
 		j.received = len(j.in)
 	case j.Seed != nil:
 		if len(j.Seed.Key) != len(prg.Seed{}) {
-			return badRequest("seed of %d bytes, want %d", len(j.Seed.Key), len(prg.Seed{}))
+			return badRequest("seed that is not of %d bytes", len(prg.Seed{}))
 		}
 		if j.Seed.First > math.MaxUint64-uint64(j.Rows-1) {
 			return badRequest("seed index %d overflows after %d rows", j.Seed.First, j.Rows)

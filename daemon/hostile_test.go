@@ -706,6 +706,7 @@ func TestRoomForOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	d.waitForFigure(most, "securenets_in_flight_bytes", "part", "messages")
 	upload, err := d.client().Upload(d.ctx())
 	if err != nil {
 		t.Fatal(err)
@@ -713,7 +714,6 @@ func TestRoomForOthers(t *testing.T) {
 	if err := upload.Send(&pb.UploadRequest{Data: make([]byte, 1<<20)}); err != nil {
 		t.Fatal(err)
 	}
-	d.waitForFigure(most, "securenets_in_flight_bytes", "part", "messages")
 	d.waitForFigure(streams+1, "securenets_calls")
 	time.Sleep(10 * time.Millisecond) // until all wait
 	alice.works(m)

@@ -290,7 +290,7 @@ func (s *service) onStall(hangUp func(), what string) *time.Timer {
 
 func parseDigest(b []byte) (sealed.Digest, error) {
 	if len(b) != len(sealed.Digest{}) {
-		return sealed.Digest{}, badRequest("digest of %d bytes, want %d", len(b), len(sealed.Digest{}))
+		return sealed.Digest{}, badRequest("digest that is not of %d bytes", len(sealed.Digest{}))
 	}
 	return sealed.Digest(b), nil
 }

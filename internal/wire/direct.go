@@ -495,10 +495,10 @@ func (d *DirectServer) begin(m any, wait bool) (all bool, err error) {
 // Finish sends the rest of the message that Start has begun. Its errors are gRPC statuses.
 func (d *DirectServer) Finish() error { return d.cut(d.finish()) }
 
-// cut is broken for an error of sending. It hangs up: nothing may follow a part of a message.
+// cut is broken for an error of sending: nothing may follow a part of a message.
 func (d *DirectServer) cut(err error) error {
 	if err != nil {
-		d.HangUp()
+		d.mute()
 	}
 	return d.broken(err)
 }
@@ -546,7 +546,12 @@ func (d *DirectServer) Watch() (stop func(), err error) { return watch(d.socket,
 // HangUp ends the connection. Nothing is sent after that, not even by code that finds the
 // context done.
 func (d *DirectServer) HangUp() {
-	_ = d.socket.CloseWrite() // takes effect at once; Close may not
+	d.mute()
+	d.socket.Close() // waits for a read to return
+}
+
+// mute ends sending at once, and the stream.
+func (d *DirectServer) mute() {
+	_ = d.socket.CloseWrite()
 	d.cancel()
-	d.socket.Close()
 }

@@ -60,3 +60,42 @@ func TestCanStop(t *testing.T) {
 		}
 	}
 }
+
+// TestCutWhileReading: sending that fails waits for no read, which may take long.
+func TestCutWhileReading(t *testing.T) {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: filepath.Join(t.TempDir(), "s")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	host, err := net.DialUnix("unix", nil, l.Addr().(*net.UnixAddr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	c, err := l.AcceptUnix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, _ := ServeDirect(t.Context(), c, nil)
+	reads, goOn := make(chan bool), make(chan bool)
+	d.unix.in.from = func(uintptr, []byte) (int, syscall.Errno) {
+		reads <- true
+		<-goOn
+		return 0, 0
+	}
+	read := make(chan error)
+	go func() {
+		_, err := d.unix.Read(make([]byte, 1))
+		read <- err
+	}()
+	<-reads
+	host.CloseRead()
+	all, err := d.Start(&Response{ID: 1})
+	if !all || err == nil || d.Context().Err() == nil {
+		t.Errorf("all %v, %v; the stream goes on: %v", all, err, d.Context().Err() == nil)
+	}
+	close(goOn)
+	<-read
+	d.HangUp()
+}
