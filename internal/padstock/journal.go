@@ -21,7 +21,7 @@ type burn struct {
 // A record has 64 bytes, so that none crosses a sector: the magic, a burn, and the first 24
 // bytes of the SHA-256 of both. Integers are little-endian.
 const (
-	burnMagic = "snburn1\n"
+	burnMagic = "snburn2\n"
 	burnSize  = 64
 	burnBody  = 40
 )

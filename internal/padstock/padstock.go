@@ -432,7 +432,7 @@ func (s *Stock) begin() (err error) {
 // Add writes a block of pads, one entry per layer, all of the same number of samples.
 // When it returns, they are durable. If it fails, they are lost and the stock is unchanged,
 // except after ErrFailed. A stock whose ids are used up begins anew, and pads that are left then
-// are removed, unused. Nobody else may hold the states.
+// are removed, unused, even if Add then fails. Nobody else may hold the states.
 func (s *Stock) Add(pads []transform.PadsState) error {
 	if err := s.checkShape(pads); err != nil {
 		return err

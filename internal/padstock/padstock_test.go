@@ -513,7 +513,7 @@ func TestFilesAreAsTheSpecHasThem(t *testing.T) {
 		for i, want := range []struct{ generation, burned uint64 }{{2, 3}, {1, 0}} {
 			rec := journal[64*i:][:64]
 			digest := sha256.Sum256(rec[:40])
-			if string(rec[:8]) != "snburn1\n" || !bytes.Equal(rec[8:24], header[8:24]) || !bytes.Equal(rec[40:], digest[:24]) ||
+			if string(rec[:8]) != "snburn2\n" || !bytes.Equal(rec[8:24], header[8:24]) || !bytes.Equal(rec[40:], digest[:24]) ||
 				binary.LittleEndian.Uint64(rec[24:]) != want.generation || binary.LittleEndian.Uint64(rec[32:]) != want.burned {
 				t.Errorf("%s: record %d is %x", dir, i, rec)
 			}
