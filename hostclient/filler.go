@@ -48,7 +48,7 @@ func (ss *Session) fill() {
 	f.done.Go(func() {
 		for pause := firstPause; ; {
 			least := quantum
-			if f.short.Swap(false) {
+			if f.short.Swap(false) || f.why() != nil { // what failed is tried again
 				least = 1
 			}
 			err := ss.refill(samples, least)

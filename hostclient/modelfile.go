@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"slices"
 
@@ -36,12 +37,14 @@ func (s *Secret) inMemory(models []SealedModel) ([]modelFile, error) {
 // inDir returns the sealed models of a folder, which must be one a role.
 func (s *Secret) inDir(dir string) ([]modelFile, error) {
 	files := make([]modelFile, s.Roles())
-	if len(files) == 0 {
+	n, err := rolesIn(dir)
+	if len(files) == 0 && errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if n, err := rolesIn(dir); err != nil {
+	if err != nil {
 		return nil, err
-	} else if n != len(files) {
+	}
+	if n != len(files) {
 		return nil, fmt.Errorf("%w: %d models for %d roles", ErrMismatch, n, len(files))
 	}
 	for i := range files {

@@ -131,6 +131,14 @@ func TestSealDir(t *testing.T) {
 			if err := ss.Close(); err != nil {
 				t.Error(err)
 			}
+			if secret.Roles() == 0 {
+				if err := os.WriteFile(filepath.Join(dir, "role-0.safetensors"), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := hostclient.OpenDir(t.Context(), dir, r.secret, nil, hostclient.Options{Multiplier: kernel}); !errors.Is(err, hostclient.ErrMismatch) {
+					t.Errorf("%s: a sealed model beside it: %v", what, err)
+				}
+			}
 		}
 	}
 }

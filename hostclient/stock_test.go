@@ -430,6 +430,20 @@ func TestPadMemoryGoesOn(t *testing.T) {
 			t.Fatal("no pads are made")
 		}
 	}
+	if err := p.infer(s, 1); err != nil { // fewer than are made at once
+		t.Error(err)
+	}
+	full.Store(true)
+	if err := p.infer(s, 8); !errors.Is(err, hostclient.ErrNoPads) {
+		t.Error(err)
+	}
+	for range 2 { // nor does it give up when few are lacking
+		<-told
+	}
+	full.Store(false)
+	for s.Stats().Stock < 8 {
+		time.Sleep(time.Millisecond)
+	}
 	if err := p.infer(s, 8); err != nil {
 		t.Error(err)
 	}

@@ -358,7 +358,7 @@ func (c *Client) evaluate(ctx context.Context, due time.Time, moveOn func(), r r
 	if err := s.wait(ctx); err != nil {
 		if s.ctx.Err() == nil {
 			time.AfterFunc(time.Until(due), func() {
-				if !s.isOpen() {
+				if !c.opens() {
 					hung()
 				}
 			})
@@ -422,10 +422,12 @@ func (s *stream) wait(ctx context.Context) error {
 	}
 }
 
-// isOpen reports whether the stream was opened, even if it has failed since.
-func (s *stream) isOpen() bool {
+// opens reports whether the cloud has opened the client's last stream, even if it has failed since.
+func (c *Client) opens() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	select {
-	case <-s.opened:
+	case <-c.stream.opened:
 		return true
 	default:
 		return false

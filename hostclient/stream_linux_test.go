@@ -66,3 +66,15 @@ func TestEmptiedMemory(t *testing.T) {
 		}
 	}
 }
+
+// TestOpens: whether a cloud hangs is seen by the stream that a client has now, not by one that
+// it had.
+func TestOpens(t *testing.T) {
+	silent, open := &stream{opened: make(chan struct{})}, &stream{opened: make(chan struct{})}
+	close(open.opened)
+	for s, want := range map[*stream]bool{silent: false, open: true} {
+		if c := (&Client{stream: s}); c.opens() != want {
+			t.Errorf("%v, want %v", !want, want)
+		}
+	}
+}
