@@ -128,7 +128,7 @@ func (g *Gateway) leave() { <-g.slots }
 
 // infer runs n samples, and logs what is not the caller's doing. Which samples a cloud was
 // wrong about is in the log alone: they may be another application's, and the cloud is not to know.
-// So is why there are no pads, which may name this machine's files.
+// So is what else went wrong on this machine, as it may name files.
 func (g *Gateway) infer(ctx context.Context, m *Model, x []float32, n int) ([]float32, error) {
 	each := m.results()
 	if most := max(1, int(g.o.MaxBytes)/4/each); n > most {
@@ -145,6 +145,8 @@ func (g *Gateway) infer(ctx context.Context, m *Model, x []float32, n int) ([]fl
 				err = refusal(codes.DataLoss, "a cloud answered wrongly, and nothing of it was used")
 			case errors.Is(err, hostclient.ErrNoPads):
 				err = refusal(codes.ResourceExhausted, "%v", hostclient.ErrNoPads)
+			case codeOf(err) == codes.Internal:
+				err = refusal(codes.Internal, "internal error: the gateway's log says which")
 			}
 			return nil, err
 		}

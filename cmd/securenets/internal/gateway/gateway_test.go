@@ -589,7 +589,7 @@ func TestFailures(t *testing.T) {
 		{cloud(codes.NotFound), codes.Unavailable, 503, "level=WARN"},
 		{cloud(codes.InvalidArgument), codes.Unavailable, 503, "level=WARN"},
 		{context.Canceled, codes.Canceled, 499, ""},
-		{errors.New("other"), codes.Internal, 500, "level=WARN"},
+		{errors.New("open /a/file"), codes.Internal, 500, "level=WARN"},
 	} {
 		g, log := start(&fake{err: c.err})
 		w := ask(g, "POST", "/v2/models/vector/infer", `{"inputs":[{"name":"input","datatype":"FP32","shape":[1,5],"data":[1,2,3,4,5]}]}`)
