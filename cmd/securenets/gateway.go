@@ -61,6 +61,7 @@ and the log records.`,
 		log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 		var models []gateway.Model
 		var sessions []*session
+		padded := int64(0) // networks
 		t := render.Table(cmd.OutOrStdout())
 		for _, arg := range args {
 			name, dir, err := nameOf(arg)
@@ -79,11 +80,14 @@ and the log records.`,
 			defer func() { err = errors.Join(err, s.Close()) }()
 			defer warnDiscarded(cmd, s.Session)()
 			sessions = append(sessions, s)
+			if s.secret.PadBytes() > 0 {
+				padded++
+			}
 			d := s.secret.Describe()
 			models = append(models, gateway.Model{Name: name, Inputs: gateway.InputsOf(d), Outputs: gateway.OutputsOf(d), Infer: s.Infer, Ready: s.ready})
 			fmt.Fprintf(t, "model\t%s\n", name)
 		}
-		if err := padsIn(cmd, sessions...); err != nil {
+		if err := cmp.Or(padsIn(cmd, sessions...), flags.stock.fits(cmd, "pad-memory", *flags.padMemory, padded)); err != nil {
 			return err
 		}
 		g := gateway.New(gateway.Options{

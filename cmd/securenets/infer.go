@@ -44,7 +44,11 @@ standard error. If "seal --place auto" kept every layer, no cloud is asked.`,
 			return err
 		}
 		defer func() { err = errors.Join(err, session.Close()) }()
-		if err := padsIn(cmd, session); err != nil {
+		if err := cmp.Or(
+			padsIn(cmd, session),
+			flags.stock.fits(cmd, "pads", int64(*pads), session.secret.PadBytes()),
+			flags.stock.fits(cmd, "pad-memory", *flags.padMemory, 1),
+		); err != nil {
 			return err
 		}
 		defer warnDiscarded(cmd, session.Session)()
@@ -59,6 +63,11 @@ standard error. If "seal --place auto" kept every layer, no cloud is asked.`,
 			gives:   d.Outputs,
 			size:    *batch,
 			bar:     bar,
+		}
+		if *pads > 0 { // which take long
+			if err := session.ready(in.ctx); err != nil {
+				return err
+			}
 		}
 		if err := precompute(in.ctx, session.Session, *pads, in.size, bar); err != nil {
 			return err

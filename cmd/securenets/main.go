@@ -60,7 +60,7 @@ func hint(err error) string {
 	var refused *hostclient.RefusedError
 	var alert *hostclient.AlertError
 	switch {
-	case errors.As(err, &refused) && refused.Reason == wire.ReasonModelNotFound:
+	case errors.As(err, &refused) && refused.Reason == wire.ReasonModelNotFound, errors.Is(err, errNotPushed):
 		return ` ("securenets push" gives a cloud the sealed model)`
 	case errors.Is(err, hostclient.ErrNoPads):
 		return ` (make more: with --pads, or with "securenets pads" for the stock of --stock; or leave out --require-stock)`

@@ -151,6 +151,9 @@ func (s *session) ready(ctx context.Context) error {
 	return nil
 }
 
+// errNotPushed: a cloud serves, but not this network.
+var errNotPushed = errors.New("has no sealed model")
+
 // serves says why a cloud cannot be asked for its role.
 func (s *session) serves(ctx context.Context, c *hostclient.Client, role int) error {
 	if c.Quarantined() {
@@ -168,7 +171,7 @@ func (s *session) serves(ctx context.Context, c *hostclient.Client, role int) er
 		return err
 	}
 	if digest := s.models[role]; !slices.ContainsFunc(held, func(m hostclient.Model) bool { return m.Digest == digest }) {
-		return fmt.Errorf("%s has no sealed model %.12s", c.Addr(), digest)
+		return fmt.Errorf("%s %w %.12s", c.Addr(), errNotPushed, digest)
 	}
 	return nil
 }

@@ -50,6 +50,17 @@ func (f stockFlags) stock() (*hostclient.DurableStock, error) {
 	return &hostclient.DurableStock{Dir: *f.dir, JournalDir: *f.journal, MachineID: strings.TrimSpace(string(id))}, nil
 }
 
+// fits refuses a flag that asks for n times each bytes of pads, if they are to be in memory and
+// this machine does not have as much.
+func (f stockFlags) fits(cmd *cobra.Command, flag string, n, each int64) error {
+	have := physicalMemory()
+	if *f.dir != "" || have == 0 || each == 0 || n <= have/each {
+		return nil
+	}
+	const gb = 1e9
+	return usagef("%s: --%s is %d: such pads take %.1f GB, and this machine has %.1f GB of memory", cmd.Name(), flag, n, float64(n)*float64(each)/gb, float64(have)/gb)
+}
+
 // warnDiscarded says on standard error where a stock that was there could not be used:
 // at once, or when what it returns is called, as a block is read when it is needed.
 func warnDiscarded(cmd *cobra.Command, s *hostclient.Session) (again func()) {
