@@ -34,6 +34,20 @@ func (s *Secret) inMemory(models []SealedModel) ([]modelFile, error) {
 	return files, nil
 }
 
+// CheckFiles returns an error wrapping ErrMismatch unless sealed models in files, as SealedFiles
+// returns them, are those that the secret was made with, one a role.
+func (s *Secret) CheckFiles(models []SealedFile) error {
+	if len(models) != s.Roles() {
+		return fmt.Errorf("%w: %d models for %d roles", ErrMismatch, len(models), s.Roles())
+	}
+	for i, m := range models {
+		if m.Role != i || m.Digest != s.digests[i] {
+			return fmt.Errorf("%w: role %d", ErrMismatch, i)
+		}
+	}
+	return nil
+}
+
 // inDir returns the sealed models of a folder, which must be one a role.
 func (s *Secret) inDir(dir string) ([]modelFile, error) {
 	files := make([]modelFile, s.Roles())

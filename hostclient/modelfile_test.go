@@ -102,6 +102,18 @@ func TestSealDir(t *testing.T) {
 					t.Errorf("%s: folder has %+v, want %+v, %v", what, again, files, err)
 				}
 			}
+			if err := secret.CheckFiles(files); err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+			if len(files) > 0 {
+				wrong := slices.Clone(files)
+				wrong[len(wrong)-1].Digest[31] ^= 1
+				for _, models := range [][]hostclient.SealedFile{wrong, files[1:], append(files[:1:1], files...)} {
+					if err := secret.CheckFiles(models); !errors.Is(err, hostclient.ErrMismatch) {
+						t.Errorf("%s: %+v: %v", what, models, err)
+					}
+				}
+			}
 			if len(files) != secret.Roles() || len(r.models) != len(files) || len(names(t, dir)) != len(files)+1 {
 				t.Fatalf("%s: %d roles, folder has %q", what, len(files), names(t, dir))
 			}

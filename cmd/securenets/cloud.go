@@ -181,12 +181,17 @@ func newPush(endpoint string) *cobra.Command {
 		Long: `Push uploads the masked weights of DIR. Run it again after an interruption, and it
 resumes where it stopped.
 
+With -i it first opens the secret and checks that the masked weights in DIR are those that
+were sealed with it. Without, it sends what is there: a cloud refuses what is no sealed
+model, but that one is damaged, or another network's, shows only when "infer" opens DIR.
+
 Under a scheme with several roles no provider may ever have two of them. So push first
-records in the secret which provider has which role, for good; it needs -i for that.`,
+records in the secret which provider has which role, for good. It opens the secret for that,
+with -i or a passphrase that it asks for, and checks the weights, too.`,
 		Args: cobra.ExactArgs(1),
 	}
 	to := cloudsFlags(cmd, endpoint)
-	identity := identityFlag(cmd)
+	identity := cmd.Flags().StringP("identity", "i", "", "age identity `file`, as age-keygen writes; without it only several roles take a passphrase")
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		models, err := hostclient.SealedFiles(args[0])
@@ -204,8 +209,8 @@ records in the secret which provider has which role, for good; it needs -i for t
 			return err
 		}
 		defer closeAll()
-		if len(models) > 1 {
-			if err := bind(cmd.Context(), args[0], clients, *identity); err != nil {
+		if len(models) > 1 || *identity != "" {
+			if err := admit(cmd.Context(), args[0], models, clients, *identity); err != nil {
 				return err
 			}
 		}
@@ -232,19 +237,31 @@ records in the secret which provider has which role, for good; it needs -i for t
 	return cmd
 }
 
-// bind writes to the secret of a folder who has which role, once all are there:
-// a mistyped address is to have none for good.
-func bind(ctx context.Context, dir string, clients []*hostclient.Client, identity string) error {
-	for _, c := range clients {
-		if _, err := c.Info(ctx); err != nil {
-			return err
+// admit refuses sealed models of a folder that do not belong to its secret. If there are several
+// roles, it writes to the secret who has which, once all are there: a mistyped address is to have
+// none for good.
+func admit(ctx context.Context, dir string, models []hostclient.SealedFile, clients []*hostclient.Client, identity string) error {
+	if len(models) > 1 {
+		for _, c := range clients {
+			if _, err := c.Info(ctx); err != nil {
+				return err
+			}
 		}
 	}
 	with, to, err := reopen(ctx, dir, identity)
 	if err != nil {
 		return err
 	}
-	_, err = hostclient.BindDir(dir, clients, with, to...)
+	secret, err := hostclient.ReadSecret(dir, with...)
+	if err != nil {
+		return err
+	}
+	if err := secret.CheckFiles(models); err != nil {
+		return err
+	}
+	if len(models) > 1 {
+		_, err = hostclient.BindDir(dir, clients, with, to...)
+	}
 	return err
 }
 
