@@ -182,7 +182,7 @@ func badActivations(err error, first int) error {
 	if !errors.As(err, &wrong) {
 		return err
 	}
-	return fmt.Errorf("%w: activations: %w", ErrInput, &transform.NotFiniteError{What: wrong.What, Index: first + wrong.Index})
+	return &SampleError{first + wrong.Index, errors.New("its activations leave the range of float32")}
 }
 
 // words returns the rows x cols matrix of v mod M, |v| <= (M-1)/2.

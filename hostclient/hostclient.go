@@ -59,7 +59,7 @@ var (
 	// beside ErrSecret.
 	ErrSecretVersion = errors.New("hostclient: unknown format version")
 	// ErrInput: inputs of the wrong length or not finite, or so large that the
-	// network's values leave the range of float32.
+	// network's values leave the range of float32. A *SampleError says which sample it is.
 	ErrInput = errors.New("hostclient: bad input")
 	// ErrTooLarge: one sample of a layer does not fit into a message, or a value or the
 	// keys of all layers would take gigabytes of the host's memory.
@@ -112,6 +112,17 @@ func (e *AlertError) Certificate() bool {
 	}
 	return false
 }
+
+// SampleError is an ErrInput of one sample of a batch. It names places and no values.
+type SampleError struct {
+	Sample int // in the batch
+	Err    error
+}
+
+func (e *SampleError) Error() string {
+	return fmt.Sprintf("%v: sample %d: %v", ErrInput, e.Sample, e.Err)
+}
+func (e *SampleError) Unwrap() []error { return []error{ErrInput, e.Err} }
 
 // CloudError is an error of one cloud. It names the cloud that did not answer, answered
 // with something malformed, or lied. It wraps one of the errors above, an

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/securenets/securenets/internal/graph"
 	"github.com/securenets/securenets/internal/pool"
 	"github.com/securenets/securenets/ring"
 	"github.com/securenets/securenets/transform"
@@ -24,9 +25,12 @@ func (nw *network) samples(x []float32) (int, error) {
 		return 0, fmt.Errorf("%w: %d values for samples of %d", ErrInput, len(x), in)
 	}
 	if i := notFinite(x); i >= 0 {
-		return 0, fmt.Errorf("%w: value %d of sample %d is not finite", ErrInput, i%in, i/in)
+		return 0, &SampleError{i / in, fmt.Errorf("value %d is not finite", i%in)}
 	}
-	if err := nw.CheckInput(x); err != nil {
+	var wrong *graph.IntegerError
+	if err := nw.CheckInput(x); errors.As(err, &wrong) {
+		return 0, &SampleError{wrong.Sample, wrong}
+	} else if err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrInput, err)
 	}
 	return len(x) / in, nil
@@ -40,7 +44,7 @@ func notFinite(x []float32) int {
 // checkOutputs refuses outputs of n samples that are not finite.
 func checkOutputs(y []float32, n int) error {
 	if i := notFinite(y); i >= 0 {
-		return fmt.Errorf("%w: the outputs of sample %d leave the range of float32", ErrInput, i/(len(y)/n))
+		return &SampleError{i / (len(y) / n), errors.New("its outputs leave the range of float32")}
 	}
 	return nil
 }

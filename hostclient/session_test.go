@@ -331,8 +331,13 @@ func TestInput(t *testing.T) {
 		{"+Inf", with(float32(math.Inf(1))), 2},
 		{"-Inf", with(float32(math.Inf(-1))), 2},
 	} {
-		if y, err := s.Infer(t.Context(), bad.x, bad.n); y != nil || !errors.Is(err, hostclient.ErrInput) {
+		y, err := s.Infer(t.Context(), bad.x, bad.n)
+		if y != nil || !errors.Is(err, hostclient.ErrInput) {
 			t.Errorf("%s: %v, %v", bad.what, y, err)
+		}
+		var sample *hostclient.SampleError
+		if named := len(bad.x) == len(good) && bad.n == 2; errors.As(err, &sample) != named || named && (sample.Sample != 1 || sample.Err.Error() != "value 2 is not finite") {
+			t.Errorf("%s: %v", bad.what, err)
 		}
 	}
 	if st := s.Stats(); st.Stock != 2 || c.requests.Load() != 0 {
@@ -352,8 +357,8 @@ func TestOverflow(t *testing.T) {
 		for _, block := range []int{1, 2, 3, 4} {
 			s.SetBlock(block)
 			_, err := s.Infer(t.Context(), x, 4)
-			var sample *transform.NotFiniteError
-			if !errors.Is(err, hostclient.ErrInput) || !errors.As(err, &sample) || sample.Index != 3 {
+			var sample *hostclient.SampleError
+			if !errors.Is(err, hostclient.ErrInput) || !errors.As(err, &sample) || sample.Sample != 3 {
 				t.Errorf("kept %b, blocks of %d: %v", p, block, err)
 			}
 		}

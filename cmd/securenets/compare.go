@@ -205,13 +205,14 @@ func (c *comparing) tallies(ctx context.Context, d hostclient.Description) ([]ta
 		c.bar.step("samples", int64(i), int64(n))
 		k = min(n-i, max(1, chunkOutputs/each))
 		x := images.Range(i, i+k)
+		at := func(j int) sample { return sample{i + j, c.data} }
 		p, err := private.Infer(ctx, x, k)
 		if err != nil {
-			return nil, fmt.Errorf("%s: samples from %d on: %w", c.data, i, err)
+			return nil, placed(fmt.Errorf("%s: samples from %d on: %w", c.data, i, err), at)
 		}
 		f, err := float.Infer(ctx, x, k)
 		if err != nil {
-			return nil, fmt.Errorf("%s: samples from %d on: in float32: %w", c.data, i, err)
+			return nil, placed(fmt.Errorf("%s: samples from %d on: in float32: %w", c.data, i, err), at)
 		}
 		for j := range k {
 			p, f := p[j*each:], f[j*each:]

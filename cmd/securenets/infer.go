@@ -166,7 +166,7 @@ func (in *inference) flush() error {
 	}
 	y, err := in.session.Infer(in.ctx, in.x, n)
 	if err != nil {
-		return err
+		return placed(err, func(i int) sample { return in.batch[i] })
 	}
 	in.bar.clear()
 	for i, s := range in.batch {
@@ -178,6 +178,17 @@ func (in *inference) flush() error {
 	in.bar.step("samples", in.done, 0)
 	in.batch, in.x = in.batch[:0], in.x[:0]
 	return nil
+}
+
+// placed returns err, if it is of one sample of a batch, as of that sample in its file, which at
+// finds.
+func placed(err error, at func(i int) sample) error {
+	var wrong *hostclient.SampleError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	s := at(wrong.Sample)
+	return fmt.Errorf("%s: sample %d: %w", s.File, s.Index, wrong.Err)
 }
 
 // write writes what the network gives of a sample.

@@ -195,6 +195,7 @@ func setup(env *testscript.Env) error {
 		"flat.npy":       append(npy("|u1", "(10, 784)"), pixels...),
 		"wide.npy":       append(npy("|u1", "(5, 28, 56)"), pixels...),
 		"nan.npy":        append(npy("<f4", "(1, 784)"), bytes.Repeat([]byte{0, 0, 0xc0, 0x7f}, 784)...),
+		"large.npy":      append(npy("<f4", "(2, 784)"), append(make([]byte, 4*784), bytes.Repeat([]byte{0xff, 0xff, 0x7f, 0x7f}, 784)...)...),
 		"one.png":        asPNG.Bytes(),
 		"garbage":        []byte("neither a model nor an image, and no identity\n"),
 	}

@@ -21,7 +21,8 @@ type Part struct {
 	Type string `json:",omitempty"`
 }
 
-// An IntegerError reports an element of an input that is not one of the integers that it may be.
+// An IntegerError reports an element of an input that is not one of the integers that it may be. Its
+// text leaves it to others to name the sample.
 type IntegerError struct {
 	Sample  int
 	Part    string
@@ -31,7 +32,7 @@ type IntegerError struct {
 }
 
 func (e *IntegerError) Error() string {
-	return fmt.Sprintf("element %d of input %q of sample %d is no integer of %d to %d", e.Element, e.Part, e.Sample, e.From, e.Below-1)
+	return fmt.Sprintf("element %d of input %q is no integer of %d to %d", e.Element, e.Part, e.From, e.Below-1)
 }
 
 // CheckInput returns an *IntegerError unless the integers in x, samples in C, H, W order, are what
