@@ -156,6 +156,12 @@ func (a *attempts) again(ctx context.Context, err error) error {
 		same = true
 	}
 	if !same {
+		pause = 0
+	}
+	if told := a.ss.options.Retrying; told != nil {
+		told(err, pause)
+	}
+	if pause == 0 {
 		return nil
 	}
 	select {

@@ -96,7 +96,15 @@ func TestRetry(t *testing.T) {
 // TestRetriesEnd: there are as many as allowed, and then the cloud's error.
 func TestRetriesEnd(t *testing.T) {
 	for _, retries := range []int{-1, 0, 1, 3} {
-		c, _, _, s := setup(t, nets()["mlp"], permutePad, hostclient.Options{Retries: retries})
+		var pauses []time.Duration
+		told := func(err error, pause time.Duration) {
+			pauses = append(pauses, pause)
+			var cloud *hostclient.CloudError
+			if !errors.As(err, &cloud) || cloud.Role != 0 || !errors.As(err, new(*wire.Error)) {
+				t.Error(err)
+			}
+		}
+		c, _, _, s := setup(t, nets()["mlp"], permutePad, hostclient.Options{Retries: retries, Retrying: told})
 		c.behave(func(c *call) error { return c.refuse(overloaded) })
 		y, err := s.Infer(t.Context(), make([]float32, 7), 1)
 		var refused *wire.Error
@@ -105,6 +113,9 @@ func TestRetriesEnd(t *testing.T) {
 		}
 		if n := c.requests.Load(); n != int64(max(0, retries))+1 {
 			t.Errorf("%d retries: %d requests", retries, n)
+		}
+		if want := []time.Duration{20 * time.Millisecond, 40 * time.Millisecond, 80 * time.Millisecond}[:max(0, retries)]; !slices.Equal(pauses, want) {
+			t.Errorf("pauses %v, want %v", pauses, want)
 		}
 	}
 	// What will be refused again is not asked again.
@@ -140,7 +151,9 @@ func TestSpare(t *testing.T) {
 			x := gaussian(rand.New(rand.NewPCG(3, 4)), 2*7)
 			want := r.want(t, x, 2)
 			spare, client := r.withSpare(t, 0)
-			s := r.open(t, hostclient.Options{Multiplier: kernel, Retries: 1, Timeout: late, Spares: [][]*hostclient.Client{{client}}})
+			var pauses []time.Duration
+			told := func(_ error, pause time.Duration) { pauses = append(pauses, pause) }
+			s := r.open(t, hostclient.Options{Multiplier: kernel, Retries: 1, Retrying: told, Timeout: late, Spares: [][]*hostclient.Client{{client}}})
 			r.clouds[0].behave(answer)
 			if y := infer(t, s, x, 2); !slices.Equal(bits(y), bits(want)) {
 				t.Error("another result")
@@ -152,6 +165,9 @@ func TestSpare(t *testing.T) {
 			infer(t, s, x, 2)
 			if n := len(r.clouds[0].take()); n != 0 || s.Stats().Retried != 1 {
 				t.Errorf("%d more requests to the first, %+v", n, s.Stats())
+			}
+			if !slices.Equal(pauses, []time.Duration{0}) {
+				t.Errorf("pauses %v", pauses)
 			}
 		})
 	}

@@ -40,10 +40,14 @@ type Options struct {
 	Timeout time.Duration
 	// Retries is how often a layer's call is repeated, at most, if a cloud cannot be
 	// reached, does not answer in time or as it should, refuses for the time being, or
-	// lies. A spare is asked if there is one, else the same cloud after a pause; a cloud
+	// lies. A spare is asked if there is one, else the same cloud after a pause: of 20 ms at first,
+	// doubled each time up to 2 s, or as long as the cloud asks for within these. A cloud
 	// that lied is not asked again. No pad serves twice: see docs/threat-model.md. Zero:
 	// never.
 	Retries int
+	// Retrying is called with why a call failed before it is repeated, and with the pause until then,
+	// 0 if a spare is asked. Several goroutines may call it at once. It must not close the session.
+	Retrying func(err error, pause time.Duration)
 	// Spares are further clouds for each role, which have its sealed model too. A spare
 	// replaces a cloud that failed, for the rest of the session. Its provider is bound to
 	// its role like any other. The caller closes them.

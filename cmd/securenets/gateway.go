@@ -73,6 +73,8 @@ and the log records.`,
 			}
 			s, err := flags.open(cmd, dir, func(err error) {
 				log.Warn("pads cannot be made in the background", "model", name, "error", err)
+			}, func(err error, pause time.Duration) {
+				log.Warn("asking a cloud again", "model", name, "pause", pause, "error", err)
 			})
 			if err != nil {
 				return err

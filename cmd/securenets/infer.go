@@ -6,7 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -29,7 +32,7 @@ writes what a tokeniser returns. "inspect" shows inputs and outputs.
 
 If a cloud answers wrongly, infer ends with exit status 3 and writes nothing of that batch.
 With --retries it asks again first, and if that succeeds only reports the wrong answer on
-standard error. If "seal --place auto" kept every layer, no cloud is asked.`,
+standard error, where each retry writes a line. If "seal --place auto" kept every layer, no cloud is asked.`,
 		Args: cobra.MinimumNArgs(2),
 	}
 	batch := cmd.Flags().Int("batch", 256, "samples in a batch")
@@ -39,7 +42,8 @@ standard error. If "seal --place auto" kept every layer, no cloud is asked.`,
 		if err := cmp.Or(atLeast(cmd, "batch", *batch, 1), atLeast(cmd, "pads", *pads, 0)); err != nil {
 			return err
 		}
-		session, err := flags.open(cmd, args[0], nil)
+		bar := newProgress(cmd)
+		session, err := flags.open(cmd, args[0], nil, retrying(clearing{bar, cmd.ErrOrStderr()}))
 		if err != nil {
 			return err
 		}
@@ -52,7 +56,6 @@ standard error. If "seal --place auto" kept every layer, no cloud is asked.`,
 			return err
 		}
 		defer warnDiscarded(cmd, session.Session)()
-		bar := newProgress(cmd)
 		defer bar.clear()
 		d := session.secret.Describe()
 		in := inference{
@@ -95,6 +98,20 @@ standard error. If "seal --place auto" kept every layer, no cloud is asked.`,
 		return nil
 	}
 	return cmd
+}
+
+// retrying returns what writes a line for each time that a cloud is asked again.
+func retrying(w io.Writer) func(error, time.Duration) {
+	var mu sync.Mutex // parts of a batch may fail at once
+	return func(err error, pause time.Duration) {
+		mu.Lock()
+		defer mu.Unlock()
+		what := "asking a spare"
+		if pause > 0 {
+			what = fmt.Sprintf("asking again in %v", pause)
+		}
+		fmt.Fprintf(w, "securenets: %s: %s\n", what, oneLine(err))
+	}
 }
 
 // readSecret reads the secret of a folder.

@@ -51,9 +51,12 @@ func run() int {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = errors.New("interrupted")
 	}
-	fmt.Fprintln(os.Stderr, "securenets:", strings.ReplaceAll(err.Error(), "\n", "; ")+hint(err))
+	fmt.Fprintln(os.Stderr, "securenets:", oneLine(err)+hint(err))
 	return exitStatus(err)
 }
+
+// oneLine returns the text of an error, of several ones after the other.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // hint says what to look at first after an error that nearly always has the same cause.
 func hint(err error) string {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -33,7 +34,7 @@ func addSessionFlags(cmd *cobra.Command, endpoint string, padMemory int64) sessi
 		identity:     identityFlag(cmd),
 		onlyStock:    cmd.Flags().Bool("require-stock", false, "fail if the stock has fewer pads than a batch has samples, instead of making them on the way"),
 		padMemory:    cmd.Flags().Int64("pad-memory", padMemory, "bytes of pads to keep in stock, made in the background; 0: none"),
-		retries:      cmd.Flags().Int("retries", 0, "times to ask for a layer again if a cloud fails or lies (default: none)"),
+		retries:      cmd.Flags().Int("retries", 0, "times to ask for a layer again if a cloud fails or lies: a spare at once, else the same cloud after 20ms, then 40ms and so on, up to 2s (default: none)"),
 		spares:       cmd.Flags().StringArray("spare", nil, "`address` of another cloud with the sealed network, asked if the first fails; ROLE=ADDRESS if there are several roles"),
 		sharedMemory: cmd.Flags().String("shared-memory", "auto", "auto: share memory with clouds on this machine that accept it; off: send everything through their sockets"),
 		stock:        addStockFlags(cmd),
@@ -48,8 +49,9 @@ type session struct {
 	clouds [][]*hostclient.Client // by role, spares behind the first
 }
 
-// open opens a session of the network in a folder, which is to be closed. padError may be nil.
-func (f sessionFlags) open(cmd *cobra.Command, dir string, padError func(error)) (_ *session, err error) {
+// open opens a session of the network in a folder, which is to be closed. padError may be nil, and
+// both are as in hostclient.Options.
+func (f sessionFlags) open(cmd *cobra.Command, dir string, padError func(error), retrying func(error, time.Duration)) (_ *session, err error) {
 	if err := cmp.Or(atLeast(cmd, "retries", *f.retries, 0), atLeast(cmd, "pad-memory", *f.padMemory, 0)); err != nil {
 		return nil, err
 	}
@@ -99,7 +101,7 @@ func (f sessionFlags) open(cmd *cobra.Command, dir string, padError func(error))
 	}
 	s.Session, err = hostclient.OpenDir(cmd.Context(), dir, secret, firsts, hostclient.Options{
 		Multiplier: cpu.New(cpu.Options{}), RequireStock: *f.onlyStock, Stock: stock,
-		Retries: *f.retries, Spares: spares, PadMemory: *f.padMemory, PadError: padError,
+		Retries: *f.retries, Retrying: retrying, Spares: spares, PadMemory: *f.padMemory, PadError: padError,
 	})
 	return s, err
 }
