@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -213,17 +214,24 @@ func classify(ctx context.Context, err error) error {
 	if alert, ok := wire.Alert(cause(s.Message())); ok && s.Code() == codes.Unavailable {
 		return &AlertError{alert}
 	}
-	kind := ErrUnavailable
+	kind, message := ErrUnavailable, cause(s.Message())
 	switch s.Code() {
 	case codes.DeadlineExceeded:
 		kind = ErrTimeout
+	case codes.Unavailable:
+		if strings.HasPrefix(message, "error reading server preface") && strings.HasSuffix(message, net.ErrClosed.Error()) {
+			kind, message = ErrTimeout, mute // gRPC itself gave the connection up
+		}
 	case codes.Internal, codes.ResourceExhausted:
 		// Without a reason of the protocol it comes from this end's gRPC: a message that cannot
 		// be decoded or exceeds the limit.
 		kind = ErrBadAnswer
 	}
-	return fmt.Errorf("%w: %.256q", kind, cause(s.Message()))
+	return fmt.Errorf("%w: %.256q", kind, message)
 }
+
+// mute describes a cloud that hangs before it says a word.
+const mute = "it accepts connections, but answers nothing"
 
 // cause returns the cause of a failed connection, which gRPC quotes in its message.
 func cause(message string) string {

@@ -3,10 +3,12 @@ package hostclient_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -235,6 +237,36 @@ func TestHungWithoutCalls(t *testing.T) {
 			}
 			if test.spare && len(spare.take()) != 3 {
 				t.Error("the spare was not asked")
+			}
+		})
+	}
+}
+
+// TestMute: a cloud that accepts connections and no more does not answer, rather than wrongly, and
+// is named.
+func TestMute(t *testing.T) {
+	t.Parallel() // an attempt to connect takes five seconds
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	addr := "unix:" + l.Addr().String()
+	r := newRig(t, nets()["mlp"], permutePad)
+	if r.clients[0], err = hostclient.Dial(addr); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.clients[0].Close() })
+	s := r.open(t, hostclient.Options{Multiplier: kernel, Timeout: time.Minute})
+	for name, call := range map[string]func() error{
+		"infer": func() error { _, err := s.Infer(t.Context(), make([]float32, 7), 1); return err },
+		"info":  func() error { _, err := r.clients[0].Info(t.Context()); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			want := fmt.Sprintf(`at %s: %v: "it accepts connections, but answers nothing"`, addr, hostclient.ErrTimeout)
+			if err := call(); !errors.Is(err, hostclient.ErrTimeout) || errors.Is(err, hostclient.ErrUnavailable) || !strings.HasSuffix(err.Error(), want) {
+				t.Error(err)
 			}
 		})
 	}

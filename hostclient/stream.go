@@ -126,6 +126,9 @@ func (c *Client) connect(s *stream) (wire.Stream, error) {
 	if unreachable(err) {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
+	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
+		return nil, status.Error(codes.DeadlineExceeded, mute)
+	}
 	desc := &grpc.StreamDesc{StreamName: "Evaluate", ClientStreams: true, ServerStreams: true}
 	return c.conn.NewStream(s.ctx, desc, pb.SecureNets_Evaluate_FullMethodName)
 }
@@ -135,10 +138,10 @@ func (c *Client) connect(s *stream) (wire.Stream, error) {
 var errDistrusted = fmt.Errorf("%w", ErrUnavailable)
 
 // unreachable reports whether dialling a direct stream failed because the cloud cannot be
-// reached at all. A try with gRPC would fail too, after the same time.
+// reached at all. A try with gRPC would fail too, as where the cloud says nothing, after the same time.
 func unreachable(err error) bool {
 	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial" || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
+	return errors.As(err, &op) && op.Op == "dial"
 }
 
 // receive hands out answers until the stream fails.

@@ -22,10 +22,14 @@ type sessionFlags struct {
 	onlyStock    *bool
 	padMemory    *int64
 	retries      *int
+	timeout      *time.Duration
 	spares       *[]string
 	sharedMemory *string
 	stock        stockFlags
 }
+
+// layerTimeout is the default of --timeout.
+const layerTimeout = 30 * time.Second
 
 // addSessionFlags gives cmd those flags, with a default of how much memory pads get.
 func addSessionFlags(cmd *cobra.Command, endpoint string, padMemory int64) sessionFlags {
@@ -35,6 +39,7 @@ func addSessionFlags(cmd *cobra.Command, endpoint string, padMemory int64) sessi
 		onlyStock:    cmd.Flags().Bool("require-stock", false, "fail if the stock has fewer pads than a batch has samples, instead of making them on the way"),
 		padMemory:    cmd.Flags().Int64("pad-memory", padMemory, "bytes of pads to keep in stock, made in the background; 0: none"),
 		retries:      cmd.Flags().Int("retries", 0, "times to ask for a layer again if a cloud fails or lies: a spare at once, else the same cloud after 20ms, then 40ms and so on, up to 2s (default: none)"),
+		timeout:      cmd.Flags().Duration("timeout", layerTimeout, "how long to wait for a cloud's answers for one layer of a batch, in each try"),
 		spares:       cmd.Flags().StringArray("spare", nil, "`address` of another cloud with the sealed network, asked if the first fails; ROLE=ADDRESS if there are several roles"),
 		sharedMemory: cmd.Flags().String("shared-memory", "auto", "auto: share memory with clouds on this machine that accept it; off: send everything through their sockets"),
 		stock:        addStockFlags(cmd),
@@ -54,6 +59,9 @@ type session struct {
 func (f sessionFlags) open(cmd *cobra.Command, dir string, padError func(error), retrying func(error, time.Duration)) (_ *session, err error) {
 	if err := cmp.Or(atLeast(cmd, "retries", *f.retries, 0), atLeast(cmd, "pad-memory", *f.padMemory, 0)); err != nil {
 		return nil, err
+	}
+	if *f.timeout <= 0 {
+		return nil, usagef("%s: --timeout is %v, want more than 0s", cmd.Name(), *f.timeout)
 	}
 	if len(*f.spares) > 0 && *f.retries == 0 {
 		return nil, usagef("%s: --spare is only used when a layer is asked for again: give --retries, too", cmd.Name())
@@ -101,7 +109,7 @@ func (f sessionFlags) open(cmd *cobra.Command, dir string, padError func(error),
 	}
 	s.Session, err = hostclient.OpenDir(cmd.Context(), dir, secret, firsts, hostclient.Options{
 		Multiplier: cpu.New(cpu.Options{}), RequireStock: *f.onlyStock, Stock: stock,
-		Retries: *f.retries, Retrying: retrying, Spares: spares, PadMemory: *f.padMemory, PadError: padError,
+		Timeout: *f.timeout, Retries: *f.retries, Retrying: retrying, Spares: spares, PadMemory: *f.padMemory, PadError: padError,
 	})
 	return s, err
 }
