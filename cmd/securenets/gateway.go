@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,7 +37,10 @@ clients work unchanged. A network has the name of its folder, unless you give NA
 The gateway is part of the trusted host: inputs and results pass through it in the clear.
 It serves only this machine: on a unix socket only this user and root, on a port every
 user of the machine. A wrong answer from a cloud is an error, which the application gets
-and the log records.`,
+and the log records.
+
+At the start the log says which networks cannot be run yet, because no cloud that has them
+can be reached. They are served all the same, and run once one can.`,
 		Args: cobra.MinimumNArgs(1),
 	}
 	flags := addSessionFlags(cmd, endpoint, gatewayPadMemory)
@@ -111,6 +116,11 @@ and the log records.`,
 		if err := t.Flush(); err != nil {
 			return err
 		}
+		checking, stop := context.WithCancel(cmd.Context())
+		var checked sync.WaitGroup
+		checked.Go(func() { g.Check(checking) })
+		defer checked.Wait()
+		defer stop()
 		return g.Serve(cmd.Context(), at[0], at[1], gatewayStop)
 	}
 	return cmd

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 
 	"google.golang.org/grpc/codes"
 
@@ -112,6 +113,19 @@ func (g *Gateway) ready(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// Check logs which models cannot be run now, and why. It ends with ctx.
+func (g *Gateway) Check(ctx context.Context) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	for i := range g.models {
+		all.Go(func() {
+			if err := g.models[i].Ready(ctx); err != nil && ctx.Err() == nil {
+				g.o.Log.WarnContext(ctx, "model cannot be run now", "model", g.models[i].Name, "error", err)
+			}
+		})
+	}
 }
 
 // enter waits until a request may be worked on, which calls leave when it has been.

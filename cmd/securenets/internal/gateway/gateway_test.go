@@ -323,6 +323,32 @@ func TestRESTRefuses(t *testing.T) {
 	}
 }
 
+// TestCheck: each model that cannot be run is logged once with the reason, none that can, and
+// nothing once the check is over.
+func TestCheck(t *testing.T) {
+	f := &fake{}
+	g, log := start(f)
+	g.Check(t.Context())
+	if log.Len() > 0 {
+		t.Error(log)
+	}
+	f.err = errors.New("nobody there")
+	g.models[1].Ready = func(context.Context) error { return nil }
+	g.Check(t.Context())
+	for name, n := range map[string]int{"map": 1, "vector": 0, "text": 1} {
+		if strings.Count(log.String(), `level=WARN msg="model cannot be run now" model=`+name+` error="nobody there"`) != n {
+			t.Errorf("%s: %s", name, log)
+		}
+	}
+	log.Reset()
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	g.Check(over)
+	if log.Len() > 0 {
+		t.Error(log)
+	}
+}
+
 // TestNotFinite: a request with a value that is not finite is refused before any of it runs,
 // which would take pads, or is run together with others.
 func TestNotFinite(t *testing.T) {
