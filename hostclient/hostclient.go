@@ -70,8 +70,10 @@ var (
 	// ErrClosed: the session was closed.
 	ErrClosed = errors.New("hostclient: session closed")
 	// ErrProvider: a provider may not have a role, because it has another one or was
-	// never given this one; or two roles are at one cloud.
+	// never given this one; or ErrOneProvider.
 	ErrProvider = errors.New("hostclient: wrong provider")
+	// ErrOneProvider: two roles are at one cloud, or at clouds of one provider.
+	ErrOneProvider = fmt.Errorf("%w: two roles have one", ErrProvider)
 	// ErrRecipients: a secret cannot be written again, because it is not known to whom it
 	// was encrypted.
 	ErrRecipients = errors.New("hostclient: no recipients of the secret")

@@ -70,8 +70,11 @@ func (s *Secret) apart(clients []*Client) error {
 	}
 	for i, a := range clients {
 		for j, b := range clients[:i] {
-			if a.provider == b.provider || a.at(b) {
-				return fmt.Errorf("%w: roles %d and %d are both at %s of %s", ErrProvider, j, i, a.addr, a.provider)
+			switch {
+			case a.at(b):
+				return fmt.Errorf("%w: %d and %d are both at %s", ErrOneProvider, j, i, a.addr)
+			case a.provider == b.provider:
+				return fmt.Errorf("%w: %d and %d are both given to %s", ErrOneProvider, j, i, a.provider)
 			}
 		}
 	}

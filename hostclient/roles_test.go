@@ -449,11 +449,11 @@ func TestRolesApart(t *testing.T) {
 		clients []*hostclient.Client
 		want    error
 	}{
-		{"one client twice", []*hostclient.Client{a, a}, hostclient.ErrProvider},
-		{"two clients of one cloud", []*hostclient.Client{a, dial(t, r.clouds[0])}, hostclient.ErrProvider},
-		{"two spellings of one cloud", []*hostclient.Client{a, dial(t, detour)}, hostclient.ErrProvider},
-		{"two names of one cloud", []*hostclient.Client{named(r.clouds[0], "x"), named(r.clouds[0], "y")}, hostclient.ErrProvider},
-		{"two clouds of one name", []*hostclient.Client{named(r.clouds[0], "x"), named(r.clouds[1], "x")}, hostclient.ErrProvider},
+		{"one client twice", []*hostclient.Client{a, a}, hostclient.ErrOneProvider},
+		{"two clients of one cloud", []*hostclient.Client{a, dial(t, r.clouds[0])}, hostclient.ErrOneProvider},
+		{"two spellings of one cloud", []*hostclient.Client{a, dial(t, detour)}, hostclient.ErrOneProvider},
+		{"two names of one cloud", []*hostclient.Client{named(r.clouds[0], "x"), named(r.clouds[0], "y")}, hostclient.ErrOneProvider},
+		{"two clouds of one name", []*hostclient.Client{named(r.clouds[0], "x"), named(r.clouds[1], "x")}, hostclient.ErrOneProvider},
 		{"roles exchanged", []*hostclient.Client{b, a}, hostclient.ErrProvider},
 		{"one that was not given its role", []*hostclient.Client{a, dial(t, newCloud(t))}, hostclient.ErrProvider},
 		{"one client", []*hostclient.Client{a}, hostclient.ErrMismatch},

@@ -62,6 +62,10 @@ two reports.`,
 			if o.Daemon, err = daemon(); err != nil {
 				return err
 			}
+		} else if client, err := tls.dial(o.Endpoint, ""); err != nil { // it does not connect yet
+			return err
+		} else if err := client.Close(); err != nil {
+			return err
 		}
 		if strings.HasPrefix(o.Endpoint, tlsScheme) {
 			if o.TLS, err = tls.config(o.Endpoint); err != nil {

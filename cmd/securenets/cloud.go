@@ -18,6 +18,7 @@ import (
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/sealed"
+	"github.com/securenets/securenets/internal/wire"
 )
 
 const endpointUsage = "a cloud's `address`, unix:/path or tls:HOST:PORT; $SECURENETS_ENDPOINT sets another default"
@@ -46,7 +47,12 @@ func (t tlsFiles) apply(addrs ...string) error {
 }
 
 // dial returns a client of the daemon at an address, with options for one on this machine.
-func (t tlsFiles) dial(addr, provider string, options ...hostclient.DialOption) (*hostclient.Client, error) {
+func (t tlsFiles) dial(addr, provider string, options ...hostclient.DialOption) (_ *hostclient.Client, err error) {
+	defer func() {
+		if errors.Is(err, wire.ErrAddress) {
+			err = usageError{err}
+		}
+	}()
 	switch scheme, _, _ := strings.Cut(addr, ":"); scheme {
 	case "tls":
 	case "unix":

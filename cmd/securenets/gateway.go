@@ -58,10 +58,8 @@ can be reached. They are served all the same, and run once one can.`,
 		case len(args) > 1 && *flags.stock.dir != "":
 			return usagef("gateway: a stock on disk is of one network only, and %d networks are given", len(args))
 		}
-		for _, addr := range []string{*rest, *grpcAt} { // before anything is opened
-			if err := gateway.CheckAddress(addr); addr != "" && err != nil {
-				return usageError{err}
-			}
+		if err := gateway.CheckAddresses(*rest, *grpcAt); err != nil { // before anything is opened
+			return usageError{err}
 		}
 		log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 		var models []gateway.Model

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -98,10 +99,13 @@ func (e usageError) Unwrap() error { return e.error }
 
 func usagef(format string, a ...any) error { return usageError{fmt.Errorf(format, a...)} }
 
+// wrongUsage are what other packages say of a command line.
+var wrongUsage = []error{models.ErrNoNetwork, hostclient.ErrOneProvider, hostclient.ErrStockDirs}
+
 func exitStatus(err error) int {
 	var usage usageError
 	switch {
-	case errors.As(err, &usage), errors.Is(err, models.ErrNoNetwork):
+	case errors.As(err, &usage), slices.ContainsFunc(wrongUsage, func(wrong error) bool { return errors.Is(err, wrong) }):
 		return exitUsage
 	case errors.Is(err, verify.ErrRejected):
 		return exitWrong

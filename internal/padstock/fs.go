@@ -15,9 +15,11 @@ import (
 // files are reported as fs.ErrNotExist. A change survives a power failure once the file's
 // Sync (for its content) or SyncDir of its directory (for its name) has returned.
 type FS interface {
-	// Dir returns the absolute path of a directory, with links resolved. It makes the
-	// directory with mode 0700 if it is missing.
+	// Dir returns the absolute path of a directory, which need not exist, with links
+	// resolved.
 	Dir(path string) (string, error)
+	// MkdirAll makes a directory, and those above it, with mode 0700 if it is missing.
+	MkdirAll(dir string) error
 	// Lock locks a file, which it makes if it is missing, until the lock is closed or the
 	// process ends. It does not wait, but returns ErrLocked.
 	Lock(path string) (io.Closer, error)
@@ -49,15 +51,21 @@ type File interface {
 type OS struct{}
 
 func (OS) Dir(path string) (string, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return "", err
+	missing := ""
+	for {
+		there, err := filepath.EvalSymlinks(path)
+		if err == nil {
+			return filepath.Abs(filepath.Join(there, missing))
+		}
+		parent := filepath.Dir(path)
+		if !errors.Is(err, fs.ErrNotExist) || parent == path {
+			return "", err
+		}
+		path, missing = parent, filepath.Join(filepath.Base(path), missing)
 	}
-	path, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return "", err
-	}
-	return filepath.Abs(path)
 }
+
+func (OS) MkdirAll(dir string) error { return os.MkdirAll(dir, 0o700) }
 
 func (OS) Lock(path string) (io.Closer, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)

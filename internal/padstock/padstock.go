@@ -195,6 +195,9 @@ func Open(fsys FS, c Config) (_ *Stock, err error) {
 		}
 	}()
 	for _, dir := range []string{s.c.Dir, s.c.JournalDir} {
+		if err := fsys.MkdirAll(dir); err != nil {
+			return nil, fmt.Errorf("padstock: %w", err)
+		}
 		lock, err := fsys.Lock(filepath.Join(dir, "lock"))
 		if err != nil {
 			return nil, fmt.Errorf("padstock: %w", err)

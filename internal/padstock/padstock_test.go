@@ -380,6 +380,7 @@ func TestRefused(t *testing.T) {
 		{"one folder by a link", func(c *padstock.Config) { c.JournalDir = link }, padstock.ErrDirs},
 		{"the journal in the stock", func(c *padstock.Config) { c.JournalDir = c.Dir + "/burned.d" }, padstock.ErrDirs},
 		{"the stock in the journal", func(c *padstock.Config) { c.Dir = c.JournalDir + "/a/b" }, padstock.ErrDirs},
+		{"the journal behind a link into the stock", func(c *padstock.Config) { c.JournalDir = link + "/burned.d" }, padstock.ErrDirs},
 		{"in the root", func(c *padstock.Config) { c.JournalDir = "/" }, padstock.ErrDirs},
 		{"another secret", func(c *padstock.Config) { c.Key[31]++ }, padstock.ErrSecret},
 		{"no layers", func(c *padstock.Config) { c.Words = nil }, padstock.ErrShape},
@@ -390,6 +391,11 @@ func TestRefused(t *testing.T) {
 		bad.change(&c)
 		if s, err := padstock.Open(padstock.OS{}, c); !errors.Is(err, bad.want) || s != nil {
 			t.Errorf("%s: %v, want %v", bad.what, err, bad.want)
+		}
+	}
+	for _, dir := range []string{h.c.Dir + "/burned.d", h.c.JournalDir + "/a"} {
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s was made: %v", dir, err)
 		}
 	}
 	check(t, os.WriteFile(h.c.Dir+"/stock", before, 0o600))

@@ -425,9 +425,22 @@ func TestStrangers(t *testing.T) {
 	}
 }
 
+func TestCheckAddresses(t *testing.T) {
+	for _, both := range [][2]string{{"127.0.0.1:8000", "127.0.0.1:8000"}, {"127.0.0.1:8000", "localhost:8000"}, {"unix:s", "unix:./s"}, {"", "8000"}, {"8000", ""}} {
+		if err := CheckAddresses(both[0], both[1]); !errors.Is(err, ErrAddress) {
+			t.Errorf("%q: %v", both, err)
+		}
+	}
+	for _, both := range [][2]string{{"127.0.0.1:8000", "127.0.0.1:8001"}, {"127.0.0.1:0", "127.0.0.1:0"}, {"unix:a", "unix:b"}, {"unix:a", ""}, {"", "[::1]:80"}, {"", ""}} {
+		if err := CheckAddresses(both[0], both[1]); err != nil {
+			t.Errorf("%q: %v", both, err)
+		}
+	}
+}
+
 func TestListen(t *testing.T) {
 	g, _ := start(new(fake))
-	for _, addr := range []string{"", "localhost", "8000", ":8000", "0.0.0.0:8000", "10.0.0.1:8000", "example.org:80", "[::]:80", "tls:127.0.0.1:1"} {
+	for _, addr := range []string{"", "localhost", "8000", ":8000", "0.0.0.0:8000", "10.0.0.1:8000", "example.org:80", "[::]:80", "tls:127.0.0.1:1", "127.0.0.1:99999", "127.0.0.1:-1", "127.0.0.1:none"} {
 		if l, err := g.Listen(addr); !errors.Is(err, ErrAddress) {
 			t.Errorf("%q: %v, %v", addr, l, err)
 		}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -25,7 +26,7 @@ var ErrAddress = errors.New("gateway: bad address")
 // Listen listens at unix:/path, where this process's user and root may connect, or at
 // HOST:PORT with a host that is this machine's alone.
 func (g *Gateway) Listen(addr string) (net.Listener, error) {
-	if err := CheckAddress(addr); err != nil {
+	if err := checkAddress(addr); err != nil {
 		return nil, err
 	}
 	if path, err := wire.SocketPath(addr); err == nil {
@@ -40,17 +41,46 @@ func (g *Gateway) Listen(addr string) (net.Listener, error) {
 	return net.Listen("tcp", addr)
 }
 
-// CheckAddress refuses what Listen takes for no address: its error wraps ErrAddress or, of a
-// socket, wire.ErrAddress.
-func CheckAddress(addr string) error {
+// CheckAddresses refuses what Listen takes for no address, and two addresses that are one;
+// "" stands for none. Its errors wrap ErrAddress or, of a socket, wire.ErrAddress.
+func CheckAddresses(rest, calls string) error {
+	for _, addr := range []string{rest, calls} {
+		if err := checkAddress(addr); addr != "" && err != nil {
+			return err
+		}
+	}
+	if at := place(rest); at != "" && at == place(calls) {
+		return fmt.Errorf("%w %q: it is given for REST and for gRPC", ErrAddress, calls)
+	}
+	return nil
+}
+
+func checkAddress(addr string) error {
 	if strings.HasPrefix(addr, "unix:") {
 		_, err := wire.SocketPath(addr)
 		return err
 	}
-	if _, _, err := net.SplitHostPort(addr); err != nil || !loopback(addr) {
+	_, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil || !loopback(addr) {
 		return fmt.Errorf("%w %q: want unix:/path, or a port of this machine as 127.0.0.1:8000", ErrAddress, addr)
 	}
 	return nil
+}
+
+// place returns an address in one spelling, or "" if it is none or names no port.
+func place(addr string) string {
+	if path, err := wire.SocketPath(addr); err == nil {
+		path, _ = filepath.Abs(path)
+		return path
+	}
+	at, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil || at.Port == 0 {
+		return ""
+	}
+	return at.String()
 }
 
 const (
