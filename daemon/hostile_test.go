@@ -386,7 +386,7 @@ func TestBadUploads(t *testing.T) {
 		{"trailing byte", sealed.Sum(long), n + 1, 0, [][]byte{long}, codes.InvalidArgument, wire.ReasonBadModel},
 		{"not a model", sealed.Sum(notAModel), len(notAModel), 0, [][]byte{notAModel}, codes.InvalidArgument, wire.ReasonBadModel},
 		{"not canonical", sealed.Sum(uncanonical), n, 0, [][]byte{uncanonical}, codes.InvalidArgument, wire.ReasonBadModel},
-		{"no size", m.digest, 0, 0, [][]byte{m.bytes}, codes.ResourceExhausted, wire.ReasonTooLarge},
+		{"no size", m.digest, 0, 0, [][]byte{m.bytes}, codes.InvalidArgument, wire.ReasonBadModel},
 		{"past the limit", m.digest, 1<<30 + 1, 0, [][]byte{m.bytes}, codes.ResourceExhausted, wire.ReasonTooLarge},
 		{"absurd size", m.digest, -1, 0, nil, codes.ResourceExhausted, wire.ReasonTooLarge}, // 2^64 - 1
 		{"offset of nothing", m.digest, n, 5, [][]byte{m.bytes[5:]}, codes.FailedPrecondition, wire.ReasonBadOffset},

@@ -1,13 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -201,8 +201,8 @@ with -i or a passphrase that it asks for, and checks the weights, too.`,
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		models, err := hostclient.SealedFiles(args[0])
-		if _, folder := os.Stat(args[0]); folder == nil && errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("%w (there is none where \"seal\" kept every layer)", err)
+		if errors.Is(err, fs.ErrNotExist) {
+			return cmp.Or(noNetwork(args[0]), fmt.Errorf("%w (there is none where \"seal\" kept every layer)", err))
 		}
 		if err != nil {
 			return err

@@ -36,8 +36,8 @@ func reopen(ctx context.Context, dir, file string) (with []age.Identity, to []ag
 		with, err = readIdentities(file)
 		return with, nil, err
 	}
-	if hostclient.Vacant(dir) == nil {
-		return nil, nil, fmt.Errorf("%s holds no sealed network: there is no secret.age in it", dir)
+	if err := noNetwork(dir); err != nil {
+		return nil, nil, err
 	}
 	phrase, err := askPassphrase(ctx, "Passphrase: ")
 	if err != nil {
@@ -52,6 +52,14 @@ func reopen(ctx context.Context, dir, file string) (with []age.Identity, to []ag
 		return nil, nil, err
 	}
 	return []age.Identity{id}, []age.Recipient{r}, nil
+}
+
+// noNetwork refuses a folder without a secret.
+func noNetwork(dir string) error {
+	if hostclient.Vacant(dir) == nil {
+		return fmt.Errorf("%s holds no sealed network: there is no secret.age in it", dir)
+	}
+	return nil
 }
 
 func readIdentities(file string) ([]age.Identity, error) {

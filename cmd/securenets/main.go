@@ -42,7 +42,7 @@ func run() int {
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	root, out := newRoot(), &output{w: os.Stdout}
 	root.SetOut(out)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		err = out.err
 	}
@@ -52,7 +52,7 @@ func run() int {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = errors.New("interrupted")
 	}
-	fmt.Fprintln(os.Stderr, "securenets:", oneLine(err)+hint(err))
+	fmt.Fprintln(os.Stderr, "securenets:", oneLine(err)+hint(cmd, err))
 	return exitStatus(err)
 }
 
@@ -60,10 +60,12 @@ func run() int {
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // hint says what to look at first after an error that nearly always has the same cause.
-func hint(err error) string {
+func hint(cmd *cobra.Command, err error) string {
 	var refused *hostclient.RefusedError
 	var alert *hostclient.AlertError
 	switch {
+	case errors.As(err, &refused) && refused.Reason == wire.ReasonModelNotFound && cmd.Name() == "remove":
+		return ` ("securenets models" lists those that it holds)`
 	case errors.As(err, &refused) && refused.Reason == wire.ReasonModelNotFound, errors.Is(err, errNotPushed):
 		return ` ("securenets push" gives a cloud the sealed model)`
 	case errors.Is(err, hostclient.ErrNoPads):

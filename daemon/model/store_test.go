@@ -281,9 +281,9 @@ func TestRefusedUploads(t *testing.T) {
 	b, d := sealedModel(t, 1)
 	other, od := sealedModel(t, 2)
 
-	for _, size := range []int{0, -1, 1<<20 + 1, 1 << 62} {
+	for size, want := range map[int]wire.Reason{0: wire.ReasonBadModel, -1: wire.ReasonBadModel, 1<<20 + 1: wire.ReasonTooLarge, 1 << 62: wire.ReasonTooLarge} {
 		_, _, err := f.upload(d, size, nil)
-		wantReason(t, err, wire.ReasonTooLarge)
+		wantReason(t, err, want)
 	}
 	for name, c := range map[string]struct {
 		d    sealed.Digest

@@ -33,8 +33,11 @@ type Upload struct {
 // upload of the same model to end, and calls waits, if that is not nil, before it does. When ctx
 // ends, the upload ends.
 func (s Space) Upload(ctx context.Context, d sealed.Digest, size int64, waits func()) (*Upload, error) {
-	if size <= 0 || size > s.s.o.MaxBytes {
-		return nil, tooLarge("model of %d bytes, want 1 to %d", size, s.s.o.MaxBytes)
+	switch {
+	case size <= 0:
+		return nil, badModel("model of %d bytes", size)
+	case size > s.s.o.MaxBytes:
+		return nil, tooLarge("model of %d bytes, want at most %d", size, s.s.o.MaxBytes)
 	}
 	upload, cancel := context.WithCancelCause(ctx)
 	mine, err := s.claim(ctx, d, cancel, nil, waits)
@@ -117,7 +120,11 @@ func (u *Upload) refuse(why error) error {
 	if err := os.Remove(u.s.path(u.digest, uploadSuffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return u.s.storage("upload", u.digest, err)
 	}
-	return &wire.Error{Code: codes.InvalidArgument, Reason: wire.ReasonBadModel, Message: why.Error()}
+	return badModel("%v", why)
+}
+
+func badModel(format string, a ...any) error {
+	return &wire.Error{Code: codes.InvalidArgument, Reason: wire.ReasonBadModel, Message: fmt.Sprintf(format, a...)}
 }
 
 func tooLarge(format string, a ...any) error {
