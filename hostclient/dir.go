@@ -258,14 +258,14 @@ func (s *Secret) recipientsOr(to []age.Recipient) ([]age.Recipient, error) {
 // rewrite writes the secret of a folder anew, in the place of the one that is there.
 func (s *Secret) rewrite(dir string, to []age.Recipient) error {
 	f, err := createFile(filepath.Join(dir, secretFile))
-	if err == nil {
-		defer f.discard()
-		err = s.Encrypt(f, to...)
-	}
-	if err == nil {
-		err = f.commit()
-	}
 	if err != nil {
+		return fmt.Errorf("hostclient: secret: %w", err)
+	}
+	defer f.discard()
+	if err := s.Encrypt(f, to...); err != nil {
+		return err
+	}
+	if err := f.commit(); err != nil {
 		return fmt.Errorf("hostclient: secret: %w", err)
 	}
 	return nil
@@ -390,7 +390,8 @@ func perRole[M any](dir string, read func(path string, role int) (M, error)) ([]
 
 // ReadSecret reads and decrypts the secret of a folder that WriteDir wrote.
 func ReadSecret(dir string, with ...age.Identity) (*Secret, error) {
-	f, err := os.Open(filepath.Join(dir, secretFile))
+	path := filepath.Join(dir, secretFile)
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("hostclient: secret: %w", err)
 	}
@@ -399,8 +400,14 @@ func ReadSecret(dir string, with ...age.Identity) (*Secret, error) {
 	if err != nil {
 		return nil, fmt.Errorf("hostclient: secret: %w", err)
 	}
-	if !info.Mode().IsRegular() {
-		return DecryptSecret(f, with...)
+	var s *Secret
+	if info.Mode().IsRegular() {
+		s, err = decryptFile(f, info.Size(), with)
+	} else {
+		s, err = DecryptSecret(f, with...)
 	}
-	return decryptFile(f, info.Size(), with)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return s, nil
 }

@@ -460,7 +460,10 @@ func (r *notingReader) Read(b []byte) (int, error) {
 func decrypt(r io.Reader, with []age.Identity) (io.Reader, error) {
 	file := bufio.NewReader(r)
 	// What age says of a file that is none may quote it.
-	if intro, _ := file.Peek(len(ageIntro)); string(intro) != ageIntro {
+	switch intro, err := file.Peek(len(ageIntro)); {
+	case err != nil && err != io.EOF:
+		return nil, fmt.Errorf("%w: %w", ErrSecret, err)
+	case string(intro) != ageIntro:
 		return nil, fmt.Errorf("%w: not a file encrypted by age", ErrSecret)
 	}
 	plain, err := age.Decrypt(file, with...)

@@ -107,7 +107,7 @@ func openStock(s *Secret, o *DurableStock) (stock, error) {
 	}
 	disk, err := padstock.Open(fs, c)
 	if err != nil {
-		return nil, fmt.Errorf("hostclient: durable stock: %w", err)
+		return nil, err
 	}
 	return &durableStock{s, disk}, nil
 }

@@ -302,14 +302,14 @@ func Parse(text string) (Config, error) {
 	}
 	var wrong []error
 	for _, k := range meta.Undecoded() {
-		wrong = append(wrong, fmt.Errorf("%w: unknown key %s", ErrInvalid, k))
+		wrong = append(wrong, fmt.Errorf("unknown key %s", k))
 	}
 	for _, k := range meta.Keys() { // toml takes keys in any case
 		if s := k.String(); s != strings.ToLower(s) && len(wrong) == 0 {
-			wrong = append(wrong, fmt.Errorf("%w: unknown key %s: keys are in lower case", ErrInvalid, k))
+			wrong = append(wrong, fmt.Errorf("unknown key %s: keys are in lower case", k))
 		}
 	}
-	if err := errors.Join(append(wrong, c.Validate())...); err != nil {
+	if err := invalid(append(wrong, c.wrong()...)); err != nil {
 		return Config{}, err
 	}
 	return c, nil

@@ -17,11 +17,25 @@ import (
 
 // Validate returns an error that wraps ErrInvalid and names every key whose
 // value is out of range.
-func (c Config) Validate() error {
-	var k checker
-	if _, err := wire.SocketPath(c.Listen); err != nil {
-		k.bad("listen", "is not an address: %v", err)
+func (c Config) Validate() error { return invalid(c.wrong()) }
+
+// invalid returns an error that wraps ErrInvalid and says all that is wrong, each on a line of
+// its own if there are several.
+func invalid(wrong []error) error {
+	switch len(wrong) {
+	case 0:
+		return nil
+	case 1:
+		return fmt.Errorf("%w: %w", ErrInvalid, wrong[0])
+	default:
+		return fmt.Errorf("%w:\n%w", ErrInvalid, errors.Join(wrong...))
 	}
+}
+
+func (c Config) wrong() []error {
+	var k checker
+	_, err := wire.SocketPath(c.Listen)
+	k.address("listen", err)
 	k.among("socket_mode", c.SocketMode, "0600", "0660", "0666")
 	for i, u := range c.AllowedUIDs {
 		k.within(fmt.Sprintf("allowed_uids[%d]", i), int64(u), 0, math.MaxUint32-1)
@@ -42,17 +56,23 @@ func (c Config) Validate() error {
 	}
 	k.sharedMemory(c.SharedMemory)
 	k.batching(c.Batching)
-	if _, _, err := c.Metrics.Address(); err != nil {
-		k.bad("metrics.listen", "is not an address: %v", err)
-	}
-	return errors.Join(k.wrong...)
+	_, _, err = c.Metrics.Address()
+	k.address("metrics.listen", err)
+	return k.wrong
 }
 
 // checker collects what is wrong with a configuration, key by key.
 type checker struct{ wrong []error }
 
 func (k *checker) bad(key, format string, a ...any) {
-	k.wrong = append(k.wrong, fmt.Errorf("%w: %s %s", ErrInvalid, key, fmt.Sprintf(format, a...)))
+	k.wrong = append(k.wrong, fmt.Errorf("%s %s", key, fmt.Sprintf(format, a...)))
+}
+
+// address reports the error of a key's address, if there is one.
+func (k *checker) address(key string, err error) {
+	if err != nil {
+		k.bad(key, "is not an address: %s", strings.TrimPrefix(err.Error(), wire.ErrAddress.Error()+" "))
+	}
 }
 
 func (k *checker) within(key string, v, lo, hi int64) {
@@ -79,9 +99,8 @@ func (k *checker) digest(key, v string) bool {
 
 func (k *checker) tls(t TLS) {
 	if t.Listen != "" {
-		if _, _, err := wire.HostPort(t.Listen); err != nil {
-			k.bad("tls.listen", "is not an address: %v", err)
-		}
+		_, _, err := wire.HostPort(t.Listen)
+		k.address("tls.listen", err)
 		for _, f := range []struct{ key, file string }{{"certificate", t.Certificate}, {"key", t.Key}, {"client_ca", t.ClientCA}} {
 			if f.file == "" {
 				k.bad("tls."+f.key, "is empty: over TCP both sides have a certificate")

@@ -13,6 +13,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"strings"
 )
 
 // ErrFormat reports a file that is not of its reader's format.
@@ -127,7 +128,8 @@ func elements(sizes ...int) (int, error) {
 			return 0, fmt.Errorf("%w: a size of %d", ErrFormat, s)
 		}
 		if s > maxElements/n {
-			return 0, fmt.Errorf("%w: more than %d elements", ErrFormat, maxElements)
+			text := strings.ReplaceAll(strings.Trim(fmt.Sprint(sizes), "[]"), " ", " x ")
+			return 0, fmt.Errorf("%w: %s: more than %d elements", ErrFormat, text, maxElements)
 		}
 		n *= s
 	}

@@ -52,8 +52,9 @@ func ReadIDXLabels(r io.Reader) ([]uint8, error) {
 // idxHeader reads the magic number (0, 0, element type, dimensions) and the sizes, each a
 // big-endian 32-bit number. It returns a reader of the elements, and the sizes.
 func idxHeader(r io.Reader, dims int) (io.Reader, []int, error) {
-	br := bufio.NewReader(r)
+	br, other := bufio.NewReader(r), ""
 	if head, _ := br.Peek(len(gzipMagic)); bytes.Equal(head, gzipMagic) {
+		other = ", and nothing else is read gzipped"
 		z, err := gzip.NewReader(br)
 		if err != nil {
 			return nil, nil, malformed(err, "gzip header")
@@ -67,7 +68,7 @@ func idxHeader(r io.Reader, dims int) (io.Reader, []int, error) {
 		return nil, nil, malformed(err, "IDX header")
 	}
 	if !bytes.HasPrefix(head, idxMagic) {
-		return nil, nil, fmt.Errorf("%w: not an IDX file of unsigned bytes", ErrFormat)
+		return nil, nil, fmt.Errorf("%w: not an IDX file of unsigned bytes%s", ErrFormat, other)
 	}
 	if d := int(head[3]); d != dims {
 		return nil, nil, fmt.Errorf("%w: IDX of %d dimensions, want %d", ErrFormat, d, dims)

@@ -9,6 +9,14 @@ import (
 // most is how many names are listed.
 const most = 6
 
+// There says which there are, of at least one.
+func There[T any](all []T, name func(T) string) string {
+	if len(all) == 1 {
+		return "there is only " + name(all[0])
+	}
+	return "there are " + Of(all, name)
+}
+
 // Of lists the names of the first of all, and says how many more there are.
 func Of[T any](all []T, name func(T) string) string {
 	var names []string

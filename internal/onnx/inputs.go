@@ -174,5 +174,5 @@ func there(names map[string]bool) string {
 	if len(names) == 0 {
 		return "there is none to fix"
 	}
-	return "there are " + few.Of(slices.Sorted(maps.Keys(names)), clean)
+	return few.There(slices.Sorted(maps.Keys(names)), clean)
 }

@@ -32,8 +32,8 @@ func (g *graphProto) choose(names []string) error {
 	}
 	for _, name := range names {
 		if !slices.ContainsFunc(chosen, func(v valueInfo) bool { return v.name == name }) {
-			all := few.Of(g.outputs, func(v valueInfo) string { return clean(v.name) })
-			return fmt.Errorf("%w: none is named %s: there are %s", ErrOutput, clean(name), all)
+			all := few.There(g.outputs, func(v valueInfo) string { return clean(v.name) })
+			return fmt.Errorf("%w: none is named %s: %s", ErrOutput, clean(name), all)
 		}
 	}
 	if len(chosen) == len(g.outputs) {

@@ -217,6 +217,10 @@ func TestManyNames(t *testing.T) {
 	if _, err := ParseWith(b, Options{Outputs: []string{"none"}}); err == nil || !strings.HasSuffix(err.Error(), "none is named none: there are y0, y1, y2, y3, y4, y5 and 14 more") {
 		t.Error(err)
 	}
+	one := file{nodes: []message{op("Relu", "x", "y")}}.bytes()
+	if _, err := ParseWith(one, Options{Outputs: []string{"none"}}); err == nil || !strings.HasSuffix(err.Error(), "none is named none: there is only y") {
+		t.Errorf("one output: %v", err)
+	}
 	if _, err := ParseWith(b, Options{Sizes: Sizes{"none": 1}}); err == nil || !strings.HasSuffix(err.Error(), "is named none: there are d0, d1, d2, d3, d4, d5 and 2 more") {
 		t.Error(err)
 	}

@@ -75,9 +75,9 @@ func (OS) Lock(path string) (io.Closer, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = ErrLocked
+			return nil, fmt.Errorf("%w: %s", ErrLocked, path)
 		}
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, &fs.PathError{Op: "lock", Path: path, Err: err}
 	}
 	return f, nil
 }

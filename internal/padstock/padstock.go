@@ -181,10 +181,10 @@ func Open(fsys FS, c Config) (_ *Stock, err error) {
 	s := &Stock{fs: fsys, c: c}
 	s.c.ids = cmp.Or(c.ids, maxID)
 	if s.c.Dir, err = fsys.Dir(c.Dir); err != nil {
-		return nil, fmt.Errorf("padstock: %w", err)
+		return nil, err
 	}
 	if s.c.JournalDir, err = fsys.Dir(c.JournalDir); err != nil {
-		return nil, fmt.Errorf("padstock: %w", err)
+		return nil, err
 	}
 	if within(s.c.Dir, s.c.JournalDir) || within(s.c.JournalDir, s.c.Dir) {
 		return nil, ErrDirs
@@ -196,11 +196,11 @@ func Open(fsys FS, c Config) (_ *Stock, err error) {
 	}()
 	for _, dir := range []string{s.c.Dir, s.c.JournalDir} {
 		if err := fsys.MkdirAll(dir); err != nil {
-			return nil, fmt.Errorf("padstock: %w", err)
+			return nil, err
 		}
 		lock, err := fsys.Lock(filepath.Join(dir, "lock"))
 		if err != nil {
-			return nil, fmt.Errorf("padstock: %w", err)
+			return nil, err
 		}
 		s.locks = append(s.locks, lock)
 	}
@@ -209,7 +209,7 @@ func Open(fsys FS, c Config) (_ *Stock, err error) {
 		err = s.discard(err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("padstock: %w", err)
+		return nil, err
 	}
 	return s, nil
 }
