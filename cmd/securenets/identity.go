@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +10,7 @@ import (
 
 	"filippo.io/age"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
+	"golang.org/x/sys/unix"
 
 	"github.com/securenets/securenets/hostclient"
 )
@@ -39,7 +40,7 @@ func reopen(ctx context.Context, dir, file string) (with []age.Identity, to []ag
 	if err := noNetwork(dir); err != nil {
 		return nil, nil, err
 	}
-	phrase, err := askPassphrase(ctx, "Passphrase: ")
+	phrase, err := askPassphrase(ctx, "Passphrase of "+dir+": ")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -146,24 +147,33 @@ func newPassphrase(ctx context.Context) (*age.ScryptRecipient, error) {
 // askPassphrase reads a line from the terminal at standard input, without echo.
 func askPassphrase(ctx context.Context, prompt string) (string, error) {
 	fd := int(os.Stdin.Fd())
-	before, err := term.GetState(fd)
+	before, err := unix.IoctlGetTermios(fd, getTermios)
 	if err != nil {
 		return "", errNoTerminal
 	}
+	quiet := *before
+	quiet.Lflag &^= unix.ECHO
+	quiet.Lflag |= unix.ICANON | unix.ISIG
+	quiet.Iflag |= unix.ICRNL
+	if err := unix.IoctlSetTermios(fd, setTermios, &quiet); err != nil {
+		return "", fmt.Errorf("passphrase: %w", err)
+	}
+	defer unix.IoctlSetTermios(fd, setTermios, before)
 	io.WriteString(os.Stderr, prompt)
+	defer io.WriteString(os.Stderr, "\n") // the one typed is not echoed
 	type line struct {
 		text []byte
 		err  error
 	}
 	read := make(chan line, 1)
 	go func() {
-		text, err := term.ReadPassword(fd)
-		read <- line{text, err}
+		text := make([]byte, 4096) // a terminal has no longer lines, and gives one at a time
+		n, err := os.Stdin.Read(text)
+		read <- line{bytes.TrimSuffix(text[:n], []byte("\n")), err}
 	}()
-	defer io.WriteString(os.Stderr, "\n") // the one typed is not echoed
 	select {
 	case l := <-read:
-		if l.err != nil {
+		if l.err != nil && l.err != io.EOF {
 			return "", fmt.Errorf("passphrase: %w", l.err)
 		}
 		if len(l.text) == 0 {
@@ -171,7 +181,6 @@ func askPassphrase(ctx context.Context, prompt string) (string, error) {
 		}
 		return string(l.text), nil
 	case <-ctx.Done():
-		term.Restore(fd, before) // echo is off while it reads
 		return "", ctx.Err()
 	}
 }
