@@ -96,7 +96,11 @@ multiplies masked inputs with them, for hosts that it cannot look into.`,
 			if _, err := o.load(); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "the configuration is valid")
+			what := "the defaults are valid; --config names a file to check"
+			if o.path != "" {
+				what = o.path + ": the configuration is valid"
+			}
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), what)
 			return err
 		},
 	}, newDevices(&o), &cobra.Command{
