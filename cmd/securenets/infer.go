@@ -89,11 +89,7 @@ standard error, where each retry writes a line. If "seal --place auto" kept ever
 			fmt.Fprintf(cmd.ErrOrStderr(), "securenets: a cloud answered wrongly; products rejected, and asked for again: %s\n", render.Count(s.Rejected))
 		}
 		if bar.w != nil {
-			fmt.Fprintf(bar.w, "%s samples, %s products checked, %s rejected", render.Count(s.Samples), render.Count(s.Checked), render.Count(s.Rejected))
-			if s.Kept > 0 {
-				fmt.Fprintf(bar.w, ", %s computed here", render.Count(s.Kept))
-			}
-			fmt.Fprintln(bar.w)
+			fmt.Fprintln(bar.w, summary(s))
 		}
 		return nil
 	}
@@ -112,6 +108,15 @@ func retrying(w io.Writer) func(error, time.Duration) {
 		}
 		fmt.Fprintf(w, "securenets: %s: %s\n", what, oneLine(err))
 	}
+}
+
+// summary says how much was inferred and checked.
+func summary(s hostclient.Stats) string {
+	text := fmt.Sprintf("samples: %s, products checked: %s, rejected: %s", render.Count(s.Samples), render.Count(s.Checked), render.Count(s.Rejected))
+	if s.Kept > 0 {
+		text += ", computed here: " + render.Count(s.Kept)
+	}
+	return text
 }
 
 // readSecret reads the secret of a folder.

@@ -528,6 +528,17 @@ func TestPages(t *testing.T) {
 	}
 }
 
+func TestSummary(t *testing.T) {
+	for want, s := range map[string]hostclient.Stats{
+		"samples: 1, products checked: 3, rejected: 0":                       {Samples: 1, Checked: 3},
+		"samples: 1,000, products checked: 1, rejected: 1, computed here: 2": {Samples: 1000, Checked: 1, Rejected: 1, Kept: 2},
+	} {
+		if got := summary(s); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
 // TestDefaultEndpoint: clients look where a daemon serves by default.
 func TestDefaultEndpoint(t *testing.T) {
 	if got := config.Default().Listen; got != defaultEndpoint {

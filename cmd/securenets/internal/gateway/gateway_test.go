@@ -256,7 +256,7 @@ func TestRESTRefuses(t *testing.T) {
 		{"/v2/models/none/infer", in(good), 404, `no model \"none\"`, nil},
 		{"/v2/models/map/versions/2/infer", in(good), 404, `no version \"2\" of model map: its version is 1`, nil},
 		{"/v2/models/map/infer/", in(good), 404, "no endpoint POST /v2/models/map/infer/", nil},
-		{"/v2/models/map", in(good), 404, "no endpoint POST", nil},
+		{"/v2/models/map", in(good), 405, "method POST, want GET", nil},
 		{"/", in(good), 404, "no endpoint", nil},
 		{"/v2/models/map/infer", "", 400, "not what the protocol has", nil},
 		{"/v2/models/map/infer", in(good) + "x", 400, "not what the protocol has", nil},
@@ -422,6 +422,24 @@ func TestStrangers(t *testing.T) {
 	}
 	if w := ask(g, "POST", "/v2/models/vector/infer", body, "Origin", "http://localhost"); w.Code != 200 {
 		t.Errorf("from a page of its own: %d %s", w.Code, w.Body)
+	}
+}
+
+// TestMethods: an endpoint that is asked by another method says which one it takes.
+func TestMethods(t *testing.T) {
+	g, _ := start(new(fake))
+	for path, allow := range map[string]string{
+		"/v2": "GET, HEAD", "/v2/health/live": "GET, HEAD", "/v2/health/ready": "GET, HEAD", "/v2/models/map": "GET, HEAD", "/v2/models/map/ready": "GET, HEAD",
+		"/v2/models/map/versions/1": "GET, HEAD", "/v2/models/map/infer": "POST", "/v2/models/map/versions/1/infer": "POST",
+	} {
+		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "DELETE"} {
+			w := ask(g, method, path, "")
+			if takes := strings.Contains(allow, method); takes != (w.Code != 405) {
+				t.Errorf("%s %s: %d %s", method, path, w.Code, w.Body)
+			} else if !takes && (w.Header().Get("Allow") != allow || !strings.Contains(w.Body.String(), `{"error":"method `+method)) {
+				t.Errorf("%s %s: allows %q, %s", method, path, w.Header().Get("Allow"), w.Body)
+			}
+		}
 	}
 }
 

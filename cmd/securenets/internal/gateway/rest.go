@@ -22,24 +22,29 @@ const headerLength = "Inference-Header-Content-Length"
 // Handler returns the REST part of the protocol.
 func (g *Gateway) Handler() http.Handler {
 	mux := http.NewServeMux()
-	handle := func(pattern string, f func(w http.ResponseWriter, r *http.Request) error) {
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+	handle := func(method, path string, f func(w http.ResponseWriter, r *http.Request) error) {
+		mux.HandleFunc(method+" "+path, func(w http.ResponseWriter, r *http.Request) {
 			if err := f(w, r); err != nil {
 				writeError(w, err)
 			}
 		})
+		allow := strings.Replace(method, http.MethodGet, "GET, HEAD", 1) // which the mux takes for GET
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Allow", allow)
+			_ = writeJSON(w, http.StatusMethodNotAllowed, map[string]string{"error": fmt.Sprintf("method %.8s, want %s", r.Method, method)})
+		})
 	}
-	handle("GET /v2/health/live", func(w http.ResponseWriter, _ *http.Request) error {
+	handle("GET", "/v2/health/live", func(w http.ResponseWriter, _ *http.Request) error {
 		return writeJSON(w, http.StatusOK, map[string]bool{"live": true})
 	})
-	handle("GET /v2/health/ready", func(w http.ResponseWriter, r *http.Request) error {
+	handle("GET", "/v2/health/ready", func(w http.ResponseWriter, r *http.Request) error {
 		return writeReady(w, g.ready(r.Context()), map[string]any{})
 	})
-	handle("GET /v2", func(w http.ResponseWriter, _ *http.Request) error {
+	handle("GET", "/v2", func(w http.ResponseWriter, _ *http.Request) error {
 		return writeJSON(w, http.StatusOK, map[string]any{"name": serverName, "version": g.o.Version, "extensions": []string{"binary_tensor_data"}})
 	})
 	for _, at := range []string{"/v2/models/{model}", "/v2/models/{model}/versions/{version}"} {
-		handle("GET "+at, func(w http.ResponseWriter, r *http.Request) error {
+		handle("GET", at, func(w http.ResponseWriter, r *http.Request) error {
 			m, err := g.find(r.PathValue("model"), r.PathValue("version"))
 			if err != nil {
 				return err
@@ -50,17 +55,17 @@ func (g *Gateway) Handler() http.Handler {
 				"outputs": m.outputTensors(),
 			})
 		})
-		handle("GET "+at+"/ready", func(w http.ResponseWriter, r *http.Request) error {
+		handle("GET", at+"/ready", func(w http.ResponseWriter, r *http.Request) error {
 			m, err := g.find(r.PathValue("model"), r.PathValue("version"))
 			if err != nil {
 				return err
 			}
 			return writeReady(w, m.Ready(r.Context()), map[string]any{"name": m.Name})
 		})
-		handle("POST "+at+"/infer", g.serveInfer)
+		handle("POST", at+"/infer", g.serveInfer)
 	}
-	handle("/", func(_ http.ResponseWriter, r *http.Request) error {
-		return refusal(codes.NotFound, "no endpoint %.8s %.128s", r.Method, r.URL.Path)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		writeError(w, refusal(codes.NotFound, "no endpoint %.8s %.128s", r.Method, r.URL.Path))
 	})
 	others := http.NewCrossOriginProtection()
 	others.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
