@@ -30,6 +30,9 @@ A network of text takes integers: ids of tokens, as an npy file, or, if it has s
 inputs, an npz file with an array for each by its name, as numpy.savez(FILE, **tokens)
 writes what a tokeniser returns. "inspect" shows inputs and outputs.
 
+A file is read whole, whatever --batch says. That takes 4 bytes of memory for each element,
+and some 9 while it is read. It has at most ` + render.Count(dataset.MaxElements) + ` elements: give more in several files.
+
 If a cloud answers wrongly, infer ends with exit status 3 and writes nothing of that batch.
 With --retries it asks again first, and if that succeeds only reports the wrong answer on
 standard error, where each retry writes a line. If "seal --place auto" kept every layer, no cloud is asked.`,

@@ -31,8 +31,8 @@ func ReadCIFAR10(r io.Reader) (*Images, []uint8, error) {
 			return nil, nil, malformed(err, "CIFAR-10 record %d", m.N)
 		case record[0] >= cifarClasses:
 			return nil, nil, fmt.Errorf("%w: CIFAR-10 record %d does not begin with a label", ErrFormat, m.N)
-		case m.N == maxElements/cifarPixels:
-			return nil, nil, fmt.Errorf("%w: more than %d elements", ErrFormat, maxElements)
+		case m.N == MaxElements/cifarPixels:
+			return nil, nil, fmt.Errorf("%w: more than %d elements", ErrFormat, MaxElements)
 		}
 		var pixels [cifarPixels]float32
 		scale(pixels[:], record[1:])

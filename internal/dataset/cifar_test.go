@@ -174,7 +174,7 @@ func TestFitRefuses(t *testing.T) {
 	}{
 		{grey, 1, 3, 4}, {grey, 1, 4, 3}, {grey, 0, 4, 4}, {grey, -1, 4, 4}, {grey, 1, -8, 4},
 		{colour, 1, 4, 4}, {colour, 6, 4, 4}, {colour, 4, 4, 4},
-		{grey, 1, maxElements, 4}, {grey, math.MaxInt, math.MaxInt, math.MaxInt}, {grey, 1, 1 << 32, 1 << 32},
+		{grey, 1, MaxElements, 4}, {grey, math.MaxInt, math.MaxInt, math.MaxInt}, {grey, 1, 1 << 32, 1 << 32},
 	} {
 		if _, err := c.m.Fit(c.c, c.h, c.w); err == nil || errors.Is(err, ErrFormat) {
 			t.Errorf("%d x %d x %d to %d x %d x %d: %v", c.m.C, c.m.H, c.m.W, c.c, c.h, c.w, err)

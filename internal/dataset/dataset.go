@@ -19,8 +19,8 @@ import (
 // ErrFormat reports a file that is not of its reader's format.
 var ErrFormat = errors.New("dataset: bad file")
 
-// maxElements bounds the elements of one file: 1 GiB of float32.
-const maxElements = 1 << 28
+// MaxElements bounds the elements of one file: 1 GiB of float32.
+const MaxElements = 1 << 28
 
 // Images are N samples in C, H, W order, one after the other. Bytes are scaled to [0, 1], but not
 // by OpenBytes, OpenInputs of integers and ReadIntegers; floating-point files are taken as they are.
@@ -48,7 +48,7 @@ func (m *Images) Fit(c, h, w int) (*Images, error) {
 	}
 	n, err := elements(m.N, c, h, w)
 	if err != nil {
-		return nil, fmt.Errorf("dataset: %d images of %d x %d x %d: more than %d elements", m.N, c, h, w, maxElements)
+		return nil, fmt.Errorf("dataset: %d images of %d x %d x %d: more than %d elements", m.N, c, h, w, MaxElements)
 	}
 	out := &Images{N: m.N, C: c, H: h, W: w, Data: make([]float32, n)}
 	top, left := (h-m.H)/2, (w-m.W)/2
@@ -120,16 +120,16 @@ func open(path string, channels int, npy func(io.Reader) (*Images, error)) (*Ima
 }
 
 // elements returns the product of a header's sizes, or an error if one is not positive or the
-// product exceeds maxElements.
+// product exceeds MaxElements.
 func elements(sizes ...int) (int, error) {
 	n := 1
 	for _, s := range sizes {
 		if s <= 0 {
 			return 0, fmt.Errorf("%w: a size of %d", ErrFormat, s)
 		}
-		if s > maxElements/n {
+		if s > MaxElements/n {
 			text := strings.ReplaceAll(strings.Trim(fmt.Sprint(sizes), "[]"), " ", " x ")
-			return 0, fmt.Errorf("%w: %s: more than %d elements", ErrFormat, text, maxElements)
+			return 0, fmt.Errorf("%w: %s: more than %d elements", ErrFormat, text, MaxElements)
 		}
 		n *= s
 	}

@@ -47,7 +47,7 @@ func openInputs(path string, inputs []Input) (*Images, error) {
 	case len(inputs) > 1:
 		return nil, fmt.Errorf("%w: not an .npz file with arrays %s, the network's inputs", ErrFormat, names(inputs))
 	}
-	m, err := readInput(r, inputs[0], maxElements)
+	m, err := readInput(r, inputs[0], MaxElements)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func readInput(r *bufio.Reader, in Input, most int) (*Images, error) {
 		case m.C*m.H*m.W != in.Elements:
 			err = fmt.Errorf("%w: samples of %d elements, the network takes %d", ErrFormat, m.C*m.H*m.W, in.Elements)
 		case n > most:
-			err = fmt.Errorf("%w: more than %d elements in all", ErrFormat, maxElements)
+			err = fmt.Errorf("%w: more than %d elements in all", ErrFormat, MaxElements)
 		}
 		return m, n, err
 	}
@@ -104,7 +104,7 @@ func openNPZ(f *os.File, inputs []Input) (*Images, error) {
 			return nil, fmt.Errorf("%w: no array %s; the network takes %s", ErrFormat, in.Name, names(inputs))
 		}
 		delete(files, in.Name)
-		if parts[i], err = readMember(file, in, maxElements-total); err != nil {
+		if parts[i], err = readMember(file, in, MaxElements-total); err != nil {
 			return nil, fmt.Errorf("array %s: %w", in.Name, err)
 		}
 		if out.N = parts[i].N; out.N != parts[0].N {
