@@ -41,10 +41,12 @@ install: SHARE := $(DESTDIR)$(PREFIX)/share
 install: ## Install what was built, manual pages, completions and the service under DESTDIR and PREFIX (/usr/local)
 	install -D -t $(DESTDIR)$(PREFIX)/bin $(BIN)/securenets $(BIN)/securenetsd
 	umask 022 && mkdir -p $(addprefix $(SHARE)/,bash-completion/completions zsh/site-functions fish/vendor_completions.d) $(DESTDIR)$(PREFIX)/lib/systemd/system && \
-	  $(BIN)/securenets man $(SHARE)/man/man1 && \
-	  $(BIN)/securenets completion bash > $(SHARE)/bash-completion/completions/securenets && \
-	  $(BIN)/securenets completion zsh > $(SHARE)/zsh/site-functions/_securenets && \
-	  $(BIN)/securenets completion fish > $(SHARE)/fish/vendor_completions.d/securenets.fish && \
+	  for program in securenets securenetsd; do \
+	    $(BIN)/$$program man $(SHARE)/man/man1 && \
+	    $(BIN)/$$program completion bash > $(SHARE)/bash-completion/completions/$$program && \
+	    $(BIN)/$$program completion zsh > $(SHARE)/zsh/site-functions/_$$program && \
+	    $(BIN)/$$program completion fish > $(SHARE)/fish/vendor_completions.d/$$program.fish || exit; \
+	  done && \
 	  sed 's|/usr/bin/|$(PREFIX)/bin/|' deploy/securenetsd.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/securenetsd.service
 	install -D -m 0644 deploy/securenets.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/securenets.conf
 	test -e $(DESTDIR)/etc/securenets/config.toml || install -D -m 0644 config.toml $(DESTDIR)/etc/securenets/config.toml

@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/securenets/securenets/cmd/internal/manual"
 	"github.com/securenets/securenets/hostclient"
 	"github.com/securenets/securenets/internal/version"
 	"github.com/securenets/securenets/internal/wire"
@@ -135,31 +136,13 @@ the masked matrices. It checks every product before it uses it.`,
 		endpoint = e
 	}
 	root.AddCommand(newCheck(), newSeal(), newPush(endpoint), newPads(), newInfer(endpoint), newGateway(endpoint), newInspect(), newRekey(),
-		newModels(endpoint), newStatus(endpoint), newVersion(), newDemo(), newBench(), newSchemes(), newMan(), newEcho(), newHold(), newFrames())
-	root.InitDefaultHelpCmd()
-	root.InitDefaultCompletionCmd()
-	for _, c := range root.Commands() { // these two would take any argument
-		switch c.Name() {
-		case "help":
-			c.Args = topic
-		case "completion":
-			c.RunE = root.RunE
-		}
-	}
+		newModels(endpoint), newStatus(endpoint), newVersion(), newDemo(), newBench(), newSchemes(), newEcho(), newHold(), newFrames())
+	manual.AddTo(root)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%v (see %s --help)", err, cmd.CommandPath())
 	})
 	markUsage(root)
 	return root
-}
-
-// topic refuses arguments of help that are no path of a command.
-func topic(cmd *cobra.Command, args []string) error {
-	at, rest, err := cmd.Root().Find(args)
-	if err == nil && len(rest) > 0 {
-		err = fmt.Errorf("unknown command %q for %q", rest[0], at.CommandPath())
-	}
-	return err
 }
 
 // markUsage makes a usageError of every command's wrong arguments.

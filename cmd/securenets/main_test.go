@@ -28,9 +28,8 @@ import (
 
 	"filippo.io/age"
 	"github.com/rogpeppe/go-internal/testscript"
-	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
+	"github.com/securenets/securenets/cmd/internal/manual/manualtest"
 	"github.com/securenets/securenets/cmd/securenets/internal/bench/throughput"
 	"github.com/securenets/securenets/cmd/securenets/internal/demo"
 	"github.com/securenets/securenets/daemon/config"
@@ -495,38 +494,7 @@ func agree(ts *testscript.TestScript, _ bool, _ []string) {
 	}
 }
 
-// TestPages: every command that can be run has a page that names its flags, in
-// which no line of text is a request.
-func TestPages(t *testing.T) {
-	pages := 0
-	var visit func(*cobra.Command)
-	visit = func(cmd *cobra.Command) {
-		text := page(cmd)
-		pages++
-		cmd.Flags().VisitAll(func(f *pflag.Flag) {
-			if !strings.Contains(text, roff("--" + f.Name)[len(`\&`):]) {
-				t.Errorf("%s: no --%s", cmd.CommandPath(), f.Name)
-			}
-		})
-		for line := range strings.Lines(text) {
-			request, _, _ := strings.Cut(strings.TrimSpace(line), " ")
-			if strings.HasPrefix(line, "'") || strings.HasPrefix(line, ".") &&
-				!slices.Contains([]string{".TH", ".SH", ".B", ".TP", ".nf", ".fi"}, request) {
-				t.Errorf("%s: %q", cmd.CommandPath(), line)
-			}
-		}
-		for _, c := range children(cmd) {
-			visit(c)
-		}
-	}
-	visit(newRoot())
-	if pages < 15 {
-		t.Errorf("%d pages", pages)
-	}
-	if got, want := roff(".a-b\n.c\\"), `\&.a\-b`+"\n"+`\&.c\e`; got != want {
-		t.Errorf("%q, want %q", got, want)
-	}
-}
+func TestPages(t *testing.T) { manualtest.Check(t, newRoot(), 15) }
 
 func TestSummary(t *testing.T) {
 	for want, s := range map[string]hostclient.Stats{

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/securenets/securenets/cmd/internal/manual"
 	"github.com/securenets/securenets/daemon"
 	"github.com/securenets/securenets/daemon/config"
 	"github.com/securenets/securenets/internal/version"
@@ -46,7 +47,7 @@ func run(ctx context.Context, args []string) int {
 	}
 	fmt.Fprintln(os.Stderr, "securenetsd:", err)
 	var start startError
-	if errors.As(err, &start) {
+	if errors.As(err, &start) || errors.Is(err, manual.ErrPages) {
 		return 1
 	}
 	return 2
@@ -65,7 +66,6 @@ multiplies masked inputs with them, for hosts that it cannot look into.`,
 		SilenceUsage:  true,
 	}
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
-	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())
 	})
@@ -112,6 +112,7 @@ multiplies masked inputs with them, for hosts that it cannot look into.`,
 			return err
 		},
 	})
+	manual.AddTo(root)
 	return root
 }
 

@@ -18,6 +18,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	pb "github.com/securenets/securenets/api/securenets/v1"
+	"github.com/securenets/securenets/cmd/internal/manual/manualtest"
 	"github.com/securenets/securenets/internal/sealed"
 	"github.com/securenets/securenets/internal/wire"
 	"github.com/securenets/securenets/plan"
@@ -27,6 +28,8 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"securenetsd": main})
 }
+
+func TestPages(t *testing.T) { manualtest.Check(t, newCommand(nil), 10) }
 
 func TestScripts(t *testing.T) { runScripts(t, "testdata/script") }
 

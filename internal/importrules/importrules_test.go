@@ -88,7 +88,8 @@ var only = map[string][]string{
 	"daemon": {"ring", "plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/safetensors", "internal/sealed",
 		"internal/lane", "internal/localsocket", "internal/reread", "internal/wire", "internal/version", "kernels", "api"},
 	"cmd/securenetsd": {"ring", "plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/safetensors", "internal/sealed",
-		"internal/lane", "internal/localsocket", "internal/reread", "internal/wire", "internal/version", "kernels", "api", "daemon"},
+		"internal/lane", "internal/localsocket", "internal/reread", "internal/wire", "internal/version", "kernels", "api", "daemon", "cmd/internal/manual"},
+	"cmd/internal/manual": {"internal/version"},
 	// What benches share reaches none of them.
 	"cmd/securenets/internal/bench/measure": {"internal/version"},
 	"cmd/securenets/internal/bench/layer":   {"ring", "plan", "internal/cpuid", "internal/prg", "internal/pool", "internal/parallel", "verify", "transform"},

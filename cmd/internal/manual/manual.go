@@ -1,6 +1,9 @@
-package main
+// Package manual gives commands what tells users about them: manual pages, shell completions,
+// and help on a command by its name.
+package manual
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,27 +15,63 @@ import (
 	"github.com/securenets/securenets/internal/version"
 )
 
+// ErrPages reports that manual pages could not be written.
+var ErrPages = errors.New("manual pages")
+
+// AddTo gives root, which has all its other commands, the commands man, completion and help.
+func AddTo(root *cobra.Command) {
+	root.AddCommand(newMan())
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() { // these two would take any argument
+		switch c.Name() {
+		case "help":
+			c.Args = topic
+		case "completion":
+			c.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	}
+}
+
+// topic refuses arguments of help that are no path of a command.
+func topic(cmd *cobra.Command, args []string) error {
+	at, rest, err := cmd.Root().Find(args)
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("unknown command %q for %q", rest[0], at.CommandPath())
+	}
+	return err
+}
+
 func newMan() *cobra.Command {
 	return &cobra.Command{
 		Use:   "man DIR",
 		Short: "Write the manual pages",
 		Long:  "Man writes a manual page of every command to DIR, in section 1.",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := os.MkdirAll(args[0], 0o755); err != nil {
-				return err
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return fmt.Errorf("usage: %s DIR; arguments given: %d", cmd.CommandPath(), len(args))
 			}
-			return writePages(args[0], cmd.Root())
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			err := os.MkdirAll(args[0], 0o755)
+			if err == nil {
+				err = writePages(args[0], cmd.Root())
+			}
+			if err != nil {
+				return fmt.Errorf("%w: %w", ErrPages, err)
+			}
+			return nil
 		},
 	}
 }
 
 // writePages writes the page of a command and of those under it.
 func writePages(dir string, cmd *cobra.Command) error {
-	if err := os.WriteFile(filepath.Join(dir, pageName(cmd)+".1"), []byte(page(cmd)), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, pageName(cmd)+".1"), []byte(Page(cmd)), 0o644); err != nil {
 		return err
 	}
-	for _, c := range children(cmd) {
+	for _, c := range Children(cmd) {
 		if err := writePages(dir, c); err != nil {
 			return err
 		}
@@ -40,8 +79,8 @@ func writePages(dir string, cmd *cobra.Command) error {
 	return nil
 }
 
-// children returns the commands and help topics under cmd.
-func children(cmd *cobra.Command) []*cobra.Command {
+// Children returns the commands and help topics under cmd.
+func Children(cmd *cobra.Command) []*cobra.Command {
 	var all []*cobra.Command
 	for _, c := range cmd.Commands() {
 		if c.IsAvailableCommand() || c.IsAdditionalHelpTopicCommand() {
@@ -53,8 +92,8 @@ func children(cmd *cobra.Command) []*cobra.Command {
 
 func pageName(cmd *cobra.Command) string { return strings.ReplaceAll(cmd.CommandPath(), " ", "-") }
 
-// page returns the manual page of a command, in the man macros of roff.
-func page(cmd *cobra.Command) string {
+// Page returns the manual page of a command, in the man macros of roff.
+func Page(cmd *cobra.Command) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, ".TH \"%s\" 1 \"\" \"securenets %s\"\n", roff(strings.ToUpper(pageName(cmd))), roff(version.String()))
 	fmt.Fprintf(&b, ".SH NAME\n%s \\- %s\n", roff(pageName(cmd)), roff(cmd.Short))
@@ -94,7 +133,7 @@ func page(cmd *cobra.Command) string {
 	if cmd.HasParent() {
 		see = append(see, pageName(cmd.Parent()))
 	}
-	for _, c := range children(cmd) {
+	for _, c := range Children(cmd) {
 		see = append(see, pageName(c))
 	}
 	for i, name := range see {
