@@ -154,7 +154,10 @@ func (g *Gateway) infer(ctx context.Context, m *Model, x []float32, n int) ([]fl
 		part, err := m.line.run(ctx, x[i*m.elements():(i+k)*m.elements()], k)
 		if err != nil {
 			g.report(ctx, m, err)
+			var wrong *hostclient.SampleError
 			switch {
+			case errors.As(err, &wrong):
+				err = &hostclient.SampleError{Sample: i + wrong.Sample, Err: wrong.Err}
 			case errors.Is(err, verify.ErrRejected):
 				err = refusal(codes.DataLoss, "a cloud answered wrongly, and nothing of it was used")
 			case errors.Is(err, hostclient.ErrNoPads):

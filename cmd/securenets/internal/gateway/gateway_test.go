@@ -668,6 +668,22 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// TestWrongSample: a sample that is refused is named by its place in the request, however that is
+// cut into batches.
+func TestWrongSample(t *testing.T) {
+	g := New(Options{Batch: 4, Concurrent: 1, MaxBytes: 4096, Log: slog.New(slog.DiscardHandler)},
+		Model{Name: "vector", Inputs: floatInput(1, 1, 1), Outputs: []Output{{outputName, []int{1}}}, Infer: func(_ context.Context, x []float32, n int) ([]float32, error) {
+			if i := slices.Index(x, 9); i >= 0 {
+				return nil, &hostclient.SampleError{Sample: i, Err: errors.New("too large")}
+			}
+			return x, nil
+		}})
+	w := ask(g, "POST", "/v2/models/vector/infer", `{"inputs":[{"name":"input","datatype":"FP32","shape":[7,1],"data":[1,2,3,4,5,9,6]}]}`)
+	if w.Code != 400 || !strings.Contains(w.Body.String(), "sample 5: too large") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
 // TestRejectionIsNotDetailed: which samples of a batch were wrong is in the log, and no
 // application's affair: they are others', too, and one that works for the cloud would tell it.
 func TestRejectionIsNotDetailed(t *testing.T) {
