@@ -46,6 +46,7 @@ type Conn interface {
 // socket is a connection of the operating system.
 type socket interface {
 	Conn
+	CloseRead() error
 	syscall.Conn
 }
 
@@ -499,6 +500,7 @@ func (d *DirectServer) Finish() error { return d.cut(d.finish()) }
 func (d *DirectServer) cut(err error) error {
 	if err != nil {
 		d.mute()
+		_ = d.socket.CloseRead() // the stream's reader may wait for what never comes
 	}
 	return d.broken(err)
 }

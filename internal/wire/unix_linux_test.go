@@ -2,29 +2,15 @@ package wire
 
 import (
 	"io"
-	"net"
 	"os"
-	"path/filepath"
 	"syscall"
 	"testing"
 )
 
 // TestUnixReads: reads wait for what is sent and end with what follows, by either system call.
 func TestUnixReads(t *testing.T) {
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: filepath.Join(t.TempDir(), "s")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
 	for name, from := range map[string]func(uintptr, []byte) (int, syscall.Errno){"raw": rawRead, "told": toldRead} {
-		host, err := net.Dial("unix", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := l.AcceptUnix()
-		if err != nil {
-			t.Fatal(err)
-		}
+		host, c := pair(t, "unix")
 		s := unixSocketOf(c)
 		s.in.from = from
 		read := make(chan string)
@@ -63,21 +49,9 @@ func TestCanStop(t *testing.T) {
 
 // TestCutWhileReading: sending that fails waits for no read, which may take long.
 func TestCutWhileReading(t *testing.T) {
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: filepath.Join(t.TempDir(), "s")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	host, err := net.DialUnix("unix", nil, l.Addr().(*net.UnixAddr))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer host.Close()
-	c, err := l.AcceptUnix()
-	if err != nil {
-		t.Fatal(err)
-	}
+	host, c := pair(t, "unix")
 	d, _ := ServeDirect(t.Context(), c, nil)
+	defer d.HangUp()
 	reads, goOn := make(chan bool), make(chan bool)
 	d.unix.in.from = func(uintptr, []byte) (int, syscall.Errno) {
 		reads <- true
@@ -97,5 +71,20 @@ func TestCutWhileReading(t *testing.T) {
 	}
 	close(goOn)
 	<-read
-	d.HangUp()
+}
+
+// TestCutEndsReading: once sending has failed, nothing more is read, though the host stays.
+func TestCutEndsReading(t *testing.T) {
+	host, c := pair(t, "unix")
+	d, _ := ServeDirect(t.Context(), c, nil)
+	defer d.HangUp()
+	read := make(chan error)
+	go func() { read <- d.ReadMessageHeader(make([]byte, prefix)) }()
+	host.CloseRead()
+	if _, err := d.Start(&Response{ID: 1}); err == nil {
+		t.Error("sent to a host that does not receive")
+	}
+	if err := <-read; err == nil {
+		t.Error("read what was not sent")
+	}
 }
