@@ -51,6 +51,9 @@ type File interface {
 type OS struct{}
 
 func (OS) Dir(path string) (string, error) {
+	if path == "" { // which would be the working directory
+		return "", &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+	}
 	missing := ""
 	for {
 		there, err := filepath.EvalSymlinks(path)

@@ -376,6 +376,7 @@ func TestRefused(t *testing.T) {
 		{"zeros", func(c *padstock.Config) { c.MachineID = strings.Repeat("0", 32) }, padstock.ErrMachineID},
 		{"a short id", func(c *padstock.Config) { c.MachineID = "0123" }, padstock.ErrMachineID},
 		{"a new line", func(c *padstock.Config) { c.MachineID += "\n" }, padstock.ErrMachineID},
+		{"no folder", func(c *padstock.Config) { c.JournalDir = "" }, fs.ErrNotExist},
 		{"one folder", func(c *padstock.Config) { c.JournalDir = c.Dir }, padstock.ErrDirs},
 		{"one folder by a link", func(c *padstock.Config) { c.JournalDir = link }, padstock.ErrDirs},
 		{"the journal in the stock", func(c *padstock.Config) { c.JournalDir = c.Dir + "/burned.d" }, padstock.ErrDirs},
