@@ -425,15 +425,18 @@ func TestPadMemoryGoesOn(t *testing.T) {
 		t.Error(err)
 	}
 	full.Store(false)
-	for deadline := time.Now().Add(30 * time.Second); s.Stats().Stock < 8; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("no pads are made")
+	refilled := func() {
+		for deadline := time.Now().Add(30 * time.Second); s.Stats().Stock < 8; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("no pads are made")
+			}
 		}
 	}
+	refilled()
+	full.Store(true)
 	if err := p.infer(s, 1); err != nil { // fewer than are made at once
 		t.Error(err)
 	}
-	full.Store(true)
 	if err := p.infer(s, 8); !errors.Is(err, hostclient.ErrNoPads) {
 		t.Error(err)
 	}
@@ -441,9 +444,7 @@ func TestPadMemoryGoesOn(t *testing.T) {
 		<-told
 	}
 	full.Store(false)
-	for s.Stats().Stock < 8 {
-		time.Sleep(time.Millisecond)
-	}
+	refilled()
 	if err := p.infer(s, 8); err != nil {
 		t.Error(err)
 	}

@@ -197,7 +197,7 @@ with -i or a passphrase that it asks for, and checks the weights, too.`,
 		Args: cobra.ExactArgs(1),
 	}
 	to := cloudsFlags(cmd, endpoint)
-	identity := cmd.Flags().StringP("identity", "i", "", "age identity `file`, as age-keygen writes; without it only several roles take a passphrase")
+	identity := cmd.Flags().StringP("identity", "i", "", "age identity `file`, as age-keygen writes; without it a passphrase is asked for, but only where there are several roles")
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		models, err := hostclient.SealedFiles(args[0])

@@ -212,7 +212,7 @@ func (c *comparing) tallies(ctx context.Context, d hostclient.Description) ([]ta
 		}
 		f, err := float.Infer(ctx, x, k)
 		if err != nil {
-			return nil, placed(fmt.Errorf("%s: samples from %d on: in float32: %w", c.data, i, err), at)
+			return nil, fmt.Errorf("in float32: %w", placed(fmt.Errorf("%s: samples from %d on: %w", c.data, i, err), at))
 		}
 		for j := range k {
 			p, f := p[j*each:], f[j*each:]

@@ -51,11 +51,7 @@ standard error, where each retry writes a line. If "seal --place auto" kept ever
 			return err
 		}
 		defer func() { err = errors.Join(err, session.Close()) }()
-		if err := cmp.Or(
-			padsIn(cmd, session),
-			flags.stock.fits(cmd, "pads", int64(*pads), session.secret.PadBytes()),
-			flags.stock.fits(cmd, "pad-memory", *flags.padMemory, 1),
-		); err != nil {
+		if err := cmp.Or(padsIn(cmd, session), flags.stock.fits(cmd, "pads", int64(*pads), session.secret.PadBytes())); err != nil {
 			return err
 		}
 		defer warnDiscarded(cmd, session.Session)()

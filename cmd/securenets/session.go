@@ -54,8 +54,8 @@ type session struct {
 	clouds [][]*hostclient.Client // by role, spares behind the first
 }
 
-// open opens a session of the network in a folder, which is to be closed. padError may be nil, and
-// both are as in hostclient.Options.
+// open opens a session of the network in a folder, which is to be closed. padError, which may be
+// nil, and retrying are as in hostclient.Options.
 func (f sessionFlags) open(cmd *cobra.Command, dir string, padError func(error), retrying func(error, time.Duration)) (_ *session, err error) {
 	if err := cmp.Or(atLeast(cmd, "retries", *f.retries, 0), atLeast(cmd, "pad-memory", *f.padMemory, 0)); err != nil {
 		return nil, err
@@ -81,6 +81,11 @@ func (f sessionFlags) open(cmd *cobra.Command, dir string, padError func(error),
 	secret, err := readSecret(cmd.Context(), dir, *f.identity)
 	if err != nil {
 		return nil, err
+	}
+	if secret.PadBytes() > 0 { // they are made from when the session is open
+		if err := f.stock.fits(cmd, "pad-memory", *f.padMemory, 1); err != nil {
+			return nil, err
+		}
 	}
 	s := &session{secret: secret, models: secret.Describe().Digests, clouds: make([][]*hostclient.Client, secret.Roles())}
 	defer func() {

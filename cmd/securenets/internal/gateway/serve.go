@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -76,11 +77,18 @@ func place(addr string) string {
 		path, _ = filepath.Abs(path)
 		return path
 	}
-	at, err := net.ResolveTCPAddr("tcp", addr)
-	if err != nil || at.Port == 0 {
+	host, service, err := net.SplitHostPort(addr)
+	if err != nil {
 		return ""
 	}
-	return at.String()
+	port, err := net.LookupPort("tcp", service)
+	if err != nil || port == 0 {
+		return ""
+	}
+	if host == "localhost" {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, strconv.Itoa(port))
 }
 
 const (
