@@ -13,6 +13,7 @@ import (
 	"image/png"
 	"io"
 	"io/fs"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -561,6 +562,27 @@ func TestReadSequence(t *testing.T) {
 		if m, err := readSamples(file, taken{input: input}); err == nil {
 			t.Errorf("%d: %+v", input, m)
 		}
+	}
+}
+
+// TestFits: pads of several networks may take the machine's memory in all, and no more.
+func TestFits(t *testing.T) {
+	have := physicalMemory()
+	if have == 0 {
+		t.Skip("unknown here")
+	}
+	dir := ""
+	f := stockFlags{dir: &dir}
+	for _, test := range []struct {
+		n, each int64
+		fits    bool
+	}{{have, 1, true}, {have + 1, 1, false}, {have / 2, 2, true}, {have/2 + 1, 2, false}, {math.MaxInt64, math.MaxInt64, false}, {math.MaxInt64, 0, true}} {
+		if err := f.fits(newGateway(""), "pad-memory", test.n, test.each); (err == nil) != test.fits || err != nil && exitStatus(err) != 2 {
+			t.Errorf("%d times %d bytes of %d: %v", test.n, test.each, have, err)
+		}
+	}
+	if dir = "disk"; f.fits(newGateway(""), "pad-memory", have+1, 1) != nil {
+		t.Error("a stock on disk is refused")
 	}
 }
 
