@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 
 	"github.com/securenets/securenets/cmd/securenets/internal/render"
@@ -51,7 +52,7 @@ func (p *Result) lines(table int) (lines [][]string) {
 			}
 			perHour := ""
 			if r.PerHour != nil {
-				perHour = render.Count(int64(*r.PerHour))
+				perHour = render.Count(int64(math.Round(*r.PerHour)))
 			}
 			lines = append(lines, []string{
 				r.System, r.Scheme, r.Ring, r.Checks, count(r.Threads), perHour, total, span(r.TotalQ), ms(r.HostOnlineMS), ms(r.HostOfflineMS), ms(r.CloudMS), ms(r.TransferMS),
