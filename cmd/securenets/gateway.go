@@ -92,7 +92,7 @@ can be reached. They are served all the same, and run once one can.`,
 			models = append(models, gateway.Model{Name: name, Inputs: gateway.InputsOf(d), Outputs: gateway.OutputsOf(d), Infer: s.Infer, Ready: s.ready})
 			fmt.Fprintf(t, "model\t%s\n", name)
 		}
-		if err := cmp.Or(padsIn(cmd, sessions...), flags.stock.fits(cmd, "pad-memory", *flags.padMemory, padded)); err != nil {
+		if err := cmp.Or(padsIn(cmd, sessions...), flags.stock.fits(cmd, physicalMemory(), "pad-memory", *flags.padMemory, padded)); err != nil {
 			return err
 		}
 		g := gateway.New(gateway.Options{

@@ -51,7 +51,7 @@ standard error, where each retry writes a line. If "seal --place auto" kept ever
 			return err
 		}
 		defer func() { err = errors.Join(err, session.Close()) }()
-		if err := cmp.Or(padsIn(cmd, session), flags.stock.fits(cmd, "pads", int64(*pads), session.secret.PadBytes())); err != nil {
+		if err := cmp.Or(padsIn(cmd, session), flags.stock.fits(cmd, physicalMemory(), "pads", int64(*pads), session.secret.PadBytes())); err != nil {
 			return err
 		}
 		defer warnDiscarded(cmd, session.Session)()

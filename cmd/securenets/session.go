@@ -83,7 +83,7 @@ func (f sessionFlags) open(cmd *cobra.Command, dir string, padError func(error),
 		return nil, err
 	}
 	if secret.PadBytes() > 0 { // they are made from when the session is open
-		if err := f.stock.fits(cmd, "pad-memory", *f.padMemory, 1); err != nil {
+		if err := f.stock.fits(cmd, physicalMemory(), "pad-memory", *f.padMemory, 1); err != nil {
 			return nil, err
 		}
 	}

@@ -50,10 +50,9 @@ func (f stockFlags) stock() (*hostclient.DurableStock, error) {
 	return &hostclient.DurableStock{Dir: *f.dir, JournalDir: *f.journal, MachineID: strings.TrimSpace(string(id))}, nil
 }
 
-// fits refuses a flag that asks for n times each bytes of pads, if they are to be in memory and
-// this machine does not have as much.
-func (f stockFlags) fits(cmd *cobra.Command, flag string, n, each int64) error {
-	have := physicalMemory()
+// fits refuses a flag that asks for n times each bytes of pads, if they are to be in memory, of
+// which this machine has less (0: not known how much).
+func (f stockFlags) fits(cmd *cobra.Command, have int64, flag string, n, each int64) error {
 	if *f.dir != "" || have == 0 || each == 0 || n <= have/each {
 		return nil
 	}

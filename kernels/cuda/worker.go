@@ -233,8 +233,8 @@ const wordBytes = 4
 
 // upload queues the copy of words to the device, behind the uploads of all other workers: side by
 // side they would all end late, and the first part of a batch could not be multiplied while
-// others are copied. They share a stream, as a copy that waits for one of another stream starts
-// late. The worker's stream waits for the copy; it must have nothing queued. Words that are not
+// others are copied. They share a stream, so that no copy waits for an event of another stream. The
+// worker's stream waits for the copy; it must have nothing queued. Words that are not
 // pinned are staged in w.in.
 func (w *worker) upload(to cu.DevicePtr, words []uint32, pinned bool) error {
 	if !pinned {
