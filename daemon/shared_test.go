@@ -639,7 +639,8 @@ func TestCharges(t *testing.T) {
 	}
 }
 
-// TestPadding: what a message has besides its words is charged as long as they keep it in memory.
+// TestPadding: what a message has besides its words is charged as long as they keep it in memory,
+// and not where there are none.
 func TestPadding(t *testing.T) { eachWay(t, testPadding) }
 
 func testPadding(t *testing.T, by way) {
@@ -647,25 +648,32 @@ func testPadding(t *testing.T, by way) {
 	d := by.start(t, h, withMetrics)
 	m := smallModel(t)
 	d.push(m)
-	begun, resume := h.hold(t, 1)
 	e := by.open(d, d.ctx())
-	r := &pb.EvaluateRequest{Model: m.digest[:], Layer: 1, Rows: 2, Input: &pb.EvaluateRequest_Words{Words: words(m, 1, 2)}}
 	const padding = 15 << 20
-	r.ProtoReflect().SetUnknown(protowire.AppendBytes(protowire.AppendTag(nil, 100, protowire.BytesType), make([]byte, padding)))
-	if err := e.stream.SendMsg(r); err != nil {
-		t.Fatal(err)
+	for kept, input := range map[bool]*pb.EvaluateRequest{
+		true:  {Input: &pb.EvaluateRequest_Words{Words: words(m, 1, 2)}},
+		false: {Input: &pb.EvaluateRequest_Seed{Seed: &pb.Seed{Key: make([]byte, 32)}}},
+	} {
+		begun, resume := h.hold(t, 1)
+		input.Model, input.Layer, input.Rows = m.digest[:], 1, 2
+		input.ProtoReflect().SetUnknown(protowire.AppendBytes(protowire.AppendTag(nil, 100, protowire.BytesType), make([]byte, padding)))
+		if err := e.stream.SendMsg(input); err != nil {
+			t.Fatal(err)
+		}
+		<-begun
+		if got := d.scrape().value("securenets_in_flight_bytes", "part", "requests"); (got >= padding) != kept {
+			t.Errorf("%v bytes are charged; %d are held: %v", got, padding, kept)
+		}
+		close(resume)
+		resp, err := e.receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kept {
+			m.check(t, resp, 1, m.input(1, 2, 1))
+		}
+		d.waitForFigure(0, "securenets_in_flight_bytes", "part", "requests")
 	}
-	<-begun
-	if got := d.scrape().value("securenets_in_flight_bytes", "part", "requests"); got < padding {
-		t.Errorf("%v bytes are charged, and %d are held", got, padding)
-	}
-	close(resume)
-	resp, err := e.receive()
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.check(t, resp, 1, m.input(1, 2, 1))
-	d.waitForFigure(0, "securenets_in_flight_bytes", "part", "requests")
 }
 
 // TestSharedDrain: a draining daemon answers its requests, in shared memory too.
