@@ -81,7 +81,6 @@ func (c *Client) open() (*stream, error) {
 	s := &stream{requests: make(chan *wire.Request), opened: make(chan struct{}), waiting: map[uint64]*answer{}}
 	s.ctx, s.fail = context.WithCancelCause(context.Background())
 	c.stream = s
-	c.conn.ResetConnectBackoff()
 	c.running.Go(func() { c.send(s) })
 	return s, nil
 }

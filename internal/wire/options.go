@@ -38,9 +38,10 @@ const (
 	minPing     = 10 * time.Second // between a client's pings; more frequent ones are abuse
 )
 
-// reconnect is quick at first, as a daemon on the same machine may just be starting.
+// reconnect is quick at first, as a daemon on the same machine may just be starting, and never
+// slow: resetting the delay before a call (ResetConnectBackoff) is a data race in gRPC.
 var reconnect = grpc.ConnectParams{
-	Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second},
+	Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 	MinConnectTimeout: 5 * time.Second,
 }
 
